@@ -1,0 +1,27 @@
+"""The TRM itself: model, losses, checkpoints, training, inference. Needs torch, numpy, safetensors.
+
+Names are imported on first use, so that the settings in `config` can be read without torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "TRM": "model",
+    "State": "model",
+    "TRMConfig": "config",
+    "TrainConfig": "config",
+    "load_checkpoint": "checkpoint",
+    "save_checkpoint": "checkpoint",
+    "run": "infer",
+    "iter_run": "infer",
+    "Readouts": "infer",
+    "train": "train",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,119 @@
+"""Settings of the model and of its training: default, help text and check in one place."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def setting(default: Any, help: str) -> Any:
+    """A dataclass field whose help text the command line shows."""
+    return field(default=default, metadata={"help": help})
+
+
+def positive(config: object, *names: str) -> None:
+    """ValueError where one of these fields is below 1 (None is left alone)."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
+class TRMConfig:
+    """Shape of a TRM. The defaults are the published Sudoku model (TRM-MLP, about 5 M weights)."""
+
+    cells: int = setting(81, "cells of the grid")
+    vocab: int = setting(11, "tokens: pad, blank and the digits")
+    d_model: int = setting(512, "width")
+    n_layers: int = setting(2, "blocks of the network")
+    h_cycles: int = setting(3, "H-cycles of a supervision step")
+    l_cycles: int = setting(6, "z_L updates of an H-cycle")
+    mixer: Literal["mlp", "attention"] = setting("mlp", "mixing of positions")
+    n_heads: int = setting(8, "attention heads")
+    prefix: int = setting(16, "prefix positions before the cells (16, 1 or 0)")
+    expansion: float = setting(4.0, "SwiGLU expansion")
+    multiple: int = setting(256, "SwiGLU widths are rounded up to a multiple of this")
+    normalised_swiglu: bool = setting(False, "down(sigmoid(g) * RMSNorm(g * v)), for Muon")
+    q_outputs: int = setting(2, "halting head outputs; the first is q_halt")
+    norm_eps: float = setting(1e-5, "RMSNorm epsilon")
+    rope_base: float = setting(10_000.0, "rotary base")
+
+    def __post_init__(self) -> None:
+        positive(self, "cells", "vocab", "d_model", "n_layers", "h_cycles", "l_cycles", "multiple")
+        positive(self, "n_heads", "q_outputs")
+        if self.prefix < 0:
+            raise ValueError(f"prefix must be at least 0, got {self.prefix}")
+        if self.mixer not in ("mlp", "attention"):
+            raise ValueError(f"mixer must be 'mlp' or 'attention', got {self.mixer!r}")
+        if self.mixer == "attention" and self.d_model % (2 * self.n_heads):
+            raise ValueError(
+                f"d_model {self.d_model} must be a multiple of 2 x {self.n_heads} heads"
+            )
+
+    @property
+    def positions(self) -> int:
+        return self.prefix + self.cells
+
+    @property
+    def mixer_site(self) -> str:
+        """Name of the hook point behind the mixer."""
+        return "hook_attn_out" if self.mixer == "attention" else "hook_mixer_out"
+
+    def swiglu_width(self, n: int) -> int:
+        """Hidden width of a SwiGLU over n entries.
+
+        >>> TRMConfig().swiglu_width(512), TRMConfig().swiglu_width(97)
+        (1536, 512)
+        """
+        width = round(self.expansion * n * 2 / 3)
+        return -(-width // self.multiple) * self.multiple
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The defaults are the published recipe at a batch that suits one GPU."""
+
+    steps: int = setting(50_000, "optimizer steps of the whole run")
+    budget: float | None = setting(
+        None, "minutes of wall clock of the whole run, instead of steps"
+    )
+    batch_size: int = setting(768, "puzzles in flight, over all processes")
+    n_sup: int = setting(16, "supervision steps of a puzzle before its slot is refilled")
+    explore: float = setting(0.1, "chance that a slot may not halt before a random step")
+    optimizer: Literal["adamw", "muon"] = setting("adamw", "muon: for matrices, AdamW for the rest")
+    lr: float = setting(1e-4, "peak AdamW learning rate")
+    muon_lr: float = setting(0.02, "peak Muon learning rate")
+    muon_decay: float = setting(0.0, "Muon weight decay")
+    beta1: float = setting(0.9, "AdamW beta 1")
+    beta2: float = setting(0.95, "AdamW beta 2")
+    weight_decay: float = setting(1.0, "AdamW weight decay")
+    warmup: float = setting(0.03, "fraction of the run with a rising learning rate")
+    decay: Literal["constant", "cosine"] = setting("constant", "learning rate after warm-up")
+    curriculum: bool = setting(False, "depth curriculum (1,2) -> (2,4) -> full at 30 and 60 %")
+    loss: Literal["stablemax", "softmax"] = setting("stablemax", "answer cross-entropy")
+    smoothing: float = setting(0.0, "label smoothing of the softmax cross-entropy")
+    halt_weight: float = setting(0.5, "weight of the halting loss")
+    clip: float = setting(1.0, "gradient norm limit; 0 for none")
+    ema: float = setting(0.999, "decay of the moving average of the weights")
+    augment: bool = setting(True, "draw a random symmetry of every puzzle")
+    dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype; weights are float32")
+    compile: bool = setting(False, "torch.compile the network (needs a C++ compiler on CPU)")
+    eval_every: int = setting(500, "optimizer steps between validations")
+    save_every: int = setting(100, "optimizer steps between saved states")
+    log_every: int = setting(10, "optimizer steps between rows of metrics.jsonl")
+    seed: int = setting(0, "of weights, order, symmetries and exploration")
+
+    def __post_init__(self) -> None:
+        positive(self, "steps", "batch_size", "n_sup", "eval_every", "save_every", "log_every")
+        if self.budget is not None and self.budget <= 0:
+            raise ValueError(f"budget must be above 0 minutes, got {self.budget}")
+        for name in ("explore", "warmup", "smoothing", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        for name, known in {
+            "optimizer": ("adamw", "muon"),
+            "decay": ("constant", "cosine"),
+            "loss": ("stablemax", "softmax"),
+            "dtype": ("float32", "bfloat16"),
+        }.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")

@@ -1,0 +1,130 @@
+"""Batched inference: what a TRM answers after every supervision step.
+
+Evaluation never halts early: all steps run, and the step at which q_halt rises above 0 is
+recorded, not obeyed. Memory is bounded by the batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trm_interp.core.loss import is_solved, mean_over_cells, stablemax_cross_entropy
+from trm_interp.core.model import TRM
+
+
+@dataclass(frozen=True)
+class Readouts:
+    """Read-outs on the CPU. `*moment` is `step`, or `step h_cycle` when taken every H-cycle."""
+
+    tokens: Tensor  # uint8 [puzzle, *moment, cell], the decoded grid
+    q_halt: Tensor  # float32 [puzzle, *moment], halting logit
+    solved: Tensor  # bool [puzzle, *moment], every cell right
+    loss: Tensor  # float32 [puzzle, *moment], stablemax nats per cell, givens included
+    logits: Tensor | None = None  # float32 [puzzle, *moment, cell, vocab], where asked for
+
+    def __len__(self) -> int:
+        return len(self.q_halt)
+
+    @property
+    def halt_step(self) -> Tensor:
+        """int16 [puzzle]: first supervision step with q_halt > 0, -1 where there is none."""
+        wants = self.q_halt.flatten(2)[..., -1] > 0 if self.q_halt.ndim > 2 else self.q_halt > 0
+        first = wants.int().argmax(1)
+        return torch.where(wants.any(1), first, -1).to(torch.int16)
+
+    @staticmethod
+    def cat(parts: list["Readouts"]) -> "Readouts":
+        def join(name: str) -> Tensor | None:
+            pieces = [getattr(part, name) for part in parts]
+            return None if pieces[0] is None else torch.cat(pieces)
+
+        return Readouts(**{f.name: join(f.name) for f in fields(Readouts)})  # type: ignore
+
+
+def iter_run(
+    model: TRM,
+    inputs: Tensor,
+    labels: Tensor,
+    steps: int = 16,
+    batch_size: int = 64,
+    every: Literal["step", "h_cycle"] = "step",
+    keep_logits: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Readouts]:
+    """Read-outs of one batch after another, in file order.
+
+    `inputs`, `labels`: integer tokens [puzzle, cell] on any device; labels of pad are ignored.
+    ValueError where the puzzles do not have the model's number of cells or `steps` is below 1.
+    """
+    if inputs.shape[1] != model.config.cells:
+        raise ValueError(
+            f"the model reads {model.config.cells} cells, the puzzles have {inputs.shape[1]}"
+        )
+    if steps < 1 or batch_size < 1:
+        raise ValueError(f"steps and batch_size must be at least 1, got {steps}, {batch_size}")
+    for start in range(0, len(inputs), batch_size):
+        chosen = slice(start, start + batch_size)
+        yield run_batch(model, inputs[chosen], labels[chosen], steps, every, keep_logits, dtype)
+
+
+@torch.no_grad()
+def run_batch(
+    model: TRM,
+    inputs: Tensor,
+    labels: Tensor,
+    steps: int,
+    every: Literal["step", "h_cycle"] = "step",
+    keep_logits: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Readouts:
+    """One batch through `steps` supervision steps from the model's own start vectors."""
+    device = next(model.parameters()).device
+    labels = labels.to(device)
+    x = model.embed(inputs.to(device), dtype)
+    state = model.initial_state(x)
+    rows: list[Readouts] = []
+    for step in range(steps):
+        state, per_cycle = model.advance(state, x, step)
+        moments = per_cycle if every == "h_cycle" else per_cycle[-1:]
+        rows += [_read(model, z_H, step, labels, keep_logits) for z_H in moments]
+
+    def stack(name: str) -> Tensor | None:
+        pieces = [getattr(row, name) for row in rows]
+        if pieces[0] is None:
+            return None
+        joined = torch.stack(pieces, dim=1)  # [batch, moment, ...]
+        return joined.unflatten(1, (steps, -1)) if every == "h_cycle" else joined
+
+    return Readouts(**{f.name: stack(f.name) for f in fields(Readouts)})  # type: ignore
+
+
+def _read(model: TRM, z_H: Tensor, step: int, labels: Tensor, keep_logits: bool) -> Readouts:
+    logits, q_halt = model.readout(z_H, step)
+    tokens = logits.argmax(-1)
+    loss = mean_over_cells(stablemax_cross_entropy(logits, labels), labels)
+    return Readouts(
+        tokens.to(torch.uint8).cpu(),
+        q_halt.cpu(),
+        is_solved(tokens, labels).cpu(),
+        loss.float().cpu(),
+        logits.cpu() if keep_logits else None,
+    )
+
+
+def run(
+    model: TRM,
+    inputs: Tensor,
+    labels: Tensor,
+    steps: int = 16,
+    batch_size: int = 64,
+    every: Literal["step", "h_cycle"] = "step",
+    keep_logits: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Readouts:
+    """All of `iter_run` at once; logits only where asked, so that results stay small."""
+    return Readouts.cat(
+        list(iter_run(model, inputs, labels, steps, batch_size, every, keep_logits, dtype))
+    )

@@ -1,0 +1,65 @@
+"""Files that are whole or absent, whatever kills the process. Standard library only."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Let a written file appear under its name whole or not at all, also over a power cut."""
+    _fsync(partial)
+    os.replace(partial, path)
+    _fsync(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; it takes that name at the end, and goes after an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        publish(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as to:
+        to.write_text(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """One more line of a JSONL file."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Drop the lines of a JSONL file that `keep` refuses, and a half-written last one."""
+    if not path.exists():
+        return
+    rows = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    write_text(path, "".join(line for line in rows if keep(json.loads(line))))

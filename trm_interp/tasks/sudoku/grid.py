@@ -1,0 +1,112 @@
+"""Sudoku grids: geometry, text, tokens, rules.
+
+A grid is a row-major uint8 array of digits, 0 for a blank. Tokens are what the network reads:
+0 pad, 1 blank, digit + 1 for a digit.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Grid = NDArray[np.uint8]
+BLANKS = ".0"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Box height and width; side = box_rows * box_cols digits, side ** 2 cells."""
+
+    box_rows: int
+    box_cols: int
+
+    @property
+    def side(self) -> int:
+        return self.box_rows * self.box_cols
+
+    @property
+    def cells(self) -> int:
+        return self.side**2
+
+    @property
+    def vocab(self) -> int:
+        """Tokens: pad, blank and the digits."""
+        return self.side + 2
+
+    @cached_property
+    def units(self) -> NDArray[np.int64]:
+        """[3 * side, side] cells of every row, column and box."""
+        cell = np.arange(self.cells).reshape(self.side, self.side)
+        boxes = cell.reshape(self.box_cols, self.box_rows, self.box_rows, self.box_cols)
+        return np.concatenate([cell, cell.T, boxes.swapaxes(1, 2).reshape(self.side, self.side)])
+
+
+SHAPES = {4: Shape(2, 2), 6: Shape(2, 3), 9: Shape(3, 3)}
+
+
+def shape_of(cells: int) -> Shape:
+    """The shape with that many cells.
+
+    >>> shape_of(36)
+    Shape(box_rows=2, box_cols=3)
+    """
+    for shape in SHAPES.values():
+        if shape.cells == cells:
+            return shape
+    known = ", ".join(str(shape.cells) for shape in SHAPES.values())
+    raise ValueError(f"{cells} cells; a Sudoku here has {known}")
+
+
+def parse(text: str) -> Grid:
+    """Digits of one line, blanks as '.' or '0'; ValueError says what is wrong.
+
+    >>> parse("1.3.....4......2").tolist()
+    [1, 0, 3, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 2]
+    """
+    shape = shape_of(len(text))
+    for at, char in enumerate(text):
+        if char not in BLANKS and not ("1" <= char <= str(shape.side)):
+            raise ValueError(f"character {char!r} at {at}; digits 1 to {shape.side}, '.' or '0'")
+    return np.array([0 if char == "." else int(char) for char in text], np.uint8)
+
+
+def render(grid: Grid) -> str:
+    """One line of text, blanks as '.'.
+
+    >>> render(parse("1030000040000002"))
+    '1.3.....4......2'
+    """
+    return "".join("." if digit == 0 else str(digit) for digit in grid)
+
+
+def to_tokens(grids: Grid) -> Grid:
+    """Tokens of digits, any shape: blank 1, digit + 1."""
+    return (grids + 1).astype(np.uint8)
+
+
+def from_tokens(tokens: NDArray[np.integer]) -> Grid:
+    """Digits of tokens; pad (which the network may emit) and blank both give 0."""
+    return np.clip(np.asarray(tokens, np.int64) - 1, 0, None).astype(np.uint8)
+
+
+def conflicts(grid: Grid) -> NDArray[np.bool_]:
+    """Cells whose digit stands elsewhere in their row, column or box.
+
+    >>> conflicts(parse("11..............")).nonzero()[0].tolist()
+    [0, 1]
+    """
+    shape = shape_of(len(grid))
+    clash = np.zeros(shape.cells, bool)
+    for unit in shape.units:
+        digits, counts = np.unique(grid[unit], return_counts=True)
+        repeated = digits[(counts > 1) & (digits > 0)]
+        clash[unit[np.isin(grid[unit], repeated)]] = True
+    return clash
+
+
+def is_solution(puzzle: Grid, answer: Grid) -> bool:
+    """True where `answer` is full, keeps the givens and breaks no rule."""
+    given = puzzle > 0
+    full = bool((answer > 0).all())
+    return full and bool((answer[given] == puzzle[given]).all()) and not conflicts(answer).any()

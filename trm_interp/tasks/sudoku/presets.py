@@ -1,0 +1,242 @@
+"""Data sets by name: made with our own generator, imported from a file, or downloaded.
+
+A made data set is a folder of `train.txt`, `val.txt`, `test.txt` and `card.json`. All its puzzles
+are of different symmetry classes (`canonical.py`), so no augmentation of a training puzzle is a
+test puzzle.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trm_interp import __version__
+from trm_interp.tasks.sudoku.dataset import PuzzleError, load, save_lines
+from trm_interp.tasks.sudoku.grid import SHAPES, Grid
+
+Card = dict[str, Any]
+CARD = "card.json"
+HUB = "sapientinc/sudoku-extreme"
+MAX_DRAWS = 50  # puzzles drawn per puzzle wanted, before the classes count as used up
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}  # of guesses, on the card
+EXTRA_GIVENS, ORDER = 1, 2  # what a random number is for, beside the seed
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A data set to generate: `side` 4, 6 or 9, puzzles per split, and how they are drawn.
+
+    `harder_of`: each puzzle is the hardest of that many random minimal ones (`generate.py`).
+    `extra_givens`: up to that many solved cells, a number uniform from 0, are given on top.
+    """
+
+    side: int
+    train: int
+    val: int
+    test: int
+    harder_of: int = 1
+    extra_givens: int = 0
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+PRESETS = {
+    # A smoke test: no 4x4 puzzle needs search. The 36 classes of minimal puzzles would not fill
+    # three splits, so these carry extra givens and draw on the 4 710 classes of all puzzles.
+    "sudoku4": Preset(side=4, train=200, val=50, test=50, extra_givens=6),
+    "sudoku6": Preset(side=6, train=1000, val=500, test=5000, harder_of=8),
+    "sudoku9": Preset(side=9, train=16000, val=500, test=2000),
+}
+
+
+def make_preset(
+    name: str,
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Card:
+    """Generate a data set of `PRESETS` into the folder `out`; its card, which is written there too.
+
+    The same name, seed and version give the same bytes. `progress` is called now and then with the
+    number of puzzles found, out of `sum(sizes)`; it falls a little when duplicates are dropped.
+    The folder appears when all of it is there; one that exists is refused, or with `overwrite`
+    replaced.
+    """
+    if name not in PRESETS:
+        raise PuzzleError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    names = {CARD, *(f"{split}.txt" for split in preset.sizes)}
+    with _new_folder(Path(out), names, overwrite) as at:
+        puzzles, solutions = _draw(preset, seed, progress)
+        splits: dict[str, Card] = {}
+        start = 0
+        for split, size in preset.sizes.items():
+            part = slice(start, start + size)
+            start += size
+            sha256 = save_lines(at / f"{split}.txt", puzzles[part], solutions[part])
+            splits[split] = {"file": f"{split}.txt", "sha256": sha256, **describe(puzzles[part])}
+        card = {
+            "preset": name,
+            "seed": seed,
+            **asdict(preset),
+            "trm_interp": __version__,
+            "classes": "no two puzzles of the data set share a class key",
+            "splits": splits,
+        }
+        write_json(at / CARD, card)
+    return card
+
+
+def import_file(
+    src: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    skip_bad: bool = False,
+    overwrite: bool = False,
+) -> Card:
+    """Check every puzzle of a file or folder, uniqueness included, and write them to `out`.
+
+    `out` gets `puzzle,solution` lines, and `out` with the suffix .json a card: where they come
+    from, what was left out, what they are like.
+    """
+    out = Path(out)
+    card_path = out.with_suffix(".json")
+    for path in (out, card_path):
+        if path.exists() and not overwrite:
+            raise PuzzleError(f"{path} exists; --overwrite replaces it")
+    if out == card_path:
+        raise PuzzleError(f"{out}: puzzles are lines of text; name it .txt")
+
+    from trm_interp.tasks.sudoku.canonical import class_keys
+
+    puzzles = load(src, skip_bad=skip_bad, check_unique=True)
+    card = {
+        "source": {"name": Path(src).name, "sha256": puzzles.sha256},
+        "skipped": list(puzzles.skipped),
+        "trm_interp": __version__,
+        "class_keys": len(np.unique(class_keys(puzzles.puzzles))),
+        "file": out.name,
+        "sha256": save_lines(out, puzzles.puzzles, puzzles.solutions),
+        **describe(puzzles.puzzles),
+    }
+    write_json(card_path, card)
+    return card
+
+
+def download_sudoku_extreme(
+    out: str | os.PathLike[str], files: tuple[str, ...] = ("train.csv", "test.csv")
+) -> list[Path]:
+    """Fetch Sudoku-Extreme's CSV files from the Hugging Face hub into the folder `out`."""
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise PuzzleError(f"{HUB} needs huggingface_hub: pip install huggingface_hub") from None
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return [
+            Path(hf_hub_download(HUB, name, repo_type="dataset", local_dir=folder))
+            for name in files
+        ]
+    except Exception as error:  # the hub's errors have no common base; offline is the usual one
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PuzzleError(f"could not download {HUB}: {reason}") from error
+
+
+def describe(puzzles: Grid) -> Card:
+    """What puzzles are like (`rate.py`): how many have each number of clues, tier and waves.
+
+    `guesses`: mean and quantiles of the solver's guesses until the first solution, single run.
+    """
+    from trm_interp.tasks.sudoku.rate import rate
+
+    ratings = rate(puzzles, images=1)
+    card: Card = {"n": len(puzzles)}
+    for name in ("clues", "tier", "waves"):
+        values, counts = np.unique(getattr(ratings, name), return_counts=True)
+        card[name] = {str(v): n for v, n in zip(values.tolist(), counts.tolist(), strict=True)}
+    guesses = ratings.guesses_first
+    quantiles = np.quantile(guesses, list(QUANTILES.values())).round(2).tolist()
+    card["guesses"] = {
+        "mean": round(float(guesses.mean()), 3),
+        **dict(zip(QUANTILES, quantiles, strict=True)),
+    }
+    return card
+
+
+def _draw(preset: Preset, seed: int, progress: Callable[[int], None] | None) -> tuple[Grid, Grid]:
+    """As many puzzles as the preset wants, of distinct classes, in random order.
+
+    Of each class the first puzzle drawn stays; the order is then shuffled, so that classes that
+    turn up early, being common, go to all splits alike.
+    """
+    import torch
+
+    from trm_interp.core.counter import hash64
+    from trm_interp.tasks.sudoku.canonical import class_keys
+    from trm_interp.tasks.sudoku.generate import generate
+
+    shape, wanted = SHAPES[preset.side], sum(preset.sizes.values())
+    puzzles, solutions = np.zeros((2, 0, shape.cells), np.uint8)
+    drawn, missing = 0, wanted
+    while missing:
+        if drawn > MAX_DRAWS * wanted:
+            raise PuzzleError(f"{drawn} puzzles hold {len(puzzles)} classes, {wanted} are wanted")
+        have = len(puzzles)
+        report = (lambda done, have=have: progress(have + done)) if progress else None
+        more, answers = generate(shape, missing, seed, preset.harder_of, drawn, report)
+        more = _with_givens(more, answers, preset.extra_givens, seed, drawn)
+        drawn += missing
+        puzzles, solutions = np.concatenate([puzzles, more]), np.concatenate([solutions, answers])
+        kept = np.sort(np.unique(class_keys(puzzles), return_index=True)[1])
+        puzzles, solutions = puzzles[kept], solutions[kept]
+        missing = wanted - len(puzzles)
+    order = hash64(seed, ORDER, torch.arange(wanted)).argsort().numpy()
+    return puzzles[order], solutions[order]
+
+
+def _with_givens(puzzles: Grid, solutions: Grid, most: int, seed: int, start: int) -> Grid:
+    """Puzzle start + i with 0 to `most` of its blanks filled in, chosen by (seed, start + i)."""
+    if most == 0:
+        return puzzles
+    import torch
+
+    from trm_interp.core.counter import hash64
+
+    index = torch.arange(start, start + len(puzzles))[:, None]
+    extra = (hash64(seed, EXTRA_GIVENS, index) % (most + 1)).numpy()  # [n, 1]
+    draws = hash64(seed, EXTRA_GIVENS, index, torch.arange(puzzles.shape[1])).numpy()
+    blank = puzzles == 0
+    order = np.where(blank, draws, np.iinfo(np.int64).max).argsort(1, kind="stable")
+    rank = order.argsort(1)  # of each cell; blanks come before givens
+    return np.where(blank & (rank < extra), solutions, puzzles)
+
+
+@contextmanager
+def _new_folder(out: Path, names: set[str], overwrite: bool) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` at the end; after an error nothing is left of it.
+
+    Overwriting goes only over a folder that holds nothing but `names`.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not overwrite:
+            raise PuzzleError(f"{out} exists; --overwrite replaces it")
+        if not out.is_dir():
+            raise PuzzleError(f"{out} is a file: not a data set, so not replaced")
+        if foreign := {path.name for path in out.iterdir()} - names:
+            raise PuzzleError(f"{out} holds {min(foreign)}: not a data set, so not replaced")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        fresh = Path(scratch) / "new"
+        fresh.mkdir()
+        yield fresh
+        if out.exists():
+            out.rename(Path(scratch) / "old")
+        fresh.rename(out)

@@ -1,0 +1,154 @@
+"""How hard a Sudoku is: clues, deduction tier and waves, guesses of the solver.
+
+Every number is deterministic and depends on the puzzle alone (`guesses_all` also on the seed), not
+on the other puzzles of the call. All but `guesses_first` are the same, `guesses_all` up to sampling
+noise, for puzzles that a symmetry of Sudoku maps onto each other.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
+from trm_interp.tasks.sudoku.solver import geometry, solve_batch
+
+
+class Ratings(NamedTuple):
+    """One entry per puzzle."""
+
+    clues: NDArray[np.int64]
+    """Givens."""
+    tier: NDArray[np.int64]
+    """0: naked singles solve it; 1: hidden singles are needed too; 2: singles do not suffice."""
+    waves: NDArray[np.int64]
+    """Rounds of singles, naked and hidden, all of a round placed at once, until solved or stuck."""
+    guesses_first: NDArray[np.int64]
+    """Splits until the first solution, puzzle as given: one draw of a noisy quantity."""
+    guesses_all: NDArray[np.float64]
+    """Splits until the solution is proved unique, mean over random images of the puzzle."""
+
+
+def rate(puzzles: Grid, seed: int = 0, images: int = 8) -> Ratings:
+    """Rate [puzzle, cells] grids, each with one solution; `images` symmetries per puzzle.
+
+    >>> from trm_interp.tasks.sudoku.grid import parse
+    >>> ratings = rate(parse("1.3.....4......2")[None])
+    >>> {name: values.tolist() for name, values in ratings._asdict().items()}
+    {'clues': [4], 'tier': [0], 'waves': [4], 'guesses_first': [0], 'guesses_all': [0.0]}
+    """
+    puzzles = np.ascontiguousarray(puzzles, np.uint8)
+    guesses_first = solve_batch(puzzles, limit=1).guesses
+    tier, waves = _logic_batch(puzzles, *geometry(shape_of(puzzles.shape[1])))
+    drawn = random_images(puzzles, images, seed)
+    guesses = [solve_batch(image, limit=2).guesses for image in drawn]
+    return Ratings(
+        (puzzles > 0).sum(1), tier, waves, guesses_first, np.mean(guesses, axis=0, dtype=np.float64)
+    )
+
+
+def random_images(puzzles: Grid, images: int, seed: int) -> Grid:
+    """[image, puzzle, cells] the puzzles under random symmetries, the same ones for every puzzle."""
+    rng = np.random.default_rng(seed)
+    shape = shape_of(puzzles.shape[1])
+    out = []
+    for _ in range(images):
+        digits = np.concatenate([[0], 1 + rng.permutation(shape.side)]).astype(np.uint8)
+        out.append(digits[puzzles[:, random_cells(shape, rng)]])
+    return np.stack(out)
+
+
+def random_cells(shape: Shape, rng: np.random.Generator) -> NDArray[np.int64]:
+    """[cells] source of every cell under a random symmetry of the board.
+
+    Bands and stacks, rows in a band and columns in a stack are permuted; a board of square boxes
+    is transposed half the time.
+    """
+    cell = np.arange(shape.cells).reshape(shape.side, shape.side)
+    if shape.box_rows == shape.box_cols and rng.random() < 0.5:
+        cell = cell.T
+    rows = _random_lines(shape.box_cols, shape.box_rows, rng)
+    cols = _random_lines(shape.box_rows, shape.box_cols, rng)
+    return cell[rows][:, cols].ravel()
+
+
+def _random_lines(groups: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Lines in random order that keeps the groups together."""
+    return np.concatenate([g * size + rng.permutation(size) for g in rng.permutation(groups)])
+
+
+# ---- compiled
+
+
+@njit(cache=True, nogil=True)
+def _logic_batch(puzzles, hh, ww):
+    tier, waves = np.zeros(len(puzzles), np.int64), np.zeros(len(puzzles), np.int64)
+    for i in range(len(puzzles)):
+        tier[i], waves[i] = logic(puzzles[i], hh, ww)
+    return tier, waves
+
+
+@njit(cache=True, nogil=True)
+def logic(puzzle, hh, ww):
+    """(tier, waves) of a puzzle, see `Ratings`."""
+    waves, solved = _waves(puzzle, True, hh, ww)
+    if not solved:
+        return 2, waves
+    return (0 if _waves(puzzle, False, hh, ww)[1] else 1), waves
+
+
+@njit(cache=True, nogil=True)
+def _waves(puzzle, hidden, hh, ww):
+    """(rounds that placed something, solved) with naked singles, and hidden ones if `hidden`."""
+    H, W = len(hh), len(ww)
+    N = H * W
+    grid = puzzle.copy()
+    can = np.zeros(N * N, np.int64)  # candidates of a blank, bit d for digit d + 1
+    seen = np.zeros(3 * N, np.int64)  # digits placed in a row, column, box
+    one = np.zeros(3 * N, np.int64)  # digits with at least one place there
+    two = np.zeros(3 * N, np.int64)  # with at least two
+    rounds = 0
+    while True:
+        blanks = 0
+        seen[:], one[:], two[:] = 0, 0, 0
+        for cell in range(N * N):
+            if grid[cell] > 0:
+                for unit in _units(cell, hh, ww):
+                    seen[unit] |= 1 << (np.int64(grid[cell]) - 1)
+            else:
+                blanks += 1
+        if blanks == 0:
+            return rounds, True
+        for cell in range(N * N):
+            if grid[cell] == 0:
+                row, col, box = _units(cell, hh, ww)
+                can[cell] = ((1 << N) - 1) & ~(seen[row] | seen[col] | seen[box])
+                for unit in (row, col, box):
+                    two[unit] |= one[unit] & can[cell]
+                    one[unit] |= can[cell]
+        placed = False
+        for cell in range(N * N):
+            if grid[cell] == 0:
+                single = can[cell]
+                if hidden and single & (single - 1):
+                    row, col, box = _units(cell, hh, ww)
+                    single &= ~(two[row] & two[col] & two[box])
+                if single and single & (single - 1) == 0:
+                    digit = 0
+                    while single >> digit:
+                        digit += 1
+                    grid[cell] = digit
+                    placed = True
+        if not placed:
+            return rounds, False
+        rounds += 1
+
+
+@njit(cache=True, nogil=True)
+def _units(cell, hh, ww):
+    """Row, column and box of a cell as units: rows first, then columns, then boxes."""
+    H, W = len(hh), len(ww)
+    N = H * W
+    row, col = cell // N, cell % N
+    return row, N + col, 2 * N + row // H * H + col // W

@@ -1,0 +1,513 @@
+"""Sudoku solver on bit masks, compiled by numba: counts solutions and the guesses they took.
+
+Candidates of one digit in one band (box_rows rows) are one integer. Inside a band a digit takes one
+mini-row (a row's part of a box) per row and per box: a permutation matrix. The same holds for
+mini-columns in a stack. Restricting both matrices to entries of a permutation gives hidden singles
+and locked candidates. The second kind of rule counts digits: a cell holds 1, a mini-row box_cols, a
+mini-column box_rows; where just enough digits are left they are in, where enough are in the others
+are out. That is the logic and the branching of tdoku (github.com/t-dillon/tdoku), whose guess
+counts `guesses` follows closely.
+
+Bits, for a box of H rows and W columns, G = H * max(H, W):
+    candidates  column_in_box * G + row_in_band * H + box, a word per digit and band
+    mini-rows   band * H * H + row_in_band * H + box, a word per digit
+    mini-cols   column_in_box * G + band * H + stack, a word per digit
+
+`hh` and `ww` are tuples of H and W zeros: their lengths are constants to the compiler, so every
+shape gets its own code and the on-disk cache tells the shapes apart.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
+
+FREEDOM = 0xDA85550000  # hex digit i: 5 log2(layouts) of a closed 2x2 or 3x3 matrix with i ones
+DEAD, OPEN, SOLVED = 0, 1, 2
+NO_CAP = 2**62
+
+
+class Solved(NamedTuple):
+    """One entry per puzzle."""
+
+    solutions: Grid
+    """[puzzle, cells] the first solution found, zeros where there is none."""
+    counts: NDArray[np.int64]
+    """[puzzle] solutions found; the search stops at the limit."""
+    guesses: NDArray[np.int64]
+    """[puzzle] binary splits of the search; above `max_guesses` where that cut it off."""
+
+
+def solve_batch(puzzles: Grid, limit: int = 2, max_guesses: int = NO_CAP) -> Solved:
+    """Solve [puzzle, cells] grids; limit 2 proves that a solution is the only one.
+
+    >>> from trm_interp.tasks.sudoku.grid import parse
+    >>> solved = solve_batch(np.stack([parse("1.3.....4......2"), parse("1.3...........2.")]))
+    >>> solved.counts.tolist(), solved.guesses.tolist()
+    ([1, 2], [0, 1])
+    """
+    puzzles = np.ascontiguousarray(puzzles, np.uint8)
+    if puzzles.ndim != 2:
+        raise ValueError(f"puzzles must be [puzzle, cells], got shape {puzzles.shape}")
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    shape = shape_of(puzzles.shape[1])
+    if puzzles.size and puzzles.max() > shape.side:
+        raise ValueError(f"digit {puzzles.max()}; this shape has 1 to {shape.side}, 0 for a blank")
+    return Solved(*_solve_batch(puzzles, limit, max_guesses, *geometry(shape)))
+
+
+def count_solutions(puzzle: Grid, limit: int = 2) -> int:
+    """Number of solutions, counted up to `limit`."""
+    return int(solve_batch(puzzle[None], limit).counts[0])
+
+
+def unique_solution(puzzle: Grid) -> Grid:
+    """The solution; ValueError where there is none or more than one.
+
+    >>> from trm_interp.tasks.sudoku.grid import parse, render
+    >>> render(unique_solution(parse("1.3.....4......2")))
+    '1234342143122143'
+    """
+    solved = solve_batch(puzzle[None])
+    if solved.counts[0] != 1:
+        raise ValueError("several solutions" if solved.counts[0] else "no solution")
+    return solved.solutions[0]
+
+
+def geometry(shape: Shape) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(hh, ww), the shape as the compiled functions take it.
+
+    >>> geometry(Shape(2, 3))
+    ((0, 0), (0, 0, 0))
+    """
+    if not {shape.box_rows, shape.box_cols} <= {2, 3}:
+        raise ValueError(f"box sides must be 2 or 3, got {shape}")
+    return (0,) * shape.box_rows, (0,) * shape.box_cols
+
+
+@njit(cache=True, nogil=True)
+def _solve_batch(puzzles, limit, max_guesses, hh, ww):
+    n, cells = puzzles.shape
+    solutions = np.zeros((n, cells), np.uint8)
+    counts = np.zeros(n, np.int64)
+    guesses = np.zeros(n, np.int64)
+    levels = new_levels(hh, ww)
+    for i in range(n):
+        load(levels[0], puzzles[i], hh, ww)
+        counts[i], guesses[i] = search(levels, solutions[i], limit, max_guesses, hh, ww)
+    return solutions, counts, guesses
+
+
+# ---- the parts, for compiled callers
+
+
+@njit(cache=True, nogil=True)
+def new_levels(hh, ww):
+    """int64 [level, word]: room for one search. A level is one state of the candidates.
+
+    Words of a level: candidates [digit, band], fixed cells [digit, band], mini-rows [digit],
+    mini-columns [digit], digits to look at again. A split removes a layout (a permutation), so
+    the depth is at most the number of layouts that can go.
+    """
+    H, W = len(hh), len(ww)
+    spare = np.array([0, 0, 1, 5])  # n! - 1
+    depth = H * W * (W * spare[H] + H * spare[W])
+    return np.zeros((depth + 2, H * W * (2 * W + 2) + 1), np.int64)
+
+
+@njit(cache=True, nogil=True)
+def load(s, puzzle, hh, ww):
+    """Set level `s` to the candidates that the givens of each digit leave to that digit."""
+    H, W = len(hh), len(ww)
+    N = H * W
+    s[:] = 0
+    for cell in range(N * N):
+        if puzzle[cell] > 0:
+            band, bit = locate(cell, hh, ww)
+            s[(puzzle[cell] - 1) * W + band] |= bit
+    for d in range(N):
+        rows, cols = _mini_rows(s, d, hh, ww), _mini_cols(s, d, hh, ww)
+        for band in range(W):
+            s[d * W + band] = _band_cells(hh, ww)
+        remove(s, d, _rivals(rows, _row_axes(hh, ww)), _rivals(cols, _col_axes(hh, ww)), hh, ww)
+
+
+@njit(cache=True, nogil=True)
+def locate(cell, hh, ww):
+    """(band, candidate bit) of a cell."""
+    H, W = len(hh), len(ww)
+    row, col = cell // (H * W), cell % (H * W)
+    return row // H, 1 << ((col % W) * H * max(H, W) + (row % H) * H + col // W)
+
+
+@njit(cache=True, nogil=True)
+def place(s, cell, d, hh, ww):
+    """Assert digit d (from 0) in a cell: its mini-row and mini-column hold it."""
+    band, bit = locate(cell, hh, ww)
+    _assert_cells(s, d, band, bit, hh, ww)
+
+
+@njit(cache=True, nogil=True)
+def _assert_cells(s, d, band, cells, hh, ww):
+    """Digit d is in these cells of a band: their mini-rows and mini-columns rule out rivals."""
+    H, W = len(hh), len(ww)
+    row = (_fold(cells, W, H * max(H, W)) & _lane(hh)) << band * H * H
+    col = (_fold(cells, H, H) & _band_cols(hh, ww)) << band * H
+    remove(s, d, _rivals(row, _row_axes(hh, ww)), _rivals(col, _col_axes(hh, ww)), hh, ww)
+
+
+@njit(cache=True, nogil=True)
+def search(levels, solution, limit, max_guesses, hh, ww):
+    """(solutions found, guesses) from level 0; the first solution goes to `solution` if it has room."""
+    H, W = len(hh), len(ww)
+    count, guesses, level = 0, 0, 0
+    while level >= 0:
+        s = levels[level]
+        state = propagate(s, hh, ww)
+        if state == OPEN:
+            if guesses >= max_guesses:
+                return count, guesses + 1
+            guesses += 1
+            d, row, col = _choose(s, hh, ww)
+            for word in range(levels.shape[1]):  # numba would check a slice for overlap: slow
+                levels[level + 1, word] = levels[level, word]
+            remove(s, d, row, col, hh, ww)
+            level += 1
+            row, col = _rivals(row, _row_axes(hh, ww)), _rivals(col, _col_axes(hh, ww))
+            remove(levels[level], d, row, col, hh, ww)
+        else:
+            if state == SOLVED:
+                if count == 0:
+                    read(s, solution, hh, ww)
+                count += 1
+                if count == limit:
+                    break
+            level -= 1
+    return count, guesses
+
+
+@njit(cache=True, nogil=True)
+def read(s, grid, hh, ww):
+    """Write the fixed digits of level `s` into `grid` [cells]."""
+    H, W = len(hh), len(ww)
+    N = H * W
+    for cell in range(len(grid)):
+        band, bit = locate(cell, hh, ww)
+        for d in range(N):
+            if s[(N + d) * W + band] & bit:
+                grid[cell] = d + 1
+
+
+@njit(cache=True, nogil=True)
+def remove(s, d, rows, cols, hh, ww):
+    """Take digit d out of mini-rows and mini-columns."""
+    H, W = len(hh), len(ww)
+    for band in range(W):
+        out = _spread((rows >> band * H * H) & _lane(hh), W, H * max(H, W))
+        out |= _spread((cols >> band * H) & _band_cols(hh, ww), H, H)
+        s[d * W + band] &= ~out
+    s[-1] |= 1 << d
+
+
+@njit(cache=True, nogil=True)
+def propagate(s, hh, ww):
+    """Apply every rule until none does anything: DEAD, OPEN or SOLVED."""
+    H, W = len(hh), len(ww)
+    state = OPEN
+    while state == OPEN and s[-1]:
+        for d in range(H * W):
+            if s[-1] >> d & 1 and not _close(s, d, hh, ww):
+                state = DEAD
+                break
+        if state == OPEN:
+            s[-1] = 0
+            state = _count_cells(s, hh, ww)
+        if state == OPEN and not s[-1]:  # the cheap rules are through
+            if not (_count_minis(s, True, hh, ww) and _count_minis(s, False, hh, ww)):
+                state = DEAD
+    return state
+
+
+# ---- one digit
+
+
+@njit(cache=True, nogil=True)
+def _close(s, d, hh, ww):
+    """Keep the candidates of digit d that lie in a layout of their band and of their stack."""
+    H, W = len(hh), len(ww)
+    G = H * max(H, W)
+    row_axes, col_axes = _row_axes(hh, ww), _col_axes(hh, ww)
+    rows, cols = 0, 0
+    while True:
+        all_rows = _mini_rows(s, d, hh, ww)
+        if all_rows == rows:
+            break
+        rows = all_rows & _minors(all_rows, row_axes)
+        if not _has_layouts(rows, row_axes):
+            return False
+        if rows != all_rows:
+            for band in range(W):
+                s[d * W + band] &= _spread((rows >> band * H * H) & _lane(hh), W, G)
+        all_cols = _mini_cols(s, d, hh, ww)
+        cols = all_cols & _minors(all_cols, col_axes)
+        if not _has_layouts(cols, col_axes):
+            return False
+        if cols == all_cols:
+            break
+        for band in range(W):
+            s[d * W + band] &= _spread((cols >> band * H) & _band_cols(hh, ww), H, H)
+    sole_rows, sole_cols = _sole(rows, row_axes), _sole(cols, col_axes)
+    for band in range(W):
+        in_rows = _spread((sole_rows >> band * H * H) & _lane(hh), W, G)
+        in_cols = _spread((sole_cols >> band * H) & _band_cols(hh, ww), H, H)
+        s[(H * W + d) * W + band] = in_rows & in_cols
+    s[2 * H * W * W + d] = rows
+    s[(2 * W + 1) * H * W + d] = cols
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _mini_rows(s, d, hh, ww):
+    """Mini-rows with a candidate of digit d."""
+    H, W = len(hh), len(ww)
+    out = 0
+    for band in range(W):
+        out |= (_fold(s[d * W + band], W, H * max(H, W)) & _lane(hh)) << band * H * H
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _mini_cols(s, d, hh, ww):
+    """Mini-columns with a candidate of digit d."""
+    H, W = len(hh), len(ww)
+    out = 0
+    for band in range(W):
+        out |= (_fold(s[d * W + band], H, H) & _band_cols(hh, ww)) << band * H
+    return out
+
+
+# ---- all digits
+
+
+@njit(cache=True, nogil=True)
+def _count_cells(s, hh, ww):
+    """A cell with one candidate takes it; a cell that a digit has fixed loses the others."""
+    H, W = len(hh), len(ww)
+    N = H * W
+    state = SOLVED
+    for band in range(W):
+        one, two, fixed = 0, 0, 0
+        for d in range(N):
+            here = s[d * W + band]
+            two |= one & here
+            one |= here
+            fixed |= s[(N + d) * W + band]
+        if one != _band_cells(hh, ww):
+            state = DEAD
+            break
+        if fixed != one:
+            state = OPEN
+        single = one & ~two
+        if single == fixed:
+            continue
+        for d in range(N):
+            others = s[d * W + band] & ~s[(N + d) * W + band]
+            if others & fixed:
+                s[d * W + band] &= ~(others & fixed)
+                s[-1] |= 1 << d
+            new = others & single
+            if new:
+                _assert_cells(s, d, band, new, hh, ww)
+    return state
+
+
+@njit(cache=True, nogil=True)
+def _count_minis(s, by_row, hh, ww):
+    """A mini-row holds box_cols digits, a mini-column box_rows; False where that cannot be."""
+    H, W = len(hh), len(ww)
+    need = W if by_row else H
+    axes = _row_axes(hh, ww) if by_row else _col_axes(hh, ww)
+    first = 2 * H * W * W if by_row else (2 * W + 1) * H * W
+    can1, can2, can3, can4 = 0, 0, 0, 0  # possible for at least 1, 2, 3, 4 digits
+    has1, has2, has3, has4 = 0, 0, 0, 0  # certain for at least so many
+    for d in range(H * W):
+        can, has = s[first + d], _sole(s[first + d], axes)
+        can4 |= can3 & can
+        can3 |= can2 & can
+        can2 |= can1 & can
+        can1 |= can
+        has4 |= has3 & has
+        has3 |= has2 & has
+        has2 |= has1 & has
+        has1 |= has
+    if need == 2:
+        can3, can4, has3, has4 = can2, can3, has2, has3
+    if can3 != _every(axes) or has4:
+        return False
+    exact = can3 & ~can4  # the digits left there are certain
+    new = exact ^ has3
+    if new:
+        for d in range(H * W):
+            here = s[first + d] & new & ~_sole(s[first + d], axes)
+            if here:
+                out = here & has3 | _rivals(here & exact, axes)
+                remove(s, d, out if by_row else 0, 0 if by_row else out, hh, ww)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _choose(s, hh, ww):
+    """(digit, mini-row, mini-column), one of the last two 0: what to split on.
+
+    The band or stack with the smallest product of layouts over all digits, there the digit with
+    the fewest of at least 2, of that its first uncertain mini-row or mini-column.
+    """
+    H, W = len(hh), len(ww)
+    N = H * W
+    smallest, best_digit, best_lane = 1 << 30, 0, 0
+    for lane in range(W + H):
+        by_row = lane < W
+        first = 2 * N * W if by_row else (2 * W + 1) * N
+        place = lane * H * H if by_row else lane - W
+        mask = _lane(hh) if by_row else _stack(hh, ww)
+        total, digit, least = 0, 0, 1 << 30
+        for d in range(N):
+            freedom = FREEDOM >> 4 * _ones(s[first + d] >> place & mask) & 15
+            total += freedom
+            if 0 < freedom < least:
+                least, digit = freedom, d
+        if 0 < total < smallest:
+            smallest, best_digit, best_lane = total, digit, lane
+    if best_lane < W:
+        axes, lane, first = _row_axes(hh, ww), _lane(hh) << best_lane * H * H, 2 * N * W
+    else:
+        axes, lane, first = _col_axes(hh, ww), _stack(hh, ww) << best_lane - W, (2 * W + 1) * N
+    ones = s[first + best_digit]
+    uncertain = ones & ~_sole(ones, axes) & lane
+    bit = uncertain & -uncertain
+    return (best_digit, bit, 0) if best_lane < W else (best_digit, 0, bit)
+
+
+# ---- bit matrices: n x n ones and zeros, a few interleaved in one word
+# axes = (n, stride of axis a, its index 0, stride of axis b, its index 0)
+
+
+@njit(cache=True, nogil=True)
+def _spread(bits, n, stride):
+    """n copies, `stride` apart."""
+    out = bits | bits << stride
+    return out | bits << 2 * stride if n == 3 else out
+
+
+@njit(cache=True, nogil=True)
+def _fold(bits, n, stride):
+    """The union of n parts, `stride` apart, in the lowest."""
+    out = bits | bits >> stride
+    return out | bits >> 2 * stride if n == 3 else out
+
+
+@njit(cache=True, nogil=True)
+def _lane(hh):
+    """Mini-rows of one band."""
+    return (1 << len(hh) * len(hh)) - 1
+
+
+@njit(cache=True, nogil=True)
+def _band_cells(hh, ww):
+    """Candidate bits of one band."""
+    H, W = len(hh), len(ww)
+    return _spread(_lane(hh), W, H * max(H, W))
+
+
+@njit(cache=True, nogil=True)
+def _band_cols(hh, ww):
+    """Mini-columns of band 0."""
+    H, W = len(hh), len(ww)
+    return _spread((1 << H) - 1, W, H * max(H, W))
+
+
+@njit(cache=True, nogil=True)
+def _stack(hh, ww):
+    """Mini-columns of stack 0."""
+    H, W = len(hh), len(ww)
+    return _spread(_spread(1, W, H * max(H, W)), W, H)
+
+
+@njit(cache=True, nogil=True)
+def _row_axes(hh, ww):
+    """Mini-rows: row x box, a matrix per band."""
+    H, W = len(hh), len(ww)
+    return H, H, _spread((1 << H) - 1, W, H * H), 1, _spread(_spread(1, H, H), W, H * H)
+
+
+@njit(cache=True, nogil=True)
+def _col_axes(hh, ww):
+    """Mini-columns: column in the stack x band, a matrix per stack."""
+    H, W = len(hh), len(ww)
+    G = H * max(H, W)
+    return W, G, _spread((1 << H) - 1, W, H), H, _spread((1 << H) - 1, W, G)
+
+
+@njit(cache=True, nogil=True)
+def _every(axes):
+    """Ones everywhere."""
+    return _spread(axes[2], axes[0], axes[1])
+
+
+@njit(cache=True, nogil=True)
+def _roll(bits, n, stride, first):
+    """Index i + 1 (mod n) of an axis comes to i."""
+    return (bits & ~first) >> stride | (bits & first) << (n - 1) * stride
+
+
+@njit(cache=True, nogil=True)
+def _minors(bits, axes):
+    """Entries whose minor (row and column struck out) still has a layout."""
+    n, stride_a, first_a, stride_b, first_b = axes
+    down = _roll(bits, n, stride_a, first_a)
+    down_right = _roll(down, n, stride_b, first_b)
+    if n == 2:
+        return down_right
+    down2 = _roll(down, n, stride_a, first_a)
+    down2_right = _roll(down2, n, stride_b, first_b)
+    down_right2 = _roll(down_right, n, stride_b, first_b)
+    return down_right & _roll(down2_right, n, stride_b, first_b) | down_right2 & down2_right
+
+
+@njit(cache=True, nogil=True)
+def _has_layouts(bits, axes):
+    """True where no matrix is empty, for bits that all lie in layouts."""
+    n, _, _, stride_b, first_b = axes
+    return _fold(bits, n, stride_b) & first_b == first_b
+
+
+@njit(cache=True, nogil=True)
+def _sole(bits, axes):
+    """Entries alone in their line along axis b, hence in every layout."""
+    n, _, _, stride_b, first_b = axes
+    right = _roll(bits, n, stride_b, first_b)
+    return bits & ~(right | _roll(right, n, stride_b, first_b)) if n == 3 else bits & ~right
+
+
+@njit(cache=True, nogil=True)
+def _rivals(bits, axes):
+    """Entries that share a line with one of `bits`."""
+    n, stride_a, first_a, stride_b, first_b = axes
+    down, right = _roll(bits, n, stride_a, first_a), _roll(bits, n, stride_b, first_b)
+    if n == 2:
+        return down | right
+    return down | right | _roll(down, n, stride_a, first_a) | _roll(right, n, stride_b, first_b)
+
+
+@njit(cache=True, nogil=True)
+def _ones(bits):
+    """Number of ones."""
+    n = 0
+    while bits:
+        bits &= bits - 1
+        n += 1
+    return n
