@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,9 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Drop the lines of a JSONL file that `keep` refuses, and a half-written last one."""
+def keep_rows(path: Path, n: int) -> None:
+    """Keep the first n lines of a JSONL file, none of them half-written."""
     if not path.exists():
         return
     rows = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    write_text(path, "".join(line for line in rows if keep(json.loads(line))))
+    write_text(path, "".join(rows[:n]))

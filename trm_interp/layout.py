@@ -29,6 +29,7 @@ from trm_interp.shapes import Float, Int
 
 FORMAT = "trm_interp activation store"
 SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
 
 
 class StoreError(UserError):
@@ -244,11 +245,11 @@ class Manifest:
             "sites": [{k: v for k, v in asdict(s).items() if k != "kept"} for s in self.sites],
             "shards": [shard._asdict() for shard in self.shards],
         }
-        write_json(path / "manifest.json", head | body)
+        write_json(path / MANIFEST, head | body)
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        file = path / "manifest.json"
+        file = path / MANIFEST
         if not file.is_file():
             raise StoreError(f"{path} has no manifest.json: record a store with `collect` first")
         try:

@@ -89,7 +89,7 @@ class HookedTRM(TRM, HookedRootModule):
         cycle = cast(_CyclePoints, self._points(tick.step).h[tick.h_cycle])
         here = cycle.l[tick.l_cycle] if tick.writes == "z_L" else cycle
         here = cast(_EvaluationPoints, here)
-        written = self.net(h, injection, cast(Sequence[BlockSites], here.blocks))
+        written = self.net(h, injection, here.blocks)
         return here.get_submodule(here.state)(written)
 
     def readout(self, z_H: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
@@ -137,9 +137,7 @@ def recording(
     """
     for module in model.modules():
         if isinstance(module, OptimizedModule) or module._compiled_call_impl is not None:
-            raise TypeError(
-                "record the eager model: torch.compile skips hooks added later"
-            )
+            raise TypeError("record the eager model: torch.compile skips hooks added later")
     points = {name: m for name, m in model.named_modules() if isinstance(m, HookPoint)}
     if unknown := sorted(set(names) - points.keys()):
         close = ", ".join(list(points)[:3])

@@ -3,10 +3,12 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float
+    from jaxtyping import Integer as Int  # signed or not: tokens on file are uint8
 else:
     try:
-        from jaxtyping import Bool, Float, Int
+        from jaxtyping import Bool, Float
+        from jaxtyping import Integer as Int
     except ImportError:  # the core runs on machines with torch, numpy and safetensors only
 
         class _Plain:

@@ -16,7 +16,8 @@ _HOME = {
     "run": "infer",
     "iter_run": "infer",
     "Readouts": "infer",
-    "train": "train",
+    "TrainData": "train",
+    "Trainer": "train",
 }
 __all__ = sorted(_HOME)
 

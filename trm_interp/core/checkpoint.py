@@ -57,12 +57,15 @@ def load_checkpoint(source: str | Path, device: torch.device | str = "cpu") -> C
     path = _fetch(str(source)) if str(source).startswith("hf://") else Path(source)
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint")
-    if path.is_dir():
-        path = _inside(path)
     try:
+        if path.is_dir():
+            path = _inside(path)
         loaded = _load_ours(path) if path.is_dir() else _load_public(path)
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: truncated or damaged ({first_line(error)})") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # a stranger's file can be wrong in any way
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise CheckpointError(f"{path}: not a checkpoint that can be read ({why})") from error
     loaded.model.to(device).eval()
     return loaded
 
@@ -106,16 +109,43 @@ def _load_ours(folder: Path) -> Checkpoint:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).exists():
             raise CheckpointError(f"{folder / name}: missing")
-    settings = json.loads((folder / CONFIG).read_text())
-    if settings.pop("format", None) != FORMAT:
-        raise CheckpointError(f"{folder / CONFIG}: not written by this project (format {FORMAT})")
-    known = {f.name for f in fields(TRMConfig)}
-    if unknown := settings.keys() - known:
-        raise CheckpointError(f"{folder / CONFIG}: unknown settings {sorted(unknown)}")
-    model = TRM(TRMConfig(**settings))
-    _fill(model, load_file(folder / WEIGHTS), folder / WEIGHTS)
-    card = json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {}
+    model = TRM(_our_config(folder / CONFIG))
+    _fill(model, _read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
+    card = _read_json(folder / CARD) if (folder / CARD).exists() else {}
     return Checkpoint(model, folder, "trm-interp", sha256_of(folder / WEIGHTS), card)
+
+
+def _our_config(path: Path) -> TRMConfig:
+    settings = _read_json(path)
+    if settings.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{path}: not written by this project (format {FORMAT})")
+    kinds = {f.name: type(f.default) for f in fields(TRMConfig)}
+    for name, value in settings.items():
+        if name not in kinds:
+            raise CheckpointError(f"{path}: unknown setting {name!r}")
+        if type(value) is not kinds[name] and (type(value), kinds[name]) != (int, float):
+            raise CheckpointError(f"{path}: {name} is {value!r}, not a {kinds[name].__name__}")
+    try:
+        return TRMConfig(**settings)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: truncated or damaged ({first_line(error)})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: holds a {type(value).__name__}, not an object")
+    return value
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: truncated or damaged ({first_line(error)})") from error
 
 
 def _fill(model: TRM, tensors: dict[str, Tensor], path: Path) -> None:
@@ -163,7 +193,7 @@ _TRAINING_ONLY = ("puzzle_emb.local_", "rotary_emb.", "pos_embedding.")
 
 def _load_public(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
-        raw: Any = load_file(path)
+        raw: Any = _read_safetensors(path)
     else:
         try:
             raw = torch.load(path, map_location="cpu", weights_only=True)
@@ -254,7 +284,8 @@ def _config_of(tensors: dict[str, Tensor], settings: dict[str, Any], path: Path)
     elif mixer_down is not None:
         prefix = mixer_down.shape[0] - cells
     else:
-        prefix = int(settings.get("puzzle_emb_len") or 16)
+        # 0 means as many positions as the embedding fills, and only one that fills one is read
+        prefix = int(settings.get("puzzle_emb_len", 16)) or 1
     widths = {d_model: mlp_down.shape[1]}
     if mixer_down is not None:
         widths[mixer_down.shape[0]] = mixer_down.shape[1]

@@ -4,9 +4,26 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-def setting(default: Any, help: str) -> Any:
-    """A dataclass field whose help text the command line shows."""
-    return field(default=default, metadata={"help": help})
+def setting(default: Any, help: str, **more: Any) -> Any:
+    """A dataclass field whose help text the command line shows (`more`: parser, metavar)."""
+    return field(default=default, metadata={"help": help, **more})
+
+
+def required(help: str) -> Any:
+    """A dataclass field without a default."""
+    return field(metadata={"help": help})
+
+
+def minutes(text: str) -> float:
+    """Minutes of a time such as 22m, 90s or 1.5h; a bare number is minutes.
+
+    >>> minutes("90s"), minutes("1.5h"), minutes("22")
+    (1.5, 90.0, 22.0)
+    """
+    per_unit = {"s": 1 / 60, "m": 1.0, "h": 60.0}
+    text = str(text).strip()
+    unit = text[-1:] if text[-1:] in per_unit else ""
+    return float(text.removesuffix(unit)) * per_unit.get(unit, 1.0)
 
 
 def positive(config: object, *names: str) -> None:
@@ -74,7 +91,10 @@ class TrainConfig:
 
     steps: int = setting(50_000, "optimizer steps of the whole run")
     budget: float | None = setting(
-        None, "minutes of wall clock of the whole run, instead of steps"
+        None,
+        "wall clock of the whole run instead of steps: 22m, 90s, 1.5h",
+        parser=minutes,
+        metavar="TIME",
     )
     batch_size: int = setting(768, "puzzles in flight, over all processes")
     n_sup: int = setting(16, "supervision steps of a puzzle before its slot is refilled")
@@ -117,3 +137,26 @@ class TrainConfig:
         }.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    # the published recipe is what the defaults say
+    "published": {},
+    # a smoke test on 4x4 puzzles: seconds
+    "tiny": {
+        **{"d_model": 32, "multiple": 16, "prefix": 0, "h_cycles": 2, "l_cycles": 2},
+        **{"steps": 300, "batch_size": 32, "n_sup": 4, "lr": 3e-3, "weight_decay": 0.1},
+        **{"warmup": 0.1, "ema": 0.98, "eval_every": 100},
+    },
+    # the checkpoints that ship, on two CPU cores
+    "sudoku6": {
+        **{"d_model": 96, "multiple": 32, "prefix": 0},
+        **{"steps": 1000, "batch_size": 128, "n_sup": 8, "lr": 1e-3, "weight_decay": 0.1},
+        **{"warmup": 0.2, "ema": 0.99, "eval_every": 100, "dtype": "bfloat16", "compile": True},
+    },
+    "sudoku9": {
+        **{"d_model": 128, "multiple": 32, "prefix": 0},
+        **{"steps": 4000, "batch_size": 128, "n_sup": 8, "lr": 1e-3, "weight_decay": 0.1},
+        **{"warmup": 0.05, "ema": 0.99, "eval_every": 250, "dtype": "bfloat16", "compile": True},
+    },
+}

@@ -57,8 +57,12 @@ def iter_run(
     """Read-outs of one batch after another, in file order.
 
     `inputs`, `labels`: integer tokens [puzzle, cell] on any device; labels of pad are ignored.
-    ValueError where the puzzles do not have the model's number of cells or `steps` is below 1.
+    ValueError where there are no puzzles, they do not have the model's number of cells or
+    `steps` is below 1.
     """
+    if inputs.shape != labels.shape or not len(inputs):
+        found = f"{list(inputs.shape)} and {list(labels.shape)}"
+        raise ValueError(f"inputs and labels must be alike and hold a puzzle, got {found}")
     if inputs.shape[1] != model.config.cells:
         raise ValueError(
             f"the model reads {model.config.cells} cells, the puzzles have {inputs.shape[1]}"

@@ -5,7 +5,6 @@ have RMS 1 at every position, or over positions, depending on the last norm.
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -149,9 +148,7 @@ class Network(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
 
-    def forward(
-        self, h: Tensor, injection: Tensor, sites: Sequence[BlockSites] | None = None
-    ) -> Tensor:
+    def forward(self, h: Tensor, injection: Tensor, sites: nn.ModuleList | None = None) -> Tensor:
         h = h + injection
         for i, block in enumerate(self.blocks):
             h = block(h, None if sites is None else sites[i])

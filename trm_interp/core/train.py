@@ -32,6 +32,7 @@ from trm_interp.files import append_row, keep_rows, replacing
 STATE_FILE = "train_state.pt"
 METRICS_FILE = "metrics.jsonl"
 MAY_CHANGE_ON_RESUME = ("steps", "budget", "eval_every", "save_every", "log_every", "compile")
+METRICS = ("answer", "halt", "solved", "halted", "halted_solved", "halted_steps", "grad_norm")
 PICK, SYMMETRY, EXPLORE, EXPLORE_STEPS = range(4)  # purposes of a random number
 
 Augment = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -81,11 +82,13 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
-    def any(self, flag: bool) -> bool:
-        """True in every process where it is in one; one process does not ask the device."""
+    def most(self, *values: float) -> list[float]:
+        """The largest of each value over all processes; one process does not ask the device."""
         if self.size == 1:
-            return flag
-        return bool(self.total(torch.tensor(int(flag), device=self.device)))
+            return list(values)
+        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return shared.tolist()
 
     def gather(self, local: Tensor) -> Tensor:
         """The slots of all processes, in order of their index."""
@@ -99,7 +102,7 @@ class Ranks:
 class Trainer:
     """One training run in `out`: step, validate, save, resume.
 
-    `out` is at every moment after the first validation a checkpoint folder of the best average.
+    `out` is, from the first save after a validation on, a checkpoint folder of the best average.
     """
 
     def __init__(
@@ -118,6 +121,8 @@ class Trainer:
             raise ValueError(
                 f"batch_size {config.batch_size} does not divide over {self.ranks.size} processes"
             )
+        if len(data.val_inputs) < self.ranks.size:
+            raise ValueError(f"{len(data.val_inputs)} validation puzzles, need one a process")
         generator = torch.Generator().manual_seed(config.seed)
         self.model = TRM(model_config, generator).to(self.device)
         self.data = replace(
@@ -137,7 +142,11 @@ class Trainer:
         self.dtype = getattr(torch, config.dtype)
         self.step_count = 0
         self.seconds = 0.0
-        self.best: dict[str, Any] = {"exact": -1.0}
+        self.rows = 0  # of metrics.jsonl
+        self.sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
+        self.summed_steps = 0  # in `sums`, since the last row
+        self.validated_at = -1
+        self.best: dict[str, Any] = {"exact": -1.0, "loss": float("inf")}
         self.best_weights: list[Tensor] = []
         self.slots = self._empty_slots()
 
@@ -186,7 +195,7 @@ class Trainer:
         slots.steps = slots.steps + 1
         explores = uniform(seed, EXPLORE, slots.index, self.step_count) < self.config.explore
         share = uniform(seed, EXPLORE_STEPS, slots.index, self.step_count)
-        at_least = torch.where(explores, 2 + (share * (last - 1)).long(), 0)
+        at_least = torch.where(explores, (2 + (share * (last - 1)).long()).clamp(max=last), 0)
         slots.halted = ((slots.steps >= last) | (q_halt > 0)) & (slots.steps >= at_least)
 
     def fraction(self) -> float:
@@ -235,7 +244,10 @@ class Trainer:
     # validation
 
     def validate(self) -> dict[str, Any]:
-        """Average weights on the held-out puzzles; keeps them when they are the best so far."""
+        """Average weights on the held-out puzzles; keeps them when they are the best so far.
+
+        Best: most puzzles solved after the last step, then the lowest loss.
+        """
         mine = slice(self.ranks.rank, None, self.ranks.size)
         with self.average:
             read = run(
@@ -249,9 +261,15 @@ class Trainer:
         sums = torch.cat([read.solved.double().sum(0), read.loss.double().sum(0)]).to(self.device)
         means = (self.ranks.total(sums) / len(self.data.val_inputs)).tolist()
         exact, loss = means[: self.config.n_sup], means[self.config.n_sup :]
+        self.validated_at = self.step_count
         row = {"step": self.step_count, "val_exact": exact, "val_loss": loss[-1]}
-        if exact[-1] > self.best["exact"]:
-            self.best = {"exact": exact[-1], "step": self.step_count, "exact_at_step": exact}
+        if (exact[-1], -loss[-1]) > (self.best["exact"], -self.best["loss"]):
+            self.best = {
+                "exact": exact[-1],
+                "loss": loss[-1],
+                "step": self.step_count,
+                "exact_at_step": exact,
+            }
             self.best_weights = [mean.clone() for mean in self.average.mean]
         return row
 
@@ -267,6 +285,10 @@ class Trainer:
             "average": self.average.mean,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "slots": slots,
+            "rows": self.rows,
+            "sums": self.ranks.total(self.sums.clone()),
+            "summed_steps": self.summed_steps,
+            "validated_at": self.validated_at,
             "best": self.best,
             "best_weights": self.best_weights,
         }
@@ -327,6 +349,9 @@ class Trainer:
         n = len(self.slots.index)
         mine = slice(n * self.ranks.rank, n * (self.ranks.rank + 1))
         self.slots = Slots(**{k: v[mine].clone() for k, v in state["slots"].items()})
+        self.rows, self.validated_at = state["rows"], state["validated_at"]
+        self.sums = state["sums"] if self.ranks.rank == 0 else torch.zeros_like(self.sums)
+        self.summed_steps = state["summed_steps"]
         self.best, self.best_weights = state["best"], state["best_weights"]
 
 
@@ -346,45 +371,51 @@ def train(
     writer = ranks.rank == 0
     if writer:
         trainer.out.mkdir(parents=True, exist_ok=True)
-        keep_rows(metrics, lambda row: row["step"] <= trainer.step_count)
+        keep_rows(metrics, trainer.rows)
 
     def emit(row: dict[str, Any]) -> None:
+        trainer.rows += 1
         if writer:
             append_row(metrics, row)
         report(row)
 
-    window: list[dict[str, Tensor]] = []
     started, before = clock(), trainer.seconds
     last_logged = started, trainer.step_count
     saved_at = trainer.step_count
 
-    while not ranks.any(trainer.fraction() >= 1 or should_stop()):
-        window.append(trainer.step())
+    while True:
+        # processes agree on the time, or their learning rates and their last steps would differ
+        trainer.seconds, stop = ranks.most(trainer.seconds, should_stop())
+        if stop or trainer.fraction() >= 1:
+            break
+        row = trainer.step()
+        trainer.sums += torch.stack([row[name].double() for name in METRICS])
+        trainer.summed_steps += 1
         now = clock()
         trainer.seconds = before + now - started
         step = trainer.step_count
         if step % config.log_every == 0:
             rate = (step - last_logged[1]) / max(now - last_logged[0], 1e-9)
-            emit(_summary(trainer, window) | {"steps_per_s": round(rate, 3)})
-            window, last_logged = [], (now, step)
+            emit(_summary(trainer) | {"steps_per_s": round(rate, 3)})
+            last_logged = now, step
         if step % config.eval_every == 0:
             emit(trainer.validate())
         if step % config.save_every == 0:
             trainer.save()
             saved_at = step
-    if trainer.fraction() >= 1 and trainer.step_count % config.eval_every:
+    if trainer.fraction() >= 1 and trainer.validated_at != trainer.step_count:
         emit(trainer.validate())
         saved_at = -1
     if saved_at != trainer.step_count:
         trainer.save()
 
 
-def _summary(trainer: Trainer, window: list[dict[str, Tensor]]) -> dict[str, Any]:
-    """Means over the steps of `window` and over all processes."""
-    names = list(window[0])
-    sums = torch.stack([torch.stack([row[k].double() for k in names]) for row in window]).sum(0)
-    total = dict(zip(names, trainer.ranks.total(sums).tolist(), strict=True))
-    puzzles = trainer.config.batch_size * len(window)
+def _summary(trainer: Trainer) -> dict[str, Any]:
+    """Means over the steps since the last row and over all processes; starts the next row."""
+    sums, steps = trainer.ranks.total(trainer.sums), trainer.summed_steps
+    trainer.sums, trainer.summed_steps = torch.zeros_like(sums), 0
+    total = dict(zip(METRICS, sums.tolist(), strict=True))
+    puzzles = trainer.config.batch_size * steps
     halted = max(total["halted"], 1.0)
     return {
         "step": trainer.step_count,
@@ -395,6 +426,6 @@ def _summary(trainer: Trainer, window: list[dict[str, Tensor]]) -> dict[str, Any
         "solved_now": total["solved"] / puzzles,
         "exact": total["halted_solved"] / halted,
         "mean_steps": total["halted_steps"] / halted,
-        "grad_norm": total["grad_norm"] / len(window),
+        "grad_norm": total["grad_norm"] / steps,
         "lr": trainer.optimizers[0].param_groups[0]["lr"],
     }

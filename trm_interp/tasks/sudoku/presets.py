@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from trm_interp import __version__
+from trm_interp.files import write_json
 from trm_interp.tasks.sudoku.dataset import PuzzleError, load, save_lines
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid
 
@@ -61,7 +62,7 @@ def make_preset(
     out: str | os.PathLike[str],
     seed: int = 0,
     overwrite: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Card:
     """Generate a data set of `PRESETS` into the folder `out`; its card, which is written there too.
 
@@ -171,7 +172,9 @@ def describe(puzzles: Grid) -> Card:
     return card
 
 
-def _draw(preset: Preset, seed: int, progress: Callable[[int], None] | None) -> tuple[Grid, Grid]:
+def _draw(
+    preset: Preset, seed: int, progress: Callable[[int, int], None] | None
+) -> tuple[Grid, Grid]:
     """As many puzzles as the preset wants, of distinct classes, in random order.
 
     Of each class the first puzzle drawn stays; the order is then shuffled, so that classes that
@@ -190,7 +193,7 @@ def _draw(preset: Preset, seed: int, progress: Callable[[int], None] | None) -> 
         if drawn > MAX_DRAWS * wanted:
             raise PuzzleError(f"{drawn} puzzles hold {len(puzzles)} classes, {wanted} are wanted")
         have = len(puzzles)
-        report = (lambda done, have=have: progress(have + done)) if progress else None
+        report = (lambda done, have=have: progress(have + done, wanted)) if progress else None
         more, answers = generate(shape, missing, seed, preset.harder_of, drawn, report)
         more = _with_givens(more, answers, preset.extra_givens, seed, drawn)
         drawn += missing

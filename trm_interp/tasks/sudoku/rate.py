@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
+from trm_interp.tasks.sudoku.grid import Grid, from_tokens, shape_of, to_tokens
 from trm_interp.tasks.sudoku.solver import geometry, solve_batch
 
 
@@ -34,48 +34,32 @@ def rate(puzzles: Grid, seed: int = 0, images: int = 8) -> Ratings:
     """Rate [puzzle, cells] grids, each with one solution; `images` symmetries per puzzle.
 
     >>> from trm_interp.tasks.sudoku.grid import parse
-    >>> ratings = rate(parse("1.3.....4......2")[None])
+    >>> ratings = rate(parse("......2..3..2.4.")[None])
     >>> {name: values.tolist() for name, values in ratings._asdict().items()}
-    {'clues': [4], 'tier': [0], 'waves': [4], 'guesses_first': [0], 'guesses_all': [0.0]}
+    {'clues': [4], 'tier': [0], 'waves': [3], 'guesses_first': [0], 'guesses_all': [0.0]}
     """
+    if images < 1:
+        raise ValueError(f"images must be at least 1, got {images}")
     puzzles = np.ascontiguousarray(puzzles, np.uint8)
     guesses_first = solve_batch(puzzles, limit=1).guesses
     tier, waves = _logic_batch(puzzles, *geometry(shape_of(puzzles.shape[1])))
-    drawn = random_images(puzzles, images, seed)
-    guesses = [solve_batch(image, limit=2).guesses for image in drawn]
-    return Ratings(
-        (puzzles > 0).sum(1), tier, waves, guesses_first, np.mean(guesses, axis=0, dtype=np.float64)
-    )
+    drawn = random_images(puzzles, images, seed).reshape(-1, puzzles.shape[1])
+    guesses_all = solve_batch(drawn, limit=2).guesses.reshape(images, -1).mean(0)
+    return Ratings((puzzles > 0).sum(1), tier, waves, guesses_first, guesses_all)
 
 
 def random_images(puzzles: Grid, images: int, seed: int) -> Grid:
-    """[image, puzzle, cells] the puzzles under random symmetries, the same ones for every puzzle."""
-    rng = np.random.default_rng(seed)
-    shape = shape_of(puzzles.shape[1])
-    out = []
-    for _ in range(images):
-        digits = np.concatenate([[0], 1 + rng.permutation(shape.side)]).astype(np.uint8)
-        out.append(digits[puzzles[:, random_cells(shape, rng)]])
-    return np.stack(out)
+    """[image, puzzle, cells] under random symmetries, the same ones for every puzzle."""
+    import torch  # takes seconds, and the generator, which imports this module, does without
 
+    from trm_interp.core.counter import hash64
+    from trm_interp.tasks.sudoku.augment import random_symmetry
 
-def random_cells(shape: Shape, rng: np.random.Generator) -> NDArray[np.int64]:
-    """[cells] source of every cell under a random symmetry of the board.
-
-    Bands and stacks, rows in a band and columns in a stack are permuted; a board of square boxes
-    is transposed half the time.
-    """
-    cell = np.arange(shape.cells).reshape(shape.side, shape.side)
-    if shape.box_rows == shape.box_cols and rng.random() < 0.5:
-        cell = cell.T
-    rows = _random_lines(shape.box_cols, shape.box_rows, rng)
-    cols = _random_lines(shape.box_rows, shape.box_cols, rng)
-    return cell[rows][:, cols].ravel()
-
-
-def _random_lines(groups: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Lines in random order that keeps the groups together."""
-    return np.concatenate([g * size + rng.permutation(size) for g in rng.permutation(groups)])
+    keys = hash64(seed, torch.arange(images))
+    symmetry = random_symmetry(keys, shape_of(puzzles.shape[1]))
+    moves = zip(symmetry.cells.numpy(), symmetry.digits.numpy(), strict=True)
+    tokens = to_tokens(puzzles)
+    return np.stack([from_tokens(digits[tokens[:, cells]]) for cells, digits in moves])
 
 
 # ---- compiled

@@ -45,9 +45,9 @@ def solve_batch(puzzles: Grid, limit: int = 2, max_guesses: int = NO_CAP) -> Sol
     """Solve [puzzle, cells] grids; limit 2 proves that a solution is the only one.
 
     >>> from trm_interp.tasks.sudoku.grid import parse
-    >>> solved = solve_batch(np.stack([parse("1.3.....4......2"), parse("1.3...........2.")]))
+    >>> solved = solve_batch(np.stack([parse("......2..3..2.4."), parse("1...............")]))
     >>> solved.counts.tolist(), solved.guesses.tolist()
-    ([1, 2], [0, 1])
+    ([1, 2], [0, 6])
     """
     puzzles = np.ascontiguousarray(puzzles, np.uint8)
     if puzzles.ndim != 2:
@@ -69,7 +69,7 @@ def unique_solution(puzzle: Grid) -> Grid:
     """The solution; ValueError where there is none or more than one.
 
     >>> from trm_interp.tasks.sudoku.grid import parse, render
-    >>> render(unique_solution(parse("1.3.....4......2")))
+    >>> render(unique_solution(parse("......2..3..2.4.")))
     '1234342143122143'
     """
     solved = solve_batch(puzzle[None])
@@ -114,7 +114,7 @@ def new_levels(hh, ww):
     the depth is at most the number of layouts that can go.
     """
     H, W = len(hh), len(ww)
-    spare = np.array([0, 0, 1, 5])  # n! - 1
+    spare = (0, 0, 1, 5)  # n! - 1
     depth = H * W * (W * spare[H] + H * spare[W])
     return np.zeros((depth + 2, H * W * (2 * W + 2) + 1), np.int64)
 
@@ -162,8 +162,10 @@ def _assert_cells(s, d, band, cells, hh, ww):
 
 @njit(cache=True, nogil=True)
 def search(levels, solution, limit, max_guesses, hh, ww):
-    """(solutions found, guesses) from level 0; the first solution goes to `solution` if it has room."""
-    H, W = len(hh), len(ww)
+    """(solutions found, guesses) from level 0.
+
+    The first solution is written to `solution`; pass one of length 0 where it is not wanted.
+    """
     count, guesses, level = 0, 0, 0
     while level >= 0:
         s = levels[level]
@@ -226,9 +228,11 @@ def propagate(s, hh, ww):
         if state == OPEN:
             s[-1] = 0
             state = _count_cells(s, hh, ww)
-        if state == OPEN and not s[-1]:  # the cheap rules are through
-            if not (_count_minis(s, True, hh, ww) and _count_minis(s, False, hh, ww)):
-                state = DEAD
+        cheap_rules_done = state == OPEN and not s[-1]
+        if cheap_rules_done and not (
+            _count_minis(s, True, hh, ww) and _count_minis(s, False, hh, ww)
+        ):
+            state = DEAD
     return state
 
 

@@ -1,0 +1,5 @@
+"""`python -m trm_interp`, which torchrun needs."""
+
+from trm_interp.cli import main
+
+main()

@@ -1,0 +1,53 @@
+"""Which puzzles are solved when: accuracy at a step, ever solved by it, lost again."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from trm_interp.shapes import Bool
+
+Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal
+
+
+def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson score interval of a proportion (Wilson 1927), 95 % unless told otherwise.
+
+    NaN for n = 0.
+
+    >>> [round(bound, 4) for bound in wilson(0, 10)], [round(b, 4) for b in wilson(50, 100)]
+    ([0.0, 0.2775], [0.4038, 0.5962])
+    """
+    if n == 0:
+        return math.nan, math.nan
+    share, extra = successes / n, z * z / n
+    centre = (share + extra / 2) / (1 + extra)
+    half = z / (1 + extra) * math.sqrt(share * (1 - share) / n + extra / (4 * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def outcome_table(solved: Bool[np.ndarray, "puzzle step"]) -> pd.DataFrame:
+    """One row per supervision step, shares with 95 % Wilson intervals over puzzles.
+
+    `exact`: solved at this step. `ever`: solved at this step or an earlier one. `unsolved`: of the
+    puzzles solved at the step before, the share that is not solved now (NaN at step 0 or where
+    there are none). Each has columns `_low` and `_high`; `n` counts puzzles.
+
+    >>> table = outcome_table(np.array([[True, False], [False, False]]))
+    >>> table[["exact", "ever", "unsolved"]].to_numpy().tolist()
+    [[0.5, 0.5, nan], [0.0, 0.5, 1.0]]
+    """
+    n = len(solved)
+    ever = np.logical_or.accumulate(solved, axis=1)
+    before = np.pad(solved, ((0, 0), (1, 0)))[:, :-1]
+    counts = {
+        "exact": (solved.sum(0), np.full(solved.shape[1], n)),
+        "ever": (ever.sum(0), np.full(solved.shape[1], n)),
+        "unsolved": ((before & ~solved).sum(0), before.sum(0)),
+    }
+    table = pd.DataFrame({"step": np.arange(solved.shape[1]), "n": n})
+    for name, (hits, of) in counts.items():
+        table[name] = [h / m if m else math.nan for h, m in zip(hits, of, strict=True)]
+        bounds = [wilson(int(h), int(m)) for h, m in zip(hits, of, strict=True)]
+        table[f"{name}_low"], table[f"{name}_high"] = map(list, zip(*bounds, strict=True))
+    return table

@@ -1,0 +1,73 @@
+"""Accuracy of a checkpoint at every supervision step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import torch
+
+from trm_interp.analysis.outcomes import outcome_table
+from trm_interp.core.infer import Readouts, iter_run
+from trm_interp.core.model import TRM
+from trm_interp.settings import EvalConfig
+from trm_interp.sources import open_both, open_device
+from trm_interp.tasks.sudoku.dataset import PuzzleSet
+
+
+def evaluate(
+    config: EvalConfig,
+    tell: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table of `outcome_table`, and the same as lists over steps with what was evaluated."""
+    device = open_device(config.device)
+    checkpoint, puzzles = open_both(
+        config.ckpt, config.puzzles, device, config.limit, config.skip_bad
+    )
+    for line in puzzles.skipped:
+        tell(f"skipped {line}")
+    if config.compile:
+        checkpoint.model.net.compile()
+    read = solve(
+        checkpoint.model,
+        puzzles,
+        config.steps,
+        config.batch_size,
+        getattr(torch, config.dtype),
+        progress,
+    )
+    table = outcome_table(read.solved.numpy())
+    summary = {
+        "n": len(puzzles),
+        "ckpt": str(checkpoint.path),
+        "checkpoint_sha256": checkpoint.sha256,
+        "puzzles": puzzles.source,
+        "data_sha256": dict(puzzles.sha256),
+        "dtype": config.dtype,
+        "device": device.type,
+        "exact_at_step": table["exact"].tolist(),
+        "exact_low": table["exact_low"].tolist(),
+        "exact_high": table["exact_high"].tolist(),
+        "ever_solved_by": table["ever"].tolist(),
+        "unsolved_at_step": [None if pd.isna(v) else v for v in table["unsolved"]],
+        "halted": float((read.halt_step >= 0).double().mean()),
+    }
+    return table, summary
+
+
+def solve(
+    model: TRM,
+    puzzles: PuzzleSet,
+    steps: int = 16,
+    batch_size: int = 64,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Readouts:
+    """Read-outs of every puzzle, in file order, telling `progress` after each batch."""
+    inputs, labels = torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
+    parts: list[Readouts] = []
+    progress(0, len(puzzles))
+    for part in iter_run(model, inputs, labels, steps, batch_size, dtype=dtype):
+        parts.append(part)
+        progress(sum(map(len, parts)), len(puzzles))
+    return Readouts.cat(parts)

@@ -1,0 +1,1 @@
+"""Figures: arrays and data frames in, plotly figures out; one style."""

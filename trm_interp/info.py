@@ -1,0 +1,77 @@
+"""What a path holds: a store or a checkpoint, in a few facts."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trm_interp.layout import MANIFEST
+
+
+def describe(path: str) -> dict[str, Any]:
+    """Facts about a store or a checkpoint. UserError where it is neither."""
+    if (Path(path) / MANIFEST).exists():
+        return _store(path)
+    return _checkpoint(path)
+
+
+def _store(path: str) -> dict[str, Any]:
+    from trm_interp.store import Store, validate
+
+    with Store(path, allow_incomplete=True) as store:
+        solved = store["solved"][:]
+        return {
+            "kind": "store",
+            "path": path,
+            "complete": store.complete,
+            "puzzles": store.n_puzzles,
+            "supervision_steps": store.n_steps,
+            "kept_steps": store.steps,
+            "kept_positions": store.positions,
+            "sites": {
+                name: {
+                    "dims": list(store[name].dims),
+                    "shape": list(store[name].shape),
+                    "dtype": str(store[name].dtype),
+                }
+                for name in store.names
+            },
+            "bytes": sum(f.stat().st_size for f in Path(path).glob("shard-*.h5")),
+            "exact_at_step": solved.mean(0).tolist() if len(solved) else [],
+            "meta": store.meta,
+            "problems": validate(path),
+        }
+
+
+def _checkpoint(path: str) -> dict[str, Any]:
+    from trm_interp.core.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(path)
+    config = checkpoint.model.config
+    return {
+        "kind": "checkpoint",
+        "path": str(checkpoint.path),
+        "format": checkpoint.format,
+        "sha256": checkpoint.sha256,
+        "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
+        "evaluations_per_step": config.h_cycles * (config.l_cycles + 1),
+        "config": asdict(config),
+        "card": checkpoint.card,
+    }
+
+
+def lines(known: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Nested facts, one a line; lists of numbers rounded.
+
+    >>> list(lines({"kind": "store", "meta": {"seed": 1}, "exact": [0.5, 1 / 3]}))
+    ['kind: store', 'meta:', '  seed: 1', 'exact: 0.5 0.3333']
+    """
+    for name, value in known.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}:"
+            yield from lines(value, indent + "  ")
+        elif isinstance(value, list):
+            spelled = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
+            yield f"{indent}{name}: {' '.join(spelled)}"
+        else:
+            yield f"{indent}{name}: {value}"

@@ -1,0 +1,110 @@
+"""Turns a settings dataclass into command-line options: default, help and type are read from it."""
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from typing import Any, get_type_hints
+
+import typer
+
+from trm_interp.errors import UserError
+
+
+def command(
+    app: typer.Typer,
+    name: str,
+    config: type,
+    examples: str,
+    overrides: tuple[type, ...] = (),
+    hide: tuple[str, ...] = (),
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register `body(config, **its own options)` with the options of a settings dataclass.
+
+    Fields without a default become required options. With `overrides`, the body's second argument
+    is a dictionary of the options of those dataclasses that were given (those in `hide` are not
+    offered). What a user can mend ends as one line on standard error and exit status 2.
+    """
+
+    def register(body: Callable[..., Any]) -> Callable[..., Any]:
+        own = list(inspect.signature(body).parameters.values())[1 + bool(overrides) :]
+        made = [_parameter(config, f) for f in fields(config)]
+        extra = [
+            _parameter(other, f, optional=True)
+            for other in overrides
+            for f in fields(other)
+            if f.name not in hide
+        ]
+
+        @functools.wraps(body)
+        def run(**given: Any) -> None:
+            def call() -> None:
+                settings = {f.name: given.pop(f.name) for f in fields(config)}
+                chosen = {p.name: given.pop(p.name) for p in extra}
+                chosen = {k: v for k, v in chosen.items() if v is not None}
+                body(build(config, settings), *([chosen] if overrides else []), **given)
+
+            with_errors_in_one_line(call)
+
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*made, *extra, *own)]
+        )
+        run.__annotations__ = {p.name: p.annotation for p in (*made, *extra, *own)}
+        run.__doc__ = f"{inspect.getdoc(body)}\n\n\b\nExamples:\n{inspect.cleandoc(examples)}"
+        app.command(name)(run)
+        return body
+
+    return register
+
+
+def build(config: type, values: dict[str, Any]) -> Any:
+    """The dataclass; a failed check of its own is a UserError."""
+    try:
+        return config(**values)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _parameter(config: type, f: Field[Any], optional: bool = False) -> inspect.Parameter:
+    """One field as an option; with `optional` it is None where it is not given."""
+    kind = get_type_hints(config)[f.name]
+    default = ... if f.default is MISSING else f.default
+    flag = f"--{f.name.replace('_', '-')}"
+    if default is True or (optional and isinstance(default, bool)):
+        flag = f"{flag}/--no-{flag[2:]}"
+    help_text = f.metadata["help"]
+    if optional:
+        help_text, default, kind = f"{help_text} (default {default})", None, kind | None
+    known = {k: f.metadata[k] for k in ("parser", "metavar") if k in f.metadata}
+    return inspect.Parameter(
+        f.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=typer.Option(default, flag, help=help_text, **known),
+        annotation=kind,
+    )
+
+
+def with_errors_in_one_line(body: Callable[[], Any]) -> None:
+    """Run; a UserError or an OSError ends in one line and exit status 2, Ctrl-C in 130.
+
+    TRM_INTERP_TRACEBACK=1 shows where it came from.
+    """
+    try:
+        body()
+    except (UserError, OSError) as error:
+        if os.environ.get("TRM_INTERP_TRACEBACK"):
+            raise
+        print(f"error: {_spoken(error)}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; --resume goes on where the command has it", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _spoken(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}"
+    return " ".join(str(error).split())

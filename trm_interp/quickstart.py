@@ -1,0 +1,114 @@
+"""A first look at a TRM: solve, record, draw, and say what to try next."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from trm_interp.analysis.outcomes import outcome_table
+from trm_interp.analysis.trajectories import z_L_trajectories
+from trm_interp.collect import record_puzzles
+from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
+from trm_interp.errors import UserError
+from trm_interp.evaluate import solve
+from trm_interp.figures.style import write_html
+from trm_interp.figures.trajectories import trajectory_figure
+from trm_interp.files import write_text
+from trm_interp.progress import progress
+from trm_interp.settings import (
+    CollectConfig,
+    QuickstartConfig,
+    artifact,
+    default_checkpoint,
+)
+from trm_interp.sources import open_device, open_puzzles
+from trm_interp.store import Store
+from trm_interp.tables import accuracy_table, show
+
+SITES = "z_L,z_H,resid"
+
+
+def look(config: QuickstartConfig, steps: int = 16) -> None:
+    """Everything that `trm-interp quickstart` does, into `config.out`."""
+    began = time.monotonic()
+    device = open_device(config.device)
+    checkpoint = load_checkpoint(config.ckpt or default_checkpoint(), device)
+    file = config.puzzles or _test_puzzles(checkpoint)
+    puzzles = open_puzzles(file, checkpoint, limit=config.n)
+    n_weights = sum(p.numel() for p in checkpoint.model.parameters())
+    print(f"{checkpoint.path}: {n_weights:,} weights; {len(puzzles)} puzzles of {file}")
+
+    with progress("solving", "puzzles") as update:
+        read = solve(checkpoint.model, puzzles, steps, progress=update)
+    solved = read.solved.numpy()
+    table = outcome_table(solved)
+    show(accuracy_table(table, f"{len(puzzles)} unseen puzzles"))
+    table_file = config.out / "accuracy.csv"
+    write_text(table_file, table.to_csv(index=False))
+
+    chosen = _half_failed(solved[:, -1], config.record)
+    settings = CollectConfig(
+        ckpt=str(checkpoint.path),
+        puzzles=file,
+        out=config.out / "store",
+        sites=SITES,
+        steps=str(steps),
+        batch_size=8,
+        device=config.device,
+        overwrite=True,
+    )
+    identity = {"checkpoint_sha256": checkpoint.sha256, "data_sha256": dict(puzzles.sha256)}
+    subset = puzzles.subset(chosen)
+    with progress("recording", "puzzles") as update:
+        record_puzzles(checkpoint, subset, settings, identity, progress=update)
+
+    figure_file = draw(settings.out, config.out / "trajectories.html", checkpoint.path.name)
+    print(
+        f"wrote {table_file}, {settings.out} and {figure_file} in {time.monotonic() - began:.0f} s"
+    )
+    print(_next_steps(config, checkpoint, figure_file))
+
+
+def draw(store_path: Path, to: Path, model_name: str) -> Path:
+    """The trajectories of a store as an interactive page."""
+    with Store(store_path) as store:
+        trajectories = z_L_trajectories(store, n_components=2)
+        frame = store.frame().pivot(index="puzzle", columns="step")
+        figure = trajectory_figure(
+            trajectories.paths,
+            trajectories.explained,
+            frame["loss"].to_numpy(),
+            frame["solved"].to_numpy(),
+            [f"puzzle of line {line}" for line in store["puzzle_id"][:]],
+            np.arange(store.n_steps),
+            f"{model_name}: latent state z_L of {store.n_puzzles} puzzles, "
+            f"{trajectories.paths.shape[1]} updates each",
+        )
+    return write_html(figure, to)
+
+
+def _test_puzzles(checkpoint: Checkpoint) -> Path:
+    side = int(checkpoint.model.config.cells**0.5)
+    file = artifact("data") / f"sudoku{side}" / "test.txt"
+    if not file.exists():
+        raise UserError(f"{file}: no test puzzles of this size ship; give --puzzles")
+    return file
+
+
+def _half_failed(solved: np.ndarray, n: int) -> list[int]:
+    """The first puzzles of each outcome, half and half as far as they go, in file order."""
+    failed, fine = np.flatnonzero(~solved), np.flatnonzero(solved)
+    n_failed = min(len(failed), max(n // 2, n - len(fine)))
+    return sorted([*failed[:n_failed], *fine[: n - n_failed]])
+
+
+def _next_steps(config: QuickstartConfig, checkpoint: Checkpoint, figure: Path) -> str:
+    ckpt = checkpoint.path
+    return f"""
+Look:   open {figure} in a browser (hover a point; click the legend to hide solved or failed)
+Read:   python -c "from trm_interp.store import Store; \\
+            print(Store('{config.out / "store"}').frame())"
+Next:   trm-interp info {config.out / "store"}
+        trm-interp eval --ckpt {ckpt} --puzzles FILE --steps 32
+        trm-interp collect --ckpt {ckpt} --puzzles FILE --out runs/states --limit 256
+        trm-interp hooks --steps 1"""

@@ -1,0 +1,139 @@
+"""What the commands can be told. Read by the command line; needs no torch.
+
+Training has its own settings, `core.config.TrainConfig`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from trm_interp.core.config import positive, required, setting
+
+STATES = "z_L,z_H"
+Device = Literal["auto", "cpu", "cuda"]
+CKPT_HELP = "checkpoint: our folder, a public step_N, a nano-trm .ckpt, or hf://owner/repo"
+PUZZLES_HELP = "puzzles: lines, Sudoku-Extreme's CSV, or a public data folder"
+BATCH_HELP = "puzzles at once; bounds the memory"
+
+
+def default_checkpoint() -> Path:
+    """The checkpoint that ships, in this directory or in the source tree of the package."""
+    return artifact("trm-sudoku6")
+
+
+def artifact(name: str) -> Path:
+    """A shipped file or folder; where it is in neither place, its name, for the error message."""
+    here = Path("artifacts") / name
+    source = Path(__file__).resolve().parent.parent / here
+    return source if source.exists() and not here.exists() else here
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Accuracy at every supervision step."""
+
+    ckpt: str = required(CKPT_HELP)
+    puzzles: Path = required(PUZZLES_HELP)
+    steps: int = setting(16, "supervision steps")
+    batch_size: int = setting(64, BATCH_HELP)
+    limit: int | None = setting(None, "only the first so many puzzles")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
+    compile: bool = setting(False, "torch.compile the network; pays for thousands of puzzles")
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+
+    def __post_init__(self) -> None:
+        positive(self, "steps", "batch_size", "limit")
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Record activations of a checkpoint. Written whole into the store's manifest."""
+
+    ckpt: str = required(CKPT_HELP)
+    puzzles: Path = required(PUZZLES_HELP)
+    out: Path = required("folder of the store")
+    sites: str = setting(
+        STATES,
+        "comma-separated: z_L, z_H, embed, logits, resid (resid_mid and resid_post of all blocks), "
+        "or a site of a block such as blocks.0.hook_mlp_out",
+    )
+    steps: str = setting(
+        "16", "supervision steps to run, or which of them to keep the states of, such as 0-3,15"
+    )
+    positions: str | None = setting(None, "positions that are kept, such as 0-15 (default all)")
+    limit: int | None = setting(None, "only the first so many puzzles")
+    batch_size: int = setting(16, BATCH_HELP)
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+    resume: bool = setting(False, "go on with an unfinished store")
+    overwrite: bool = setting(False, "replace an existing store")
+
+    def __post_init__(self) -> None:
+        positive(self, "batch_size", "limit")
+        if not self.kept_steps:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        parse_indices(self.positions, "positions")
+
+    @property
+    def kept_steps(self) -> list[int]:
+        """Supervision steps whose states are kept; a run goes to the last of them.
+
+        >>> CollectConfig("ckpt", Path("puzzles"), Path("out"), steps="3").kept_steps
+        [0, 1, 2]
+        """
+        if self.steps.isdecimal():
+            return list(range(int(self.steps)))
+        return parse_indices(self.steps, "steps") or []
+
+
+def parse_indices(text: str | None, name: str) -> list[int] | None:
+    """Indices from 0, ranges with both ends; None for all.
+
+    >>> parse_indices("0-2,15", "steps")
+    [0, 1, 2, 15]
+    """
+    if text is None:
+        return None
+    indices: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"{name}: {part.strip()!r} is no index or range; try 0-3,15")
+        found = range(int(first), int(last if dash else first) + 1)
+        if not found:
+            raise ValueError(f"{name}: the range {part.strip()!r} is empty")
+        indices.update(found)
+    return sorted(indices)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where training reads and writes."""
+
+    train: Path = required("training puzzles")
+    val: Path = required("validation puzzles, none of them a symmetric copy of a training one")
+    out: Path = required("folder of the run, which is a checkpoint from the first validation on")
+    val_limit: int | None = setting(500, "only the first so many validation puzzles")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    resume: bool = setting(False, "go on exactly where a run was stopped or killed")
+    overwrite: bool = setting(False, "start anew where there is a run")
+
+    def __post_init__(self) -> None:
+        positive(self, "val_limit")
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """A first look: solve, record, draw."""
+
+    ckpt: str = setting("", "checkpoint; the default is the one that ships")
+    out: Path = setting(Path("quickstart"), "folder for the store, the table and the figure")
+    puzzles: Path | None = setting(None, "puzzles; the default are the checkpoint's test puzzles")
+    n: int = setting(200, "puzzles to solve")
+    record: int = setting(16, "puzzles to record, half of them failed where there are that many")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+
+    def __post_init__(self) -> None:
+        positive(self, "n", "record")

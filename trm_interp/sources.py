@@ -1,0 +1,46 @@
+"""Opens what a command is told to work on: a device, a checkpoint, puzzles that fit it."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
+from trm_interp.core.memory import keep_freed_memory
+from trm_interp.errors import UserError
+from trm_interp.tasks.sudoku.dataset import PuzzleError, PuzzleSet, load
+
+
+def open_device(name: str) -> torch.device:
+    """`auto` is the first GPU where there is one. UserError for a GPU that is not there."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: this PyTorch sees no CUDA device; try --device cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cpu":
+        keep_freed_memory()
+    else:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    return device
+
+
+def open_puzzles(
+    path: Path, checkpoint: Checkpoint, limit: int | None = None, skip_bad: bool = False
+) -> PuzzleSet:
+    """Puzzles of the checkpoint's grid. UserError where they are of another size."""
+    puzzles = load(path, skip_bad=skip_bad, limit=limit)
+    config = checkpoint.model.config
+    if (config.cells, config.vocab) != (puzzles.shape.cells, puzzles.shape.vocab):
+        raise PuzzleError(
+            f"{path}: {puzzles.shape.side}x{puzzles.shape.side} puzzles, but {checkpoint.path} "
+            f"reads {config.cells} cells of {config.vocab} tokens"
+        )
+    return puzzles
+
+
+def open_both(
+    ckpt: str, puzzles: Path, device: torch.device, limit: int | None, skip_bad: bool
+) -> tuple[Checkpoint, PuzzleSet]:
+    checkpoint = load_checkpoint(ckpt, device)
+    return checkpoint, open_puzzles(puzzles, checkpoint, limit, skip_bad)

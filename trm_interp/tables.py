@@ -1,0 +1,49 @@
+"""Tables for people: accuracy in the terminal, ratings as a data frame."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.sudoku.grid import render
+
+
+def show(table: Table) -> None:
+    """To standard output, as wide as it needs to be when that is not a terminal."""
+    console = Console()
+    Console(width=max(console.width, 100)).print(table)
+
+
+def accuracy_table(outcomes: pd.DataFrame, title: str) -> Table:
+    """`analysis.outcomes.outcome_table` in per cent."""
+    table = Table(
+        title=title, caption="95 % Wilson intervals over puzzles; steps count from 1"
+    )
+    for heading in ("step", "exact %", "ever solved %", "lost again %"):
+        table.add_column(heading, justify="right")
+    for row in outcomes.to_dict("records"):
+        cells = [
+            "-"
+            if pd.isna(row[name])
+            else f"{row[name]:6.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]"
+            for name in ("exact", "ever", "unsolved")
+        ]
+        table.add_row(str(row["step"] + 1), *(cell.replace("%", "") for cell in cells))
+    return table
+
+
+def ratings(source: Path, seed: int, skip_bad: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """One row per puzzle: line, puzzle, clues, tier, waves, guesses; and what was skipped."""
+    from trm_interp.tasks.sudoku.rate import rate
+
+    puzzles = load(source, skip_bad=skip_bad, check_unique=True)
+    table = pd.DataFrame(
+        {
+            "line": puzzles.lines,
+            "puzzle": [render(grid) for grid in puzzles.puzzles],
+            **rate(puzzles.puzzles, seed)._asdict(),
+        }
+    )
+    return table, puzzles.skipped

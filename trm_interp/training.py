@@ -1,0 +1,138 @@
+"""Train a checkpoint from puzzle files: opens them, starts or resumes the run, reports it."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trm_interp.collect import git_commit, versions
+from trm_interp.core.config import TrainConfig, TRMConfig
+from trm_interp.core.train import STATE_FILE, Augment, TrainData, Trainer, train
+from trm_interp.errors import UserError
+from trm_interp.progress import progress
+from trm_interp.settings import RunConfig
+from trm_interp.sources import open_device
+from trm_interp.tasks.sudoku.augment import augment
+from trm_interp.tasks.sudoku.canonical import class_keys
+from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
+from trm_interp.tasks.sudoku.grid import Shape
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run came to. `finished` is False where it was stopped early and can be resumed."""
+
+    out: Path
+    steps: int
+    best: dict[str, Any]
+    finished: bool
+
+
+def fit(
+    run: RunConfig,
+    model: dict[str, Any],
+    config: TrainConfig,
+    report: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> Trained:
+    """Train a model with these TRMConfig settings (its cells and vocab come from the puzzles)."""
+    device = open_device(run.device)
+    training, validation = load(run.train), load(run.val, limit=run.val_limit)
+    if training.shape != validation.shape:
+        raise UserError(f"{run.val}: puzzles of another size than {run.train}")
+    leaked = set(class_keys(training.puzzles)) & set(class_keys(validation.puzzles))
+    if leaked:
+        raise UserError(
+            f"{run.val}: {len(leaked)} puzzles are symmetric copies of puzzles in {run.train}"
+        )
+    shape = training.shape
+    trm_config = TRMConfig(**model, cells=shape.cells, vocab=shape.vocab)
+    state = run.out / STATE_FILE
+    _check_output(run, state)
+    data = TrainData(
+        *_tokens(training),
+        *_tokens(validation),
+        fingerprint=fingerprint(training, validation),
+        augment=augmentation(shape),
+    )
+    provenance = {
+        "task": f"sudoku {shape.side}x{shape.side}",
+        "command": " ".join(["trm-interp", *sys.argv[1:]]),
+        "data": {"train": dict(training.sha256), "validation": dict(validation.sha256)},
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+    try:
+        trainer = Trainer(trm_config, config, data, run.out, device, provenance)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if run.resume:
+        trainer.resume()
+    with stop_signals() as should_stop:
+        train(trainer, report, should_stop)
+    return Trained(run.out, trainer.step_count, trainer.best, trainer.fraction() >= 1)
+
+
+def _check_output(run: RunConfig, state: Path) -> None:
+    if run.resume and run.overwrite:
+        raise UserError("give one of --resume and --overwrite")
+    if run.resume and not state.exists():
+        raise UserError(f"{state}: nothing to resume; start without --resume")
+    if not run.resume and run.out.exists() and any(run.out.iterdir()) and not run.overwrite:
+        raise UserError(f"{run.out} exists: use --resume to go on or --overwrite to start anew")
+
+
+def _tokens(puzzles: PuzzleSet) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
+
+
+def fingerprint(*sets: PuzzleSet) -> str:
+    """The sha256 of every file, in one line."""
+    return " ".join(digest for puzzles in sets for digest in puzzles.sha256.values())
+
+
+def augmentation(shape: Shape) -> Augment:
+    return lambda inputs, labels, keys: augment(inputs, labels, keys, shape)
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """A question that SIGINT (once) or SIGTERM answers with yes, at the next whole step."""
+    asked = False
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked = True
+
+    kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def reporting(config: TrainConfig) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar with loss and time left, and a line on standard error for every validation."""
+    note = ""
+    of = config.steps if config.budget is None else round(60 * config.budget)
+    unit = "steps" if config.budget is None else "s"
+    with progress("training", unit, lambda: note) as update:
+
+        def report(row: dict[str, Any]) -> None:
+            nonlocal note
+            if "val_exact" in row:
+                curve = " ".join(f"{100 * share:.1f}" for share in row["val_exact"])
+                print(f"step {row['step']}: validation exact % by step {curve}", file=sys.stderr)
+                return
+            note = f"loss {row['loss']:.3f}, exact {row['exact']:.1%}"
+            update(row["step"] if config.budget is None else round(row["seconds"]), of)
+
+        yield report
