@@ -78,6 +78,9 @@ class SwiGLU(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention over all positions, not causal, with rotary positions."""
 
+    cos: Tensor  # [pos, d_head]
+    sin: Tensor
+
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
         self.n_heads = config.n_heads
@@ -106,12 +109,16 @@ class Attention(nn.Module):
 class BlockSites(nn.Module):
     """The places inside a block that a recorder can listen at; identities here."""
 
+    hook_resid_pre: nn.Module
+    hook_resid_mid: nn.Module
+    hook_mlp_out: nn.Module
+    hook_resid_post: nn.Module
+
     def __init__(self, mixer_site: str, point: type[nn.Module] = nn.Identity) -> None:
         super().__init__()
         self.mixer_site = mixer_site
-        for name in ("hook_resid_pre", mixer_site, "hook_resid_mid", "hook_mlp_out"):
-            self.add_module(name, point())
-        self.hook_resid_post = point()
+        for name in ("resid_pre", mixer_site[5:], "resid_mid", "mlp_out", "resid_post"):
+            self.add_module(f"hook_{name}", point())
 
     def hook_mixer(self, x: Tensor) -> Tensor:
         return self.get_submodule(self.mixer_site)(x)
@@ -162,6 +169,9 @@ class TRM(nn.Module):
     whenever wanted. The compute dtype is that of `embed`'s result; weights stay float32.
     """
 
+    z_H_init: Tensor  # [d_model], start vectors, never trained
+    z_L_init: Tensor
+
     def __init__(self, config: TRMConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
@@ -189,7 +199,8 @@ class TRM(nn.Module):
         fill(self.z_H_init, 1.0)
         fill(self.z_L_init, 1.0)
         self.q_head.weight.zero_()
-        self.q_head.bias.fill_(-5.0)
+        if self.q_head.bias is not None:
+            self.q_head.bias.fill_(-5.0)
 
     def embed(
         self, tokens: Int[Tensor, "batch cell"], dtype: torch.dtype = torch.float32

@@ -128,7 +128,8 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        torch._foreach_lerp_(self.mean, [p.detach() for p in self.live], 1 - self.decay)
+        live = [p.detach() for p in self.live]
+        torch._foreach_lerp_(self.mean, live, 1 - self.decay)  # type: ignore[reportPrivateImportUsage]
 
     def __enter__(self) -> "Average":
         """Put the average into the model while the block runs."""
