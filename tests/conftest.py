@@ -1,23 +1,36 @@
 """Tiny models and puzzles, and shape annotations that are checked while the tests run."""
 
-from typing import Any
+from collections.abc import Callable
+from itertools import islice, permutations
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jaxtyping
 import pytest
 import torch
+from typer.testing import CliRunner
 
-with jaxtyping.install_import_hook(["trm_interp.core", "trm_interp.record"], "beartype.beartype"):
+CHECKED = ["checkpoint", "infer", "loss", "model", "optim", "train"]  # config checks itself
+CHECKED = [f"trm_interp.core.{name}" for name in CHECKED] + ["trm_interp.record"]
+CHECKED += ["trm_interp.analysis", "trm_interp.figures"]
+with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
+    import trm_interp.analysis.outcomes
+    import trm_interp.analysis.trajectories
     import trm_interp.core.checkpoint
     import trm_interp.core.infer
     import trm_interp.core.train
+    import trm_interp.figures.trajectories
     import trm_interp.record  # noqa: F401
 
-from trm_interp.core.config import TRMConfig
-from trm_interp.core.model import TRM
+from trm_interp.cli import app  # noqa: E402
+from trm_interp.core.checkpoint import save_checkpoint  # noqa: E402
+from trm_interp.core.config import TRMConfig  # noqa: E402
+from trm_interp.core.model import TRM  # noqa: E402
 
 torch.set_num_threads(1)
 
-TINY: dict[str, Any] = {"cells": 16, "vocab": 6, "d_model": 8, "h_cycles": 2, "l_cycles": 2, "multiple": 8}
+TINY: dict[str, Any] = {"cells": 16, "vocab": 6, "d_model": 8, "multiple": 8}
+TINY |= {"h_cycles": 2, "l_cycles": 2}
 VARIANTS = {
     "mlp": TRMConfig(**TINY, prefix=2),
     "mlp_normalised": TRMConfig(**TINY, prefix=0, normalised_swiglu=True),
@@ -31,7 +44,7 @@ def lively(config: TRMConfig, seed: int = 0) -> TRM:
     model = TRM(config, generator)
     with torch.no_grad():
         model.q_head.weight.normal_(generator=generator)
-        model.q_head.bias.zero_()
+        torch.nn.init.zeros_(model.get_parameter("q_head.bias"))
         if model.prefix_embedding is not None:
             model.prefix_embedding.normal_(generator=generator)
     return model.eval()
@@ -58,3 +71,54 @@ def puzzles() -> tuple[torch.Tensor, torch.Tensor]:
     labels = digits[:, grid - 1] + 1
     blank = torch.rand(labels.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     return labels.masked_fill(blank, 1), labels
+
+
+# The commands, run in this process on a tiny checkpoint and a file of 4x4 puzzles
+
+
+class Answer(NamedTuple):
+    """What a command came to: exit status, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+def invoke(*words: object) -> Answer:
+    """Run `trm-interp words...`; an error that it does not handle is raised here."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Answer(done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., Answer]:
+    return invoke
+
+
+@pytest.fixture(scope="session")
+def copier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that nearly copies its input: some full grids are solved, some lost again."""
+    model = lively(TRMConfig(**{**TINY, "d_model": 16}, prefix=2), seed=4)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.token_embedding)
+        for weight in model.net.parameters():
+            weight.mul_(0.5)
+    folder = tmp_path_factory.mktemp("checkpoints") / "copier"
+    save_checkpoint(folder, model, {"note": "for tests"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def grids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """13 puzzles with solutions, one relabelled grid: 11 without a blank, lines 4 and 8 with some."""
+    solutions = [
+        "".join(order[int(digit) - 1] for digit in "1234341221434321")
+        for order in islice(permutations("1234"), 13)
+    ]
+    blanks = {3: 1, 7: 4}
+    rows = [f"{'.' * blanks.get(i, 0)}{s[blanks.get(i, 0) :]},{s}" for i, s in enumerate(solutions)]
+    file = tmp_path_factory.mktemp("puzzles") / "grids.txt"
+    file.write_text("\n".join(rows) + "\n")
+    return file

@@ -139,12 +139,13 @@ def train(
         raise UserError(f"--preset {preset}: there are {', '.join(PRESETS)}")
     model, config = _with_preset(preset, given)
     with reporting(config) as report:
-        trained = fit(run, model, config, report)
+        trained = fit(run, model, config, report, say)
     at = trained.best.get("exact_at_step")
     score = f"best {at[-1]:.1%} exact of the validation puzzles" if at else "not validated yet"
     print(f"wrote {trained.out} after {trained.steps} optimizer steps, {score}")
     if not trained.finished:
         say("stopped before the end: the same command with --resume goes on")
+        raise typer.Exit(130)
 
 
 @app.command("info")
@@ -158,11 +159,14 @@ def info(
     trm-interp info artifacts/trm-sudoku6
     trm-interp info runs/states --json
     """
+    from trm_interp.errors import UserError
     from trm_interp.info import describe, lines
 
     def body() -> None:
         known = describe(path)
         print(json.dumps(known) if json_ else "\n".join(lines(known)))
+        if known.get("complete") and known["problems"]:
+            raise UserError("; ".join(known["problems"]))
 
     with_errors_in_one_line(body)
 
@@ -258,7 +262,8 @@ def data_rate(
         table, skipped = ratings(source, seed, skip_bad)
         for line in skipped:
             say(f"skipped {line}")
-        print(table.to_json(orient="records") if json_ else table.to_csv(index=False), end="")
+        text = table.to_json(orient="records") if json_ else table.to_csv(index=False)
+        print(text.rstrip("\n"))
 
     with_errors_in_one_line(body)
 

@@ -77,11 +77,6 @@ def record_puzzles(
         raise UserError(str(error)) from None
     per_puzzle = estimate_bytes(sites, 1)
     shard_puzzles = plan_shards(max(per_puzzle, 1), config.batch_size, len(puzzles))
-    tell(
-        f"{len(puzzles)} puzzles x {per_puzzle / 1e6:.2f} MB = "
-        f"{per_puzzle * len(puzzles) / 1e9:.2f} GB in {config.out} "
-        f"({', '.join(site.name for site in sites)})"
-    )
     meta = {
         "identity": identity,
         "model": asdict(model.config),
@@ -103,6 +98,11 @@ def record_puzzles(
         resume=config.resume,
         overwrite=config.overwrite,
     ) as writer:
+        tell(
+            f"{len(puzzles)} puzzles x {per_puzzle / 1e6:.2f} MB = "
+            f"{per_puzzle * len(puzzles) / 1e9:.3f} GB in {config.out} "
+            f"({', '.join(site.name for site in sites)})"
+        )
         if writer.done:
             tell(f"resuming at puzzle {writer.done} of {len(puzzles)}")
         progress(writer.done, len(puzzles))

@@ -16,10 +16,13 @@ def describe(path: str) -> dict[str, Any]:
 
 
 def _store(path: str) -> dict[str, Any]:
-    from trm_interp.store import Store, validate
+    from trm_interp.store import Store, StoreError, validate
 
     with Store(path, allow_incomplete=True) as store:
-        solved = store["solved"][:]
+        try:
+            exact = store["solved"][:].mean(0).tolist() if store.n_puzzles else []
+        except StoreError:  # named among the problems
+            exact = []
         return {
             "kind": "store",
             "path": path,
@@ -37,7 +40,7 @@ def _store(path: str) -> dict[str, Any]:
                 for name in store.names
             },
             "bytes": sum(f.stat().st_size for f in Path(path).glob("shard-*.h5")),
-            "exact_at_step": solved.mean(0).tolist() if len(solved) else [],
+            "exact_at_step": exact,
             "meta": store.meta,
             "problems": validate(path),
         }

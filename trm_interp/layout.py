@@ -95,7 +95,7 @@ def readouts(n_steps: int, n_cells: int) -> tuple[Site, ...]:
 
     inputs, labels, predictions: tokens. solved: all cells right. loss: stablemax cross-entropy,
     nats per cell. q_halt: halting logit. halt_step: first step with q_halt > 0, or -1.
-    puzzle_id: line in the source file, from 0.
+    puzzle_id: line in the source file, from 1 (a public data folder: row, from 0).
     """
     run = ("step",), (n_steps,)
     return (

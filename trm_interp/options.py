@@ -46,7 +46,7 @@ def command(
                 chosen = {k: v for k, v in chosen.items() if v is not None}
                 body(build(config, settings), *([chosen] if overrides else []), **given)
 
-            with_errors_in_one_line(call)
+            with_errors_in_one_line(call, resumable=any(f.name == "resume" for f in fields(config)))
 
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*made, *extra, *own)]
@@ -76,7 +76,9 @@ def _parameter(config: type, f: Field[Any], optional: bool = False) -> inspect.P
         flag = f"{flag}/--no-{flag[2:]}"
     help_text = f.metadata["help"]
     if optional:
-        help_text, default, kind = f"{help_text} (default {default})", None, kind | None
+        if default is not None:
+            help_text += f" (default {default})"
+        default, kind = None, kind | None
     known = {k: f.metadata[k] for k in ("parser", "metavar") if k in f.metadata}
     return inspect.Parameter(
         f.name,
@@ -86,25 +88,29 @@ def _parameter(config: type, f: Field[Any], optional: bool = False) -> inspect.P
     )
 
 
-def with_errors_in_one_line(body: Callable[[], Any]) -> None:
+def with_errors_in_one_line(body: Callable[[], Any], resumable: bool = False) -> None:
     """Run; a UserError or an OSError ends in one line and exit status 2, Ctrl-C in 130.
 
     TRM_INTERP_TRACEBACK=1 shows where it came from.
     """
     try:
         body()
+    except BrokenPipeError:  # `| head`: the reader has enough, and typer ends quietly
+        raise
     except (UserError, OSError) as error:
         if os.environ.get("TRM_INTERP_TRACEBACK"):
             raise
         print(f"error: {_spoken(error)}", file=sys.stderr)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        print("stopped; --resume goes on where the command has it", file=sys.stderr)
+        after = "; the same command with --resume goes on" if resumable else ""
+        print(f"stopped{after}", file=sys.stderr)
         raise typer.Exit(130) from None
 
 
 def _spoken(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: " if error.filename else ""
+        name = error.filename2 or error.filename  # the target of a rename, not its source
+        place = f"{name}: " if name else ""
         return f"{place}{error.strerror}"
-    return " ".join(str(error).split())
+    return "; ".join(" ".join(line.split()) for line in str(error).splitlines())

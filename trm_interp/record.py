@@ -68,8 +68,10 @@ class HookedTRM(TRM, HookedRootModule):
     [batch, step].
     """
 
-    def __init__(self, config: TRMConfig, n_sup: int = 16) -> None:
-        super().__init__(config)
+    def __init__(
+        self, config: TRMConfig, n_sup: int = 16, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__(config, generator)
         self.n_sup = n_sup
         self.hook_embed = HookPoint()
         self.step = nn.ModuleList(_StepPoints(config) for _ in range(n_sup))
@@ -78,7 +80,7 @@ class HookedTRM(TRM, HookedRootModule):
     @classmethod
     def of(cls, model: TRM, n_sup: int = 16) -> "HookedTRM":
         """A hooked copy of a model, on its device."""
-        hooked = cls(model.config, n_sup)
+        hooked = cls(model.config, n_sup, torch.Generator())  # not the global random numbers
         hooked.load_state_dict(model.state_dict())
         return hooked.to(next(model.parameters()).device).eval()
 

@@ -117,6 +117,7 @@ class RunConfig:
     out: Path = required("folder of the run, which is a checkpoint from the first validation on")
     val_limit: int | None = setting(500, "only the first so many validation puzzles")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     resume: bool = setting(False, "go on exactly where a run was stopped or killed")
     overwrite: bool = setting(False, "start anew where there is a run")
 

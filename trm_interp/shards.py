@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -64,17 +65,18 @@ class StoreWriter:
         """Start a store, or with `resume` go on at `writer.done`.
 
         meta["identity"] holds what makes two runs the same (sha256 of checkpoint and data,
-        selection, batch size ...); resuming with another is a ValueError that names the keys.
+        selection, batch size ...); resuming with another is a StoreError that names the keys.
         FileExistsError if there is a store and neither flag is set, or anything else in `path`.
         `overwrite` removes the old store's files and no others.
         """
         path = Path(path)
         if resume and overwrite:
-            raise ValueError("give one of resume and overwrite")
+            raise StoreError(f"{path}: give one of --resume and --overwrite")
         manifest = Manifest(
             json.loads(json.dumps(meta)), tuple(sites), n_puzzles, n_steps, n_cells, shard_puzzles
         )
         _refuse_foreign(path)
+        is_new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         lock = _acquire(path)
         try:
@@ -82,6 +84,8 @@ class StoreWriter:
             if writer.done == n_puzzles and not writer.manifest.complete:
                 writer._complete()
         except BaseException:
+            if is_new and not (path / "manifest.json").exists():
+                shutil.rmtree(path)
             os.close(lock)
             raise
         return writer
@@ -275,14 +279,14 @@ def _agreed(path: Path, new: Manifest, resume: bool, overwrite: bool) -> Manifes
 
 
 def _compare(path: Path, old: Manifest, new: Manifest) -> None:
-    """ValueError naming each key of the identity that differs, with both values."""
+    """StoreError naming each key of the identity that differs, with both values."""
     there, now = old.identity(), new.identity()
     if differing := [
         f"{key} ({there.get(key)!r} there, {now.get(key)!r} now)"
         for key in sorted(there | now)
         if there.get(key) != now.get(key)
     ]:
-        raise ValueError(f"cannot resume {path} with other settings: {'; '.join(differing)}")
+        raise StoreError(f"cannot resume {path} with other settings: {'; '.join(differing)}")
 
 
 def _describe(file: h5py.File, manifest: Manifest, meta: dict[str, Any]) -> None:

@@ -11,8 +11,16 @@ from typing import Any
 import torch
 
 from trm_interp.collect import git_commit, versions
+from trm_interp.core.checkpoint import CARD, CONFIG, WEIGHTS
 from trm_interp.core.config import TrainConfig, TRMConfig
-from trm_interp.core.train import STATE_FILE, Augment, TrainData, Trainer, train
+from trm_interp.core.train import (
+    METRICS_FILE,
+    STATE_FILE,
+    Augment,
+    TrainData,
+    Trainer,
+    train,
+)
 from trm_interp.errors import UserError
 from trm_interp.progress import progress
 from trm_interp.settings import RunConfig
@@ -21,6 +29,8 @@ from trm_interp.tasks.sudoku.augment import augment
 from trm_interp.tasks.sudoku.canonical import class_keys
 from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
 from trm_interp.tasks.sudoku.grid import Shape
+
+RUN_FILES = (STATE_FILE, METRICS_FILE, CONFIG, WEIGHTS, CARD)
 
 
 @dataclass(frozen=True)
@@ -38,10 +48,15 @@ def fit(
     model: dict[str, Any],
     config: TrainConfig,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
+    tell: Callable[[str], None] = print,
 ) -> Trained:
     """Train a model with these TRMConfig settings (its cells and vocab come from the puzzles)."""
     device = open_device(run.device)
-    training, validation = load(run.train), load(run.val, limit=run.val_limit)
+    training = load(run.train, run.skip_bad)
+    validation = load(run.val, run.skip_bad, run.val_limit)
+    for puzzles in (training, validation):
+        for line in puzzles.skipped:
+            tell(f"skipped {puzzles.source} {line}")
     if training.shape != validation.shape:
         raise UserError(f"{run.val}: puzzles of another size than {run.train}")
     leaked = set(class_keys(training.puzzles)) & set(class_keys(validation.puzzles))
@@ -72,6 +87,9 @@ def fit(
         raise UserError(str(error)) from None
     if run.resume:
         trainer.resume()
+    else:
+        for name in RUN_FILES:  # of the run that --overwrite replaces
+            (run.out / name).unlink(missing_ok=True)
     with stop_signals() as should_stop:
         train(trainer, report, should_stop)
     return Trained(run.out, trainer.step_count, trainer.best, trainer.fraction() >= 1)
@@ -82,8 +100,12 @@ def _check_output(run: RunConfig, state: Path) -> None:
         raise UserError("give one of --resume and --overwrite")
     if run.resume and not state.exists():
         raise UserError(f"{state}: nothing to resume; start without --resume")
-    if not run.resume and run.out.exists() and any(run.out.iterdir()) and not run.overwrite:
-        raise UserError(f"{run.out} exists: use --resume to go on or --overwrite to start anew")
+    held = {path.name for path in run.out.iterdir()} if run.out.exists() else set()
+    if held and not run.resume:
+        if not held & {STATE_FILE, METRICS_FILE}:
+            raise UserError(f"{run.out} is not empty and holds no run: choose another output")
+        if not run.overwrite:
+            raise UserError(f"{run.out} exists: use --resume to go on or --overwrite to start anew")
 
 
 def _tokens(puzzles: PuzzleSet) -> tuple[torch.Tensor, torch.Tensor]:

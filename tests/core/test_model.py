@@ -364,3 +364,12 @@ def test_shape_annotations_are_checked(tiny_mlp: TRM):
         tiny_mlp.embed(torch.zeros(2, 3, 16, dtype=torch.int64))
     with pytest.raises(jaxtyping.TypeCheckError):
         tiny_mlp.readout(torch.zeros(18, 8))
+
+
+def test_gradients_of_one_evaluation_in_float64(tiny_trm: TRM):
+    """Against central differences, through mixer, SwiGLU and both norms."""
+    generator = torch.Generator().manual_seed(2)
+    shape = (1, tiny_trm.config.positions, 8)
+    h, injection = torch.randn(2, *shape, dtype=torch.float64, generator=generator)
+    h.requires_grad_()
+    assert torch.autograd.gradcheck(lambda h: tiny_trm.net(h, injection)[:, ::5], (h,))

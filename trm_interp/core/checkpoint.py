@@ -9,6 +9,7 @@ import json
 import math
 import pickle
 import re
+import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def _load_ours(folder: Path) -> Checkpoint:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).exists():
             raise CheckpointError(f"{folder / name}: missing")
-    model = TRM(_our_config(folder / CONFIG))
+    model = _blank(_our_config(folder / CONFIG))
     _fill(model, _read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
     card = _read_json(folder / CARD) if (folder / CARD).exists() else {}
     return Checkpoint(model, folder, "trm-interp", sha256_of(folder / WEIGHTS), card)
@@ -146,6 +147,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: truncated or damaged ({first_line(error)})") from error
+
+
+def _blank(config: TRMConfig) -> TRM:
+    """A model to fill; reading a file draws nothing from the global random numbers."""
+    return TRM(config, torch.Generator())
 
 
 def _fill(model: TRM, tensors: dict[str, Tensor], path: Path) -> None:
@@ -196,11 +202,13 @@ def _load_public(path: Path) -> Checkpoint:
         raw: Any = _read_safetensors(path)
     else:
         try:
-            raw = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # of old pickles
+                raw = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise CheckpointError(
-                f"{path}: a pickle that is not plain weights; it was not run"
-            ) from error
+            with path.open("rb") as file:
+                is_pickle = file.read(1) in (b"\x80", b"P")  # a bare pickle, or torch's zip of one
+            pickled = "a pickle that is not plain weights; it was not run"
+            raise CheckpointError(f"{path}: {pickled if is_pickle else 'no weights'}") from error
         except (RuntimeError, EOFError, OSError, ValueError) as error:
             raise CheckpointError(f"{path}: truncated or damaged ({first_line(error)})") from error
     if not isinstance(raw, dict):
@@ -209,7 +217,7 @@ def _load_public(path: Path) -> Checkpoint:
     settings = raw.get("hyper_parameters", {}) if lightning else _public_settings(path)
     tensors = _renamed(raw["state_dict"] if lightning else raw, path)
     config = _config_of(tensors, settings, path)
-    model = TRM(config)
+    model = _blank(config)
     _fill(model, tensors, path)
     origin = "nano-trm" if lightning else "TRM"
     return Checkpoint(model, path, origin, sha256_of(path), {"settings": _plain(settings)})

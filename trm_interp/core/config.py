@@ -23,7 +23,10 @@ def minutes(text: str) -> float:
     per_unit = {"s": 1 / 60, "m": 1.0, "h": 60.0}
     text = str(text).strip()
     unit = text[-1:] if text[-1:] in per_unit else ""
-    return float(text.removesuffix(unit)) * per_unit.get(unit, 1.0)
+    try:
+        return float(text.removesuffix(unit)) * per_unit.get(unit, 1.0)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time; try 22m, 90s or 1.5h") from None
 
 
 def positive(config: object, *names: str) -> None:
@@ -59,6 +62,9 @@ class TRMConfig:
         positive(self, "n_heads", "q_outputs")
         if self.prefix < 0:
             raise ValueError(f"prefix must be at least 0, got {self.prefix}")
+        for name in ("expansion", "norm_eps", "rope_base"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.mixer not in ("mlp", "attention"):
             raise ValueError(f"mixer must be 'mlp' or 'attention', got {self.mixer!r}")
         if self.mixer == "attention" and self.d_model % (2 * self.n_heads):
@@ -124,11 +130,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive(self, "steps", "batch_size", "n_sup", "eval_every", "save_every", "log_every")
-        if self.budget is not None and self.budget <= 0:
-            raise ValueError(f"budget must be above 0 minutes, got {self.budget}")
+        if self.budget is not None and not 0 < self.budget < float("inf"):
+            raise ValueError(f"budget must be above 0 minutes and finite, got {self.budget}")
         for name in ("explore", "warmup", "smoothing", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        for name in ("lr", "muon_lr", "muon_decay", "weight_decay", "halt_weight", "clip"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name, known in {
             "optimizer": ("adamw", "muon"),
             "decay": ("constant", "cosine"),
@@ -137,6 +146,8 @@ class TrainConfig:
         }.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        if self.smoothing and self.loss != "softmax":
+            raise ValueError(f"smoothing {self.smoothing} needs loss 'softmax', got {self.loss!r}")
 
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -152,7 +163,7 @@ PRESETS: dict[str, dict[str, object]] = {
     "sudoku6": {
         **{"d_model": 96, "multiple": 32, "prefix": 0},
         **{"steps": 1000, "batch_size": 128, "n_sup": 8, "lr": 1e-3, "weight_decay": 0.1},
-        **{"warmup": 0.2, "ema": 0.99, "eval_every": 100, "dtype": "bfloat16", "compile": True},
+        **{"warmup": 0.2, "ema": 0.99, "eval_every": 50, "dtype": "bfloat16", "compile": True},
     },
     "sudoku9": {
         **{"d_model": 128, "multiple": 32, "prefix": 0},

@@ -111,10 +111,10 @@ def _read(model: TRM, z_H: Tensor, step: int, labels: Tensor, keep_logits: bool)
     loss = mean_over_cells(stablemax_cross_entropy(logits, labels), labels)
     return Readouts(
         tokens.to(torch.uint8).cpu(),
-        q_halt.cpu(),
+        q_halt.float().cpu(),
         is_solved(tokens, labels).cpu(),
         loss.float().cpu(),
-        logits.cpu() if keep_logits else None,
+        logits.float().cpu() if keep_logits else None,
     )
 
 

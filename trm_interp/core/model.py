@@ -25,9 +25,14 @@ class State(NamedTuple):
     z_L: Tensor
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """float32, or float64 where the whole run is (for derivatives, fixed points, exponents)."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def rms_norm(x: Tensor, dim: int, eps: float) -> Tensor:
-    """x over its root mean square along `dim`, computed in float32; no learned scale."""
-    wide = x.float()
+    """x over its root mean square along `dim`, in at least float32; no learned scale."""
+    wide = at_least_float32(x)
     return (wide * torch.rsqrt(wide.square().mean(dim, keepdim=True) + eps)).to(x.dtype)
 
 
@@ -101,9 +106,10 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, pos, d_model))
 
     def _rotate(self, x: Tensor) -> Tensor:
-        first, second = x.float().chunk(2, dim=-1)
+        wide = at_least_float32(x)
+        first, second = wide.chunk(2, dim=-1)
         turned = torch.cat([-second, first], dim=-1)
-        return (x.float() * self.cos + turned * self.sin).to(x.dtype)
+        return (wide * self.cos + turned * self.sin).to(x.dtype)
 
 
 class BlockSites(nn.Module):
@@ -255,12 +261,12 @@ class TRM(nn.Module):
     def readout(
         self, z_H: Float[Tensor, "batch pos d_model"], step: int = 0
     ) -> tuple[Float[Tensor, "batch cell vocab"], Float[Tensor, " batch"]]:
-        """Logits over tokens at every cell, and the halting logit q_halt; both float32.
+        """Logits over tokens at every cell, and the halting logit q_halt; at least float32.
 
         `step` only names the moment, for the recorder.
         """
-        logits = self.lm_head(z_H[:, self.config.prefix :]).float()
-        return logits, self.q_head(z_H[:, 0]).float()[:, 0]
+        logits = at_least_float32(self.lm_head(z_H[:, self.config.prefix :]))
+        return logits, at_least_float32(self.q_head(z_H[:, 0]))[:, 0]
 
     def forward(
         self,

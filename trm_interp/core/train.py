@@ -26,7 +26,7 @@ from trm_interp.core.infer import run
 from trm_interp.core.loss import step_losses
 from trm_interp.core.model import TRM, State
 from trm_interp.core.optim import Average, depth, lr_factor, make_optimizers
-from trm_interp.errors import UserError
+from trm_interp.errors import UserError, first_line
 from trm_interp.files import append_row, keep_rows, replacing
 
 STATE_FILE = "train_state.pt"
@@ -335,12 +335,16 @@ class Trainer:
         self.average.mean = kept
 
     def resume(self) -> None:
-        """Go on from the saved state. ValueError names the settings that differ."""
-        state = torch.load(self.out / STATE_FILE, map_location=self.device, weights_only=True)
+        """Go on from the saved state. UserError names the settings that differ."""
+        file = self.out / STATE_FILE
+        try:
+            state = torch.load(file, map_location=self.device, weights_only=True)
+        except Exception as error:  # a truncated file makes torch raise many kinds
+            raise UserError(f"{file}: truncated or damaged ({first_line(error)})") from None
         old, new = state["identity"], self.identity()
         if differ := [k for k in {**old, **new} if old.get(k) != new.get(k)]:
             what = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in differ)
-            raise UserError(f"{self.out / STATE_FILE} is of another run ({what})")
+            raise UserError(f"{file} is of another run ({what})")
         self.step_count, self.seconds = state["step"], state["seconds"]
         self.model.load_state_dict(state["model"])
         self.average.mean = state["average"]
@@ -383,16 +387,15 @@ def train(
     last_logged = started, trainer.step_count
     saved_at = trainer.step_count
 
-    while True:
-        # processes agree on the time, or their learning rates and their last steps would differ
-        trainer.seconds, stop = ranks.most(trainer.seconds, should_stop())
-        if stop or trainer.fraction() >= 1:
-            break
+    (stop,) = ranks.most(float(should_stop()))
+
+    while not stop and trainer.fraction() < 1:
         row = trainer.step()
         trainer.sums += torch.stack([row[name].double() for name in METRICS])
         trainer.summed_steps += 1
         now = clock()
-        trainer.seconds = before + now - started
+        # processes agree on the time, or their learning rates and their last steps would differ
+        trainer.seconds, stop = ranks.most(before + now - started, float(should_stop()))
         step = trainer.step_count
         if step % config.log_every == 0:
             rate = (step - last_logged[1]) / max(now - last_logged[0], 1e-9)

@@ -15,6 +15,7 @@ def styled(figure: go.Figure, title: str) -> go.Figure:
         font={"family": FONT, "size": 13},
         legend={"groupclick": "togglegroup"},
         margin={"l": 60, "r": 20, "t": 90, "b": 60},
+        height=640,
     )
     return figure
 
@@ -22,5 +23,5 @@ def styled(figure: go.Figure, title: str) -> go.Figure:
 def write_html(figure: go.Figure, path: Path) -> Path:
     """An interactive page; plotly.js is written once beside it, so that it opens offline."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_html(path, include_plotlyjs="directory", full_html=True)
+    figure.write_html(path, include_plotlyjs="directory", config={"displaylogo": False})
     return path

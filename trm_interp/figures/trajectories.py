@@ -17,17 +17,17 @@ def trajectory_figure(
     steps: Int[np.ndarray, " step"],
     title: str,
 ) -> go.Figure:
-    """Left: z_L at every update in the first two components. Right: loss at every step.
+    """Left: z_L at every update, first two components. Right: loss at every step.
 
     `explained` is the share of the pooled variance on each axis; `loss` in stablemax nats per
-    cell. A dot ends each supervision step; a diamond is the last state. A puzzle counts as solved
+    cell. Paths are displacements from the first update. A dot ends each supervision step; a diamond is the last state. A puzzle counts as solved
     if it is solved at the last step; clicking the legend hides either kind.
     """
     figure = make_subplots(
         cols=2,
         rows=1,
         column_widths=[0.62, 0.38],
-        subplot_titles=("every z_L update, projected", "loss after each supervision step"),
+        subplot_titles=("displacement of z_L from its first update", "loss after each supervision step"),
         horizontal_spacing=0.1,
     )
     n_ticks, n_steps = paths.shape[1], solved.shape[1]
@@ -84,7 +84,7 @@ def trajectory_figure(
             row=1,
             col=2,
         )
-    figure.update_xaxes(title=f"PC 1 ({explained[0]:.0%} of the pooled variance)", row=1, col=1)
+    figure.update_xaxes(title=f"PC 1 ({explained[0]:.0%} of the variance)", row=1, col=1)
     figure.update_yaxes(title=f"PC 2 ({explained[1]:.0%})", row=1, col=1)
     figure.update_xaxes(title="supervision step (from 1)", row=1, col=2)
     figure.update_yaxes(title="stablemax loss, nats per cell", row=1, col=2, rangemode="tozero")

@@ -6,13 +6,21 @@ shares no code with the package; weights carry the package's names so that a mod
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 HERE = Path(__file__).parent
 STEPS = 3
-BASE = {"cells": 16, "vocab": 6, "d_model": 8, "n_layers": 2, "h_cycles": 2, "l_cycles": 3}
-BASE |= {"multiple": 8, "expansion": 1.0, "n_heads": 2, "normalised_swiglu": False}
+BASE: dict[str, Any] = {"cells": 16, "vocab": 6, "d_model": 8, "n_layers": 2}
+BASE |= {
+    "h_cycles": 2,
+    "l_cycles": 3,
+    "multiple": 8,
+    "expansion": 1.0,
+    "n_heads": 2,
+    "normalised_swiglu": False,
+}
 CASES = {
     "mlp_16": BASE | {"mixer": "mlp", "prefix": 16, "q_outputs": 2},
     "mlp_1_normalised": BASE
@@ -39,7 +47,7 @@ def swiglu(x, up, down, normalised):
 
 
 def rotate(x):
-    """Rotary positions of x [batch, pos, d_head]: pairs (i, i + half) turn by pos * 10000^(-i/half)."""
+    """Rotary positions, x [batch, pos, d_head]: pair (i, i + half) turns by pos 10000^(-i/half)."""
     half = x.shape[-1] // 2
     out = np.empty_like(x)
     for i in range(half):
@@ -69,8 +77,8 @@ def network(h, injection, w, config):
         b = f"net.blocks.{i}."
         normalised = config["normalised_swiglu"]
         if config["mixer"] == "attention":
-            mix = attention(h, w[b + "mixer.qkv.weight"], w[b + "mixer.out.weight"], config["n_heads"])
-            h = norm(h + mix, -1)
+            qkv, out = w[b + "mixer.qkv.weight"], w[b + "mixer.out.weight"]
+            h = norm(h + attention(h, qkv, out, config["n_heads"]), -1)
         else:
             t = h.transpose(0, 2, 1)  # [batch, d_model, pos]
             up, down = w[b + "mixer.gate_up.weight"], w[b + "mixer.down.weight"]

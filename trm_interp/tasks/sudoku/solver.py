@@ -23,6 +23,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from trm_interp.tasks.sudoku import bitmatrix as bm
 from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
 
 FREEDOM = 0xDA85550000  # hex digit i: 5 log2(layouts) of a closed 2x2 or 3x3 matrix with i ones
@@ -132,8 +133,10 @@ def load(s, puzzle, hh, ww):
     for d in range(N):
         rows, cols = _mini_rows(s, d, hh, ww), _mini_cols(s, d, hh, ww)
         for band in range(W):
-            s[d * W + band] = _band_cells(hh, ww)
-        remove(s, d, _rivals(rows, _row_axes(hh, ww)), _rivals(cols, _col_axes(hh, ww)), hh, ww)
+            s[d * W + band] = bm.band_cells(hh, ww)
+        remove(
+            s, d, bm.rivals(rows, bm.row_axes(hh, ww)), bm.rivals(cols, bm.col_axes(hh, ww)), hh, ww
+        )
 
 
 @njit(cache=True, nogil=True)
@@ -155,9 +158,9 @@ def place(s, cell, d, hh, ww):
 def _assert_cells(s, d, band, cells, hh, ww):
     """Digit d is in these cells of a band: their mini-rows and mini-columns rule out rivals."""
     H, W = len(hh), len(ww)
-    row = (_fold(cells, W, H * max(H, W)) & _lane(hh)) << band * H * H
-    col = (_fold(cells, H, H) & _band_cols(hh, ww)) << band * H
-    remove(s, d, _rivals(row, _row_axes(hh, ww)), _rivals(col, _col_axes(hh, ww)), hh, ww)
+    row = (bm.fold(cells, W, H * max(H, W)) & bm.lane(hh)) << band * H * H
+    col = (bm.fold(cells, H, H) & bm.band_cols(hh, ww)) << band * H
+    remove(s, d, bm.rivals(row, bm.row_axes(hh, ww)), bm.rivals(col, bm.col_axes(hh, ww)), hh, ww)
 
 
 @njit(cache=True, nogil=True)
@@ -179,7 +182,7 @@ def search(levels, solution, limit, max_guesses, hh, ww):
                 levels[level + 1, word] = levels[level, word]
             remove(s, d, row, col, hh, ww)
             level += 1
-            row, col = _rivals(row, _row_axes(hh, ww)), _rivals(col, _col_axes(hh, ww))
+            row, col = bm.rivals(row, bm.row_axes(hh, ww)), bm.rivals(col, bm.col_axes(hh, ww))
             remove(levels[level], d, row, col, hh, ww)
         else:
             if state == SOLVED:
@@ -209,8 +212,8 @@ def remove(s, d, rows, cols, hh, ww):
     """Take digit d out of mini-rows and mini-columns."""
     H, W = len(hh), len(ww)
     for band in range(W):
-        out = _spread((rows >> band * H * H) & _lane(hh), W, H * max(H, W))
-        out |= _spread((cols >> band * H) & _band_cols(hh, ww), H, H)
+        out = bm.spread((rows >> band * H * H) & bm.lane(hh), W, H * max(H, W))
+        out |= bm.spread((cols >> band * H) & bm.band_cols(hh, ww), H, H)
         s[d * W + band] &= ~out
     s[-1] |= 1 << d
 
@@ -244,30 +247,30 @@ def _close(s, d, hh, ww):
     """Keep the candidates of digit d that lie in a layout of their band and of their stack."""
     H, W = len(hh), len(ww)
     G = H * max(H, W)
-    row_axes, col_axes = _row_axes(hh, ww), _col_axes(hh, ww)
+    row_axes, col_axes = bm.row_axes(hh, ww), bm.col_axes(hh, ww)
     rows, cols = 0, 0
     while True:
         all_rows = _mini_rows(s, d, hh, ww)
         if all_rows == rows:
             break
-        rows = all_rows & _minors(all_rows, row_axes)
-        if not _has_layouts(rows, row_axes):
+        rows = all_rows & bm.minors(all_rows, row_axes)
+        if not bm.has_layouts(rows, row_axes):
             return False
         if rows != all_rows:
             for band in range(W):
-                s[d * W + band] &= _spread((rows >> band * H * H) & _lane(hh), W, G)
+                s[d * W + band] &= bm.spread((rows >> band * H * H) & bm.lane(hh), W, G)
         all_cols = _mini_cols(s, d, hh, ww)
-        cols = all_cols & _minors(all_cols, col_axes)
-        if not _has_layouts(cols, col_axes):
+        cols = all_cols & bm.minors(all_cols, col_axes)
+        if not bm.has_layouts(cols, col_axes):
             return False
         if cols == all_cols:
             break
         for band in range(W):
-            s[d * W + band] &= _spread((cols >> band * H) & _band_cols(hh, ww), H, H)
-    sole_rows, sole_cols = _sole(rows, row_axes), _sole(cols, col_axes)
+            s[d * W + band] &= bm.spread((cols >> band * H) & bm.band_cols(hh, ww), H, H)
+    sole_rows, sole_cols = bm.sole(rows, row_axes), bm.sole(cols, col_axes)
     for band in range(W):
-        in_rows = _spread((sole_rows >> band * H * H) & _lane(hh), W, G)
-        in_cols = _spread((sole_cols >> band * H) & _band_cols(hh, ww), H, H)
+        in_rows = bm.spread((sole_rows >> band * H * H) & bm.lane(hh), W, G)
+        in_cols = bm.spread((sole_cols >> band * H) & bm.band_cols(hh, ww), H, H)
         s[(H * W + d) * W + band] = in_rows & in_cols
     s[2 * H * W * W + d] = rows
     s[(2 * W + 1) * H * W + d] = cols
@@ -280,7 +283,7 @@ def _mini_rows(s, d, hh, ww):
     H, W = len(hh), len(ww)
     out = 0
     for band in range(W):
-        out |= (_fold(s[d * W + band], W, H * max(H, W)) & _lane(hh)) << band * H * H
+        out |= (bm.fold(s[d * W + band], W, H * max(H, W)) & bm.lane(hh)) << band * H * H
     return out
 
 
@@ -290,7 +293,7 @@ def _mini_cols(s, d, hh, ww):
     H, W = len(hh), len(ww)
     out = 0
     for band in range(W):
-        out |= (_fold(s[d * W + band], H, H) & _band_cols(hh, ww)) << band * H
+        out |= (bm.fold(s[d * W + band], H, H) & bm.band_cols(hh, ww)) << band * H
     return out
 
 
@@ -310,7 +313,7 @@ def _count_cells(s, hh, ww):
             two |= one & here
             one |= here
             fixed |= s[(N + d) * W + band]
-        if one != _band_cells(hh, ww):
+        if one != bm.band_cells(hh, ww):
             state = DEAD
             break
         if fixed != one:
@@ -334,12 +337,12 @@ def _count_minis(s, by_row, hh, ww):
     """A mini-row holds box_cols digits, a mini-column box_rows; False where that cannot be."""
     H, W = len(hh), len(ww)
     need = W if by_row else H
-    axes = _row_axes(hh, ww) if by_row else _col_axes(hh, ww)
+    axes = bm.row_axes(hh, ww) if by_row else bm.col_axes(hh, ww)
     first = 2 * H * W * W if by_row else (2 * W + 1) * H * W
     can1, can2, can3, can4 = 0, 0, 0, 0  # possible for at least 1, 2, 3, 4 digits
     has1, has2, has3, has4 = 0, 0, 0, 0  # certain for at least so many
     for d in range(H * W):
-        can, has = s[first + d], _sole(s[first + d], axes)
+        can, has = s[first + d], bm.sole(s[first + d], axes)
         can4 |= can3 & can
         can3 |= can2 & can
         can2 |= can1 & can
@@ -350,15 +353,15 @@ def _count_minis(s, by_row, hh, ww):
         has1 |= has
     if need == 2:
         can3, can4, has3, has4 = can2, can3, has2, has3
-    if can3 != _every(axes) or has4:
+    if can3 != bm.every(axes) or has4:
         return False
     exact = can3 & ~can4  # the digits left there are certain
     new = exact ^ has3
     if new:
         for d in range(H * W):
-            here = s[first + d] & new & ~_sole(s[first + d], axes)
+            here = s[first + d] & new & ~bm.sole(s[first + d], axes)
             if here:
-                out = here & has3 | _rivals(here & exact, axes)
+                out = here & has3 | bm.rivals(here & exact, axes)
                 remove(s, d, out if by_row else 0, 0 if by_row else out, hh, ww)
     return True
 
@@ -377,141 +380,20 @@ def _choose(s, hh, ww):
         by_row = lane < W
         first = 2 * N * W if by_row else (2 * W + 1) * N
         place = lane * H * H if by_row else lane - W
-        mask = _lane(hh) if by_row else _stack(hh, ww)
+        mask = bm.lane(hh) if by_row else bm.stack(hh, ww)
         total, digit, least = 0, 0, 1 << 30
         for d in range(N):
-            freedom = FREEDOM >> 4 * _ones(s[first + d] >> place & mask) & 15
+            freedom = FREEDOM >> 4 * bm.ones(s[first + d] >> place & mask) & 15
             total += freedom
             if 0 < freedom < least:
                 least, digit = freedom, d
         if 0 < total < smallest:
             smallest, best_digit, best_lane = total, digit, lane
     if best_lane < W:
-        axes, lane, first = _row_axes(hh, ww), _lane(hh) << best_lane * H * H, 2 * N * W
+        axes, lane, first = bm.row_axes(hh, ww), bm.lane(hh) << best_lane * H * H, 2 * N * W
     else:
-        axes, lane, first = _col_axes(hh, ww), _stack(hh, ww) << best_lane - W, (2 * W + 1) * N
+        axes, lane, first = bm.col_axes(hh, ww), bm.stack(hh, ww) << best_lane - W, (2 * W + 1) * N
     ones = s[first + best_digit]
-    uncertain = ones & ~_sole(ones, axes) & lane
+    uncertain = ones & ~bm.sole(ones, axes) & lane
     bit = uncertain & -uncertain
     return (best_digit, bit, 0) if best_lane < W else (best_digit, 0, bit)
-
-
-# ---- bit matrices: n x n ones and zeros, a few interleaved in one word
-# axes = (n, stride of axis a, its index 0, stride of axis b, its index 0)
-
-
-@njit(cache=True, nogil=True)
-def _spread(bits, n, stride):
-    """n copies, `stride` apart."""
-    out = bits | bits << stride
-    return out | bits << 2 * stride if n == 3 else out
-
-
-@njit(cache=True, nogil=True)
-def _fold(bits, n, stride):
-    """The union of n parts, `stride` apart, in the lowest."""
-    out = bits | bits >> stride
-    return out | bits >> 2 * stride if n == 3 else out
-
-
-@njit(cache=True, nogil=True)
-def _lane(hh):
-    """Mini-rows of one band."""
-    return (1 << len(hh) * len(hh)) - 1
-
-
-@njit(cache=True, nogil=True)
-def _band_cells(hh, ww):
-    """Candidate bits of one band."""
-    H, W = len(hh), len(ww)
-    return _spread(_lane(hh), W, H * max(H, W))
-
-
-@njit(cache=True, nogil=True)
-def _band_cols(hh, ww):
-    """Mini-columns of band 0."""
-    H, W = len(hh), len(ww)
-    return _spread((1 << H) - 1, W, H * max(H, W))
-
-
-@njit(cache=True, nogil=True)
-def _stack(hh, ww):
-    """Mini-columns of stack 0."""
-    H, W = len(hh), len(ww)
-    return _spread(_spread(1, W, H * max(H, W)), W, H)
-
-
-@njit(cache=True, nogil=True)
-def _row_axes(hh, ww):
-    """Mini-rows: row x box, a matrix per band."""
-    H, W = len(hh), len(ww)
-    return H, H, _spread((1 << H) - 1, W, H * H), 1, _spread(_spread(1, H, H), W, H * H)
-
-
-@njit(cache=True, nogil=True)
-def _col_axes(hh, ww):
-    """Mini-columns: column in the stack x band, a matrix per stack."""
-    H, W = len(hh), len(ww)
-    G = H * max(H, W)
-    return W, G, _spread((1 << H) - 1, W, H), H, _spread((1 << H) - 1, W, G)
-
-
-@njit(cache=True, nogil=True)
-def _every(axes):
-    """Ones everywhere."""
-    return _spread(axes[2], axes[0], axes[1])
-
-
-@njit(cache=True, nogil=True)
-def _roll(bits, n, stride, first):
-    """Index i + 1 (mod n) of an axis comes to i."""
-    return (bits & ~first) >> stride | (bits & first) << (n - 1) * stride
-
-
-@njit(cache=True, nogil=True)
-def _minors(bits, axes):
-    """Entries whose minor (row and column struck out) still has a layout."""
-    n, stride_a, first_a, stride_b, first_b = axes
-    down = _roll(bits, n, stride_a, first_a)
-    down_right = _roll(down, n, stride_b, first_b)
-    if n == 2:
-        return down_right
-    down2 = _roll(down, n, stride_a, first_a)
-    down2_right = _roll(down2, n, stride_b, first_b)
-    down_right2 = _roll(down_right, n, stride_b, first_b)
-    return down_right & _roll(down2_right, n, stride_b, first_b) | down_right2 & down2_right
-
-
-@njit(cache=True, nogil=True)
-def _has_layouts(bits, axes):
-    """True where no matrix is empty, for bits that all lie in layouts."""
-    n, _, _, stride_b, first_b = axes
-    return _fold(bits, n, stride_b) & first_b == first_b
-
-
-@njit(cache=True, nogil=True)
-def _sole(bits, axes):
-    """Entries alone in their line along axis b, hence in every layout."""
-    n, _, _, stride_b, first_b = axes
-    right = _roll(bits, n, stride_b, first_b)
-    return bits & ~(right | _roll(right, n, stride_b, first_b)) if n == 3 else bits & ~right
-
-
-@njit(cache=True, nogil=True)
-def _rivals(bits, axes):
-    """Entries that share a line with one of `bits`."""
-    n, stride_a, first_a, stride_b, first_b = axes
-    down, right = _roll(bits, n, stride_a, first_a), _roll(bits, n, stride_b, first_b)
-    if n == 2:
-        return down | right
-    return down | right | _roll(down, n, stride_a, first_a) | _roll(right, n, stride_b, first_b)
-
-
-@njit(cache=True, nogil=True)
-def _ones(bits):
-    """Number of ones."""
-    n = 0
-    while bits:
-        bits &= bits - 1
-        n += 1
-    return n

@@ -1,0 +1,72 @@
+"""Accuracy tables and their intervals, by hand and against scipy's."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from trm_interp.analysis.outcomes import outcome_table, wilson
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (50, 100), (423, 500), (10, 10)])
+def test_wilson_equals_scipy(successes: int, n: int):
+    expected = binomtest(successes, n).proportion_ci(method="wilson")
+    assert wilson(successes, n) == pytest.approx(tuple(expected), abs=1e-12)
+
+
+def test_wilson_by_hand():
+    # z = 1, 1 of 2: centre (1/2 + 1/4) / (1 + 1/2) = 1/2,
+    # half sqrt(1/4 / 2 + 1/16) * 1 / (3/2) = sqrt(3)/4 * 2/3 = 1 / (2 sqrt(3))
+    half = 1 / (2 * math.sqrt(3))
+    assert wilson(1, 2, z=1.0) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-15)
+
+
+def test_wilson_of_nothing_is_unknown():
+    assert all(math.isnan(bound) for bound in wilson(0, 0))
+
+
+def test_wilson_is_symmetric_and_covers_the_share():
+    for n in (1, 7, 300):
+        for k in range(n + 1):
+            low, high = wilson(k, n)
+            assert 0 <= low <= k / n + 1e-12 and k / n - 1e-12 <= high <= 1
+            assert wilson(n - k, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+def test_outcome_table_by_hand():
+    solved = np.array(
+        [
+            [1, 1, 1],  # stays solved
+            [0, 1, 0],  # lost at step 2
+            [1, 0, 1],  # lost at step 1, found again at step 2
+            [0, 0, 0],  # never
+        ],
+        bool,
+    )
+    table = outcome_table(solved)
+    assert table["step"].tolist() == [0, 1, 2] and table["n"].tolist() == [4, 4, 4]
+    assert table["exact"].tolist() == [2 / 4, 2 / 4, 2 / 4]
+    assert table["ever"].tolist() == [2 / 4, 3 / 4, 3 / 4]
+    # of rows 0 and 2, row 2 is lost at step 1; of rows 0 and 1, row 1 is lost at step 2
+    assert math.isnan(table["unsolved"][0]) and table["unsolved"].tolist()[1:] == [1 / 2, 1 / 2]
+    for name, counts in {"exact": [(2, 4)] * 3, "ever": [(2, 4), (3, 4), (3, 4)]}.items():
+        bounds = list(zip(table[f"{name}_low"], table[f"{name}_high"], strict=True))
+        assert bounds == [wilson(*count) for count in counts]
+    assert (table["unsolved_low"][1], table["unsolved_high"][1]) == wilson(1, 2)
+
+
+def test_ever_never_falls_and_is_at_least_exact():
+    solved = np.random.default_rng(0).random((40, 9)) < 0.3
+    table = outcome_table(solved)
+    assert (np.diff(table["ever"]) >= 0).all()
+    assert (table["ever"] >= table["exact"]).all()
+    # the flow from one step to the next: kept + newly solved
+    kept = table["exact"].shift(1) * (1 - table["unsolved"])
+    new = (~solved[:, :-1] & solved[:, 1:]).mean(0)
+    np.testing.assert_allclose((kept.to_numpy()[1:] + new), table["exact"].to_numpy()[1:])
+
+
+def test_counts_must_be_booleans_of_puzzle_and_step():
+    with pytest.raises(Exception, match="outcome_table"):
+        outcome_table(np.zeros(3, bool))  # the shape hook of conftest

@@ -1,0 +1,102 @@
+"""Runs that are killed, and runs of several processes, equal one undisturbed process."""
+
+import json
+import os
+import random
+import runpy
+import subprocess
+import sys
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trm_interp.core.checkpoint import load_checkpoint
+from trm_interp.core.train import METRICS_FILE, STATE_FILE, train
+
+ROOT = Path(__file__).parents[2]
+CHILD = Path(__file__).with_name("train_child.py")
+make, ticking = itemgetter("make", "ticking")(runpy.run_path(str(CHILD)))
+WALL_CLOCK = ("seconds", "steps_per_s")
+
+
+def start(*command: str | Path) -> str:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], env=env, capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def saved(out: Path) -> Any:
+    return torch.load(out / STATE_FILE, weights_only=True)
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    lines = (out / METRICS_FILE).read_text().splitlines()
+    return [{k: v for k, v in json.loads(x).items() if k not in WALL_CLOCK} for x in lines]
+
+
+def assert_same(one: Any, other: Any, where: str = "", tolerance: float = 0.0) -> None:
+    """Equal to the last bit (or within `tolerance`), but for the wall clock."""
+    if isinstance(one, torch.Tensor):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance, msg=where)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one.keys() - {"seconds"}:
+            assert_same(one[key], other[key], f"{where}.{key}", tolerance)
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}[{i}]", tolerance)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, abs=tolerance, rel=tolerance), where
+    else:
+        assert one == other, where
+
+
+def test_killed_at_random_moments_equals_undisturbed(tmp_path: Path):
+    """SIGKILL at six moments, between and inside steps, rows, syncs and renames of files."""
+    moments = [str(random.Random(seed).randrange(1, 45)) for seed in range(6)]
+    told = start(CHILD, tmp_path / "killed", "die_at=" + ",".join(moments))
+    assert told.split().count("killed") >= 4  # the last lives may reach the end first
+    train(make(tmp_path / "whole"))
+    assert_same(saved(tmp_path / "killed"), saved(tmp_path / "whole"))
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    one, other = (load_checkpoint(tmp_path / name) for name in ("killed", "whole"))
+    assert one.sha256 == other.sha256
+    assert not list((tmp_path / "killed").glob("*.partial"))
+
+
+def test_two_processes_equal_one(tmp_path: Path):
+    """The same global batch on gloo: the same puzzles, losses within rounding, one state file.
+
+    The budget is 21 s and a step takes 1 s on the clock of rank 0, 2 s on that of rank 1. They
+    must agree, on the slower: 11 steps, with the rates and depths of a single process at 2 s.
+    """
+    settings = {"budget": 0.35, "lr": 1e-3, "log_every": 1, "decay": "cosine", "weight_decay": 0.1}
+    words = [f"{name}={value}" for name, value in settings.items()]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    start(*launch, CHILD, tmp_path / "two", *words)
+    train(make(tmp_path / "one", **settings), clock=ticking(2.0))
+    one, two = saved(tmp_path / "one"), saved(tmp_path / "two")
+    assert one["step"] == two["step"] == 11
+    for name in ("inputs", "labels", "steps", "halted", "draws", "index"):
+        assert torch.equal(one["slots"][name], two["slots"][name]), name
+    assert len(rows(tmp_path / "one")) == 11 + 3  # a row every step, validations at 5, 10, 11
+    for a, b in zip(rows(tmp_path / "two"), rows(tmp_path / "one"), strict=True):
+        assert_same(a.pop("grad_norm", 0.0), b.pop("grad_norm", 0.0), "grad_norm", tolerance=1e-4)
+        assert_same(a, b, str(b["step"]), tolerance=1e-5)
+    assert_same(two["model"], one["model"], tolerance=1e-4)
+
+    longer = {**settings, "budget": 0.45}  # 27 s: 14 steps
+    resumed = make(tmp_path / "two", **longer)
+    assert resumed.step_count == 11 and len(resumed.slots.index) == 4
+    train(resumed, clock=ticking(2.0))
+    train(make(tmp_path / "one", **longer), clock=ticking(2.0))
+    one, two = saved(tmp_path / "one"), saved(tmp_path / "two")
+    assert one["step"] == two["step"] == 14
+    assert_same(two["model"], one["model"], tolerance=1e-4)

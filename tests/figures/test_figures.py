@@ -1,0 +1,81 @@
+"""Figures hold the data they were given, and open without a network."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from trm_interp.figures.style import FAILED, SOLVED, styled, write_html
+from trm_interp.figures.trajectories import trajectory_figure
+
+N, STEPS, PER_STEP = 3, 2, 3
+
+
+@pytest.fixture
+def data() -> dict:
+    rng = np.random.default_rng(0)
+    return {
+        "paths": rng.standard_normal((N, STEPS * PER_STEP, 2)).astype(np.float32),
+        "explained": np.array([0.6, 0.25], np.float32),
+        "loss": rng.random((N, STEPS)).astype(np.float32),
+        "solved": np.array([[False, True], [True, False], [True, True]]),
+        "names": ["a", "b", "c"],
+        "steps": np.arange(STEPS),
+        "title": "a title",
+    }
+
+
+def by_kind(figure: go.Figure) -> dict[str, list]:
+    """Traces of the figure: paths and step ends on the left, losses on the right."""
+    left = [trace for trace in figure.data if trace.xaxis == "x"]
+    return {
+        "path": [trace for trace in left if trace.mode == "lines"],
+        "end": [trace for trace in left if trace.mode == "markers"],
+        "loss": [trace for trace in figure.data if trace.xaxis == "x2"],
+    }
+
+
+def test_every_puzzle_has_a_path_step_ends_and_a_loss(data):
+    figure = trajectory_figure(**data)
+    traces = by_kind(figure)
+    assert {kind: len(found) for kind, found in traces.items()} == {"path": N, "end": N, "loss": N}
+    assert len(figure.data) == 3 * N
+    for i in range(N):
+        path, end, loss = (traces[kind][i] for kind in ("path", "end", "loss"))
+        np.testing.assert_array_equal(np.column_stack([path.x, path.y]), data["paths"][i])
+        # the last of the three updates of each step: 2 and 5
+        np.testing.assert_array_equal(np.column_stack([end.x, end.y]), data["paths"][i, [2, 5]])
+        assert list(loss.x) == [1, 2]
+        np.testing.assert_array_equal(loss.y, data["loss"][i])
+        assert end.hovertemplate.startswith(data["names"][i])
+    assert figure.layout.title.text == "a title"
+    assert "60%" in figure.layout.xaxis.title.text and "25%" in figure.layout.yaxis.title.text
+
+
+def test_colour_and_legend_follow_the_last_step(data):
+    traces = by_kind(trajectory_figure(**data))
+    kinds = ["solved", "failed", "solved"]  # by solved[:, -1]
+    for found in traces.values():
+        assert [trace.legendgroup for trace in found] == kinds
+    assert [t.line.color for t in traces["path"]] == [SOLVED, FAILED, SOLVED]
+    assert [t.name for t in traces["end"] if t.showlegend] == ["solved", "failed"]
+
+
+def test_one_kind_alone_has_one_legend_entry(data):
+    figure = trajectory_figure(**data | {"solved": np.zeros((N, STEPS), bool)})
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["failed"]
+
+
+def test_a_page_needs_no_network(data, tmp_path: Path):
+    page = write_html(trajectory_figure(**data), tmp_path / "new" / "page.html")
+    assert {file.name for file in page.parent.iterdir()} == {"page.html", "plotly.min.js"}
+    html = page.read_text()
+    assert re.findall(r'(?:src|href)="([^"]+)"', html) == ["plotly.min.js"]
+    assert "https://cdn" not in html
+
+
+def test_styled_returns_the_figure_it_was_given():
+    figure = go.Figure()
+    assert styled(figure, "words") is figure and figure.layout.title.text == "words"

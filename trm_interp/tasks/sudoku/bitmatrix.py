@@ -1,0 +1,123 @@
+"""Bit matrices for the solver: n x n ones and zeros, a few interleaved in one word.
+
+An `axes` is (n, stride of axis a, its index 0, stride of axis b, its index 0).
+"""
+
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def spread(bits, n, stride):
+    """n copies, `stride` apart."""
+    out = bits | bits << stride
+    return out | bits << 2 * stride if n == 3 else out
+
+
+@njit(cache=True, nogil=True)
+def fold(bits, n, stride):
+    """The union of n parts, `stride` apart, in the lowest."""
+    out = bits | bits >> stride
+    return out | bits >> 2 * stride if n == 3 else out
+
+
+@njit(cache=True, nogil=True)
+def lane(hh):
+    """Mini-rows of one band."""
+    return (1 << len(hh) * len(hh)) - 1
+
+
+@njit(cache=True, nogil=True)
+def band_cells(hh, ww):
+    """Candidate bits of one band."""
+    H, W = len(hh), len(ww)
+    return spread(lane(hh), W, H * max(H, W))
+
+
+@njit(cache=True, nogil=True)
+def band_cols(hh, ww):
+    """Mini-columns of band 0."""
+    H, W = len(hh), len(ww)
+    return spread((1 << H) - 1, W, H * max(H, W))
+
+
+@njit(cache=True, nogil=True)
+def stack(hh, ww):
+    """Mini-columns of stack 0."""
+    H, W = len(hh), len(ww)
+    return spread(spread(1, W, H * max(H, W)), W, H)
+
+
+@njit(cache=True, nogil=True)
+def row_axes(hh, ww):
+    """Mini-rows: row x box, a matrix per band."""
+    H, W = len(hh), len(ww)
+    return H, H, spread((1 << H) - 1, W, H * H), 1, spread(spread(1, H, H), W, H * H)
+
+
+@njit(cache=True, nogil=True)
+def col_axes(hh, ww):
+    """Mini-columns: column in the stack x band, a matrix per stack."""
+    H, W = len(hh), len(ww)
+    G = H * max(H, W)
+    return W, G, spread((1 << H) - 1, W, H), H, spread((1 << H) - 1, W, G)
+
+
+@njit(cache=True, nogil=True)
+def every(axes):
+    """Ones everywhere."""
+    return spread(axes[2], axes[0], axes[1])
+
+
+@njit(cache=True, nogil=True)
+def roll(bits, n, stride, first):
+    """Index i + 1 (mod n) of an axis comes to i."""
+    return (bits & ~first) >> stride | (bits & first) << (n - 1) * stride
+
+
+@njit(cache=True, nogil=True)
+def minors(bits, axes):
+    """Entries whose minor (row and column struck out) still has a layout."""
+    n, stride_a, first_a, stride_b, first_b = axes
+    down = roll(bits, n, stride_a, first_a)
+    down_right = roll(down, n, stride_b, first_b)
+    if n == 2:
+        return down_right
+    down2 = roll(down, n, stride_a, first_a)
+    down2_right = roll(down2, n, stride_b, first_b)
+    down_right2 = roll(down_right, n, stride_b, first_b)
+    return down_right & roll(down2_right, n, stride_b, first_b) | down_right2 & down2_right
+
+
+@njit(cache=True, nogil=True)
+def has_layouts(bits, axes):
+    """True where no matrix is empty, for bits that all lie in layouts."""
+    n, _, _, stride_b, first_b = axes
+    return fold(bits, n, stride_b) & first_b == first_b
+
+
+@njit(cache=True, nogil=True)
+def sole(bits, axes):
+    """Entries alone in their line along axis b, hence in every layout."""
+    n, _, _, stride_b, first_b = axes
+    right = roll(bits, n, stride_b, first_b)
+    return bits & ~(right | roll(right, n, stride_b, first_b)) if n == 3 else bits & ~right
+
+
+@njit(cache=True, nogil=True)
+def rivals(bits, axes):
+    """Entries that share a line with one of `bits`."""
+    n, stride_a, first_a, stride_b, first_b = axes
+    down, right = roll(bits, n, stride_a, first_a), roll(bits, n, stride_b, first_b)
+    if n == 2:
+        return down | right
+    return down | right | roll(down, n, stride_a, first_a) | roll(right, n, stride_b, first_b)
+
+
+@njit(cache=True, nogil=True)
+def ones(bits):
+    """Number of ones."""
+    n = 0
+    while bits:
+        bits &= bits - 1
+        n += 1
+    return n
