@@ -140,9 +140,7 @@ def test_eval_table_and_csv(
     assert "wrote" in answer.err and str(file) in answer.err
 
 
-def test_eval_skips_bad_lines_and_says_which(
-    cli: Cli, copier: Path, grids: Path, tmp_path: Path
-):
+def test_eval_skips_bad_lines_and_says_which(cli: Cli, copier: Path, grids: Path, tmp_path: Path):
     good = grids.read_text().splitlines()
     file = tmp_path / "some.txt"
     file.write_text("\n".join(["11" + "." * 14, good[0], "." * 16, "12", good[1]]))

@@ -137,9 +137,7 @@ def test_bfloat16_states_are_exact(cli: Cli, copier: Path, grids: Path, tmp_path
     assert large.float().mean() > 0.99 and torch.equal(z_L[large], rounded[large])
 
 
-def test_size_is_told_before_any_state_is_written(
-    copier: Path, grids: Path, tmp_path: Path
-):
+def test_size_is_told_before_any_state_is_written(copier: Path, grids: Path, tmp_path: Path):
     config = CollectConfig(str(copier), grids, tmp_path / "store", steps=str(STEPS))
     told: list[tuple[str, bool]] = []
 

@@ -18,9 +18,7 @@ def show(table: Table) -> None:
 
 def accuracy_table(outcomes: pd.DataFrame, title: str) -> Table:
     """`analysis.outcomes.outcome_table` in per cent."""
-    table = Table(
-        title=title, caption="95 % Wilson intervals over puzzles; steps count from 1"
-    )
+    table = Table(title=title, caption="95 % Wilson intervals over puzzles; steps count from 1")
     for heading in ("step", "exact %", "ever solved %", "lost again %"):
         table.add_column(heading, justify="right")
     for row in outcomes.to_dict("records"):

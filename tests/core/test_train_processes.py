@@ -59,10 +59,10 @@ def assert_same(one: Any, other: Any, where: str = "", tolerance: float = 0.0) -
 
 
 def test_killed_at_random_moments_equals_undisturbed(tmp_path: Path):
-    """SIGKILL at six moments, between and inside steps, rows, syncs and renames of files."""
-    moments = [str(random.Random(seed).randrange(1, 45)) for seed in range(6)]
+    """SIGKILL at four moments, between and inside steps, rows, syncs and renames of files."""
+    moments = [str(random.Random(seed).randrange(1, 45)) for seed in range(4)]
     told = start(CHILD, tmp_path / "killed", "die_at=" + ",".join(moments))
-    assert told.split().count("killed") >= 4  # the last lives may reach the end first
+    assert told.split().count("killed") >= 3  # the last lives may reach the end first
     train(make(tmp_path / "whole"))
     assert_same(saved(tmp_path / "killed"), saved(tmp_path / "whole"))
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # optimizers import it late; here once for all forks
 import torch.distributed
 
 import trm_interp.core.train as training

@@ -7,7 +7,6 @@ a pure function of its settings, needs no generator state, and does not depend o
 processes share the batch. Nothing inside a step waits for the host.
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,6 +24,7 @@ from trm_interp.core.infer import run
 from trm_interp.core.loss import step_losses
 from trm_interp.core.model import TRM, State
 from trm_interp.core.optim import Average, depth, lr_factor, make_optimizers
+from trm_interp.core.ranks import Ranks
 from trm_interp.errors import UserError, first_line
 from trm_interp.files import append_row, keep_rows, replacing
 
@@ -65,38 +64,6 @@ class Slots:
     halted: Tensor  # bool [slot], refill before the next step
     draws: Tensor  # int64 [slot], puzzles drawn so far
     index: Tensor  # int64 [slot]
-
-
-class Ranks:
-    """Which process this is. One process is rank 0 of 1."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.rank = int(os.environ.get("RANK", "0"))
-        if self.size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-
-    def total(self, values: Tensor) -> Tensor:
-        if self.size > 1:
-            dist.all_reduce(values)
-        return values
-
-    def most(self, *values: float) -> list[float]:
-        """The largest of each value over all processes; one process does not ask the device."""
-        if self.size == 1:
-            return list(values)
-        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(shared, dist.ReduceOp.MAX)
-        return shared.tolist()
-
-    def gather(self, local: Tensor) -> Tensor:
-        """The slots of all processes, in order of their index."""
-        if self.size == 1:
-            return local
-        parts = [torch.empty_like(local) for _ in range(self.size)]
-        dist.all_gather(parts, local.contiguous())
-        return torch.cat(parts)
 
 
 class Trainer:

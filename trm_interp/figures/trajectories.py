@@ -19,15 +19,16 @@ def trajectory_figure(
 ) -> go.Figure:
     """Left: z_L at every update, first two components. Right: loss at every step.
 
-    `explained` is the share of the pooled variance on each axis; `loss` in stablemax nats per
-    cell. Paths are displacements from the first update. A dot ends each supervision step; a diamond is the last state. A puzzle counts as solved
-    if it is solved at the last step; clicking the legend hides either kind.
+    `paths` are displacements from the first update; `explained` is the share of the pooled
+    variance on each axis; `loss` in stablemax nats per cell. A dot ends each supervision step, a
+    diamond is the last state. A puzzle counts as solved if it is solved at the last step; clicking
+    the legend hides either kind.
     """
     figure = make_subplots(
         cols=2,
         rows=1,
         column_widths=[0.62, 0.38],
-        subplot_titles=("displacement of z_L from its first update", "loss after each supervision step"),
+        subplot_titles=("displacement of z_L from its first update", "loss after each step"),
         horizontal_spacing=0.1,
     )
     n_ticks, n_steps = paths.shape[1], solved.shape[1]

@@ -1,0 +1,54 @@
+"""Turn a training run into a shipped checkpoint: weights, configuration, and a measured card.
+
+    python experiments/ship.py runs/sudoku6-seed0 artifacts/data/sudoku6/test.txt \\
+        artifacts/trm-sudoku6
+
+Evaluates the run's best average on test puzzles, in float32, and writes the curve with its
+intervals into the card, beside what training wrote there.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trm_interp.core.checkpoint import CARD, CONFIG, WEIGHTS
+from trm_interp.evaluate import evaluate
+from trm_interp.files import write_json
+from trm_interp.progress import progress
+from trm_interp.settings import EvalConfig
+
+
+def ship(run: Path, test: Path, out: Path, steps: int) -> dict[str, Any]:
+    """The card of the shipped checkpoint."""
+    card = json.loads((run / CARD).read_text())
+    config = EvalConfig(ckpt=str(run), puzzles=test, steps=steps, batch_size=100)
+    with progress("testing", "puzzles") as update:
+        _, measured = evaluate(config, progress=update)
+    # where the files stood while they were measured is nobody's business afterwards
+    card["test"] = {k: v for k, v in measured.items() if k not in ("ckpt", "puzzles")}
+    card["test"]["command"] = f"trm-interp eval --ckpt {out} --puzzles {test} --steps {steps}"
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG, WEIGHTS):
+        shutil.copyfile(run / name, out / name)
+    write_json(out / CARD, card)
+    return card
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="folder that `trm-interp train` wrote")
+    parser.add_argument("test", type=Path, help="test puzzles")
+    parser.add_argument("out", type=Path, help="folder of the checkpoint")
+    parser.add_argument("--steps", type=int, default=16, help="supervision steps")
+    args = parser.parse_args()
+    test = ship(args.run, args.test, args.out, args.steps)["test"]
+    curve = " ".join(f"{100 * share:.1f}" for share in test["exact_at_step"])
+    print(f"wrote {args.out}: exact % by step {curve} (n = {test['n']})")
+
+
+if __name__ == "__main__":
+    main()

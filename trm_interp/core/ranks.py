@@ -1,0 +1,39 @@
+"""One process or many: what each of them must know of the others."""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Ranks:
+    """Which process this is. One process is rank 0 of 1."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        if self.size > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+    def total(self, values: Tensor) -> Tensor:
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def most(self, *values: float) -> list[float]:
+        """The largest of each value over all processes; one process does not ask the device."""
+        if self.size == 1:
+            return list(values)
+        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return shared.tolist()
+
+    def gather(self, local: Tensor) -> Tensor:
+        """The slots of all processes, in order of their index."""
+        if self.size == 1:
+            return local
+        parts = [torch.empty_like(local) for _ in range(self.size)]
+        dist.all_gather(parts, local.contiguous())
+        return torch.cat(parts)
