@@ -65,9 +65,7 @@ def tiny_mlp() -> TRM:
 def puzzles() -> tuple[torch.Tensor, torch.Tensor]:
     """Five 4x4 Sudokus as tokens (0 pad, 1 blank, 2..5 the digits): inputs and labels [5, 16]."""
     grid = torch.tensor([[1, 2, 3, 4], [3, 4, 1, 2], [2, 1, 4, 3], [4, 3, 2, 1]]).flatten()
-    digits = torch.tensor(
-        [[1, 2, 3, 4], [2, 1, 4, 3], [4, 3, 1, 2], [3, 1, 2, 4], [2, 4, 3, 1]]
-    )
+    digits = torch.tensor([[1, 2, 3, 4], [2, 1, 4, 3], [4, 3, 1, 2], [3, 1, 2, 4], [2, 4, 3, 1]])
     labels = digits[:, grid - 1] + 1
     blank = torch.rand(labels.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     return labels.masked_fill(blank, 1), labels

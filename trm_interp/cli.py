@@ -262,8 +262,10 @@ def data_rate(
         table, skipped = ratings(source, seed, skip_bad)
         for line in skipped:
             say(f"skipped {line}")
-        text = table.to_json(orient="records") if json_ else table.to_csv(index=False)
-        print(text.rstrip("\n"))
+        if json_:
+            print(table.to_json(orient="records"))
+        else:
+            print(table.to_csv(index=False), end="")
 
     with_errors_in_one_line(body)
 

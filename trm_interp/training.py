@@ -66,8 +66,7 @@ def fit(
         )
     shape = training.shape
     trm_config = TRMConfig(**model, cells=shape.cells, vocab=shape.vocab)
-    state = run.out / STATE_FILE
-    _check_output(run, state)
+    _check_output(run)
     data = TrainData(
         *_tokens(training),
         *_tokens(validation),
@@ -85,9 +84,9 @@ def fit(
         trainer = Trainer(trm_config, config, data, run.out, device, provenance)
     except ValueError as error:
         raise UserError(str(error)) from None
-    if run.resume:
+    if run.resume and (run.out / STATE_FILE).exists():
         trainer.resume()
-    else:
+    elif trainer.ranks.rank == 0:  # also a run that was killed before its first save
         for name in RUN_FILES:  # of the run that --overwrite replaces
             (run.out / name).unlink(missing_ok=True)
     with stop_signals() as should_stop:
@@ -95,17 +94,16 @@ def fit(
     return Trained(run.out, trainer.step_count, trainer.best, trainer.fraction() >= 1)
 
 
-def _check_output(run: RunConfig, state: Path) -> None:
+def _check_output(run: RunConfig) -> None:
     if run.resume and run.overwrite:
         raise UserError("give one of --resume and --overwrite")
-    if run.resume and not state.exists():
-        raise UserError(f"{state}: nothing to resume; start without --resume")
+    if run.resume and not run.out.exists():
+        raise UserError(f"{run.out}: no run to resume; start it without --resume")
     held = {path.name for path in run.out.iterdir()} if run.out.exists() else set()
-    if held and not run.resume:
-        if not held & {STATE_FILE, METRICS_FILE}:
-            raise UserError(f"{run.out} is not empty and holds no run: choose another output")
-        if not run.overwrite:
-            raise UserError(f"{run.out} exists: use --resume to go on or --overwrite to start anew")
+    if held and not held & {STATE_FILE, METRICS_FILE}:
+        raise UserError(f"{run.out} is not empty and holds no run: choose another output")
+    if held and not (run.resume or run.overwrite):
+        raise UserError(f"{run.out} exists: use --resume to go on or --overwrite to start anew")
 
 
 def _tokens(puzzles: PuzzleSet) -> tuple[torch.Tensor, torch.Tensor]:

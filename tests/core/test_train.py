@@ -216,6 +216,8 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
         part = make("parts", **settings)
         if (part.out / STATE_FILE).exists():
             part.resume()
+            saved = torch.load(part.out / STATE_FILE, weights_only=True)
+            assert_same_bits(part.state(), saved)
         train(part, should_stop=lambda part=part, stop=stop: part.step_count >= stop)
         assert part.step_count == stop
     last = make("parts", **settings)

@@ -162,7 +162,7 @@ PRESETS: dict[str, dict[str, object]] = {
     # the checkpoints that ship, on two CPU cores
     "sudoku6": {
         **{"d_model": 96, "multiple": 32, "prefix": 0},
-        **{"steps": 1000, "batch_size": 128, "n_sup": 8, "lr": 1e-3, "weight_decay": 0.1},
+        **{"steps": 1000, "batch_size": 128, "lr": 1e-3, "weight_decay": 0.1},
         **{"warmup": 0.2, "ema": 0.99, "eval_every": 50, "dtype": "bfloat16", "compile": True},
     },
     "sudoku9": {
