@@ -1,4 +1,4 @@
-"""`trm-interp collect` in processes that are stopped at chosen moments, for `test_collect_kills.py`.
+"""`trm-interp collect` in processes that are stopped at chosen moments (test_collect_kills.py).
 
 `collect_child.py SIGNAL MOMENTS collect --out ...`: for each of the comma-separated moments the
 command is started anew (with --resume) in a forked process, which sends itself that signal at its

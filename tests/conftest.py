@@ -110,7 +110,7 @@ def copier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def grids(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """13 puzzles with solutions, one relabelled grid: 11 without a blank, lines 4 and 8 with some."""
+    """13 puzzles with solutions, one grid relabelled: lines 4 and 8 have blanks, the rest none."""
     solutions = [
         "".join(order[int(digit) - 1] for digit in "1234341221434321")
         for order in islice(permutations("1234"), 13)

@@ -67,7 +67,7 @@ def assert_same_store(one: Path, other: Path) -> None:
 def test_killed_three_times_and_resumed_equals_undisturbed(
     cli: Cli, words: list[object], whole: Path, tmp_path: Path
 ):
-    """SIGKILL at three moments among a run's 56 writes, 7 batches and about 50 syncs and renames."""
+    """SIGKILL at three moments among 56 writes, 7 batches and about 50 syncs and renames."""
     moments = [random.Random(seed).randrange(5, 40) for seed in range(3)]
     out = tmp_path / "killed"
     ends = lives("SIGKILL", moments, words, out)
