@@ -3,8 +3,8 @@
     python experiments/ship.py runs/sudoku6-seed0 artifacts/data/sudoku6/test.txt \\
         artifacts/trm-sudoku6
 
-Evaluates the run's best average on test puzzles, in float32, and writes the curve with its
-intervals into the card, beside what training wrote there.
+Evaluates the run's best average on test puzzles, in the dtype it was trained in, and writes the
+curve with its intervals into the card, beside what training wrote there.
 """
 
 import argparse
@@ -23,12 +23,22 @@ from trm_interp.settings import EvalConfig
 def ship(run: Path, test: Path, out: Path, steps: int) -> dict[str, Any]:
     """The card of the shipped checkpoint."""
     card = json.loads((run / CARD).read_text())
-    config = EvalConfig(ckpt=str(run), puzzles=test, steps=steps, batch_size=100)
+    trained = card["train"]
+    config = EvalConfig(
+        ckpt=str(run),
+        puzzles=test,
+        steps=steps,
+        batch_size=125,
+        dtype=trained["dtype"],
+        compile=trained["compile"],
+    )
     with progress("testing", "puzzles") as update:
         _, measured = evaluate(config, progress=update)
     # where the files stood while they were measured is nobody's business afterwards
     card["test"] = {k: v for k, v in measured.items() if k not in ("ckpt", "puzzles")}
-    card["test"]["command"] = f"trm-interp eval --ckpt {out} --puzzles {test} --steps {steps}"
+    card["test"]["command"] = (
+        f"trm-interp eval --ckpt {out} --puzzles {test} --steps {steps} --dtype {config.dtype}"
+    )
     out.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, WEIGHTS):
         shutil.copyfile(run / name, out / name)

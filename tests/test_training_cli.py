@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -180,10 +181,32 @@ def test_outputs_that_are_refused(cli: Cli, train: list[object], whole: Path, tm
     refused(cli, [*train, "--out", whole, "--resume", "--d-model", 32], whole, "d_model 16 -> 32")
     refused(cli, [*train, "--out", whole, "--resume", "--lr", 0.5], whole, "lr 0.003 -> 0.5")
     assert {file.name: file.read_bytes() for file in whole.iterdir()} == before
-    refused(cli, [*train, "--out", tmp_path / "new", "--resume"], tmp_path / "new", "nothing")
+    refused(
+        cli, [*train, "--out", tmp_path / "new", "--resume"], tmp_path / "new", "no run to resume"
+    )
     (tmp_path / "thesis.tex").write_text("mine")
     refused(cli, [*train, "--out", tmp_path, "--overwrite"], tmp_path, "holds no run")
     refused(cli, [*train, "--out", tmp_path / "thesis.tex"], tmp_path / "thesis.tex")
+
+
+def test_resume_before_the_first_save_starts_anew(
+    cli: Cli, train: list[object], whole: Path, tmp_path: Path
+):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / METRICS_FILE).write_text((whole / METRICS_FILE).read_text()[:300])
+    assert cli(*train, "--out", out, "--resume").code == 0
+    assert rows(out) == rows(whole)
+
+
+def test_a_checkpoint_without_its_state_is_not_started_anew(
+    cli: Cli, train: list[object], whole: Path, tmp_path: Path
+):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / STATE_FILE).unlink()
+    refused(cli, [*train, "--out", out, "--resume"], out / STATE_FILE, "is missing")
+    assert load_checkpoint(out).sha256 == load_checkpoint(whole).sha256
 
 
 def test_a_damaged_state_is_named(cli: Cli, train: list[object], whole: Path, tmp_path: Path):

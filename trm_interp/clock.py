@@ -6,7 +6,7 @@ z_L and then one that writes z_H. Recorder, store, analyses and tests share this
 
 from typing import Literal, NamedTuple
 
-State = Literal["z_L", "z_H"]
+Written = Literal["z_L", "z_H"]
 
 
 class Tick(NamedTuple):
@@ -15,7 +15,7 @@ class Tick(NamedTuple):
     step: int
     h_cycle: int
     l_cycle: int
-    writes: State
+    writes: Written
 
     @property
     def name(self) -> str:

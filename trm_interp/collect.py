@@ -78,7 +78,8 @@ def record_puzzles(
     per_puzzle = estimate_bytes(sites, 1)
     shard_puzzles = plan_shards(max(per_puzzle, 1), config.batch_size, len(puzzles))
     meta = {
-        "identity": identity,
+        # the checkpoint's sha256 is of its weights: cycles, heads and prefix stand beside them
+        "identity": {**identity, "model": asdict(model.config)},
         "model": asdict(model.config),
         "checkpoint": {"path": str(checkpoint.path), "format": checkpoint.format},
         "puzzles": puzzles.source,

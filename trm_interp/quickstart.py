@@ -66,7 +66,7 @@ def look(config: QuickstartConfig, steps: int = 16) -> None:
     print(
         f"wrote {table_file}, {settings.out} and {figure_file} in {time.monotonic() - began:.0f} s"
     )
-    print(_next_steps(config, checkpoint, figure_file))
+    print(_next_steps(config, checkpoint, file, figure_file))
 
 
 def draw(store_path: Path, to: Path, model_name: str) -> Path:
@@ -102,13 +102,15 @@ def _half_failed(solved: np.ndarray, n: int) -> list[int]:
     return sorted([*failed[:n_failed], *fine[: n - n_failed]])
 
 
-def _next_steps(config: QuickstartConfig, checkpoint: Checkpoint, figure: Path) -> str:
+def _next_steps(
+    config: QuickstartConfig, checkpoint: Checkpoint, puzzles: Path, figure: Path
+) -> str:
     ckpt = checkpoint.path
     return f"""
 Look:   open {figure} in a browser (hover a point; click the legend to hide solved or failed)
 Read:   python -c "from trm_interp.store import Store; \\
             print(Store('{config.out / "store"}').frame())"
 Next:   trm-interp info {config.out / "store"}
-        trm-interp eval --ckpt {ckpt} --puzzles FILE --steps 32
-        trm-interp collect --ckpt {ckpt} --puzzles FILE --out runs/states --limit 256
+        trm-interp eval --ckpt {ckpt} --puzzles {puzzles} --steps 32
+        trm-interp collect --ckpt {ckpt} --puzzles {puzzles} --out runs/states --limit 256
         trm-interp hooks --steps 1"""

@@ -33,7 +33,7 @@ def accuracy_table(outcomes: pd.DataFrame, title: str) -> Table:
 
 
 def ratings(source: Path, seed: int, skip_bad: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """One row per puzzle: line, puzzle, clues, tier, waves, guesses; and what was skipped."""
+    """One row per puzzle: line, puzzle and the fields of `rate.Ratings`; and what was skipped."""
     from trm_interp.tasks.sudoku.rate import rate
 
     puzzles = load(source, skip_bad=skip_bad, check_unique=True)

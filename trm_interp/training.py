@@ -102,6 +102,8 @@ def _check_output(run: RunConfig) -> None:
     held = {path.name for path in run.out.iterdir()} if run.out.exists() else set()
     if held and not held & {STATE_FILE, METRICS_FILE}:
         raise UserError(f"{run.out} is not empty and holds no run: choose another output")
+    if run.resume and WEIGHTS in held and STATE_FILE not in held:  # saved after the state
+        raise UserError(f"{run.out / STATE_FILE} is missing: nothing to go on from")
     if held and not (run.resume or run.overwrite):
         raise UserError(f"{run.out} exists: use --resume to go on or --overwrite to start anew")
 

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from trm_interp.core.infer import Readouts, iter_run, run
-from trm_interp.core.model import TRM
+from trm_interp.core.infer import Readouts, iter_run, run, run_batch
+from trm_interp.core.model import TRM, State
 
 
 def test_shapes_and_dtypes(tiny_trm: TRM, puzzles: Any):
@@ -97,3 +97,19 @@ def test_bad_input_is_refused(tiny_trm: TRM, puzzles: Any):
         run(tiny_trm, inputs[:0], labels[:0])
     with pytest.raises(ValueError, match="at least 1, got 0, 64"):
         run(tiny_trm, inputs, labels, steps=0)
+
+
+def test_a_run_can_start_anywhere_and_be_changed_between_steps(tiny_trm: TRM, puzzles: Any):
+    inputs, labels = puzzles
+    whole = run_batch(tiny_trm, inputs, labels, steps=3)
+    x = tiny_trm.embed(inputs)
+    with torch.no_grad():
+        after_one, _ = tiny_trm.advance(tiny_trm.initial_state(x), x)
+    rest = run_batch(tiny_trm, inputs, labels, steps=2, start=after_one)
+    torch.testing.assert_close(rest.q_halt, whole.q_halt[:, 1:])
+
+    def reset(step: int, state: State) -> State:  # every step is the first one
+        return tiny_trm.initial_state(x)
+
+    again = run_batch(tiny_trm, inputs, labels, steps=3, before_step=reset)
+    torch.testing.assert_close(again.loss, whole.loss[:, :1].expand(-1, 3))

@@ -283,6 +283,8 @@ def _config_of(tensors: dict[str, Tensor], settings: dict[str, Any], path: Path)
         default=-1,
     )
     mixer_down = tensors.get("net.blocks.0.mixer.down.weight")
+    if mixer_down is None and settings.get("pos_encodings", "rope") != "rope":
+        raise CheckpointError(f"{path}: attention is read with rotary positions only")
     mlp_down = tensors.get("net.blocks.0.mlp.down.weight")
     if mlp_down is None:
         raise CheckpointError(f"{path}: no blocks; is this a TRM checkpoint?")
@@ -311,6 +313,8 @@ def _config_of(tensors: dict[str, Tensor], settings: dict[str, Any], path: Path)
         expansion=expansion,
         multiple=multiple,
         q_outputs=tensors["q_head.weight"].shape[0],
+        norm_eps=float(settings.get("rms_norm_eps", 1e-5)),
+        rope_base=float(settings.get("rope_theta", 10_000.0)),
     )
 
 

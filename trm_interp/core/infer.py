@@ -4,7 +4,7 @@ Evaluation never halts early: all steps run, and the step at which q_halt rises 
 recorded, not obeyed. Memory is bounded by the batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.loss import is_solved, mean_over_cells, stablemax_cross_entropy
-from trm_interp.core.model import TRM
+from trm_interp.core.model import TRM, State
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,22 @@ def run_batch(
     every: Literal["step", "h_cycle"] = "step",
     keep_logits: bool = False,
     dtype: torch.dtype = torch.float32,
+    start: State | None = None,
+    before_step: Callable[[int, State], State] | None = None,
 ) -> Readouts:
-    """One batch through `steps` supervision steps from the model's own start vectors."""
+    """One batch through `steps` supervision steps.
+
+    From `start`, default the model's own vectors. `before_step(step, state)` may change the
+    states before each step, for noise or a patch.
+    """
     device = next(model.parameters()).device
     labels = labels.to(device)
     x = model.embed(inputs.to(device), dtype)
-    state = model.initial_state(x)
+    state = start or model.initial_state(x)
     rows: list[Readouts] = []
     for step in range(steps):
+        if before_step is not None:
+            state = before_step(step, state)
         state, per_cycle = model.advance(state, x, step)
         moments = per_cycle if every == "h_cycle" else per_cycle[-1:]
         rows += [_read(model, z_H, step, labels, keep_logits) for z_H in moments]

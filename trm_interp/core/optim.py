@@ -16,7 +16,8 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 def orthogonalise(matrix: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor:
     """Roughly U V^T of matrix = U S V^T, by a quintic Newton-Schulz iteration in bfloat16.
 
-    Singular values end between about 0.7 and 1.2 (Jordan et al., Muon, 2024).
+    Most singular values end between about 0.7 and 1.2, very small ones lower (Jordan et al.,
+    Muon, 2024).
     """
     a, b, c = NEWTON_SCHULZ
     x = matrix.bfloat16()
@@ -90,6 +91,8 @@ def make_optimizers(model: TRM, config: TrainConfig) -> list[torch.optim.Optimiz
 
 def lr_factor(config: TrainConfig, fraction: float) -> float:
     """Share of the peak learning rate when `fraction` of the run is used: warm-up, then decay.
+
+    The very first update, at fraction 0, changes no weight.
 
     >>> config = TrainConfig(warmup=0.1, decay="cosine")
     >>> [round(lr_factor(config, f), 3) for f in (0.05, 0.1, 0.55, 1.0)]

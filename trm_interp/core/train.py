@@ -4,9 +4,10 @@ Every slot of the batch carries its puzzle, its states and its step count. One o
 one supervision step of every slot; a slot that halted is refilled first. All randomness (which
 puzzle, which symmetry, exploration) is a hash of (seed, purpose, slot, draw or step), so a run is
 a pure function of its settings, needs no generator state, and does not depend on how many
-processes share the batch. Nothing inside a step waits for the host.
+processes share the batch. Inside `step` the host never waits for the device.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -236,6 +237,7 @@ class Trainer:
                 "loss": loss[-1],
                 "step": self.step_count,
                 "exact_at_step": exact,
+                "n": len(self.data.val_inputs),
             }
             self.best_weights = [mean.clone() for mean in self.average.mean]
         return row
@@ -287,7 +289,7 @@ class Trainer:
         self.average.mean = self.best_weights
         with self.average:
             card = {
-                "validation": {**self.best, "n": len(self.data.val_inputs)},
+                "validation": self.best,
                 "train": {
                     **asdict(self.config),
                     "steps_done": self.step_count,
@@ -323,7 +325,11 @@ class Trainer:
         self.rows, self.validated_at = state["rows"], state["validated_at"]
         self.sums = state["sums"] if self.ranks.rank == 0 else torch.zeros_like(self.sums)
         self.summed_steps = state["summed_steps"]
-        self.best, self.best_weights = state["best"], state["best_weights"]
+        n_val = len(self.data.val_inputs)
+        if state["best"].get("n", n_val) == n_val:
+            self.best, self.best_weights = state["best"], state["best_weights"]
+        else:  # measured on other puzzles: does not compare
+            self.validated_at = -1
 
 
 def train(
@@ -334,8 +340,9 @@ def train(
 ) -> None:
     """Train to the end of the run, or until `should_stop`; the state is saved either way.
 
-    Every row given to `report` is also a line of metrics.jsonl: training means since the last
-    row (loss in nats per cell; `exact` of the slots that halted), or a validation.
+    Every row is a line of metrics.jsonl and, in the first process, given to `report`: training
+    means since the last row (loss in nats per cell; `exact` of the slots that halted), or a
+    validation.
     """
     config, ranks = trainer.config, trainer.ranks
     metrics = trainer.out / METRICS_FILE
@@ -348,7 +355,7 @@ def train(
         trainer.rows += 1
         if writer:
             append_row(metrics, row)
-        report(row)
+            report(row)
 
     started, before = clock(), trainer.seconds
     last_logged = started, trainer.step_count
@@ -366,7 +373,13 @@ def train(
         step = trainer.step_count
         if step % config.log_every == 0:
             rate = (step - last_logged[1]) / max(now - last_logged[0], 1e-9)
-            emit(_summary(trainer) | {"steps_per_s": round(rate, 3)})
+            summary = _summary(trainer) | {"steps_per_s": round(rate, 3)}
+            if not math.isfinite(summary["loss"] + summary["halt_loss"]):
+                raise UserError(
+                    f"{trainer.out}: the loss is not finite at step {step}; the last saved state "
+                    "is untouched: start again with a lower --lr or with --clip"
+                )
+            emit(summary)
             last_logged = now, step
         if step % config.eval_every == 0:
             emit(trainer.validate())
@@ -378,6 +391,8 @@ def train(
         saved_at = -1
     if saved_at != trainer.step_count:
         trainer.save()
+    elif writer and trainer.best_weights:  # a kill may have come between state and checkpoint
+        trainer.export()
 
 
 def _summary(trainer: Trainer) -> dict[str, Any]:

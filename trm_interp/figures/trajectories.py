@@ -32,6 +32,8 @@ def trajectory_figure(
         horizontal_spacing=0.1,
     )
     n_ticks, n_steps = paths.shape[1], solved.shape[1]
+    if n_ticks % n_steps:
+        raise ValueError(f"{n_ticks} ticks are not whole steps of {n_steps}: keep all steps")
     per_step = n_ticks // n_steps
     ends = np.arange(per_step - 1, n_ticks, per_step)
     shown: set[bool] = set()
