@@ -402,7 +402,7 @@ def test_an_existing_output_is_kept_unless_told_otherwise(copy, tmp_path):
         with pytest.raises(FileExistsError, match="not empty and holds no store"):
             open_writer(home, resume=resume, overwrite=overwrite)
     assert [file.name for file in home.iterdir()] == ["thesis.tex"]
-    with pytest.raises(ValueError, match="one of resume and overwrite"):
+    with pytest.raises(ValueError, match="one of --resume and --overwrite"):
         open_writer(copy, resume=True, overwrite=True)
 
 

@@ -31,7 +31,16 @@ from trm_interp.files import append_row, keep_rows, replacing
 
 STATE_FILE = "train_state.pt"
 METRICS_FILE = "metrics.jsonl"
-MAY_CHANGE_ON_RESUME = ("steps", "budget", "eval_every", "save_every", "log_every", "compile")
+# none of these changes the weights of a step that is done; `ema` changes the average only
+MAY_CHANGE_ON_RESUME = (
+    "steps",
+    "budget",
+    "eval_every",
+    "save_every",
+    "log_every",
+    "compile",
+    "ema",
+)
 METRICS = ("answer", "halt", "solved", "halted", "halted_solved", "halted_steps", "grad_norm")
 PICK, SYMMETRY, EXPLORE, EXPLORE_STEPS = range(4)  # purposes of a random number
 
@@ -116,6 +125,7 @@ class Trainer:
         self.validated_at = -1
         self.best: dict[str, Any] = {"exact": -1.0, "loss": float("inf")}
         self.best_weights: list[Tensor] = []
+        self.changes: list[dict[str, Any]] = []
         self.slots = self._empty_slots()
 
     # one optimizer step
@@ -248,6 +258,8 @@ class Trainer:
         slots = {k: self.ranks.gather(v) for k, v in vars(self.slots).items()}
         return {
             "identity": self.identity(),
+            "settings": asdict(self.config),
+            "changes": self.changes,
             "step": self.step_count,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
@@ -293,6 +305,7 @@ class Trainer:
                 "train": {
                     **asdict(self.config),
                     "steps_done": self.step_count,
+                    "changes_on_resume": self.changes,
                     "seconds": round(self.seconds, 1),
                     "puzzles": len(self.data.inputs),
                     "data_sha256": self.data.fingerprint,
@@ -315,6 +328,11 @@ class Trainer:
             what = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in differ)
             raise UserError(f"{file} is of another run ({what})")
         self.step_count, self.seconds = state["step"], state["seconds"]
+        before, now = state["settings"], asdict(self.config)
+        changed = {k: [before[k], now[k]] for k in MAY_CHANGE_ON_RESUME if before[k] != now[k]}
+        self.changes = state["changes"]
+        if changed:
+            self.changes.append({"after_step": self.step_count, **changed})
         self.model.load_state_dict(state["model"])
         self.average.mean = state["average"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
