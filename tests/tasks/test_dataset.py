@@ -277,9 +277,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_preset_made_twice_has_the_same_bytes_and_another_seed_others(made, tmp_path):
     counts = []
-    make_preset("sudoku4", tmp_path / "again", seed=1, progress=counts.append)
+    make_preset("sudoku4", tmp_path / "again", seed=1, progress=lambda *told: counts.append(told))
     assert contents(tmp_path / "again") == contents(made)
-    assert counts
+    assert counts[0] == (0, 300) and counts[-1] == (300, 300)
     make_preset("sudoku4", tmp_path / "other", seed=2)
     assert contents(tmp_path / "other")["test.txt"] != contents(made)["test.txt"]
 
@@ -335,7 +335,7 @@ def test_a_folder_that_exists_is_replaced_on_request_only(made, tmp_path, monkey
 
 
 def test_an_interrupted_preset_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(done: int) -> None:
+    def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
