@@ -11,8 +11,10 @@ import torch
 
 import trm_interp.collect
 from trm_interp.clock import schedule
+from trm_interp.collect import _check_range
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.core.infer import run
+from trm_interp.errors import UserError
 from trm_interp.record import HookedTRM
 from trm_interp.settings import CollectConfig
 from trm_interp.store import Store, validate
@@ -186,3 +188,10 @@ def test_overwrite_replaces_and_resume_of_a_whole_store_changes_nothing(
     assert {f.name: f.read_bytes() for f in out.iterdir()} == before
     shutil.rmtree(out)
     assert collect(cli, copier, grids, out, "--resume").code == 0  # nothing there: a fresh start
+
+
+def test_a_value_beyond_float16_is_refused_and_named():
+    fine, beyond = np.array([65504.0], "float16"), np.array([np.inf], "float16")
+    _check_range("logits", fine, 0)
+    with pytest.raises(UserError, match="logits: a value of step 3 does not fit float16"):
+        _check_range("logits", beyond, 3)

@@ -26,6 +26,7 @@ from trm_interp.sources import open_both, open_device
 from trm_interp.store import Site, StoreWriter, estimate_bytes, plan_shards
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
 
+UNBOUNDED = ("embed", "logits")
 BLOCK_SITE = re.compile(r"blocks\.(\d+)\.(hook_\w+)")
 
 
@@ -186,11 +187,19 @@ def record_batch(
         target = torch.from_numpy(buffers[name][(slice(None), *place)])
         target.copy_(value)  # rounds to float16, on whatever device it comes from
         if last[name, step] == hook:
+            if name in UNBOUNDED or BLOCK_SITE.fullmatch(name):
+                _check_range(name, buffers[name], step)
             writer.write(name, buffers[name], step)
 
     with recording(model, list(targets), sink):
         inputs = torch.from_numpy(batch.inputs)
         return run_batch(model, inputs, torch.from_numpy(batch.labels), n_steps, dtype=dtype)
+
+
+def _check_range(name: str, values: np.ndarray, step: int | None) -> None:
+    """States have RMS 1; branches and logits have no bound, and float16 ends at 65 504."""
+    if not np.isfinite(values).all():
+        raise UserError(f"{name}: a value of step {step} does not fit float16; leave the site out")
 
 
 def _targets(
