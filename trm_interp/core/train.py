@@ -110,7 +110,9 @@ class Trainer:
             },
         )
         if config.compile:
-            self.model.net.compile()
+            # one graph for each batch size: a graph for any size would give other bits, so that a
+            # run that has validated (its last batch is smaller) and a resumed one would differ
+            self.model.net.compile(dynamic=False)
         self.forward: nn.Module = self.model
         if self.ranks.size > 1:
             self.forward = DistributedDataParallel(self.model)
