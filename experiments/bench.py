@@ -210,7 +210,7 @@ def cuda(repeats: int, batch: int = 768) -> Numbers:
     """The published 5 M model on a GPU: training at batch 768, inference, and its matrix rate."""
     config = TRMConfig()
     tokens = torch.randint(1, 11, (1000, 81))
-    data = TrainData(tokens, tokens.clamp(min=2), tokens[:1], tokens[:1].clamp(min=2), "bench")
+    data = TrainData(tokens, tokens.clamp(min=2), tokens[:1], tokens[:1].clamp(min=2))
     steps_per_s: Numbers = {}
     for kind in ("eager", "compiled"):
         settings = TrainConfig(

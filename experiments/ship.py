@@ -37,7 +37,9 @@ def ship(run: Path, test: Path, out: Path, steps: int) -> dict[str, Any]:
     # where the files stood while they were measured is nobody's business afterwards
     card["test"] = {k: v for k, v in measured.items() if k not in ("ckpt", "puzzles")}
     card["test"]["command"] = (
-        f"trm-interp eval --ckpt {out} --puzzles {test} --steps {steps} --dtype {config.dtype}"
+        f"trm-interp eval --ckpt {out} --puzzles {test} --steps {steps} "
+        f"--batch-size {config.batch_size} --dtype {config.dtype}"
+        f"{' --compile' if config.compile else ''}"
     )
     out.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, WEIGHTS):

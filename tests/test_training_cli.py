@@ -13,7 +13,8 @@ import torch
 
 import trm_interp.training
 from trm_interp.core.checkpoint import load_checkpoint
-from trm_interp.core.train import METRICS_FILE, STATE_FILE, Trainer
+from trm_interp.core.loop import METRICS_FILE
+from trm_interp.core.train import STATE_FILE, Trainer
 from trm_interp.training import Trained
 
 Cli = Callable[..., Any]

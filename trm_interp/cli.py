@@ -142,28 +142,35 @@ def train(
         trained = fit(run, model, config, report, say)
     at = trained.best.get("exact_at_step")
     score = f"best {at[-1]:.1%} exact of the validation puzzles" if at else "not validated yet"
-    print(f"wrote {trained.out} after {trained.steps} optimizer steps, {score}")
+    if trained.first:
+        print(f"wrote {trained.out} after {trained.steps} optimizer steps, {score}")
+        if not trained.finished:
+            say("stopped before the end: the same command with --resume goes on")
     if not trained.finished:
-        say("stopped before the end: the same command with --resume goes on")
         raise typer.Exit(130)
 
 
 @app.command("info")
 def info(
-    path: Annotated[str, typer.Argument(help="a store or a checkpoint")], json_: AsJson = False
+    path: Annotated[str, typer.Argument(help="a store or a checkpoint")],
+    json_: AsJson = False,
+    validate: Annotated[
+        bool, typer.Option("--validate", help="read all of a store, with every checksum")
+    ] = False,
 ) -> None:
-    """What a store or a checkpoint is.
+    """What a store or a checkpoint is. A store with a problem ends in exit status 2.
 
     \b
     Examples:
     trm-interp info artifacts/trm-sudoku6
     trm-interp info runs/states --json
+    trm-interp info runs/states --validate
     """
     from trm_interp.errors import UserError
     from trm_interp.info import describe, lines
 
     def body() -> None:
-        known = describe(path)
+        known = describe(path, validate)
         print(json.dumps(known) if json_ else "\n".join(lines(known)))
         if known.get("complete") and known["problems"]:
             raise UserError("; ".join(known["problems"]))
@@ -232,10 +239,12 @@ def data_import(
     Example:
     trm-interp data import sudoku-extreme/test.csv --out data/extreme/test.txt
     """
+    from trm_interp.progress import progress
     from trm_interp.tasks.sudoku.presets import import_file
 
     def body() -> None:
-        card = import_file(source, out, skip_bad, overwrite)
+        with progress("solving", "puzzles") as update:
+            card = import_file(source, out, skip_bad, overwrite, update)
         for line in card["skipped"]:
             say(f"skipped {line}")
         print(f"wrote {out} ({card['n']} puzzles) and {out.with_suffix('.json')}")
@@ -256,10 +265,12 @@ def data_rate(
     Example:
     trm-interp data rate artifacts/data/sudoku6/test.txt > ratings.csv
     """
+    from trm_interp.progress import progress
     from trm_interp.tables import ratings
 
     def body() -> None:
-        table, skipped = ratings(source, seed, skip_bad)
+        with progress("rating", "puzzles") as update:
+            table, skipped = ratings(source, seed, skip_bad, update)
         for line in skipped:
             say(f"skipped {line}")
         if json_:

@@ -1,25 +1,22 @@
 """Record a checkpoint's activations into a store: size told first, streamed, resumable."""
 
-import platform
 import re
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
-from trm_interp import __version__
 from trm_interp.clock import Tick, schedule
 from trm_interp.core.checkpoint import Checkpoint
 from trm_interp.core.config import TRMConfig
 from trm_interp.core.infer import Readouts, run_batch
 from trm_interp.errors import UserError
+from trm_interp.provenance import git_commit, versions
 from trm_interp.record import HookedTRM, recording
 from trm_interp.settings import CollectConfig, parse_indices
 from trm_interp.sources import open_both, open_device
@@ -226,28 +223,3 @@ def _targets(
 
 def _ends_step(tick: Tick, config: TRMConfig) -> bool:
     return tick.writes == "z_H" and tick.h_cycle == config.h_cycles - 1
-
-
-def versions() -> dict[str, str]:
-    """Of what computed and wrote a store."""
-    return {
-        "trm_interp": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "h5py": h5py.__version__,
-    }
-
-
-def git_commit() -> str | None:
-    """Commit of the source tree this package runs from; None where there is none."""
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None

@@ -8,14 +8,17 @@ from typing import Any
 from trm_interp.layout import MANIFEST
 
 
-def describe(path: str) -> dict[str, Any]:
-    """Facts about a store or a checkpoint. UserError where it is neither."""
+def describe(path: str, thorough: bool = False) -> dict[str, Any]:
+    """Facts about a store or a checkpoint. UserError where it is neither.
+
+    Problems of a store are those that show without reading all of it, or with `thorough` all.
+    """
     if (Path(path) / MANIFEST).exists():
-        return _store(path)
+        return _store(path, thorough)
     return _checkpoint(path)
 
 
-def _store(path: str) -> dict[str, Any]:
+def _store(path: str, thorough: bool) -> dict[str, Any]:
     from trm_interp.store import Store, StoreError, validate
 
     with Store(path, allow_incomplete=True) as store:
@@ -42,7 +45,7 @@ def _store(path: str) -> dict[str, Any]:
             "bytes": sum(f.stat().st_size for f in Path(path).glob("shard-*.h5")),
             "exact_at_step": exact,
             "meta": store.meta,
-            "problems": validate(path),
+            "problems": validate(path, thorough),
         }
 
 

@@ -34,7 +34,9 @@ def look(config: QuickstartConfig, steps: int = 16) -> None:
     device = open_device(config.device)
     checkpoint = load_checkpoint(config.ckpt or default_checkpoint(), device)
     file = config.puzzles or _test_puzzles(checkpoint)
-    puzzles = open_puzzles(file, checkpoint, limit=config.n)
+    puzzles = open_puzzles(file, checkpoint, config.n, config.skip_bad)
+    for line in puzzles.skipped:
+        print(f"skipped {line}")
     n_weights = sum(p.numel() for p in checkpoint.model.parameters())
     print(f"{checkpoint.path}: {n_weights:,} weights; {len(puzzles)} puzzles of {file}")
 

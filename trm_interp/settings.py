@@ -132,6 +132,7 @@ class QuickstartConfig:
     ckpt: str = setting("", "checkpoint; the default is the one that ships")
     out: Path = setting(Path("quickstart"), "folder for the store, the table and the figure")
     puzzles: Path | None = setting(None, "puzzles; the default are the checkpoint's test puzzles")
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     n: int = setting(200, "puzzles to solve")
     record: int = setting(16, "puzzles to record, half of them failed where there are that many")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")

@@ -1,5 +1,6 @@
 """Tables for people: accuracy in the terminal, ratings as a data frame."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -32,7 +33,12 @@ def accuracy_table(outcomes: pd.DataFrame, title: str) -> Table:
     return table
 
 
-def ratings(source: Path, seed: int, skip_bad: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def ratings(
+    source: Path,
+    seed: int,
+    skip_bad: bool,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """One row per puzzle: line, puzzle and the fields of `rate.Ratings`; and what was skipped."""
     from trm_interp.tasks.sudoku.rate import rate
 
@@ -41,7 +47,7 @@ def ratings(source: Path, seed: int, skip_bad: bool) -> tuple[pd.DataFrame, tupl
         {
             "line": puzzles.lines,
             "puzzle": [render(grid) for grid in puzzles.puzzles],
-            **rate(puzzles.puzzles, seed)._asdict(),
+            **rate(puzzles.puzzles, seed, progress=progress)._asdict(),
         }
     )
     return table, puzzles.skipped

@@ -10,19 +10,13 @@ from typing import Any
 
 import torch
 
-from trm_interp.collect import git_commit, versions
 from trm_interp.core.checkpoint import CARD, CONFIG, WEIGHTS
 from trm_interp.core.config import TrainConfig, TRMConfig
-from trm_interp.core.train import (
-    METRICS_FILE,
-    STATE_FILE,
-    Augment,
-    TrainData,
-    Trainer,
-    train,
-)
+from trm_interp.core.loop import METRICS_FILE, train
+from trm_interp.core.train import STATE_FILE, Augment, TrainData, Trainer
 from trm_interp.errors import UserError
 from trm_interp.progress import progress
+from trm_interp.provenance import git_commit, versions
 from trm_interp.settings import RunConfig
 from trm_interp.sources import open_device
 from trm_interp.tasks.sudoku.augment import augment
@@ -35,12 +29,16 @@ RUN_FILES = (STATE_FILE, METRICS_FILE, CONFIG, WEIGHTS, CARD)
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run came to. `finished` is False where it was stopped early and can be resumed."""
+    """What a run came to. `finished` is False where it was stopped early and can be resumed.
+
+    Of several processes the one with `first` speaks for all.
+    """
 
     out: Path
     steps: int
     best: dict[str, Any]
     finished: bool
+    first: bool
 
 
 def fit(
@@ -70,7 +68,6 @@ def fit(
     data = TrainData(
         *_tokens(training),
         *_tokens(validation),
-        fingerprint=fingerprint(training, validation),
         augment=augmentation(shape),
     )
     provenance = {
@@ -89,9 +86,13 @@ def fit(
     elif trainer.ranks.rank == 0:  # also a run that was killed before its first save
         for name in RUN_FILES:  # of the run that --overwrite replaces
             (run.out / name).unlink(missing_ok=True)
-    with stop_signals() as should_stop:
-        train(trainer, report, should_stop)
-    return Trained(run.out, trainer.step_count, trainer.best, trainer.fraction() >= 1)
+    try:
+        with stop_signals() as should_stop:
+            train(trainer, report, should_stop)
+    finally:
+        trainer.ranks.close()
+    first = trainer.ranks.rank == 0
+    return Trained(run.out, trainer.step_count, trainer.best, trainer.finished(), first)
 
 
 def _check_output(run: RunConfig) -> None:
@@ -110,11 +111,6 @@ def _check_output(run: RunConfig) -> None:
 
 def _tokens(puzzles: PuzzleSet) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
-
-
-def fingerprint(*sets: PuzzleSet) -> str:
-    """The sha256 of every file, in one line."""
-    return " ".join(digest for puzzles in sets for digest in puzzles.sha256.values())
 
 
 def augmentation(shape: Shape) -> Augment:

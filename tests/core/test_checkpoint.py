@@ -138,6 +138,14 @@ def test_an_embedding_length_of_zero_is_one_position(tmp_path: Path):
     assert load_checkpoint(tmp_path).model.config.prefix == 1
 
 
+@pytest.mark.parametrize(("cells", "prefix"), [(25, 16), (16, 1), (30, 0)])
+def test_token_mixing_tells_the_cells_of_other_tasks(tmp_path: Path, cells: int, prefix: int):
+    config = TRMConfig(cells=cells, vocab=6, d_model=32, prefix=prefix)
+    torch.save(public_state(TRM(config)), tmp_path / "step_1")
+    found = load_checkpoint(tmp_path).model.config
+    assert (found.cells, found.prefix) == (cells, prefix)
+
+
 def test_the_newest_step_of_a_folder_counts(tmp_path: Path, published: TRM):
     for step in (9, 100, 20):
         with torch.no_grad():

@@ -15,9 +15,10 @@ from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.counter import hash64
 from trm_interp.core.infer import run
+from trm_interp.core.loop import METRICS_FILE, train
 from trm_interp.core.loss import step_losses
 from trm_interp.core.model import State
-from trm_interp.core.train import METRICS_FILE, PICK, STATE_FILE, TrainData, Trainer, train
+from trm_interp.core.train import PICK, STATE_FILE, TrainData, Trainer
 
 SMALL = TRMConfig(cells=16, vocab=6, d_model=16, h_cycles=2, l_cycles=2, multiple=8, prefix=1)
 FAST: dict[str, Any] = {"steps": 12, "batch_size": 5, "n_sup": 3, "lr": 1e-3, "muon_lr": 1e-2}
@@ -28,7 +29,7 @@ FAST |= {"warmup": 0.1, "weight_decay": 0.1}
 @pytest.fixture
 def data(puzzles: tuple[Tensor, Tensor]) -> TrainData:
     inputs, labels = puzzles
-    return TrainData(inputs, labels, inputs[:3], labels[:3], fingerprint="five puzzles")
+    return TrainData(inputs, labels, inputs[:3], labels[:3])
 
 
 @pytest.fixture
@@ -268,8 +269,8 @@ def test_resuming_with_other_data_or_another_model_is_refused(
 ):
     trainer = make(steps=2)
     train(trainer)
-    other = replace(data, fingerprint="six puzzles")
-    with pytest.raises(ValueError, match="data 'five puzzles' -> 'six puzzles'"):
+    other = replace(data, inputs=data.inputs.flip(0), labels=data.labels.flip(0))
+    with pytest.raises(ValueError, match="data '[0-9a-f]{64}' -> '[0-9a-f]{64}'"):
         Trainer(SMALL, trainer.config, other, trainer.out).resume()
     wider = replace(SMALL, d_model=32)
     with pytest.raises(ValueError, match="d_model 16 -> 32"):
@@ -295,6 +296,35 @@ def test_at_equal_accuracy_the_lower_loss_is_best(make: Callable[..., Trainer]):
     validations = [row for row in rows(trainer) if "val_loss" in row]
     best = max(validations, key=lambda row: (row["val_exact"][-1], -row["val_loss"]))
     assert trainer.best["step"] == best["step"] > 10
+
+
+def test_a_target_ends_the_run_and_a_higher_one_goes_on(make: Callable[..., Trainer]):
+    kinds: dict[str, Any] = {"lr": 1e-2, "ema": 0.5, "eval_every": 10, "log_every": 1000}
+    whole = make("whole", steps=200, **kinds)
+    train(whole)
+    curve = {row["step"]: row["val_exact"][-1] for row in rows(whole)}
+    first, second = (min(at for at, share in curve.items() if share >= t) for t in (0.3, 1.0))
+    assert first < second < 200
+
+    stopped = make("stopped", steps=200, target=0.3, **kinds)
+    train(stopped)
+    assert stopped.step_count == first and stopped.finished()
+    on = make("stopped", steps=200, target=1.0, **kinds)
+    on.resume()
+    train(on)
+    assert on.step_count == second and on.best["exact"] == 1.0
+    assert on.changes == [{"after_step": first, "target": [0.3, 1.0]}]
+
+
+def test_other_validation_puzzles_start_a_new_best(make: Callable[..., Trainer], data: TrainData):
+    trainer = make(steps=8)
+    train(trainer)
+    other = replace(data, val_inputs=data.inputs[3:], val_labels=data.labels[3:])
+    resumed = Trainer(SMALL, trainer.config, other, trainer.out)
+    resumed.resume()
+    assert resumed.best["exact"] == -1.0 and resumed.step_count == 8
+    train(resumed)
+    assert resumed.best["n"] == 2 and resumed.best["step"] == 8
 
 
 # wall clock

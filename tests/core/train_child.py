@@ -18,9 +18,10 @@ import torch
 import torch._dynamo  # optimizers import it late; here once for all forks
 import torch.distributed
 
-import trm_interp.core.train as training
+import trm_interp.core.loop as loop
 from trm_interp.core.config import TrainConfig, TRMConfig
-from trm_interp.core.train import TrainData, Trainer, train
+from trm_interp.core.loop import train
+from trm_interp.core.train import STATE_FILE, TrainData, Trainer
 
 MODEL: dict[str, Any] = {"cells": 4, "vocab": 4, "d_model": 8, "multiple": 8}
 MODEL |= {"h_cycles": 2, "l_cycles": 2, "prefix": 1}
@@ -44,7 +45,7 @@ def data() -> TrainData:
         turn = (keys & 1).bool()[:, None]
         return inputs, torch.where(turn, labels, labels.roll(1, 1))
 
-    return TrainData(inputs, labels, inputs[:3], labels[:3], "toy", augment)
+    return TrainData(inputs, labels, inputs[:3], labels[:3], augment)
 
 
 def make(out: Path, **settings: Any) -> Trainer:
@@ -54,7 +55,7 @@ def make(out: Path, **settings: Any) -> Trainer:
     trainer = Trainer(TRMConfig(**{**MODEL, **model}), config, data(), out)
     # so that some slots halt at once
     torch.nn.init.zeros_(trainer.model.get_parameter("q_head.bias"))
-    if (out / training.STATE_FILE).exists():
+    if (out / STATE_FILE).exists():
         trainer.resume()
     return trainer
 
@@ -79,7 +80,7 @@ def die_at(moment: int) -> None:
 
         return call
 
-    training.append_row = counted(training.append_row)
+    loop.append_row = counted(loop.append_row)
     Trainer.step = counted(Trainer.step)
     os.fsync = counted(os.fsync)
     os.replace = counted(os.replace)

@@ -57,3 +57,14 @@ def test_bad_arguments_are_named():
 def test_nothing_wanted_nothing_drawn():
     puzzles, solutions = generate(SIX, 0, seed=0)
     assert puzzles.shape == solutions.shape == (0, 36)
+
+
+def test_hardest_by_chain_is_the_longest_that_naked_singles_solve():
+    draws = 12
+    chained = rate(generate(SIX, 60, seed=4, harder_of=draws, hardness="chain")[0])
+    shallow = rate(generate(SIX, 60, seed=4, harder_of=draws - 1, hardness="chain")[0])
+    assert (chained.tier == 0).mean() > 0.9  # two of three draws are
+    assert (chained.waves >= shallow.waves)[(chained.tier == 0) & (shallow.tier == 0)].all()
+    assert chained.waves.mean() > rate(generate(SIX, 60, seed=4)[0]).waves.mean() + 0.5
+    with pytest.raises(ValueError, match="hardness must be one of"):
+        generate(SIX, 1, seed=0, hardness="length")  # type: ignore

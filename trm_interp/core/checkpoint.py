@@ -273,7 +273,8 @@ def _renamed(raw: dict[str, Any], path: Path) -> dict[str, Tensor]:
 def _config_of(tensors: dict[str, Tensor], settings: dict[str, Any], path: Path) -> TRMConfig:
     """The configuration: shapes where they tell, `settings` for the rest, else Sudoku's values.
 
-    Shapes do not tell the cycles (3 and 6) nor the number of heads (d_model / 64).
+    Shapes do not tell the cycles (3 and 6) nor the number of heads (d_model / 64); the number of
+    positions, which token mixing tells, is that of the cells and of a prefix of 16 or 1.
     """
     if settings.get("use_conv_swiglu") or settings.get("pos_emb_type") == "2d":
         raise CheckpointError(f"{path}: convolutional SwiGLU and 2-D rotary are not supported")
@@ -288,14 +289,8 @@ def _config_of(tensors: dict[str, Tensor], settings: dict[str, Any], path: Path)
     mlp_down = tensors.get("net.blocks.0.mlp.down.weight")
     if mlp_down is None:
         raise CheckpointError(f"{path}: no blocks; is this a TRM checkpoint?")
-    cells = int(settings.get("seq_len") or (vocab - 2) ** 2)
-    if "prefix_embedding" not in tensors:
-        prefix = 0
-    elif mixer_down is not None:
-        prefix = mixer_down.shape[0] - cells
-    else:
-        # 0 means as many positions as the embedding fills, and only one that fills one is read
-        prefix = int(settings.get("puzzle_emb_len", 16)) or 1
+    positions = None if mixer_down is None else mixer_down.shape[0]
+    cells, prefix = _cells_and_prefix(positions, vocab, "prefix_embedding" in tensors, settings)
     widths = {d_model: mlp_down.shape[1]}
     if mixer_down is not None:
         widths[mixer_down.shape[0]] = mixer_down.shape[1]
@@ -316,6 +311,25 @@ def _config_of(tensors: dict[str, Tensor], settings: dict[str, Any], path: Path)
         norm_eps=float(settings.get("rms_norm_eps", 1e-5)),
         rope_base=float(settings.get("rope_theta", 10_000.0)),
     )
+
+
+def _cells_and_prefix(
+    positions: int | None, vocab: int, has_prefix: bool, settings: dict[str, Any]
+) -> tuple[int, int]:
+    """Sudoku's cells where they fit; `positions` of both together are known with token mixing.
+
+    >>> _cells_and_prefix(97, 11, True, {}), _cells_and_prefix(916, 6, True, {})
+    ((81, 16), (900, 16))
+    """
+    sudoku = (vocab - 2) ** 2
+    stated = int(settings.get("seq_len", 0))
+    # 0 means as many positions as the embedding fills, and only one that fills one is read
+    prefix = (int(settings.get("puzzle_emb_len", 16)) or 1) if has_prefix else 0
+    if positions is None:
+        return stated or sudoku, prefix
+    if not stated and has_prefix and positions - sudoku in (1, 16):
+        stated = sudoku
+    return (stated, positions - stated) if stated else (positions - prefix, prefix)
 
 
 def _swiglu_settings(

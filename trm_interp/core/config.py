@@ -102,6 +102,9 @@ class TrainConfig:
         parser=minutes,
         metavar="TIME",
     )
+    target: float = setting(
+        0.0, "stop at a validation with this share exact at its last supervision step; 0: never"
+    )
     batch_size: int = setting(768, "puzzles in flight, over all processes")
     n_sup: int = setting(16, "supervision steps of a puzzle before its slot is refilled")
     explore: float = setting(0.1, "chance that a slot may not halt before a random step")
@@ -132,7 +135,7 @@ class TrainConfig:
         positive(self, "steps", "batch_size", "n_sup", "eval_every", "save_every", "log_every")
         if self.budget is not None and not 0 < self.budget < float("inf"):
             raise ValueError(f"budget must be above 0 minutes and finite, got {self.budget}")
-        for name in ("explore", "warmup", "smoothing", "ema"):
+        for name in ("target", "explore", "warmup", "smoothing", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         for name in ("lr", "muon_lr", "muon_decay", "weight_decay", "halt_weight", "clip"):

@@ -17,6 +17,11 @@ class Ranks:
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
+    def close(self) -> None:
+        """Leave the other processes; nothing can be asked of them afterwards."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
     def total(self, values: Tensor) -> Tensor:
         if self.size > 1:
             dist.all_reduce(values)

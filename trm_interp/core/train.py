@@ -7,8 +7,7 @@ a pure function of its settings, needs no generator state, and does not depend o
 processes share the batch. Inside `step` the host never waits for the device.
 """
 
-import math
-import time
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,14 +26,14 @@ from trm_interp.core.model import TRM, State
 from trm_interp.core.optim import Average, depth, lr_factor, make_optimizers
 from trm_interp.core.ranks import Ranks
 from trm_interp.errors import UserError, first_line
-from trm_interp.files import append_row, keep_rows, replacing
+from trm_interp.files import replacing
 
 STATE_FILE = "train_state.pt"
-METRICS_FILE = "metrics.jsonl"
 # none of these changes the weights of a step that is done; `ema` changes the average only
 MAY_CHANGE_ON_RESUME = (
     "steps",
     "budget",
+    "target",
     "eval_every",
     "save_every",
     "log_every",
@@ -49,7 +48,7 @@ Augment = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class TrainData:
-    """Integer tokens [puzzle, cell]; `fingerprint` names the files for the resume check.
+    """Integer tokens [puzzle, cell].
 
     `augment(inputs, labels, keys)` gives every puzzle under the random symmetry its key names.
     """
@@ -58,8 +57,16 @@ class TrainData:
     labels: Tensor
     val_inputs: Tensor
     val_labels: Tensor
-    fingerprint: str
     augment: Augment | None = None
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """sha256 of their values: a resumed run must read what the run it continues has read."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str(list(tensor.shape)).encode())
+        digest.update(tensor.to("cpu", torch.int64).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass
@@ -119,6 +126,8 @@ class Trainer:
         self.optimizers = make_optimizers(self.model, config)
         self.average = Average(self.model, config.ema)
         self.dtype = getattr(torch, config.dtype)
+        self.trained_on = fingerprint(data.inputs, data.labels)
+        self.validated_on = fingerprint(data.val_inputs, data.val_labels)
         self.step_count = 0
         self.seconds = 0.0
         self.rows = 0  # of metrics.jsonl
@@ -183,6 +192,11 @@ class Trainer:
         if self.config.budget is not None:
             return self.seconds / (60 * self.config.budget)
         return self.step_count / self.config.steps
+
+    def finished(self) -> bool:
+        """The steps or the wall clock are used up, or the target is reached."""
+        reached = self.config.target > 0 and self.best["exact"] >= self.config.target
+        return reached or self.fraction() >= 1
 
     def step(self) -> dict[str, Tensor]:
         """One supervision step of every slot and one update. Metrics stay on the device."""
@@ -271,6 +285,7 @@ class Trainer:
             "rows": self.rows,
             "sums": self.ranks.total(self.sums.clone()),
             "summed_steps": self.summed_steps,
+            "validated_on": self.validated_on,
             "validated_at": self.validated_at,
             "best": self.best,
             "best_weights": self.best_weights,
@@ -283,7 +298,7 @@ class Trainer:
             del settings[name]
         model = asdict(self.model.config)
         return {
-            "data": self.data.fingerprint,
+            "data": self.trained_on,
             **model,
             **{f"train.{k}": v for k, v in settings.items()},
         }
@@ -310,7 +325,7 @@ class Trainer:
                     "changes_on_resume": self.changes,
                     "seconds": round(self.seconds, 1),
                     "puzzles": len(self.data.inputs),
-                    "data_sha256": self.data.fingerprint,
+                    "data_sha256": self.trained_on,
                     "processes": self.ranks.size,
                 },
                 **self.provenance,
@@ -330,7 +345,7 @@ class Trainer:
             what = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in differ)
             raise UserError(f"{file} is of another run ({what})")
         self.step_count, self.seconds = state["step"], state["seconds"]
-        before, now = state["settings"], asdict(self.config)
+        before, now = asdict(TrainConfig()) | state["settings"], asdict(self.config)
         changed = {k: [before[k], now[k]] for k in MAY_CHANGE_ON_RESUME if before[k] != now[k]}
         self.changes = state["changes"]
         if changed:
@@ -345,92 +360,7 @@ class Trainer:
         self.rows, self.validated_at = state["rows"], state["validated_at"]
         self.sums = state["sums"] if self.ranks.rank == 0 else torch.zeros_like(self.sums)
         self.summed_steps = state["summed_steps"]
-        n_val = len(self.data.val_inputs)
-        if state["best"].get("n", n_val) == n_val:
+        if state["validated_on"] == self.validated_on:
             self.best, self.best_weights = state["best"], state["best_weights"]
         else:  # measured on other puzzles: does not compare
             self.validated_at = -1
-
-
-def train(
-    trainer: Trainer,
-    report: Callable[[dict[str, Any]], None] = lambda row: None,
-    should_stop: Callable[[], bool] = lambda: False,
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
-    """Train to the end of the run, or until `should_stop`; the state is saved either way.
-
-    Every row is a line of metrics.jsonl and, in the first process, given to `report`: training
-    means since the last row (loss in nats per cell; `exact` of the slots that halted), or a
-    validation.
-    """
-    config, ranks = trainer.config, trainer.ranks
-    metrics = trainer.out / METRICS_FILE
-    writer = ranks.rank == 0
-    if writer:
-        trainer.out.mkdir(parents=True, exist_ok=True)
-        keep_rows(metrics, trainer.rows)
-
-    def emit(row: dict[str, Any]) -> None:
-        trainer.rows += 1
-        if writer:
-            append_row(metrics, row)
-            report(row)
-
-    started, before = clock(), trainer.seconds
-    last_logged = started, trainer.step_count
-    saved_at = trainer.step_count
-
-    (stop,) = ranks.most(float(should_stop()))
-
-    while not stop and trainer.fraction() < 1:
-        row = trainer.step()
-        trainer.sums += torch.stack([row[name].double() for name in METRICS])
-        trainer.summed_steps += 1
-        now = clock()
-        # processes agree on the time, or their learning rates and their last steps would differ
-        trainer.seconds, stop = ranks.most(before + now - started, float(should_stop()))
-        step = trainer.step_count
-        if step % config.log_every == 0:
-            rate = (step - last_logged[1]) / max(now - last_logged[0], 1e-9)
-            summary = _summary(trainer) | {"steps_per_s": round(rate, 3)}
-            if not math.isfinite(summary["loss"] + summary["halt_loss"]):
-                raise UserError(
-                    f"{trainer.out}: the loss is not finite at step {step}; the last saved state "
-                    "is untouched: start again with a lower --lr or with --clip"
-                )
-            emit(summary)
-            last_logged = now, step
-        if step % config.eval_every == 0:
-            emit(trainer.validate())
-        if step % config.save_every == 0:
-            trainer.save()
-            saved_at = step
-    if trainer.fraction() >= 1 and trainer.validated_at != trainer.step_count:
-        emit(trainer.validate())
-        saved_at = -1
-    if saved_at != trainer.step_count:
-        trainer.save()
-    elif writer and trainer.best_weights:  # a kill may have come between state and checkpoint
-        trainer.export()
-
-
-def _summary(trainer: Trainer) -> dict[str, Any]:
-    """Means over the steps since the last row and over all processes; starts the next row."""
-    sums, steps = trainer.ranks.total(trainer.sums), trainer.summed_steps
-    trainer.sums, trainer.summed_steps = torch.zeros_like(sums), 0
-    total = dict(zip(METRICS, sums.tolist(), strict=True))
-    puzzles = trainer.config.batch_size * steps
-    halted = max(total["halted"], 1.0)
-    return {
-        "step": trainer.step_count,
-        "fraction": round(trainer.fraction(), 6),
-        "seconds": round(trainer.seconds, 2),
-        "loss": total["answer"] / puzzles,
-        "halt_loss": total["halt"] / puzzles,
-        "solved_now": total["solved"] / puzzles,
-        "exact": total["halted_solved"] / halted,
-        "mean_steps": total["halted_steps"] / halted,
-        "grad_norm": total["grad_norm"] / steps,
-        "lr": trainer.optimizers[0].param_groups[0]["lr"],
-    }

@@ -7,7 +7,7 @@ solutions needs NumPy alone; only missing solutions and uniqueness call the solv
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from trm_interp.tasks.sudoku.grid import Grid, Shape, from_tokens, parse, shape_
 INPUTS, LABELS, DATASET = "all__inputs.npy", "all__labels.npy", "dataset.json"
 SHOWN = 5  # bad lines spelled out in a message
 CHUNK = 16384  # grids checked at once; keeps the temporaries near 10 MB
+SOLVED_AT_ONCE = 1024
 
 Reasons = dict[int, str]  # row in the file's puzzles -> what is wrong with it
 
@@ -106,6 +107,7 @@ def load(
     skip_bad: bool = False,
     limit: int | None = None,
     check_unique: bool = False,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> PuzzleSet:
     """Puzzles of a text file, a Sudoku-Extreme CSV or a public data folder, solved and checked.
 
@@ -113,7 +115,7 @@ def load(
     lines and lines that start with '#' are passed over. `limit` reads only the first so many
     puzzles. Missing solutions are computed, and then exactly one must exist; with `check_unique`
     that is demanded of every puzzle. Bad lines raise one PuzzleError, or with `skip_bad` are left
-    out and listed in `skipped`.
+    out and listed in `skipped`. `progress` is told how many puzzles are solved, of how many.
     """
     path = Path(path)
     if not path.exists():
@@ -133,11 +135,14 @@ def load(
     if rows:
         from trm_interp.tasks.sudoku.solver import solve_batch
 
-        found = solve_batch(table.puzzles[rows], limit=2)
-        for row, count, solution in zip(rows, found.counts.tolist(), found.solutions, strict=True):
-            if count != 1:
-                bad[row] = "several solutions" if count > 1 else "no solution"
-            solutions[row] = solution
+        for start in range(0, len(rows), SOLVED_AT_ONCE):
+            part = rows[start : start + SOLVED_AT_ONCE]
+            found = solve_batch(table.puzzles[part], limit=2)
+            solutions[part] = found.solutions
+            for row, count in zip(part, found.counts.tolist(), strict=True):
+                if count != 1:
+                    bad[row] = "several solutions" if count > 1 else "no solution"
+            progress(start + len(part), len(rows))
 
     reports = [f"{table.unit} {table.lines[row]}: {bad[row]}" for row in sorted(bad)]
     if bad and not skip_bad:

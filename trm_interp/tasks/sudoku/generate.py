@@ -7,6 +7,7 @@ deletion", not uniform over minimal puzzles.
 """
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import numpy as np
 from numba import njit
@@ -29,6 +30,7 @@ from trm_interp.tasks.sudoku.solver import (
 )
 
 CHUNK = 1024
+Hardness = Literal["search", "chain"]
 
 
 def generate(
@@ -38,14 +40,17 @@ def generate(
     harder_of: int = 1,
     start: int = 0,
     progress: Callable[[int], None] | None = None,
+    hardness: Hardness = "search",
 ) -> tuple[Grid, Grid]:
     """Puzzles number `start` to `start + n - 1` and their solutions, both [n, cells].
 
-    Puzzle i depends only on (shape, seed, harder_of, i), so workers can share the range. Of
-    `harder_of` draws the one with the largest (tier, guesses, waves) stays, on a tie the first:
-    tier 0 naked singles, 1 hidden singles, 2 more; guesses that prove the solution unique, single
-    run; waves of singles until solved or stuck. 95 % of the 6x6 draws need no guess, so there the
-    choice is mostly by tier and waves. `progress` gets the number done, about every thousand.
+    Puzzle i depends only on (shape, seed, harder_of, hardness, i), so workers can share the range.
+    Of `harder_of` draws the hardest stays, on a tie the first. `progress` gets the number done,
+    about every thousand. Hardest by "search": the largest (tier, guesses, waves), with tier 0 naked
+    singles, 1 hidden singles, 2 more; guesses that prove the solution unique, single run; waves of
+    singles until solved or stuck. 95 % of the 6x6 draws need no guess, so there the choice is
+    mostly by tier and waves. By "chain": the most waves among those that naked singles solve: one
+    simple rule, applied over and over.
 
     >>> from trm_interp.tasks.sudoku.grid import render
     >>> puzzles, solutions = generate(Shape(2, 3), n=2, seed=0)
@@ -56,20 +61,23 @@ def generate(
         raise ValueError(f"n and start must be at least 0, got {n} and {start}")
     if harder_of < 1:
         raise ValueError(f"harder_of must be at least 1, got {harder_of}")
+    if hardness not in get_args(Hardness):
+        raise ValueError(f"hardness must be one of {get_args(Hardness)}, got {hardness!r}")
     puzzles = np.zeros((n, shape.cells), np.uint8)
     solutions = np.zeros((n, shape.cells), np.uint8)
     hh, ww = geometry(shape)
     for low in range(0, n, CHUNK):
         part = slice(low, low + CHUNK)
         word = np.uint64(seed % 2**64)
-        _fill_chunk(puzzles[part], solutions[part], word, start + low, harder_of, hh, ww)
+        chain = hardness == "chain"
+        _fill_chunk(puzzles[part], solutions[part], word, start + low, harder_of, chain, hh, ww)
         if progress is not None:
             progress(min(low + CHUNK, n))
     return puzzles, solutions
 
 
 @njit(cache=True, nogil=True)
-def _fill_chunk(puzzles, solutions, seed, start, harder_of, hh, ww):
+def _fill_chunk(puzzles, solutions, seed, start, harder_of, chain, hh, ww):
     cells = puzzles.shape[1]
     puzzle, solution = np.zeros(cells, np.uint8), np.zeros(cells, np.uint8)
     levels, unread = new_levels(hh, ww), np.zeros(0, np.uint8)
@@ -79,16 +87,20 @@ def _fill_chunk(puzzles, solutions, seed, start, harder_of, hh, ww):
         for _ in range(harder_of):
             random_grid(solution, rng, levels, hh, ww)
             reduce(puzzle, solution, rng, levels, unread, hh, ww)
-            key = (0, 0, 0) if harder_of == 1 else _hardness(puzzle, levels, unread, hh, ww)
+            key = (0, 0, 0)
+            if harder_of > 1:
+                key = _hardness(puzzle, chain, levels, unread, hh, ww)
             if key > best:
                 best = key
                 puzzles[i], solutions[i] = puzzle, solution
 
 
 @njit(cache=True, nogil=True)
-def _hardness(puzzle, levels, unread, hh, ww):
-    """(tier, guesses, waves); what singles solve needs no guess."""
+def _hardness(puzzle, chain, levels, unread, hh, ww):
+    """(tier, guesses, waves), where singles solve there are no guesses; with `chain` the waves."""
     tier, waves = logic(puzzle, hh, ww)
+    if chain:
+        return 0, 0, waves if tier == 0 else 0
     if tier < 2:
         return tier, 0, waves
     load(levels[0], puzzle, hh, ww)

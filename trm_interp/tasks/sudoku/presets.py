@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from trm_interp import __version__
 from trm_interp.files import write_json
 from trm_interp.tasks.sudoku.dataset import PuzzleError, load, save_lines
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid
+
+if TYPE_CHECKING:
+    from trm_interp.tasks.sudoku.generate import Hardness
 
 Card = dict[str, Any]
 CARD = "card.json"
@@ -32,7 +35,8 @@ EXTRA_GIVENS, ORDER = 1, 2  # what a random number is for, beside the seed
 class Preset:
     """A data set to generate: `side` 4, 6 or 9, puzzles per split, and how they are drawn.
 
-    `harder_of`: each puzzle is the hardest of that many random minimal ones (`generate.py`).
+    `harder_of`: each puzzle is the hardest of that many random minimal ones, by `hardness`, whose
+    values are `generate.Hardness`.
     `extra_givens`: up to that many solved cells, a number uniform from 0, are given on top.
     """
 
@@ -41,6 +45,7 @@ class Preset:
     val: int
     test: int
     harder_of: int = 1
+    hardness: "Hardness" = "search"
     extra_givens: int = 0
 
     @property
@@ -52,7 +57,9 @@ PRESETS = {
     # A smoke test: no 4x4 puzzle needs search. The 36 classes of minimal puzzles would not fill
     # three splits, so these carry extra givens and draw on the 4 710 classes of all puzzles.
     "sudoku4": Preset(side=4, train=200, val=50, test=50, extra_givens=6),
-    "sudoku6": Preset(side=6, train=1000, val=500, test=5000, harder_of=2),
+    # Long chains of naked singles: what a TRM solves step by step, and seldom in one. On random
+    # minimal puzzles, and on those that need search, its first step does most of the work (LOG.md).
+    "sudoku6": Preset(side=6, train=1000, val=500, test=5000, harder_of=16, hardness="chain"),
     "sudoku9": Preset(side=9, train=16000, val=500, test=2000),
 }
 
@@ -101,6 +108,7 @@ def import_file(
     out: str | os.PathLike[str],
     skip_bad: bool = False,
     overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Card:
     """Check every puzzle of a file or folder, uniqueness included, and write them to `out`.
 
@@ -117,7 +125,7 @@ def import_file(
 
     from trm_interp.tasks.sudoku.canonical import class_keys
 
-    puzzles = load(src, skip_bad=skip_bad, check_unique=True)
+    puzzles = load(src, skip_bad=skip_bad, check_unique=True, progress=progress)
     card = {
         "source": {"name": Path(src).name, "sha256": puzzles.sha256},
         "skipped": list(puzzles.skipped),
@@ -196,7 +204,9 @@ def _draw(
             raise PuzzleError(f"{drawn} puzzles hold {len(puzzles)} classes, {wanted} are wanted")
         have = len(puzzles)
         report = (lambda done, have=have: progress(have + done, wanted)) if progress else None
-        more, answers = generate(shape, missing, seed, preset.harder_of, drawn, report)
+        more, answers = generate(
+            shape, missing, seed, preset.harder_of, drawn, report, preset.hardness
+        )
         more = _with_givens(more, answers, preset.extra_givens, seed, drawn)
         drawn += missing
         puzzles, solutions = np.concatenate([puzzles, more]), np.concatenate([solutions, answers])

@@ -5,6 +5,7 @@ on the other puzzles of the call. All but `guesses_first` are the same, `guesses
 noise, for puzzles that a symmetry of Sudoku maps onto each other.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from trm_interp.tasks.sudoku.grid import Grid, from_tokens, shape_of, to_tokens
 from trm_interp.tasks.sudoku.solver import geometry, solve_batch
+
+RATED_AT_ONCE = 1024
 
 
 class Ratings(NamedTuple):
@@ -30,8 +33,15 @@ class Ratings(NamedTuple):
     """Splits until the solution is proved unique, mean over random images of the puzzle."""
 
 
-def rate(puzzles: Grid, seed: int = 0, images: int = 8) -> Ratings:
+def rate(
+    puzzles: Grid,
+    seed: int = 0,
+    images: int = 8,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Ratings:
     """Rate [puzzle, cells] grids, each with one solution; `images` symmetries per puzzle.
+
+    `progress` is told how many are rated, of how many.
 
     >>> from trm_interp.tasks.sudoku.grid import parse
     >>> ratings = rate(parse("......2..3..2.4.")[None])
@@ -41,6 +51,14 @@ def rate(puzzles: Grid, seed: int = 0, images: int = 8) -> Ratings:
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
     puzzles = np.ascontiguousarray(puzzles, np.uint8)
+    parts = []
+    for start in range(0, max(len(puzzles), 1), RATED_AT_ONCE):
+        parts.append(_rate(puzzles[start : start + RATED_AT_ONCE], seed, images))
+        progress(min(start + RATED_AT_ONCE, len(puzzles)), len(puzzles))
+    return Ratings(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _rate(puzzles: Grid, seed: int, images: int) -> Ratings:
     guesses_first = solve_batch(puzzles, limit=1).guesses
     tier, waves = _logic_batch(puzzles, *geometry(shape_of(puzzles.shape[1])))
     drawn = random_images(puzzles, images, seed).reshape(-1, puzzles.shape[1])

@@ -1,0 +1,98 @@
+"""The training loop: steps, rows, validations and saved states, in step over all processes."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from trm_interp.core.train import METRICS, Trainer
+from trm_interp.errors import UserError
+from trm_interp.files import append_row, keep_rows
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def train(
+    trainer: Trainer,
+    report: Callable[[dict[str, Any]], None] = lambda row: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Train until the run is finished, or until `should_stop`; the state is saved either way.
+
+    Every row is a line of metrics.jsonl and, in the first process, given to `report`: training
+    means since the last row (loss in nats per cell; `exact` of the slots that halted), or a
+    validation.
+    """
+    config, ranks = trainer.config, trainer.ranks
+    metrics = trainer.out / METRICS_FILE
+    writer = ranks.rank == 0
+    if writer:
+        trainer.out.mkdir(parents=True, exist_ok=True)
+        keep_rows(metrics, trainer.rows)
+
+    def emit(row: dict[str, Any]) -> None:
+        trainer.rows += 1
+        if writer:
+            append_row(metrics, row)
+            report(row)
+
+    started, before = clock(), trainer.seconds
+    last_logged = started, trainer.step_count
+    saved_at = trainer.step_count
+
+    (stop,) = ranks.most(float(should_stop()))
+
+    while not stop and not trainer.finished():
+        row = trainer.step()
+        trainer.sums += torch.stack([row[name].double() for name in METRICS])
+        trainer.summed_steps += 1
+        now = clock()
+        # processes agree on the time, or their learning rates and their last steps would differ
+        trainer.seconds, stop = ranks.most(before + now - started, float(should_stop()))
+        step = trainer.step_count
+        if step % config.log_every == 0:
+            rate = (step - last_logged[1]) / max(now - last_logged[0], 1e-9)
+            summary = _summary(trainer) | {"steps_per_s": round(rate, 3)}
+            if not math.isfinite(summary["loss"] + summary["halt_loss"]):
+                raise UserError(
+                    f"{trainer.out}: the loss is not finite at step {step}; the last saved state "
+                    "is untouched: start again with a lower --lr or with --clip"
+                )
+            emit(summary)
+            last_logged = now, step
+        if step % config.eval_every == 0:
+            emit(trainer.validate())
+        if step % config.save_every == 0:
+            trainer.save()
+            saved_at = step
+    if trainer.finished() and trainer.validated_at != trainer.step_count:
+        emit(trainer.validate())
+        saved_at = -1
+    if saved_at != trainer.step_count:
+        trainer.save()
+    elif writer and trainer.best_weights:  # a kill may have come between state and checkpoint
+        trainer.export()
+
+
+def _summary(trainer: Trainer) -> dict[str, Any]:
+    """Means over the steps since the last row and over all processes; starts the next row."""
+    sums, steps = trainer.ranks.total(trainer.sums), trainer.summed_steps
+    trainer.sums, trainer.summed_steps = torch.zeros_like(sums), 0
+    total = dict(zip(METRICS, sums.tolist(), strict=True))
+    puzzles = trainer.config.batch_size * steps
+    halted = max(total["halted"], 1.0)
+    return {
+        "step": trainer.step_count,
+        "fraction": round(trainer.fraction(), 6),
+        "seconds": round(trainer.seconds, 2),
+        "loss": total["answer"] / puzzles,
+        "halt_loss": total["halt"] / puzzles,
+        "solved_now": total["solved"] / puzzles,
+        "exact": total["halted_solved"] / halted,
+        "mean_steps": total["halted_steps"] / halted,
+        "grad_norm": total["grad_norm"] / steps,
+        "lr": trainer.optimizers[0].param_groups[0]["lr"],
+    }
