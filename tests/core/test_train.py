@@ -18,7 +18,9 @@ from trm_interp.core.infer import run
 from trm_interp.core.loop import METRICS_FILE, train
 from trm_interp.core.loss import step_losses
 from trm_interp.core.model import State
-from trm_interp.core.train import PICK, STATE_FILE, TrainData, Trainer
+from trm_interp.core.slots import PICK
+from trm_interp.core.train import STATE_FILE, TrainData, Trainer
+from trm_interp.errors import UserError
 
 SMALL = TRMConfig(cells=16, vocab=6, d_model=16, h_cycles=2, l_cycles=2, multiple=8, prefix=1)
 FAST: dict[str, Any] = {"steps": 12, "batch_size": 5, "n_sup": 3, "lr": 1e-3, "muon_lr": 1e-2}
@@ -132,8 +134,9 @@ def test_slots_run_to_the_last_step_and_are_refilled(make: Callable[..., Trainer
 def test_a_slot_halts_where_q_halt_is_above_zero(make: Callable[..., Trainer]):
     trainer = make(n_sup=16)
     trainer._refill()
-    trainer._halt(torch.tensor([-1.0, 0.0, 1e-6, 3.0, -9.0]))
-    assert trainer.slots.halted.tolist() == [False, False, True, True, False]
+    slots, q_halt = trainer.slots, torch.tensor([-1.0, 0.0, 1e-6, 3.0, -9.0])
+    slots = slots.advanced(State(slots.z_H, slots.z_L), q_halt, 0, trainer.config)
+    assert slots.halted.tolist() == [False, False, True, True, False]
 
 
 def test_exploring_slots_run_at_least_a_random_number_of_steps(make: Callable[..., Trainer]):
@@ -146,10 +149,10 @@ def test_exploring_slots_run_at_least_a_random_number_of_steps(make: Callable[..
         slots.index = torch.arange(n)
         slots.steps = torch.zeros(n, dtype=torch.int64)
         slots.halted = torch.zeros(n, dtype=torch.bool)
-        for _ in range(n_sup):
-            trainer._halt(torch.ones(n))
+        for step in range(n_sup):
+            state = State(slots.z_H, slots.z_L)
+            slots = slots.advanced(state, torch.ones(n), step, trainer.config)
             found.append(slots.halted)
-            trainer.step_count += 1
         return torch.stack(found)  # [step, slot], where it would halt
 
     assert lengths(explore=0.0, n_sup=5).all()
@@ -300,11 +303,11 @@ def test_at_equal_accuracy_the_lower_loss_is_best(make: Callable[..., Trainer]):
 
 def test_a_target_ends_the_run_and_a_higher_one_goes_on(make: Callable[..., Trainer]):
     kinds: dict[str, Any] = {"lr": 1e-2, "ema": 0.5, "eval_every": 10, "log_every": 1000}
-    whole = make("whole", steps=200, **kinds)
+    whole = make("whole", steps=200, target=1.0, **kinds)
     train(whole)
     curve = {row["step"]: row["val_exact"][-1] for row in rows(whole)}
     first, second = (min(at for at, share in curve.items() if share >= t) for t in (0.3, 1.0))
-    assert first < second < 200
+    assert first < second == whole.step_count < 200
 
     stopped = make("stopped", steps=200, target=0.3, **kinds)
     train(stopped)
@@ -325,6 +328,71 @@ def test_other_validation_puzzles_start_a_new_best(make: Callable[..., Trainer],
     assert resumed.best["exact"] == -1.0 and resumed.step_count == 8
     train(resumed)
     assert resumed.best["n"] == 2 and resumed.best["step"] == 8
+
+
+# what goes wrong
+
+
+def test_a_gradient_that_is_not_finite_names_step_and_tensor(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+):
+    trainer = make(steps=9, save_every=2, log_every=3, eval_every=100)
+    gradients = trainer._gradients
+
+    def spoiled(cycles: tuple[int, int]) -> Any:
+        found = gradients(cycles)
+        if trainer.step_count >= 4:  # the fifth step
+            grad = trainer.model.get_parameter("lm_head.weight").grad
+            assert grad is not None
+            grad[2, 1] = float("inf")
+        return found
+
+    monkeypatch.setattr(trainer, "_gradients", spoiled)
+    with pytest.raises(UserError, match=r"gradient of lm_head.weight are not finite at step 5"):
+        train(trainer)
+    resumed = make(steps=9)
+    resumed.resume()  # saved after steps 2 and 4, and not after 6
+    assert resumed.step_count == 4 and resumed.model.lm_head.weight.isfinite().all()
+
+
+def test_micro_batches_give_the_gradient_of_the_batch(make: Callable[..., Trainer]):
+    whole, parts = make("a", batch_size=7), make("b", batch_size=7, micro_batches=3)
+    for _ in range(3):
+        one, other = whole.step(), parts.step()
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-6)
+    for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(parts.slots.z_H, whole.slots.z_H, rtol=1e-3, atol=1e-4)
+
+
+def test_out_of_memory_names_the_batch_or_halves_it(make: Callable[..., Trainer]):
+    def limit(trainer: Trainer) -> list[int]:
+        """A device that holds three puzzles: what was tried on it."""
+        forward, tried = trainer.forward, []
+
+        def small(state: State, *rest: Any) -> Any:
+            tried.append(len(state.z_H))
+            if len(state.z_H) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(state, *rest)
+
+        trainer.forward = small  # type: ignore[assignment]
+        return tried
+
+    stopped = make("stopped", batch_size=8)
+    limit(stopped)
+    with pytest.raises(UserError, match="no memory for 8 puzzles at once: try --auto-batch"):
+        train(stopped)
+
+    halved, plain = make("halved", batch_size=8, auto_batch=True), make("plain", batch_size=8)
+    tried = limit(halved)
+    train(halved)
+    assert tried[:6] == [8, 4, 2, 2, 2, 2] and set(tried[6:]) == {2}
+    train(plain)
+    assert halved.slots.draws.tolist() == plain.slots.draws.tolist()  # no puzzle was drawn twice
+    state = torch.load(halved.out / STATE_FILE, weights_only=True)
+    assert state["micro_batches"] == 4
 
 
 # wall clock

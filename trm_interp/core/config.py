@@ -106,6 +106,8 @@ class TrainConfig:
         0.0, "stop at a validation with this share exact at its last supervision step; 0: never"
     )
     batch_size: int = setting(768, "puzzles in flight, over all processes")
+    micro_batches: int = setting(1, "parts in which a batch is computed, to need less memory")
+    auto_batch: bool = setting(False, "double the micro-batches where the memory does not suffice")
     n_sup: int = setting(16, "supervision steps of a puzzle before its slot is refilled")
     explore: float = setting(0.1, "chance that a slot may not halt before a random step")
     optimizer: Literal["adamw", "muon"] = setting("adamw", "muon: for matrices, AdamW for the rest")
@@ -132,7 +134,8 @@ class TrainConfig:
     seed: int = setting(0, "of weights, order, symmetries and exploration")
 
     def __post_init__(self) -> None:
-        positive(self, "steps", "batch_size", "n_sup", "eval_every", "save_every", "log_every")
+        positive(self, "steps", "batch_size", "micro_batches", "n_sup")
+        positive(self, "eval_every", "save_every", "log_every")
         if self.budget is not None and not 0 < self.budget < float("inf"):
             raise ValueError(f"budget must be above 0 minutes and finite, got {self.budget}")
         for name in ("target", "explore", "warmup", "smoothing", "ema"):
@@ -156,6 +159,19 @@ class TrainConfig:
 PRESETS: dict[str, dict[str, object]] = {
     # the published recipe is what the defaults say
     "published": {},
+    # the published model where a GPU is lent by the minute: no prefix, which the recursion does
+    # without and which costs a sixth of the positions; depth and rate follow the wall clock
+    "flagship": {
+        **{"prefix": 0, "budget": 25.0, "curriculum": True, "decay": "cosine"},
+        **{"dtype": "bfloat16", "compile": True},
+    },
+    # 8 000 steps of Muon, which needs the normalised SwiGLU
+    "flagship-muon": {
+        **{"prefix": 1, "normalised_swiglu": True, "optimizer": "muon", "muon_lr": 0.02},
+        **{"steps": 8000, "batch_size": 384, "lr": 1e-4, "decay": "cosine", "warmup": 0.0},
+        **{"weight_decay": 0.1, "loss": "softmax", "smoothing": 0.2, "halt_weight": 0.05},
+        **{"ema": 0.9, "dtype": "bfloat16", "compile": True},
+    },
     # a smoke test on 4x4 puzzles: seconds
     "tiny": {
         **{"d_model": 32, "multiple": 16, "prefix": 0, "h_cycles": 2, "l_cycles": 2},

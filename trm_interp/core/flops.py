@@ -18,12 +18,19 @@ def evaluation_flops(config: TRMConfig) -> int:
     return 2 * config.n_layers * (channels + mixing)
 
 
-def step_flops(config: TRMConfig, training: bool = False) -> int:
+def step_flops(
+    config: TRMConfig, training: bool = False, depth: tuple[int, int] | None = None
+) -> int:
     """One supervision step of one puzzle, read-outs included; with `training` also the backward.
 
-    The backward costs twice the forward of the last H-cycle, the only one with gradient.
+    The backward costs twice the forward of the last H-cycle, the only one with gradient. `depth`
+    is (H_cycles, L_cycles) where they are not the model's own.
+
+    >>> round(step_flops(TRMConfig(), depth=(1, 2)) / step_flops(TRMConfig()), 3)  # 3 of 21
+    0.143
     """
-    per_cycle = config.l_cycles + 1
-    evaluations = config.h_cycles * per_cycle + (2 * per_cycle if training else 0)
+    h_cycles, l_cycles = depth or (config.h_cycles, config.l_cycles)
+    per_cycle = l_cycles + 1
+    evaluations = h_cycles * per_cycle + (2 * per_cycle if training else 0)
     head = 2 * config.cells * config.d_model * config.vocab
     return evaluations * evaluation_flops(config) + head * (3 if training else 1)

@@ -1,6 +1,5 @@
 """The training loop: steps, rows, validations and saved states, in step over all processes."""
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import torch
 
 from trm_interp.core.train import METRICS, Trainer
-from trm_interp.errors import UserError
 from trm_interp.files import append_row, keep_rows
 
 METRICS_FILE = "metrics.jsonl"
@@ -19,12 +17,13 @@ def train(
     report: Callable[[dict[str, Any]], None] = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
+    save: Callable[[], None] | None = None,
 ) -> None:
     """Train until the run is finished, or until `should_stop`; the state is saved either way.
 
     Every row is a line of metrics.jsonl and, in the first process, given to `report`: training
     means since the last row (loss in nats per cell; `exact` of the slots that halted), or a
-    validation.
+    validation. `save` replaces the trainer's own.
     """
     config, ranks = trainer.config, trainer.ranks
     metrics = trainer.out / METRICS_FILE
@@ -55,25 +54,22 @@ def train(
         step = trainer.step_count
         if step % config.log_every == 0:
             rate = (step - last_logged[1]) / max(now - last_logged[0], 1e-9)
-            summary = _summary(trainer) | {"steps_per_s": round(rate, 3)}
-            if not math.isfinite(summary["loss"] + summary["halt_loss"]):
-                raise UserError(
-                    f"{trainer.out}: the loss is not finite at step {step}; the last saved state "
-                    "is untouched: start again with a lower --lr or with --clip"
-                )
-            emit(summary)
+            trainer.check()
+            emit(_summary(trainer) | {"steps_per_s": round(rate, 3)})
             last_logged = now, step
         if step % config.eval_every == 0:
             emit(trainer.validate())
         if step % config.save_every == 0:
-            trainer.save()
+            (save or trainer.save)()
             saved_at = step
     if trainer.finished() and trainer.validated_at != trainer.step_count:
         emit(trainer.validate())
         saved_at = -1
     if saved_at != trainer.step_count:
-        trainer.save()
-    elif writer and trainer.best_weights:  # a kill may have come between state and checkpoint
+        (save or trainer.save)()
+    elif (
+        writer and trainer.best_weights and save is None
+    ):  # a kill may have come between state and checkpoint
         trainer.export()
 
 

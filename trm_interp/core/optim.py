@@ -89,6 +89,19 @@ def make_optimizers(model: TRM, config: TrainConfig) -> list[torch.optim.Optimiz
     return optimizers
 
 
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
+    """Scale all gradients so that their common norm is at most `limit`; the norm of each before.
+
+    As `torch.nn.utils.clip_grad_norm_`, which does not tell which tensor is not finite.
+    """
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm(grads))  # type: ignore[reportPrivateImportUsage]
+    factor = (limit / (norms.norm() + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(grads, factor)  # type: ignore[reportPrivateImportUsage]
+    return norms
+
+
 def lr_factor(config: TrainConfig, fraction: float) -> float:
     """Share of the peak learning rate when `fraction` of the run is used: warm-up, then decay.
 

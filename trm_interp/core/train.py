@@ -19,12 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trm_interp.core.checkpoint import save_checkpoint
 from trm_interp.core.config import TrainConfig, TRMConfig
-from trm_interp.core.counter import hash64, uniform
 from trm_interp.core.infer import run
-from trm_interp.core.loss import step_losses
+from trm_interp.core.loss import StepLosses, step_losses
 from trm_interp.core.model import TRM, State
-from trm_interp.core.optim import Average, depth, lr_factor, make_optimizers
+from trm_interp.core.optim import Average, clip_gradients, depth, lr_factor, make_optimizers
 from trm_interp.core.ranks import Ranks
+from trm_interp.core.slots import Augment, Slots
 from trm_interp.errors import UserError, first_line
 from trm_interp.files import replacing
 
@@ -39,11 +39,10 @@ MAY_CHANGE_ON_RESUME = (
     "log_every",
     "compile",
     "ema",
+    "micro_batches",
+    "auto_batch",
 )
 METRICS = ("answer", "halt", "solved", "halted", "halted_solved", "halted_steps", "grad_norm")
-PICK, SYMMETRY, EXPLORE, EXPLORE_STEPS = range(4)  # purposes of a random number
-
-Augment = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -67,20 +66,6 @@ def fingerprint(*tensors: Tensor) -> str:
         digest.update(str(list(tensor.shape)).encode())
         digest.update(tensor.to("cpu", torch.int64).numpy().tobytes())
     return digest.hexdigest()
-
-
-@dataclass
-class Slots:
-    """The batch in flight: this process's slots, `index` counting over all processes."""
-
-    z_H: Tensor  # [slot, pos, d_model]
-    z_L: Tensor
-    inputs: Tensor  # [slot, cell]
-    labels: Tensor
-    steps: Tensor  # int64 [slot], supervision steps done
-    halted: Tensor  # bool [slot], refill before the next step
-    draws: Tensor  # int64 [slot], puzzles drawn so far
-    index: Tensor  # int64 [slot]
 
 
 class Trainer:
@@ -137,55 +122,22 @@ class Trainer:
         self.best: dict[str, Any] = {"exact": -1.0, "loss": float("inf")}
         self.best_weights: list[Tensor] = []
         self.changes: list[dict[str, Any]] = []
-        self.slots = self._empty_slots()
+        self.micro_batches = config.micro_batches
+        self.bad = torch.full(
+            (3,), -1, device=self.device
+        )  # step, tensor, whether the loss is fine
+        self.tell: Callable[[str], None] = lambda line: None
+        n = config.batch_size // self.ranks.size
+        index = torch.arange(n, device=self.device) + n * self.ranks.rank
+        self.slots = Slots.empty(self.model, self.data.inputs, index, self.dtype)
 
     # one optimizer step
 
-    def _empty_slots(self) -> Slots:
-        """All halted, so that the first step fills them."""
-        n = self.config.batch_size // self.ranks.size
-        config = self.model.config
-        state = (n, config.positions, config.d_model)
-        cells = torch.zeros(n, config.cells, dtype=self.data.inputs.dtype, device=self.device)
-        zeros = torch.zeros(n, dtype=torch.int64, device=self.device)
-        return Slots(
-            z_H=torch.zeros(state, dtype=self.dtype, device=self.device),
-            z_L=torch.zeros(state, dtype=self.dtype, device=self.device),
-            inputs=cells,
-            labels=cells.clone(),
-            steps=zeros,
-            halted=torch.ones(n, dtype=torch.bool, device=self.device),
-            draws=zeros.clone(),
-            index=torch.arange(n, device=self.device) + n * self.ranks.rank,
-        )
-
-    @torch.no_grad()
     def _refill(self) -> None:
-        """New puzzles, drawn with replacement, and fresh states for the slots that halted."""
-        slots, seed, new = self.slots, self.config.seed, self.slots.halted
-        bits = hash64(seed, PICK, slots.index, slots.draws)
-        pick = (bits & 0x7FFF_FFFF_FFFF_FFFF) % len(self.data.inputs)
-        inputs, labels = self.data.inputs[pick], self.data.labels[pick]
-        if self.data.augment is not None and self.config.augment:
-            keys = hash64(seed, SYMMETRY, slots.index, slots.draws)
-            inputs, labels = self.data.augment(inputs, labels, keys)
-        slots.inputs = torch.where(new[:, None], inputs, slots.inputs)
-        slots.labels = torch.where(new[:, None], labels, slots.labels)
-        start_H, start_L = self.model.z_H_init.to(self.dtype), self.model.z_L_init.to(self.dtype)
-        slots.z_H = torch.where(new[:, None, None], start_H, slots.z_H)
-        slots.z_L = torch.where(new[:, None, None], start_L, slots.z_L)
-        slots.steps = torch.where(new, 0, slots.steps)
-        slots.draws = slots.draws + new
-
-    @torch.no_grad()
-    def _halt(self, q_halt: Tensor) -> None:
-        """Halt at q_halt > 0 or the last step; some slots must run to a random step first."""
-        slots, seed, last = self.slots, self.config.seed, self.config.n_sup
-        slots.steps = slots.steps + 1
-        explores = uniform(seed, EXPLORE, slots.index, self.step_count) < self.config.explore
-        share = uniform(seed, EXPLORE_STEPS, slots.index, self.step_count)
-        at_least = torch.where(explores, (2 + (share * (last - 1)).long()).clamp(max=last), 0)
-        slots.halted = ((slots.steps >= last) | (q_halt > 0)) & (slots.steps >= at_least)
+        augment = self.data.augment if self.config.augment else None
+        self.slots = self.slots.refilled(
+            self.model, self.data.inputs, self.data.labels, augment, self.config.seed
+        )
 
     def fraction(self) -> float:
         """Share of the run that is used, by steps or by wall clock."""
@@ -202,17 +154,10 @@ class Trainer:
         """One supervision step of every slot and one update. Metrics stay on the device."""
         used = self.fraction()
         self._refill()
-        slots = self.slots
         cycles = depth(self.config, used, (self.model.config.h_cycles, self.model.config.l_cycles))
-        state, logits, q_halt = self.forward(
-            State(slots.z_H, slots.z_L), slots.inputs, self.dtype, cycles
-        )
-        losses = step_losses(logits, q_halt, slots.labels, self.config.loss, self.config.smoothing)
-        total = (losses.answer + self.config.halt_weight * losses.halt).sum()
-        # DDP averages over processes: the sum over the global batch, divided by its size
-        (total * self.ranks.size / self.config.batch_size).backward()
-        limit = self.config.clip or float("inf")
-        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        state, q_halt, losses = self._gradients(cycles)
+        norms = clip_gradients(self.model.parameters(), self.config.clip or float("inf"))
+        self._note_first_bad(norms, losses.answer + losses.halt)
         factor = lr_factor(self.config, used)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -220,20 +165,77 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.average.update()
-        slots.z_H, slots.z_L = state.z_H.detach(), state.z_L.detach()
-        self._halt(q_halt.detach())
+        self.slots = self.slots.advanced(state, q_halt, self.step_count, self.config)
         self.step_count += 1
-        with torch.no_grad():
-            done = slots.halted.float()
-            return {
-                "answer": losses.answer.detach().sum(),
-                "halt": losses.halt.detach().sum(),
-                "solved": losses.solved.sum(),
-                "halted": done.sum(),
-                "halted_solved": (losses.solved * done).sum(),
-                "halted_steps": (slots.steps * done).sum(),
-                "grad_norm": grad_norm.detach() / self.ranks.size,
-            }
+        done = self.slots.halted.float()
+        return {
+            "answer": losses.answer.sum(),
+            "halt": losses.halt.sum(),
+            "solved": losses.solved.sum(),
+            "halted": done.sum(),
+            "halted_solved": (losses.solved * done).sum(),
+            "halted_steps": (self.slots.steps * done).sum(),
+            "grad_norm": norms.norm() / self.ranks.size,
+        }
+
+    def _gradients(self, cycles: tuple[int, int]) -> tuple[State, Tensor, StepLosses]:
+        """Leave the batch's gradient in the weights: states, q_halt and losses of all slots."""
+        while True:
+            try:
+                return self._in_parts(cycles)
+            except torch.OutOfMemoryError:
+                at_once = -(-len(self.slots.index) // self.micro_batches)
+            told = f"{self.device} has no memory for {at_once} puzzles at once"
+            if not self.config.auto_batch or at_once == 1 or self.ranks.size > 1:
+                raise UserError(
+                    f"{told}: try --auto-batch, --micro-batches {2 * self.micro_batches} or a "
+                    "smaller --batch-size"
+                )
+            self.micro_batches *= 2
+            self.tell(f"{told}: going on with {self.micro_batches} micro-batches")
+            for parameter in self.model.parameters():
+                parameter.grad = None
+
+    def _in_parts(self, cycles: tuple[int, int]) -> tuple[State, Tensor, StepLosses]:
+        slots, found = self.slots, []
+        parts = torch.arange(len(slots.index), device=self.device).chunk(self.micro_batches)
+        for at in parts:
+            whole = len(parts) == 1
+            start = State(slots.z_H, slots.z_L) if whole else State(slots.z_H[at], slots.z_L[at])
+            inputs, labels = (x if whole else x[at] for x in (slots.inputs, slots.labels))
+            state, logits, q_halt = self.forward(start, inputs, self.dtype, cycles)
+            losses = step_losses(logits, q_halt, labels, self.config.loss, self.config.smoothing)
+            total = (losses.answer + self.config.halt_weight * losses.halt).sum()
+            # DDP averages over processes: the sum over the global batch, divided by its size
+            (total * self.ranks.size / self.config.batch_size).backward()
+            found.append([x.detach() for x in (*state, q_halt, *losses)])
+        z_H, z_L, q_halt, *terms = (
+            torch.cat(x) if len(x) > 1 else x[0] for x in zip(*found, strict=True)
+        )
+        return State(z_H, z_L), q_halt, StepLosses(*terms)
+
+    def _note_first_bad(self, norms: Tensor, losses: Tensor) -> None:
+        """Remember, on the device, the first step whose gradient is not finite, and the tensor."""
+        finite = norms.isfinite()
+        found = torch.stack(
+            [
+                torch.full_like(self.bad[0], self.step_count + 1),
+                finite.int().argmin(),
+                losses.isfinite().all().long(),
+            ]
+        )
+        self.bad = torch.where((self.bad[0] < 0) & ~finite.all(), found, self.bad)
+
+    def check(self) -> None:
+        """UserError where a gradient was not finite since the run began. Waits for the device."""
+        step, which, loss_was_finite = self.bad.tolist()
+        if step >= 0:
+            name = [name for name, _ in self.model.named_parameters()][which]
+            loss = "" if loss_was_finite else "the loss and "
+            raise UserError(
+                f"{self.out}: {loss}the gradient of {name} are not finite at step {step}; the last "
+                "saved state is untouched: start again with a lower --lr or with --clip"
+            )
 
     # validation
 
@@ -242,6 +244,7 @@ class Trainer:
 
         Best: most puzzles solved after the last step, then the lowest loss.
         """
+        self.check()
         mine = slice(self.ranks.rank, None, self.ranks.size)
         with self.average:
             read = run(
@@ -282,6 +285,7 @@ class Trainer:
             "average": self.average.mean,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "slots": slots,
+            "micro_batches": self.micro_batches,
             "rows": self.rows,
             "sums": self.ranks.total(self.sums.clone()),
             "summed_steps": self.summed_steps,
@@ -305,6 +309,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the resumable state, then the checkpoint of the best average. Atomic, rank 0."""
+        self.check()
         state = self.state()
         if self.ranks.rank == 0:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -340,6 +345,14 @@ class Trainer:
             state = torch.load(file, map_location=self.device, weights_only=True)
         except Exception as error:  # a truncated file makes torch raise many kinds
             raise UserError(f"{file}: truncated or damaged ({first_line(error)})") from None
+        self.restore(state, file)
+        self.best_weights = state["best_weights"] if self.best["exact"] >= 0 else []
+        n = len(self.slots.index)
+        mine = slice(n * self.ranks.rank, n * (self.ranks.rank + 1))
+        self.slots = Slots(**{k: v[mine].clone() for k, v in state["slots"].items()})
+
+    def restore(self, state: dict[str, Any], file: Path) -> None:
+        """All of a state but the slots and the best weights. UserError if it is another run's."""
         old, new = state["identity"], self.identity()
         if differ := [k for k in {**old, **new} if old.get(k) != new.get(k)]:
             what = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in differ)
@@ -350,17 +363,15 @@ class Trainer:
         self.changes = state["changes"]
         if changed:
             self.changes.append({"after_step": self.step_count, **changed})
+        self.micro_batches = max(state.get("micro_batches", 1), self.config.micro_batches)
         self.model.load_state_dict(state["model"])
         self.average.mean = state["average"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        n = len(self.slots.index)
-        mine = slice(n * self.ranks.rank, n * (self.ranks.rank + 1))
-        self.slots = Slots(**{k: v[mine].clone() for k, v in state["slots"].items()})
         self.rows, self.validated_at = state["rows"], state["validated_at"]
         self.sums = state["sums"] if self.ranks.rank == 0 else torch.zeros_like(self.sums)
         self.summed_steps = state["summed_steps"]
         if state["validated_on"] == self.validated_on:
-            self.best, self.best_weights = state["best"], state["best_weights"]
+            self.best = state["best"]
         else:  # measured on other puzzles: does not compare
             self.validated_at = -1

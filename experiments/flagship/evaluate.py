@@ -1,0 +1,165 @@
+"""Evaluate a trained state or a checkpoint on test puzzles; write the checkpoint that ships.
+
+    python experiments/flagship/evaluate.py --state runs/flagship --test data/extreme/test.txt \\
+        --out artifacts/trm-sudoku-extreme
+    python experiments/flagship/evaluate.py --ckpt artifacts/trm-sudoku-extreme \\
+        --test artifacts/data/sudoku9/test.txt --out runs/on-random
+
+From a state the average weights are taken. `--out` gets curve.csv (accuracy by supervision step
+with 95 % Wilson intervals) and, from a state, the checkpoint with its card and train_log.jsonl, a
+few hundred rows of the training log. The published curve stands beside ours; nothing is tuned to
+it.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trm_interp.analysis.outcomes import outcome_table
+from trm_interp.core.checkpoint import load_checkpoint, save_checkpoint
+from trm_interp.core.config import TrainConfig
+from trm_interp.core.flops import step_flops
+from trm_interp.core.infer import run
+from trm_interp.core.loop import METRICS_FILE
+from trm_interp.core.model import TRM
+from trm_interp.core.optim import depth
+from trm_interp.core.portable import average_of, read_portable
+from trm_interp.errors import UserError
+from trm_interp.files import write_json, write_text
+from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
+
+PUBLISHED = {1: 0.156, 2: 0.539, 3: 0.656, 5: 0.751, 10: 0.834, 16: 0.872}  # of 10 000 puzzles
+LOG_ROWS = 300
+
+
+def measure(
+    model: TRM, puzzles: PuzzleSet, steps: int, batch_size: int, device: str, compiled: bool
+) -> tuple[Any, dict[str, Any]]:
+    """The outcome table, and the same as lists with how it was measured."""
+    if (model.config.cells, model.config.vocab) != (puzzles.shape.cells, puzzles.shape.vocab):
+        raise UserError(f"{puzzles.source}: puzzles of another size than the model's")
+    if compiled:
+        model.net.compile(dynamic=False)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    began = time.monotonic()
+    read = run(
+        model.to(device).eval(),
+        torch.from_numpy(puzzles.inputs),
+        torch.from_numpy(puzzles.labels),
+        steps,
+        batch_size,
+        dtype=dtype,
+    )
+    seconds = time.monotonic() - began
+    table = outcome_table(read.solved.numpy())
+    columns = ("exact", "exact_low", "exact_high", "ever")
+    return table, {
+        "n": len(puzzles),
+        "data_sha256": puzzles.sha256,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "seconds": round(seconds, 1),
+        **{f"{name}_at_step": table[name].tolist() for name in columns},
+        "published_exact_at_step": PUBLISHED,
+    }
+
+
+def training_flops(rows: list[dict[str, Any]], index: dict[str, Any], model: TRM) -> float:
+    """Of all optimizer steps, at the depth that the curriculum gave each stretch of the log."""
+    config = TrainConfig(**index["settings"])
+    full = (model.config.h_cycles, model.config.l_cycles)
+    total, last = 0.0, 0
+    for row in rows:
+        if "fraction" in row:
+            at = depth(config, row["fraction"], full)
+            per_step = config.batch_size * step_flops(model.config, training=True, depth=at)
+            total += (row["step"] - last) * per_step
+            last = row["step"]
+    return total
+
+
+def card_of(index: dict[str, Any], rows: list[dict[str, Any]], model: TRM) -> dict[str, Any]:
+    about = index["about"]
+    validations = [row for row in rows if "val_exact" in row]
+    return {
+        "task": about["task"],
+        "train": {
+            **index["settings"],
+            "preset": about["preset"],
+            "steps_done": index["step"],
+            "seconds": round(index["seconds"], 1),
+            "changes_on_resume": index["changes"],
+            "puzzles": about["puzzles"],
+            "FLOPs": training_flops(rows, index, model),
+            "pieces": about["pieces"],
+        },
+        "data": about["data"],
+        "last_validation": validations[-1] if validations else None,
+    }
+
+
+def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every validation, and evenly spaced others, about LOG_ROWS of them."""
+    plain = [row for row in rows if "val_exact" not in row]
+    stride = max(1, -(-len(plain) // LOG_ROWS))
+    kept = {id(row) for row in plain[stride - 1 :: stride]}
+    return [row for row in rows if "val_exact" in row or id(row) in kept]
+
+
+def evaluate(args: argparse.Namespace) -> Any:
+    """The outcome table; all files written."""
+    if args.state:
+        index, tensors = read_portable(args.state)
+        model = average_of(index, tensors)
+        log = (args.state / METRICS_FILE).read_text().splitlines()
+        rows = [json.loads(line) for line in log]
+    else:
+        index, rows = None, []
+        model = load_checkpoint(args.ckpt).model
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    puzzles = load(args.test, limit=args.limit)
+    table, measured = measure(model, puzzles, args.steps, args.batch_size, device, args.compile)
+    write_text(args.out / "curve.csv", table.to_csv(index=False))
+    if index is None:
+        write_json(args.out / "test.json", measured)
+        return table
+    save_checkpoint(args.out, model, {**card_of(index, rows, model), "test": measured})
+    write_text(args.out / "train_log.jsonl", "".join(json.dumps(r) + "\n" for r in thinned(rows)))
+    return table
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--state", type=Path, help="folder that train.py wrote")
+    source.add_argument("--ckpt", help="any checkpoint")
+    parser.add_argument("--test", type=Path, required=True, help="test puzzles")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--steps", type=int, default=16, help="supervision steps")
+    parser.add_argument("--limit", type=int, help="only the first so many puzzles")
+    parser.add_argument("--batch-size", type=int, default=512, help="puzzles at once")
+    parser.add_argument("--device", help="default: cuda where there is one")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network")
+    args = parser.parse_args(words)
+    try:
+        table = evaluate(args)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    for row in table.to_dict("records"):
+        step = row["step"] + 1
+        beside = f"   published {PUBLISHED[step]:.1%}" if step in PUBLISHED else ""
+        interval = f"[{row['exact_low']:.1%}, {row['exact_high']:.1%}]"
+        print(f"step {step:3d}: {row['exact']:6.1%} {interval}{beside}")
+    print(f"wrote {args.out} (n = {row['n']})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Train the flagship in pieces, each within a wall-clock budget, state carried in and out.
+
+    python experiments/flagship/train.py --train data/sudoku-extreme/train-1000.txt \\
+        --val data/sudoku-extreme/val.txt --state runs/flagship --budget 9
+    python experiments/flagship/train.py ... --state runs/flagship --budget 9 --resume
+    python experiments/flagship/evaluate.py --state runs/flagship --test data/extreme/test.txt ...
+
+A piece stops in time to be written `--reserve` seconds before its budget, which begins with the
+process and includes compilation. The state is a folder of checksummed files of at most 15 MB
+(`core/portable.py`), 60 MB for the published model, with metrics.jsonl beside them; the puzzles in
+flight are given up at the end of a piece, so a run of three pieces equals a run that gives them up
+at the same two steps. Needs torch, numpy and safetensors, and this source tree on PYTHONPATH.
+
+Presets: `flagship` is the published model and recipe without prefix positions (the lean variant,
+which scores the same), AdamW, stablemax, with the depth curriculum and a cosine over `--total`
+minutes; `flagship-muon` the 8 000-step recipe; `tiny` a rehearsal on 4x4 puzzles.
+"""
+
+import time
+
+BEGAN = time.monotonic()
+
+import argparse  # noqa: E402
+import platform  # noqa: E402
+import sys  # noqa: E402
+from collections import deque  # noqa: E402
+from dataclasses import fields  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+
+from trm_interp.core.config import PRESETS, TrainConfig, TRMConfig  # noqa: E402
+from trm_interp.core.loop import METRICS_FILE, train  # noqa: E402
+from trm_interp.core.portable import INDEX, load_portable, save_portable  # noqa: E402
+from trm_interp.core.train import TrainData, Trainer  # noqa: E402
+from trm_interp.errors import UserError  # noqa: E402
+from trm_interp.tasks.sudoku.augment import augment  # noqa: E402
+from trm_interp.tasks.sudoku.dataset import load  # noqa: E402
+
+SAVING_S = 5.0  # guessed before the first save
+
+
+class Deadline:
+    """When a piece has to stop: as long before its end as the longest of the last steps took."""
+
+    def __init__(self, minutes: float, reserve: float) -> None:
+        self.end = BEGAN + 60 * minutes - reserve
+        self.last = time.monotonic()
+        self.took: deque[float] = deque(maxlen=50)  # forgets the first step, which compiled
+
+    def reached(self) -> bool:
+        """Asked after every optimizer step, with the validation and the save that follow it."""
+        now = time.monotonic()
+        self.took.append(now - self.last)
+        self.last = now
+        return now + max(self.took) + SAVING_S >= self.end
+
+
+def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
+    """The run as told, resumed where asked, and what its state says about it."""
+    preset = PRESETS[args.preset] | dict(args.set)
+    if args.total:
+        preset["budget"] = args.total
+    in_model = {f.name: preset.pop(f.name) for f in fields(TRMConfig) if f.name in preset}
+    training, validation = load(args.train), load(args.val, limit=args.val_limit)
+    shape = training.shape
+    inputs, labels = torch.from_numpy(training.inputs), torch.from_numpy(training.labels)
+    data = TrainData(
+        inputs,
+        labels,
+        torch.from_numpy(validation.inputs),
+        torch.from_numpy(validation.labels),
+        lambda inputs, labels, keys: augment(inputs, labels, keys, shape),
+    )
+    about = {
+        "task": f"sudoku {shape.side}x{shape.side}",
+        "preset": args.preset,
+        "data": {"train": training.sha256, "validation": validation.sha256},
+        "puzzles": len(training),
+        "pieces": [],
+    }
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model = TRMConfig(**in_model, cells=shape.cells, vocab=shape.vocab)  # type: ignore[arg-type]
+        config = TrainConfig(**preset, seed=args.seed, save_every=args.save_every)  # type: ignore[arg-type]
+        trainer = Trainer(model, config, data, args.state, device)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    trainer.tell = lambda line: print(line, flush=True)
+    if args.resume:
+        about["pieces"] = load_portable(trainer, args.state)["pieces"]
+    elif (args.state / INDEX).exists():
+        raise UserError(f"{args.state} holds a state: --resume goes on with it")
+    return trainer, about
+
+
+def piece(args: argparse.Namespace) -> Trainer:
+    """Train until the run or the budget is used up, and save."""
+    trainer, about = open_trainer(args)
+    before, first = about["pieces"], trainer.step_count
+    cuda = trainer.device.type == "cuda"
+
+    def save() -> None:
+        now = {
+            "command": " ".join(["python", *sys.argv]),
+            "hardware": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
+            "torch": torch.__version__,
+            "steps": [first, trainer.step_count],
+            "seconds": round(time.monotonic() - BEGAN, 1),
+        }
+        save_portable(trainer, args.state, about | {"pieces": [*before, now]})
+
+    train(trainer, report, Deadline(args.budget, args.reserve).reached, save=save)
+    if trainer.step_count == first and not trainer.finished():
+        raise UserError(f"--budget {args.budget}: over before the first optimizer step")
+    return trainer
+
+
+def report(row: dict[str, Any]) -> None:
+    if "val_exact" in row:
+        curve = " ".join(f"{100 * share:.1f}" for share in row["val_exact"])
+        print(f"step {row['step']}: validation exact % by step {curve}", flush=True)
+    elif row["step"] % 100 == 0:
+        shown = {k: f"{row[k]:.4g}" for k in ("fraction", "loss", "exact", "steps_per_s")}
+        print(f"step {row['step']}: {' '.join(f'{k} {v}' for k, v in shown.items())}", flush=True)
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE of a field of TRMConfig or TrainConfig."""
+    name, _, value = text.partition("=")
+    kinds = {f.name: type(f.default) for f in (*fields(TRMConfig), *fields(TrainConfig))}
+    if name not in kinds:
+        raise argparse.ArgumentTypeError(f"no setting {name!r}")
+    if kinds[name] is bool:
+        return name, value.lower() in ("1", "true", "yes")
+    return name, value if kinds[name] is str else kinds[name](value)
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--train", type=Path, required=True, help="training puzzles")
+    parser.add_argument("--val", type=Path, required=True, help="validation puzzles")
+    parser.add_argument("--state", type=Path, required=True, help="folder of the state")
+    parser.add_argument("--budget", type=float, required=True, help="minutes of this piece")
+    parser.add_argument("--total", type=float, help="minutes of the whole run (default 25)")
+    parser.add_argument("--preset", default="flagship", choices=list(PRESETS))
+    parser.add_argument("--set", type=setting, action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--val-limit", type=int, default=500, help="validation puzzles used")
+    parser.add_argument(
+        "--save-every", type=int, default=5000, help="optimizer steps between saves"
+    )
+    parser.add_argument("--reserve", type=float, default=30, help="seconds left when it has ended")
+    parser.add_argument("--device", help="default: cuda where there is one")
+    parser.add_argument("--resume", action="store_true", help="go on with the state")
+    args = parser.parse_args(words)
+    if args.budget <= 0 or 60 * args.budget <= args.reserve:
+        parser.error(f"--budget must be above the reserve of {args.reserve} s")
+    return args
+
+
+def main() -> None:
+    args = parse()
+    try:
+        trainer = piece(args)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    best = trainer.best.get("exact", -1.0)
+    print(
+        f"wrote {args.state} after {trainer.step_count} optimizer steps "
+        f"({trainer.fraction():.1%} of the run, best {best:.1%} of the validation puzzles), "
+        f"{time.monotonic() - BEGAN:.0f} s; log in {args.state / METRICS_FILE}"
+    )
+
+
+if __name__ == "__main__":
+    main()
