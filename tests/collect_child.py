@@ -3,7 +3,7 @@
 `collect_child.py SIGNAL MOMENTS collect --out ...`: for each of the comma-separated moments the
 command is started anew (with --resume) in a forked process, which sends itself that signal at its
 so-manieth write of a step, end of a batch, file sync or rename. Prints the exit statuses, and what
-each said on standard error, as one JSON list.
+each said on standard error, as one JSON list. `collect_child.py TEAM collect ...` just runs it.
 """
 
 import json
@@ -68,6 +68,9 @@ def life(moment: int, number: int) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     collecting.plan_shards = small_shards()
+    if sys.argv[1] == "TEAM":  # a process of torchrun, which nobody stops
+        sys.argv[1:] = sys.argv[2:]
+        main()
     number, moments = signal.Signals[sys.argv[1]], sys.argv[2].split(",")
     sys.argv[1:] = [*sys.argv[3:], "--resume"]
     print(json.dumps([life(int(moment), number) for moment in moments]))

@@ -98,6 +98,41 @@ def test_ctrl_c_exits_130_with_one_line_and_leaves_a_store_to_resume(
     assert_same_store(out, whole)
 
 
+def team(*command: object) -> subprocess.CompletedProcess[str]:
+    """Two processes on gloo."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launch, *map(str, command)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def test_two_processes_finish_what_one_began(
+    words: list[object], whole: Path, small_shards: None, cli: Cli, tmp_path: Path
+):
+    """A killed run of one process, resumed by two: the shards of an undisturbed run."""
+    out = tmp_path / "team"
+    [end] = lives("SIGKILL", [25], words, out)
+    assert end["status"] == -signal.SIGKILL
+    with Store(out, allow_incomplete=True) as store:
+        assert 0 < store.n_puzzles < N
+    done = team(CHILD, "TEAM", "collect", *words, "--out", out, "--resume")
+    assert done.stdout.count("wrote") == done.stderr.count("resuming at puzzle") == 1
+    assert_same_store(out, whole)
+
+
+def test_two_processes_evaluate_as_one(cli: Cli, copier: Path, grids: Path):
+    words = ["eval", "--ckpt", copier, "--puzzles", grids, "--steps", 4, "--batch-size", 2]
+    done = team("-m", "trm_interp", *words, "--json")
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line) == json.loads(cli(*words, "--json").out)
+
+
 def test_ctrl_c_in_this_process(
     cli: Cli, words: list[object], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

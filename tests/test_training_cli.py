@@ -287,7 +287,7 @@ def test_defaults_presets_and_options_in_this_order(cli: Cli, settings: list[tup
     )
     run, model, config = settings[-1]
     assert model == {"d_model": 64, "multiple": 32, "prefix": 0}
-    assert (config.lr, config.steps, config.batch_size) == (0.5, 1000, 128)
+    assert (config.lr, config.steps, config.batch_size) == (0.5, 1250, 128)
     assert config.compile is False and config.dtype == "bfloat16"
     assert (run.train, run.val, run.out) == (Path("T"), Path("V"), Path("O"))
     refused(cli, [*FILES, "--preset", "sudoku5"], "--preset sudoku5", "tiny")

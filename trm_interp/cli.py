@@ -1,6 +1,7 @@
 """The `trm-interp` command: reads settings, makes one call, prints what came of it."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,11 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def is_first_process() -> bool:
+    """Of those that torchrun started; the first one speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @command(app, "quickstart", QuickstartConfig, examples="trm-interp quickstart")
 def quickstart(config: QuickstartConfig) -> None:
     """Solve puzzles with the checkpoint that ships, record every state, draw the trajectories."""
@@ -50,6 +56,7 @@ def quickstart(config: QuickstartConfig) -> None:
     examples="""
     trm-interp eval --ckpt artifacts/trm-sudoku6 --puzzles artifacts/data/sudoku6/test.txt
     trm-interp eval --ckpt step_65104 --puzzles test.csv --steps 32 --json
+    torchrun --nproc-per-node 8 -m trm_interp eval --ckpt step_65104 --puzzles test.csv
     """,
 )
 def evaluate(
@@ -65,6 +72,8 @@ def evaluate(
 
     with progress("solving", "puzzles") as update:
         table, summary = run(config, say, update)
+    if not is_first_process():
+        return
     if csv:
         write_text(csv, table.to_csv(index=False))
     if json_:
@@ -93,7 +102,8 @@ def collect(config: CollectConfig) -> None:
 
     with progress("recording", "puzzles") as update:
         out = run(config, say, update)
-    print(f"wrote {out} (look at it: trm-interp info {out})")
+    if is_first_process():
+        print(f"wrote {out} (look at it: trm-interp info {out})")
 
 
 def _with_preset(preset: str | None, given: dict[str, Any]) -> tuple[dict[str, Any], TrainConfig]:
@@ -142,7 +152,7 @@ def train(
         trained = fit(run, model, config, report, say)
     at = trained.best.get("exact_at_step")
     score = f"best {at[-1]:.1%} exact of the validation puzzles" if at else "not validated yet"
-    if trained.first:
+    if is_first_process():
         print(f"wrote {trained.out} after {trained.steps} optimizer steps, {score}")
         if not trained.finished:
             say("stopped before the end: the same command with --resume goes on")

@@ -15,10 +15,12 @@ from trm_interp.clock import Tick, schedule
 from trm_interp.core.checkpoint import Checkpoint
 from trm_interp.core.config import TRMConfig
 from trm_interp.core.infer import Readouts, run_batch
+from trm_interp.core.ranks import Ranks
 from trm_interp.errors import UserError
 from trm_interp.provenance import git_commit, versions
 from trm_interp.record import HookedTRM, recording
 from trm_interp.settings import CollectConfig, parse_indices
+from trm_interp.shards import Team
 from trm_interp.sources import open_both, open_device
 from trm_interp.store import Site, StoreWriter, estimate_bytes, plan_shards
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
@@ -34,9 +36,13 @@ def collect(
 ) -> Path:
     """Run `collect` as the command does: the store's folder, complete, or an error.
 
-    `tell` gets lines for the user, `progress` the puzzles done of how many.
+    `tell` gets lines for the user, `progress` the puzzles done of how many. The processes of a
+    torchrun share the work, and the first one tells.
     """
     device = open_device(config.device)
+    ranks = Ranks(device)
+    if ranks.rank:
+        tell, progress = (lambda line: None), (lambda done, of: None)
     checkpoint, puzzles = open_both(
         config.ckpt, config.puzzles, device, config.limit, config.skip_bad
     )
@@ -51,7 +57,10 @@ def collect(
         "limit": config.limit,
         "skip_bad": config.skip_bad,
     }
-    return record_puzzles(checkpoint, puzzles, config, identity, tell, progress)
+    try:
+        return record_puzzles(checkpoint, puzzles, config, identity, tell, progress, ranks)
+    finally:
+        ranks.close()
 
 
 def record_puzzles(
@@ -61,6 +70,7 @@ def record_puzzles(
     identity: dict[str, Any],
     tell: Callable[[str], None] = print,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    team: Team | None = None,
 ) -> Path:
     """Record these puzzles as `config` says; `identity` is what a resumed run must share."""
     model = checkpoint.model
@@ -96,6 +106,7 @@ def record_puzzles(
         shard_puzzles=shard_puzzles,
         resume=config.resume,
         overwrite=config.overwrite,
+        team=team,
     ) as writer:
         tell(
             f"{len(puzzles)} puzzles x {per_puzzle / 1e6:.2f} MB = "
@@ -105,7 +116,7 @@ def record_puzzles(
         if writer.done:
             tell(f"resuming at puzzle {writer.done} of {len(puzzles)}")
         progress(writer.done, len(puzzles))
-        began, first = time.monotonic(), writer.done
+        began, told = time.monotonic(), False
         while writer.done < len(puzzles):
             batch = puzzles.subset(slice(writer.done, writer.done + config.batch_size))
             read = record_batch(hooked, batch, writer, sites, getattr(torch, config.dtype))
@@ -118,10 +129,15 @@ def record_puzzles(
                 q_halt=read.q_halt.numpy(),
                 puzzle_id=batch.lines,
             )
-            if first + len(batch) == writer.done and writer.done < len(puzzles):
-                seconds = (time.monotonic() - began) / len(batch) * (len(puzzles) - writer.done)
+            if not told and writer.done < len(puzzles):
+                each = (time.monotonic() - began) / len(batch) / writer.team.size
+                seconds = each * (len(puzzles) - writer.done)
                 tell(f"about {seconds:.0f} s at the speed of the first batch")
+            told = True
             progress(writer.done, len(puzzles))
+        writer.finish()
+        if writer.team.size > 1:
+            progress(len(puzzles), len(puzzles))
     return config.out
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from trm_interp.analysis.outcomes import outcome_table
 from trm_interp.core.infer import Readouts, iter_run
 from trm_interp.core.model import TRM
+from trm_interp.core.ranks import Ranks
 from trm_interp.settings import EvalConfig
 from trm_interp.sources import open_both, open_device
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
@@ -19,8 +21,12 @@ def evaluate(
     tell: Callable[[str], None] = print,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table of `outcome_table`, and the same as lists over steps with what was evaluated."""
+    """The table of `outcome_table`, and the same as lists over steps with what was evaluated.
+
+    The processes of a torchrun share the batches; all of them get the whole table.
+    """
     device = open_device(config.device)
+    ranks = Ranks(device)
     checkpoint, puzzles = open_both(
         config.ckpt, config.puzzles, device, config.limit, config.skip_bad
     )
@@ -35,7 +41,9 @@ def evaluate(
         config.batch_size,
         getattr(torch, config.dtype),
         progress,
+        ranks,
     )
+    ranks.close()
     table = outcome_table(read.solved.numpy())
     summary = {
         "n": len(puzzles),
@@ -62,12 +70,23 @@ def solve(
     batch_size: int = 64,
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    ranks: Ranks | None = None,
 ) -> Readouts:
-    """Read-outs of every puzzle, in file order, telling `progress` after each batch."""
-    inputs, labels = torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
+    """Read-outs of every puzzle, in file order, telling `progress` after each batch.
+
+    With several processes every batch is of one of them in turn, so that batches are the same.
+    """
+    rank, size = (ranks.rank, ranks.size) if ranks else (0, 1)
+    batches = [slice(i, i + batch_size) for i in range(0, len(puzzles), batch_size)]
+    rows = np.arange(len(puzzles))
+    mine = [rows[batch] for batch in batches[rank::size]]
     parts: list[Readouts] = []
     progress(0, len(puzzles))
-    for part in iter_run(model, inputs, labels, steps, batch_size, dtype=dtype):
-        parts.append(part)
-        progress(sum(map(len, parts)), len(puzzles))
-    return Readouts.cat(parts)
+    if mine:
+        own = puzzles.subset(np.concatenate(mine))
+        inputs, labels = torch.from_numpy(own.inputs), torch.from_numpy(own.labels)
+        for part in iter_run(model, inputs, labels, steps, batch_size, dtype=dtype):
+            parts.append(part)
+            progress(min(size * sum(map(len, parts)), len(puzzles)), len(puzzles))
+    everyone = ranks.objects(parts) if ranks else [parts]
+    return Readouts.cat([everyone[i % size][i // size] for i in range(len(batches))])

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -26,6 +26,22 @@ from trm_interp.layout import (
 )
 
 
+class Team(Protocol):
+    """The processes that write a store together, each its own shards (`core.ranks.Ranks`)."""
+
+    rank: int
+    size: int
+
+    def objects(self, mine: Any) -> list[Any]: ...
+
+
+class Alone:
+    rank, size = 0, 1
+
+    def objects(self, mine: Any) -> list[Any]:
+        return [mine]
+
+
 class StoreWriter:
     """Writes a store, batch after batch, in puzzle order. Open one with `create`.
 
@@ -35,16 +51,23 @@ class StoreWriter:
                 writer.write("z_L", states, step=0)      # [batch, h_cycle, l_cycle, pos, d_model]
                 ...                                      # every site, every kept step
                 writer.end_batch(inputs=inputs, labels=labels, ...)
+            writer.finish()
 
     Memory stays at one step of one batch, the caller's. Leaving the block early drops the
-    unfinished shard; the finished ones stay for `resume`.
+    unfinished shard; the finished ones stay for `resume`. In a team the shards go round: after
+    each of its own a process waits for the others, and the first one names them all.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, lock: int) -> None:
-        self.path, self.manifest = path, manifest
-        self.done = manifest.done  # puzzles written so far: where the next batch starts
+    def __init__(self, path: Path, manifest: Manifest, lock: int, team: Team) -> None:
+        self.path, self.manifest, self.team = path, manifest, team
+        size = manifest.shard_puzzles
+        n_shards, written = -(-manifest.n_puzzles // size), -(-manifest.done // size)
+        # where the next batch of this process starts; alone, the puzzles written so far
+        self.done = min((written + team.rank) * size, manifest.n_puzzles)
+        self._rounds = -(-(n_shards - written) // team.size)
         self._lock = lock
         self._file: h5py.File | None = None
+        self._first = 0  # puzzle of the open shard
         self._batch = 0  # puzzles in the open batch; 0: none is open
         self._missing: set[tuple[str, int | None]] = set()
 
@@ -61,6 +84,7 @@ class StoreWriter:
         shard_puzzles: int,
         resume: bool = False,
         overwrite: bool = False,
+        team: Team | None = None,
     ) -> "StoreWriter":
         """Start a store, or with `resume` go on at `writer.done`.
 
@@ -69,7 +93,10 @@ class StoreWriter:
         FileExistsError if there is a store and neither flag is set, or anything else in `path`.
         `overwrite` removes the old store's files and no others.
         """
-        path = Path(path)
+        path, team = Path(path), team or Alone()
+        if team.rank:  # the first process has made the store when it answers
+            team.objects(None)
+            return cls(path, Manifest.read(path), -1, team)
         if resume and overwrite:
             raise StoreError(f"{path}: give one of --resume and --overwrite")
         manifest = Manifest(
@@ -80,9 +107,10 @@ class StoreWriter:
         path.mkdir(parents=True, exist_ok=True)
         lock = _acquire(path)
         try:
-            writer = cls(path, _agreed(path, manifest, resume, overwrite), lock)
-            if writer.done == n_puzzles and not writer.manifest.complete:
+            writer = cls(path, _agreed(path, manifest, resume, overwrite), lock, team)
+            if writer.manifest.done == n_puzzles and not writer.manifest.complete:
                 writer._complete()
+            team.objects(None)
         except BaseException:
             if is_new and not (path / "manifest.json").exists():
                 shutil.rmtree(path)
@@ -100,6 +128,7 @@ class StoreWriter:
                 f"and {self._batch or 'no'} puzzles are in an open batch"
             )
         if self._file is None:
+            self._first = first
             self._file = _new_shard(self._partial, self.manifest, first, end - first)
         self._batch = n
         self._missing = {
@@ -153,6 +182,11 @@ class StoreWriter:
         if self.done % self.manifest.shard_puzzles == 0 or self.done == self.manifest.n_puzzles:
             self._finish_shard()
 
+    def finish(self) -> None:
+        """Wait until the shards of all processes are named: the store is complete."""
+        while self._rounds:
+            self._exchange(None)
+
     def close(self) -> None:
         """Drop an unfinished shard and let the next writer in."""
         file, self._file = self._file, None
@@ -179,21 +213,30 @@ class StoreWriter:
 
     @property
     def _partial(self) -> Path:
-        return self.path / f"{_shard_name(len(self.manifest.shards))}.partial"
+        return self.path / f"{_shard_name(self._first // self.manifest.shard_puzzles)}.partial"
 
     def _names(self) -> set[str]:
         return {site.name for site in self.manifest.sites}
 
     def _finish_shard(self) -> None:
         partial, file = self._partial, self._partial.with_suffix("")
+        size, first = self.manifest.shard_puzzles, self._first
         self._open_file.close()
         self._file = None
         publish(partial, file)
-        first = self.manifest.done
         shard = Shard(file.name, first, self.done - first, file.stat().st_size, sha256_of(file))
-        self.manifest = replace(self.manifest, shards=(*self.manifest.shards, shard))
+        self.done = min(first + self.team.size * size, self.manifest.n_puzzles)
+        self._exchange(shard)
+
+    def _exchange(self, mine: Shard | None) -> None:
+        """The end of a round: every process has finished a shard, or had none left."""
+        finished = [shard for shard in self.team.objects(mine) if shard is not None]
+        self._rounds -= 1
+        self.manifest = replace(self.manifest, shards=(*self.manifest.shards, *finished))
+        if self.team.rank:
+            return
         self.manifest.write(self.path)
-        if self.done == self.manifest.n_puzzles:
+        if self._rounds == 0:
             self._complete()
 
     def _complete(self) -> None:

@@ -29,16 +29,12 @@ RUN_FILES = (STATE_FILE, METRICS_FILE, CONFIG, WEIGHTS, CARD)
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run came to. `finished` is False where it was stopped early and can be resumed.
-
-    Of several processes the one with `first` speaks for all.
-    """
+    """What a run came to. `finished` is False where it was stopped early and can be resumed."""
 
     out: Path
     steps: int
     best: dict[str, Any]
     finished: bool
-    first: bool
 
 
 def fit(
@@ -91,8 +87,7 @@ def fit(
             train(trainer, report, should_stop)
     finally:
         trainer.ranks.close()
-    first = trainer.ranks.rank == 0
-    return Trained(run.out, trainer.step_count, trainer.best, trainer.finished(), first)
+    return Trained(run.out, trainer.step_count, trainer.best, trainer.finished())
 
 
 def _check_output(run: RunConfig) -> None:

@@ -1,6 +1,7 @@
 """One process or many: what each of them must know of the others."""
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,6 +35,14 @@ class Ranks:
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(shared, dist.ReduceOp.MAX)
         return shared.tolist()
+
+    def objects(self, mine: Any) -> list[Any]:
+        """What every process gives, in order of their rank; waits for all of them."""
+        if self.size == 1:
+            return [mine]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, mine)
+        return found
 
     def gather(self, local: Tensor) -> Tensor:
         """The slots of all processes, in order of their index."""
