@@ -14,6 +14,7 @@ from torch import Tensor
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.counter import hash64
+from trm_interp.core.graphs import GraphedStep
 from trm_interp.core.infer import run
 from trm_interp.core.loop import METRICS_FILE, train
 from trm_interp.core.loss import step_losses
@@ -108,6 +109,13 @@ def head(trainer: Trainer, bias: float) -> None:
         trainer.model.get_parameter("q_head.bias").fill_(bias)
 
 
+def refill(trainer: Trainer) -> None:
+    data = trainer.data
+    trainer.put(
+        trainer.slots.refilled(trainer.model, data.inputs, data.labels, None, trainer.config.seed)
+    )
+
+
 def test_slots_run_to_the_last_step_and_are_refilled(make: Callable[..., Trainer]):
     trainer = make(n_sup=3)
     start = trainer.model.z_H_init
@@ -122,7 +130,7 @@ def test_slots_run_to_the_last_step_and_are_refilled(make: Callable[..., Trainer
     assert draws == [1, 1, 1, 2, 2, 2, 3]
     trainer.slots.halted[:] = torch.tensor([True, False, True, False, False])
     before = trainer.slots.z_H.clone()
-    trainer._refill()
+    refill(trainer)
     halted = torch.tensor([True, False, True, False, False])
     assert (trainer.slots.z_H[halted] == start).all()
     assert (trainer.slots.z_L[halted] == trainer.model.z_L_init).all()
@@ -133,7 +141,7 @@ def test_slots_run_to_the_last_step_and_are_refilled(make: Callable[..., Trainer
 
 def test_a_slot_halts_where_q_halt_is_above_zero(make: Callable[..., Trainer]):
     trainer = make(n_sup=16)
-    trainer._refill()
+    refill(trainer)
     slots, q_halt = trainer.slots, torch.tensor([-1.0, 0.0, 1e-6, 3.0, -9.0])
     slots = slots.advanced(State(slots.z_H, slots.z_L), q_halt, 0, trainer.config)
     assert slots.halted.tolist() == [False, False, True, True, False]
@@ -177,16 +185,16 @@ def test_puzzles_are_a_function_of_seed_slot_and_draw(make: Callable[..., Traine
         assert torch.equal(trainer.slots.labels[slot], trainer.data.labels[pick])
     # another seed, other puzzles (equal by chance with probability 5^-5)
     other = make("other", seed=8)
-    other._refill()
+    refill(other)
     trainer.slots.draws[:], trainer.slots.halted[:] = 0, True
-    trainer._refill()
+    refill(trainer)
     assert not torch.equal(other.slots.inputs, trainer.slots.inputs)
 
 
 def test_the_gradient_is_the_summed_loss_over_the_batch_size(make: Callable[..., Trainer]):
     """answer + halt_weight * halt, summed and divided by 5, by a separate backward pass."""
     trainer = make(clip=0.0, halt_weight=0.7, warmup=0.0)
-    trainer._refill()
+    refill(trainer)
     slots = trainer.slots
     _, logits, q_halt = trainer.model(State(slots.z_H, slots.z_L), slots.inputs)
     losses = step_losses(logits, q_halt, slots.labels)
@@ -339,8 +347,8 @@ def test_a_gradient_that_is_not_finite_names_step_and_tensor(
     trainer = make(steps=9, save_every=2, log_every=3, eval_every=100)
     gradients = trainer._gradients
 
-    def spoiled(cycles: tuple[int, int]) -> Any:
-        found = gradients(cycles)
+    def spoiled(slots: Any, cycles: tuple[int, int]) -> Any:
+        found = gradients(slots, cycles)
         if trainer.step_count >= 4:  # the fifth step
             grad = trainer.model.get_parameter("lm_head.weight").grad
             assert grad is not None
@@ -393,6 +401,49 @@ def test_out_of_memory_names_the_batch_or_halves_it(make: Callable[..., Trainer]
     assert halved.slots.draws.tolist() == plain.slots.draws.tolist()  # no puzzle was drawn twice
     state = torch.load(halved.out / STATE_FILE, weights_only=True)
     assert state["micro_batches"] == 4
+
+
+# one graph of a step
+
+
+class Replay:
+    """Stands for a CUDA graph: calls what was captured, which a real one does not do at first."""
+
+    def __init__(self, run: Callable[[], Any]) -> None:
+        self.replay = run
+
+
+def test_a_graphed_step_is_the_step(make: Callable[..., Trainer]):
+    """The same bits where everything a step needs is found in place, also over a new depth."""
+    settings: dict[str, Any] = {"steps": 20, "curriculum": True, "explore": 0.5, "log_every": 1}
+    plain, graphed = make("plain", **settings), make("graphed", **settings)
+    captured: list[tuple[int, int]] = []
+
+    def capture(run: Callable[[], Any]) -> Replay:
+        captured.append(graphed.graphed.cycles)  # type: ignore[union-attr, arg-type]
+        return Replay(run)
+
+    graphed.graphed = GraphedStep(graphed._device_step, graphed.tell, capture)
+    places = [tensor.data_ptr() for tensor in vars(graphed.slots).values()]
+    train(plain)
+    train(graphed)
+    assert captured == [(1, 2), (2, 2)]  # at most the model's own
+    assert [tensor.data_ptr() for tensor in vars(graphed.slots).values()] == places
+    assert_same_bits(graphed.state() | {"settings": 0}, plain.state() | {"settings": 0})
+    assert rows(graphed) == rows(plain)
+
+
+def test_a_graph_that_cannot_be_had_is_told_and_gone_without(make: Callable[..., Trainer]):
+    trainer = make(steps=8)
+    told: list[str] = []
+
+    def refuse(run: Callable[[], Any]) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    trainer.graphed = GraphedStep(trainer._device_step, told.append, refuse)
+    train(trainer)
+    assert trainer.step_count == 8 and len(told) == 1
+    assert "operation not permitted" in told[0]
 
 
 # wall clock

@@ -128,6 +128,7 @@ class TrainConfig:
     augment: bool = setting(True, "draw a random symmetry of every puzzle")
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype; weights are float32")
     compile: bool = setting(False, "torch.compile the network (needs a C++ compiler on CPU)")
+    graphs: bool = setting(True, "with compile, a whole step as one CUDA graph (AdamW, one GPU)")
     eval_every: int = setting(500, "optimizer steps between validations")
     save_every: int = setting(100, "optimizer steps between saved states")
     log_every: int = setting(10, "optimizer steps between rows of metrics.jsonl")

@@ -90,5 +90,5 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
         "exact": total["halted_solved"] / halted,
         "mean_steps": total["halted_steps"] / halted,
         "grad_norm": total["grad_norm"] / steps,
-        "lr": trainer.optimizers[0].param_groups[0]["lr"],
+        "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
     }

@@ -66,15 +66,18 @@ Muon: Any = getattr(torch.optim, "Muon", SmallMuon)
 def make_optimizers(model: TRM, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW over everything, or Muon over the network's matrices and AdamW over the rest.
 
-    Every group keeps its peak learning rate in `peak_lr`, which the schedule scales.
+    Every group keeps its peak learning rate in `peak_lr`, which the schedule scales. On a GPU the
+    rates of AdamW are tensors, so that a CUDA graph sees them change.
     """
     muon = config.optimizer == "muon"
     matrices = [p for p in model.net.parameters() if p.ndim == 2] if muon else []
     taken = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in taken]
+    on_gpu = rest[0].is_cuda
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
             rest,
+            capturable=on_gpu,
             lr=config.lr,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
@@ -87,6 +90,18 @@ def make_optimizers(model: TRM, config: TrainConfig) -> list[torch.optim.Optimiz
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
     return optimizers
+
+
+def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
+    """Every learning rate at this share of its peak."""
+    for group in (g for optimizer in optimizers for g in optimizer.param_groups):
+        rate = group["peak_lr"] * factor
+        if group.get("capturable"):
+            if not torch.is_tensor(group["lr"]):
+                group["lr"] = torch.zeros((), device=group["params"][0].device)
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ def settle(trainer: Trainer) -> None:
             for moment in kept.values():
                 if torch.is_tensor(moment) and moment.ndim:
                     moment.copy_(moment.bfloat16())
-    trainer.slots = trainer.slots.restarted()
+    trainer.put(trainer.slots.restarted())
 
 
 def save_portable(trainer: Trainer, folder: Path, about: dict[str, Any] | None = None) -> None:
@@ -90,7 +90,7 @@ def load_portable(trainer: Trainer, folder: Path) -> dict[str, Any]:
     )
     slots = trainer.slots.restarted()
     slots.draws = tensors["slots.draws"].to(trainer.device)[slots.index]
-    trainer.slots = slots
+    trainer.put(slots)
     return index["about"]
 
 

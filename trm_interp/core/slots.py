@@ -72,7 +72,9 @@ class Slots:
         )
 
     @torch.no_grad()
-    def advanced(self, state: State, q_halt: Tensor, step: int, config: TrainConfig) -> "Slots":
+    def advanced(
+        self, state: State, q_halt: Tensor, step: Tensor | int, config: TrainConfig
+    ) -> "Slots":
         """After optimizer step `step`: halt at q_halt > 0 or at the last supervision step.
 
         Some slots, by chance `config.explore`, must run to a random supervision step first.

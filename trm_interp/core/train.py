@@ -19,10 +19,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trm_interp.core.checkpoint import save_checkpoint
 from trm_interp.core.config import TrainConfig, TRMConfig
+from trm_interp.core.graphs import GraphedStep, Metrics
 from trm_interp.core.infer import run
 from trm_interp.core.loss import StepLosses, step_losses
 from trm_interp.core.model import TRM, State
-from trm_interp.core.optim import Average, clip_gradients, depth, lr_factor, make_optimizers
+from trm_interp.core.optim import (
+    Average,
+    clip_gradients,
+    depth,
+    lr_factor,
+    make_optimizers,
+    set_rates,
+)
 from trm_interp.core.ranks import Ranks
 from trm_interp.core.slots import Augment, Slots
 from trm_interp.errors import UserError, first_line
@@ -41,6 +49,7 @@ MAY_CHANGE_ON_RESUME = (
     "ema",
     "micro_batches",
     "auto_batch",
+    "graphs",
 )
 METRICS = ("answer", "halt", "solved", "halted", "halted_solved", "halted_steps", "grad_norm")
 
@@ -114,6 +123,7 @@ class Trainer:
         self.trained_on = fingerprint(data.inputs, data.labels)
         self.validated_on = fingerprint(data.val_inputs, data.val_labels)
         self.step_count = 0
+        self.clock = torch.zeros((), dtype=torch.int64, device=self.device)  # the same, there
         self.seconds = 0.0
         self.rows = 0  # of metrics.jsonl
         self.sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
@@ -130,14 +140,12 @@ class Trainer:
         n = config.batch_size // self.ranks.size
         index = torch.arange(n, device=self.device) + n * self.ranks.rank
         self.slots = Slots.empty(self.model, self.data.inputs, index, self.dtype)
+        self.graphed: GraphedStep | None = None
+        alone = self.ranks.size == 1 and config.optimizer == "adamw"
+        if config.graphs and config.compile and alone and self.device.type == "cuda":
+            self.graphed = GraphedStep(self._device_step, lambda line: self.tell(line))
 
     # one optimizer step
-
-    def _refill(self) -> None:
-        augment = self.data.augment if self.config.augment else None
-        self.slots = self.slots.refilled(
-            self.model, self.data.inputs, self.data.labels, augment, self.config.seed
-        )
 
     def fraction(self) -> float:
         """Share of the run that is used, by steps or by wall clock."""
@@ -150,41 +158,57 @@ class Trainer:
         reached = self.config.target > 0 and self.best["exact"] >= self.config.target
         return reached or self.fraction() >= 1
 
-    def step(self) -> dict[str, Tensor]:
+    def step(self) -> Metrics:
         """One supervision step of every slot and one update. Metrics stay on the device."""
         used = self.fraction()
-        self._refill()
         cycles = depth(self.config, used, (self.model.config.h_cycles, self.model.config.l_cycles))
-        state, q_halt, losses = self._gradients(cycles)
+        set_rates(self.optimizers, lr_factor(self.config, used))
+        metrics = (self.graphed or self._device_step)(cycles)
+        self.step_count += 1
+        return metrics
+
+    def _device_step(self, cycles: tuple[int, int]) -> Metrics:
+        """What a step does on the device: no host value in it changes from step to step."""
+        augment = self.data.augment if self.config.augment else None
+        slots = self.slots.refilled(
+            self.model, self.data.inputs, self.data.labels, augment, self.config.seed
+        )
+        state, q_halt, losses = self._gradients(slots, cycles)
         norms = clip_gradients(self.model.parameters(), self.config.clip or float("inf"))
         self._note_first_bad(norms, losses.answer + losses.halt)
-        factor = lr_factor(self.config, used)
         for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.average.update()
-        self.slots = self.slots.advanced(state, q_halt, self.step_count, self.config)
-        self.step_count += 1
-        done = self.slots.halted.float()
+        slots = slots.advanced(state, q_halt, self.clock, self.config)
+        self.clock += 1
+        self.put(slots)
+        done = slots.halted.float()
         return {
             "answer": losses.answer.sum(),
             "halt": losses.halt.sum(),
             "solved": losses.solved.sum(),
             "halted": done.sum(),
             "halted_solved": (losses.solved * done).sum(),
-            "halted_steps": (self.slots.steps * done).sum(),
+            "halted_steps": (slots.steps * done).sum(),
             "grad_norm": norms.norm() / self.ranks.size,
         }
 
-    def _gradients(self, cycles: tuple[int, int]) -> tuple[State, Tensor, StepLosses]:
+    def put(self, slots: Slots) -> None:
+        """These are the slots from now on; in place, where a graph will look for them."""
+        if self.graphed is None:
+            self.slots = slots
+            return
+        for name, kept in vars(self.slots).items():
+            kept.copy_(getattr(slots, name))
+
+    def _gradients(self, slots: Slots, cycles: tuple[int, int]) -> tuple[State, Tensor, StepLosses]:
         """Leave the batch's gradient in the weights: states, q_halt and losses of all slots."""
         while True:
             try:
-                return self._in_parts(cycles)
+                return self._in_parts(slots, cycles)
             except torch.OutOfMemoryError:
-                at_once = -(-len(self.slots.index) // self.micro_batches)
+                at_once = -(-len(slots.index) // self.micro_batches)
             told = f"{self.device} has no memory for {at_once} puzzles at once"
             if not self.config.auto_batch or at_once == 1 or self.ranks.size > 1:
                 raise UserError(
@@ -196,8 +220,8 @@ class Trainer:
             for parameter in self.model.parameters():
                 parameter.grad = None
 
-    def _in_parts(self, cycles: tuple[int, int]) -> tuple[State, Tensor, StepLosses]:
-        slots, found = self.slots, []
+    def _in_parts(self, slots: Slots, cycles: tuple[int, int]) -> tuple[State, Tensor, StepLosses]:
+        found = []
         parts = torch.arange(len(slots.index), device=self.device).chunk(self.micro_batches)
         for at in parts:
             whole = len(parts) == 1
@@ -219,12 +243,12 @@ class Trainer:
         finite = norms.isfinite()
         found = torch.stack(
             [
-                torch.full_like(self.bad[0], self.step_count + 1),
+                self.clock + 1,
                 finite.int().argmin(),
                 losses.isfinite().all().long(),
             ]
         )
-        self.bad = torch.where((self.bad[0] < 0) & ~finite.all(), found, self.bad)
+        self.bad.copy_(torch.where((self.bad[0] < 0) & ~finite.all(), found, self.bad))
 
     def check(self) -> None:
         """UserError where a gradient was not finite since the run began. Waits for the device."""
@@ -358,6 +382,7 @@ class Trainer:
             what = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in differ)
             raise UserError(f"{file} is of another run ({what})")
         self.step_count, self.seconds = state["step"], state["seconds"]
+        self.clock.fill_(self.step_count)
         before, now = asdict(TrainConfig()) | state["settings"], asdict(self.config)
         changed = {k: [before[k], now[k]] for k in MAY_CHANGE_ON_RESUME if before[k] != now[k]}
         self.changes = state["changes"]
