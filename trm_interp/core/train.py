@@ -221,7 +221,7 @@ class Trainer:
                 parameter.grad = None
 
     def _in_parts(self, slots: Slots, cycles: tuple[int, int]) -> tuple[State, Tensor, StepLosses]:
-        found = []
+        found: list[list[Tensor]] = []
         parts = torch.arange(len(slots.index), device=self.device).chunk(self.micro_batches)
         for at in parts:
             whole = len(parts) == 1
