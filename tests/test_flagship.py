@@ -2,8 +2,7 @@
 
 import json
 import runpy
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,21 +87,26 @@ def test_pieces_carry_the_state_to_a_checkpoint(words: list[str], data: Path, tm
     assert again["exact_at_step"] == card["test"]["exact_at_step"]
 
 
-def test_the_command_ends_before_its_budget(words: list[str], tmp_path: Path):
+def test_the_command_ends_before_its_budget(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
     """A run without end stops by itself, its state written, `--reserve` seconds early."""
-    timed = [*words, "--set", "steps=1000000", "--budget", "0.5", "--reserve", "5"]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPTS / "train.py"), *timed],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
+    timed = [*words, "--set", "steps=1000000", "--budget", "0.25", "--reserve", "3"]
+    monkeypatch.setattr("sys.argv", ["train.py", *timed])
+    globals_ = trainer["main"].__globals__
+    monkeypatch.setitem(globals_, "SAVING_S", 0.5)
+    monkeypatch.setitem(globals_, "BEGAN", time.monotonic())
+    trainer["main"]()
     index = json.loads((tmp_path / "s" / INDEX).read_text())
     (piece,) = index["about"]["pieces"]
     assert index["step"] == piece["steps"][1] > 0
-    assert piece["seconds"] <= 0.5 * 60 - 5
-    assert f"wrote {tmp_path / 's'} after {index['step']} optimizer steps" in done.stdout
+    assert piece["seconds"] <= 0.25 * 60 - 3
+    assert (
+        f"wrote {tmp_path / 's'} after {index['step']} optimizer steps" in capsys.readouterr().out
+    )
 
 
 def test_a_deadline_keeps_what_the_longest_recent_step_needs(monkeypatch: pytest.MonkeyPatch):
@@ -122,6 +126,23 @@ def test_a_deadline_keeps_what_the_longest_recent_step_needs(monkeypatch: pytest
     assert after(5.5)  # at 235.5
 
 
+def test_a_run_starts_from_a_checkpoint_and_counts_its_sources(words: list[str], tmp_path: Path):
+    first = run_piece(words)
+    first.export()
+    csv = tmp_path / "extreme.csv"
+    lines = Path(words[words.index("--train") + 1]).read_text().split()
+    rows = [f"{'kaggle' if i % 4 else 'forum'},{line},3" for i, line in enumerate(lines)]
+    csv.write_text("\n".join(["source,question,answer,rating", *rows]))
+    again = [*words, "--init", str(first.out), "--train", str(csv), "--sample", "40"]
+    again[again.index("--state") + 1] = str(tmp_path / "second")
+    second = run_piece([*again, "--set", "d_model=16"], stop_after=1)  # the checkpoint's counts
+    assert second.model.config == first.model.config and len(second.data.inputs) == 40
+    about = read_portable(tmp_path / "second")[0]["about"]
+    assert sum(about["sources"].values()) == 40 and about["sources"].keys() == {"kaggle", "forum"}
+    untrained = load_checkpoint(first.out).model.token_embedding
+    assert (second.model.token_embedding - untrained).abs().max() < 1e-2  # one step of 3e-3
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -131,15 +152,15 @@ def test_a_deadline_keeps_what_the_longest_recent_step_needs(monkeypatch: pytest
     ],
 )
 def test_errors_are_one_line(
-    words: list[str], change: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    change: list[str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    globals_ = trainer["main"].__globals__
-    kept, globals_["parse"] = globals_["parse"], lambda: trainer["parse"]([*words, *change])
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            trainer["main"]()
-    finally:
-        globals_["parse"] = kept
+    monkeypatch.setattr("sys.argv", ["train.py", *words, *change])
+    with pytest.raises(SystemExit) as stopped:
+        trainer["main"]()
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert told in line

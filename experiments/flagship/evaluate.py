@@ -98,7 +98,7 @@ def card_of(index: dict[str, Any], rows: list[dict[str, Any]], model: TRM) -> di
             "FLOPs": training_flops(rows, index, model),
             "pieces": about["pieces"],
         },
-        "data": about["data"],
+        **{name: about[name] for name in ("data", "sources", "sample", "init") if about.get(name)},
         "last_validation": validations[-1] if validations else None,
     }
 

@@ -1,9 +1,12 @@
 """Train the flagship in pieces, each within a wall-clock budget, state carried in and out.
 
-    python experiments/flagship/train.py --train data/sudoku-extreme/train-1000.txt \\
-        --val data/sudoku-extreme/val.txt --state runs/flagship --budget 9
+    python experiments/flagship/train.py --train data/extreme/train.csv \\
+        --val data/extreme/val.csv --state runs/flagship --budget 9
     python experiments/flagship/train.py ... --state runs/flagship --budget 9 --resume
-    python experiments/flagship/evaluate.py --state runs/flagship --test data/extreme/test.txt ...
+    python experiments/flagship/evaluate.py --state runs/flagship --test data/extreme/test.csv ...
+
+On the official data set (`trm-interp data download sudoku-extreme`), as the paper does, 1 000 of
+its training puzzles: `--train data/sudoku-extreme/train.csv --sample 1000`.
 
 A piece stops in time to be written `--reserve` seconds before its budget, which begins with the
 process and includes compilation. The state is a folder of checksummed files of at most 15 MB
@@ -23,13 +26,16 @@ BEGAN = time.monotonic()
 import argparse  # noqa: E402
 import platform  # noqa: E402
 import sys  # noqa: E402
-from collections import deque  # noqa: E402
-from dataclasses import fields  # noqa: E402
+from collections import Counter, deque  # noqa: E402
+from dataclasses import asdict, fields  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
 
+from trm_interp.core.checkpoint import load_checkpoint  # noqa: E402
 from trm_interp.core.config import PRESETS, TrainConfig, TRMConfig  # noqa: E402
 from trm_interp.core.loop import METRICS_FILE, train  # noqa: E402
 from trm_interp.core.portable import INDEX, load_portable, save_portable  # noqa: E402
@@ -64,6 +70,9 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
         preset["budget"] = args.total
     in_model = {f.name: preset.pop(f.name) for f in fields(TRMConfig) if f.name in preset}
     training, validation = load(args.train), load(args.val, limit=args.val_limit)
+    if args.sample:
+        order = np.random.default_rng(args.seed).permutation(len(training))
+        training = training.subset(np.sort(order[: args.sample]))
     shape = training.shape
     inputs, labels = torch.from_numpy(training.inputs), torch.from_numpy(training.labels)
     data = TrainData(
@@ -77,10 +86,17 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
         "task": f"sudoku {shape.side}x{shape.side}",
         "preset": args.preset,
         "data": {"train": training.sha256, "validation": validation.sha256},
+        "sources": sources(args.train, training.lines),
+        "sample": args.sample,
         "puzzles": len(training),
         "pieces": [],
     }
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    start = load_checkpoint(args.init) if args.init else None
+    if start is not None:
+        about["init"] = {"sha256": start.sha256, "card": start.card.get("command")}
+        in_model = asdict(start.model.config)
+        in_model.pop("cells"), in_model.pop("vocab")
     try:
         model = TRMConfig(**in_model, cells=shape.cells, vocab=shape.vocab)  # type: ignore[arg-type]
         config = TrainConfig(**preset, seed=args.seed, save_every=args.save_every)  # type: ignore[arg-type]
@@ -88,11 +104,26 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
     except ValueError as error:
         raise UserError(str(error)) from None
     trainer.tell = lambda line: print(line, flush=True)
+    if start is not None:
+        trainer.model.load_state_dict(start.model.state_dict())
+        trainer.average.mean = [weight.detach().clone() for weight in trainer.average.live]
     if args.resume:
         about["pieces"] = load_portable(trainer, args.state)["pieces"]
     elif (args.state / INDEX).exists():
         raise UserError(f"{args.state} holds a state: --resume goes on with it")
     return trainer, about
+
+
+def sources(file: Path, lines: NDArray[np.int64]) -> dict[str, int]:
+    """How many of the puzzles on these lines come from where, in a CSV that says so."""
+    if file.is_dir():
+        return {}
+    rows = file.read_text(errors="replace").splitlines()
+    header = rows[0].split(",")
+    if "source" not in header:
+        return {}
+    at = header.index("source")
+    return dict(Counter(rows[line - 1].split(",")[at] for line in lines))
 
 
 def piece(args: argparse.Namespace) -> Trainer:
@@ -149,6 +180,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--preset", default="flagship", choices=list(PRESETS))
     parser.add_argument("--set", type=setting, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sample", type=int, help="train on so many puzzles, drawn by the seed")
+    parser.add_argument("--init", help="checkpoint whose shape and weights the run starts from")
     parser.add_argument("--val-limit", type=int, default=500, help="validation puzzles used")
     parser.add_argument(
         "--save-every", type=int, default=5000, help="optimizer steps between saves"
