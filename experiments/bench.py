@@ -208,7 +208,10 @@ def _hard_puzzles() -> np.ndarray:
 
 
 def cuda(repeats: int, batch: int = 768) -> Numbers:
-    """The published 5 M model on a GPU: training at batch 768, inference, and its matrix rate."""
+    """The flagship on a GPU: training at batch 768, inference, and the GPU's matrix rate.
+
+    The three kinds of training run one after another: each needs the memory of the others.
+    """
     from trm_interp.tasks.sudoku.augment import augment
     from trm_interp.tasks.sudoku.grid import SHAPES
 

@@ -3,6 +3,7 @@
 import json
 import runpy
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ def run_piece(words: list[str], stop_after: int | None = None) -> Any:
             asked += 1
             return stop_after is not None and asked > stop_after
 
+        def timed(self, name: str, body: Callable[[], Any]) -> Any:
+            return body()
+
     piece = trainer["piece"]
     kept = piece.__globals__["Deadline"]
     piece.__globals__["Deadline"] = Soon
@@ -65,7 +69,7 @@ def test_pieces_carry_the_state_to_a_checkpoint(words: list[str], data: Path, tm
     index, _ = read_portable(moved)
     assert [piece["steps"] for piece in index["about"]["pieces"]] == [[0, 9], [9, 24]]
     rows = [json.loads(line) for line in (moved / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if "val_exact" in row] == [8, 16, 24]
+    assert [row["step"] for row in rows if "val_exact" in row] == [8, 9, 16, 24]
 
     test = ["--test", str(data / "test.txt"), "--steps", "4"]
     evaluator["main"](["--state", str(moved), "--out", str(out), *test])
@@ -76,8 +80,7 @@ def test_pieces_carry_the_state_to_a_checkpoint(words: list[str], data: Path, tm
     assert card["test"]["n"] == 50 and len(card["test"]["exact_at_step"]) == 4
     assert card["train"]["steps_done"] == 24 and card["train"]["puzzles"] == 200
     per_puzzle = evaluator["step_flops"](loaded.model.config, training=True)
-    # the log has a row every ten steps, the last at 20
-    assert card["train"]["FLOPs"] == pytest.approx(20 * 32 * per_puzzle)
+    assert card["train"]["FLOPs"] == pytest.approx(24 * 32 * per_puzzle)
     table = pd.read_csv(out / "curve.csv")
     assert table["exact"].tolist() == card["test"]["exact_at_step"]
     assert len((out / "train_log.jsonl").read_text().splitlines()) == len(rows)
@@ -98,6 +101,7 @@ def test_the_command_ends_before_its_budget(
     monkeypatch.setattr("sys.argv", ["train.py", *timed])
     globals_ = trainer["main"].__globals__
     monkeypatch.setitem(globals_, "SAVING_S", 0.5)
+    monkeypatch.setitem(globals_, "VALIDATING_S", 1.0)
     monkeypatch.setitem(globals_, "BEGAN", time.monotonic())
     trainer["main"]()
     index = json.loads((tmp_path / "s" / INDEX).read_text())
@@ -113,17 +117,21 @@ def test_a_deadline_keeps_what_the_longest_recent_step_needs(monkeypatch: pytest
     globals_ = trainer["Deadline"].__init__.__globals__
     now = [globals_["BEGAN"]]
     monkeypatch.setattr(globals_["time"], "monotonic", lambda: now[0])
-    deadline = trainer["Deadline"](minutes=5, reserve=30)  # ends at 270, 5 kept for saving
+    deadline = trainer["Deadline"](minutes=5, reserve=30)  # ends at 270; 1.2 (10 + 5) = 18 kept
 
     def after(seconds: float) -> bool:
         now[0] += seconds
         return deadline.reached()
 
+    def validation() -> None:
+        now[0] += 20
+
     assert not after(90)  # compiles
     assert not any(after(1) for _ in range(80))  # at 170: 50 later the 90 are forgotten
-    assert not after(30)  # at 200
-    assert not after(30)  # at 230: another 30 and saving would end at 265
-    assert after(5.5)  # at 235.5
+    deadline.timed("validate", validation)  # at 190; 1.2 (20 + 5) = 30 kept from here on
+    assert not after(1)  # at 191, 1 + 30 needed
+    assert not after(24)  # at 215: 24 + 30 needed, 269
+    assert after(1.5)
 
 
 def test_a_run_starts_from_a_checkpoint_and_counts_its_sources(words: list[str], tmp_path: Path):
@@ -135,7 +143,9 @@ def test_a_run_starts_from_a_checkpoint_and_counts_its_sources(words: list[str],
     csv.write_text("\n".join(["source,question,answer,rating", *rows]))
     again = [*words, "--init", str(first.out), "--train", str(csv), "--sample", "40"]
     again[again.index("--state") + 1] = str(tmp_path / "second")
-    second = run_piece([*again, "--set", "d_model=16"], stop_after=1)  # the checkpoint's counts
+    with pytest.raises(ValueError, match="--init brings the model's shape"):
+        run_piece([*again, "--set", "d_model=16"])
+    second = run_piece(again, stop_after=1)
     assert second.model.config == first.model.config and len(second.data.inputs) == 40
     about = read_portable(tmp_path / "second")[0]["about"]
     assert sum(about["sources"].values()) == 40 and about["sources"].keys() == {"kaggle", "forum"}

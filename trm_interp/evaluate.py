@@ -27,6 +27,8 @@ def evaluate(
     """
     device = open_device(config.device)
     ranks = Ranks(device)
+    if ranks.rank:
+        tell, progress = (lambda line: None), (lambda done, of: None)
     checkpoint, puzzles = open_both(
         config.ckpt, config.puzzles, device, config.limit, config.skip_bad
     )
@@ -34,25 +36,35 @@ def evaluate(
         tell(f"skipped {line}")
     if config.compile:
         checkpoint.model.net.compile()
-    read = solve(
-        checkpoint.model,
-        puzzles,
-        config.steps,
-        config.batch_size,
-        getattr(torch, config.dtype),
-        progress,
-        ranks,
-    )
-    ranks.close()
+    try:
+        read = solve(
+            checkpoint.model,
+            puzzles,
+            config.steps,
+            config.batch_size,
+            getattr(torch, config.dtype),
+            progress,
+            ranks,
+        )
+    finally:
+        ranks.close()
     table = outcome_table(read.solved.numpy())
     summary = {
-        "n": len(puzzles),
         "ckpt": str(checkpoint.path),
         "checkpoint_sha256": checkpoint.sha256,
         "puzzles": puzzles.source,
-        "data_sha256": dict(puzzles.sha256),
         "dtype": config.dtype,
         "device": device.type,
+        **summarise(table, read, puzzles),
+    }
+    return table, summary
+
+
+def summarise(table: pd.DataFrame, read: Readouts, puzzles: PuzzleSet) -> dict[str, Any]:
+    """The outcome table as lists over steps, with which puzzles they are of."""
+    return {
+        "n": len(puzzles),
+        "data_sha256": dict(puzzles.sha256),
         "exact_at_step": table["exact"].tolist(),
         "exact_low": table["exact_low"].tolist(),
         "exact_high": table["exact_high"].tolist(),
@@ -60,7 +72,6 @@ def evaluate(
         "unsolved_at_step": [None if pd.isna(v) else v for v in table["unsolved"]],
         "halted": float((read.halt_step >= 0).double().mean()),
     }
-    return table, summary
 
 
 def solve(

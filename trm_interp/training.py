@@ -77,6 +77,7 @@ def fit(
         trainer = Trainer(trm_config, config, data, run.out, device, provenance)
     except ValueError as error:
         raise UserError(str(error)) from None
+    trainer.tell = tell
     if run.resume and (run.out / STATE_FILE).exists():
         trainer.resume()
     elif trainer.ranks.rank == 0:  # also a run that was killed before its first save

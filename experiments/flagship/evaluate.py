@@ -5,7 +5,8 @@
     python experiments/flagship/evaluate.py --ckpt artifacts/trm-sudoku-extreme \\
         --test artifacts/data/sudoku9/test.txt --out runs/on-random
 
-From a state the average weights are taken. `--out` gets curve.csv (accuracy by supervision step
+From a state the average weights are taken; of several states (of pieces that were kept) those of
+the one with the best validation. `--out` gets curve.csv (accuracy by supervision step
 with 95 % Wilson intervals) and, from a state, the checkpoint with its card and train_log.jsonl, a
 few hundred rows of the training log. The published curve stands beside ours; nothing is tuned to
 it.
@@ -24,13 +25,15 @@ from trm_interp.analysis.outcomes import outcome_table
 from trm_interp.core.checkpoint import load_checkpoint, save_checkpoint
 from trm_interp.core.config import TrainConfig
 from trm_interp.core.flops import step_flops
-from trm_interp.core.infer import run
 from trm_interp.core.loop import METRICS_FILE
 from trm_interp.core.model import TRM
 from trm_interp.core.optim import depth
 from trm_interp.core.portable import average_of, read_portable
 from trm_interp.errors import UserError
+from trm_interp.evaluate import solve, summarise
 from trm_interp.files import write_json, write_text
+from trm_interp.progress import progress
+from trm_interp.sources import open_device
 from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
 
 PUBLISHED = {1: 0.156, 2: 0.539, 3: 0.656, 5: 0.751, 10: 0.834, 16: 0.872}  # of 10 000 puzzles
@@ -38,48 +41,46 @@ LOG_ROWS = 300
 
 
 def measure(
-    model: TRM, puzzles: PuzzleSet, steps: int, batch_size: int, device: str, compiled: bool
+    model: TRM,
+    puzzles: PuzzleSet,
+    steps: int,
+    batch_size: int,
+    device: torch.device,
+    compiled: bool,
 ) -> tuple[Any, dict[str, Any]]:
     """The outcome table, and the same as lists with how it was measured."""
     if (model.config.cells, model.config.vocab) != (puzzles.shape.cells, puzzles.shape.vocab):
         raise UserError(f"{puzzles.source}: puzzles of another size than the model's")
     if compiled:
         model.net.compile(dynamic=False)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    on_gpu = device.type == "cuda"
+    dtype = torch.bfloat16 if on_gpu else torch.float32
     began = time.monotonic()
-    read = run(
-        model.to(device).eval(),
-        torch.from_numpy(puzzles.inputs),
-        torch.from_numpy(puzzles.labels),
-        steps,
-        batch_size,
-        dtype=dtype,
-    )
+    with progress("solving", "puzzles") as update:
+        read = solve(model.to(device).eval(), puzzles, steps, batch_size, dtype, update)
     seconds = time.monotonic() - began
     table = outcome_table(read.solved.numpy())
-    columns = ("exact", "exact_low", "exact_high", "ever")
     return table, {
-        "n": len(puzzles),
-        "data_sha256": puzzles.sha256,
         "dtype": str(dtype).removeprefix("torch."),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "seconds": round(seconds, 1),
-        **{f"{name}_at_step": table[name].tolist() for name in columns},
+        **summarise(table, read, puzzles),
         "published_exact_at_step": PUBLISHED,
     }
 
 
 def training_flops(rows: list[dict[str, Any]], index: dict[str, Any], model: TRM) -> float:
     """Of all optimizer steps, at the depth that the curriculum gave each stretch of the log."""
+    ends = [(row["step"], row["fraction"]) for row in rows if "fraction" in row]
+    ends.append((index["step"], ends[-1][1] if ends else 0.0))
     config = TrainConfig(**index["settings"])
     full = (model.config.h_cycles, model.config.l_cycles)
     total, last = 0.0, 0
-    for row in rows:
-        if "fraction" in row:
-            at = depth(config, row["fraction"], full)
-            per_step = config.batch_size * step_flops(model.config, training=True, depth=at)
-            total += (row["step"] - last) * per_step
-            last = row["step"]
+    for step, fraction in ends:
+        at = depth(config, fraction, full)
+        per_step = config.batch_size * step_flops(model.config, training=True, depth=at)
+        total += (step - last) * per_step
+        last = step
     return total
 
 
@@ -111,17 +112,36 @@ def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if "val_exact" in row or id(row) in kept]
 
 
+def best_of(states: list[Path]) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
+    """The state whose last validation solved most, then the one with the lowest loss."""
+    found = [(folder, *read_portable(folder)) for folder in states]
+
+    def score(known: tuple[Path, dict[str, Any], Any]) -> tuple[float, float]:
+        validations = [row for row in log_of(known[0]) if "val_exact" in row]
+        if not validations:
+            return -1.0, 0.0
+        return validations[-1]["val_exact"][-1], -validations[-1]["val_loss"]
+
+    return max(found, key=score)
+
+
+def log_of(state: Path) -> list[dict[str, Any]]:
+    """Its whole rows; a line that a kill cut short is none."""
+    text = (state / METRICS_FILE).read_text()
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
 def evaluate(args: argparse.Namespace) -> Any:
     """The outcome table; all files written."""
+    device = open_device(args.device)
+    index, rows = None, []
     if args.state:
-        index, tensors = read_portable(args.state)
-        model = average_of(index, tensors)
-        log = (args.state / METRICS_FILE).read_text().splitlines()
-        rows = [json.loads(line) for line in log]
+        folder, index, tensors = best_of(args.state)
+        model, rows = average_of(index, tensors), log_of(folder)
+        if len(args.state) > 1:
+            print(f"{folder} is the best on its validation puzzles")
     else:
-        index, rows = None, []
         model = load_checkpoint(args.ckpt).model
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     puzzles = load(args.test, limit=args.limit)
     table, measured = measure(model, puzzles, args.steps, args.batch_size, device, args.compile)
     write_text(args.out / "curve.csv", table.to_csv(index=False))
@@ -138,14 +158,16 @@ def main(words: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--state", type=Path, help="folder that train.py wrote")
+    source.add_argument(
+        "--state", type=Path, nargs="+", help="folders that train.py wrote: the best is taken"
+    )
     source.add_argument("--ckpt", help="any checkpoint")
     parser.add_argument("--test", type=Path, required=True, help="test puzzles")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--steps", type=int, default=16, help="supervision steps")
     parser.add_argument("--limit", type=int, help="only the first so many puzzles")
     parser.add_argument("--batch-size", type=int, default=512, help="puzzles at once")
-    parser.add_argument("--device", help="default: cuda where there is one")
+    parser.add_argument("--device", default="auto", help="auto takes a GPU where there is one")
     parser.add_argument("--compile", action="store_true", help="torch.compile the network")
     args = parser.parse_args(words)
     try:

@@ -8,8 +8,9 @@
 On the official data set (`trm-interp data download sudoku-extreme`), as the paper does, 1 000 of
 its training puzzles: `--train data/sudoku-extreme/train.csv --sample 1000`.
 
-A piece stops in time to be written `--reserve` seconds before its budget, which begins with the
-process and includes compilation. The state is a folder of checksummed files of at most 15 MB
+A piece ends with a validation and is written `--reserve` seconds before its budget, which begins
+with the process and includes compilation; the schedule of the run does not count compilation. The
+state is a folder of checksummed files of at most 15 MB
 (`core/portable.py`), 60 MB for the published model, with metrics.jsonl beside them; the puzzles in
 flight are given up at the end of a piece, so a run of three pieces equals a run that gives them up
 at the same two steps. Needs torch, numpy and safetensors, and this source tree on PYTHONPATH.
@@ -27,6 +28,7 @@ import argparse  # noqa: E402
 import platform  # noqa: E402
 import sys  # noqa: E402
 from collections import Counter, deque  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from dataclasses import asdict, fields  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -41,26 +43,37 @@ from trm_interp.core.loop import METRICS_FILE, train  # noqa: E402
 from trm_interp.core.portable import INDEX, load_portable, save_portable  # noqa: E402
 from trm_interp.core.train import TrainData, Trainer  # noqa: E402
 from trm_interp.errors import UserError  # noqa: E402
+from trm_interp.sources import open_device  # noqa: E402
 from trm_interp.tasks.sudoku.augment import augment  # noqa: E402
 from trm_interp.tasks.sudoku.dataset import load  # noqa: E402
 
-SAVING_S = 5.0  # guessed before the first save
+SAVING_S, VALIDATING_S = 5.0, 10.0  # guesses, until the first of them is over
+RECENT = 50  # steps; the first one, which compiles, is forgotten
 
 
 class Deadline:
-    """When a piece has to stop: as long before its end as the longest of the last steps took."""
+    """When a piece has to stop: so early that a step, a validation and a save still fit in."""
 
     def __init__(self, minutes: float, reserve: float) -> None:
         self.end = BEGAN + 60 * minutes - reserve
         self.last = time.monotonic()
-        self.took: deque[float] = deque(maxlen=50)  # forgets the first step, which compiled
+        self.steps: deque[float] = deque(maxlen=RECENT)
+        self.needs = {"validate": VALIDATING_S, "save": SAVING_S}  # seconds that the last one took
 
     def reached(self) -> bool:
-        """Asked after every optimizer step, with the validation and the save that follow it."""
+        """Asked after every optimizer step."""
         now = time.monotonic()
-        self.took.append(now - self.last)
+        self.steps.append(now - self.last)
         self.last = now
-        return now + max(self.took) + SAVING_S >= self.end
+        return now + max(self.steps) + 1.2 * sum(self.needs.values()) >= self.end
+
+    def timed(self, name: str, body: Callable[[], Any]) -> Any:
+        """Do it, and remember how long it took, which is no step's time."""
+        began = time.monotonic()
+        done = body()
+        self.needs[name] = time.monotonic() - began
+        self.last += self.needs[name]
+        return done
 
 
 def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
@@ -69,6 +82,8 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
     if args.total:
         preset["budget"] = args.total
     in_model = {f.name: preset.pop(f.name) for f in fields(TRMConfig) if f.name in preset}
+    if args.init and (set(dict(args.set)) & set(TRMConfig.__dataclass_fields__)):
+        raise UserError("--init brings the model's shape with it: --set it not")
     training, validation = load(args.train), load(args.val, limit=args.val_limit)
     if args.sample:
         order = np.random.default_rng(args.seed).permutation(len(training))
@@ -91,7 +106,7 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
         "puzzles": len(training),
         "pieces": [],
     }
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = open_device(args.device)
     start = load_checkpoint(args.init) if args.init else None
     if start is not None:
         about["init"] = {"sha256": start.sha256, "card": start.card.get("command")}
@@ -99,7 +114,12 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
         in_model.pop("cells"), in_model.pop("vocab")
     try:
         model = TRMConfig(**in_model, cells=shape.cells, vocab=shape.vocab)  # type: ignore[arg-type]
-        config = TrainConfig(**preset, seed=args.seed, save_every=args.save_every)  # type: ignore[arg-type]
+        config = TrainConfig(
+            **preset,  # type: ignore[arg-type]
+            seed=args.seed,
+            save_every=args.save_every,
+            auto_batch=args.auto_batch,
+        )
         trainer = Trainer(model, config, data, args.state, device)
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -108,7 +128,10 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
         trainer.model.load_state_dict(start.model.state_dict())
         trainer.average.mean = [weight.detach().clone() for weight in trainer.average.live]
     if args.resume:
-        about["pieces"] = load_portable(trainer, args.state)["pieces"]
+        about = load_portable(trainer, args.state)
+        log = args.state / METRICS_FILE
+        if not log.exists() or len(log.read_text().splitlines()) < trainer.rows:
+            raise UserError(f"{log} is missing or too short: bring it with the state")
     elif (args.state / INDEX).exists():
         raise UserError(f"{args.state} holds a state: --resume goes on with it")
     return trainer, about
@@ -131,8 +154,11 @@ def piece(args: argparse.Namespace) -> Trainer:
     trainer, about = open_trainer(args)
     before, first = about["pieces"], trainer.step_count
     cuda = trainer.device.type == "cuda"
+    deadline = Deadline(args.budget, args.reserve)
+    validate = trainer.validate
+    trainer.validate = lambda: deadline.timed("validate", validate)
 
-    def save() -> None:
+    def write() -> None:
         now = {
             "command": " ".join(["python", *sys.argv]),
             "hardware": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
@@ -142,7 +168,10 @@ def piece(args: argparse.Namespace) -> Trainer:
         }
         save_portable(trainer, args.state, about | {"pieces": [*before, now]})
 
-    train(trainer, report, Deadline(args.budget, args.reserve).reached, save=save)
+    def save() -> None:
+        deadline.timed("save", write)
+
+    train(trainer, report, deadline.reached, save=save, validate_last=True)
     if trainer.step_count == first and not trainer.finished():
         raise UserError(f"--budget {args.budget}: over before the first optimizer step")
     return trainer
@@ -164,8 +193,13 @@ def setting(text: str) -> tuple[str, Any]:
     if name not in kinds:
         raise argparse.ArgumentTypeError(f"no setting {name!r}")
     if kinds[name] is bool:
-        return name, value.lower() in ("1", "true", "yes")
-    return name, value if kinds[name] is str else kinds[name](value)
+        if value not in ("true", "false"):
+            raise argparse.ArgumentTypeError(f"{name} is true or false, not {value!r}")
+        return name, value == "true"
+    try:
+        return name, value if kinds[name] is str else kinds[name](value)
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{value!r} is no {name}") from None
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -176,7 +210,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--val", type=Path, required=True, help="validation puzzles")
     parser.add_argument("--state", type=Path, required=True, help="folder of the state")
     parser.add_argument("--budget", type=float, required=True, help="minutes of this piece")
-    parser.add_argument("--total", type=float, help="minutes of the whole run (default 25)")
+    parser.add_argument(
+        "--total",
+        type=float,
+        help="minutes of the whole run (flagship: 25; the other presets count steps)",
+    )
     parser.add_argument("--preset", default="flagship", choices=list(PRESETS))
     parser.add_argument("--set", type=setting, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--seed", type=int, default=0)
@@ -184,10 +222,14 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--init", help="checkpoint whose shape and weights the run starts from")
     parser.add_argument("--val-limit", type=int, default=500, help="validation puzzles used")
     parser.add_argument(
-        "--save-every", type=int, default=5000, help="optimizer steps between saves"
+        "--save-every",
+        type=int,
+        default=5000,
+        help="steps between saves, each of which gives up the puzzles in flight",
     )
+    parser.add_argument("--auto-batch", action="store_true", help="halve what does not fit")
     parser.add_argument("--reserve", type=float, default=30, help="seconds left when it has ended")
-    parser.add_argument("--device", help="default: cuda where there is one")
+    parser.add_argument("--device", default="auto", help="auto takes a GPU where there is one")
     parser.add_argument("--resume", action="store_true", help="go on with the state")
     args = parser.parse_args(words)
     if args.budget <= 0 or 60 * args.budget <= args.reserve:

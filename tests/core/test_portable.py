@@ -8,27 +8,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from trm_interp.core import portable
-from trm_interp.core.config import TrainConfig, TRMConfig
+from trm_interp.core.config import TRMConfig
 from trm_interp.core.portable import INDEX, load_portable, save_portable
-from trm_interp.core.train import TrainData, Trainer
+from trm_interp.core.train import Trainer
 from trm_interp.errors import UserError
-
-SMALL = TRMConfig(cells=16, vocab=6, d_model=16, h_cycles=2, l_cycles=2, multiple=8, prefix=1)
-FAST: dict[str, Any] = {"steps": 12, "batch_size": 5, "n_sup": 3, "lr": 1e-2, "muon_lr": 1e-2}
-
-
-@pytest.fixture
-def make(puzzles: tuple[Tensor, Tensor], tmp_path: Path) -> Callable[..., Trainer]:
-    inputs, labels = puzzles
-    data = TrainData(inputs, labels, inputs[:3], labels[:3])
-
-    def made(**settings: Any) -> Trainer:
-        return Trainer(SMALL, TrainConfig(**{**FAST, **settings}), data, tmp_path / "run")
-
-    return made
 
 
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "muon"}, {"dtype": "bfloat16"}])
@@ -94,7 +79,7 @@ def test_what_is_missing_damaged_or_of_another_run_is_named(
         load_portable(trainer, tmp_path)
     trainer.step()
     save_portable(trainer, tmp_path)
-    with pytest.raises(UserError, match=r"train.lr 0.01 -> 0.02"):
+    with pytest.raises(UserError, match=r"train.lr 0.001 -> 0.02"):
         load_portable(make(lr=2e-2), tmp_path)
     (file,) = tmp_path.glob("*.safetensors")
     whole = file.read_bytes()

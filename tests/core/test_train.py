@@ -1,70 +1,24 @@
 """What training does to its slots, that it learns, and that a resumed run is the plain one."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_training import SMALL, assert_same_bits, rows
 from torch import Tensor
 
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.counter import hash64
-from trm_interp.core.graphs import GraphedStep
 from trm_interp.core.infer import run
-from trm_interp.core.loop import METRICS_FILE, train
+from trm_interp.core.loop import train
 from trm_interp.core.loss import step_losses
 from trm_interp.core.model import State
 from trm_interp.core.slots import PICK
 from trm_interp.core.train import STATE_FILE, TrainData, Trainer
-from trm_interp.errors import UserError
-
-SMALL = TRMConfig(cells=16, vocab=6, d_model=16, h_cycles=2, l_cycles=2, multiple=8, prefix=1)
-FAST: dict[str, Any] = {"steps": 12, "batch_size": 5, "n_sup": 3, "lr": 1e-3, "muon_lr": 1e-2}
-FAST |= {"ema": 0.9, "explore": 0.0, "eval_every": 4, "save_every": 5, "log_every": 3}
-FAST |= {"warmup": 0.1, "weight_decay": 0.1}
-
-
-@pytest.fixture
-def data(puzzles: tuple[Tensor, Tensor]) -> TrainData:
-    inputs, labels = puzzles
-    return TrainData(inputs, labels, inputs[:3], labels[:3])
-
-
-@pytest.fixture
-def make(data: TrainData, tmp_path: Path) -> Callable[..., Trainer]:
-    """make(name, **settings): a trainer of a small model in a folder of that name."""
-
-    def made(name: str = "run", **settings: Any) -> Trainer:
-        return Trainer(SMALL, TrainConfig(**{**FAST, **settings}), data, tmp_path / name)
-
-    return made
-
-
-def rows(trainer: Trainer) -> list[dict[str, Any]]:
-    lines = (trainer.out / METRICS_FILE).read_text().splitlines()
-    dropped = ("seconds", "steps_per_s")  # of the wall clock
-    return [{k: v for k, v in json.loads(x).items() if k not in dropped} for x in lines]
-
-
-def assert_same_bits(one: Any, other: Any, where: str = "") -> None:
-    if isinstance(one, Tensor):
-        assert one.dtype == other.dtype and torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one.keys() - {"seconds"}:
-            assert_same_bits(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), where
-        for i, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same_bits(a, b, f"{where}[{i}]")
-    else:
-        assert one == other, where
-
 
 # learning
 
@@ -336,114 +290,6 @@ def test_other_validation_puzzles_start_a_new_best(make: Callable[..., Trainer],
     assert resumed.best["exact"] == -1.0 and resumed.step_count == 8
     train(resumed)
     assert resumed.best["n"] == 2 and resumed.best["step"] == 8
-
-
-# what goes wrong
-
-
-def test_a_gradient_that_is_not_finite_names_step_and_tensor(
-    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
-):
-    trainer = make(steps=9, save_every=2, log_every=3, eval_every=100)
-    gradients = trainer._gradients
-
-    def spoiled(slots: Any, cycles: tuple[int, int]) -> Any:
-        found = gradients(slots, cycles)
-        if trainer.step_count >= 4:  # the fifth step
-            grad = trainer.model.get_parameter("lm_head.weight").grad
-            assert grad is not None
-            grad[2, 1] = float("inf")
-        return found
-
-    monkeypatch.setattr(trainer, "_gradients", spoiled)
-    with pytest.raises(UserError, match=r"gradient of lm_head.weight are not finite at step 5"):
-        train(trainer)
-    resumed = make(steps=9)
-    resumed.resume()  # saved after steps 2 and 4, and not after 6
-    assert resumed.step_count == 4 and resumed.model.lm_head.weight.isfinite().all()
-
-
-def test_micro_batches_give_the_gradient_of_the_batch(make: Callable[..., Trainer]):
-    whole, parts = make("a", batch_size=7), make("b", batch_size=7, micro_batches=3)
-    for _ in range(3):
-        one, other = whole.step(), parts.step()
-        for name, value in one.items():
-            torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-6)
-    for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
-        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(parts.slots.z_H, whole.slots.z_H, rtol=1e-3, atol=1e-4)
-
-
-def test_out_of_memory_names_the_batch_or_halves_it(make: Callable[..., Trainer]):
-    def limit(trainer: Trainer) -> list[int]:
-        """A device that holds three puzzles: what was tried on it."""
-        forward, tried = trainer.forward, []
-
-        def small(state: State, *rest: Any) -> Any:
-            tried.append(len(state.z_H))
-            if len(state.z_H) > 3:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return forward(state, *rest)
-
-        trainer.forward = small  # type: ignore[assignment]
-        return tried
-
-    stopped = make("stopped", batch_size=8)
-    limit(stopped)
-    with pytest.raises(UserError, match="no memory for 8 puzzles at once: try --auto-batch"):
-        train(stopped)
-
-    halved, plain = make("halved", batch_size=8, auto_batch=True), make("plain", batch_size=8)
-    tried = limit(halved)
-    train(halved)
-    assert tried[:6] == [8, 4, 2, 2, 2, 2] and set(tried[6:]) == {2}
-    train(plain)
-    assert halved.slots.draws.tolist() == plain.slots.draws.tolist()  # no puzzle was drawn twice
-    state = torch.load(halved.out / STATE_FILE, weights_only=True)
-    assert state["micro_batches"] == 4
-
-
-# one graph of a step
-
-
-class Replay:
-    """Stands for a CUDA graph: calls what was captured, which a real one does not do at first."""
-
-    def __init__(self, run: Callable[[], Any]) -> None:
-        self.replay = run
-
-
-def test_a_graphed_step_is_the_step(make: Callable[..., Trainer]):
-    """The same bits where everything a step needs is found in place, also over a new depth."""
-    settings: dict[str, Any] = {"steps": 20, "curriculum": True, "explore": 0.5, "log_every": 1}
-    plain, graphed = make("plain", **settings), make("graphed", **settings)
-    captured: list[tuple[int, int]] = []
-
-    def capture(run: Callable[[], Any]) -> Replay:
-        captured.append(graphed.graphed.cycles)  # type: ignore[union-attr, arg-type]
-        return Replay(run)
-
-    graphed.graphed = GraphedStep(graphed._device_step, graphed.tell, capture)
-    places = [tensor.data_ptr() for tensor in vars(graphed.slots).values()]
-    train(plain)
-    train(graphed)
-    assert captured == [(1, 2), (2, 2)]  # at most the model's own
-    assert [tensor.data_ptr() for tensor in vars(graphed.slots).values()] == places
-    assert_same_bits(graphed.state() | {"settings": 0}, plain.state() | {"settings": 0})
-    assert rows(graphed) == rows(plain)
-
-
-def test_a_graph_that_cannot_be_had_is_told_and_gone_without(make: Callable[..., Trainer]):
-    trainer = make(steps=8)
-    told: list[str] = []
-
-    def refuse(run: Callable[[], Any]) -> Any:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    trainer.graphed = GraphedStep(trainer._device_step, told.append, refuse)
-    train(trainer)
-    assert trainer.step_count == 8 and len(told) == 1
-    assert "operation not permitted" in told[0]
 
 
 # wall clock

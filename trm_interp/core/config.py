@@ -107,7 +107,9 @@ class TrainConfig:
     )
     batch_size: int = setting(768, "puzzles in flight, over all processes")
     micro_batches: int = setting(1, "parts in which a batch is computed, to need less memory")
-    auto_batch: bool = setting(False, "double the micro-batches where the memory does not suffice")
+    auto_batch: bool = setting(
+        False, "double the micro-batches where the memory does not suffice (one process)"
+    )
     n_sup: int = setting(16, "supervision steps of a puzzle before its slot is refilled")
     explore: float = setting(0.1, "chance that a slot may not halt before a random step")
     optimizer: Literal["adamw", "muon"] = setting("adamw", "muon: for matrices, AdamW for the rest")

@@ -2,7 +2,8 @@
 
 What a step reads and writes must then stay where it is: the trainer keeps its slots in place, the
 step count and the learning rates are tensors, and only the depth of the recursion, which the
-curriculum changes twice, needs a new graph.
+curriculum changes twice, needs a new graph. A graph is used when one replay of it has done what
+the step itself does.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from torch import Tensor
 
 Metrics = dict[str, Tensor]
 WARM_STEPS = 3  # run as they are first: kernels are compiled, memory is laid out
+TOLERANCE = 0.02  # of a metric between replay and step: kernels may add in another order
 
 
 class Captured(Protocol):
@@ -22,7 +24,8 @@ class Captured(Protocol):
 def capture_cuda(run: Callable[[], Any]) -> Captured:
     """The kernels that `run` launches; nothing is computed yet."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # a capture that fails leaves its stream the current one; this block puts ours back
+    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
         run()
     return graph
 
@@ -30,48 +33,74 @@ def capture_cuda(run: Callable[[], Any]) -> Captured:
 class GraphedStep:
     """Calls `run(cycles)` a few times, then replays it as a graph; again for other cycles.
 
-    `run` reads and writes tensors that stay in place. Where the capture fails, `tell` says so and
-    every step runs as it is.
+    `run` changes the tensors that `places()` gives, all of them in place. Where the capture fails
+    or its replay does something else, `tell` says so and every step runs as it is.
     """
 
     def __init__(
         self,
         run: Callable[[tuple[int, int]], Metrics],
+        places: Callable[[], list[Tensor]],
         tell: Callable[[str], None],
         capture: Callable[[Callable[[], Any]], Captured] = capture_cuda,
     ) -> None:
-        self.run, self.tell, self.capture = run, tell, capture
+        self.run, self.places, self.tell, self.capture = run, places, tell, capture
         self.cycles: tuple[int, int] | None = None
         self.graph: Captured | None = None
         self.metrics: Metrics = {}
         self.warm_left, self.works = 0, True
+        self.stream = torch.cuda.Stream() if torch.cuda.is_available() else None
 
     def __call__(self, cycles: tuple[int, int]) -> Metrics:
+        if not self.works:
+            return self.run(cycles)
         if cycles != self.cycles:
             self.cycles, self.graph, self.warm_left = cycles, None, WARM_STEPS
-        if not self.works or self.warm_left:
-            self.warm_left = max(0, self.warm_left - 1)
+        if self.warm_left:
+            self.warm_left -= 1
             return self._aside(cycles)
-        if self.graph is None:
-            try:
-                self.graph = self.capture(lambda: self._keep(self.run(cycles)))
-            except RuntimeError as error:
-                self.works = False
-                self.tell(f"no CUDA graph of a step ({error}); going on without")
-                return self._aside(cycles)
-        self.graph.replay()
+        if self.graph is not None:
+            self.graph.replay()
+            return self.metrics
+        return self._first(cycles)
+
+    def _first(self, cycles: tuple[int, int]) -> Metrics:
+        """One step as it is, then the same one as a graph: kept if both come to the same."""
+        before = [place.clone() for place in self.places()]
+        plain = {name: value.clone() for name, value in self._aside(cycles).items()}
+        after = [place.clone() for place in self.places()]
+        self._put(before)
+        try:
+            self.graph = self.capture(lambda: self._keep(self.run(cycles)))
+            self.graph.replay()
+        except RuntimeError as error:  # also out of memory
+            return self._without(f"cannot be captured ({error})", after, plain)
+        for name, value in plain.items():
+            if not torch.allclose(self.metrics[name], value, rtol=TOLERANCE, atol=1e-3):
+                why = f"gives {name} {float(self.metrics[name]):.6g} for {float(value):.6g}"
+                return self._without(why, after, plain)
         return self.metrics
+
+    def _without(self, why: str, after: list[Tensor], metrics: Metrics) -> Metrics:
+        self.works, self.graph = False, None
+        self._put(after)
+        self.tell(f"a CUDA graph of a step {why}; going on without")
+        return metrics
+
+    @torch.no_grad()
+    def _put(self, values: list[Tensor]) -> None:
+        for place, value in zip(self.places(), values, strict=True):
+            place.copy_(value)
 
     def _keep(self, metrics: Metrics) -> None:
         self.metrics = metrics
 
     def _aside(self, cycles: tuple[int, int]) -> Metrics:
         """On a stream of its own, as what is captured later must be."""
-        if not torch.cuda.is_available():
+        if self.stream is None:
             return self.run(cycles)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
             metrics = self.run(cycles)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self.stream)
         return metrics

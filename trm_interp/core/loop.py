@@ -18,12 +18,15 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     save: Callable[[], None] | None = None,
+    validate_last: bool = False,
 ) -> None:
     """Train until the run is finished, or until `should_stop`; the state is saved either way.
 
     Every row is a line of metrics.jsonl and, in the first process, given to `report`: training
     means since the last row (loss in nats per cell; `exact` of the slots that halted), or a
-    validation. `save` replaces the trainer's own.
+    validation. `save` replaces the trainer's own. A run that is stopped early ends with a
+    validation only with `validate_last`. With `compile` the first step of a process, which
+    compiles, counts for no time: a budget would lose its warm-up to it.
     """
     config, ranks = trainer.config, trainer.ranks
     metrics = trainer.out / METRICS_FILE
@@ -40,7 +43,7 @@ def train(
 
     started, before = clock(), trainer.seconds
     last_logged = started, trainer.step_count
-    saved_at = trainer.step_count
+    saved_at = first = trainer.step_count
 
     (stop,) = ranks.most(float(should_stop()))
 
@@ -49,6 +52,8 @@ def train(
         trainer.sums += torch.stack([row[name].double() for name in METRICS])
         trainer.summed_steps += 1
         now = clock()
+        if config.compile and trainer.step_count == first + 1:
+            started = now
         # processes agree on the time, or their learning rates and their last steps would differ
         trainer.seconds, stop = ranks.most(before + now - started, float(should_stop()))
         step = trainer.step_count
@@ -62,7 +67,7 @@ def train(
         if step % config.save_every == 0:
             (save or trainer.save)()
             saved_at = step
-    if trainer.finished() and trainer.validated_at != trainer.step_count:
+    if (trainer.finished() or validate_last) and trainer.validated_at != trainer.step_count:
         emit(trainer.validate())
         saved_at = -1
     if saved_at != trainer.step_count:

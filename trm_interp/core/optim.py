@@ -92,6 +92,14 @@ def make_optimizers(model: TRM, config: TrainConfig) -> list[torch.optim.Optimiz
     return optimizers
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take the state, but keep what depends on this device: the state may be of another one's."""
+    own = [{k: group.get(k) for k in ("fused", "capturable")} for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, kept in zip(optimizer.param_groups, own, strict=True):
+        group.update(kept)
+
+
 def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
     """Every learning rate at this share of its peak."""
     for group in (g for optimizer in optimizers for g in optimizer.param_groups):

@@ -27,6 +27,7 @@ from trm_interp.core.optim import (
     Average,
     clip_gradients,
     depth,
+    load_optimizer,
     lr_factor,
     make_optimizers,
     set_rates,
@@ -116,7 +117,8 @@ class Trainer:
             self.model.net.compile(dynamic=False)
         self.forward: nn.Module = self.model
         if self.ranks.size > 1:
-            self.forward = DistributedDataParallel(self.model)
+            # the buffers are the start vectors, which never change
+            self.forward = DistributedDataParallel(self.model, broadcast_buffers=False)
         self.optimizers = make_optimizers(self.model, config)
         self.average = Average(self.model, config.ema)
         self.dtype = getattr(torch, config.dtype)
@@ -143,7 +145,8 @@ class Trainer:
         self.graphed: GraphedStep | None = None
         alone = self.ranks.size == 1 and config.optimizer == "adamw"
         if config.graphs and config.compile and alone and self.device.type == "cuda":
-            self.graphed = GraphedStep(self._device_step, lambda line: self.tell(line))
+            told = lambda line: self.tell(line)  # noqa: E731
+            self.graphed = GraphedStep(self._device_step, self.places, told)
 
     # one optimizer step
 
@@ -170,6 +173,8 @@ class Trainer:
     def _device_step(self, cycles: tuple[int, int]) -> Metrics:
         """What a step does on the device: no host value in it changes from step to step."""
         augment = self.data.augment if self.config.augment else None
+        for parameter in self.model.parameters():
+            parameter.grad = None
         slots = self.slots.refilled(
             self.model, self.data.inputs, self.data.labels, augment, self.config.seed
         )
@@ -178,7 +183,6 @@ class Trainer:
         self._note_first_bad(norms, losses.answer + losses.halt)
         for optimizer in self.optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
         self.average.update()
         slots = slots.advanced(state, q_halt, self.clock, self.config)
         self.clock += 1
@@ -194,6 +198,19 @@ class Trainer:
             "grad_norm": norms.norm() / self.ranks.size,
         }
 
+    def places(self) -> list[Tensor]:
+        """Everything that a step changes."""
+        moments = [
+            value
+            for optimizer in self.optimizers
+            for kept in optimizer.state.values()
+            for value in kept.values()
+            if torch.is_tensor(value)
+        ]
+        weights = [p.detach() for p in self.model.parameters()]
+        slots = list(vars(self.slots).values())
+        return [*weights, *self.average.mean, *moments, *slots, self.clock, self.bad]
+
     def put(self, slots: Slots) -> None:
         """These are the slots from now on; in place, where a graph will look for them."""
         if self.graphed is None:
@@ -208,23 +225,29 @@ class Trainer:
             try:
                 return self._in_parts(slots, cycles)
             except torch.OutOfMemoryError:
+                if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                    raise
                 at_once = -(-len(slots.index) // self.micro_batches)
             told = f"{self.device} has no memory for {at_once} puzzles at once"
             if not self.config.auto_batch or at_once == 1 or self.ranks.size > 1:
+                auto = "--auto-batch (one process), " if self.ranks.size == 1 else ""
                 raise UserError(
-                    f"{told}: try --auto-batch, --micro-batches {2 * self.micro_batches} or a "
-                    "smaller --batch-size"
+                    f"{told}: try {auto}--micro-batches {2 * self.micro_batches} or a smaller "
+                    "--batch-size"
                 )
             self.micro_batches *= 2
             self.tell(f"{told}: going on with {self.micro_batches} micro-batches")
+            torch._dynamo.reset()  # another size, another graph; there is a limit to their number
             for parameter in self.model.parameters():
                 parameter.grad = None
 
     def _in_parts(self, slots: Slots, cycles: tuple[int, int]) -> tuple[State, Tensor, StepLosses]:
         found: list[list[Tensor]] = []
         parts = torch.arange(len(slots.index), device=self.device).chunk(self.micro_batches)
-        for at in parts:
+        for i, at in enumerate(parts):
             whole = len(parts) == 1
+            if isinstance(self.forward, DistributedDataParallel):
+                self.forward.require_backward_grad_sync = i == len(parts) - 1
             start = State(slots.z_H, slots.z_L) if whole else State(slots.z_H[at], slots.z_L[at])
             inputs, labels = (x if whole else x[at] for x in (slots.inputs, slots.labels))
             state, logits, q_halt = self.forward(start, inputs, self.dtype, cycles)
@@ -240,24 +263,21 @@ class Trainer:
 
     def _note_first_bad(self, norms: Tensor, losses: Tensor) -> None:
         """Remember, on the device, the first step whose gradient is not finite, and the tensor."""
-        finite = norms.isfinite()
-        found = torch.stack(
-            [
-                self.clock + 1,
-                finite.int().argmin(),
-                losses.isfinite().all().long(),
-            ]
-        )
-        self.bad.copy_(torch.where((self.bad[0] < 0) & ~finite.all(), found, self.bad))
+        finite, loss_finite = norms.isfinite(), losses.isfinite().all()
+        tensor = torch.where(finite.all(), -1, finite.int().argmin())
+        found = torch.stack([self.clock + 1, tensor, loss_finite.long()])
+        is_first_bad = (self.bad[0] < 0) & ~(finite.all() & loss_finite)
+        self.bad.copy_(torch.where(is_first_bad, found, self.bad))
 
     def check(self) -> None:
-        """UserError where a gradient was not finite since the run began. Waits for the device."""
+        """UserError where loss or gradient have not been finite. Waits for the device."""
         step, which, loss_was_finite = self.bad.tolist()
         if step >= 0:
-            name = [name for name, _ in self.model.named_parameters()][which]
-            loss = "" if loss_was_finite else "the loss and "
+            names = [name for name, _ in self.model.named_parameters()]
+            what = [] if loss_was_finite else ["the loss"]
+            what += [f"the gradient of {names[which]}"] if which >= 0 else []
             raise UserError(
-                f"{self.out}: {loss}the gradient of {name} are not finite at step {step}; the last "
+                f"{self.out}: {' and '.join(what)} not finite at step {step}; the last "
                 "saved state is untouched: start again with a lower --lr or with --clip"
             )
 
@@ -388,11 +408,12 @@ class Trainer:
         self.changes = state["changes"]
         if changed:
             self.changes.append({"after_step": self.step_count, **changed})
-        self.micro_batches = max(state.get("micro_batches", 1), self.config.micro_batches)
+        if before["micro_batches"] == now["micro_batches"]:  # what --auto-batch found
+            self.micro_batches = state.get("micro_batches", 1)
         self.model.load_state_dict(state["model"])
         self.average.mean = state["average"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            load_optimizer(optimizer, saved)
         self.rows, self.validated_at = state["rows"], state["validated_at"]
         self.sums = state["sums"] if self.ranks.rank == 0 else torch.zeros_like(self.sums)
         self.summed_steps = state["summed_steps"]

@@ -49,8 +49,8 @@ def generate(
     about every thousand. Hardest by "search": the largest (tier, guesses, waves), with tier 0 naked
     singles, 1 hidden singles, 2 more; guesses that prove the solution unique, single run; waves of
     singles until solved or stuck. 95 % of the 6x6 draws need no guess, so there the choice is
-    mostly by tier and waves. By "chain": the most waves among those that naked singles solve: one
-    simple rule, applied over and over.
+    mostly by tier and waves. By "chain": the most waves among those that naked singles solve: easy
+    deductions, many of them after each other.
 
     >>> from trm_interp.tasks.sudoku.grid import render
     >>> puzzles, solutions = generate(Shape(2, 3), n=2, seed=0)

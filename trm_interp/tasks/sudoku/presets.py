@@ -57,8 +57,8 @@ PRESETS = {
     # A smoke test: no 4x4 puzzle needs search. The 36 classes of minimal puzzles would not fill
     # three splits, so these carry extra givens and draw on the 4 710 classes of all puzzles.
     "sudoku4": Preset(side=4, train=200, val=50, test=50, extra_givens=6),
-    # Long chains of naked singles: what a TRM solves step by step, and seldom in one. On random
-    # minimal puzzles, and on those that need search, its first step does most of the work (LOG.md).
+    # Solved by naked singles, in many waves of singles: what a TRM solves step by step. On random
+    # minimal puzzles, and on those that need search, its first step does too much (LOG.md).
     "sudoku6": Preset(side=6, train=1000, val=500, test=5000, harder_of=16, hardness="chain"),
     "sudoku9": Preset(side=9, train=16000, val=500, test=2000),
 }

@@ -1,0 +1,153 @@
+"""Training that goes wrong, or does not fit, or runs as a CUDA graph."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import assert_same_bits, rows
+
+from trm_interp.core.graphs import GraphedStep
+from trm_interp.core.loop import train
+from trm_interp.core.model import State
+from trm_interp.core.optim import set_rates
+from trm_interp.core.train import STATE_FILE, Trainer
+from trm_interp.errors import UserError
+
+# what goes wrong
+
+
+def test_a_gradient_that_is_not_finite_names_step_and_tensor(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+):
+    trainer = make(steps=9, save_every=2, log_every=3, eval_every=100)
+    gradients = trainer._gradients
+
+    def spoiled(slots: Any, cycles: tuple[int, int]) -> Any:
+        found = gradients(slots, cycles)
+        if trainer.step_count >= 4:  # the fifth step
+            grad = trainer.model.get_parameter("lm_head.weight").grad
+            assert grad is not None
+            grad[2, 1] = float("inf")
+        return found
+
+    monkeypatch.setattr(trainer, "_gradients", spoiled)
+    with pytest.raises(UserError, match=r"gradient of lm_head.weight not finite at step 5"):
+        train(trainer)
+    resumed = make(steps=9)
+    resumed.resume()  # saved after steps 2 and 4, and not after 6
+    assert resumed.step_count == 4 and resumed.model.lm_head.weight.isfinite().all()
+
+
+def test_micro_batches_give_the_gradient_of_the_batch(make: Callable[..., Trainer]):
+    whole, parts = make("a", batch_size=7), make("b", batch_size=7, micro_batches=3)
+    for _ in range(3):
+        one, other = whole.step(), parts.step()
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-6)
+    for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(parts.slots.z_H, whole.slots.z_H, rtol=1e-3, atol=1e-4)
+
+
+def test_out_of_memory_names_the_batch_or_halves_it(make: Callable[..., Trainer]):
+    def limit(trainer: Trainer) -> list[int]:
+        """A device that holds three puzzles: what was tried on it."""
+        forward, tried = trainer.forward, []
+
+        def small(state: State, *rest: Any) -> Any:
+            tried.append(len(state.z_H))
+            if len(state.z_H) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(state, *rest)
+
+        trainer.forward = small  # type: ignore[assignment]
+        return tried
+
+    stopped = make("stopped", batch_size=8)
+    limit(stopped)
+    with pytest.raises(UserError, match="no memory for 8 puzzles at once: try --auto-batch"):
+        train(stopped)
+
+    halved, plain = make("halved", batch_size=8, auto_batch=True), make("plain", batch_size=8)
+    tried = limit(halved)
+    train(halved)
+    assert tried[:6] == [8, 4, 2, 2, 2, 2] and set(tried[6:]) == {2}
+    train(plain)
+    assert halved.slots.draws.tolist() == plain.slots.draws.tolist()  # no puzzle was drawn twice
+    state = torch.load(halved.out / STATE_FILE, weights_only=True)
+    assert state["micro_batches"] == 4
+
+
+# one graph of a step
+
+
+class Replay:
+    """Stands for a CUDA graph: calls what was captured, which a real one does not do at first."""
+
+    def __init__(self, run: Callable[[], Any]) -> None:
+        self.replay = run
+
+
+def test_a_graphed_step_is_the_step(make: Callable[..., Trainer]):
+    """The same bits where everything a step needs is found in place, also over a new depth."""
+    settings: dict[str, Any] = {"steps": 20, "curriculum": True, "explore": 0.5, "log_every": 1}
+    plain, graphed = make("plain", **settings), make("graphed", **settings)
+    captured: list[tuple[int, int]] = []
+
+    def capture(run: Callable[[], Any]) -> Replay:
+        captured.append(graphed.graphed.cycles)  # type: ignore[union-attr, arg-type]
+        return Replay(run)
+
+    graphed.graphed = GraphedStep(graphed._device_step, graphed.places, graphed.tell, capture)
+    train(plain)
+    train(graphed)
+    assert captured == [(1, 2), (2, 2)]  # at most the model's own
+    graphed.graphed = None
+    assert_same_bits(graphed.state() | {"settings": 0}, plain.state() | {"settings": 0})
+    assert rows(graphed) == rows(plain)
+
+
+def test_everything_a_step_changes_stays_in_its_place(make: Callable[..., Trainer]):
+    """A real graph writes where it found things: nothing else may be new after a step."""
+    trainer = make(explore=0.5)
+    trainer.graphed = GraphedStep(trainer._device_step, trainer.places, trainer.tell)
+    trainer.step()  # makes the moments
+    places, before = trainer.places(), [place.clone() for place in trainer.places()]
+    n_weights = sum(1 for _ in trainer.model.parameters())
+    # weights, averages, two moments and a step count each; eight of the slots; clock and first bad
+    assert len(places) == n_weights * (1 + 1 + 3) + 8 + 2
+    trainer.step()
+    assert [p.data_ptr() for p in trainer.places()] == [p.data_ptr() for p in places]
+    same = [torch.equal(a, b) for a, b in zip(before, trainer.places(), strict=True)]
+    assert sum(same) == 6  # index, inputs, labels, draws, halted: none has halted; first bad
+    for group in trainer.optimizers[0].param_groups:
+        group["capturable"] = True  # as on a GPU
+    set_rates(trainer.optimizers, 0.5)
+    rate = trainer.optimizers[0].param_groups[0]["lr"]
+    set_rates(trainer.optimizers, 0.25)
+    assert trainer.optimizers[0].param_groups[0]["lr"] is rate
+    assert float(rate) == pytest.approx(0.25 * trainer.config.lr)
+
+
+@pytest.mark.parametrize("kind", ["refused", "half-way", "wrong"])
+def test_a_graph_that_cannot_be_had_is_told_and_gone_without(
+    make: Callable[..., Trainer], kind: str
+):
+    """The run is the plain one, whatever the capture did before it failed."""
+    plain, trainer = make("plain", steps=8), make("graphed", steps=8)
+    told: list[str] = []
+
+    def capture(run: Callable[[], Any]) -> Replay:
+        if kind != "refused":
+            run()
+        if kind == "wrong":  # does the step twice
+            return Replay(run)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    trainer.graphed = GraphedStep(trainer._device_step, trainer.places, told.append, capture)
+    train(plain)
+    train(trainer)
+    assert len(told) == 1 and "going on without" in told[0]
+    assert ("operation not permitted" in told[0]) == (kind != "wrong")
+    assert_same_bits(trainer.state(), plain.state())

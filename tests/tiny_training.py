@@ -1,0 +1,37 @@
+"""A small model's training, for the tests of the trainer: settings, rows, equality."""
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trm_interp.core.config import TRMConfig
+from trm_interp.core.loop import METRICS_FILE
+from trm_interp.core.train import Trainer
+
+SMALL = TRMConfig(cells=16, vocab=6, d_model=16, h_cycles=2, l_cycles=2, multiple=8, prefix=1)
+FAST: dict[str, Any] = {"steps": 12, "batch_size": 5, "n_sup": 3, "lr": 1e-3, "muon_lr": 1e-2}
+FAST |= {"ema": 0.9, "explore": 0.0, "eval_every": 4, "save_every": 5, "log_every": 3}
+FAST |= {"warmup": 0.1, "weight_decay": 0.1}
+
+
+def rows(trainer: Trainer) -> list[dict[str, Any]]:
+    lines = (trainer.out / METRICS_FILE).read_text().splitlines()
+    dropped = ("seconds", "steps_per_s")  # of the wall clock
+    return [{k: v for k, v in json.loads(x).items() if k not in dropped} for x in lines]
+
+
+def assert_same_bits(one: Any, other: Any, where: str = "") -> None:
+    if isinstance(one, Tensor):
+        assert one.dtype == other.dtype and torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one.keys() - {"seconds"}:
+            assert_same_bits(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same_bits(a, b, f"{where}[{i}]")
+    else:
+        assert one == other, where
