@@ -9,6 +9,7 @@ import typer
 
 from trm_interp.core.config import PRESETS, TrainConfig, TRMConfig
 from trm_interp.options import build, command, with_errors_in_one_line
+from trm_interp.sae.commands import register as register_sae_commands
 from trm_interp.settings import (
     CollectConfig,
     EvalConfig,
@@ -302,6 +303,9 @@ def data_download(
             print(f"wrote {path}")
 
     with_errors_in_one_line(body)
+
+
+register_sae_commands(app)
 
 
 def main() -> None:

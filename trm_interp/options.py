@@ -71,6 +71,11 @@ def _parameter(config: type, f: Field[Any], optional: bool = False) -> inspect.P
     """One field as an option; with `optional` it is None where it is not given."""
     kind = get_type_hints(config)[f.name]
     default = ... if f.default is MISSING else f.default
+    if f.metadata.get("argument"):
+        place = typer.Argument(help=f.metadata["help"], show_default=False)
+        return inspect.Parameter(
+            f.name, inspect.Parameter.KEYWORD_ONLY, default=place, annotation=kind
+        )
     flag = f"--{f.name.replace('_', '-')}"
     if default is True or (optional and isinstance(default, bool)):
         flag = f"{flag}/--no-{flag[2:]}"

@@ -1,0 +1,50 @@
+"""The commands on sparse autoencoders: settings in, one call, what came of it out."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from trm_interp.options import command
+from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, SteerConfig, TrainSAEConfig
+
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
+
+
+def say(line: str) -> None:
+    """For the user, beside the result: standard error."""
+    print(line, file=sys.stderr)
+
+
+def register(app: typer.Typer) -> None:
+    """Add train-sae, sae-eval, features and steer."""
+
+    @command(
+        app,
+        "train-sae",
+        TrainSAEConfig,
+        examples="""
+        trm-interp train-sae runs/states --site z_L --out runs/sae
+        trm-interp train-sae runs/states --site z_L,z_H --out runs/sae --arch topk --k 24 --balance
+        trm-interp train-sae runs/states --site z_L --out runs/sae --resume
+        """,
+    )
+    def train(config: TrainSAEConfig) -> None:
+        """Train a sparse autoencoder on recorded activations; exact resume."""
+        from trm_interp.progress import progress
+        from trm_interp.sae.train import train_sae
+        from trm_interp.training import stop_signals
+
+        last = ""
+
+        def note(text: str) -> None:
+            nonlocal last
+            last = text
+
+        with progress("training", "steps", lambda: last) as update, stop_signals() as stopped:
+            finished = train_sae(config, say, update, note, stopped)
+        if not finished:
+            say("stopped before the end: the same command with --resume goes on")
+            raise typer.Exit(130)
+        print(f"wrote {config.out} ({last}; measure it: trm-interp sae-eval {config.out} STORE)")
