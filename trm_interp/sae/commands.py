@@ -48,3 +48,26 @@ def register(app: typer.Typer) -> None:
             say("stopped before the end: the same command with --resume goes on")
             raise typer.Exit(130)
         print(f"wrote {config.out} ({last}; measure it: trm-interp sae-eval {config.out} STORE)")
+
+    @command(
+        app,
+        "sae-eval",
+        EvalSAEConfig,
+        examples="""
+        trm-interp sae-eval runs/sae runs/states
+        trm-interp sae-eval runs/sae runs/states --tick 60 --json
+        trm-interp sae-eval runs/sae runs/states --no-loop
+        """,
+    )
+    def evaluate(config: EvalSAEConfig, json_: AsJson = False) -> None:
+        """Measure an SAE on held-out puzzles: FVU, L0, dead features, loss recovered in the loop."""
+        from trm_interp.progress import progress
+        from trm_interp.sae.evaluate import evaluate_sae, report
+
+        with progress("encoding", "puzzles") as update:
+            found = evaluate_sae(config, say, update)
+        if json_:
+            print(json.dumps(found))
+        else:
+            report(found)
+        say(f"wrote {config.sae / 'measures.json'}")
