@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
         """,
     )
     def evaluate(config: EvalSAEConfig, json_: AsJson = False) -> None:
-        """Measure an SAE on held-out puzzles: FVU, L0, dead features, loss recovered in the loop."""
+        """Measure an SAE on held-out puzzles: FVU, L0, dead features, loss recovered."""
         from trm_interp.progress import progress
         from trm_interp.sae.evaluate import evaluate_sae, report
 
@@ -71,3 +71,47 @@ def register(app: typer.Typer) -> None:
         else:
             report(found)
         say(f"wrote {config.sae / 'measures.json'}")
+
+    @command(
+        app,
+        "features",
+        FeaturesConfig,
+        examples="""
+        trm-interp features runs/sae runs/states --out runs/features
+        trm-interp features runs/sae runs/other --out runs/features --all-puzzles --limit 200
+        """,
+    )
+    def features(config: FeaturesConfig) -> None:
+        """What features do over time and mean on the board: tables, figure 1, offline dashboard."""
+        from trm_interp.progress import progress
+        from trm_interp.sae.features import look_at_features
+
+        with progress("encoding", "puzzles") as update:
+            files = look_at_features(config, say, update)
+        for name, file in files.items():
+            print(f"wrote {file} ({name})")
+
+    @command(
+        app,
+        "steer",
+        SteerConfig,
+        examples="""
+        trm-interp steer runs/sae runs/states --feature 12
+        trm-interp steer runs/sae runs/states --feature 12 --mode clamp --value 1 --ticks 0-20
+        trm-interp steer runs/sae runs/states --feature 12 --mode steer --value 0.5 --cells 0-5
+        """,
+    )
+    def steer(config: SteerConfig, json_: AsJson = False) -> None:
+        """Ablate, clamp or steer one feature while the model runs, beside matched controls."""
+        from trm_interp.progress import progress
+        from trm_interp.sae.steer import report
+        from trm_interp.sae.steer import steer as run
+
+        with progress("steering", "features") as update:
+            result = run(config, say, update)
+        if json_:
+            print(json.dumps(result))
+        else:
+            report(result)
+        if config.out:
+            say(f"wrote {config.out}")

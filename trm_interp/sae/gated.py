@@ -10,8 +10,9 @@ from sae_lens import GatedTrainingSAE, GatedTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
-from trm_interp.shapes import Float
 from trm_interp.sae.config import Variant
+from trm_interp.core.model import at_least_float32
+from trm_interp.shapes import Float
 
 
 class GatedSAE(GatedTrainingSAE):
@@ -79,7 +80,7 @@ class GatedSAE(GatedTrainingSAE):
 
 def _squared_error(out: Tensor, x: Tensor) -> Tensor:
     """Squared distance, mean over the batch; in float32 where products are bfloat16."""
-    return (out.float() - x).square().sum(-1).mean()
+    return (at_least_float32(out) - x).square().sum(-1).mean()
 
 
 def _across(grad: Tensor, rows: Tensor) -> Tensor:

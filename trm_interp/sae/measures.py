@@ -82,9 +82,7 @@ def measures(opened: Opened, seed: int, progress: Progress = quiet) -> dict[str,
     by_outcome = {
         name: {
             "n": int(chosen.sum()),
-            "fvu": ratio_with_bounds(
-                found.error[chosen].sum(1), found.spread[chosen].sum(1), seed
-            ),
+            "fvu": ratio_with_bounds(found.error[chosen].sum(1), found.spread[chosen].sum(1), seed),
             "l0": float(found.l0[chosen].mean()),
         }
         for name, chosen in groups.items()

@@ -13,7 +13,7 @@ def resamples(n: int, seed: int, times: int = TIMES) -> Int[np.ndarray, "times n
     return rng.multinomial(n, np.full(n, 1 / n), size=times)
 
 
-def bounds(drawn: Float[np.ndarray, "times *rest"]) -> tuple[np.ndarray, np.ndarray]:
+def bounds(drawn: Float[np.ndarray, " times *rest"]) -> tuple[np.ndarray, np.ndarray]:
     """2.5 % and 97.5 % quantiles over the resamples; NaN where there are none."""
     import warnings
 
@@ -24,7 +24,7 @@ def bounds(drawn: Float[np.ndarray, "times *rest"]) -> tuple[np.ndarray, np.ndar
 
 
 def mean_with_bounds(
-    values: Float[np.ndarray, "puzzle *rest"], seed: int, times: int = TIMES
+    values: Float[np.ndarray, " puzzle *rest"], seed: int, times: int = TIMES
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over puzzles where the value is a number, and its 95 % bootstrap interval."""
     there = np.isfinite(values)

@@ -51,7 +51,9 @@ class SiteReader:
         clock = run_clock(store)
         if "l_cycle" not in self._array.dims:
             written = [t.writes == "z_H" for t in clock]
-        elif self._array.shape[self._array.dims.index("l_cycle")] == store.meta["model"]["l_cycles"]:
+        elif (
+            self._array.shape[self._array.dims.index("l_cycle")] == store.meta["model"]["l_cycles"]
+        ):
             written = [t.writes == "z_L" for t in clock]
         else:  # inside a block: every evaluation
             written = [True] * len(clock)

@@ -271,9 +271,9 @@ def _loop(
     """Optimizer steps to the end, or until asked to stop; rows and states as they fall due."""
     config = trainer.config
     metrics, state = config.out / METRICS, config.out / STATE
-    # rows are written after the step they are of, and before the state that holds it
-    keep_rows(metrics, -(-trainer.n_training_steps // config.log_every))
     saved = trainer.n_training_steps
+    odd_end = trainer.finished and saved % config.log_every > 0  # the last step has a row anyway
+    keep_rows(metrics, saved // config.log_every + odd_end)
     progress(saved, config.max_steps)
     while not trainer.finished and not should_stop():
         row = trainer.advance()
