@@ -68,7 +68,9 @@ def test_folding_centre_and_scale_changes_nothing(arch: str, store: Path, tmp_pa
     sae = make_sae(config, 4, torch.device("cpu"))
     with torch.no_grad():
         for weight in sae.parameters():
-            weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)))
+            weight.add_(
+                0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
+            )
         if arch == "jumprelu":
             sae.threshold.abs_()
     scaling = Scaling(torch.tensor([3.0, 1, 0, -2]), 2.0)
@@ -93,8 +95,16 @@ def test_a_planted_dictionary_is_recovered(variant: str, tmp_path: Path):
     z_L = (active * (1 + rng.random(active.shape))) @ planted
     path = write_store(tmp_path / "store", z_L)
     config = quick(
-        path, tmp_path / "sae", gated_variant=variant, expansion=4, max_steps=700,
-        batch_size=256, lr=5e-3, l1=0.6, log_every=100, save_every=1000,
+        path,
+        tmp_path / "sae",
+        gated_variant=variant,
+        expansion=4,
+        max_steps=700,
+        batch_size=256,
+        lr=5e-3,
+        l1=0.6,
+        log_every=100,
+        save_every=1000,
     )
     assert train_sae(config, lambda line: None)
     sae = SAE.load_from_disk(tmp_path / "sae")

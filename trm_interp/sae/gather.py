@@ -135,11 +135,10 @@ class _Keeper:
         self.board = np.zeros((d_sae, n, n_pos), np.float16)
 
     def add(self, puzzle: int, acts: Tensor) -> None:
-        n_pos = acts.shape[1]
-        value, flat = acts.flatten(0, 1).max(0)
-        tick = flat // n_pos
+        tick = acts.amax(1).argmax(0)
         board = acts[tick, :, torch.arange(acts.shape[2], device=acts.device)]  # [feature, pos]
-        value, tick, pos = (t.cpu().numpy() for t in (value, tick, flat % n_pos))
+        value, pos = board.max(1)
+        value, tick, pos = (t.cpu().numpy() for t in (value, tick, pos))
         better = np.flatnonzero((value > self.value[:, -1]) & (value > 0))
         last = self.n - 1
         self.value[better, last] = value[better]

@@ -14,13 +14,21 @@ def resamples(n: int, seed: int, times: int = TIMES) -> Int[np.ndarray, "times n
 
 
 def bounds(drawn: Float[np.ndarray, " times *rest"]) -> tuple[np.ndarray, np.ndarray]:
-    """2.5 % and 97.5 % quantiles over the resamples; NaN where there are none."""
-    import warnings
+    """2.5 % and 97.5 % quantiles over the resamples that are numbers; NaN where none is.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN columns
-        low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
-    return low, high
+    >>> [float(bound) for bound in bounds(np.array([*range(41), np.nan]))]
+    [1.0, 39.0]
+    """
+    ordered = np.sort(drawn, axis=0)  # NaN last
+    last = np.isfinite(ordered).sum(axis=0) - 1
+    found = []
+    for share in (0.025, 0.975):
+        place = share * np.maximum(last, 0)
+        below = np.floor(place).astype(int)
+        above = np.minimum(below + 1, np.maximum(last, 0))
+        low, high = (np.take_along_axis(ordered, i[None], axis=0)[0] for i in (below, above))
+        found.append(np.where(last >= 0, low + (place - below) * (high - low), np.nan))
+    return found[0], found[1]
 
 
 def mean_with_bounds(
