@@ -5,7 +5,8 @@
 
 Sections: recording (cost of recording against plain inference, peak memory at 1x and 10x puzzles),
 paths (compiled against eager, bfloat16 against float32, share of the machine's matrix rate),
-puzzles (generator and solver, one core), cuda (training and inference of the 5 M model).
+puzzles (generator and solver, one core), sae (stream against step, memory, our gated step against
+sae-lens' own), cuda (training and inference of the 5 M model).
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_sae import sae
 
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.core.config import TrainConfig, TRMConfig
@@ -260,6 +262,7 @@ def main() -> None:
         "recording": recording,
         "paths": paths,
         "puzzles": puzzles,
+        "sae": lambda repeats: sae(repeats, medians),
     }
     if torch.cuda.is_available():
         sections["cuda"] = cuda

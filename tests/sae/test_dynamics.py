@@ -67,7 +67,7 @@ def test_noise_rarely_passes_and_what_stands_still_is_not_measured():
 
 @pytest.mark.parametrize("cycles", [0, 1, 7, 20])
 def test_a_transient_of_known_length(cycles: int):
-    step = np.where(T < cycles * CYCLE, 4.0, 1.0) + SCHEDULE + 0.3 * RNG.standard_normal(N)
+    step = np.where(cycles * CYCLE > T, 4.0, 1.0) + SCHEDULE + 0.3 * RNG.standard_normal(N)
     assert transient_cycles(step, CYCLE) == cycles
 
 

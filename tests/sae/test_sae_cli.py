@@ -153,14 +153,15 @@ PROBE = """
 const seen = { errors: [] };
 window.addEventListener("error", event => seen.errors.push(event.message));
 window.addEventListener("load", () => {
-  const rows = () => [...document.querySelectorAll("#list tbody tr")].map(r => Number(r.dataset.feature));
+  const lines = () => [...document.querySelectorAll("#list tbody tr")];
+  const rows = () => lines().map(line => Number(line.dataset.feature));
   const click = key => document.querySelector(`#list th[data-key="${key}"]`).click();
   const type = text => { const box = document.getElementById("search"); box.value = text;
     box.dispatchEvent(new Event("input")); };
   seen.first = rows();
   click("density"); seen.dense = rows();
   click("density"); seen.sparse = rows();
-  type("row"); seen.facts = [...document.querySelectorAll("#list tbody tr")].map(r => r.children[3].textContent);
+  type("row"); seen.facts = lines().map(line => line.children[3].textContent);
   type("nothing like it"); seen.none = rows().length;
   type(String(seen.first[0])); seen.number = rows();
   type("");

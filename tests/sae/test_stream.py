@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sae_store import CELLS, H, L, STEPS, noise, numbered, write_store
+from sae_store import CELLS, STEPS, H, L, noise, numbered, write_store
 
 from trm_interp.errors import UserError
 from trm_interp.sae.sites import SiteReader, open_sites, split_puzzles

@@ -32,7 +32,7 @@ class TrainSAEConfig:
     batch_size: int = setting(1024, "rows (one position at one tick) per step")
     seed: int = setting(0, "of the split, the order and the weights")
     lr: float = setting(1e-3, "peak Adam learning rate")
-    l1: float = setting(1.0, "sparsity weight of standard and gated")
+    l1: float = setting(5.0, "sparsity weight of standard and gated")
     l0: float = setting(1.0, "sparsity weight of jumprelu")
     k: int = setting(32, "active features of topk and batchtopk")
     warmup: float = setting(0.1, "fraction of the run with a rising learning rate and sparsity")
