@@ -78,6 +78,10 @@ def test_the_control_trades_facts_inside_a_board_and_finds_nothing():
     assert np.array_equal(shuffled.values.sum(0), facts[0].values.sum(0))
     given = facts[0].names.index("given")
     assert np.array_equal(shuffled.values[:, given], facts[0].values[:, given])
+    both = facts_of(*tokens, predictions, [0, 1])
+    moved = shuffled_cells(both, 16, np.random.default_rng(1)).values
+    lasting = both.names.index("solution 3")  # goes to the same cell at every step
+    assert np.array_equal(moved[:16, lasting], moved[16:, lasting])
     wrong = facts[0].names.index("row 2")
     acts = np.concatenate([one.values[:, wrong] * RNG.random(16) for one in facts])[:, None]
     meant = meaning(scipy.sparse.csc_matrix(acts), facts, 16, seed=0)
