@@ -53,7 +53,7 @@ def gather(opened: Opened, n_examples: int, progress: Progress = quiet) -> Gathe
     step_of = np.array([tick.step for tick in reader.ticks])
     steps = np.unique(step_of)
     ends = [int(np.flatnonzero(step_of == step)[-1]) for step in steps]
-    inside = steps[steps < store.n_steps - 1] if store.n_steps > 1 else steps
+    inside = steps[steps < store.n_steps - 1] if steps[0] < store.n_steps - 1 else steps
     inside_ends = [ends[i] for i in range(len(steps)) if steps[i] in inside]
     ticks = len(reader.indices)
     level = np.zeros((n, ticks, opened.d_sae), np.float32)
@@ -72,16 +72,14 @@ def gather(opened: Opened, n_examples: int, progress: Progress = quiet) -> Gathe
         values = acts.cpu().numpy()
         drift[i] = relative_drift(values, cycle, STILL * values.max(axis=(0, 1)))
         boards = [store[name][puzzle] for name in ("inputs", "labels", "predictions")]
-        if len(inside):
-            rows = values[inside_ends][:, at].reshape(-1, opened.d_sae)
-            sparse.append(scipy.sparse.csr_matrix(rows))
-            facts.append(_chosen(facts_of(*boards, inside.tolist()), cells, len(inside)))
+        ended = values[inside_ends][:, at].reshape(-1, opened.d_sae)
+        sparse.append(scipy.sparse.csr_matrix(ended))
+        facts.append(_chosen(facts_of(*boards, inside.tolist()), cells, len(inside)))
         if len(steps) == store.n_steps:
             by_step = np.stack([values[step_of == s].mean(0) for s in steps])[:, at]
             decided, blank = decided_steps(boards[2])[cells], (boards[0] == 1)[cells]
             leads[i] = lead(by_step, decided, blank)
     rows = n * reader.rows
-    stacked = scipy.sparse.vstack(sparse) if sparse else scipy.sparse.csr_matrix((0, opened.d_sae))
     return Gathered(
         level,
         (fired / rows).cpu().numpy(),
@@ -90,7 +88,7 @@ def gather(opened: Opened, n_examples: int, progress: Progress = quiet) -> Gathe
         curve,
         leads,
         keep.examples(),
-        scipy.sparse.csc_matrix(stacked),
+        scipy.sparse.csc_matrix(scipy.sparse.vstack(sparse)),
         facts,
         cells,
         at,

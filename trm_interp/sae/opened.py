@@ -14,7 +14,7 @@ from torch import Tensor
 from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
 from trm_interp.errors import UserError, first_line
 from trm_interp.sae.config import OnSAE
-from trm_interp.sae.sites import SiteReader, final_solved, split_puzzles
+from trm_interp.sae.sites import SiteReader, board_keys, final_solved
 from trm_interp.sources import open_device
 from trm_interp.store import Store
 
@@ -115,8 +115,7 @@ def load_sae(path: Path, device: torch.device) -> SAE[Any]:
 def opening(config: OnSAE, tell: Callable[[str], None] = print) -> Iterator[Opened]:
     """SAE and store, checked against each other; the store is closed at the end.
 
-    Held-out puzzles are those that training held out, where the store is the one it was trained
-    on. On another store of the same checkpoint no puzzle was seen, unless its boards were.
+    Held out are the puzzles whose boards the SAE was not trained on, in whichever store they are.
     """
     device = open_device(config.device)
     sae = load_sae(config.sae, device)
@@ -140,7 +139,7 @@ def opening(config: OnSAE, tell: Callable[[str], None] = print) -> Iterator[Open
             config.sae,
             store,
             reader,
-            _puzzles(config, known, store, tell),
+            _puzzles(config, known, store),
             device,
             mismatch,
         )
@@ -168,21 +167,17 @@ def _mismatch(
     return "; ".join(wrong)
 
 
-def _puzzles(
-    config: OnSAE, known: dict[str, Any], store: Store, tell: Callable[[str], None]
-) -> np.ndarray:
-    """Store indices of the puzzles to look at, the first `limit` of those that qualify."""
-    everything = np.arange(store.n_puzzles)
-    if config.all_puzzles or not known:
-        chosen = everything
-    elif known["store_sha256"] == store.sha256:
-        _, chosen = split_puzzles(store["inputs"][:], known["held_out"], known["seed"])
-    else:
-        tell(
-            f"{store.path} is not the store that {config.sae} was trained on: "
-            "taking all of its puzzles as held out"
+def _puzzles(config: OnSAE, known: dict[str, Any], store: Store) -> np.ndarray:
+    """Store indices to look at: the first `limit` whose boards were not trained on."""
+    chosen = np.arange(store.n_puzzles)
+    if not config.all_puzzles:
+        seen = np.isin(board_keys(store["inputs"][:]), known.get("train_boards", []))
+        chosen = chosen[~seen]
+    if not len(chosen):
+        raise UserError(
+            f"{config.sae} was trained on every puzzle of {store.path}: record others, "
+            "or give --all-puzzles"
         )
-        chosen = everything
     return chosen[: config.limit]
 
 

@@ -2,15 +2,17 @@
 
 import copy
 import json
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sae_lens import (
     BatchTopKTrainingSAEConfig,
@@ -23,13 +25,20 @@ from sae_lens import (
 from sae_lens.config import SAETrainerConfig
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.training.sae_trainer import SAETrainer
+from torch import Tensor
 
 from trm_interp.errors import UserError, first_line
 from trm_interp.files import append_row, keep_rows, publish, replacing, write_json
 from trm_interp.provenance import git_commit, versions
 from trm_interp.sae.config import TrainSAEConfig
 from trm_interp.sae.gated import GatedSAE
-from trm_interp.sae.sites import final_solved, open_sites, split_puzzles
+from trm_interp.sae.sites import (
+    SiteReader,
+    board_keys,
+    final_solved,
+    open_sites,
+    split_puzzles,
+)
 from trm_interp.sae.stream import (
     ActivationStream,
     Position,
@@ -39,12 +48,15 @@ from trm_interp.sae.stream import (
     stream_state,
 )
 from trm_interp.settings import parse_indices
+from trm_interp.shapes import Float
 from trm_interp.sources import open_device
 from trm_interp.store import Store
 
 STATE, METRICS, CARD = "train_state.pt", "metrics.jsonl", "card.json"
 SAE_FILES = ("sae_weights.safetensors", "cfg.json")
 FREE = ("out", "resume", "overwrite", "save_every", "log_every", "device", "buffer_mb", "store")
+HELD_OUT_PUZZLES = 16  # behind the held-out numbers of metrics.jsonl
+SAVING = ".saving-"
 SHARE_OF_DECAY = 0.2  # of the run, at its end, with a falling learning rate
 
 
@@ -74,7 +86,11 @@ class Trainer(SAETrainer[Any, Any]):
     """sae-lens' trainer without wandb and its bar, with a state that resumes to the same bits."""
 
     def __init__(
-        self, config: TrainSAEConfig, sae: TrainingSAE[Any], stream: ActivationStream
+        self,
+        config: TrainSAEConfig,
+        sae: TrainingSAE[Any],
+        stream: ActivationStream,
+        held_out: Tensor | None = None,
     ) -> None:
         steps = config.max_steps
         decay = round(SHARE_OF_DECAY * steps)
@@ -93,7 +109,7 @@ class Trainer(SAETrainer[Any, Any]):
             sae,
             stream,
         )
-        self.config, self.stream = config, stream
+        self.config, self.stream, self.held_out = config, stream, held_out
         self.seconds = 0.0
 
     def advance(self) -> dict[str, Any] | None:
@@ -111,7 +127,18 @@ class Trainer(SAETrainer[Any, Any]):
             return None
         named = self.build_train_step_log_dict(output, self.n_training_samples)
         kept = {name.split("/")[1]: value for name, value in named.items() if "legacy" not in name}
-        return {"step": step, "epoch": self.stream.position.epoch, **kept}
+        return {"step": step, "epoch": self.stream.position.epoch, **kept, **self.unseen()}
+
+    @torch.no_grad()
+    def unseen(self) -> dict[str, float]:
+        """FVU and L0 on rows of held-out puzzles (centred, so their size is their variance)."""
+        if self.held_out is None:
+            return {}
+        acts = self.sae.encode(self.held_out)
+        error = (self.sae.decode(acts) - self.held_out).square().sum()
+        spread = (self.held_out - self.held_out.mean(0)).square().sum()
+        l0 = (acts > 0).sum(-1).double().mean()
+        return {"held_out_fvu": float(error / spread), "held_out_l0": float(l0)}
 
     @property
     def finished(self) -> bool:
@@ -121,7 +148,7 @@ class Trainer(SAETrainer[Any, Any]):
         """Weights, optimizer, schedules, counters, stream position and RNG: whole or absent."""
         path.parent.mkdir(parents=True, exist_ok=True)
         device = self.stream.device
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".state-") as folder:
+        with tempfile.TemporaryDirectory() as folder:
             self.save_trainer_state(Path(folder))
             lens = torch.load(Path(folder) / "trainer_state.pt", weights_only=True)
         state = {
@@ -158,6 +185,20 @@ class Trainer(SAETrainer[Any, Any]):
         self.seconds = state["seconds"]
 
 
+def held_out_rows(
+    readers: Sequence[SiteReader], puzzles: np.ndarray, scaling: Scaling, config: TrainSAEConfig
+) -> Float[Tensor, "row d_model"]:
+    """At most a batch of rows of the first held-out puzzles, scaled as in training."""
+    chosen = puzzles[:HELD_OUT_PUZZLES]
+    rows = np.concatenate(
+        [r.read(int(puzzle)).reshape(-1, r.d_model) for puzzle in chosen for r in readers]
+    )
+    picked = np.random.default_rng([config.seed, 0x4E1D]).permutation(len(rows))[
+        : config.batch_size
+    ]
+    return (torch.from_numpy(rows[picked]).float() - scaling.mean) / scaling.scale
+
+
 def save_inference(
     sae: TrainingSAE[Any], scaling: Scaling, known: dict[str, Any], out: Path
 ) -> None:
@@ -176,7 +217,7 @@ def save_inference(
         model_name="TRM", hook_name=known["sites"][0], trm_interp={**known, "scaling": kept}
     )
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".saving-") as folder:
+    with tempfile.TemporaryDirectory(dir=out, prefix=SAVING) as folder:
         folded.cpu().save_inference_model(folder)
         config = json.loads((Path(folder) / "cfg.json").read_text())
         write_json(Path(folder) / "cfg.json", {**config, "device": "cpu"})
@@ -216,18 +257,20 @@ def train_sae(
             device=device,
         )
         stream.scaling = measure_scaling(readers, first[: config.stats_puzzles].tolist())
+        unseen = held_out_rows(readers, held_out, stream.scaling, config).to(device)
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
         identity = {k: v for k, v in settings.items() if k not in FREE}
         identity |= {"store_sha256": store.sha256, "device": device.type}
         known = {
             "sites": config.sites,
-            "ticks": readers[0].indices if ticks is None else ticks,
+            "ticks": sorted({i for reader in readers for i in reader.indices}),
             "arch": config.arch,
             "gated_variant": config.gated_variant if config.arch == "gated" else None,
             "seed": config.seed,
             "held_out": config.held_out,
             "n_train": len(training),
             "n_held_out": len(held_out),
+            "train_boards": sorted(set(board_keys(store["inputs"][training]))),
             "solved_share_of_training": float(final_solved(store)[training].mean()),
             "store_sha256": store.sha256,
             "store_puzzles": store.n_puzzles,
@@ -237,11 +280,13 @@ def train_sae(
         }
     with stream:
         sae = make_sae(config, stream.d_model, device)
-        trainer = Trainer(config, sae, stream)
+        trainer = Trainer(config, sae, stream, unseen)
         if config.resume and (config.out / STATE).exists():
             trainer.resume(config.out / STATE, identity)
             tell(f"resuming at optimizer step {trainer.n_training_steps} of {config.max_steps}")
         else:
+            for left in config.out.glob(f"{SAVING}*"):  # of a run that was killed while it saved
+                shutil.rmtree(left)
             for name in (STATE, METRICS, CARD, *SAE_FILES):
                 (config.out / name).unlink(missing_ok=True)
         _loop(trainer, identity, progress, note, should_stop)
@@ -254,6 +299,7 @@ def train_sae(
     card = {
         "sae": known,
         "settings": settings,
+        "held_out": {**trainer.unseen(), "rows": len(unseen)},
         "command": " ".join(["trm-interp", *sys.argv[1:]]),
         "seconds": round(trainer.seconds, 1),
     }
@@ -281,7 +327,7 @@ def _loop(
         if row is not None:
             config.out.mkdir(parents=True, exist_ok=True)
             append_row(metrics, row)
-            note(f"explained {row['explained_variance']:.3f}, L0 {row['l0']:.1f}")
+            note(f"held-out FVU {row['held_out_fvu']:.3f}, L0 {row['held_out_l0']:.1f}")
         if step % config.save_every == 0:
             trainer.save(state, identity)
             saved = step
