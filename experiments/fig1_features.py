@@ -71,7 +71,7 @@ def train_and_measure(
         out=out,
         arch=arch,  # type: ignore[arg-type]
         expansion=args.expansion,
-        max_steps=args.steps or (20_000 if cuda else 800),
+        max_steps=args.steps or (20_000 if cuda else 700),
         batch_size=args.batch or (4096 if cuda else 1024),
         seed=seed,
         l1=args.l1,
@@ -186,13 +186,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/fig1"))
     parser.add_argument("--seeds", type=lambda t: [int(s) for s in t.split(",")], default=[0, 1, 2])
     parser.add_argument("--expansion", type=int, default=32)
-    parser.add_argument("--steps", type=int, help="optimizer steps; default 800, on CUDA 20 000")
+    parser.add_argument("--steps", type=int, help="optimizer steps; default 700, on CUDA 20 000")
     parser.add_argument("--batch", type=int, help="rows a step; default 1 024, on CUDA 4 096")
     parser.add_argument("--l1", type=float, default=5.0)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--solve", type=int, default=1000, help="puzzles to choose failures from")
     parser.add_argument("--record", type=int, default=160, help="puzzles in the store")
-    parser.add_argument("--held-out", type=int, default=32, help="held-out puzzles to measure on")
+    parser.add_argument("--held-out", type=int, default=24, help="held-out puzzles to measure on")
     parser.add_argument("--buffer-mb", type=int, default=600)
     parser.add_argument("--no-autocast", dest="autocast", action="store_false")
     parser.add_argument("--log", action="store_true", help="enter the result into LOG.md")

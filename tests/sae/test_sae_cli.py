@@ -170,7 +170,7 @@ window.addEventListener("load", () => {
     seen.heading = document.getElementById("heading").textContent;
     seen.hash = location.hash;
     seen.boards = document.querySelectorAll("svg.sudoku").length;
-    seen.cells = document.querySelectorAll("svg.sudoku:first-of-type rect title").length;
+    seen.cells = document.querySelectorAll("svg.sudoku rect title").length;
     seen.plots = document.querySelectorAll(".js-plotly-plot .main-svg").length;
     const done = document.createElement("pre"); done.id = "seen";
     done.textContent = JSON.stringify(seen); document.body.append(done);
@@ -216,4 +216,12 @@ def test_the_dashboard_in_chromium_without_a_network(features: Path, tmp_path: P
     assert seen["none"] == 0 and seen["first"][0] in seen["number"]
     assert seen["heading"] == f"feature {seen['sparse'][0]}"
     assert seen["hash"] == f"#feature={seen['sparse'][0]}"
-    assert seen["boards"] >= 1 and seen["cells"] == 16 and seen["plots"] >= 2
+    assert seen["boards"] >= 1 and seen["cells"] == 16 * seen["boards"] and seen["plots"] >= 2
+
+
+@pytest.mark.parametrize("command", ["train-sae", "sae-eval", "features", "steer"])
+def test_help_has_examples_with_options_that_exist(cli: Cli, command: str):
+    answer = cli(command, "--help")
+    assert answer.code == 0 and f"trm-interp {command}" in answer.out
+    examples, options = answer.out.split("Examples:")[1].split("Options", 1)
+    assert set(re.findall(r"--[a-z-]+", examples)) <= set(re.findall(r"--[a-z0-9-]+", options))

@@ -101,7 +101,7 @@ def test_a_planted_dictionary_is_recovered(variant: str, tmp_path: Path):
     nearest = (torch.tensor(planted, dtype=torch.float32) @ rows.T).amax(1)
     assert (nearest > 0.95).float().mean() >= 0.9, nearest
     last = json.loads((tmp_path / "sae" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["explained_variance"] > 0.9 and last["l0"] < 4
+    assert last["explained_variance"] > 0.85 and last["l0"] < 4
 
 
 def test_same_command_same_bits_and_another_seed_differs(store: Path, tmp_path: Path):

@@ -21,6 +21,7 @@ from trm_interp.sae.opened import Opened, Progress, open_model, opening, quiet
 from trm_interp.sae.resample import discoveries, mean_with_bounds
 
 BANDS = 300  # resamples behind the bands of figure 1
+AT_ONCE = 512  # features whose series are transformed together: bounds the memory
 
 
 def feature_table(
@@ -43,11 +44,13 @@ def feature_table(
     series = np.moveaxis(found.level, 1, 2)  # [puzzle, feature, tick]
     still = STILL * series.max(axis=(0, 2))
     active = series.max(-1) > np.maximum(still, 1e-12)
-    back = recurrence(series, cycle, shuffles, seed, still)
+    parts = [slice(first, first + AT_ONCE) for first in range(0, opened.d_sae, AT_ONCE)]
+    back = [recurrence(series[:, part], cycle, shuffles, seed, still[part]) for part in parts]
+    settled = [transient_cycles(series[:, part], cycle) for part in parts]
     measured = {
-        "transient": np.where(active, transient_cycles(series, cycle) * float(per_cycle), np.nan),
-        "recurrence": back.excess,
-        "period": back.period / cycle * per_cycle,
+        "transient": np.where(active, np.concatenate(settled, 1) * float(per_cycle), np.nan),
+        "recurrence": np.concatenate([one.excess for one in back], 1),
+        "period": np.concatenate([one.period for one in back], 1) / cycle * per_cycle,
         "drift": found.drift,
     }
     table = pd.DataFrame(
