@@ -1,14 +1,13 @@
 """The `trm-interp` command: reads settings, makes one call, prints what came of it."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from trm_interp.core.config import PRESETS, TrainConfig, TRMConfig
-from trm_interp.options import build, command, with_errors_in_one_line
+from trm_interp.options import AsJson, build, command, say, with_errors_in_one_line
 from trm_interp.sae.commands import register as register_sae_commands
 from trm_interp.settings import (
     CollectConfig,
@@ -27,13 +26,6 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Make, import, rate and download puzzles.", no_args_is_help=True)
 app.add_typer(data, name="data")
-
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
-
-
-def say(line: str) -> None:
-    """For the user, beside the result: standard error."""
-    print(line, file=sys.stderr)
 
 
 @command(app, "quickstart", QuickstartConfig, examples="trm-interp quickstart")

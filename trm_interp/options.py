@@ -6,11 +6,18 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from trm_interp.errors import UserError
+
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
+
+
+def say(line: str) -> None:
+    """For the user, beside the result: standard error."""
+    print(line, file=sys.stderr)
 
 
 def command(

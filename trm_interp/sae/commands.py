@@ -1,20 +1,11 @@
 """The commands on sparse autoencoders: settings in, one call, what came of it out."""
 
 import json
-import sys
-from typing import Annotated
 
 import typer
 
-from trm_interp.options import command
+from trm_interp.options import AsJson, command, say
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, SteerConfig, TrainSAEConfig
-
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
-
-
-def say(line: str) -> None:
-    """For the user, beside the result: standard error."""
-    print(line, file=sys.stderr)
 
 
 def register(app: typer.Typer) -> None:
