@@ -14,6 +14,7 @@ batches are larger and the training longer (512 -> 16 384 for that checkpoint).
 import argparse
 import datetime
 import json
+import math
 import statistics
 import sys
 import time
@@ -26,12 +27,12 @@ import torch
 from trm_interp.collect import record_puzzles
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.evaluate import solve
+from trm_interp.features import look_at_features
 from trm_interp.files import write_json, write_text
 from trm_interp.progress import progress
 from trm_interp.quickstart import half_failed
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.sae.evaluate import evaluate_sae
-from trm_interp.sae.features import look_at_features
 from trm_interp.sae.train import train_sae
 from trm_interp.settings import CollectConfig, artifact, default_checkpoint
 from trm_interp.sources import open_device, open_puzzles
@@ -154,7 +155,7 @@ def log_entry(
             spread(rows[name].tolist()) for name in ("fvu", "l0", "dead", "recovered_over_zero")
         ]
         lines.append(f"| {arch} | {' | '.join(cells)} | {exact} |")
-    median = summary["median"]
+    median = {name: math.nan if v is None else v for name, v in summary["median"].items()}
     gated = table[table["arch"] == "gated"]
     met = bool((gated["fvu"] < AIM_FVU).all() and (gated["dead"] < AIM_DEAD).all())
     lines += [

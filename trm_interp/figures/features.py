@@ -1,5 +1,7 @@
 """Features over time: figure 1 of the seed paper, and the drift between equal phases."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -18,8 +20,8 @@ def activity_figure(numbers: pd.DataFrame, steps: list[int], title: str) -> go.F
     numbers: rows of feature, outcome, tick, mean, low, high, n. Bands are 95 % bootstrap intervals
     over puzzles; a line at each tick of `steps`, where a supervision step begins.
     """
-    outcomes = [name for name in ("solved", "failed") if (numbers["outcome"] == name).any()]
-    counts = {name: numbers.loc[numbers["outcome"] == name, "n"].iloc[0] for name in outcomes}
+    counts = dict(zip(numbers["outcome"], numbers["n"], strict=True))
+    outcomes = [name for name in ("solved", "failed") if name in counts]
     figure = make_subplots(
         rows=len(outcomes),
         cols=1,
@@ -29,13 +31,14 @@ def activity_figure(numbers: pd.DataFrame, steps: list[int], title: str) -> go.F
         subplot_titles=[f"{name} puzzles (n = {counts[name]})" for name in outcomes],
     )
     features = list(dict.fromkeys(numbers["feature"]))
-    for (feature, outcome), rows in numbers.groupby(["feature", "outcome"], sort=False):
-        at = {"row": outcomes.index(outcome) + 1, "col": 1}
+    for feature, outcome in product(features, outcomes):
+        rows = numbers[(numbers["feature"] == feature) & (numbers["outcome"] == outcome)]
+        row = outcomes.index(outcome) + 1
         colour = COLOURS[features.index(feature) % len(COLOURS)]
         name = f"feature {feature}"
         band = (rows["mean"].to_numpy(), rows["low"].to_numpy(), rows["high"].to_numpy())
         first = outcome == outcomes[0]
-        _curve(figure, rows["tick"].to_numpy(), band, colour, name, first, at)
+        _curve(figure, rows["tick"].to_numpy(), band, colour, name, first, row)
     _step_lines(figure, steps)
     figure.update_yaxes(title="mean activation", rangemode="tozero")
     figure.update_xaxes(title="network evaluation", row=len(outcomes), col=1)
@@ -50,10 +53,9 @@ def drift_figure(
     0: nothing but the schedule's own period is left.
     """
     figure = make_subplots(rows=1, cols=1)
-    at = {"row": 1, "col": 1}
     for name, band in curves.items():
         colour = SOLVED if name == "solved" else FAILED
-        _curve(figure, np.asarray(ticks), band, colour, name, True, at)
+        _curve(figure, np.asarray(ticks), band, colour, name, True, 1)
     _step_lines(figure, steps)
     figure.update_yaxes(title="RMS change over RMS activation", rangemode="tozero")
     figure.update_xaxes(title="network evaluation")
@@ -67,7 +69,7 @@ def _curve(
     colour: str,
     name: str,
     in_legend: bool,
-    at: dict[str, int],
+    row: int,
 ) -> None:
     """A line over its band; both hide with the legend entry."""
     mean, low, high = band
@@ -84,7 +86,8 @@ def _curve(
             showlegend=False,
             **common,
         ),
-        **at,
+        row=row,
+        col=1,
     )
     figure.add_trace(
         go.Scatter(
@@ -96,7 +99,8 @@ def _curve(
             hovertemplate=f"{name}<br>evaluation %{{x}}: %{{y:.3f}}<extra></extra>",
             **common,
         ),
-        **at,
+        row=row,
+        col=1,
     )
 
 

@@ -74,8 +74,8 @@ def register(app: typer.Typer) -> None:
     )
     def features(config: FeaturesConfig) -> None:
         """What features do over time and mean on the board: tables, figure 1, offline dashboard."""
+        from trm_interp.features import look_at_features
         from trm_interp.progress import progress
-        from trm_interp.sae.features import look_at_features
 
         with progress("encoding", "puzzles") as update:
             files = look_at_features(config, say, update)

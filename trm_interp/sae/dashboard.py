@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FACTS = 6  # shown of every feature
 EVALS = "in network evaluations"
-LIST = (  # key, label, help, digits (None: text)
+LIST: tuple[tuple[str, str, str, int | None], ...] = (  # key, label, help, digits (None: text)
     ("feature", "feature", "number of the SAE unit", 0),
     ("mean", "mean", "mean activation over rows", 3),
     ("density", "density", "share of rows on which it fires", 4),
@@ -37,7 +37,7 @@ LIST = (  # key, label, help, digits (None: text)
     ("apart_from", "apart from", "first evaluation that tells outcomes apart; -1 never", 0),
     ("lead", "lead", "activation before a cell is decided, less at undecided cells", 4),
 )
-MORE = (
+MORE: tuple[tuple[str, str, str, int | None], ...] = (
     ("largest", "largest", "largest activation", 3),
     ("period_solved", "period solved", EVALS, 1),
     ("period_failed", "period failed", EVALS, 1),
@@ -78,8 +78,8 @@ def dashboard_data(
     """What the page reads. Activations over time and boards are bytes, scaled per feature."""
     alive = np.flatnonzero(table["density"].to_numpy() > 0)
     reader, store, solved = opened.reader, opened.store, opened.solved
-    known = [(key, *rest) for key, *rest in (*LIST, *MORE) if key in table]
-    bounds = [
+    known = [column for column in (*LIST, *MORE) if column[0] in table]
+    bounds: list[tuple[str, str, str, int | None]] = [
         (f"{name}_{outcome}_{bound}", f"{name} {outcome} {bound}", "95 % over puzzles", 3)
         for name in BOUNDED
         for outcome in ("solved", "failed")

@@ -51,9 +51,9 @@ def autocorrelation(series: Float[np.ndarray, "*series tick"]) -> Float[np.ndarr
     """
     n = series.shape[-1]
     centred = series - series.mean(-1, keepdims=True)
-    spectrum = fft.rfft(centred, 2 * n, axis=-1)
-    products = fft.irfft(np.abs(spectrum) ** 2, 2 * n, axis=-1)[..., : n // 2 + 1]
-    products /= n - np.arange(n // 2 + 1)
+    spectrum = np.asarray(fft.rfft(centred, 2 * n, axis=-1))
+    products = np.asarray(fft.irfft(np.abs(spectrum) ** 2, 2 * n, axis=-1))[..., : n // 2 + 1]
+    products = products / (n - np.arange(n // 2 + 1, dtype=products.dtype))
     power = products[..., :1]
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(power > 0, products / power, np.nan)

@@ -71,13 +71,15 @@ def gather(opened: Opened, n_examples: int, progress: Progress = quiet) -> Gathe
         curve[i] = (change / size).sqrt().cpu().numpy()
         values = acts.cpu().numpy()
         drift[i] = relative_drift(values, cycle, STILL * values.max(axis=(0, 1)))
-        boards = [store[name][puzzle] for name in ("inputs", "labels", "predictions")]
+        inputs, labels, guesses = (store[n][puzzle] for n in ("inputs", "labels", "predictions"))
         ended = values[inside_ends][:, at].reshape(-1, opened.d_sae)
         sparse.append(scipy.sparse.csr_matrix(ended))
-        facts.append(_chosen(facts_of(*boards, inside.tolist()), cells, len(inside)))
+        facts.append(
+            _chosen(facts_of(inputs, labels, guesses, inside.tolist()), cells, len(inside))
+        )
         if len(steps) == store.n_steps:
             by_step = np.stack([values[step_of == s].mean(0) for s in steps])[:, at]
-            decided, blank = decided_steps(boards[2])[cells], (boards[0] == 1)[cells]
+            decided, blank = decided_steps(guesses)[cells], (inputs == 1)[cells]
             leads[i] = lead(by_step, decided, blank)
     rows = n * reader.rows
     return Gathered(
@@ -155,4 +157,5 @@ class _Keeper:
         return self.value[:, 0].copy()
 
     def examples(self) -> Examples:
-        return Examples(self.value, *np.moveaxis(self.place, 2, 0), self.board)
+        puzzle, tick, pos = np.moveaxis(self.place, 2, 0)
+        return Examples(self.value, puzzle, tick, pos, self.board)

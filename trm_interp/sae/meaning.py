@@ -92,10 +92,11 @@ def sparse_auc(
     n = facts.shape[0]
     true = facts.sum(0).astype(float)
     as_float = facts.astype(np.float32)
-    auc = np.empty((acts.shape[1], facts.shape[1]))
-    for feature in range(acts.shape[1]):
-        span = slice(acts.indptr[feature], acts.indptr[feature + 1])
-        rows, values = acts.indices[span], acts.data[span]
+    starts, indices, data = (np.asarray(part) for part in (acts.indptr, acts.indices, acts.data))
+    auc = np.empty((len(starts) - 1, facts.shape[1]))
+    for feature in range(len(auc)):
+        span = slice(starts[feature], starts[feature + 1])
+        rows, values = indices[span], data[span]
         silent = n - len(rows)
         here = as_float[rows]
         ranks = (rankdata(values) + silent) @ here
@@ -130,7 +131,7 @@ def meaning(acts: scipy.sparse.csc_matrix, facts: list[Facts], n_cells: int, see
     tables = []
     for source in (facts, shuffled):
         values = np.concatenate([one.values for one in source])
-        auc = np.empty((acts.shape[1], len(of_blanks)))
+        auc = np.empty((len(np.asarray(acts.indptr)) - 1, len(of_blanks)))
         auc[:, ~of_blanks] = sparse_auc(acts, values[:, ~of_blanks])
         auc[:, of_blanks] = sparse_auc(among_blanks, values[blank][:, of_blanks])
         tables.append(auc)

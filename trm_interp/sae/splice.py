@@ -36,7 +36,11 @@ def hook_name(site: str, tick: Tick) -> str:
 @contextmanager
 def editing(model: HookedTRM, names: Sequence[str], edit: Edit | None):
     """While the block runs, `edit` replaces what is written at each of these hook points."""
-    hooks = [] if edit is None else [(name, lambda value, hook: edit(value)) for name in names]
+
+    def replace(value: Tensor, hook: Any) -> Tensor:
+        return value if edit is None else edit(value)
+
+    hooks: list[Any] = [] if edit is None else [(name, replace) for name in names]
     with model.hooks(fwd_hooks=hooks):
         yield
 
@@ -78,8 +82,10 @@ def open_loop(
 ) -> tuple[Loop, str | None]:
     """The store's checkpoint on the puzzles that are looked at; and what `force` let pass."""
     checkpoint, wrong = open_model(opened, ckpt, force)
-    boards = [torch.from_numpy(opened.store[name][opened.puzzles]) for name in ("inputs", "labels")]
-    return Loop(checkpoint.model, *boards, opened.store.n_steps, batch_size), wrong
+    inputs, labels = (
+        torch.from_numpy(opened.store[name][opened.puzzles]) for name in ("inputs", "labels")
+    )
+    return Loop(checkpoint.model, inputs, labels, opened.store.n_steps, batch_size), wrong
 
 
 def loss_recovered(

@@ -79,7 +79,8 @@ def make_sae(config: TrainSAEConfig, d_model: int, device: torch.device) -> Trai
                 **shape, l0_coefficient=config.l0, l0_warm_up_steps=rise
             ),
         }[config.arch]()
-        return TrainingSAE.get_sae_class_for_architecture(config.arch)(made)
+        kind: Any = TrainingSAE.get_sae_class_for_architecture(config.arch)
+        return kind(made)
 
 
 class Trainer(SAETrainer[Any, Any]):
