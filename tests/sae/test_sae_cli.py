@@ -71,6 +71,7 @@ def test_tables_of_features(features: Path, sae: Path):
     assert fires["fact_auc"].between(0, 1).all() and (fires["largest"] > 0).all()
     summary = json.loads((features / "summary.json").read_text())
     assert summary["alive"] == len(fires) and summary["n_puzzles"] == 13
+    assert summary["n_trained_on"] == 8  # the others were held out: 0.4 x 13
     numbers = pd.read_csv(features / "figure1.csv")
     assert set(numbers["outcome"]) == {"solved", "failed"} and numbers["tick"].nunique() == 16
     assert ((numbers["low"] <= numbers["mean"]) & (numbers["mean"] <= numbers["high"])).all()

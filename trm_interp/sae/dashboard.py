@@ -144,10 +144,12 @@ def dashboard_data(
 
 def _about(summary: dict[str, Any]) -> str:
     variant = f" ({summary['gated_variant']})" if summary["gated_variant"] else ""
+    seen = summary["n_trained_on"]
+    kind = f"puzzles ({seen} of them trained on)" if seen else "held-out puzzles"
     text = (
         f"{summary['arch']}{variant} {summary['d_in']} -> {summary['d_sae']}; "
         f"{summary['alive']} features fire, {summary['dead']:.1%} do not; {summary['n_puzzles']} "
-        f"held-out puzzles, {summary['solved']} solved and {summary['failed']} failed"
+        f"{kind}, {summary['solved']} solved and {summary['failed']} failed"
     )
     return text + (f"; MISMATCH: {summary['mismatch']}" if summary["mismatch"] else "")
 

@@ -39,9 +39,10 @@ def evaluate_sae(
 
 def report(found: dict[str, Any]) -> None:
     """Tables for people."""
+    seen = f" ({found['n_trained_on']} of them trained on)" if found["n_trained_on"] else ""
     table = Table(
         title=f"{found['sae']}: {found['arch']}, {found['d_in']} -> {found['d_sae']}, "
-        f"{found['site']}, {found['n_puzzles']} held-out puzzles"
+        f"{found['site']}, {found['n_puzzles']} puzzles{seen}"
     )
     for heading in ("puzzles", "n", "FVU [95 %]", "L0"):
         table.add_column(heading, justify="right")

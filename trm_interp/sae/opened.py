@@ -64,12 +64,18 @@ class Opened:
         return final_solved(self.store)[self.puzzles]
 
     @property
+    def n_trained_on(self) -> int:
+        """How many of the puzzles the SAE was trained on: 0 unless all puzzles were asked for."""
+        return int(trained_on(self.known, self.store)[self.puzzles].sum())
+
+    @property
     def said(self) -> dict[str, Any]:
         """What a result was measured on."""
         return {
             "sae": str(self.path),
             "site": self.site,
             "n_puzzles": len(self.puzzles),
+            "n_trained_on": self.n_trained_on,
             "n_solved": int(self.solved.sum()),
             "ticks": len(self.reader.indices),
             "store_sha256": self.store.sha256,
@@ -171,14 +177,18 @@ def _puzzles(config: OnSAE, known: dict[str, Any], store: Store) -> np.ndarray:
     """Store indices to look at: the first `limit` whose boards were not trained on."""
     chosen = np.arange(store.n_puzzles)
     if not config.all_puzzles:
-        seen = np.isin(board_keys(store["inputs"][:]), known.get("train_boards", []))
-        chosen = chosen[~seen]
+        chosen = chosen[~trained_on(known, store)]
     if not len(chosen):
         raise UserError(
             f"{config.sae} was trained on every puzzle of {store.path}: record others, "
             "or give --all-puzzles"
         )
     return chosen[: config.limit]
+
+
+def trained_on(known: dict[str, Any], store: Store) -> np.ndarray:
+    """bool [puzzle]: an SAE of this provenance was trained on the puzzle's board."""
+    return np.isin(board_keys(store["inputs"][:]), known.get("train_boards", []))
 
 
 def _checkpoint_of(store: Store) -> str | None:
