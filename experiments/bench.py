@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.flops import step_flops
 from trm_interp.core.infer import run_batch
-from trm_interp.core.memory import keep_freed_memory
+from trm_interp.core.memory import keep_freed_memory, peak_memory
 from trm_interp.core.model import TRM
 from trm_interp.core.train import TrainData, Trainer
 from trm_interp.files import write_json
@@ -117,7 +116,7 @@ def _record_only(n: int, folder: str) -> None:
     ckpt = str(default_checkpoint())
     config = CollectConfig(ckpt, puzzles, out, steps="4", limit=n, batch_size=16, device="cpu")
     collect(config, lambda line: None)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+    print(peak_memory() / 1e6)
 
 
 # execution paths

@@ -1,6 +1,5 @@
 """Section `sae` of bench.py: the stream against the step, memory, our gated step."""
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -9,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from trm_interp.core.memory import peak_memory
 
 Numbers = dict[str, float]
 Medians = Callable[[dict[str, Callable[[], object]], int], Numbers]
@@ -163,7 +164,7 @@ def _train_only(folder: Path) -> None:
         folder, expansion=4, max_steps=40, stats_puzzles=4, save_every=1000, device="cpu"
     )
     train_sae(config, lambda line: None)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+    print(peak_memory() / 1e6)
 
 
 if __name__ == "__main__":

@@ -34,3 +34,16 @@ def total_memory() -> int:
         if file.exists() and (text := file.read_text().strip()).isdecimal():
             sizes.append(int(text))
     return min(sizes)
+
+
+def peak_memory() -> int:
+    """Largest resident size of this program, bytes.
+
+    getrusage would do, but its number outlives exec: a child starts with its parent's peak.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    import resource
+
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -32,13 +32,13 @@ def activity_figure(numbers: pd.DataFrame, steps: list[int], title: str) -> go.F
     )
     features = list(dict.fromkeys(numbers["feature"]))
     for feature, outcome in product(features, outcomes):
-        rows = numbers[(numbers["feature"] == feature) & (numbers["outcome"] == outcome)]
+        rows = numbers.query("feature == @feature and outcome == @outcome")
         row = outcomes.index(outcome) + 1
         colour = COLOURS[features.index(feature) % len(COLOURS)]
         name = f"feature {feature}"
-        band = (rows["mean"].to_numpy(), rows["low"].to_numpy(), rows["high"].to_numpy())
+        band = (np.asarray(rows["mean"]), np.asarray(rows["low"]), np.asarray(rows["high"]))
         first = outcome == outcomes[0]
-        _curve(figure, rows["tick"].to_numpy(), band, colour, name, first, row)
+        _curve(figure, np.asarray(rows["tick"]), band, colour, name, first, row)
     _step_lines(figure, steps)
     figure.update_yaxes(title="mean activation", rangemode="tozero")
     figure.update_xaxes(title="network evaluation", row=len(outcomes), col=1)

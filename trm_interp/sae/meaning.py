@@ -92,7 +92,8 @@ def sparse_auc(
     n = facts.shape[0]
     true = facts.sum(0).astype(float)
     as_float = facts.astype(np.float32)
-    starts, indices, data = (np.asarray(part) for part in (acts.indptr, acts.indices, acts.data))
+    starts, indices = (np.asarray(part).astype(np.int64) for part in (acts.indptr, acts.indices))
+    data = np.asarray(acts.data)
     auc = np.empty((len(starts) - 1, facts.shape[1]))
     for feature in range(len(auc)):
         span = slice(starts[feature], starts[feature + 1])
