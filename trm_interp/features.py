@@ -11,7 +11,7 @@ from trm_interp.figures.features import activity_figure, drift_figure
 from trm_interp.figures.style import write_html
 from trm_interp.files import write_json, write_text
 from trm_interp.sae.config import FeaturesConfig
-from trm_interp.sae.dashboard import write_dashboard
+from trm_interp.sae.dashboard import dashboard_data, write_dashboard
 from trm_interp.sae.early import separation
 from trm_interp.sae.gather import Gathered, gather
 from trm_interp.sae.meaning import head_push, meaning
@@ -43,7 +43,8 @@ def look_at_features(
             "figure 1 numbers": out / "figure1.csv",
             "summary": out / "summary.json",
         }
-        write_dashboard(files["dashboard"], opened, found, table, meant, push, summary)
+        page = dashboard_data(opened, found, table, meant, push, summary)
+        write_dashboard(files["dashboard"], page)
         write_html(figures[0], files["figure 1"])
         write_html(figures[1], files["drift"])
         write_text(files["table"], table.to_csv(index=False))

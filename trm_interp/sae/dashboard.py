@@ -48,17 +48,8 @@ MORE: tuple[tuple[str, str, str, int | None], ...] = (
 BOUNDED = ("recurrence", "drift", "transient", "lead")
 
 
-def write_dashboard(
-    path: Path,
-    opened: Opened,
-    found: "Gathered",
-    table: pd.DataFrame,
-    meant: Meaning,
-    push: np.ndarray | None,
-    summary: dict[str, Any],
-) -> Path:
-    """One page a feature that fires; search, sort and pictures in the file itself."""
-    data = dashboard_data(opened, found, table, meant, push, summary)
+def write_dashboard(path: Path, data: dict[str, Any]) -> Path:
+    """One page a feature that fires, of `dashboard_data`; search, sort and pictures in the file."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     page = files("trm_interp.sae").joinpath("dashboard.html").read_text("utf-8")
     page = page.replace("/*PLOTLY*/", get_plotlyjs().replace("</script", "<\\/script"), 1)
