@@ -5,14 +5,14 @@
 
 Sections: recording (cost of recording against plain inference, peak memory at 1x and 10x puzzles),
 paths (compiled against eager, bfloat16 against float32, share of the machine's matrix rate),
-puzzles (generator and solver, one core), cuda (training and inference of the 5 M model).
+puzzles (generator and solver, one core), sae (stream against step, memory, our gated step against
+sae-lens' own), cuda (training and inference of the 5 M model).
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,12 +25,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_sae import sae
 
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.flops import step_flops
 from trm_interp.core.infer import run_batch
-from trm_interp.core.memory import keep_freed_memory
+from trm_interp.core.memory import keep_freed_memory, peak_memory
 from trm_interp.core.model import TRM
 from trm_interp.core.train import TrainData, Trainer
 from trm_interp.files import write_json
@@ -116,7 +117,7 @@ def _record_only(n: int, folder: str) -> None:
     ckpt = str(default_checkpoint())
     config = CollectConfig(ckpt, puzzles, out, steps="4", limit=n, batch_size=16, device="cpu")
     collect(config, lambda line: None)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+    print(peak_memory() / 1e6)
 
 
 # execution paths
@@ -269,6 +270,7 @@ def main() -> None:
         "recording": recording,
         "paths": paths,
         "puzzles": puzzles,
+        "sae": lambda repeats: sae(repeats, medians),
     }
     if torch.cuda.is_available():
         sections["cuda"] = cuda

@@ -2,14 +2,14 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from trm_interp.core.config import PRESETS, TrainConfig, TRMConfig
-from trm_interp.options import build, command, with_errors_in_one_line
+from trm_interp.options import AsJson, build, command, say, with_errors_in_one_line
+from trm_interp.sae.commands import register as register_sae_commands
 from trm_interp.settings import (
     CollectConfig,
     EvalConfig,
@@ -27,13 +27,6 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Make, import, rate and download puzzles.", no_args_is_help=True)
 app.add_typer(data, name="data")
-
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
-
-
-def say(line: str) -> None:
-    """For the user, beside the result: standard error."""
-    print(line, file=sys.stderr)
 
 
 def is_first_process() -> bool:
@@ -312,6 +305,9 @@ def data_download(
             print(f"wrote {path}")
 
     with_errors_in_one_line(body)
+
+
+register_sae_commands(app)
 
 
 def main() -> None:

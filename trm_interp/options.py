@@ -6,11 +6,18 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from trm_interp.errors import UserError
+
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
+
+
+def say(line: str) -> None:
+    """For the user, beside the result: standard error."""
+    print(line, file=sys.stderr)
 
 
 def command(
@@ -71,6 +78,11 @@ def _parameter(config: type, f: Field[Any], optional: bool = False) -> inspect.P
     """One field as an option; with `optional` it is None where it is not given."""
     kind = get_type_hints(config)[f.name]
     default = ... if f.default is MISSING else f.default
+    if f.metadata.get("argument"):
+        place = typer.Argument(help=f.metadata["help"], show_default=False)
+        return inspect.Parameter(
+            f.name, inspect.Parameter.KEYWORD_ONLY, default=place, annotation=kind
+        )
     flag = f"--{f.name.replace('_', '-')}"
     if default is True or (optional and isinstance(default, bool)):
         flag = f"{flag}/--no-{flag[2:]}"

@@ -48,7 +48,7 @@ def look(config: QuickstartConfig, steps: int = 16) -> None:
     table_file = config.out / "accuracy.csv"
     write_text(table_file, table.to_csv(index=False))
 
-    chosen = _half_failed(solved[:, -1], config.record)
+    chosen = half_failed(solved[:, -1], config.record)
     settings = CollectConfig(
         ckpt=str(checkpoint.path),
         puzzles=file,
@@ -97,7 +97,7 @@ def _test_puzzles(checkpoint: Checkpoint) -> Path:
     return file
 
 
-def _half_failed(solved: np.ndarray, n: int) -> list[int]:
+def half_failed(solved: np.ndarray, n: int) -> list[int]:
     """The first puzzles of each outcome, half and half as far as they go, in file order."""
     failed, fine = np.flatnonzero(~solved), np.flatnonzero(solved)
     n_failed = min(len(failed), max(n // 2, n - len(fine)))

@@ -9,6 +9,7 @@
 `layout.py` describes the format, `shards.py` writes it; their public names are here too.
 """
 
+import hashlib
 import operator
 import os
 from collections import OrderedDict
@@ -81,6 +82,12 @@ class Store:
     @property
     def meta(self) -> dict[str, Any]:
         return self._manifest.meta
+
+    @property
+    def sha256(self) -> str:
+        """Of what can be read: the checksums of the finished shards, in order."""
+        shards = sorted(self._manifest.shards, key=lambda shard: shard.first_puzzle)
+        return hashlib.sha256(" ".join(s.sha256 for s in shards).encode()).hexdigest()
 
     @property
     def n_steps(self) -> int:

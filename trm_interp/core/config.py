@@ -14,6 +14,11 @@ def required(help: str) -> Any:
     return field(metadata={"help": help})
 
 
+def argument(help: str) -> Any:
+    """A required field that the command line takes by its place."""
+    return field(metadata={"help": help, "argument": True})
+
+
 def minutes(text: str) -> float:
     """Minutes of a time such as 22m, 90s or 1.5h; a bare number is minutes.
 

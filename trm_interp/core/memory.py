@@ -6,7 +6,9 @@ virtual machines that can cost more than the arithmetic (`experiments/bench.py` 
 """
 
 import ctypes
+import os
 import sys
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 LARGEST_INT = 2**31 - 1
@@ -22,3 +24,26 @@ def keep_freed_memory() -> bool:
         return False
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: LARGEST_INT, M_TOP_PAD: 64 * 2**20}
     return all(mallopt(ctypes.c_int(key), ctypes.c_int(value)) for key, value in settings.items())
+
+
+def total_memory() -> int:
+    """Bytes that this process can have: of the machine, or of its control group where less."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        file = Path("/sys/fs/cgroup") / name
+        if file.exists() and (text := file.read_text().strip()).isdecimal():
+            sizes.append(int(text))
+    return min(sizes)
+
+
+def peak_memory() -> int:
+    """Largest resident size of this program, bytes.
+
+    getrusage would do, but its number outlives exec: a child starts with its parent's peak.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    import resource
+
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

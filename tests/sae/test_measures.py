@@ -1,0 +1,215 @@
+"""Measures and loss recovered, against numbers by hand and SAEs that are known."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sae_lens import SAE, StandardSAE, StandardSAEConfig
+from sae_store import noise, write_store
+
+from trm_interp.clock import Tick
+from trm_interp.core.checkpoint import load_checkpoint
+from trm_interp.errors import UserError
+from trm_interp.record import HookedTRM
+from trm_interp.sae.config import EvalSAEConfig, OnSAE
+from trm_interp.sae.measures import Usage, decoder_cosines, measures
+from trm_interp.sae.opened import opening
+from trm_interp.sae.splice import Loop, editing, hook_name, in_the_loop, loss_recovered
+from trm_interp.sae.steer import Change, edit_of, matched_controls
+from trm_interp.tasks.sudoku.dataset import load
+
+
+def identity_sae(path: Path, d: int, scale: float = 1.0, keep: int | None = None) -> Path:
+    """x -> relu(x) - relu(-x): exact, with 2 d features. `keep` features are left of it."""
+    sae = StandardSAE(StandardSAEConfig(d_in=d, d_sae=2 * d, apply_b_dec_to_input=False))
+    eye = torch.eye(d)
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.cat([eye, -eye], dim=1))
+        sae.W_dec.copy_(scale * torch.cat([eye, -eye]))
+        sae.b_enc.zero_()
+        sae.b_dec.zero_()
+        if keep is not None:
+            sae.W_enc[:, keep:] = 0
+    sae.cfg.metadata.trm_interp = {
+        "sites": ["z_L"],
+        "store_sha256": "none",
+        "checkpoint_sha256": "c0ffee",
+        "ticks": None,
+    }
+    sae.save_model(path)
+    return path
+
+
+def look(sae: Path, store: Path, **more: Any) -> dict[str, Any]:
+    with opening(OnSAE(sae=sae, store=store, device="cpu", **more), lambda line: None) as opened:
+        return measures(opened, seed=0)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    z_L = noise(5, d_model=3)
+    z_L[..., 2] = 0  # features 2 and 5 never fire
+    solved = np.zeros((5, 3), bool)
+    solved[:2, 2] = True
+    return write_store(tmp_path_factory.mktemp("measures") / "store", z_L, solved)
+
+
+def test_a_perfect_sae(store: Path, tmp_path: Path):
+    found = look(identity_sae(tmp_path / "sae", 3), store)
+    assert found["fvu"]["value"] == 0 and found["rows"] == 5 * 12 * 16
+    assert found["l0"] == pytest.approx(2, abs=0.01)  # one of x, -x in two coordinates
+    assert found["dead"] == 2 / 6 and found["dense"] == 4 / 6
+    assert found["by_outcome"]["solved"]["n"] == 2 and found["by_outcome"]["failed"]["n"] == 3
+    assert found["by_tick"]["tick"] == [0, 1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16]
+
+
+def test_half_of_the_state_is_a_quarter_of_the_variance(store: Path, tmp_path: Path):
+    # x/2: error |x/2|^2 over |x - mean|^2, the mean being almost 0
+    found = look(identity_sae(tmp_path / "sae", 3, scale=0.5), store)
+    with_mean = 0.25 * (1 + np.square(found["mean_row"]).sum() / 2)
+    assert found["fvu"]["value"] == pytest.approx(with_mean, rel=1e-2)
+    assert np.allclose(found["by_tick"]["fvu"], 0.25, rtol=0.1)
+
+
+def test_measures_by_hand(tmp_path: Path):
+    # rows 1 and 3 in one coordinate, kept whole where positive: mean 2, spread 1 + 1
+    z_L = np.zeros((2, 3, 2, 2, 4, 1))
+    z_L[0], z_L[1] = 1, -3
+    path = write_store(tmp_path / "store", z_L)
+    found = look(identity_sae(tmp_path / "sae", 1, keep=1), path)
+    # mean -1: spread 4 everywhere; errors 0 and (-3)^2 = 9: 9 / 8
+    assert found["fvu"]["value"] == pytest.approx(9 / 8)
+    assert found["fvu"]["low"] == 0 and found["fvu"]["high"] == pytest.approx(9 / 4)
+    assert found["l0"] == 0.5 and found["dead"] == 0.5 and found["dense"] == 0.5
+
+
+def test_decoder_cosines_by_hand():
+    rows = torch.tensor([[1.0, 0], [2, 0], [0, 1], [3, 4]])
+    # nearest: 1 (row 1), 1 (row 0), 0.8 (row 3), 0.8 (row 2)
+    found = decoder_cosines(rows)
+    assert found["nearest_mean"] == pytest.approx(0.9) and found["twins"] == 0.5
+    assert found["nearest_median"] == pytest.approx(0.9)
+
+
+def test_loss_recovered_by_hand():
+    clean, ablated = np.array([1.0, 2]), np.array([3.0, 4])
+    # (1.5 - 1) + (2.5 - 2) = 1 lost of 4 at stake
+    assert loss_recovered(clean, clean + 0.5, ablated)["value"] == 0.75
+    assert loss_recovered(clean, clean, ablated) == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert loss_recovered(clean, ablated, ablated) == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert np.isnan(loss_recovered(clean, clean, clean)["value"])
+
+
+@pytest.fixture
+def loop(copier: Path, grids: Path) -> Loop:
+    puzzles = load(grids)
+    boards = [torch.from_numpy(tokens) for tokens in (puzzles.inputs, puzzles.labels)]
+    return Loop(load_checkpoint(copier).model, *boards, n_steps=3, batch_size=5)
+
+
+TICKS = [Tick(s, h, i, "z_L") for s in range(3) for h in range(2) for i in range(2)]
+
+
+@pytest.mark.parametrize("site", ["z_L", "z_H", "blocks.0.hook_resid_post"])
+def test_a_perfect_sae_recovers_all_and_zero_nothing(loop: Loop, site: str):
+    ticks = TICKS if site != "z_H" else [Tick(s, h, 2, "z_H") for s in range(3) for h in range(2)]
+    mean = torch.zeros(16)
+    perfect = in_the_loop(loop, site, ticks, lambda x: x, mean)
+    assert perfect["recovered_over_zero"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert perfect["runs"]["sae"] == perfect["runs"]["clean"]
+    nothing = in_the_loop(loop, site, ticks, torch.zeros_like, mean)
+    assert nothing["recovered_over_zero"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert nothing["runs"]["zero"] == nothing["runs"]["mean"]  # the mean row is zero here
+    assert nothing["runs"]["zero"]["loss"]["value"] != nothing["runs"]["clean"]["loss"]["value"]
+
+
+def test_one_tick_is_spliced_and_the_hooks_are_gone_afterwards(loop: Loop):
+    seen: list[str] = []
+    tick = Tick(1, 0, 1, "z_L")
+    names = [hook_name("z_L", tick)]
+    clean = loop.run()
+
+    def edit(x: torch.Tensor) -> torch.Tensor:
+        seen.append("edited")
+        return torch.zeros_like(x)
+
+    changed = loop.run(names, edit)
+    assert len(seen) == 3  # batches of 5, 5 and 3
+    assert np.array_equal(changed.loss[:, 0], clean.loss[:, 0])  # step 0 comes before
+    assert not np.array_equal(changed.loss[:, 1], clean.loss[:, 1])
+    assert np.array_equal(loop.run().loss, clean.loss)
+    with pytest.raises(RuntimeError), editing(loop.model, names, edit):
+        raise RuntimeError
+    assert np.array_equal(loop.run().loss, clean.loss)
+
+
+def test_the_spliced_state_goes_on_in_the_recursion(loop: Loop):
+    """The state after the hook is what the next evaluation reads: as if set by hand."""
+    tick, after = Tick(0, 0, 0, "z_L"), Tick(0, 0, 1, "z_L")
+    model: HookedTRM = loop.model
+    with torch.no_grad(), editing(model, [hook_name("z_L", tick)], lambda x: 2 * x):
+        _, edited = model.run_with_cache(loop.inputs, names_filter=[after.hook])
+    with torch.no_grad():
+        x = model.embed(loop.inputs)
+        z_H, z_L = model.initial_state(x)
+        first = model.net(z_L, z_H + x)
+        expected = model.net(2 * first, z_H + x)
+    torch.testing.assert_close(edited[after.hook], expected)
+
+
+# steering
+
+
+def edit_case(mode: str, value: float, positions: list[int] | None = None) -> torch.Tensor:
+    rows = torch.tensor([[1.0, 0], [0, 2.0]])
+    encode: Callable[[torch.Tensor], torch.Tensor] = lambda x: torch.relu(x)  # noqa: E731
+    edit = edit_of(encode, rows, Change(1, mode, value), positions)  # type: ignore[arg-type]
+    return edit(torch.tensor([[[5.0, 3.0], [1.0, -4.0]]]))
+
+
+def test_edits_by_hand():
+    # activation of feature 1 is relu(second): 3 and 0; its row is (0, 2)
+    assert edit_case("ablate", 9).tolist() == [[[5, 3 - 3 * 2], [1, -4]]]
+    assert edit_case("clamp", 4).tolist() == [[[5, 3 + (4 - 3) * 2], [1, -4 + 4 * 2]]]
+    assert edit_case("steer", 0.5).tolist() == [[[5, 3 + 1], [1, -4 + 1]]]
+    assert edit_case("steer", 0.5, [1]).tolist() == [[[5, 3], [1, -3]]]
+
+
+def test_controls_fire_about_as_much():
+    density = np.array([0.1, 0.11, 0.09, 0.5, 0.0, 0.001, 0.1])
+    found = SimpleNamespace(density=density, average=density)
+    controls = matched_controls(found, 0, 3, seed=0)  # type: ignore[arg-type]
+    assert set(controls) == {1, 2, 6}
+    with pytest.raises(UserError, match="only 5 other features fire"):
+        matched_controls(found, 0, 6, seed=0)  # type: ignore[arg-type]
+    assert isinstance(Usage, type)
+
+
+# bad input
+
+
+def test_what_does_not_fit_is_refused_in_one_line(store: Path, tmp_path: Path):
+    wide = identity_sae(tmp_path / "wide", 4)
+    with pytest.raises(UserError, match="is 4 wide, z_L of .* is 3 wide"):
+        look(wide, store, force_mismatch=True)
+    sae = identity_sae(tmp_path / "sae", 3)
+    loaded = SAE.load_from_disk(sae)
+    loaded.cfg.metadata.trm_interp["checkpoint_sha256"] = "decade"
+    loaded.save_model(tmp_path / "other")
+    with pytest.raises(UserError, match="checkpoint decade, the store's is c0ffee; --force"):
+        look(tmp_path / "other", store)
+    found = look(tmp_path / "other", store, force_mismatch=True)
+    assert found["mismatch"] == "checkpoint decade, the store's is c0ffee"
+    with pytest.raises(UserError, match="no finished SAE here"):
+        look(tmp_path, store)
+    with pytest.raises(UserError, match="holds no 'z_H'; it holds z_L"):
+        look(sae, store, site="z_H")
+    (sae / "sae_weights.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match="cannot be read"):
+        look(sae, store)
+    with pytest.raises(ValueError, match="limit must be at least 1"):
+        EvalSAEConfig(sae=sae, store=store, limit=0)

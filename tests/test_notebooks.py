@@ -1,0 +1,40 @@
+"""Notebooks run from top to bottom, at settings small enough for a test."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+SMALL = {
+    "features.ipynb": """
+PUZZLES, SUPERVISION_STEPS = 10, 4
+EXPANSION, TRAINING_STEPS = 2, 20
+LOOKED_AT, CONTROLS = 4, 2
+"""
+}
+
+
+def set_by(source: str) -> set[str]:
+    """Names that the lines assign to."""
+    lines = [line.split("=")[0] for line in source.splitlines() if "=" in line]
+    return {name.strip() for line in lines for name in line.split(",")}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("features*.ipynb")))
+def test_a_notebook_runs(name: str):
+    notebook = nbformat.read(FOLDER / name, as_version=4)
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(cells) == 1
+    assert set_by(cells[0].source) == set_by(SMALL[name])
+    cells[0].source = SMALL[name]
+    NotebookClient(notebook, timeout=280, kernel_name="python3").execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_a_notebook_is_committed_without_outputs(name: str):
+    notebook = nbformat.read(FOLDER / name, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)

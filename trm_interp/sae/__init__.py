@@ -1,0 +1,1 @@
+"""Sparse autoencoders on recorded activations: train, measure, look, intervene."""

@@ -1,0 +1,138 @@
+"""What the SAE commands can be told. Read by the command line; needs no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from trm_interp.core.config import argument, positive, required, setting
+from trm_interp.settings import Device, parse_indices
+
+Arch = Literal["standard", "gated", "topk", "batchtopk", "jumprelu"]
+Variant = Literal["saelens", "paper"]
+STORE_HELP = "store that `trm-interp collect` wrote"
+SAE_HELP = "folder of a trained SAE"
+CKPT_HELP = "checkpoint; default where the store says that it was recorded from"
+SITE_HELP = "site to look at; default the first one that the SAE was trained on"
+FORCE_HELP = "use an SAE of another checkpoint than the store's; the result says so"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSAEConfig:
+    """Train a sparse autoencoder on a store's activations. Written whole into its card."""
+
+    store: Path = argument(STORE_HELP)
+    site: str = required("comma-separated sites of the store, pooled: z_L, z_H, blocks.0.hook_...")
+    out: Path = required("folder of the SAE, which plain sae-lens opens")
+    arch: Arch = setting("gated", "architecture, as sae-lens has it")
+    gated_variant: Variant = setting(
+        "saelens", "gated loss: sae-lens' own, or arXiv 2404.16014 (unit-norm rows, frozen decoder)"
+    )
+    expansion: int = setting(32, "features per dimension of the site")
+    max_steps: int = setting(2000, "optimizer steps of the whole run")
+    batch_size: int = setting(1024, "rows (one position at one tick) per step")
+    seed: int = setting(0, "of the split, the order and the weights")
+    lr: float = setting(1e-3, "peak Adam learning rate")
+    l1: float = setting(5.0, "sparsity weight of standard and gated")
+    l0: float = setting(1.0, "sparsity weight of jumprelu")
+    k: int = setting(32, "active features of topk and batchtopk")
+    warmup: float = setting(0.1, "fraction of the run with a rising learning rate and sparsity")
+    ticks: str | None = setting(None, "ticks of the run, such as 0-20,315-335 (default all)")
+    held_out: float = setting(0.2, "share of the puzzles that metrics are measured on")
+    balance: bool = setting(False, "as many rows of failed runs as of solved ones")
+    buffer_mb: int = setting(512, "memory of the shuffle buffer, MB; half of it is read ahead")
+    stats_puzzles: int = setting(64, "training puzzles that centre and scale are taken from")
+    autocast: bool = setting(False, "bfloat16 products; weights stay float32")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    save_every: int = setting(200, "optimizer steps between saved states")
+    log_every: int = setting(20, "optimizer steps between rows of metrics.jsonl")
+    resume: bool = setting(False, "go on exactly where a run was stopped or killed")
+    overwrite: bool = setting(False, "start anew where there is a run")
+
+    def __post_init__(self) -> None:
+        positive(self, "expansion", "max_steps", "batch_size", "k", "buffer_mb", "stats_puzzles")
+        positive(self, "save_every", "log_every")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup must be between 0 and 1, got {self.warmup}")
+        for name in ("lr", "l1", "l0"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.resume and self.overwrite:
+            raise ValueError("give one of --resume and --overwrite")
+        parse_indices(self.ticks, "ticks")
+
+    @property
+    def sites(self) -> list[str]:
+        return list(dict.fromkeys(name.strip() for name in self.site.split(",")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnSAE:
+    """What every command on a trained SAE is told."""
+
+    sae: Path = argument(SAE_HELP)
+    store: Path = argument(STORE_HELP)
+    site: str | None = setting(None, SITE_HELP)
+    limit: int | None = setting(64, "only the first so many held-out puzzles")
+    all_puzzles: bool = setting(False, "all puzzles of the store, for one the SAE never saw")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    seed: int = setting(0, "of resampling and of shuffled controls")
+    force_mismatch: bool = setting(False, FORCE_HELP)
+
+    def __post_init__(self) -> None:
+        positive(self, "limit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSAEConfig(OnSAE):
+    """Measure an SAE on held-out puzzles, in the loop as well."""
+
+    ckpt: str | None = setting(None, CKPT_HELP)
+    tick: int | None = setting(None, "also splice at this one tick of the run")
+    loop: bool = setting(True, "splice reconstructions into the recursion")
+    batch_size: int = setting(32, "puzzles at once in the loop")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig(OnSAE):
+    """What the features do over time and on the board."""
+
+    out: Path = required("folder for the dashboard, the tables and figure 1")
+    ckpt: str | None = setting(None, CKPT_HELP)
+    top: int = setting(10, "most active features in figure 1")
+    examples: int = setting(6, "top-activating examples of every feature")
+    shuffles: int = setting(19, "shuffled series behind each recurrence score")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "top", "examples", "shuffles")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteerConfig(OnSAE):
+    """Change one feature while the model runs, beside matched random features."""
+
+    feature: int = required("feature to change")
+    mode: Literal["ablate", "clamp", "steer"] = setting(
+        "ablate", "activation to 0, activation to --value, or --value more along the decoder row"
+    )
+    value: float = setting(1.0, "for clamp and steer, in units of the feature's largest activation")
+    ckpt: str | None = setting(None, CKPT_HELP)
+    ticks: str | None = setting(None, "ticks of the run, such as 0-20 (default every tick)")
+    cells: str | None = setting(None, "cells of the board, such as 0-5 (default every cell)")
+    controls: int = setting(10, "matched random features")
+    batch_size: int = setting(32, "puzzles at once")
+    out: Path | None = setting(None, "also write the result as JSON")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "controls", "batch_size")
+        if self.feature < 0:
+            raise ValueError(f"feature must be at least 0, got {self.feature}")
+        parse_indices(self.ticks, "ticks")
+        parse_indices(self.cells, "cells")

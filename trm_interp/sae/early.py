@@ -1,0 +1,125 @@
+"""What comes first: features that tell outcomes apart early, or fire before a cell is decided."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import norm, rankdata
+
+from trm_interp.sae.resample import discoveries
+from trm_interp.shapes import Bool, Float, Int
+
+FLIPS = 10_000  # sign patterns behind a p-value
+
+
+class Separation(NamedTuple):
+    """AUC of a feature's activation for "failed at the end", its p-value, and whether it counts
+    at a false discovery rate of 5 % over all ticks and features. `by_chance`: how many count
+    after the outcomes were shuffled."""
+
+    auc: Float[np.ndarray, "tick feature"]
+    p: Float[np.ndarray, "tick feature"]
+    found: Bool[np.ndarray, "tick feature"]
+    by_chance: int
+
+
+def auc_of_ranks(
+    ranks: Float[np.ndarray, " row *rest"], positive: Bool[np.ndarray, " row"]
+) -> Float[np.ndarray, "*rest"]:
+    """Chance that a positive row has the higher value, ties counting half; NaN without both kinds.
+
+    >>> float(auc_of_ranks(rankdata([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1], bool)))
+    0.75
+    """
+    n1 = int(positive.sum())
+    n0 = len(positive) - n1
+    if not n1 or not n0:
+        return np.full(ranks.shape[1:], np.nan)
+    return (ranks[positive].sum(0) - n1 * (n1 + 1) / 2) / (n1 * n0)
+
+
+def auc_p(
+    auc: Float[np.ndarray, "*rest"],
+    ranks: Float[np.ndarray, " row *rest"],
+    positive: Bool[np.ndarray, " row"],
+) -> Float[np.ndarray, "*rest"]:
+    """Two-sided p-value (Mann-Whitney, normal approximation, exact variance under ties).
+
+    NaN where all values are tied.
+    """
+    n, n1 = len(positive), int(positive.sum())
+    n0 = n - n1
+    if not n1 or not n0:
+        return np.full(ranks.shape[1:], np.nan)
+    variance = ranks.var(axis=0) * n / (n - 1) * n1 * n0 / n  # of the rank sum
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = (auc - 0.5) * n1 * n0 / np.sqrt(variance)
+    return np.where(variance > 0, 2 * norm.sf(np.abs(z)), np.nan)
+
+
+def separation(
+    level: Float[np.ndarray, "puzzle tick feature"], solved: Bool[np.ndarray, " puzzle"], seed: int
+) -> Separation:
+    """At every tick: does a feature's mean activation tell failed runs from solved ones?"""
+    shape = level.shape[1:]
+    auc, p, p_chance = (np.full(shape, np.nan) for _ in range(3))
+    failed = ~solved
+    shuffled = np.random.default_rng([seed, 0xA0C]).permutation(failed)
+    for tick in range(shape[0]):
+        ranks = rankdata(level[:, tick], axis=0)
+        auc[tick] = auc_of_ranks(ranks, failed)
+        p[tick] = auc_p(auc[tick], ranks, failed)
+        p_chance[tick] = auc_p(auc_of_ranks(ranks, shuffled), ranks, shuffled)
+    return Separation(auc, p, discoveries(p), int(discoveries(p_chance).sum()))
+
+
+def decided_steps(predictions: Int[np.ndarray, "step cell"]) -> Int[np.ndarray, " cell"]:
+    """First supervision step from which a cell's answer does not change any more.
+
+    >>> decided_steps(np.array([[1, 2, 3], [4, 2, 3], [4, 2, 5]])).tolist()
+    [1, 0, 2]
+    """
+    final = predictions == predictions[-1]
+    settled = np.flip(np.logical_and.accumulate(np.flip(final, 0), axis=0), 0)
+    return settled.argmax(0)
+
+
+def lead(
+    by_step: Float[np.ndarray, "step cell feature"],
+    decided: Int[np.ndarray, " cell"],
+    blank: Bool[np.ndarray, " cell"],
+) -> Float[np.ndarray, " feature"]:
+    """Mean activation, one step ahead, at cells about to be decided less at cells that are not.
+
+    Both kinds are blank, undecided, of one puzzle and at one step, so what time, puzzle and
+    givens explain cancels. Steps count by their newly decided cells. NaN where no step has both.
+    """
+    total, weight = np.zeros(by_step.shape[-1]), 0
+    for step in range(len(by_step) - 1):
+        soon = blank & (decided == step + 1)
+        later = blank & (decided > step + 1)
+        if soon.any() and later.any():
+            n = int(soon.sum())
+            total += n * (by_step[step, soon].mean(0) - by_step[step, later].mean(0))
+            weight += n
+    return total / weight if weight else np.full(by_step.shape[-1], np.nan)
+
+
+def sign_flip_p(
+    differences: Float[np.ndarray, "puzzle feature"], seed: int, flips: int = FLIPS
+) -> Float[np.ndarray, " feature"]:
+    """Two-sided p-value of a mean of 0, were every puzzle's sign a coin; NaN rows are left out.
+
+    1 where nothing differs at all; NaN without two puzzles.
+    """
+    kept = differences[np.isfinite(differences).all(1)]
+    if len(kept) < 2:
+        return np.full(differences.shape[1], np.nan)
+    rng = np.random.default_rng([seed, 0xF11])
+    signs = rng.integers(0, 2, (flips, len(kept))).astype(np.float32) * 2 - 1
+    p = np.empty(kept.shape[1])
+    for first in range(0, kept.shape[1], 256):
+        part = kept[:, first : first + 256].astype(np.float32)
+        null = np.abs(signs @ part)
+        observed = np.abs(part.sum(0))
+        p[first : first + 256] = (1 + (null >= observed * (1 - 1e-5)).sum(0)) / (1 + flips)
+    return p

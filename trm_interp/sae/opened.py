@@ -1,0 +1,213 @@
+"""A trained SAE beside the store that it is applied to: checked to fit, ready to encode."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sae_lens import SAE
+from torch import Tensor
+
+from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
+from trm_interp.errors import UserError, first_line
+from trm_interp.sae.config import OnSAE
+from trm_interp.sae.sites import SiteReader, board_keys, final_solved
+from trm_interp.sources import open_device
+from trm_interp.store import Store
+
+Progress = Callable[[int, int], None]
+ROWS_AT_ONCE = 4096  # encoded together: bounds what a gate and a magnitude take
+
+
+def quiet(done: int, of: int) -> None:
+    """Progress that nobody watches."""
+
+
+class Encoded(NamedTuple):
+    """One puzzle: rows x [tick, pos, d_model] and activations [tick, pos, feature]."""
+
+    puzzle: int
+    x: Tensor
+    acts: Tensor
+
+
+@dataclass(frozen=True)
+class Opened:
+    """`puzzles`: those that are looked at; `known`: provenance of the SAE, empty if not ours.
+
+    `mismatch` says in words what `--force-mismatch` let pass.
+    """
+
+    sae: SAE[Any]
+    known: dict[str, Any]
+    path: Path
+    store: Store
+    reader: SiteReader
+    puzzles: np.ndarray
+    device: torch.device
+    mismatch: str | None
+
+    @property
+    def site(self) -> str:
+        return self.reader.site
+
+    @property
+    def d_sae(self) -> int:
+        return self.sae.cfg.d_sae
+
+    @property
+    def solved(self) -> np.ndarray:
+        """bool [puzzle] of those that are looked at: solved at the last supervision step."""
+        return final_solved(self.store)[self.puzzles]
+
+    @property
+    def n_trained_on(self) -> int:
+        """How many of the puzzles the SAE was trained on: 0 unless all puzzles were asked for."""
+        return int(trained_on(self.known, self.store)[self.puzzles].sum())
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What a result was measured on."""
+        return {
+            "sae": str(self.path),
+            "site": self.site,
+            "n_puzzles": len(self.puzzles),
+            "n_trained_on": self.n_trained_on,
+            "n_solved": int(self.solved.sum()),
+            "ticks": len(self.reader.indices),
+            "store_sha256": self.store.sha256,
+            "checkpoint_sha256": _checkpoint_of(self.store),
+            "mismatch": self.mismatch,
+            "d_in": self.sae.cfg.d_in,
+            "d_sae": self.d_sae,
+            "arch": self.known.get("arch", self.sae.cfg.architecture()),
+            "gated_variant": self.known.get("gated_variant"),
+        }
+
+    def encode(self, progress: Progress = quiet) -> Iterator[Encoded]:
+        """Every puzzle in turn, on the device."""
+        for done, puzzle in enumerate(self.puzzles):
+            progress(done, len(self.puzzles))
+            x = torch.from_numpy(self.reader.read(int(puzzle))).to(self.device).float()
+            yield Encoded(int(puzzle), x, encode(self.sae, x))
+        progress(len(self.puzzles), len(self.puzzles))
+
+
+@torch.no_grad()
+def encode(sae: SAE[Any], x: Tensor) -> Tensor:
+    """Activations [..., feature] of rows [..., d_model], some rows at a time."""
+    rows = x.flatten(0, -2)
+    acts = torch.empty(len(rows), sae.cfg.d_sae, device=x.device)
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(first, first + ROWS_AT_ONCE)
+        acts[part] = sae.encode(rows[part])
+    return acts.view(*x.shape[:-1], -1)
+
+
+def load_sae(path: Path, device: torch.device) -> SAE[Any]:
+    """Any SAE that sae-lens opens. UserError says in one line why it cannot be read."""
+    if not (path / "cfg.json").exists():
+        raise UserError(f"{path}: no finished SAE here; train one with `trm-interp train-sae`")
+    try:
+        return SAE.load_from_disk(path, device=str(device)).eval()
+    except Exception as error:  # a damaged file makes several libraries raise many kinds
+        raise UserError(f"{path}: cannot be read ({first_line(error)})") from None
+
+
+@contextmanager
+def opening(config: OnSAE, tell: Callable[[str], None] = print) -> Iterator[Opened]:
+    """SAE and store, checked against each other; the store is closed at the end.
+
+    Held out are the puzzles whose boards the SAE was not trained on, in whichever store they are.
+    """
+    device = open_device(config.device)
+    sae = load_sae(config.sae, device)
+    known = (sae.cfg.metadata.to_dict() or {}).get("trm_interp") or {}
+    with Store(config.store, allow_incomplete=True) as store:
+        if not store.complete:
+            tell(f"{store.path} is unfinished: using its {store.n_puzzles} complete puzzles")
+        if not store.n_puzzles:
+            raise UserError(f"{store.path} holds no complete puzzle yet")
+        site = config.site or (known["sites"][0] if known else None)
+        if site is None:
+            raise UserError(f"{config.sae} does not say which site it is for: give --site")
+        reader = SiteReader(store, site)
+        ticks = known.get("ticks")
+        if ticks and (wanted := sorted(set(ticks) & set(reader.indices))) != reader.indices:
+            reader = SiteReader(store, site, wanted or None)
+        mismatch = _mismatch(config, sae, known, store, reader)
+        yield Opened(
+            sae,
+            known,
+            config.sae,
+            store,
+            reader,
+            _puzzles(config, known, store),
+            device,
+            mismatch,
+        )
+
+
+def _mismatch(
+    config: OnSAE, sae: SAE[Any], known: dict[str, Any], store: Store, reader: SiteReader
+) -> str | None:
+    """UserError where SAE and store do not fit, or what is wrong if that was allowed."""
+    if sae.cfg.d_in != reader.d_model:
+        raise UserError(
+            f"{config.sae} is {sae.cfg.d_in} wide, {reader.site} of {store.path} is "
+            f"{reader.d_model} wide"
+        )
+    wrong = []
+    theirs, ours = known.get("checkpoint_sha256"), _checkpoint_of(store)
+    if known and theirs != ours:
+        wrong.append(f"checkpoint {str(theirs)[:12]}, the store's is {str(ours)[:12]}")
+    if known and reader.site not in known["sites"]:
+        wrong.append(f"trained on {', '.join(known['sites'])}, applied to {reader.site}")
+    if not wrong:
+        return None
+    if not config.force_mismatch:
+        raise UserError(f"{config.sae}: {'; '.join(wrong)}; --force-mismatch goes on all the same")
+    return "; ".join(wrong)
+
+
+def _puzzles(config: OnSAE, known: dict[str, Any], store: Store) -> np.ndarray:
+    """Store indices to look at: the first `limit` whose boards were not trained on."""
+    chosen = np.arange(store.n_puzzles)
+    if not config.all_puzzles:
+        chosen = chosen[~trained_on(known, store)]
+    if not len(chosen):
+        raise UserError(
+            f"{config.sae} was trained on every puzzle of {store.path}: record others, "
+            "or give --all-puzzles"
+        )
+    return chosen[: config.limit]
+
+
+def trained_on(known: dict[str, Any], store: Store) -> np.ndarray:
+    """bool [puzzle]: an SAE of this provenance was trained on the puzzle's board."""
+    return np.isin(board_keys(store["inputs"][:]), known.get("train_boards", []))
+
+
+def _checkpoint_of(store: Store) -> str | None:
+    return store.meta["identity"].get("checkpoint_sha256")
+
+
+def open_model(opened: Opened, ckpt: str | None, force: bool) -> tuple[Checkpoint, str | None]:
+    """The checkpoint that the store was recorded from, and what `force` let pass.
+
+    UserError for one with other weights.
+    """
+    source = ckpt or opened.store.meta.get("checkpoint", {}).get("path")
+    if source is None:
+        raise UserError(f"{opened.store.path} does not say where its checkpoint is: give --ckpt")
+    checkpoint = load_checkpoint(source, opened.device)
+    ours = _checkpoint_of(opened.store)
+    if checkpoint.sha256 == ours:
+        return checkpoint, None
+    wrong = f"{checkpoint.path} has weights {checkpoint.sha256[:12]}, the store's {str(ours)[:12]}"
+    if not force or checkpoint.model.config.d_model != opened.sae.cfg.d_in:
+        raise UserError(f"{wrong}; --force-mismatch goes on all the same where widths agree")
+    return checkpoint, wrong

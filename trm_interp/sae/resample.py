@@ -1,0 +1,76 @@
+"""Intervals over puzzles: bootstrap counts, percentile bounds, false discovery rates."""
+
+import numpy as np
+
+from trm_interp.shapes import Bool, Float, Int
+
+TIMES = 1000  # resamples behind an interval
+
+
+def resamples(n: int, seed: int, times: int = TIMES) -> Int[np.ndarray, "times n"]:
+    """How often each of n puzzles is drawn in each resample: rows sum to n."""
+    rng = np.random.default_rng([seed, n, times])
+    return rng.multinomial(n, np.full(n, 1 / n), size=times)
+
+
+def bounds(drawn: Float[np.ndarray, " times *rest"]) -> tuple[np.ndarray, np.ndarray]:
+    """2.5 % and 97.5 % quantiles over the resamples that are numbers; NaN where none is.
+
+    >>> [float(bound) for bound in bounds(np.array([*range(41), np.nan]))]
+    [1.0, 39.0]
+    """
+    ordered = np.sort(drawn, axis=0)  # NaN last
+    last = np.isfinite(ordered).sum(axis=0) - 1
+    found = []
+    for share in (0.025, 0.975):
+        place = share * np.maximum(last, 0)
+        below = np.floor(place).astype(int)
+        above = np.minimum(below + 1, np.maximum(last, 0))
+        low, high = (np.take_along_axis(ordered, i[None], axis=0)[0] for i in (below, above))
+        found.append(np.where(last >= 0, low + (place - below) * (high - low), np.nan))
+    return found[0], found[1]
+
+
+def mean_with_bounds(
+    values: Float[np.ndarray, " puzzle *rest"], seed: int, times: int = TIMES
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over puzzles where the value is a number, and its 95 % bootstrap interval."""
+    there = np.isfinite(values)
+    filled = np.where(there, values, 0.0).reshape(len(values), -1)
+    counts = resamples(len(values), seed, times).astype(filled.dtype)
+    weights = there.reshape(len(values), -1).astype(filled.dtype)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = filled.sum(0) / weights.sum(0)
+        drawn = (counts @ filled) / (counts @ weights)
+    rest = values.shape[1:]
+    low, high = bounds(drawn)
+    return mean.reshape(rest), low.reshape(rest), high.reshape(rest)
+
+
+def ratio_with_bounds(
+    top: Float[np.ndarray, " puzzle"], bottom: Float[np.ndarray, " puzzle"], seed: int
+) -> dict[str, float]:
+    """Sum over sum, with a 95 % bootstrap interval over puzzles; NaN over 0."""
+    counts = resamples(len(top), seed)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = float(np.divide(top.sum(), bottom.sum()))
+        drawn = (counts @ top) / (counts @ bottom)
+    low, high = bounds(drawn)
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def discoveries(p: Float[np.ndarray, "*rest"], rate: float = 0.05) -> Bool[np.ndarray, "*rest"]:
+    """Which tests pass at this false discovery rate (Benjamini & Hochberg 1995); NaN never does.
+
+    >>> discoveries(np.array([0.01, 0.04, 0.03, 0.9])).tolist()  # 0.05 * 1 / 4 = 0.0125
+    [True, False, False, False]
+    """
+    flat = np.where(np.isnan(p), 1.0, p).ravel()
+    tests = int(np.isfinite(p).sum())
+    order = np.argsort(flat)
+    passing = flat[order] <= rate * np.arange(1, len(flat) + 1) / max(tests, 1)
+    passing &= np.arange(len(flat)) < tests
+    found = np.zeros(len(flat), bool)
+    if passing.any():
+        found[order[: np.flatnonzero(passing)[-1] + 1]] = True
+    return found.reshape(p.shape)

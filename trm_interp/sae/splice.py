@@ -1,0 +1,196 @@
+"""Loss recovered in the loop: a model that runs on an SAE's reconstructions of its own states."""
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_interp.clock import Tick
+from trm_interp.core.infer import Readouts, run_batch
+from trm_interp.core.loss import PAD
+from trm_interp.core.model import TRM
+from trm_interp.errors import UserError
+from trm_interp.record import HookedTRM
+from trm_interp.sae.opened import Opened, Progress, open_model, quiet
+from trm_interp.sae.resample import bounds, mean_with_bounds, resamples
+from trm_interp.sae.sites import run_clock, spell
+from trm_interp.shapes import Bool, Float
+
+Edit = Callable[[Tensor], Tensor]  # [batch, pos, d_model], and the same back
+
+
+def hook_name(site: str, tick: Tick) -> str:
+    """Hook point of a site at a tick.
+
+    >>> hook_name("z_L", Tick(0, 1, 2, "z_L"))
+    'step.0.h.1.l.2.hook_z_L'
+    >>> hook_name("blocks.0.hook_resid_mid", Tick(0, 1, 6, "z_H"))
+    'step.0.h.1.blocks.0.hook_resid_mid'
+    """
+    return tick.hook if site in ("z_L", "z_H") else f"{tick.name}.{site}"
+
+
+@contextmanager
+def editing(model: HookedTRM, names: Sequence[str], edit: Edit | None):
+    """While the block runs, `edit` replaces what is written at each of these hook points."""
+
+    def replace(value: Tensor, hook: Any) -> Tensor:
+        return value if edit is None else edit(value)
+
+    hooks: list[Any] = [] if edit is None else [(name, replace) for name in names]
+    with model.hooks(fwd_hooks=hooks):
+        yield
+
+
+class Outcome(NamedTuple):
+    """Per puzzle and supervision step: solved, share of cells right, stablemax nats per cell."""
+
+    exact: Bool[np.ndarray, "puzzle step"]
+    cells: Float[np.ndarray, "puzzle step"]
+    loss: Float[np.ndarray, "puzzle step"]
+
+
+class Loop:
+    """Runs the puzzles of an opened SAE through the checkpoint, clean or edited."""
+
+    def __init__(
+        self, model: TRM, inputs: Tensor, labels: Tensor, n_steps: int, batch_size: int
+    ) -> None:
+        self.model = HookedTRM.of(model, n_steps)
+        self.inputs, self.labels = inputs, labels
+        self.n_steps, self.batch_size = n_steps, batch_size
+
+    def run(self, names: Sequence[str] = (), edit: Edit | None = None) -> Outcome:
+        """Every puzzle from the model's own start."""
+        parts = []
+        with editing(self.model, names, edit):
+            for first in range(0, len(self.inputs), self.batch_size):
+                part = slice(first, first + self.batch_size)
+                inputs, labels = self.inputs[part], self.labels[part]
+                parts.append(run_batch(self.model, inputs, labels, self.n_steps))
+        read = Readouts.cat(parts)
+        labelled = self.labels[:, None] != PAD
+        right = ((read.tokens == self.labels[:, None]) & labelled).sum(-1) / labelled.sum(-1)
+        return Outcome(read.solved.numpy(), right.double().numpy(), read.loss.double().numpy())
+
+
+def open_loop(
+    opened: Opened, ckpt: str | None, force: bool, batch_size: int
+) -> tuple[Loop, str | None]:
+    """The store's checkpoint on the puzzles that are looked at; and what `force` let pass."""
+    checkpoint, wrong = open_model(opened, ckpt, force)
+    inputs, labels = (
+        torch.from_numpy(opened.store[name][opened.puzzles]) for name in ("inputs", "labels")
+    )
+    return Loop(checkpoint.model, inputs, labels, opened.store.n_steps, batch_size), wrong
+
+
+def loss_recovered(
+    clean: Float[np.ndarray, " puzzle"],
+    spliced: Float[np.ndarray, " puzzle"],
+    ablated: Float[np.ndarray, " puzzle"],
+    seed: int = 0,
+) -> dict[str, float]:
+    """1 - (spliced - clean) / (ablated - clean) of mean losses, bootstrap interval over puzzles.
+
+    1: as good as the state itself; 0: no better than the ablation. NaN where the ablation costs
+    nothing.
+    """
+    counts = resamples(len(clean), seed)
+
+    def share(lost: Any, at_stake: Any) -> Any:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(at_stake > 0, 1 - lost / at_stake, np.nan)
+
+    lost, at_stake = spliced - clean, ablated - clean
+    low, high = bounds(share(counts @ lost, counts @ at_stake))
+    value = float(share(lost.sum(), at_stake.sum()))
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def in_the_loop(
+    loop: Loop,
+    site: str,
+    ticks: Sequence[Tick],
+    reconstruct: Edit,
+    mean_row: Float[Tensor, " d_model"],
+    seed: int = 0,
+    clean: Outcome | None = None,
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """Splice at these ticks: the reconstruction, zero, and the mean row; beside the clean run.
+
+    Exact and cell accuracy and loss are of the last supervision step, with intervals over
+    puzzles; `by_step` has means of all steps.
+    """
+    names = [hook_name(site, tick) for tick in ticks]
+    edits: dict[str, Edit] = {
+        "sae": lambda x: reconstruct(x.float()).to(x.dtype),
+        "zero": torch.zeros_like,
+        "mean": lambda x: mean_row.to(x).expand_as(x),
+    }
+    clean = clean or loop.run()
+    runs = {"clean": clean}
+    for done, (name, edit) in enumerate(edits.items()):
+        progress(done, len(edits))
+        runs[name] = loop.run(names, edit)
+    progress(len(edits), len(edits))
+    final = {name: run.loss[:, -1] for name, run in runs.items()}
+    return {
+        "ticks": len(ticks),
+        "runs": {name: _summary(run, seed) for name, run in runs.items()},
+        "recovered_over_zero": loss_recovered(final["clean"], final["sae"], final["zero"], seed),
+        "recovered_over_mean": loss_recovered(final["clean"], final["sae"], final["mean"], seed),
+    }
+
+
+def _summary(run: Outcome, seed: int) -> dict[str, Any]:
+    summary: dict[str, Any] = {"by_step": {}}
+    for name, values in run._asdict().items():
+        mean, low, high = mean_with_bounds(values[:, -1].astype(float), seed)
+        summary[name] = {"value": float(mean), "low": float(low), "high": float(high)}
+        summary["by_step"][name] = values.mean(0).tolist()
+    return summary
+
+
+def splice(
+    opened: Opened,
+    mean_row: Tensor,
+    ckpt: str | None,
+    tick: int | None,
+    batch_size: int,
+    seed: int,
+    force: bool = False,
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """In the loop at every tick at which the SAE was trained, and at one tick if asked.
+
+    UserError for a tick of the run that does not write the site.
+    """
+    loop, wrong = open_loop(opened, ckpt, force, batch_size)
+
+    @torch.no_grad()
+    def reconstruct(x: Tensor) -> Tensor:
+        return opened.sae(x)
+
+    clean = loop.run()
+    chosen = {"every_tick": opened.reader.ticks}
+    if tick is not None:
+        chosen[f"tick_{tick}"] = [_tick_of(opened, tick)]
+    results: dict[str, Any] = {"mismatch": wrong}
+    for name, ticks in chosen.items():
+        results[name] = in_the_loop(
+            loop, opened.site, ticks, reconstruct, mean_row, seed, clean, progress
+        )
+    return results
+
+
+def _tick_of(opened: Opened, index: int) -> Tick:
+    if index not in opened.reader.indices:
+        raise UserError(
+            f"{opened.site} is not read at tick {index}; it is at {spell(opened.reader.indices)}"
+        )
+    return run_clock(opened.store)[index]

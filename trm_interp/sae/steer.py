@@ -1,0 +1,191 @@
+"""`trm-interp steer`: change one feature while the model runs, and see what becomes of the puzzles.
+
+The state keeps what the SAE does not explain: only (new activation - old) times the decoder row is
+added. Controls are features that fire about as often and as strongly; each gets the same change
+(ablation of itself, or the same length along its own row).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from trm_interp.errors import UserError
+from trm_interp.files import write_json
+from trm_interp.sae.config import SteerConfig
+from trm_interp.sae.measures import Usage, usage
+from trm_interp.sae.opened import Opened, Progress, opening, quiet
+from trm_interp.sae.resample import mean_with_bounds
+from trm_interp.sae.sites import SiteReader
+from trm_interp.sae.splice import Edit, Outcome, hook_name, open_loop
+from trm_interp.settings import parse_indices
+from trm_interp.shapes import Float, Int
+from trm_interp.tables import show
+
+Mode = Literal["ablate", "clamp", "steer"]
+NEAREST = 0.05  # share of the features that fire from which controls are drawn
+
+
+class Change(NamedTuple):
+    """What is done to a feature. `value` is an activation; not used by ablate."""
+
+    feature: int
+    mode: Mode
+    value: float
+
+
+def edit_of(
+    encode: Callable[[Tensor], Tensor],
+    rows: Float[Tensor, "feature d_model"],
+    change: Change,
+    positions: Sequence[int] | None = None,
+) -> Edit:
+    """The edit of a state [batch, pos, d_model] that makes this change at some positions.
+
+    ablate: activation to 0. clamp: to `value`. steer: `value` more, whether it fires or not.
+    """
+    row = rows[change.feature]
+
+    @torch.no_grad()
+    def edit(state: Tensor) -> Tensor:
+        at = slice(None) if positions is None else list(positions)
+        part = state[:, at].float()
+        if change.mode == "steer":
+            more = torch.full(part.shape[:-1], change.value, device=part.device)
+        else:
+            target = change.value if change.mode == "clamp" else 0.0
+            more = target - encode(part)[..., change.feature]
+        edited = state.clone()
+        edited[:, at] = (part + more[..., None] * row).to(state.dtype)
+        return edited
+
+    return edit
+
+
+def matched_controls(found: Usage, feature: int, n: int, seed: int) -> Int[np.ndarray, " control"]:
+    """Random features among those nearest in log firing share and log mean activation.
+
+    UserError where fewer than n others fire.
+    """
+    fires = np.flatnonzero((found.density > 0) & (np.arange(len(found.density)) != feature))
+    if len(fires) < n:
+        raise UserError(f"only {len(fires)} other features fire: lower --controls to that or less")
+    use = np.log(np.stack([found.density[fires], found.average[fires]]))
+    own = np.log(np.array([[found.density[feature]], [found.average[feature]]]))
+    distance = np.abs(use - own).sum(0)
+    near = fires[np.argsort(distance, kind="stable")[: max(n, round(NEAREST * len(fires)))]]
+    return np.sort(np.random.default_rng([seed, 0xC0]).choice(near, n, replace=False))
+
+
+def effect(clean: Outcome, changed: Outcome, seed: int) -> dict[str, dict[str, float]]:
+    """Change of the last step's exact and cell accuracy and loss, paired; 95 % over puzzles."""
+    effects = {}
+    for name in Outcome._fields:
+        before, after = (getattr(run, name)[:, -1].astype(float) for run in (clean, changed))
+        mean, low, high = mean_with_bounds(after - before, seed)
+        effects[name] = {"value": float(mean), "low": float(low), "high": float(high)}
+    return effects
+
+
+def steer(
+    config: SteerConfig, tell: Callable[[str], None] = print, progress: Progress = quiet
+) -> dict[str, Any]:
+    """The feature's effect beside its controls', as the command reports it.
+
+    `rank_p`: share of the controls, and the feature itself, with at least its effect on the loss.
+    """
+    with opening(config, tell) as opened:
+        if config.feature >= opened.d_sae:
+            raise UserError(f"--feature {config.feature}: there are {opened.d_sae}, from 0")
+        found = usage(opened)
+        if not found.density[config.feature]:
+            raise UserError(f"feature {config.feature} never fires on these puzzles")
+        loop, wrong = open_loop(opened, config.ckpt, config.force_mismatch, config.batch_size)
+        names = _names(opened, config.ticks)
+        positions = _positions(opened, config.cells)
+        controls = matched_controls(found, config.feature, config.controls, config.seed)
+        rows = opened.sae.W_dec.detach().float()
+        clean = loop.run()
+        effects: list[dict[str, Any]] = []
+        for done, feature in enumerate([config.feature, *controls.tolist()]):
+            progress(done, 1 + len(controls))
+            value = _value(config, found, rows, feature)
+            edit = edit_of(opened.sae.encode, rows, Change(feature, config.mode, value), positions)
+            changed = loop.run(names, edit)
+            effects.append(
+                {"feature": feature, "value": value, **effect(clean, changed, config.seed)}
+            )
+        progress(1 + len(controls), 1 + len(controls))
+        lost = np.array([abs(e["loss"]["value"]) for e in effects])
+        result = {
+            **opened.said,
+            "model_mismatch": wrong,
+            "mode": config.mode,
+            "relative_value": None if config.mode == "ablate" else config.value,
+            "ticks_changed": len(names),
+            "cells_changed": config.cells or "all",
+            "clean": {name: float(getattr(clean, name)[:, -1].mean()) for name in Outcome._fields},
+            "feature": effects[0],
+            "controls": effects[1:],
+            "rank_p": float((lost >= lost[0]).mean()),
+        }
+    if config.out:
+        write_json(config.out, result)
+    return result
+
+
+def _value(config: SteerConfig, found: Usage, rows: Tensor, feature: int) -> float:
+    """The activation for this feature: a share of the largest one; a control moves as far."""
+    own = config.value * float(found.largest[config.feature])
+    if config.mode == "clamp":
+        return config.value * float(found.largest[feature])
+    return own * float(rows[config.feature].norm() / rows[feature].norm().clamp(min=1e-12))
+
+
+def _names(opened: Opened, ticks: str | None) -> list[str]:
+    """Hook points of the site at these ticks of the run. UserError where it is not written."""
+    chosen = parse_indices(ticks, "ticks")
+    reader = SiteReader(opened.store, opened.site)
+    if chosen is not None:
+        reader = SiteReader(opened.store, opened.site, chosen)
+    return [hook_name(opened.site, tick) for tick in reader.ticks]
+
+
+def _positions(opened: Opened, cells: str | None) -> list[int] | None:
+    chosen = parse_indices(cells, "cells")
+    if chosen is None:
+        return None
+    model = opened.store.meta["model"]
+    if chosen[-1] >= model["cells"]:
+        raise UserError(f"--cells {cells}: cells are 0 to {model['cells'] - 1}")
+    return [model["prefix"] + cell for cell in chosen]
+
+
+def report(result: dict[str, Any]) -> None:
+    """A table for people: the feature above its controls."""
+    clean = result["clean"]
+    table = Table(
+        title=f"{result['mode']} feature {result['feature']['feature']} at "
+        f"{result['ticks_changed']} ticks, cells {result['cells_changed']}, "
+        f"{result['n_puzzles']} puzzles",
+        caption=f"change at the last step; clean: exact {clean['exact']:.3f}, cells "
+        f"{clean['cells']:.3f}, loss {clean['loss']:.4f} nats per cell",
+    )
+    for heading in ("feature", "exact", "cells right", "loss"):
+        table.add_column(heading, justify="right")
+    for at, row in enumerate([result["feature"], *result["controls"]]):
+        cells = [
+            f"{row[name]['value']:+.4f} [{row[name]['low']:+.4f}, {row[name]['high']:+.4f}]"
+            for name in Outcome._fields
+        ]
+        table.add_row(f"{row['feature']}" + ("" if at == 0 else " (control)"), *cells)
+    show(table)
+    print(
+        f"at least this effect on the loss: {result['rank_p']:.0%} of the feature and its "
+        f"{len(result['controls'])} controls"
+    )
+    if wrong := result["mismatch"] or result["model_mismatch"]:
+        print(f"mismatch: {wrong}")
