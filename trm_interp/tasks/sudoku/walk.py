@@ -12,8 +12,8 @@ independent, and puzzles of different lineages are no more alike than chance mak
 """
 
 import math
-from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -92,6 +92,15 @@ def lineage_seed(seed: int, number: int) -> int:
     return seed * LINEAGES + number
 
 
+def is_plain(seed: Any, every: int) -> Any:
+    """Whether the lineage of a seed, or of each of an array, stays plain (`Walk.plain_every`).
+
+    >>> is_plain(np.array([2, 3, lineage_seed(5, 3)]), every=4).tolist()
+    [False, True, True]
+    """
+    return (every > 0) & (seed % LINEAGES % max(every, 1) == every - 1)
+
+
 def grow(walk: Walk, seed: int) -> Lineage:
     """The lineage of that seed; the same on every call, releases the interpreter's lock.
 
@@ -103,7 +112,7 @@ def grow(walk: Walk, seed: int) -> Lineage:
     """
     shape = SHAPES[walk.side]
     puzzle, solution = np.zeros((2, shape.cells), np.uint8)
-    plain = walk.plain_every > 0 and seed % LINEAGES % walk.plain_every == walk.plain_every - 1
+    plain = bool(is_plain(seed, walk.plain_every))
     asked = (walk.mean, walk.sd, walk.low, walk.high, plain, walk.lists, walk.climbs)
     rule, tables = _rule(walk, math.inf), energy_tables(walk)
     target, reached, lists = _grow(
@@ -112,17 +121,40 @@ def grow(walk: Walk, seed: int) -> Lineage:
     return Lineage(puzzle, solution, seed, target, reached, lists)
 
 
-def spread(walk: Walk, start: Lineage, floor: float, lists: int, seed: int) -> list[Grid]:
-    """[puzzle, solution] of every accepted move of a walk that stays at E >= `floor`.
+@dataclass
+class Walker:
+    """A walk that can be gone on with: changed in place by `roam`."""
 
-    It begins at a puzzle that is there already; what it finds is one family (keep it in one split).
+    puzzle: Grid
+    solution: Grid
+    rng: NDArray[np.uint64]
+    energy: float = 0.0
+
+    def clone(self, seed: int) -> "Walker":
+        """The same puzzle with random numbers of its own."""
+        rng = stream(np.uint64(seed), 0)
+        return Walker(self.puzzle.copy(), self.solution.copy(), rng, self.energy)
+
+
+def walker(walk: Walk, seed: int) -> Walker:
+    """At the random minimal puzzle where the lineage of that seed starts, with its E."""
+    start = grow(replace(walk, mean=0, sd=0, low=0, high=0, plain_every=1), seed)
+    found = Walker(start.puzzle, start.solution, stream(np.uint64(seed), 1))
+    roam(walk, found, lists=0)
+    return found
+
+
+def roam(walk: Walk, at: Walker, lists: int, floor: float = math.inf, keep: bool = False) -> Grid:
+    """Go on for so many lists; with `keep`, [kept, 2, cells] the puzzles (and solutions) passed.
+
+    Above `floor` every E is accepted, and only puzzles there are kept, each time one is accepted.
+    What comes of one start is a family: its members share most clues, keep them in one split.
     """
-    shape = SHAPES[walk.side]
-    puzzle, solution, rng = start.puzzle.copy(), start.solution.copy(), stream(np.uint64(seed), 0)
-    kept = np.zeros((lists, 2, shape.cells), np.uint8)
+    kept = np.zeros((lists if keep else 0, 2, len(at.puzzle)), np.uint8)
     rule, tables = _rule(walk, floor), energy_tables(walk)
-    n = _spread(puzzle, solution, rng, kept, rule, tables, *geometry(shape))
-    return list(kept[:n])
+    room_for = geometry(SHAPES[walk.side])
+    at.energy, n = _roam(at.puzzle, at.solution, at.rng, lists, kept, rule, tables, *room_for)
+    return kept[:n]
 
 
 def energy_tables(walk: Walk) -> tuple[NDArray[np.int64], Grid]:
@@ -171,18 +203,18 @@ def _grow(puzzle, solution, seed, asked, rule, tables, hh, ww):
 
 
 @njit(cache=True, nogil=True)
-def _spread(puzzle, solution, rng, kept, rule, tables, hh, ww):
-    """Fill `kept` with accepted moves at or above the floor, one list for each of its rows."""
+def _roam(puzzle, solution, rng, lists, kept, rule, tables, hh, ww):
+    """(E, kept) after so many lists; `kept` takes accepted moves at or above the floor."""
     room = _room(hh, ww)
     now = _energy(puzzle, solution, 0.0, rule, tables, room, hh, ww)
     last, n = puzzle.copy(), 0
-    for _ in range(len(kept)):
+    for _ in range(lists):
         now = _move(puzzle, solution, now, rng, rule, tables, room, hh, ww)
-        if now >= rule.floor and (puzzle != last).any():
+        if n < len(kept) and now >= rule.floor and (puzzle != last).any():
             kept[n, 0], kept[n, 1] = puzzle, solution
-            last[:] = puzzle
             n += 1
-    return n
+        last[:] = puzzle
+    return now, n
 
 
 class _Rule(NamedTuple):

@@ -1,0 +1,2 @@
+LISTS={}
+PUBLISHED={}
