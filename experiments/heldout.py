@@ -1,4 +1,4 @@
-"""How hard puzzles are for a solver that no rating and no energy here knows: conflicts of a SAT one.
+"""How hard puzzles are for a solver that no energy and no rating here knows: SAT conflicts.
 
     python experiments/heldout.py artifacts/data/sudoku9-hard          # a made data set
     python experiments/heldout.py puzzles.csv --by source --limit 500  # a file, by a column of it

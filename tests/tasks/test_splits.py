@@ -91,7 +91,10 @@ def test_lineages_in_two_files_are_counted(two_files, tmp_path):
     _, _, puzzles, solutions = two_files
     files = []
     for name, at, seeds in (("a.csv", (0, 1), (5, 6)), ("b.csv", (2, 3), (6, 7))):
-        lines = [f"{render(puzzles[i])},{render(solutions[i])},{s}" for i, s in zip(at, seeds, strict=True)]
+        lines = [
+            f"{render(puzzles[i])},{render(solutions[i])},{s}"
+            for i, s in zip(at, seeds, strict=True)
+        ]
         (tmp_path / name).write_text("\n".join(["question,answer,lineage", *lines]) + "\n")
         files.append(tmp_path / name)
     found = check(files, lambda line: None)

@@ -28,7 +28,9 @@ def grown():
 
 def plain_energy(puzzle, solution, walk=WALK):
     """E from its parts: the puzzle as it stands and its relabelings, then its resistance."""
-    images = np.concatenate([puzzle[None], random_images(puzzle[None], walk.images, RELABELINGS_SEED)[:, 0]])
+    images = np.concatenate(
+        [puzzle[None], random_images(puzzle[None], walk.images, RELABELINGS_SEED)[:, 0]]
+    )
     splits = solve_batch(images).guesses[:, None]
     effort = int(least_efforts(images[:, None], splits)[0])
     resisting = int(resistances(puzzle[None], solution[None])[0])

@@ -39,9 +39,7 @@ class Built:
 
 
 @contextmanager
-def building(
-    folder: Path, about: dict[str, Any], resume: bool, overwrite: bool
-) -> Iterator[Path]:
+def building(folder: Path, about: dict[str, Any], resume: bool, overwrite: bool) -> Iterator[Path]:
     """The build's folder, new or with `resume` as a killed build left it; gone at the end.
 
     After an error or an interruption it stays. `about` must be what it was begun with.

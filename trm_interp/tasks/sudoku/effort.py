@@ -41,7 +41,6 @@ from trm_interp.tasks.sudoku.solver import (
 )
 
 REJECTED = -1.0
-MOST_LOG = 5.0  # ln(1 + effort) of the hardest puzzles known is below
 NOT_THERE = -1  # in place of a digit: the other side's digit is not in its cell
 MOST_RESISTANCE = 170  # more does not count: forum-hardest puzzles have about 169
 
@@ -126,7 +125,9 @@ def resistance(levels, solution, least, most, hh, ww):
     H, W = len(hh), len(ww)
     left = candidates(levels[0], hh, ww) - len(solution)
     found = 0
-    for size in range(2, H * W + 1):  # in small cells most fail: what cannot reach `least` ends soon
+    for size in range(
+        2, H * W + 1
+    ):  # in small cells most fail: what cannot reach `least` ends soon
         for cell in range(len(solution)):
             band, bit = locate(cell, hh, ww)
             here = 0
@@ -168,8 +169,6 @@ def energy(roots, puzzle, solution, least, weight, tables, levels, unread, image
     if state != OPEN:
         return 0.0 if state == SOLVED and least <= 0 else REJECTED
     wrong = candidates(roots[at], hh, ww) - len(puzzle)
-    if wrong < least - weight * MOST_LOG:
-        return REJECTED
     copy_between(roots, at, levels, 0)
     solutions, effort = search(levels, unread, 2, NO_CAP, False, hh, ww)
     from_search = weight * math.log(1 + effort)
@@ -232,7 +231,7 @@ def _strike(levels, level, cap, hh, ww):
 
 @njit(cache=True, nogil=True)
 def _split_at(s, at, hh, ww):
-    """The two-way split in cell `at`, or from there on of a digit in a row; zeros: there is none."""
+    """The two-way split in cell `at`, or from there on of a digit in a row; zeros for none."""
     H, W = len(hh), len(ww)
     N = H * W
     if at < N * N:

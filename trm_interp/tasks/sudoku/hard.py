@@ -133,4 +133,3 @@ def _save(path: Path, lineages: list[Lineage], ratings: Ratings) -> str:
     with replacing(path) as temporary:
         temporary.write_bytes(text)
     return hashlib.sha256(text).hexdigest()
-

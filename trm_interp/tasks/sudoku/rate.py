@@ -49,8 +49,8 @@ def rate(
 
     >>> from trm_interp.tasks.sudoku.grid import parse
     >>> ratings = rate(parse("......2..3..2.4.")[None])
-    >>> {name: values.tolist() for name, values in ratings._asdict().items()}
-    {'clues': [4], 'tier': [0], 'waves': [3], 'guesses_first': [0], 'guesses_all': [0.0], 'effort': [0]}
+    >>> {name: values.item() for name, values in ratings._asdict().items()}
+    {'clues': 4, 'tier': 0, 'waves': 3, 'guesses_first': 0, 'guesses_all': 0.0, 'effort': 0}
     """
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")

@@ -1,2 +1,2 @@
-LISTS={}
-PUBLISHED={}
+LISTS = {}
+PUBLISHED = {}

@@ -101,7 +101,9 @@ def assign(
 
 
 def check(
-    files: Sequence[Path], tell: Callable[[str], None] = print, progress: Update = lambda d, of: None
+    files: Sequence[Path],
+    tell: Callable[[str], None] = print,
+    progress: Update = lambda d, of: None,
 ) -> dict[str, Any]:
     """What is wrong with files as splits of one data set; every finding is told with its lines.
 
@@ -129,7 +131,9 @@ def check(
     for a, b in combinations(range(len(files)), 2):
         found["pairs"].append(_pair(files, sets, known, a, b, tell))
     counts = [entry[k] for entry in found["files"] for k in ("invalid", "repeated")]
-    counts += [pair[k] or 0 for pair in found["pairs"] for k in ("copies", "neighbours", "lineages")]
+    counts += [
+        pair[k] or 0 for pair in found["pairs"] for k in ("copies", "neighbours", "lineages")
+    ]
     return {**found, "clean": not any(counts)}
 
 

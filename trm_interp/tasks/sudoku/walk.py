@@ -66,7 +66,7 @@ class Walk:
 
 
 class Lineage(NamedTuple):
-    """What became of one lineage; `puzzle` is the last climb's best where it failed."""
+    """What became of one lineage; `puzzle` is where its last climb ended."""
 
     puzzle: Grid
     solution: Grid
