@@ -23,7 +23,7 @@ from trm_interp.tasks.sudoku.splits import check
 from trm_interp.tasks.sudoku.tournament import TOURNAMENT, Race, family, race
 from trm_interp.tasks.sudoku.walk import Walk, grow
 
-WALK = Walk(side=6, mean=30, sd=8, low=21, high=45, lists=100, climbs=5)
+WALK = Walk(side=6, mean=30, sd=8, low=21, high=45, temperature=2, lists=100, climbs=60)
 TINY = HardPreset(WALK, train=16, val=8, test=12)
 SHIPPED = Path(__file__).parents[2] / "artifacts" / "data"
 

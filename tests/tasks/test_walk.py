@@ -18,7 +18,7 @@ from trm_interp.tasks.sudoku.walk import (
     walker,
 )
 
-WALK = Walk(side=6, mean=30, sd=8, low=21, high=45, lists=100, climbs=5)
+WALK = Walk(side=6, mean=30, sd=8, low=21, high=45, temperature=2, lists=100, climbs=60)
 
 
 @pytest.fixture(scope="module")

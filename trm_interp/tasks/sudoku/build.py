@@ -7,9 +7,9 @@ It goes when the data set is there.
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,9 +19,9 @@ import numpy as np
 
 from trm_interp.files import append_row, keep_rows, write_json
 from trm_interp.tasks.sudoku.dataset import PuzzleError
-from trm_interp.tasks.sudoku.grid import Grid, parse, render
+from trm_interp.tasks.sudoku.grid import SHAPES, Grid, parse, render
 from trm_interp.tasks.sudoku.splits import assign
-from trm_interp.tasks.sudoku.walk import Lineage, Walk, energy_tables, grow, lineage_seed
+from trm_interp.tasks.sudoku.walk import Lineage, Walk, energy_tables, grow, is_plain, lineage_seed
 
 ABOUT, LINEAGES = "build.json", "lineages.jsonl"
 Update = Callable[[int, int], None]
@@ -79,29 +79,31 @@ def build(
     done = _finished(folder, seed)
     number = 0
     chosen: dict[str, list[int]] = {split: [] for split in sizes}
+    grown: list[Lineage] = []
     while missing := wanted - sum(map(len, chosen.values())):
-        # kinds and kin: a few more than are missing, yet the same few whatever was interrupted
+        if number > 2 * wanted + 64:
+            raise PuzzleError(
+                f"{number} lineages gave {wanted - missing} of the {wanted} puzzles that are "
+                "wanted; the others failed or are kin of these"
+            )
+        # kinds and kin: more than are missing, yet as many whatever was interrupted
         number += missing if number == 0 else max(4, 2 * missing)
         todo = [i for i in range(number) if i not in done]
         progress(number - len(todo), number)
-        for i, lineage in _grown(walk, seed, todo, workers):
-            done[i] = lineage
-            if folder is not None:
-                append_row(folder / LINEAGES, _row(lineage))
-            failed = [found for found in done.values() if not found.reached]
-            if len(failed) > may_fail:
-                raise PuzzleError(_spent(walk, failed, len(done), wanted))
-            progress(len(done), number)
+        with closing(_grown(walk, seed, todo, workers)) as arriving:
+            for i, lineage in arriving:
+                done[i] = lineage
+                if folder is not None:
+                    append_row(folder / LINEAGES, _row(lineage))
+                failed = [found for found in done.values() if not found.reached]
+                if len(failed) > may_fail:
+                    raise PuzzleError(_spent(walk, failed, len(done), wanted))
+                progress(len(done), number)
         grown = [done[i] for i in range(number) if done[i].reached]
-        puzzles = np.stack([found.puzzle for found in grown])
-        plain = [found.target == 0 for found in grown]
-        chosen = assign(puzzles, plain, sizes, walk.plain_every)
-        if number > 2 * wanted + 64:
-            have = sum(map(len, chosen.values()))
-            raise PuzzleError(
-                f"{number} lineages gave {have} of the {wanted} puzzles that are wanted; "
-                "the others are kin of these"
-            )
+        puzzles = np.array([found.puzzle for found in grown], np.uint8)
+        plain = [bool(is_plain(found.seed, walk.plain_every)) for found in grown]
+        cells = SHAPES[walk.side].cells
+        chosen = assign(puzzles.reshape(-1, cells), plain, sizes, walk.plain_every)
     splits = {split: [grown[i] for i in at] for split, at in chosen.items()}
     all_grown = [done[i] for i in range(number)]
     failures = sum(not found.reached for found in all_grown)
@@ -115,7 +117,7 @@ def cores() -> int:
 
 def _grown(
     walk: Walk, seed: int, numbers: Iterable[int], workers: int | None
-) -> Iterator[tuple[int, Lineage]]:
+) -> Generator[tuple[int, Lineage], None, None]:
     """Lineages as they are finished; the compiled walk lets the threads run side by side."""
     energy_tables(walk)  # imports torch, once and not in a thread
     workers = workers or cores()

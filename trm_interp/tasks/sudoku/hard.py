@@ -18,7 +18,7 @@ from trm_interp.tasks.sudoku.build import build
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid, render
 from trm_interp.tasks.sudoku.rate import Ratings, rate
 from trm_interp.tasks.sudoku.reference import LISTS, PUBLISHED
-from trm_interp.tasks.sudoku.walk import Lineage, Walk, settings
+from trm_interp.tasks.sudoku.walk import Lineage, Walk, is_plain, settings
 
 RATED = ("clues", "guesses_first", "guesses_all", "effort")
 QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
@@ -73,7 +73,8 @@ def make(
     for split, lineages in built.splits.items():
         puzzles = _grids([found.puzzle for found in lineages], preset.side)
         ratings = rate(puzzles)
-        plain = np.array([found.target == 0 for found in lineages], bool)
+        seeds = np.array([found.seed for found in lineages], np.int64)
+        plain = is_plain(seeds, preset.walk.plain_every)
         hard = Ratings(*(values[~plain] for values in ratings))
         easy = Ratings(*(values[plain] for values in ratings))
         hard_ratings.append(hard)
