@@ -113,7 +113,7 @@ def grow(walk: Walk, seed: int) -> Lineage:
     shape = SHAPES[walk.side]
     puzzle, solution = np.zeros((2, shape.cells), np.uint8)
     plain = bool(is_plain(seed, walk.plain_every))
-    asked = (walk.mean, walk.sd, walk.low, walk.high, plain, walk.lists, walk.climbs)
+    asked = (*map(float, (walk.mean, walk.sd, walk.low, walk.high)), plain, walk.lists, walk.climbs)
     rule, tables = _rule(walk, math.inf), energy_tables(walk)
     target, reached, lists = _grow(
         puzzle, solution, np.uint64(seed), asked, rule, tables, *geometry(shape)
@@ -169,9 +169,8 @@ def settings(walk: Walk) -> dict[str, float]:
 
 
 def _rule(walk: Walk, floor: float) -> "_Rule":
-    return _Rule(
-        walk.temperature, walk.weight, floor, walk.two_clues, walk.attempts, walk.last_clues
-    )
+    reals = map(float, (walk.temperature, walk.weight, floor, walk.two_clues))
+    return _Rule(*reals, walk.attempts, walk.last_clues)  # int for float would compile anew
 
 
 # ---- compiled
