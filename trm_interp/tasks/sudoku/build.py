@@ -157,6 +157,5 @@ def _finished(folder: Path | None, seed: int) -> dict[int, Lineage]:
     path = folder / LINEAGES
     keep_rows(path, sum(1 for _ in path.open("rb")))
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    grids = ("puzzle", "solution")
-    found = [Lineage(**{k: parse(v) if k in grids else v for k, v in row.items()}) for row in rows]
+    found = [Lineage(parse(row.pop("puzzle")), parse(row.pop("solution")), **row) for row in rows]
     return {lineage.seed - lineage_seed(seed, 0): lineage for lineage in found}

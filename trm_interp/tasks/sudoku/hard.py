@@ -75,8 +75,8 @@ def make(
         ratings = rate(puzzles)
         seeds = np.array([found.seed for found in lineages], np.int64)
         plain = is_plain(seeds, preset.walk.plain_every)
-        hard = Ratings(*(values[~plain] for values in ratings))
-        easy = Ratings(*(values[plain] for values in ratings))
+        hard = _of(ratings, ~plain)
+        easy = _of(ratings, plain)
         hard_ratings.append(hard)
         name = f"{split}.csv"
         splits[split] = {
@@ -99,6 +99,10 @@ def make(
         "reference": {"published": PUBLISHED, **LISTS},
         "gap": _gap(preset.side, efforts, guesses),
     }
+
+
+def _of(ratings: Ratings, which: NDArray[np.bool_]) -> Ratings:
+    return Ratings(**{name: values[which] for name, values in ratings._asdict().items()})
 
 
 def _gap(side: int, efforts: NDArray[np.int64], guesses: NDArray[np.float64]) -> str:

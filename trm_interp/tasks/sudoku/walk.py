@@ -169,8 +169,14 @@ def settings(walk: Walk) -> dict[str, float]:
 
 
 def _rule(walk: Walk, floor: float) -> "_Rule":
-    reals = map(float, (walk.temperature, walk.weight, floor, walk.two_clues))
-    return _Rule(*reals, walk.attempts, walk.last_clues)  # int for float would compile anew
+    return _Rule(  # an int for a float would compile everything anew
+        float(walk.temperature),
+        float(walk.weight),
+        float(floor),
+        float(walk.two_clues),
+        walk.attempts,
+        walk.last_clues,
+    )
 
 
 # ---- compiled
