@@ -62,6 +62,7 @@ def test_lines_hold_ratings_and_lineages_that_replay(made):
             for name in ("clues", "guesses_first", "guesses_all", "effort"):
                 assert float(row[name]) == getattr(ratings, name)[i]
         plain = [int(row["lineage"]) % 4 == 3 for row in rows]
+        assert plain != sorted(plain) and plain != sorted(plain, reverse=True)  # mixed
         assert sum(plain) == size // 4 == card["splits"][split]["random_minimal"]["n"]
         assert load(file, check_unique=True).puzzles.shape == (size, 36)
 
@@ -146,9 +147,10 @@ def test_targets_out_of_reach_end_at_the_budget():
         build(walk, {"test": 8}, seed=0, workers=1)
 
 
-def test_more_than_exists_is_refused(tmp_path, cli):
-    answer = cli("data", "make", "sudoku4", "--out", tmp_path / "out", "--train", 6000)
-    assert answer.code == 2 and "classes, 6100 are wanted" in answer.err
+def test_more_than_exists_is_refused(tmp_path, cli, monkeypatch):
+    monkeypatch.setattr(presets, "MAX_DRAWS", 2)  # 50 take long to find what 2 nearly find
+    answer = cli("data", "make", "sudoku4", "--out", tmp_path / "out", "--train", 4700)
+    assert answer.code == 2 and "classes, 4800 are wanted" in answer.err
 
 
 def test_a_race_is_replayed_and_climbs():

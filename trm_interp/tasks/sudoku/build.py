@@ -24,12 +24,13 @@ from trm_interp.tasks.sudoku.splits import assign
 from trm_interp.tasks.sudoku.walk import Lineage, Walk, energy_tables, grow, is_plain, lineage_seed
 
 ABOUT, LINEAGES = "build.json", "lineages.jsonl"
+ORDER = 3  # what a random number is for, beside the seed
 Update = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Built:
-    """Puzzles of splits: lineages in their order, how many were grown, how many of them failed."""
+    """Puzzles of splits: lineages in random order, how many were grown, how many of them failed."""
 
     splits: dict[str, list[Lineage]]
     grown: int
@@ -104,10 +105,20 @@ def build(
         plain = [bool(is_plain(found.seed, walk.plain_every)) for found in grown]
         cells = SHAPES[walk.side].cells
         chosen = assign(puzzles.reshape(-1, cells), plain, sizes, walk.plain_every)
-    splits = {split: [grown[i] for i in at] for split, at in chosen.items()}
+    splits = {split: _mixed([grown[i] for i in at], seed) for split, at in chosen.items()}
     all_grown = [done[i] for i in range(number)]
     failures = sum(not found.reached for found in all_grown)
     return Built(splits, number, failures, sum(found.lists for found in all_grown))
+
+
+def _mixed(lineages: list[Lineage], seed: int) -> list[Lineage]:
+    """In random order: kinds fill up at different times, and often the first n are read."""
+    import torch
+
+    from trm_interp.core.counter import hash64
+
+    keys = hash64(seed, ORDER, torch.tensor([found.seed for found in lineages], dtype=torch.int64))
+    return [lineages[i] for i in keys.argsort(stable=True).tolist()]
 
 
 def cores() -> int:
