@@ -5,7 +5,7 @@
 
 Sections: recording (cost of recording against plain inference, peak memory at 1x and 10x puzzles),
 paths (compiled against eager, bfloat16 against float32, share of the machine's matrix rate),
-puzzles (generator and solver, one core), sae (stream against step, memory, our gated step against
+puzzles (generators and solver, one core), sae (stream against step, memory, our gated step against
 sae-lens' own), cuda (training and inference of the 5 M model).
 """
 
@@ -186,23 +186,65 @@ def puzzles(repeats: int) -> Numbers:
         "solve_random_minimal": lambda: solve_batch(random9, limit=2),
         "solve_hard": lambda: solve_batch(hard, limit=2),
     }
-    sizes = (4000, 500, 1000, len(random9), len(hard))
+    sizes = [4000, 500, 1000, len(random9), len(hard)]
+    few_clues = _listed("clue17")
+    if len(few_clues):
+        many = np.concatenate([few_clues] * 20)
+        runs["solve_17_clues"] = lambda: solve_batch(many, limit=2)
+        sizes.append(len(many))
     took = medians(runs, repeats)
-    return {
+    rates = {
         f"{name}_per_s": n / seconds for (name, seconds), n in zip(took.items(), sizes, strict=True)
     }
+    return {**rates, **_lineages()}
+
+
+def _lineages(n: int = 40) -> Numbers:
+    """Puzzles per core minute by the E they have to come to, and core seconds for the preset's mix.
+
+    Processor time, so that a busy machine counts less; lineages 0 to n - 1 of seed 0.
+    """
+    from dataclasses import replace
+
+    from trm_interp.tasks.sudoku.presets import PRESETS
+    from trm_interp.tasks.sudoku.walk import Walk, grow
+
+    mix = PRESETS["sudoku9-hard"].walk  # type: ignore[union-attr]
+    grow(mix, 0)  # compiles
+
+    def seconds_each(walk: Walk) -> tuple[float, float]:
+        began = time.process_time()
+        reached = sum(grow(walk, seed).reached for seed in range(n))
+        spent = time.process_time() - began
+        return spent / n, 60 * reached / spent
+
+    found: Numbers = {}
+    for energy in (150, 175, 195):
+        walk = replace(mix, mean=energy, sd=0, low=0, high=energy, plain_every=0)
+        found[f"grow_E_{energy}_per_core_min"] = seconds_each(walk)[1]
+    found["grow_hard_part_core_s"] = seconds_each(replace(mix, plain_every=0))[0]
+    found["grow_mix_core_s"] = seconds_each(mix)[0]
+    return found
 
 
 def _hard_puzzles() -> np.ndarray:
     """The hardest at hand: forum-hardest from a Sudoku-Extreme file, else of 20 000 random ones."""
     from trm_interp.tasks.sudoku.generate import generate
-    from trm_interp.tasks.sudoku.grid import SHAPES, parse
+    from trm_interp.tasks.sudoku.grid import SHAPES
+
+    listed = _listed("forum_hardest_11plus")[:2000]
+    return listed if len(listed) else generate(SHAPES[9], 500, seed=2, harder_of=40)[0]
+
+
+def _listed(source: str) -> np.ndarray:
+    """Puzzles of one source of the Sudoku-Extreme file beside the checkout; none without it."""
+    from trm_interp.tasks.sudoku.grid import parse
 
     extreme = Path(__file__).resolve().parents[2] / "shared" / "puzzles" / "extreme_test.csv"
-    if extreme.exists():
-        rows = (line.split(",") for line in extreme.read_text().splitlines())
-        return np.stack([parse(r[1]) for r in rows if r[0] == "forum_hardest_11plus"][:2000])
-    return generate(SHAPES[9], 500, seed=2, harder_of=40)[0]
+    if not extreme.exists():
+        return np.zeros((0, 81), np.uint8)
+    rows = (line.split(",") for line in extreme.read_text().splitlines())
+    return np.stack([parse(row[1]) for row in rows if row[0] == source])
 
 
 # CUDA

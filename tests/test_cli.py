@@ -22,7 +22,7 @@ from trm_interp.tasks.sudoku.dataset import load
 
 Cli = Callable[..., Any]
 COMMANDS = ["quickstart", "eval", "collect", "train", "info", "hooks"]
-COMMANDS += ["data make", "data import", "data rate", "data download"]
+COMMANDS += ["data make", "data import", "data rate", "data check", "data download"]
 STEPS = 4
 
 

@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-data = typer.Typer(help="Make, import, rate and download puzzles.", no_args_is_help=True)
+data = typer.Typer(help="Make, import, rate, check and download puzzles.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 
@@ -204,27 +204,70 @@ def hooks(
 
 @data.command("make")
 def data_make(
-    preset: Annotated[str, typer.Argument(help="sudoku4, sudoku6 or sudoku9")],
-    seed: Annotated[int, typer.Option(help="same seed, same puzzles")] = 0,
+    preset: Annotated[
+        str, typer.Argument(help="sudoku4, sudoku6, sudoku9, sudoku6-hard or sudoku9-hard")
+    ],
+    seed: Annotated[int, typer.Option(help="same seed, same puzzles", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="folder; default data/PRESET")] = None,
+    train: Annotated[int | None, typer.Option(help="training puzzles", min=1)] = None,
+    val: Annotated[int | None, typer.Option(help="validation puzzles", min=1)] = None,
+    test: Annotated[int | None, typer.Option(help="test puzzles", min=1)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="threads for hard puzzles; default all cores", min=1)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with hard puzzles where a run was stopped")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the folder")] = False,
 ) -> None:
     """Generate training, validation and test puzzles, no two of them symmetric copies.
 
     \b
-    Example:
+    Examples:
     trm-interp data make sudoku6 --seed 0
+    trm-interp data make sudoku9-hard --test 10000
     """
     from trm_interp.progress import progress
     from trm_interp.tasks.sudoku.presets import make_preset
 
     def body() -> None:
         folder = out or Path("data") / preset
+        given = {"train": train, "val": val, "test": test}
+        sizes = {split: n for split, n in given.items() if n is not None}
         with progress("drawing", "puzzles") as update:
-            card = make_preset(preset, folder, seed, overwrite, update)
+            card = make_preset(preset, folder, seed, overwrite, update, sizes, resume, workers)
         for split, known in card["splits"].items():
             print(f"wrote {folder / known['file']} ({card[split]} puzzles)")
         print(f"wrote {folder / 'card.json'}")
+
+    with_errors_in_one_line(body, resumable=preset.endswith("-hard"))
+
+
+@data.command("check")
+def data_check(
+    files: Annotated[list[Path], typer.Argument(help="training, test, ... puzzles: two or more")],
+    json_: AsJson = False,
+) -> None:
+    """Prove that splits are disjoint: no copies, no one-clue-less neighbours, no lineage in two.
+
+    What is found, invalid and repeated puzzles included, is listed with its lines, and ends in exit
+    status 2.
+
+    \b
+    Example:
+    trm-interp data check artifacts/data/sudoku9-hard/train.csv artifacts/data/sudoku9-hard/test.csv
+    """
+    from trm_interp.errors import UserError
+    from trm_interp.progress import progress
+    from trm_interp.tables import check_lines
+    from trm_interp.tasks.sudoku.splits import check
+
+    def body() -> None:
+        with progress("comparing", "puzzles") as update:
+            found = check(files, say, update)
+        print(json.dumps(found) if json_ else "\n".join(check_lines(found)))
+        if not found["clean"]:
+            raise UserError("these files are no clean splits of one data set")
 
     with_errors_in_one_line(body)
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.sudoku.dataset import column, load
 from trm_interp.tasks.sudoku.grid import render
 
 
@@ -39,7 +40,10 @@ def ratings(
     skip_bad: bool,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """One row per puzzle: line, puzzle and the fields of `rate.Ratings`; and what was skipped."""
+    """One row per puzzle: line, puzzle and the fields of `rate.Ratings`; and what was skipped.
+
+    Where the file knows the seeds of the puzzles' lineages, they are there as `lineage`.
+    """
     from trm_interp.tasks.sudoku.rate import rate
 
     puzzles = load(source, skip_bad=skip_bad, check_unique=True)
@@ -50,4 +54,22 @@ def ratings(
             **rate(puzzles.puzzles, seed, progress=progress)._asdict(),
         }
     )
+    if (lineages := column(source, "lineage", puzzles.lines)) is not None:
+        table["lineage"] = [int(seed) for seed in lineages]
     return table, puzzles.skipped
+
+
+def check_lines(found: dict[str, Any]) -> list[str]:
+    """What `splits.check` found, for people: a line for every file and every pair."""
+    lines = [
+        f"{entry['file']}: {entry['puzzles']} puzzles, {entry['invalid']} invalid lines, "
+        f"{entry['repeated']} repeated"
+        for entry in found["files"]
+    ]
+    for pair in found["pairs"]:
+        shared = "lineages unknown" if pair["lineages"] is None else f"{pair['lineages']} lineages"
+        lines.append(
+            f"{pair['files'][0]} and {pair['files'][1]}: {pair['copies']} copies, "
+            f"{pair['neighbours']} neighbours, {shared} in both"
+        )
+    return lines

@@ -1,3 +1,4 @@
+import heldout
 import numpy as np
 import pytest
 
@@ -83,6 +84,11 @@ def test_there_are_288_grids_of_4x4():
     assert count_solutions(parse("." * 16), limit=100) == 100
 
 
+@pytest.mark.slow
+def test_there_are_28_200_960_grids_of_6x6():
+    assert count_solutions(parse("." * 36), limit=10**9) == 28_200_960
+
+
 def test_a_full_grid_is_its_own_solution():
     assert unique_solution(parse(FULL)).tolist() == parse(FULL).tolist()
     wrong = parse(FULL)
@@ -111,10 +117,7 @@ def test_counts_agree_with_plain_search(side, limit):
 def test_counts_agree_with_a_sat_solver(side):
     solvers = pytest.importorskip("pysat.solvers")
     shape = SHAPES[side]
-    name = np.arange(1, shape.cells * side + 1).reshape(shape.cells, side)  # of (cell, digit - 1)
-    exactly_one = [*name, *name[shape.units].swapaxes(1, 2).reshape(-1, side)]
-    clauses = [line.tolist() for line in exactly_one]
-    clauses += [[-int(a), -int(b)] for line in exactly_one for a in line for b in line if a < b]
+    name = heldout.variables(shape)
 
     def count(puzzle):
         given = [int(name[cell, puzzle[cell] - 1]) for cell in puzzle.nonzero()[0]]
@@ -128,8 +131,10 @@ def test_counts_agree_with_a_sat_solver(side):
     fresh = iter(range(name.max() + 1, name.max() + 10_000))
     minimal = generate(shape, 50, seed=4)[0]
     puzzles = np.concatenate([random_clues(side, 150, seed=3), thinned(side, 50, 5), minimal])
-    with solvers.Solver("minisat22", bootstrap_with=clauses) as solver:
-        assert solve_batch(puzzles).counts.tolist() == [count(puzzle) for puzzle in puzzles]
+    with solvers.Solver("minisat22", bootstrap_with=heldout.clauses(shape)) as solver:
+        counts = [count(puzzle) for puzzle in puzzles]
+    assert {0, 1, 2} == set(counts)  # none, one and many
+    assert solve_batch(puzzles).counts.tolist() == counts
 
 
 def test_ratings_of_an_easy_and_a_hard_puzzle():
@@ -187,3 +192,14 @@ def test_ratings_keep_under_symmetry_and_alone():
         assert ((moved.guesses_all == 0) == (plain.guesses_all == 0)).all()
     alone = rate(puzzles[7:8])
     assert [float(column[0]) for column in alone] == [float(column[7]) for column in plain]
+
+
+def test_sat_conflicts_agree_that_effort_is_hardness():
+    pytest.importorskip("pysat.solvers")
+    conflicts = heldout.conflicts(np.stack([EASY, HARD]))
+    assert conflicts[0] < 5  # singles solve it, and unit propagation knows naked and hidden ones
+    assert conflicts[1] > 20
+    with pytest.raises(ValueError, match="several solutions"):
+        heldout.conflicts(parse("1" + "." * 15)[None])
+    with pytest.raises(ValueError, match="no solution"):
+        heldout.conflicts(parse("11" + "." * 14)[None])

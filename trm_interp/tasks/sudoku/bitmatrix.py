@@ -115,9 +115,8 @@ def rivals(bits, axes):
 
 @njit(cache=True, nogil=True)
 def ones(bits):
-    """Number of ones."""
-    n = 0
-    while bits:
-        bits &= bits - 1
-        n += 1
-    return n
+    """Number of ones of a word of at most 63 bits, summed pairwise."""
+    bits -= (bits >> 1) & 0x5555555555555555
+    bits = (bits & 0x3333333333333333) + ((bits >> 2) & 0x3333333333333333)
+    bits = (bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0F
+    return (bits * 0x0101010101010101) >> 56

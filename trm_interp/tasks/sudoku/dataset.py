@@ -230,6 +230,19 @@ def _records(text: str) -> Iterator[tuple[int, list[str]]]:
             yield number, [value.strip(' \t"') for value in line.split(",")]
 
 
+def column(path: str | os.PathLike[str], name: str, lines: NDArray[np.int64]) -> list[str] | None:
+    """What a CSV file with a header says under `name` on those lines; None where it does not."""
+    path = Path(path)
+    records = (
+        {} if path.is_dir() else dict(_records(path.read_bytes().decode("utf-8-sig", "replace")))
+    )
+    header = next(iter(records.values()), [])
+    if "question" not in header or name not in header:
+        return None
+    at = header.index(name)
+    return [records[line][at] for line in lines.tolist()]
+
+
 def _size_error(cells: int) -> str | None:
     try:
         shape_of(cells)

@@ -80,12 +80,13 @@ def generate(
 def _fill_chunk(puzzles, solutions, seed, start, harder_of, chain, hh, ww):
     cells = puzzles.shape[1]
     puzzle, solution = np.zeros(cells, np.uint8), np.zeros(cells, np.uint8)
-    levels, unread = new_levels(hh, ww), np.zeros(0, np.uint8)
+    levels, unread = new_levels(hh, ww), np.zeros((0, cells), np.uint8)
     for i in range(len(puzzles)):
         rng = stream(seed, start + i)
         best = (-1, 0, 0)
         for _ in range(harder_of):
             random_grid(solution, rng, levels, hh, ww)
+            puzzle[:] = solution
             reduce(puzzle, solution, rng, levels, unread, hh, ww)
             key = (0, 0, 0)
             if harder_of > 1:
@@ -104,7 +105,7 @@ def _hardness(puzzle, chain, levels, unread, hh, ww):
     if tier < 2:
         return tier, 0, waves
     load(levels[0], puzzle, hh, ww)
-    return tier, search(levels, unread, 2, NO_CAP, hh, ww)[1], waves
+    return tier, search(levels, unread, 2, NO_CAP, False, hh, ww)[1], waves
 
 
 @njit(cache=True, nogil=True)
@@ -140,14 +141,22 @@ def random_grid(grid, rng, levels, hh, ww):
 
 @njit(cache=True, nogil=True)
 def reduce(puzzle, solution, rng, levels, unread, hh, ww):
-    """Write to `puzzle` a minimal puzzle of `solution`: try every clue once, in random order."""
+    """Make `puzzle` minimal, clues of `solution` that they are: try each once, in random order.
+
+    True where a clue was taken away.
+    """
     order = np.arange(len(solution))
     shuffle(order, rng)
-    puzzle[:] = solution
+    taken = False
     for cell in order:
+        if puzzle[cell] == 0:
+            continue
         puzzle[cell] = 0
         if _has_other(puzzle, cell, solution[cell], levels, unread, hh, ww):
             puzzle[cell] = solution[cell]
+        else:
+            taken = True
+    return taken
 
 
 @njit(cache=True, nogil=True)
@@ -156,7 +165,7 @@ def _has_other(puzzle, cell, digit, levels, unread, hh, ww):
     load(levels[0], puzzle, hh, ww)
     band, bit = locate(cell, hh, ww)
     levels[0, (np.int64(digit) - 1) * len(ww) + band] &= ~bit
-    return search(levels, unread, 1, NO_CAP, hh, ww)[0] > 0
+    return search(levels, unread, 1, NO_CAP, False, hh, ww)[0] > 0
 
 
 # ---- random numbers: uint64 throughout, numba turns int64 with uint64 into float64
@@ -189,6 +198,12 @@ def below(n, rng):
     rng[0] = word
     high = (word * np.uint64(0x2545F4914F6CDD1D)) >> np.uint64(32)
     return np.int64((high * np.uint64(n)) >> np.uint64(32))
+
+
+@njit(cache=True, nogil=True)
+def uniform(rng):
+    """A random float64 in [0, 1), a multiple of 2**-30."""
+    return below(1 << 30, rng) / (1 << 30)
 
 
 @njit(cache=True, nogil=True)

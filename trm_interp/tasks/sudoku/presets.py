@@ -1,6 +1,7 @@
 """Data sets by name: made with our own generator, imported from a file, or downloaded.
 
-A made data set is a folder of `train.txt`, `val.txt`, `test.txt` and `card.json`. All its puzzles
+A made data set is a folder of `train.txt`, `val.txt`, `test.txt` (hard ones: `.csv`, with ratings)
+and `card.json`. All its puzzles
 are of different symmetry classes (`canonical.py`), so no augmentation of a training puzzle is a
 test puzzle.
 """
@@ -9,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,11 @@ import numpy as np
 
 from trm_interp import __version__
 from trm_interp.files import write_json
+from trm_interp.tasks.sudoku.build import building
 from trm_interp.tasks.sudoku.dataset import PuzzleError, load, save_lines
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid
+from trm_interp.tasks.sudoku.hard import HardPreset, make
+from trm_interp.tasks.sudoku.walk import Walk
 
 if TYPE_CHECKING:
     from trm_interp.tasks.sudoku.generate import Hardness
@@ -53,7 +57,7 @@ class Preset:
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
-PRESETS = {
+PRESETS: dict[str, Preset | HardPreset] = {
     # A smoke test: no 4x4 puzzle needs search. The 36 classes of minimal puzzles would not fill
     # three splits, so these carry extra givens and draw on the 4 710 classes of all puzzles.
     "sudoku4": Preset(side=4, train=200, val=50, test=50, extra_givens=6),
@@ -61,6 +65,17 @@ PRESETS = {
     # minimal puzzles, and on those that need search, its first step does too much (LOG.md).
     "sudoku6": Preset(side=6, train=1000, val=500, test=5000, harder_of=16, hardness="chain"),
     "sudoku9": Preset(side=9, train=16000, val=500, test=2000),
+    # Three of four climb to a target of E (`walk.py`), the fourth is random minimal.
+    # At 6x6 E = 21 is one guess that no search is spared; few climbs come to 50.
+    "sudoku6-hard": HardPreset(
+        Walk(side=6, mean=30, sd=10, low=21, high=50, temperature=2, lists=100, climbs=60),
+        train=1000,
+        val=500,
+        test=2000,
+    ),
+    "sudoku9-hard": HardPreset(
+        Walk(side=9, mean=168, sd=22, low=110, high=215), train=1000, val=1000, test=2000
+    ),
 }
 
 
@@ -70,9 +85,14 @@ def make_preset(
     seed: int = 0,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    sizes: dict[str, int] | None = None,
+    resume: bool = False,
+    workers: int | None = None,
 ) -> Card:
     """Generate a data set of `PRESETS` into the folder `out`; its card, which is written there too.
 
+    `sizes` changes how many puzzles a split gets. Hard presets grow on `workers` threads (default:
+    all cores) in a folder beside `out`, `out` + ".build"; killed there, they go on with `resume`.
     The same name, seed and version give the same bytes. `progress` is called now and then with the
     number of puzzles found, out of `sum(sizes)`; it falls a little when duplicates are dropped.
     The folder appears when all of it is there; one that exists is refused, or with `overwrite`
@@ -80,7 +100,9 @@ def make_preset(
     """
     if name not in PRESETS:
         raise PuzzleError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
-    preset = PRESETS[name]
+    preset = replace(PRESETS[name], **(sizes or {}))
+    if isinstance(preset, HardPreset):
+        return _grow_preset(name, preset, Path(out), seed, overwrite, progress, resume, workers)
     names = {CARD, *(f"{split}.txt" for split in preset.sizes)}
     with _new_folder(Path(out), names, overwrite) as at:
         puzzles, solutions = _draw(preset, seed, progress)
@@ -100,6 +122,27 @@ def make_preset(
             "splits": splits,
         }
         write_json(at / CARD, card)
+    return card
+
+
+def _grow_preset(
+    name: str,
+    preset: HardPreset,
+    out: Path,
+    seed: int,
+    overwrite: bool,
+    progress: Callable[[int, int], None] | None,
+    resume: bool,
+    workers: int | None,
+) -> Card:
+    about = {"preset": name, "seed": seed, **asdict(preset), "trm_interp": __version__}
+    names = {CARD, *(f"{split}.csv" for split in preset.sizes)}
+    with _new_folder(out, names, overwrite) as at:
+        folder = out.with_name(f"{out.name}.build")
+        with building(folder, about, resume, overwrite) as grown:
+            tell = progress or (lambda done, of: None)
+            card = {**about, **make(preset, at, seed, grown, workers, tell)}
+            write_json(at / CARD, card)
     return card
 
 

@@ -1,18 +1,20 @@
-"""How hard a Sudoku is: clues, deduction tier and waves, guesses of the solver.
+"""How hard a Sudoku is: clues, deduction tier and waves, guesses of the solver, least effort.
 
-Every number is deterministic and depends on the puzzle alone (`guesses_all` also on the seed), not
-on the other puzzles of the call. All but `guesses_first` are the same, `guesses_all` up to sampling
-noise, for puzzles that a symmetry of Sudoku maps onto each other.
+Every number is deterministic and depends on the puzzle alone (`guesses_all` and `effort` also on
+the seed), not on the other puzzles of the call. All but `guesses_first` are the same, `guesses_all`
+and `effort` up to sampling noise, for puzzles that a symmetry of Sudoku maps onto each other.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trm_interp.tasks.sudoku.grid import Grid, from_tokens, shape_of, to_tokens
+from trm_interp.tasks.sudoku.effort import least_efforts
+from trm_interp.tasks.sudoku.grid import Grid, Shape, from_tokens, shape_of
 from trm_interp.tasks.sudoku.solver import geometry, solve_batch
 
 RATED_AT_ONCE = 1024
@@ -31,6 +33,8 @@ class Ratings(NamedTuple):
     """Splits until the first solution, puzzle as given: one draw of a noisy quantity."""
     guesses_all: NDArray[np.float64]
     """Splits until the solution is proved unique, mean over random images of the puzzle."""
+    effort: NDArray[np.int64]
+    """The least of three exhaustive searches over the same images: hard for all (`effort.py`)."""
 
 
 def rate(
@@ -45,8 +49,8 @@ def rate(
 
     >>> from trm_interp.tasks.sudoku.grid import parse
     >>> ratings = rate(parse("......2..3..2.4.")[None])
-    >>> {name: values.tolist() for name, values in ratings._asdict().items()}
-    {'clues': [4], 'tier': [0], 'waves': [3], 'guesses_first': [0], 'guesses_all': [0.0]}
+    >>> {name: values.item() for name, values in ratings._asdict().items()}
+    {'clues': 4, 'tier': 0, 'waves': 3, 'guesses_first': 0, 'guesses_all': 0.0, 'effort': 0}
     """
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
@@ -61,23 +65,28 @@ def rate(
 def _rate(puzzles: Grid, seed: int, images: int) -> Ratings:
     guesses_first = solve_batch(puzzles, limit=1).guesses
     tier, waves = _logic_batch(puzzles, *geometry(shape_of(puzzles.shape[1])))
-    drawn = random_images(puzzles, images, seed).reshape(-1, puzzles.shape[1])
-    guesses_all = solve_batch(drawn, limit=2).guesses.reshape(images, -1).mean(0)
-    return Ratings((puzzles > 0).sum(1), tier, waves, guesses_first, guesses_all)
+    drawn = random_images(puzzles, images, seed)
+    splits = solve_batch(drawn.reshape(-1, puzzles.shape[1]), limit=2).guesses.reshape(images, -1)
+    effort = least_efforts(drawn, splits)
+    return Ratings((puzzles > 0).sum(1), tier, waves, guesses_first, splits.mean(0), effort)
 
 
 def random_images(puzzles: Grid, images: int, seed: int) -> Grid:
     """[image, puzzle, cells] under random symmetries, the same ones for every puzzle."""
+    tables = zip(*relabelings(shape_of(puzzles.shape[1]), images, seed), strict=True)
+    return np.stack([digits[puzzles[:, cells]] for cells, digits in tables])
+
+
+@cache
+def relabelings(shape: Shape, images: int, seed: int) -> tuple[NDArray[np.int64], Grid]:
+    """(cells [image, cell], digits [image, side + 1]): image[i] = digits[puzzle[cells[i]]]."""
     import torch  # takes seconds, and the generator, which imports this module, does without
 
     from trm_interp.core.counter import hash64
     from trm_interp.tasks.sudoku.augment import random_symmetry
 
-    keys = hash64(seed, torch.arange(images))
-    symmetry = random_symmetry(keys, shape_of(puzzles.shape[1]))
-    moves = zip(symmetry.cells.numpy(), symmetry.digits.numpy(), strict=True)
-    tokens = to_tokens(puzzles)
-    return np.stack([from_tokens(digits[tokens[:, cells]]) for cells, digits in moves])
+    symmetry = random_symmetry(hash64(seed, torch.arange(images)), shape)
+    return symmetry.cells.numpy(), from_tokens(symmetry.digits.numpy()[:, 1:])
 
 
 # ---- compiled

@@ -24,9 +24,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trm_interp.tasks.sudoku import bitmatrix as bm
+from trm_interp.tasks.sudoku.branch import choose_cell, choose_mini
 from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
 
-FREEDOM = 0xDA85550000  # hex digit i: 5 log2(layouts) of a closed 2x2 or 3x3 matrix with i ones
 DEAD, OPEN, SOLVED = 0, 1, 2
 NO_CAP = 2**62
 
@@ -99,7 +99,8 @@ def _solve_batch(puzzles, limit, max_guesses, hh, ww):
     levels = new_levels(hh, ww)
     for i in range(n):
         load(levels[0], puzzles[i], hh, ww)
-        counts[i], guesses[i] = search(levels, solutions[i], limit, max_guesses, hh, ww)
+        found = solutions[i : i + 1]
+        counts[i], guesses[i] = search(levels, found, limit, max_guesses, False, hh, ww)
     return solutions, counts, guesses
 
 
@@ -151,11 +152,11 @@ def locate(cell, hh, ww):
 def place(s, cell, d, hh, ww):
     """Assert digit d (from 0) in a cell: its mini-row and mini-column hold it."""
     band, bit = locate(cell, hh, ww)
-    _assert_cells(s, d, band, bit, hh, ww)
+    assert_cells(s, d, band, bit, hh, ww)
 
 
 @njit(cache=True, nogil=True)
-def _assert_cells(s, d, band, cells, hh, ww):
+def assert_cells(s, d, band, cells, hh, ww):
     """Digit d is in these cells of a band: their mini-rows and mini-columns rule out rivals."""
     H, W = len(hh), len(ww)
     row = (bm.fold(cells, W, H * max(H, W)) & bm.lane(hh)) << band * H * H
@@ -164,10 +165,11 @@ def _assert_cells(s, d, band, cells, hh, ww):
 
 
 @njit(cache=True, nogil=True)
-def search(levels, solution, limit, max_guesses, hh, ww):
+def search(levels, found, limit, max_guesses, by_cell, hh, ww):
     """(solutions found, guesses) from level 0.
 
-    The first solution is written to `solution`; pass one of length 0 where it is not wanted.
+    The first solutions are written to the rows of `found` [room, cells], as far as there is room.
+    It splits on a mini-row or mini-column, or with `by_cell` on the digits of a cell (`branch.py`).
     """
     count, guesses, level = 0, 0, 0
     while level >= 0:
@@ -177,22 +179,39 @@ def search(levels, solution, limit, max_guesses, hh, ww):
             if guesses >= max_guesses:
                 return count, guesses + 1
             guesses += 1
-            d, row, col = _choose(s, hh, ww)
-            for word in range(levels.shape[1]):  # numba would check a slice for overlap: slow
-                levels[level + 1, word] = levels[level, word]
-            remove(s, d, row, col, hh, ww)
+            copy_level(levels, level, level + 1)
+            one, other = s, levels[level + 1]
+            if by_cell:
+                d, band, bit = choose_cell(s, hh, ww)
+                drop(one, d, band, bit, hh, ww)
+                assert_cells(other, d, band, bit, hh, ww)
+            else:
+                d, row, col = choose_mini(s, hh, ww)
+                remove(one, d, row, col, hh, ww)
+                row = bm.rivals(row, bm.row_axes(hh, ww))
+                remove(other, d, row, bm.rivals(col, bm.col_axes(hh, ww)), hh, ww)
             level += 1
-            row, col = bm.rivals(row, bm.row_axes(hh, ww)), bm.rivals(col, bm.col_axes(hh, ww))
-            remove(levels[level], d, row, col, hh, ww)
         else:
             if state == SOLVED:
-                if count == 0:
-                    read(s, solution, hh, ww)
+                if count < len(found):
+                    read(s, found[count], hh, ww)
                 count += 1
                 if count == limit:
                     break
             level -= 1
     return count, guesses
+
+
+@njit(cache=True, nogil=True)
+def copy_level(levels, source, target):
+    for word in range(levels.shape[1]):  # numba would check a slice for overlap: slow
+        levels[target, word] = levels[source, word]
+
+
+@njit(cache=True, nogil=True)
+def copy_between(some, source, others, target):
+    for word in range(some.shape[1]):
+        others[target, word] = some[source, word]
 
 
 @njit(cache=True, nogil=True)
@@ -215,6 +234,13 @@ def remove(s, d, rows, cols, hh, ww):
         out = bm.spread((rows >> band * H * H) & bm.lane(hh), W, H * max(H, W))
         out |= bm.spread((cols >> band * H) & bm.band_cols(hh, ww), H, H)
         s[d * W + band] &= ~out
+    s[-1] |= 1 << d
+
+
+@njit(cache=True, nogil=True)
+def drop(s, d, band, cells, hh, ww):
+    """Take digit d out of these cells of a band."""
+    s[d * len(ww) + band] &= ~cells
     s[-1] |= 1 << d
 
 
@@ -328,7 +354,7 @@ def _count_cells(s, hh, ww):
                 s[-1] |= 1 << d
             new = others & single
             if new:
-                _assert_cells(s, d, band, new, hh, ww)
+                assert_cells(s, d, band, new, hh, ww)
     return state
 
 
@@ -364,36 +390,3 @@ def _count_minis(s, by_row, hh, ww):
                 out = here & has3 | bm.rivals(here & exact, axes)
                 remove(s, d, out if by_row else 0, 0 if by_row else out, hh, ww)
     return True
-
-
-@njit(cache=True, nogil=True)
-def _choose(s, hh, ww):
-    """(digit, mini-row, mini-column), one of the last two 0: what to split on.
-
-    The band or stack with the smallest product of layouts over all digits, there the digit with
-    the fewest of at least 2, of that its first uncertain mini-row or mini-column.
-    """
-    H, W = len(hh), len(ww)
-    N = H * W
-    smallest, best_digit, best_lane = 1 << 30, 0, 0
-    for lane in range(W + H):
-        by_row = lane < W
-        first = 2 * N * W if by_row else (2 * W + 1) * N
-        place = lane * H * H if by_row else lane - W
-        mask = bm.lane(hh) if by_row else bm.stack(hh, ww)
-        total, digit, least = 0, 0, 1 << 30
-        for d in range(N):
-            freedom = FREEDOM >> 4 * bm.ones(s[first + d] >> place & mask) & 15
-            total += freedom
-            if 0 < freedom < least:
-                least, digit = freedom, d
-        if 0 < total < smallest:
-            smallest, best_digit, best_lane = total, digit, lane
-    if best_lane < W:
-        axes, lane, first = bm.row_axes(hh, ww), bm.lane(hh) << best_lane * H * H, 2 * N * W
-    else:
-        axes, lane, first = bm.col_axes(hh, ww), bm.stack(hh, ww) << best_lane - W, (2 * W + 1) * N
-    ones = s[first + best_digit]
-    uncertain = ones & ~bm.sole(ones, axes) & lane
-    bit = uncertain & -uncertain
-    return (best_digit, bit, 0) if best_lane < W else (best_digit, 0, bit)

@@ -1,0 +1,70 @@
+"""What the solver splits on; both rules give two halves, so guesses count binary splits.
+
+Compiled functions on one level of the search; `solver.py` explains its words.
+"""
+
+from numba import njit
+
+from trm_interp.tasks.sudoku import bitmatrix as bm
+
+FREEDOM = 0xDA85550000  # hex digit i: 5 log2(layouts) of a closed 2x2 or 3x3 matrix with i ones
+
+
+@njit(cache=True, nogil=True)
+def choose_mini(s, hh, ww):
+    """(digit, mini-row, mini-column), one of the last two 0: what to split on.
+
+    The band or stack with the smallest product of layouts over all digits, there the digit with
+    the fewest of at least 2, of that its first uncertain mini-row or mini-column.
+    """
+    H, W = len(hh), len(ww)
+    N = H * W
+    smallest, best_digit, best_lane = 1 << 30, 0, 0
+    for lane in range(W + H):
+        by_row = lane < W
+        first = 2 * N * W if by_row else (2 * W + 1) * N
+        place = lane * H * H if by_row else lane - W
+        mask = bm.lane(hh) if by_row else bm.stack(hh, ww)
+        total, digit, least = 0, 0, 1 << 30
+        for d in range(N):
+            freedom = FREEDOM >> 4 * bm.ones(s[first + d] >> place & mask) & 15
+            total += freedom
+            if 0 < freedom < least:
+                least, digit = freedom, d
+        if 0 < total < smallest:
+            smallest, best_digit, best_lane = total, digit, lane
+    if best_lane < W:
+        axes, lane, first = bm.row_axes(hh, ww), bm.lane(hh) << best_lane * H * H, 2 * N * W
+    else:
+        axes, lane, first = bm.col_axes(hh, ww), bm.stack(hh, ww) << best_lane - W, (2 * W + 1) * N
+    ones = s[first + best_digit]
+    uncertain = ones & ~bm.sole(ones, axes) & lane
+    bit = uncertain & -uncertain
+    return (best_digit, bit, 0) if best_lane < W else (best_digit, 0, bit)
+
+
+@njit(cache=True, nogil=True)
+def choose_cell(s, hh, ww):
+    """(digit, band, candidate bit) of the first cell with the fewest digits.
+
+    A cell with two is taken at once; of its digits the lowest is tried first.
+    """
+    H, W = len(hh), len(ww)
+    best_band, best_bit, fewest = 0, 0, 5
+    for band in range(W):
+        one, two, three, four = 0, 0, 0, 0  # cells with at least so many
+        for d in range(H * W):
+            here = s[d * W + band]
+            four |= three & here
+            three |= two & here
+            two |= one & here
+            one |= here
+        for count, cells in ((2, two & ~three), (3, three & ~four), (4, four)):
+            if count < fewest and cells:
+                best_band, best_bit, fewest = band, cells & -cells, count
+        if fewest == 2:
+            break
+    digit = 0
+    while not s[digit * W + best_band] & best_bit:
+        digit += 1
+    return digit, best_band, best_bit
