@@ -19,7 +19,7 @@ from trm_interp.settings import (
     CollectConfig,
     QuickstartConfig,
     artifact,
-    default_checkpoint,
+    first_look,
 )
 from trm_interp.sources import open_device, open_puzzles
 from trm_interp.store import Store
@@ -32,7 +32,7 @@ def look(config: QuickstartConfig, steps: int = 16) -> None:
     """Everything that `trm-interp quickstart` does, into `config.out`."""
     began = time.monotonic()
     device = open_device(config.device)
-    checkpoint = load_checkpoint(config.ckpt or default_checkpoint(), device)
+    checkpoint = load_checkpoint(config.ckpt or first_look(), device)
     file = config.puzzles or _test_puzzles(checkpoint)
     puzzles = open_puzzles(file, checkpoint, config.n, config.skip_bad)
     for line in puzzles.skipped:

@@ -21,6 +21,11 @@ def default_checkpoint() -> Path:
     return artifact("trm-sudoku6")
 
 
+def first_look() -> Path:
+    """The checkpoint that `quickstart` shows: the one for 9x9, the paper's task."""
+    return artifact("trm-sudoku9")
+
+
 def artifact(name: str) -> Path:
     """A shipped file or folder; where it is in neither place, its name, for the error message."""
     here = Path("artifacts") / name

@@ -94,7 +94,8 @@ def make_optimizers(model: TRM, config: TrainConfig) -> list[torch.optim.Optimiz
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Take the state, but keep what depends on this device: the state may be of another one's."""
-    own = [{k: group.get(k) for k in ("fused", "capturable")} for group in optimizer.param_groups]
+    here = {"fused", "capturable"}
+    own = [{k: v for k, v in group.items() if k in here} for group in optimizer.param_groups]
     optimizer.load_state_dict(saved)
     for group, kept in zip(optimizer.param_groups, own, strict=True):
         group.update(kept)
