@@ -111,7 +111,7 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
     if start is not None:
         about["init"] = {"sha256": start.sha256, "card": start.card.get("command")}
         in_model = asdict(start.model.config)
-        in_model.pop("cells"), in_model.pop("vocab")
+        del in_model["cells"], in_model["vocab"]
     try:
         model = TRMConfig(**in_model, cells=shape.cells, vocab=shape.vocab)  # type: ignore[arg-type]
         config = TrainConfig(

@@ -256,10 +256,11 @@ class Trainer:
             # DDP averages over processes: the sum over the global batch, divided by its size
             (total * self.ranks.size / self.config.batch_size).backward()
             found.append([x.detach() for x in (*state, q_halt, *losses)])
-        z_H, z_L, q_halt, *terms = (
-            torch.cat(x) if len(x) > 1 else x[0] for x in zip(*found, strict=True)
+        z_H, z_L, q_halt, answer, halt, solved = (
+            torch.cat(parts) if len(parts) > 1 else parts[0]  # type: ignore[reportGeneralTypeIssues]
+            for parts in zip(*found, strict=True)
         )
-        return State(z_H, z_L), q_halt, StepLosses(*terms)
+        return State(z_H, z_L), q_halt, StepLosses(answer, halt, solved)
 
     def _note_first_bad(self, norms: Tensor, losses: Tensor) -> None:
         """Remember, on the device, the first step whose gradient is not finite, and the tensor."""
