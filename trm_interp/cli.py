@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from trm_interp.core.config import PRESETS, TrainConfig, TRMConfig
+from trm_interp.landscape.commands import register as register_landscape_commands
 from trm_interp.options import AsJson, build, command, say, with_errors_in_one_line
 from trm_interp.sae.commands import register as register_sae_commands
 from trm_interp.settings import (
@@ -351,6 +352,7 @@ def data_download(
 
 
 register_sae_commands(app)
+register_landscape_commands(app)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.figures.features import activity_figure, drift_figure
 from trm_interp.figures.style import write_html
 from trm_interp.files import write_json, write_text
@@ -16,7 +17,6 @@ from trm_interp.sae.early import separation
 from trm_interp.sae.gather import Gathered, gather
 from trm_interp.sae.meaning import head_push, meaning
 from trm_interp.sae.opened import Opened, Progress, open_model, opening, quiet
-from trm_interp.sae.resample import mean_with_bounds
 from trm_interp.sae.table import feature_table, summarise
 
 BANDS = 300  # resamples behind the bands of figure 1

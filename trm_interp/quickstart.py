@@ -9,19 +9,13 @@ from trm_interp.analysis.outcomes import outcome_table
 from trm_interp.analysis.trajectories import z_L_trajectories
 from trm_interp.collect import record_puzzles
 from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
-from trm_interp.errors import UserError
 from trm_interp.evaluate import solve
 from trm_interp.figures.style import write_html
 from trm_interp.figures.trajectories import trajectory_figure
 from trm_interp.files import write_text
 from trm_interp.progress import progress
-from trm_interp.settings import (
-    CollectConfig,
-    QuickstartConfig,
-    artifact,
-    first_look,
-)
-from trm_interp.sources import open_device, open_puzzles
+from trm_interp.settings import CollectConfig, QuickstartConfig, first_look
+from trm_interp.sources import open_device, open_puzzles, test_puzzles
 from trm_interp.store import Store
 from trm_interp.tables import accuracy_table, show
 
@@ -33,7 +27,7 @@ def look(config: QuickstartConfig, steps: int = 16) -> None:
     began = time.monotonic()
     device = open_device(config.device)
     checkpoint = load_checkpoint(config.ckpt or first_look(), device)
-    file = config.puzzles or _test_puzzles(checkpoint)
+    file = config.puzzles or test_puzzles(checkpoint)
     puzzles = open_puzzles(file, checkpoint, config.n, config.skip_bad)
     for line in puzzles.skipped:
         print(f"skipped {line}")
@@ -87,14 +81,6 @@ def draw(store_path: Path, to: Path, model_name: str) -> Path:
             f"{trajectories.paths.shape[1]} updates each",
         )
     return write_html(figure, to)
-
-
-def _test_puzzles(checkpoint: Checkpoint) -> Path:
-    side = int(checkpoint.model.config.cells**0.5)
-    file = artifact("data") / f"sudoku{side}" / "test.txt"
-    if not file.exists():
-        raise UserError(f"{file}: no test puzzles of this size ship; give --puzzles")
-    return file
 
 
 def half_failed(solved: np.ndarray, n: int) -> list[int]:

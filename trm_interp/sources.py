@@ -8,6 +8,7 @@ import torch
 from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
 from trm_interp.core.memory import keep_freed_memory
 from trm_interp.errors import UserError
+from trm_interp.settings import artifact
 from trm_interp.tasks.sudoku.dataset import PuzzleError, PuzzleSet, load
 
 
@@ -37,6 +38,15 @@ def open_puzzles(
             f"reads {config.cells} cells of {config.vocab} tokens"
         )
     return puzzles
+
+
+def test_puzzles(checkpoint: Checkpoint) -> Path:
+    """The test puzzles of the checkpoint's size that ship. UserError where there are none."""
+    side = int(checkpoint.model.config.cells**0.5)
+    file = artifact("data") / f"sudoku{side}" / "test.txt"
+    if not file.exists():
+        raise UserError(f"{file}: no test puzzles of this size ship; give --puzzles")
+    return file
 
 
 def open_both(

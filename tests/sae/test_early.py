@@ -5,15 +5,14 @@ import pytest
 import scipy.stats
 from scipy.stats import rankdata
 
+from trm_interp.analysis.auc import auc_of_ranks, auc_p
+from trm_interp.analysis.resample import discoveries, mean_with_bounds, ratio_with_bounds, resamples
 from trm_interp.sae.early import (
-    auc_of_ranks,
-    auc_p,
     decided_steps,
     lead,
     separation,
     sign_flip_p,
 )
-from trm_interp.sae.resample import discoveries, mean_with_bounds, ratio_with_bounds, resamples
 
 RNG = np.random.default_rng(0)
 

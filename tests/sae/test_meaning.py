@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 from scipy.stats import rankdata
 
-from trm_interp.sae.early import auc_of_ranks
+from trm_interp.analysis.auc import auc_of_ranks
 from trm_interp.sae.meaning import facts_of, head_push, meaning, shuffled_cells, sparse_auc
 from trm_interp.tasks.sudoku.grid import parse, to_tokens
 from trm_interp.tasks.sudoku.logic import candidates, hidden_singles, naked_singles, places

@@ -3,9 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 
-from trm_interp.sae.resample import discoveries
+from trm_interp.analysis.auc import auc_of_ranks, auc_p
+from trm_interp.analysis.resample import discoveries
 from trm_interp.shapes import Bool, Float, Int
 
 FLIPS = 10_000  # sign patterns behind a p-value
@@ -20,40 +21,6 @@ class Separation(NamedTuple):
     p: Float[np.ndarray, "tick feature"]
     found: Bool[np.ndarray, "tick feature"]
     by_chance: int
-
-
-def auc_of_ranks(
-    ranks: Float[np.ndarray, " row *rest"], positive: Bool[np.ndarray, " row"]
-) -> Float[np.ndarray, "*rest"]:
-    """Chance that a positive row has the higher value, ties counting half; NaN without both kinds.
-
-    >>> float(auc_of_ranks(rankdata([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1], bool)))
-    0.75
-    """
-    n1 = int(positive.sum())
-    n0 = len(positive) - n1
-    if not n1 or not n0:
-        return np.full(ranks.shape[1:], np.nan)
-    return (ranks[positive].sum(0) - n1 * (n1 + 1) / 2) / (n1 * n0)
-
-
-def auc_p(
-    auc: Float[np.ndarray, "*rest"],
-    ranks: Float[np.ndarray, " row *rest"],
-    positive: Bool[np.ndarray, " row"],
-) -> Float[np.ndarray, "*rest"]:
-    """Two-sided p-value (Mann-Whitney, normal approximation, exact variance under ties).
-
-    NaN where all values are tied.
-    """
-    n, n1 = len(positive), int(positive.sum())
-    n0 = n - n1
-    if not n1 or not n0:
-        return np.full(ranks.shape[1:], np.nan)
-    variance = ranks.var(axis=0) * n / (n - 1) * n1 * n0 / n  # of the rank sum
-    with np.errstate(invalid="ignore", divide="ignore"):
-        z = (auc - 0.5) * n1 * n0 / np.sqrt(variance)
-    return np.where(variance > 0, 2 * norm.sf(np.abs(z)), np.nan)
 
 
 def separation(

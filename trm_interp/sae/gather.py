@@ -7,8 +7,8 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from trm_interp.analysis.recurrence import STILL, relative_drift
 from trm_interp.errors import UserError
-from trm_interp.sae.dynamics import STILL, relative_drift
 from trm_interp.sae.early import decided_steps, lead
 from trm_interp.sae.meaning import Facts, facts_of
 from trm_interp.sae.opened import Opened, Progress, quiet

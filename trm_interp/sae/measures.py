@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trm_interp.analysis.resample import ratio_with_bounds
 from trm_interp.sae.opened import Opened, Progress, quiet
-from trm_interp.sae.resample import ratio_with_bounds
 from trm_interp.shapes import Float
 
 DENSE = 0.1  # a feature that fires on more than this share of the rows

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trm_interp.analysis.resample import bounds, mean_with_bounds, resamples
 from trm_interp.clock import Tick
 from trm_interp.core.infer import Readouts, run_batch
 from trm_interp.core.loss import PAD
@@ -15,7 +16,6 @@ from trm_interp.core.model import TRM
 from trm_interp.errors import UserError
 from trm_interp.record import HookedTRM
 from trm_interp.sae.opened import Opened, Progress, open_model, quiet
-from trm_interp.sae.resample import bounds, mean_with_bounds, resamples
 from trm_interp.sae.sites import run_clock, spell
 from trm_interp.shapes import Bool, Float
 

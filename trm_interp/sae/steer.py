@@ -13,12 +13,12 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.errors import UserError
 from trm_interp.files import write_json
 from trm_interp.sae.config import SteerConfig
 from trm_interp.sae.measures import Usage, usage
 from trm_interp.sae.opened import Opened, Progress, opening, quiet
-from trm_interp.sae.resample import mean_with_bounds
 from trm_interp.sae.sites import SiteReader
 from trm_interp.sae.splice import Edit, Outcome, hook_name, open_loop
 from trm_interp.settings import parse_indices

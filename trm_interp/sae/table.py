@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trm_interp.sae.dynamics import STILL, recurrence, transient_cycles
+from trm_interp.analysis.recurrence import STILL, recurrence, transient_cycles
+from trm_interp.analysis.resample import discoveries, mean_with_bounds
 from trm_interp.sae.early import Separation, sign_flip_p
 from trm_interp.sae.gather import Gathered
 from trm_interp.sae.meaning import Meaning
 from trm_interp.sae.opened import Opened
-from trm_interp.sae.resample import discoveries, mean_with_bounds
 
 AT_ONCE = 512  # features whose series are transformed together: bounds the memory
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trm_interp.sae.dynamics import (
+from trm_interp.analysis.recurrence import (
     autocorrelation,
     highest_peak,
     recurrence,

@@ -1,0 +1,75 @@
+"""Does a number tell failed puzzles from solved ones? AUC, its p-value and its interval."""
+
+import numpy as np
+from scipy.stats import norm, rankdata
+
+from trm_interp.analysis.resample import TIMES, bounds
+from trm_interp.shapes import Bool, Float
+
+FEWEST = 5  # puzzles of either outcome, below which no comparison is made
+
+
+def auc_of_ranks(
+    ranks: Float[np.ndarray, " row *rest"], positive: Bool[np.ndarray, " row"]
+) -> Float[np.ndarray, "*rest"]:
+    """Chance that a positive row has the higher value, ties counting half; NaN without both kinds.
+
+    >>> float(auc_of_ranks(rankdata([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1], bool)))
+    0.75
+    """
+    n1 = int(positive.sum())
+    n0 = len(positive) - n1
+    if not n1 or not n0:
+        return np.full(ranks.shape[1:], np.nan)
+    return (ranks[positive].sum(0) - n1 * (n1 + 1) / 2) / (n1 * n0)
+
+
+def auc_p(
+    auc: Float[np.ndarray, "*rest"],
+    ranks: Float[np.ndarray, " row *rest"],
+    positive: Bool[np.ndarray, " row"],
+) -> Float[np.ndarray, "*rest"]:
+    """Two-sided p-value (Mann-Whitney, normal approximation, exact variance under ties).
+
+    NaN where all values are tied.
+    """
+    n, n1 = len(positive), int(positive.sum())
+    n0 = n - n1
+    if not n1 or not n0:
+        return np.full(ranks.shape[1:], np.nan)
+    variance = ranks.var(axis=0) * n / (n - 1) * n1 * n0 / n  # of the rank sum
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = (auc - 0.5) * n1 * n0 / np.sqrt(variance)
+    return np.where(variance > 0, 2 * norm.sf(np.abs(z)), np.nan)
+
+
+def auc_with_bounds(
+    values: Float[np.ndarray, " puzzle"],
+    positive: Bool[np.ndarray, " puzzle"],
+    seed: int,
+    times: int = TIMES,
+) -> dict[str, float]:
+    """`auc` with a 95 % bootstrap interval over puzzles (`low`, `high`), and its `p`.
+
+    Each resample draws as many puzzles of either kind as there are. NaN where a kind has fewer
+    than FEWEST puzzles. ValueError for a value that is not finite.
+
+    >>> auc_with_bounds(np.arange(20.0), np.arange(20) >= 10, seed=0)["auc"]
+    1.0
+    """
+    if not np.isfinite(values).all():
+        raise ValueError(f"{int((~np.isfinite(values)).sum())} values are not finite")
+    yes, no = values[positive], values[~positive]
+    if min(len(yes), len(no)) < FEWEST:
+        return dict.fromkeys(("auc", "low", "high", "p"), np.nan)
+    ranks = rankdata(values)
+    auc = auc_of_ranks(ranks, positive)
+    # share of pairs in order: -1, 0, 1 -> 0, 1/2, 1, one matrix for all resamples
+    order = (np.sign(yes[:, None] - no[None]) + 1) / 2
+    rng = np.random.default_rng([seed, len(yes), len(no), times])
+    first = rng.multinomial(len(yes), np.full(len(yes), 1 / len(yes)), size=times)
+    second = rng.multinomial(len(no), np.full(len(no), 1 / len(no)), size=times)
+    drawn = np.einsum("ty,yn,tn->t", first, order, second, optimize=True) / order.size
+    low, high = bounds(drawn)
+    p = float(auc_p(auc, ranks, positive))
+    return {"auc": float(auc), "low": float(low), "high": float(high), "p": p}

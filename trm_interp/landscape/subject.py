@@ -1,0 +1,142 @@
+"""What a part looks at: a checkpoint with puzzles, or a store, checked before any work."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
+from trm_interp.core.model import TRM, State
+from trm_interp.errors import UserError
+from trm_interp.landscape.config import OnCheckpoint, OnStore
+from trm_interp.landscape.results import Tell
+from trm_interp.settings import default_checkpoint
+from trm_interp.sources import open_device, open_puzzles, test_puzzles
+from trm_interp.store import Store
+from trm_interp.tasks.sudoku.dataset import PuzzleSet
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A checkpoint and puzzles of its size."""
+
+    checkpoint: Checkpoint
+    puzzles: PuzzleSet
+    file: Path
+    device: torch.device
+    batch_size: int
+
+    @property
+    def model(self) -> TRM:
+        return self.checkpoint.model
+
+    @property
+    def inputs(self) -> Tensor:
+        """Tokens [puzzle, cell]."""
+        return torch.from_numpy(self.puzzles.inputs)
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.from_numpy(self.puzzles.labels)
+
+    @property
+    def ticks_per_step(self) -> int:
+        """Network evaluations of a supervision step."""
+        config = self.model.config
+        return config.h_cycles * (config.l_cycles + 1)
+
+    def batches(self) -> Iterator[slice]:
+        for first in range(0, len(self.puzzles), self.batch_size):
+            yield slice(first, min(first + self.batch_size, len(self.puzzles)))
+
+    def begin(self, rows: slice, dtype: torch.dtype = torch.float32) -> tuple[State, Tensor]:
+        """The model's own start and the embedded input of some puzzles."""
+        x = self.model.embed(self.inputs[rows].to(self.device), dtype)
+        return self.model.initial_state(x), x
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What a result was measured on."""
+        return {
+            "ckpt": str(self.checkpoint.path),
+            "checkpoint_sha256": self.checkpoint.sha256,
+            "puzzles": str(self.file),
+            "data_sha256": dict(self.puzzles.sha256),
+            "n": len(self.puzzles),
+            "batch_size": self.batch_size,
+            "device": self.device.type,
+        }
+
+
+def open_subject(config: OnCheckpoint) -> Subject:
+    """UserError where the checkpoint, its puzzles or the device are not there."""
+    device = open_device(config.device)
+    checkpoint = load_checkpoint(config.ckpt or default_checkpoint(), device)
+    file = config.puzzles or test_puzzles(checkpoint)
+    puzzles = open_puzzles(file, checkpoint, config.limit)
+    return Subject(checkpoint, puzzles, file, device, config.batch_size)
+
+
+@contextmanager
+def opening(config: OnStore, needs: str, tell: Tell) -> Iterator[Store]:
+    """The store, if it holds all of the comma-separated arrays at all steps and positions.
+
+    An unfinished one shows its finished puzzles, and says so.
+    """
+    with Store(config.store, allow_incomplete=True) as store:
+        if not store.complete:
+            tell(f"{store.path} is unfinished: using its {store.n_puzzles} complete puzzles")
+        if not store.n_puzzles:
+            raise UserError(f"{store.path} holds no complete puzzle yet")
+        if lacking := [name for name in needs.split(",") if name not in store.names]:
+            raise UserError(
+                f"{store.path} lacks {', '.join(lacking)}; it holds {', '.join(store.names)}: "
+                f"record again with --sites {needs}"
+            )
+        if store.steps != list(range(store.n_steps)):
+            raise UserError(
+                f"{store.path} kept the states of steps {store.steps} of {store.n_steps}: "
+                "record all of them"
+            )
+        yield store
+
+
+def said_of(store: Store) -> dict[str, Any]:
+    """What a result was measured on."""
+    identity = store.meta["identity"]
+    return {
+        "store": str(store.path),
+        "store_sha256": store.sha256,
+        "checkpoint_sha256": identity.get("checkpoint_sha256"),
+        "data_sha256": identity.get("data_sha256"),
+        "n": store.n_puzzles,
+        "batch_size": identity.get("batch_size"),
+        "device": identity.get("device"),
+    }
+
+
+def open_model(store: Store, ckpt: str = "", device: str = "auto") -> Checkpoint:
+    """The checkpoint that a store was recorded from. UserError for one with other weights."""
+    source = ckpt or store.meta.get("checkpoint", {}).get("path")
+    if not source:
+        raise UserError(f"{store.path} does not say where its checkpoint is: give --ckpt")
+    checkpoint = load_checkpoint(source, open_device(device))
+    ours = store.meta["identity"].get("checkpoint_sha256")
+    if checkpoint.sha256 != ours:
+        raise UserError(
+            f"{checkpoint.path} has weights {checkpoint.sha256[:12]}, the store's {str(ours)[:12]}"
+        )
+    return checkpoint
+
+
+def finite(values: np.ndarray, what: str, puzzles: np.ndarray | range) -> np.ndarray:
+    """The values, if all are finite. UserError names the first puzzle where one is not."""
+    wrong = ~np.isfinite(values).reshape(len(values), -1).all(1)
+    if wrong.any():
+        raise UserError(f"{what} is not finite, first in puzzle {puzzles[int(wrong.argmax())]}")
+    return values
