@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
-from trm_interp.analysis.outcomes import wilson
+from trm_interp.analysis.auc import auc_with_bounds
+from trm_interp.analysis.outcomes import by_rating
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.evaluate import solve
 from trm_interp.files import write_json
@@ -34,38 +34,6 @@ RUNS = [  # checkpoint, puzzles that it may be asked
 RATINGS = ("clues", "waves", "tier", "guesses_first", "guesses_all", "effort")
 
 
-def auc(rating: np.ndarray, failed: np.ndarray) -> float:
-    """Probability that a failed puzzle is rated above a solved one (Mann & Whitney 1947).
-
-    NaN where all failed or none did.
-    """
-    n, m = int(failed.sum()), int((~failed).sum())
-    if n == 0 or m == 0:
-        return float("nan")
-    return float((rankdata(rating)[failed].sum() - n * (n + 1) / 2) / (n * m))
-
-
-def interval(rating: np.ndarray, failed: np.ndarray, seed: int, draws: int) -> list[float]:
-    """95 % bootstrap interval of `auc` over puzzles."""
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(failed), (draws, len(failed)))
-    return np.nanquantile([auc(rating[at], failed[at]) for at in picks], [0.025, 0.975]).tolist()
-
-
-def groups(rating: np.ndarray, solved: np.ndarray, n: int) -> list[dict[str, Any]]:
-    """Accuracy by rating: about n groups of equal size, equal ratings in one group."""
-    edges = np.unique(np.quantile(rating, np.linspace(0, 1, n + 1)[1:-1]))
-    group = np.searchsorted(edges, rating, side="left")
-    rows = []
-    for value in np.unique(group):
-        inside = group == value
-        hits, of = int(solved[inside].sum()), int(inside.sum())
-        low, high = wilson(hits, of)
-        span = [float(rating[inside].min()), float(rating[inside].max())]
-        rows.append({"rating": span, "n": of, "exact": hits / of, "low": low, "high": high})
-    return rows
-
-
 def measure(ckpt: Path, file: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Accuracy against every rating."""
     puzzles = load(file, limit=args.limit)
@@ -77,9 +45,8 @@ def measure(ckpt: Path, file: Path, args: argparse.Namespace) -> dict[str, Any]:
     for name in RATINGS:
         values = np.asarray(getattr(ratings, name), float)
         found["ratings"][name] = {
-            "auc": auc(values, ~solved),
-            "auc_interval": interval(values, ~solved, args.seed, args.draws),
-            "groups": groups(values, solved, args.groups),
+            **auc_with_bounds(values, ~solved, args.seed),
+            "groups": by_rating(values, solved, args.groups).to_dict("records"),
         }
     return found
 
@@ -91,7 +58,6 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=500, help="puzzles of each file")
     parser.add_argument("--steps", type=int, default=16, help="supervision steps")
     parser.add_argument("--groups", type=int, default=5)
-    parser.add_argument("--draws", type=int, default=500, help="bootstrap samples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
     args = parser.parse_args()
@@ -104,9 +70,9 @@ def main() -> None:
         found = known[f"{name} on {file}"] = measure(ckpt, at, args)
         print(f"{name} on {file}: {found['exact']:.1%} exact of {found['n']}")
         for rating, row in found["ratings"].items():
-            low, high = row["auc_interval"]
             shares = " ".join(f"{group['exact']:.0%}" for group in row["groups"])
-            print(f"  {rating:14} AUC {row['auc']:.3f} [{low:.3f}, {high:.3f}]; exact {shares}")
+            span = f"AUC {row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+            print(f"  {rating:14} {span}; exact {shares}")
     if args.out:
         write_json(args.out, known)
         print(f"wrote {args.out}")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trm_interp.analysis.outcomes import outcome_table
-from trm_interp.analysis.trajectories import z_L_trajectories
+from trm_interp.analysis.outcomes import half_failed, outcome_table
+from trm_interp.analysis.trajectories import trajectories
 from trm_interp.collect import record_puzzles
 from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
 from trm_interp.evaluate import solve
@@ -68,26 +68,19 @@ def look(config: QuickstartConfig, steps: int = 16) -> None:
 def draw(store_path: Path, to: Path, model_name: str) -> Path:
     """The trajectories of a store as an interactive page."""
     with Store(store_path) as store:
-        trajectories = z_L_trajectories(store, n_components=2)
+        found = trajectories(store, "z_L", n_components=2, relative=True)
         frame = store.frame().pivot(index="puzzle", columns="step")
         figure = trajectory_figure(
-            trajectories.paths,
-            trajectories.explained,
+            found.paths,
+            found.explained,
             frame["loss"].to_numpy(),
             frame["solved"].to_numpy(),
             [f"puzzle of line {line}" for line in store["puzzle_id"][:]],
             np.arange(store.n_steps),
             f"{model_name}: latent state z_L of {store.n_puzzles} puzzles, "
-            f"{trajectories.paths.shape[1]} updates each",
+            f"{found.paths.shape[1]} updates each",
         )
     return write_html(figure, to)
-
-
-def half_failed(solved: np.ndarray, n: int) -> list[int]:
-    """The first puzzles of each outcome, half and half as far as they go, in file order."""
-    failed, fine = np.flatnonzero(~solved), np.flatnonzero(solved)
-    n_failed = min(len(failed), max(n // 2, n - len(fine)))
-    return sorted([*failed[:n_failed], *fine[: n - n_failed]])
 
 
 def _next_steps(

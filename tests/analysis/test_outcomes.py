@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from trm_interp.analysis.outcomes import outcome_table, wilson
+from trm_interp.analysis.outcomes import (
+    by_rating,
+    calibration_error,
+    calibration_table,
+    outcome_table,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (50, 100), (423, 500), (10, 10)])
@@ -70,3 +76,21 @@ def test_ever_never_falls_and_is_at_least_exact():
 def test_counts_must_be_booleans_of_puzzle_and_step():
     with pytest.raises(Exception, match="outcome_table"):
         outcome_table(np.zeros(3, bool))  # the shape hook of conftest
+
+
+def test_calibration_by_hand():
+    # confidences 0.5, 0.5 (logit 0), 0.9 (logit ln 9): solved 1 of 2 and 1 of 1
+    q_halt = np.array([[0.0, 0.0, math.log(9)]])
+    solved = np.array([[True, False, True]])
+    table = calibration_table(q_halt, solved, bins=4)
+    assert table[["from", "to", "n"]].to_numpy().tolist() == [[0.5, 0.75, 2], [0.75, 1.0, 1]]
+    assert table["solved"].tolist() == [0.5, 1.0]
+    assert table["confidence"].tolist() == pytest.approx([0.5, 0.9])
+    assert calibration_error(table) == pytest.approx((2 * 0.0 + 0.1) / 3)
+
+
+def test_accuracy_by_rating_keeps_equal_ratings_together():
+    table = by_rating(np.array([0.0, 0, 0, 0, 5, 6]), np.array([1, 1, 1, 0, 0, 0], bool), groups=3)
+    assert table["n"].tolist() == [4, 2]
+    assert table["exact"].tolist() == [0.75, 0.0]
+    assert (table["low"][0], table["high"][0]) == wilson(3, 4)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trm_interp.analysis.trajectories import z_L_trajectories
+from trm_interp.analysis.trajectories import trajectories
 from trm_interp.layout import readouts
 from trm_interp.store import Site, Store, StoreWriter
 
@@ -42,7 +42,7 @@ def test_paths_are_displacements_in_the_plane_of_motion(planar, tmp_path: Path):
     states, along = planar
     z_L = states.reshape(N, STEPS, H, L, POS, D)
     with Store(store_of(z_L, tmp_path / "store")) as store:
-        found = z_L_trajectories(store, n_components=2)
+        found = trajectories(store, "z_L", n_components=2, relative=True)
     assert found.paths.shape == (N, TICKS, 2)
     np.testing.assert_array_equal(found.paths[:, 0], 0)
     moved = along - along[:, :1]
@@ -57,5 +57,5 @@ def test_paths_are_displacements_in_the_plane_of_motion(planar, tmp_path: Path):
 def test_the_same_store_gives_the_same_paths(planar, tmp_path: Path):
     z_L = planar[0].reshape(N, STEPS, H, L, POS, D)
     with Store(store_of(z_L, tmp_path / "store")) as store:
-        one, other = z_L_trajectories(store), z_L_trajectories(store)
+        one, other = trajectories(store, "z_L"), trajectories(store)
     np.testing.assert_array_equal(one.paths, other.paths)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from trm_interp.shapes import Bool
+from trm_interp.shapes import Bool, Float
 
 Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 
@@ -51,3 +51,66 @@ def outcome_table(solved: Bool[np.ndarray, "puzzle step"]) -> pd.DataFrame:
         bounds = [wilson(int(h), int(m)) for h, m in zip(hits, of, strict=True)]
         table[f"{name}_low"], table[f"{name}_high"] = map(list, zip(*bounds, strict=True))
     return table
+
+
+def calibration_table(
+    q_halt: Float[np.ndarray, "puzzle step"],
+    solved: Bool[np.ndarray, "puzzle step"],
+    bins: int = 10,
+) -> pd.DataFrame:
+    """Is the halting head right? Confidence sigmoid(q_halt) against the share solved, in bins.
+
+    Every puzzle at every step is one prediction. Columns from, to (of the confidence), n,
+    confidence (mean), solved (share), low, high (Wilson; steps of one puzzle are not independent,
+    so these are too narrow). Bins without a prediction are left out.
+    """
+    confidence = 1 / (1 + np.exp(-q_halt.astype(np.float64).ravel()))
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    rows = []
+    for bin_ in np.unique(place):
+        inside = place == bin_
+        hits, n = int(solved.ravel()[inside].sum()), int(inside.sum())
+        low, high = wilson(hits, n)
+        edges = {"from": bin_ / bins, "to": (bin_ + 1) / bins}
+        means = {"confidence": confidence[inside].mean(), "solved": hits / n}
+        rows.append(edges | {"n": n} | means | {"low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def calibration_error(table: pd.DataFrame) -> float:
+    """Expected calibration error: mean |confidence - share solved|, bins weighed by their size.
+
+    >>> calibration_error(pd.DataFrame({"n": [1, 3], "confidence": [0.5, 1.0], "solved": [1, 1]}))
+    0.125
+    """
+    gap = (table["confidence"] - table["solved"]).abs()
+    return float((gap * table["n"]).sum() / table["n"].sum())
+
+
+def by_rating(
+    rating: Float[np.ndarray, " puzzle"], solved: Bool[np.ndarray, " puzzle"], groups: int = 5
+) -> pd.DataFrame:
+    """Accuracy by rating: about `groups` groups of equal size, equal ratings in one group.
+
+    Columns from, to (ratings in the group), n, exact, low, high (Wilson).
+
+    >>> by_rating(np.array([1.0, 1, 2, 3]), np.array([True, False, True, False]), 2)["n"].tolist()
+    [2, 2]
+    """
+    edges = np.unique(np.quantile(rating, np.linspace(0, 1, groups + 1)[1:-1]))
+    group = np.searchsorted(edges, rating, side="left")
+    rows = []
+    for value in np.unique(group):
+        inside = group == value
+        hits, n = int(solved[inside].sum()), int(inside.sum())
+        low, high = wilson(hits, n)
+        span = {"from": float(rating[inside].min()), "to": float(rating[inside].max())}
+        rows.append(span | {"n": n, "exact": hits / n, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def half_failed(solved: Bool[np.ndarray, " puzzle"], n: int) -> list[int]:
+    """The first puzzles of each outcome, half and half as far as they go, in file order."""
+    failed, fine = np.flatnonzero(~solved), np.flatnonzero(solved)
+    n_failed = min(len(failed), max(n // 2, n - len(fine)))
+    return sorted([*failed[:n_failed], *fine[: n - n_failed]])

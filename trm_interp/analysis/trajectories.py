@@ -1,37 +1,55 @@
-"""Paths of a recorded state through its principal components."""
+"""Paths of a recorded state through principal components that are fitted once, over a pool."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.decomposition import PCA
 
+from trm_interp.analysis.pca import Components, streamed_pca
+from trm_interp.shapes import Float
 from trm_interp.store import Store
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """`paths` [puzzle, tick, pc]: coordinates of every update, in the units of the state.
+    """`paths` [puzzle, tick, pc]: coordinates of every update of the site, in the units of the
+    state. `components`: of the pool, which is every puzzle and update; `explained` [pc] its shares
+    of variance. A point is a whole state, [pos * d_model] numbers."""
 
-    A point is a whole state, [pos * d_model] numbers, less the same puzzle's first one, so every
-    path starts at the origin: differences between puzzles do not hide the motion. `explained`
-    [pc]: share of the pool's variance along each axis; the pool is every puzzle and tick.
+    paths: Float[np.ndarray, "puzzle tick pc"]
+    components: Components
+
+    @property
+    def explained(self) -> Float[np.ndarray, " pc"]:
+        return self.components.explained
+
+
+def states_of(store: Store, site: str) -> Callable[[], Iterator[np.ndarray]]:
+    """Gives every puzzle's states [tick, pos * d_model], in order, each time it is called."""
+    width = int(np.prod(store[site].shape[-2:]))
+
+    def read() -> Iterator[np.ndarray]:
+        for chunk in store.iter(site):
+            yield chunk.reshape(-1, width)
+
+    return read
+
+
+def trajectories(
+    store: Store, site: str = "z_L", n_components: int = 3, relative: bool = False, seed: int = 0
+) -> Trajectories:
+    """Every update of z_L (or of another site with ticks) in one basis.
+
+    relative: less the same puzzle's first state, so that every path starts at 0 and differences
+    between puzzles do not hide the motion. Reads the store three times, one puzzle at a time.
+    NotFinite for states that are not: its chunk is the puzzle.
     """
+    read = states_of(store, site)
 
-    paths: np.ndarray
-    explained: np.ndarray
+    def moved() -> Iterator[np.ndarray]:
+        for states in read():
+            yield states.astype(np.float32) - states[:1]
 
-
-def z_L_trajectories(store: Store, n_components: int = 3, seed: int = 0) -> Trajectories:
-    """Displacement of z_L at every recorded update, in one PCA basis fitted on all puzzles.
-
-    Loads the store's z_L as float32: meant for tens of puzzles. The randomised solver's seed is
-    `seed`.
-    """
-    z_L = store["z_L"]
-    n_puzzles = len(z_L)
-    states = z_L[:].reshape(n_puzzles, -1, int(np.prod(z_L.shape[-2:])))  # [puzzle, tick, pos * d]
-    moved = states.astype(np.float32) - states[:, :1]
-    fitted = PCA(n_components, svd_solver="randomized", random_state=seed)
-    points = fitted.fit_transform(moved.reshape(-1, moved.shape[-1]))
-    paths = points.reshape(n_puzzles, -1, n_components)
-    return Trajectories(paths - paths[:, :1], fitted.explained_variance_ratio_)
+    components, points = streamed_pca(moved if relative else read, n_components, seed)
+    paths = points.reshape(store.n_puzzles, -1, n_components)
+    return Trajectories(paths - paths[:, :1] if relative else paths, components)

@@ -1,6 +1,9 @@
 """Paths of the latent state, solved and failed puzzles apart."""
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -92,3 +95,98 @@ def trajectory_figure(
     figure.update_xaxes(title="supervision step (from 1)", row=1, col=2)
     figure.update_yaxes(title="stablemax loss, nats per cell", row=1, col=2, rangemode="tozero")
     return styled(figure, title)
+
+
+def path_figure(
+    paths: Float[np.ndarray, "puzzle tick pc"],
+    points: pd.DataFrame,
+    explained: Float[np.ndarray, " pc"],
+    title: str,
+    per_step: int,
+    dimensions: int = 2,
+) -> go.Figure:
+    """Every update of the drawn puzzles as lines, the end of each step as a point with its board.
+
+    points: puzzle, line, step, pc1 .., solved, solved_at_end, loss, wrong, board (one line of
+    digits), for the puzzles of `paths` in that order. A puzzle counts as solved if it is at the
+    last step; the legend hides either kind. `explained`: share of the pool's variance on each axis.
+    """
+    figure = go.Figure()
+    kind_of = go.Scatter3d if dimensions == 3 else go.Scatter
+    axes = "xyz"[:dimensions]
+    at_end = points.groupby("puzzle", sort=False)["solved_at_end"].first().to_numpy()
+    for ok, (kind, colour) in ((True, ("solved", SOLVED)), (False, ("failed", FAILED))):
+        rows = points[points["solved_at_end"] == ok]
+        if not len(rows):
+            continue
+        last = (rows["step"] == rows["step"].max()).to_numpy()
+        gap = np.full((int((at_end == ok).sum()), 1, paths.shape[2]), np.nan)
+        broken = np.concatenate([paths[at_end == ok], gap], axis=1).reshape(-1, paths.shape[2])
+        name = f"{kind} (n = {len(gap)})"
+        figure.add_trace(
+            kind_of(
+                **{axis: broken[:, i] for i, axis in enumerate(axes)},
+                mode="lines",
+                line={"color": colour, "width": 1},
+                opacity=0.35,
+                hoverinfo="skip",
+                legendgroup=kind,
+                showlegend=False,
+            )
+        )
+        figure.add_trace(
+            kind_of(
+                **{axis: rows[f"pc{i + 1}"] for i, axis in enumerate(axes)},
+                mode="markers",
+                marker={
+                    "color": colour,
+                    "size": np.where(last, 11, 4) * (0.5 if dimensions == 3 else 1.0),
+                    "symbol": np.where(last, "diamond", "circle"),
+                },
+                text=[_hover(row) for row in rows.to_dict("records")],
+                hovertemplate="%{text}<extra></extra>",
+                legendgroup=kind,
+                name=name,
+            )
+        )
+    titles = [f"PC {i + 1} ({explained[i]:.0%} of the variance)" for i in range(dimensions)]
+    if dimensions == 3:
+        scene = {f"{axis}axis": {"title": titles[i]} for i, axis in enumerate(axes)}
+        figure.update_layout(scene=scene)
+    else:
+        figure.update_xaxes(title=titles[0])
+        figure.update_yaxes(title=titles[1])
+    figure.update_layout(hoverlabel={"font": {"family": "monospace"}})
+    subtitle = f"one point a supervision step ({per_step} updates), a diamond is the last one"
+    return styled(figure, f"{title}<br><sup>{subtitle}</sup>")
+
+
+def umap_figure(points: pd.DataFrame, title: str) -> go.Figure:
+    """The steps' states by outcome, at umap1 and umap2; columns as for `path_figure`."""
+    figure = go.Figure()
+    for ok, (kind, colour) in ((True, ("solved", SOLVED)), (False, ("failed", FAILED))):
+        rows = points[points["solved_at_end"] == ok]
+        figure.add_trace(
+            go.Scatter(
+                x=rows["umap1"],
+                y=rows["umap2"],
+                mode="markers",
+                marker={"color": colour, "size": 3 + 5 * rows["step"] / points["step"].max()},
+                text=[_hover(row) for row in rows.to_dict("records")],
+                hovertemplate="%{text}<extra></extra>",
+                name=kind,
+            )
+        )
+    figure.update_xaxes(title="UMAP 1 (size of a point: its step)")
+    figure.update_yaxes(title="UMAP 2")
+    figure.update_layout(hoverlabel={"font": {"family": "monospace"}})
+    return styled(figure, title)
+
+
+def _hover(row: dict[str, Any]) -> str:
+    """What a point shows: which puzzle and step, and the board of that moment."""
+    side = int(len(row["board"]) ** 0.5)
+    board = [" ".join(row["board"][i : i + side]) for i in range(0, side * side, side)]
+    state = "solved" if row["solved"] else f"{row['wrong']} cells wrong"
+    head = f"puzzle of line {row['line']}, step {row['step']}: {state}, loss {row['loss']:.3f}"
+    return "<br>".join([head, *board])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import typer
 
+from trm_interp.landscape import config as settings
 from trm_interp.options import AsJson, command, say
 
 
@@ -20,7 +21,52 @@ class Part(NamedTuple):
     examples: str
 
 
-PARTS: list[Part] = []
+PARTS = [
+    Part(
+        "outcomes",
+        settings.OutcomesConfig,
+        "outcomes",
+        "Which puzzles are solved when, lost again, and whether the halting head knows it.",
+        "puzzles",
+        """
+        trm-interp outcomes --out runs/outcomes
+        trm-interp outcomes --ckpt step_65104 --puzzles test.csv --limit 2000 --out runs/outcomes
+        """,
+    ),
+    Part(
+        "trajectories",
+        settings.TrajectoriesConfig,
+        "trajectories",
+        "Paths of z_L or z_H through one pooled PCA, in 2-D and 3-D, with the board of each step.",
+        "puzzles",
+        """
+        trm-interp trajectories runs/states --out runs/trajectories
+        trm-interp trajectories runs/states --site z_H --relative --umap --out runs/paths
+        """,
+    ),
+    Part(
+        "divergence",
+        settings.DivergenceConfig,
+        "divergence",
+        "Distance to the successes at every update, over puzzles and over starts of one puzzle.",
+        "puzzles",
+        """
+        trm-interp divergence runs/states --out runs/divergence
+        trm-interp divergence runs/states --starts 0 --out runs/divergence
+        """,
+    ),
+    Part(
+        "losses",
+        settings.LossesConfig,
+        "losses",
+        "The loss after every H-cycle by outcome, in every convention.",
+        "puzzles",
+        """
+        trm-interp losses --out runs/losses
+        trm-interp losses --ckpt artifacts/trm-sudoku9 --limit 200 --steps 32 --out runs/losses
+        """,
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -1,0 +1,107 @@
+"""Jobs run once, need each other, and fail alone."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from trm_interp.report.jobs import Job, run_jobs
+
+
+class Script(Job):
+    """A job whose words are Python instead of a command of this package."""
+
+    def run(self, identity: str, threads: int) -> str | None:
+        before, sys.executable = sys.executable, str(self.out.parent / "interpreter")
+        try:
+            return super().run(identity, threads)
+        finally:
+            sys.executable = before
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path) -> None:
+    """Stands for `python -m trm_interp`: does to its first word what the second says."""
+    file = tmp_path / "interpreter"
+    file.write_text(
+        f"""#!{sys.executable}
+import sys
+from pathlib import Path
+
+what, out, *more = sys.argv[3:]
+Path(out).mkdir(exist_ok=True)
+with (Path(out) / "calls").open("a") as calls:
+    calls.write(" ".join(["call", *more]) + "\\n")
+if what == "fail":
+    print("error: no luck", file=sys.stderr)
+    raise SystemExit(2)
+(Path(out) / "summary.json").write_text("{{}}")
+"""
+    )
+    file.chmod(0o755)
+
+
+def job(tmp_path: Path, name: str, what: str = "write", **more) -> Script:
+    return Script(name, [what, str(tmp_path / name)], tmp_path / name, **more)
+
+
+def calls(tmp_path: Path, name: str) -> list[str]:
+    file = tmp_path / name / "calls"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def go(jobs, identity: str = "a") -> tuple[dict[str, str], list[str], list[tuple[int, int]]]:
+    told: list[str] = []
+    counted: list[tuple[int, int]] = []
+    failed = run_jobs(jobs, identity, told.append, lambda *done: counted.append(done))
+    return failed, told, counted
+
+
+@pytest.mark.usefixtures("interpreter")
+class TestJobs:
+    def test_what_is_done_is_not_done_again(self, tmp_path: Path):
+        jobs = [job(tmp_path, "one"), job(tmp_path, "two", after=("one",))]
+        assert go(jobs)[0] == {}
+        failed, told, counted = go(jobs)
+        assert failed == {} and told == ["one: done before", "two: done before"]
+        assert calls(tmp_path, "one") == calls(tmp_path, "two") == ["call"]
+        assert counted == [(120, 120)]
+
+    def test_another_checkpoint_or_another_question_is_new(self, tmp_path: Path):
+        jobs = [job(tmp_path, "one")]
+        go(jobs)
+        go(jobs, identity="b")
+        assert len(calls(tmp_path, "one")) == 2
+        go([Script("one", [*jobs[0].words, "more"], jobs[0].out)], identity="b")
+        assert calls(tmp_path, "one")[-1] == "call more"
+
+    def test_what_rests_on_something_new_is_made_anew(self, tmp_path: Path):
+        jobs = [job(tmp_path, "one"), job(tmp_path, "two", after=("one",))]
+        go(jobs)
+        (tmp_path / "one" / "summary.json").unlink()
+        go(jobs)
+        assert len(calls(tmp_path, "one")) == len(calls(tmp_path, "two")) == 2
+
+    def test_a_failure_takes_only_what_needs_it(self, tmp_path: Path):
+        jobs = [
+            job(tmp_path, "bad", "fail"),
+            job(tmp_path, "child", after=("bad",)),
+            job(tmp_path, "fine"),
+        ]
+        failed, _, _ = go(jobs)
+        assert set(failed) == {"bad", "child"}
+        assert failed["bad"].startswith("exit status 2: error: no luck")
+        assert failed["child"] == "needs bad, which failed"
+        assert calls(tmp_path, "fine") == ["call"] and calls(tmp_path, "child") == []
+
+    def test_one_that_was_begun_is_resumed(self, tmp_path: Path):
+        jobs = [job(tmp_path, "one", resumable=True)]
+        go(jobs)
+        (tmp_path / "one" / "summary.json").unlink()
+        go(jobs)
+        go(jobs, identity="b")
+        assert calls(tmp_path, "one") == ["call --overwrite", "call --resume", "call --overwrite"]
+
+    def test_a_need_that_is_not_there_is_refused(self, tmp_path: Path):
+        with pytest.raises(ValueError, match="no job two; there are one"):
+            go([job(tmp_path, "one", after=("two",))])

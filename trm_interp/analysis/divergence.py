@@ -1,0 +1,65 @@
+"""Distance to where successes are: how far a run is from the mean solved run, tick by tick."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+
+from trm_interp.analysis.auc import auc_with_bounds
+from trm_interp.analysis.resample import mean_with_bounds
+from trm_interp.shapes import Bool, Float
+
+
+def distance_to_successes(
+    read: Callable[[], Iterable[np.ndarray]], solved: Bool[np.ndarray, " run"]
+) -> Float[np.ndarray, "run tick"]:
+    """RMS distance of every state to the mean state of the solved runs at the same tick.
+
+    Leave-one-out: a solved run is compared with the mean of the *other* solved runs, without which
+    its distance would be too small by a factor of 1 - 1 / n. read: gives the states of one run
+    after another, [tick, coordinate], each time it is called (twice). ValueError with fewer than
+    two solved runs.
+    """
+    n = int(solved.sum())
+    if n < 2:
+        raise ValueError(f"{n} solved runs; a centroid that leaves one out needs 2")
+    total = sum(states.astype(np.float64) for states, ok in zip(read(), solved, strict=True) if ok)
+    rows = []
+    for states, ok in zip(read(), solved, strict=True):
+        others, left = (total - states, n - 1) if ok else (total, n)
+        rows.append(np.sqrt(np.square(states - others / left).mean(-1)))
+    return np.stack(rows).astype(np.float32)
+
+
+def bands(
+    values: Float[np.ndarray, "puzzle tick"], solved: Bool[np.ndarray, " puzzle"], seed: int
+) -> pd.DataFrame:
+    """Mean over puzzles of either outcome at every tick, with 95 % bootstrap bounds.
+
+    Columns outcome, tick (from 0), mean, low, high, n. An outcome without puzzles has no rows.
+    """
+    parts = []
+    for outcome, group in (("solved", solved), ("failed", ~solved)):
+        if group.any():
+            mean, low, high = mean_with_bounds(values[group], seed)
+            columns = {"tick": np.arange(values.shape[1]), "mean": mean, "low": low, "high": high}
+            parts.append(pd.DataFrame(columns).assign(outcome=outcome, n=int(group.sum())))
+    return pd.concat(parts, ignore_index=True)
+
+
+def auc_by_tick(
+    values: Float[np.ndarray, "puzzle tick"], positive: Bool[np.ndarray, " puzzle"], seed: int
+) -> pd.DataFrame:
+    """`auc_with_bounds` at every tick: columns tick, auc, low, high, p."""
+    rows = [auc_with_bounds(at, positive, seed) for at in values.T]
+    return pd.DataFrame(rows).assign(tick=np.arange(values.shape[1]))
+
+
+def slopes(values: Float[np.ndarray, "puzzle x"]) -> Float[np.ndarray, " puzzle"]:
+    """Least-squares slope of every row, per column.
+
+    >>> slopes(np.array([[0.0, 1, 2], [1, 1, 1]])).tolist()
+    [1.0, 0.0]
+    """
+    x = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
+    return values @ x / np.square(x).sum()

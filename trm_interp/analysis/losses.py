@@ -1,0 +1,80 @@
+"""The loss after every H-cycle, in each convention that a paper may have meant."""
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from trm_interp.analysis.resample import mean_with_bounds
+from trm_interp.core.loss import PAD, softmax_cross_entropy, stablemax_cross_entropy
+from trm_interp.shapes import Bool, Float, Int
+
+KINDS = {"stablemax": stablemax_cross_entropy, "softmax": softmax_cross_entropy}
+OVER = ("cells", "blanks", "sum")
+CONVENTIONS = [f"{kind}, {over}" for kind in KINDS for over in OVER]
+UNITS = {"cells": "nats per cell", "blanks": "nats per blank cell", "sum": "nats per puzzle"}
+
+
+def losses_in_all_conventions(
+    logits: Float[Tensor, "puzzle cycle cell vocab"],
+    inputs: Int[Tensor, "puzzle cell"],
+    labels: Int[Tensor, "puzzle cell"],
+    blank: int,
+) -> dict[str, Float[np.ndarray, "puzzle cycle"]]:
+    """Cross-entropy by convention: stablemax or softmax; mean over cells, over blanks, or the sum.
+
+    `cells` are all that have a label, givens included; `blanks` those whose input is the token
+    `blank`; `sum` adds up all cells. Nats.
+    """
+    spread = labels[:, None].expand(logits.shape[:-1])
+    labelled = (labels != PAD)[:, None]
+    empty = labelled & (inputs == blank)[:, None]
+    found = {}
+    for kind, loss in KINDS.items():
+        per_cell = loss(logits, spread).double()
+        total = per_cell.sum(-1)
+        over = {
+            "cells": total / labelled.sum(-1).clamp(min=1),
+            "blanks": (per_cell * empty).sum(-1) / empty.sum(-1).clamp(min=1),
+            "sum": total,
+        }
+        found |= {f"{kind}, {name}": over[name].cpu().numpy() for name in OVER}
+    return found
+
+
+def first_solved(solved: Bool[np.ndarray, "puzzle step"]) -> Int[np.ndarray, " puzzle"]:
+    """First step at which a puzzle is solved, -1 where there is none.
+
+    >>> first_solved(np.array([[False, True], [False, False]])).tolist()
+    [1, -1]
+    """
+    return np.where(solved.any(1), solved.argmax(1), -1)
+
+
+def by_solve_step(
+    values: Float[np.ndarray, "puzzle cycle"], first: Int[np.ndarray, " puzzle"], seed: int
+) -> pd.DataFrame:
+    """Mean loss by when a puzzle is first solved, in octaves: 1, 2, 3-4, 5-8, ... or never.
+
+    Columns group, n, cycle (from 1), mean, low, high (95 % bootstrap over puzzles).
+    """
+    octave = np.where(first < 0, -1, np.ceil(np.log2(np.maximum(first, 0) + 1)).astype(int))
+    parts = []
+    for value in [*sorted(set(octave) - {-1}), *({-1} & set(octave))]:
+        inside = octave == value
+        mean, low, high = mean_with_bounds(values[inside], seed)
+        columns = {"cycle": np.arange(1, values.shape[1] + 1), "mean": mean}
+        named = _octave_name(int(value))
+        part = pd.DataFrame(columns | {"low": low, "high": high})
+        parts.append(part.assign(group=named, n=int(inside.sum())))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _octave_name(value: int) -> str:
+    """Steps from 1: 0 is step 1, 1 step 2, 2 steps 3 and 4, ...
+
+    >>> [_octave_name(v) for v in (0, 1, 2, 3, -1)]
+    ['step 1', 'step 2', 'steps 3-4', 'steps 5-8', 'never']
+    """
+    if value < 0:
+        return "never"
+    return f"step {value + 1}" if value < 2 else f"steps {2 ** (value - 1) + 1}-{2**value}"

@@ -1,0 +1,121 @@
+"""Principal components of more states than fit in memory: passes over a stream of chunks.
+
+Subspace iteration on the covariance with a few directions to spare (Halko, Martinsson & Tropp
+2011, arXiv 0909.4061), one pass an iteration, two products a chunk: memory is the directions and
+the coordinates, whatever the number of states. scikit-learn's IncrementalPCA decomposes every chunk
+anew, which for states of some thousand numbers is a hundred times slower than reading them.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_interp.shapes import Float
+
+SPARE = 8  # directions beyond those that are wanted
+ITERATIONS = 2
+T = TypeVar("T")
+
+
+class NotFinite(ValueError):
+    """States that are not finite; `chunk` is the first chunk with one."""
+
+    def __init__(self, chunk: int) -> None:
+        super().__init__(f"states of chunk {chunk} are not finite")
+        self.chunk = chunk
+
+
+@dataclass(frozen=True)
+class Components:
+    """`mean` [coordinate] of the pool, orthonormal `axes` [pc, coordinate], `explained` [pc]: the
+    share of the pool's variance along each; `n`: states in the pool."""
+
+    mean: Float[np.ndarray, " coordinate"]
+    axes: Float[np.ndarray, "pc coordinate"]
+    explained: Float[np.ndarray, " pc"]
+    n: int
+
+    def project(self, states: Float[np.ndarray, "*run coordinate"]) -> Float[np.ndarray, "*run pc"]:
+        """Coordinates of states, 0 at the mean of the pool."""
+        return (states.astype(np.float32) - self.mean) @ self.axes.T
+
+
+def streamed_pca(
+    read: Callable[[], Iterable[np.ndarray]],
+    n_components: int,
+    seed: int = 0,
+    iterations: int = ITERATIONS,
+) -> tuple[Components, Float[np.ndarray, "state pc"]]:
+    """Components of all states that `read()` gives, and the coordinates of every one of them.
+
+    read: gives the same chunks [state, coordinate] of any float type each time it is called:
+    `iterations` + 1 times. Chunks are read ahead in a thread. Signs as scikit-learn has them: the
+    largest entry of an axis is positive. ValueError for no states, or more components than a
+    state has coordinates; NotFinite for a NaN or infinity.
+    """
+    width, basis = 0, torch.empty(0)
+    total, mean, n = 0.0, torch.empty(0), 0
+    for turn in range(iterations):
+        n = 0
+        for index, chunk in enumerate(ahead(read())):
+            rows = _float32(chunk)
+            if not len(basis):
+                width = rows.shape[1]
+                basis = _random_basis(width, n_components, seed)
+            if not n:
+                image = torch.zeros(width, basis.shape[1], dtype=torch.float64)
+                mean = torch.zeros(width, dtype=torch.float64)
+            image += rows.T @ (rows @ basis)
+            mean += rows.sum(0)
+            n += len(rows)
+            if turn == 0:
+                squares = float(rows.square().sum(dtype=torch.float64))
+                if not math.isfinite(squares):
+                    raise NotFinite(index)
+                total += squares
+        if not n:
+            raise ValueError("no states to take components of")
+        if turn == 0:
+            variance = total / n - float((mean / n).square().sum())
+        mean /= n
+        image -= n * torch.outer(mean, mean @ basis.double())
+        basis = torch.linalg.qr(image).Q.float()
+    centre = mean.float()
+    points = torch.cat([_float32(chunk) @ basis for chunk in ahead(read())]) - centre @ basis
+    spread = points.double().T @ points.double() / n
+    values, turned = torch.linalg.eigh(spread)
+    turned = turned.flip(1)[:, :n_components]
+    axes = (basis.double() @ turned).T
+    sign = axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+    axes, turned = axes * sign, turned * sign.T
+    explained = values.flip(0)[:n_components] / max(variance, torch.finfo(torch.float64).tiny)
+    found = Components(centre.numpy(), axes.float().numpy(), explained.numpy(), n)
+    return found, (points @ turned.float()).numpy()
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items, the next one of them fetched while this one is worked on."""
+    source = iter(items)
+    with ThreadPoolExecutor(1, "ahead") as pool:
+        waiting = pool.submit(next, source, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, source, None)
+            yield item
+
+
+def _float32(chunk: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(chunk)).float()
+
+
+def _random_basis(width: int, n_components: int, seed: int) -> Tensor:
+    if not 1 <= n_components <= width:
+        raise ValueError(f"{n_components} components of states with {width} coordinates")
+    generator = torch.Generator().manual_seed(seed)
+    size = min(n_components + SPARE, width)
+    return torch.linalg.qr(torch.randn(width, size, generator=generator)).Q

@@ -1,0 +1,190 @@
+"""Claim F5: do failures leave the successes early, and for good? With the same-puzzle control."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from trm_interp.analysis.auc import FEWEST
+from trm_interp.analysis.divergence import auc_by_tick, bands, distance_to_successes, slopes
+from trm_interp.analysis.resample import mean_with_bounds
+from trm_interp.analysis.trajectories import states_of
+from trm_interp.clock import schedule
+from trm_interp.core.infer import Readouts, run_batch
+from trm_interp.core.model import State
+from trm_interp.errors import UserError
+from trm_interp.figures.landscape import divergence_figure
+from trm_interp.landscape.config import DivergenceConfig
+from trm_interp.landscape.results import Progress, Results, Tell
+from trm_interp.landscape.subject import finite, open_model, opening, said_of
+from trm_interp.record import HookedTRM, recording
+from trm_interp.store import Store
+
+PAPER_TICK = 50  # by which failures have left, says the seed paper
+
+
+def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
+    """Over puzzles, from the store; and over starts of one puzzle, which the checkpoint runs."""
+    with opening(config, config.site, tell) as store:
+        results = Results(config.out, config.static)
+        solved = store["solved"][:, -1]
+        n_solved = int(solved.sum())
+        if n_solved < 2:
+            raise UserError(
+                f"{store.path}: {n_solved} solved runs; a centroid that leaves one out needs 2"
+            )
+        if min(n_solved, len(solved) - n_solved) < FEWEST:
+            tell(
+                f"{n_solved} solved and {len(solved) - n_solved} failed runs; a comparison needs "
+                f"{FEWEST} of either: only the distances are given"
+            )
+        far = distance_to_successes(states_of(store, config.site), solved)
+        far = finite(far, f"{store.path}: {config.site}", range(len(far)))
+        per_step = far.shape[1] // store.n_steps
+        starts = range(0, far.shape[1], per_step)
+        over_puzzles = _compare(results, "divergence", far, solved, starts, config)
+        control = _same_puzzle(store, config, results, tell, progress) if config.starts else {}
+        summary = {
+            **said_of(store),
+            "site": config.site,
+            "solved": n_solved,
+            "failed": len(solved) - n_solved,
+            "over_puzzles": over_puzzles,
+            "same_puzzle": control,
+        }
+    return results.finish(summary)
+
+
+def _compare(
+    results: Results,
+    name: str,
+    far: np.ndarray,
+    solved: np.ndarray,
+    starts: range,
+    config: DivergenceConfig,
+    what: str = "the mean of other solved puzzles",
+) -> dict[str, Any]:
+    """Draw, and the numbers that the claim is judged by."""
+    banded, auc = bands(far, solved, config.seed), auc_by_tick(far, ~solved, config.seed)
+    title = f"{config.site}: distance to {what} at the same update"
+    tick = f"update of {config.site}"
+    results.figure(name, divergence_figure(banded, auc, starts, title, tick), banded)
+    results.table(f"{name}_auc", auc)
+    apart = auc["low"] > 0.5
+    late = far[:, far.shape[1] // 2 :]
+    found = {
+        "n_solved": int(solved.sum()),
+        "n_failed": int((~solved).sum()),
+        "first_apart": int(auc["tick"][apart.argmax()]) if apart.any() else None,
+        "auc": {int(at): auc.iloc[at].to_dict() for at in (0, min(PAPER_TICK, len(auc) - 1), -1)},
+    }
+    for outcome, group in (("solved", solved), ("failed", ~solved)):
+        if group.any():
+            at = [0, min(PAPER_TICK, far.shape[1] - 1), far.shape[1] // 2, far.shape[1] - 1]
+            found[f"{outcome}_at"] = {int(t): _with_bounds(far[group, t], config.seed) for t in at}
+            found[f"{outcome}_late_slope"] = _with_bounds(slopes(late[group]), config.seed)
+    return found
+
+
+def _with_bounds(values: np.ndarray, seed: int) -> dict[str, float]:
+    """Mean over puzzles with its 95 % bootstrap interval."""
+    mean, low, high = mean_with_bounds(values, seed)
+    return {"value": float(mean), "low": float(low), "high": float(high)}
+
+
+def _same_puzzle(
+    store: Store, config: DivergenceConfig, results: Results, tell: Tell, progress: Progress
+) -> dict[str, Any]:
+    """Many starts of one puzzle: what is left of the distance when the input is the same.
+
+    Takes the first puzzles, failed ones first, that some starts solve and some do not. Distances
+    are to the mean of the same puzzle's other solved starts.
+    """
+    checkpoint = open_model(store, config.ckpt, config.device)
+    model = HookedTRM.of(checkpoint.model, store.n_steps)
+    clean = store["solved"][:, -1]
+    order = [*np.flatnonzero(~clean), *np.flatnonzero(clean)]
+    far, solved, owner, tried = [], [], [], 0
+    for puzzle in order:
+        if tried == config.tries or len(far) == config.control_puzzles:
+            break
+        progress(tried, config.tries)
+        tried += 1
+        inputs = torch.from_numpy(store["inputs"][[puzzle]])
+        labels = torch.from_numpy(store["labels"][[puzzle]])
+        go = partial(_run_starts, model, inputs, labels, store.n_steps, config, int(puzzle))
+        ok = go().solved[:, -1].numpy()
+        if min(ok.sum(), (~ok).sum()) < FEWEST:
+            continue
+        read = partial(_starts_states, go, model, config.site)
+        far.append(distance_to_successes(read, ok))
+        solved.append(ok)
+        owner += [int(puzzle)] * len(ok)
+    progress(config.tries, config.tries)
+    if not far:
+        tell(f"none of {tried} puzzles has {FEWEST} solved and {FEWEST} failed starts: no control")
+        return {"tried": tried, "puzzles": []}
+    per_step = far[0].shape[1] // store.n_steps
+    starts = range(0, far[0].shape[1], per_step)
+    what = "the mean of the same puzzle's other solved starts"
+    joined, outcome = np.concatenate(far), np.concatenate(solved)
+    found = _compare(results, "same_puzzle", joined, outcome, starts, config, what)
+    results.table("same_puzzle_starts", pd.DataFrame({"puzzle": owner, "solved": outcome}))
+    return {"tried": tried, "puzzles": sorted(set(owner)), "starts": config.starts} | found
+
+
+def _run_starts(
+    model: HookedTRM,
+    inputs: Tensor,
+    labels: Tensor,
+    n_steps: int,
+    config: DivergenceConfig,
+    puzzle: int,
+) -> Readouts:
+    """One puzzle from standard normal starts, z_H and z_L, per position."""
+    many = config.starts
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + puzzle)
+    shape = (2, many, model.config.positions, model.config.d_model)
+    z_H, z_L = torch.randn(shape, generator=generator).to(device)
+    return run_batch(
+        model, inputs.expand(many, -1), labels.expand(many, -1), n_steps, start=State(z_H, z_L)
+    )
+
+
+def _starts_states(go: Callable[[], Readouts], model: HookedTRM, site: str) -> Iterator[np.ndarray]:
+    """The states [update, coordinate] of one start after another."""
+    config = model.config
+    ticks = schedule(model.n_sup, config.h_cycles, config.l_cycles)
+    kept: list[Tensor] = []
+    names = [tick.hook for tick in ticks if tick.writes == site]
+    with recording(model, names, lambda name, z: kept.append(z.half().cpu())):
+        go()
+    states = torch.stack(kept, dim=1).flatten(2)  # [start, update, coordinate]
+    yield from states.numpy()
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+    """For people."""
+    said = []
+    for name, found in (
+        ("over puzzles", summary["over_puzzles"]),
+        ("over starts of one puzzle", summary["same_puzzle"]),
+    ):
+        if "auc" not in found:
+            said.append(f"{name}: nothing to compare")
+            continue
+        first = found["first_apart"]
+        auc = " -> ".join(
+            "-" if at["auc"] is None else f"{at['auc']:.3f}" for at in found["auc"].values()
+        )
+        said.append(
+            f"{name} ({found['n_solved']} solved, {found['n_failed']} failed): AUC of the distance "
+            f"at the first, {PAPER_TICK}th and last update {auc}; apart "
+            + ("at no update" if first is None else f"from update {first} on")
+        )
+    return said
