@@ -113,4 +113,4 @@ def half_failed(solved: Bool[np.ndarray, " puzzle"], n: int) -> list[int]:
     """The first puzzles of each outcome, half and half as far as they go, in file order."""
     failed, fine = np.flatnonzero(~solved), np.flatnonzero(solved)
     n_failed = min(len(failed), max(n // 2, n - len(fine)))
-    return sorted([*failed[:n_failed], *fine[: n - n_failed]])
+    return sorted([*failed[:n_failed].tolist(), *fine[: n - n_failed].tolist()])

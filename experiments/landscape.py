@@ -1,0 +1,155 @@
+"""Every figure of the seed paper but the first, and the measurements that decide about its claims.
+
+    python experiments/landscape.py                       # default checkpoint, two CPU cores
+    python experiments/landscape.py --ckpt artifacts/trm-sudoku-extreme --out runs/extreme
+    python experiments/landscape.py --only fig5,claims --scale 0.05 --out runs/trial
+
+Table 1 (outcomes, halting head), figures 2 (paths), 3 (basins), 4 (losses) and 5 (divergence),
+settling, stability, lens and probes: each a command of its own, two at a time, in a folder of its
+own under --out with figures and the plotted numbers beside them. What is done is not done again; a
+part that fails does not lose the others. Then the claims table, with the results of
+experiments/table2_search.py and experiments/fig1_features.py where they are there. `--ship` copies
+the tables that are small into a folder.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from trm_interp.errors import UserError
+from trm_interp.files import write_text
+from trm_interp.progress import progress
+from trm_interp.report.claims import Found, claims_table
+from trm_interp.report.plan import LANDSCAPE, Plan, Request
+
+SMALL = 60_000  # bytes of a table that ships
+SHARES = ("best_q", "best_q_low", "best_q_high")
+
+
+def of_search(tables: Path) -> Found:
+    """Claims T2 and C1 from the tables of table2_search.py."""
+    if not (tables / "summary.json").exists():
+        return {}
+    summary = json.loads((tables / "summary.json").read_text())
+    table2 = pd.read_csv(tables / "table2.csv")
+    paper = table2[table2["search"] == "paper"].sort_values("step")
+    found: Found = {
+        "table2": {
+            name: paper[name].tolist()
+            for name in (*SHARES, "baseline", "baseline_high", "pass_at_k")
+        }
+        | {"steps": int(paper["step"].max()), "n": int(paper["n"].iloc[0])}
+        | {name: summary["paper"][name] for name in ("k", "sigma", "target")}
+    }
+    depth = pd.read_csv(tables / "breadth_depth.csv")
+    deep = depth[depth["k"] == 1].sort_values("evaluations").iloc[-1]
+    wide = depth[depth["k"] > 1]
+    wide = wide[wide["evaluations"] == deep["evaluations"]]
+    if len(wide):
+        best = wide.sort_values("best_q").iloc[-1]
+        found["breadth"] = {
+            "evaluations": int(deep["evaluations"]),
+            "n": int(deep["n"]),
+            "of": f"{best['k']:.0f} runs of {best['steps']:.0f} steps or one of {deep['steps']:.0f}",
+            "breadth": {name: float(best[name]) for name in SHARES},
+            "depth": {name: float(deep[name]) for name in SHARES},
+        }
+    return found
+
+
+def of_features(run: Path) -> Found:
+    """Claims F1 and S1 from fig1_features.py."""
+    if not (run / "table.csv").exists():
+        return {}
+    table = pd.read_csv(run / "table.csv")
+    gated, topk = (table[table["arch"] == arch] for arch in ("gated", "topk"))
+    said: dict[str, Any] = {
+        name: float(gated[name].mean()) for name in ("fvu", "fvu_low", "fvu_high", "l0", "dead")
+    }
+    said |= {"recovered": float(gated["recovered_over_zero"].mean()), "seeds": len(gated)}
+    said |= {"n": int(gated["n"].iloc[0]), "d_sae": int(gated["d_sae"].iloc[0])}
+    said["d_in"] = said["d_sae"] // int(gated["expansion"].iloc[0])
+    beside = f"FVU {topk['fvu'].mean():.3f}" if len(topk) else "not run"
+    found: Found = {"sae": {"gated": said, "beside": beside}}
+    if (run / "features.json").exists():
+        found["fig1"] = json.loads((run / "features.json").read_text())
+    return found
+
+
+def log_entry(plan: Plan, claims: pd.DataFrame, took: float, failed: dict[str, str]) -> str:
+    """A LOG entry: command, claims, verdicts."""
+    name = plan.checkpoint.path.name
+    lines = [
+        f"What does {name} say of the seed paper's claims?",
+        "",
+        f"`python {' '.join(sys.argv)}`; {took / 60:.0f} min; failed parts: "
+        f"{', '.join(failed) or 'none'}.",
+        "",
+        "| claim | ours | interval | n | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for row in claims.fillna("").to_dict("records"):
+        cells = (row["id"], row["ours"], row["interval"], row["n"], row["verdict"])
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, ""])
+
+
+def ship(plan: Plan, to: Path) -> None:
+    """Small tables and summaries of every part, and the claims."""
+    for job in plan.jobs:
+        for file in sorted(job.out.glob("*.csv")) + sorted(job.out.glob("summary.json")):
+            if file.stat().st_size <= SMALL:
+                write_text(to / job.name / file.name, file.read_text())
+    write_text(to / "claims.csv", (plan.request.out / "claims.csv").read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ckpt", default="", help="default: the one that ships")
+    parser.add_argument("--puzzles", type=Path, help="default: the test puzzles of that size")
+    parser.add_argument("--out", type=Path, default=Path("runs/landscape"))
+    parser.add_argument("--only", type=lambda text: text.split(","), default=list(LANDSCAPE))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scale", type=float, default=1.0, help="of puzzles and starts")
+    parser.add_argument("--workers", type=int, default=2, help="parts at a time")
+    parser.add_argument("--no-static", dest="static", action="store_false", help="HTML only")
+    parser.add_argument("--search", type=Path, help="tables of table2_search.py")
+    parser.add_argument("--features", type=Path, help="folder of fig1_features.py")
+    parser.add_argument("--ship", type=Path, help="also copy the small tables there")
+    args = parser.parse_args()
+    began = time.monotonic()
+    request = Request(
+        args.ckpt, args.puzzles, args.out, args.seed, static=args.static, scale=args.scale
+    )
+    try:
+        plan = Plan(request, args.only)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    print("\n".join(plan.lines()), flush=True)
+    extra = (of_search(args.search) if args.search else {}) | (
+        of_features(args.features) if args.features else {}
+    )
+    with progress("expected work", "s") as update:
+        failed = plan.run(lambda line: print(line, flush=True), update, args.workers, extra)
+    claims = claims_table(plan.found() | extra)
+    entry = log_entry(plan, claims, time.monotonic() - began, failed)
+    write_text(args.out / "log.md", entry)
+    if args.ship:
+        ship(plan, args.ship)
+    print(entry)
+    if failed:
+        for name, why in failed.items():
+            print(f"error: {name}: {why}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

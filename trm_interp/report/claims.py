@@ -1,0 +1,373 @@
+"""The claims of the seed paper, each beside our number and judged by a rule that is written down.
+
+A verdict is one of VERDICTS. Rules compare intervals, not point estimates, and say in `why` what
+they looked at. What was not measured has no verdict.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+VERDICTS = ("reproduced", "reproduced in part", "refuted", "untestable as stated", "not measured")
+REPRODUCED, IN_PART, REFUTED, UNTESTABLE, NOT_MEASURED = VERDICTS
+Found = dict[str, dict[str, Any]]  # summaries by part
+
+
+class Claim(NamedTuple):
+    """`needs`: parts without whose summary there is nothing to judge."""
+
+    id: str
+    claim: str
+    published: str
+    needs: tuple[str, ...]
+    judge: Callable[[Found], dict[str, Any]]
+
+
+def claims_table(found: Found) -> pd.DataFrame:
+    """Columns id, claim, published, ours, interval, n, verdict, why; a row a claim."""
+    rows = []
+    for claim in CLAIMS:
+        row = {"id": claim.id, "claim": claim.claim, "published": claim.published}
+        missing = [part for part in claim.needs if part not in found]
+        if missing:
+            judged = _row("", "", "", NOT_MEASURED, f"needs {', '.join(missing)}")
+        else:
+            judged = claim.judge(found)
+        rows.append(row | judged)
+    return pd.DataFrame(rows)
+
+
+def _row(ours: str, interval: str, n: object, verdict: str, why: str) -> dict[str, Any]:
+    return {"ours": ours, "interval": interval, "n": n, "verdict": verdict, "why": why}
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _span(low: float | None, high: float | None, digits: int = 3) -> str:
+    return "-" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+PUBLISHED_AT = {1: 0.156, 2: 0.539, 3: 0.656, 5: 0.751, 10: 0.834, 16: 0.872}
+
+
+def _t1(found: Found) -> dict[str, Any]:
+    known = found["table1"]
+    at = [step for step in PUBLISHED_AT if step <= known["steps"]]
+    ours = " / ".join(_percent(known["exact"][s - 1]) for s in at)
+    spans = "; ".join(
+        f"[{_percent(known['exact_low'][s - 1])}, {_percent(known['exact_high'][s - 1])}]"
+        for s in at
+    )
+    within = [
+        known["exact_low"][s - 1] <= PUBLISHED_AT[s] <= known["exact_high"][s - 1] for s in at
+    ]
+    rises = known["exact_low"][at[-1] - 1] > known["exact_high"][0]
+    lost = known["lost_in_all"]
+    why = (
+        f"at step {' / '.join(map(str, at))}; ever solved {_percent(known['ever'][-1])} %, {lost} "
+        "puzzles lost again; another model and other puzzles than the paper's"
+    )
+    if all(within):
+        return _row(ours, spans, known["n"], REPRODUCED, why)
+    return _row(ours, spans, known["n"], IN_PART if rises else REFUTED, why)
+
+
+def _t2(found: Found) -> dict[str, Any]:
+    known = found["table2"]
+    at = [step for step in (1, 2, 3, 5) if step <= known["steps"]]
+    last = at[-1] - 1
+    ours = " / ".join(_percent(known["best_q"][s - 1]) for s in at)
+    plain = " / ".join(_percent(known["baseline"][s - 1]) for s in at)
+    span = "; ".join(
+        f"[{_percent(known['best_q_low'][s - 1])}, {_percent(known['best_q_high'][s - 1])}]"
+        for s in at
+    )
+    better = known["best_q_low"][last] > known["baseline_high"][last]
+    gain = known["best_q"][last] - known["baseline"][last]
+    closed = gain / max(1e-9, 1 - known["baseline"][last])
+    why = (
+        f"K {known['k']}, sigma {known['sigma']:g} on {known['target']}; plain {plain}; pass@K "
+        f"{_percent(known['pass_at_k'][last])} at step {last + 1}; closes {closed:.0%} of the gap"
+        " (published 91 %)"
+    )
+    verdict = REPRODUCED if better and closed >= 0.5 else IN_PART if gain > 0 else REFUTED
+    return _row(ours, span, known["n"], verdict, why)
+
+
+def _f1(found: Found) -> dict[str, Any]:
+    known = found["fig1"]
+    median, alive = known["median"], known["alive"]
+    recurring = [known["recurring_solved"], known["recurring_failed"]]
+    ours = (
+        f"transient {_number(median['transient_solved'])} / {_number(median['transient_failed'])} "
+        f"evaluations, recurrence beyond the schedule in {recurring[0]} / {recurring[1]} of "
+        f"{alive} features"
+    )
+    why = (
+        "medians, solved / failed; a period that the 6 + 1 schedule forces does not count; "
+        f"same-phase drift {_number(median['drift_solved'], 2)} / "
+        f"{_number(median['drift_failed'], 2)} (0: schedule only)"
+    )
+    most, some = (min(recurring) > 0.5 * alive), (max(recurring) > 0.05 * alive)
+    verdict = REPRODUCED if most else IN_PART if some else REFUTED
+    return _row(ours, "", known["solved"] + known["failed"], verdict, why)
+
+
+def _f2(found: Found) -> dict[str, Any]:
+    known = found["settling"]
+    rests = {kind: known["fates"][kind]["settled"] for kind in ("solved", "failed")}
+    n = {"solved": known["solved"], "failed": known["failed"]}
+    drift = known["late_drift"]
+    ours = (
+        f"settled within {known['tolerance']:g} at step {known['steps']}: {rests['solved']} of "
+        f"{n['solved']} solved, {rests['failed']} of {n['failed']} failed"
+    )
+    interval = (
+        f"median late drift {_drift(drift['solved'])} solved, {_drift(drift['failed'])} failed"
+    )
+    auc = known["auc_of_drift_for_failure"]
+    why = f"AUC of late drift for failing {_number(auc['auc'], 2)} {_span(auc['low'], auc['high'])}"
+    if known.get("long"):
+        long = known["long"]
+        fates = long["dynamics"]["failed"]
+        why += f"; after {long['horizons'][-1]} steps failed runs are " + ", ".join(
+            f"{count} {fate}" for fate, count in fates.items()
+        )
+    if not n["failed"]:
+        return _row(ours, interval, known["n"], NOT_MEASURED, "no failed run")
+    share = rests["failed"] / n["failed"]
+    verdict = REPRODUCED if share >= 0.5 else REFUTED if share <= 0.1 else IN_PART
+    return _row(ours, interval, known["n"], verdict, why)
+
+
+def _f3(found: Found) -> dict[str, Any]:
+    known = found["fig3"]
+    puzzles = known["puzzles_looked_at"]
+    shares = ", ".join(f"{_percent(one['solved'])} %" for one in puzzles)
+    clustered = known["clustered_by_steps"]
+    told = "; ".join(f"{where}: {hits} of {of}" for where, (hits, of) in clustered.items())
+    fails = known["solved_where_own_start_fails"]
+    why = (
+        f"Moran's I of the steps to solution above shuffled labels (p < 0.05): {told}; "
+        f"{sum(share > 0.02 for share in fails)} of {len(fails)} puzzles that the own start fails "
+        "are solved from more than 2 % of the others"
+    )
+    tested = [(hits, of) for hits, of in clustered.values() if of]
+    if not tested:
+        return _row(shares, "", puzzles[0]["n"], UNTESTABLE, why)
+    if all(hits == of for hits, of in tested):
+        verdict = REPRODUCED
+    else:
+        verdict = IN_PART if any(hits for hits, _ in tested) else REFUTED
+    n = f"{len(puzzles)} x {puzzles[0]['n']} starts"
+    return _row(f"solved from {shares} of the starts", "", n, verdict, why)
+
+
+def _f4(found: Found) -> dict[str, Any]:
+    known = found["fig4"]
+    if "failed_loss" not in known or "solved_loss" not in known:
+        return _row("", "", known["n"], NOT_MEASURED, "one outcome only")
+    name = "stablemax, cells"
+    good, bad = known["solved_loss"][name], known["failed_loss"][name]
+    ours = (
+        f"solved {good['first']['value']:.2f} -> {good['early']['value']:.3f} at cycle 10; failed "
+        f"{bad['first']['value']:.2f} -> level {bad['level']['value']:.2f}, slope "
+        f"{bad['slope']['value']:.1g} a cycle"
+    )
+    interval = (
+        f"{_span(good['early']['low'], good['early']['high'])}; "
+        f"{_span(bad['level']['low'], bad['level']['high'])}"
+    )
+    levels = {c: v["level"] for c, v in known["failed_loss"].items()}
+    fits = [c for c, level in levels.items() if level["low"] <= 12 and level["high"] >= 11]
+    early = good["early"]["high"] < 0.1 * good["first"]["low"]
+    flat = abs(bad["slope"]["value"]) * known["cycles"] / 2 < 0.1 * bad["level"]["value"]
+    why = (
+        f"{name}, nats; {_percent(known['solved_after_cycle_10'])} % of the successes are solved "
+        f"by cycle 10; plateau {'flat' if flat else 'not flat'}; a level of 11-12 "
+        + (f"is that of {', '.join(fits)}" if fits else "fits no convention")
+    )
+    if early and flat and fits:
+        verdict = REPRODUCED
+    else:
+        verdict = IN_PART if early or flat else REFUTED
+    return _row(ours, interval, known["n"], verdict, why)
+
+
+def _f5(found: Found) -> dict[str, Any]:
+    known = found["fig5"]
+    over, same = known["over_puzzles"], known["same_puzzle"]
+    _, at_50, last = over["auc"].values()
+    if at_50["auc"] is None:
+        return _row("", "", known["n"], NOT_MEASURED, "too few runs of either outcome")
+    ours = (
+        f"AUC of the distance for failing {at_50['auc']:.2f} at update 50, {last['auc']:.2f} last"
+    )
+    interval = f"{_span(at_50['low'], at_50['high'])}; {_span(last['low'], last['high'])}"
+    slope = over["failed_late_slope"]
+    diverging = slope["low"] > 0
+    why = (
+        f"slope of the failures' distance in the second half {slope['value']:.2g} an update "
+        f"{_span(slope['low'], slope['high'], 5)}"
+    )
+    if same.get("auc"):
+        control = list(same["auc"].values())
+        why += (
+            f"; same puzzle, many starts: AUC {control[1]['auc']:.2f} at 50, "
+            f"{control[2]['auc']:.2f} last ({len(same['puzzles'])} puzzles)"
+        )
+    left = at_50["low"] > 0.5
+    verdict = REPRODUCED if left and diverging else IN_PART if left or diverging else REFUTED
+    return _row(ours, interval, known["n"], verdict, why)
+
+
+def _s1(found: Found) -> dict[str, Any]:
+    known = found["sae"]
+    gated = known["gated"]
+    ours = (
+        f"FVU {gated['fvu']:.3f}, L0 {gated['l0']:.0f}, dead {_percent(gated['dead'])} %, loss "
+        f"recovered {_percent(gated['recovered'])} %"
+    )
+    works = gated["fvu"] < 0.1 and gated["dead"] < 0.1
+    why = f"{gated['seeds']} seeds, {gated['d_in']} -> {gated['d_sae']}; topk: {known['beside']}"
+    interval = _span(gated["fvu_low"], gated["fvu_high"])
+    return _row(ours, interval, gated["n"], REPRODUCED if works else IN_PART, why)
+
+
+def _c1(found: Found) -> dict[str, Any]:
+    """Breadth against depth at equal evaluations, on the same puzzles."""
+    known, long = found["breadth"], found["settling"].get("long")
+    wide, deep = known["breadth"], known["depth"]
+    ours = (
+        f"at {known['evaluations']} evaluations: breadth {_percent(wide['best_q'])} %, depth "
+        f"{_percent(deep['best_q'])} %"
+    )
+    interval = (
+        f"{_span(wide['best_q_low'], wide['best_q_high'])} against "
+        f"{_span(deep['best_q_low'], deep['best_q_high'])}"
+    )
+    why = f"n puzzles, {known['of']}"
+    if long:
+        escaped = long["escaped"]
+        why += f"; {escaped['hits']} of {escaped['n']} failed runs are solved by running to "
+        why += f"{long['horizons'][-1]} steps"
+    wins, loses = wide["best_q_low"] > deep["best_q_high"], wide["best_q_high"] < deep["best_q_low"]
+    verdict = REPRODUCED if wins else REFUTED if loses else IN_PART
+    return _row(ours, interval, known["n"], verdict, why)
+
+
+def _w1(found: Found) -> dict[str, Any]:
+    judged = _f2(found)
+    opposite = {REPRODUCED: REFUTED, REFUTED: REPRODUCED}
+    return judged | {"verdict": opposite.get(judged["verdict"], judged["verdict"])}
+
+
+def _w2(found: Found) -> dict[str, Any]:
+    known = found["stability"]["lambda_1"]
+    solved, failed, auc = known["solved"], known["failed"], known["auc_for_failure"]
+    if auc["auc"] is None:
+        return _row("", "", "", NOT_MEASURED, "too few runs of either outcome")
+    ours = f"median {solved['median']:+.3f} solved, {failed['median']:+.3f} failed; AUC {auc['auc']:.2f}"
+    interval = (
+        f"{_span(solved['low'], solved['high'])}; {_span(failed['low'], failed['high'])}; "
+        f"{_span(auc['low'], auc['high'])}"
+    )
+    drift = known["auc_at_equal_drift"]
+    why = f"per network evaluation; at equal late drift the AUC is {_number(drift['auc'], 2)}"
+    positive, apart = failed["low"] > 0, auc["low"] > 0.5
+    verdict = REPRODUCED if positive and apart else IN_PART if positive or apart else REFUTED
+    return _row(ours, interval, solved["n"] + failed["n"], verdict, why)
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _drift(known: dict[str, Any]) -> str:
+    if known.get("median") is None:
+        return "-"
+    return f"{known['median']:.2g} [{known['low']:.2g}, {known['high']:.2g}]"
+
+
+CLAIMS = [
+    Claim(
+        "T1",
+        "share of puzzles solved at step 1 / 2 / 3 / 5 / 10 / 16, %",
+        "15.6 / 53.9 / 65.6 / 75.1 / 83.4 / 87.2",
+        ("table1",),
+        _t1,
+    ),
+    Claim(
+        "T2",
+        "best of 50 noisy starts by Q solves more, at step 1 / 2 / 3 / 5, %",
+        "15.6 / 77.1 / 94.7 / 97.8",
+        ("table2",),
+        _t2,
+    ),
+    Claim(
+        "F1",
+        "the most active SAE features are periodic after a transient",
+        "transient about 50 updates, then almost periodic",
+        ("fig1",),
+        _f1,
+    ),
+    Claim(
+        "F2",
+        "failures sink into attractors",
+        "failures settle, successes travel",
+        ("settling",),
+        _f2,
+    ),
+    Claim(
+        "F3",
+        "the start decides: clustered basins, some unsolved",
+        "coloured clusters, black where unsolved",
+        ("fig3",),
+        _f3,
+    ),
+    Claim(
+        "F4",
+        "the successes' loss vanishes within 10 cycles, the failures' stays flat",
+        "near 0 by cycle 10; 11-12 (unit not stated)",
+        ("fig4",),
+        _f4,
+    ),
+    Claim(
+        "F5",
+        "failures leave the successes within 50 updates and keep diverging",
+        "apart within 50 updates, then further",
+        ("fig5",),
+        _f5,
+    ),
+    Claim(
+        "S1",
+        "a gated SAE explains residual activations",
+        "512 -> 16 384, no quality stated",
+        ("sae",),
+        _s1,
+    ),
+    Claim(
+        "C1",
+        "failures come from the start, not from too few steps",
+        "breadth helps",
+        ("breadth", "settling"),
+        _c1,
+    ),
+    Claim(
+        "W1",
+        "against F2: failures wander (a later draft)",
+        "0 of 254 failures settle",
+        ("settling",),
+        _w1,
+    ),
+    Claim(
+        "W2",
+        "failed runs are unstable, solved ones hardly (a later draft)",
+        "median lambda_1 +0.012 solved, +0.103 failed; AUC 0.993",
+        ("stability",),
+        _w2,
+    ),
+]

@@ -1,0 +1,210 @@
+"""What it takes to make every figure and table of the seed paper for one checkpoint."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from trm_interp.collect import sites_of
+from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
+from trm_interp.core.config import TRMConfig
+from trm_interp.errors import UserError
+from trm_interp.files import sha256_of, write_json, write_text
+from trm_interp.landscape.results import SUMMARY
+from trm_interp.report.claims import Found, claims_table
+from trm_interp.report.jobs import Job, run_jobs
+from trm_interp.settings import default_checkpoint
+from trm_interp.sources import test_puzzles
+from trm_interp.store import estimate_bytes
+
+LANDSCAPE = (
+    *("table1", "fig2", "fig3", "fig4", "fig5"),
+    *("fig2-z_H", "settling", "stability", "lens", "probes"),
+)
+FIGURES = ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5", "settling", "stability")
+STORED, SAE_STORED = 256, 96  # puzzles in the store of states, and in the SAE's
+SAE_SITE = "blocks.1.hook_resid_post"
+UNIT = TRMConfig(cells=36, vocab=8, d_model=96, multiple=32, prefix=0)  # minutes are for this one
+
+
+@dataclass(frozen=True)
+class Request:
+    """What all jobs of a plan share."""
+
+    ckpt: str = ""  # default the one that ships
+    puzzles: Path | None = None
+    out: Path = Path("runs/landscape")
+    seed: int = 0
+    device: str = "auto"
+    static: bool = True
+    scale: float = 1.0  # of the numbers of puzzles and starts; below 1 for a trial
+
+
+class Plan:
+    """The jobs that were asked for with those that they need, and what comes of them."""
+
+    def __init__(self, request: Request, only: Sequence[str]) -> None:
+        self.request = request
+        self.checkpoint: Checkpoint = load_checkpoint(request.ckpt or default_checkpoint())
+        self.puzzles = request.puzzles or test_puzzles(self.checkpoint)
+        jobs = {job.name: job for job in self._jobs()}
+        if unknown := [name for name in only if name not in jobs]:
+            raise UserError(f"no part {unknown[0]!r}; there are {', '.join(jobs)}")
+        wanted = list(only)
+        for name in wanted:  # grows while it is read
+            wanted += [need for need in jobs[name].after if need not in wanted]
+        self.jobs = [job for name, job in jobs.items() if name in wanted]
+
+    @property
+    def identity(self) -> str:
+        """What the jobs' results depend on besides their words."""
+        file = self.puzzles
+        data = sha256_of(file) if file.is_file() else str(file)
+        return f"checkpoint {self.checkpoint.sha256}, puzzles {data}"
+
+    def lines(self) -> list[str]:
+        """The plan for people: a line a job, and the sum."""
+        said = [
+            f"{job.name:10} about {job.minutes:5.1f} min on one CPU core, {job.megabytes:6.0f} MB"
+            + (", done" if job.is_done(self.identity) else "")
+            for job in self.jobs
+        ]
+        todo = [job for job in self.jobs if not job.is_done(self.identity)]
+        minutes, size = sum(j.minutes for j in todo), sum(j.megabytes for j in todo)
+        return [*said, f"to do: {minutes:.0f} core minutes, {size / 1000:.1f} GB"]
+
+    def run(
+        self,
+        tell: Callable[[str], None],
+        progress: Callable[[int, int], None],
+        workers: int,
+        extra: Found | None = None,
+    ) -> dict[str, str]:
+        """Runs what is not done, writes claims.csv; why each job that failed did."""
+        failed = run_jobs(self.jobs, self.identity, tell, progress, workers)
+        found = self.found() | (extra or {})
+        claims = claims_table(found)
+        write_text(self.request.out / "claims.csv", claims.to_csv(index=False))
+        write_json(self.request.out / "plan.json", {"identity": self.identity, "failed": failed})
+        return failed
+
+    def found(self) -> Found:
+        """Summaries of the jobs that are done, by name."""
+        found: Found = {}
+        for job in self.jobs:
+            if job.is_done(self.identity) and job.done.endswith(".json"):
+                known = json.loads((job.out / job.done).read_text())
+                found[job.name] = known.get("summary", known)
+        return found
+
+    def _jobs(self) -> list[Job]:
+        out, seed = self.request.out, ("--seed", str(self.request.seed))
+        device = ("--device", self.request.device)
+        static = ("--static",) if self.request.static else ()
+        ckpt = str(self.checkpoint.path)
+        on = ("--ckpt", ckpt, "--puzzles", str(self.puzzles), *device)
+        cost = _cost(self.checkpoint.model.config)
+
+        def n(full: int, least: int = 8) -> int:
+            return max(least, round(full * self.request.scale))
+
+        def job(name: str, words: Sequence[str], minutes: float, size: float, **more: Any) -> Job:
+            folder = out / name
+            words = (*words, "--out", str(folder))
+            return Job(name, words, folder, minutes=minutes * cost, megabytes=size, **more)
+
+        def part(name: str, minutes: float, *words: str, **more: Any) -> Job:
+            return job(name, (*words, *on, *seed, *static), minutes, 10, **more)
+
+        def of_store(name: str, minutes: float, *words: str) -> Job:
+            command, *rest = words
+            words = (command, str(out / "store"), *rest, *seed, *static)
+            return job(name, words, minutes, 10, after=("store",))
+
+        limit = n(STORED, 16)
+        store = ("collect", *on, "--limit", str(limit))
+        sae_limit = n(SAE_STORED, 16)
+        sae_store = ("collect", *on, "--limit", str(sae_limit), "--sites", SAE_SITE)
+        sae = out / "fig1-sae"
+        table2 = out / "table2"
+        return [
+            job("store", store, 1, self._size("z_L,z_H", limit), done="store.h5", resumable=True),
+            part("table1", 2, "outcomes", "--limit", str(n(1000, 16))),
+            of_store("fig2", 1, "trajectories"),
+            of_store("fig2-z_H", 1, "trajectories", "--site", "z_H"),
+            part("fig3", 8, "basins", "--starts", str(n(1000, 30)), resumable=True),
+            part("fig4", 2, "losses", "--limit", str(n(512, 16))),
+            of_store("fig5", 4, "divergence", *device),
+            part("settling", 5, "settling", "--limit", str(n(256, 16))),
+            part("stability", 5, "stability", "--limit", str(n(256, 16))),
+            of_store("lens", 2, "lens", *device),
+            of_store("probes", 3, "probes", *device),
+            job(
+                "fig1-store",
+                sae_store,
+                1,
+                self._size(SAE_SITE, sae_limit),
+                done="store.h5",
+                resumable=True,
+            ),
+            job(
+                "fig1-sae",
+                (
+                    *("train-sae", str(out / "fig1-store"), "--site", SAE_SITE, "--balance"),
+                    *("--max-steps", str(n(700, 20)), *seed, *device),
+                ),
+                6,
+                20,
+                done="card.json",
+                after=("fig1-store",),
+                resumable=True,
+            ),
+            job(
+                "fig1",
+                ("features", str(sae), str(out / "fig1-store"), *seed, *device),
+                3,
+                10,
+                after=("fig1-store", "fig1-sae"),
+            ),
+            Job(
+                "table2",
+                (
+                    *("search", "--preset", "paper", *on, *seed, "--limit", str(n(200, 4))),
+                    *("--stop", "never", "--out", str(table2 / "table2.csv")),
+                ),
+                table2,
+                done="table2.json",
+                minutes=12 * cost,
+                resumable=True,
+            ),
+        ]
+
+    def _size(self, sites: str, n_puzzles: int) -> float:
+        found = sites_of(self.checkpoint.model.config, sites, 16)
+        return estimate_bytes(found, n_puzzles) / 1e6
+
+
+def _cost(config: TRMConfig) -> float:
+    """Arithmetic of a network evaluation over that of the model that minutes are given for."""
+
+    def flops(of: TRMConfig) -> float:
+        channels = of.positions * of.d_model * of.swiglu_width(of.d_model)
+        mixing = of.d_model * of.positions * of.swiglu_width(of.positions)
+        return 6 * of.n_layers * (channels + mixing)
+
+    def evaluations(of: TRMConfig) -> int:
+        return of.h_cycles * (of.l_cycles + 1)
+
+    return flops(config) * evaluations(config) / (flops(UNIT) * evaluations(UNIT))
+
+
+def write_claims(table: pd.DataFrame, request: Request, to: Path) -> None:
+    """The claims table where it ships, with what it was made from."""
+    write_text(to / "claims.csv", table.to_csv(index=False))
+    write_json(to / "request.json", {k: str(v) for k, v in asdict(request).items()})
+
+
+__all__ = ["FIGURES", "LANDSCAPE", "SUMMARY", "Plan", "Request", "write_claims"]
