@@ -2,7 +2,7 @@
 
     python experiments/landscape.py                       # default checkpoint, two CPU cores
     python experiments/landscape.py --ckpt artifacts/trm-sudoku-extreme --out runs/extreme
-    python experiments/landscape.py --only fig5,claims --scale 0.05 --out runs/trial
+    python experiments/landscape.py --only fig5,settling --scale 0.05 --out runs/trial
 
 Table 1 (outcomes, halting head), figures 2 (paths), 3 (basins), 4 (losses) and 5 (divergence),
 settling, stability, lens and probes: each a command of its own, two at a time, in a folder of its
@@ -31,11 +31,11 @@ SMALL = 60_000  # bytes of a table that ships
 SHARES = ("best_q", "best_q_low", "best_q_high")
 
 
-def of_search(tables: Path) -> Found:
-    """Claims T2 and C1 from the tables of table2_search.py."""
-    if not (tables / "summary.json").exists():
-        return {}
+def of_search(tables: Path, plan: Plan) -> Found:
+    """Claims T2 and C1 from the tables of table2_search.py, on the same checkpoint."""
     summary = json.loads((tables / "summary.json").read_text())
+    if summary["checkpoint_sha256"] != plan.checkpoint.sha256:
+        raise UserError(f"{tables} is of another checkpoint than {plan.checkpoint.path}")
     table2 = pd.read_csv(tables / "table2.csv")
     paper = table2[table2["search"] == "paper"].sort_values("step")
     found: Found = {
@@ -55,17 +55,18 @@ def of_search(tables: Path) -> Found:
         found["breadth"] = {
             "evaluations": int(deep["evaluations"]),
             "n": int(deep["n"]),
-            "of": f"{best['k']:.0f} runs of {best['steps']:.0f} steps or one of {deep['steps']:.0f}",
+            "of": f"{best['k']:.0f} runs of {best['steps']:.0f} steps, one of {deep['steps']:.0f}",
             "breadth": {name: float(best[name]) for name in SHARES},
             "depth": {name: float(deep[name]) for name in SHARES},
         }
     return found
 
 
-def of_features(run: Path) -> Found:
-    """Claims F1 and S1 from fig1_features.py."""
-    if not (run / "table.csv").exists():
-        return {}
+def of_features(run: Path, plan: Plan) -> Found:
+    """Claims F1 and S1 from fig1_features.py, on the same checkpoint."""
+    summary = json.loads((run / "features" / "summary.json").read_text())
+    if summary["checkpoint_sha256"] != plan.checkpoint.sha256:
+        raise UserError(f"{run} is of another checkpoint than {plan.checkpoint.path}")
     table = pd.read_csv(run / "table.csv")
     gated, topk = (table[table["arch"] == arch] for arch in ("gated", "topk"))
     said: dict[str, Any] = {
@@ -73,12 +74,9 @@ def of_features(run: Path) -> Found:
     }
     said |= {"recovered": float(gated["recovered_over_zero"].mean()), "seeds": len(gated)}
     said |= {"n": int(gated["n"].iloc[0]), "d_sae": int(gated["d_sae"].iloc[0])}
-    said["d_in"] = said["d_sae"] // int(gated["expansion"].iloc[0])
+    said["d_in"] = summary["d_in"]
     beside = f"FVU {topk['fvu'].mean():.3f}" if len(topk) else "not run"
-    found: Found = {"sae": {"gated": said, "beside": beside}}
-    if (run / "features.json").exists():
-        found["fig1"] = json.loads((run / "features.json").read_text())
-    return found
+    return {"sae": {"gated": said, "beside": beside}, "fig1": summary}
 
 
 def log_entry(plan: Plan, claims: pd.DataFrame, took: float, failed: dict[str, str]) -> str:
@@ -130,13 +128,13 @@ def main() -> None:
     )
     try:
         plan = Plan(request, args.only)
-    except UserError as error:
+        extra = (of_search(args.search, plan) if args.search else {}) | (
+            of_features(args.features, plan) if args.features else {}
+        )
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     print("\n".join(plan.lines()), flush=True)
-    extra = (of_search(args.search) if args.search else {}) | (
-        of_features(args.features) if args.features else {}
-    )
     with progress("expected work", "s") as update:
         failed = plan.run(lambda line: print(line, flush=True), update, args.workers, extra)
     claims = claims_table(plan.found() | extra)

@@ -190,10 +190,8 @@ def _f4(found: Found) -> dict[str, Any]:
         f"by cycle 10; plateau {'flat' if flat else 'not flat'}; a level of 11-12 "
         + (f"is that of {', '.join(fits)}" if fits else "fits no convention")
     )
-    if early and flat and fits:
-        verdict = REPRODUCED
-    else:
-        verdict = IN_PART if early or flat else REFUTED
+    in_part = IN_PART if early or flat else REFUTED
+    verdict = REPRODUCED if early and flat and fits else in_part
     return _row(ours, interval, known["n"], verdict, why)
 
 
@@ -270,7 +268,8 @@ def _w2(found: Found) -> dict[str, Any]:
     solved, failed, auc = known["solved"], known["failed"], known["auc_for_failure"]
     if auc["auc"] is None:
         return _row("", "", "", NOT_MEASURED, "too few runs of either outcome")
-    ours = f"median {solved['median']:+.3f} solved, {failed['median']:+.3f} failed; AUC {auc['auc']:.2f}"
+    medians = f"median {solved['median']:+.3f} solved, {failed['median']:+.3f} failed"
+    ours = f"{medians}; AUC {auc['auc']:.2f}"
     interval = (
         f"{_span(solved['low'], solved['high'])}; {_span(failed['low'], failed['high'])}; "
         f"{_span(auc['low'], auc['high'])}"

@@ -2,18 +2,15 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from trm_interp.collect import sites_of
 from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
 from trm_interp.core.config import TRMConfig
 from trm_interp.errors import UserError
 from trm_interp.files import sha256_of, write_json, write_text
-from trm_interp.landscape.results import SUMMARY
 from trm_interp.report.claims import Found, claims_table
 from trm_interp.report.jobs import Job, run_jobs
 from trm_interp.settings import default_checkpoint
@@ -199,12 +196,3 @@ def _cost(config: TRMConfig) -> float:
         return of.h_cycles * (of.l_cycles + 1)
 
     return flops(config) * evaluations(config) / (flops(UNIT) * evaluations(UNIT))
-
-
-def write_claims(table: pd.DataFrame, request: Request, to: Path) -> None:
-    """The claims table where it ships, with what it was made from."""
-    write_text(to / "claims.csv", table.to_csv(index=False))
-    write_json(to / "request.json", {k: str(v) for k, v in asdict(request).items()})
-
-
-__all__ = ["FIGURES", "LANDSCAPE", "SUMMARY", "Plan", "Request", "write_claims"]
