@@ -8,41 +8,29 @@ import pytest
 from trm_interp.report.jobs import Job, run_jobs
 
 
-class Script(Job):
-    """A job whose words are Python instead of a command of this package."""
-
-    def run(self, identity: str, threads: int) -> str | None:
-        before, sys.executable = sys.executable, str(self.out.parent / "interpreter")
-        try:
-            return super().run(identity, threads)
-        finally:
-            sys.executable = before
-
-
 @pytest.fixture
-def interpreter(tmp_path: Path) -> None:
-    """Stands for `python -m trm_interp`: does to its first word what the second says."""
-    file = tmp_path / "interpreter"
-    file.write_text(
-        f"""#!{sys.executable}
-import sys
+def program(tmp_path: Path) -> None:
+    """Stands for `trm-interp`: does to its second word what the first says."""
+    (tmp_path / "program.py").write_text(
+        """import sys
 from pathlib import Path
 
-what, out, *more = sys.argv[3:]
+what, out, *more = sys.argv[1:]
 Path(out).mkdir(exist_ok=True)
 with (Path(out) / "calls").open("a") as calls:
     calls.write(" ".join(["call", *more]) + "\\n")
 if what == "fail":
     print("error: no luck", file=sys.stderr)
     raise SystemExit(2)
-(Path(out) / "summary.json").write_text("{{}}")
+(Path(out) / "summary.json").write_text("{}")
 """
     )
-    file.chmod(0o755)
 
 
-def job(tmp_path: Path, name: str, what: str = "write", **more) -> Script:
-    return Script(name, [what, str(tmp_path / name)], tmp_path / name, **more)
+def job(tmp_path: Path, name: str, what: str = "write", words=(), **more) -> Job:
+    program = (sys.executable, str(tmp_path / "program.py"))
+    words = [what, str(tmp_path / name), *words]
+    return Job(name, words, tmp_path / name, program=program, **more)
 
 
 def calls(tmp_path: Path, name: str) -> list[str]:
@@ -57,7 +45,7 @@ def go(jobs, identity: str = "a") -> tuple[dict[str, str], list[str], list[tuple
     return failed, told, counted
 
 
-@pytest.mark.usefixtures("interpreter")
+@pytest.mark.usefixtures("program")
 class TestJobs:
     def test_what_is_done_is_not_done_again(self, tmp_path: Path):
         jobs = [job(tmp_path, "one"), job(tmp_path, "two", after=("one",))]
@@ -72,7 +60,7 @@ class TestJobs:
         go(jobs)
         go(jobs, identity="b")
         assert len(calls(tmp_path, "one")) == 2
-        go([Script("one", [*jobs[0].words, "more"], jobs[0].out)], identity="b")
+        go([job(tmp_path, "one", words=["more"])], identity="b")
         assert calls(tmp_path, "one")[-1] == "call more"
 
     def test_what_rests_on_something_new_is_made_anew(self, tmp_path: Path):

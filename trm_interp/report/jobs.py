@@ -32,6 +32,7 @@ class Job:
     minutes: float = 1.0
     megabytes: float = 1.0
     resumable: bool = False  # has --resume and --overwrite
+    program: tuple[str, ...] = (sys.executable, "-m", "trm_interp")
 
     def is_done(self, identity: str) -> bool:
         """Was exactly this asked of the same checkpoint, and answered?"""
@@ -60,7 +61,7 @@ class Job:
             (self.out / self.done).unlink(missing_ok=True)
         write_json(self._asked, self._question(identity))
         log = self.out.with_name(f"{self.out.name}-log.txt")
-        command = [sys.executable, "-m", "trm_interp", *words]
+        command = [*self.program, *words]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         with log.open("w") as to:
             done = subprocess.run(command, stdout=to, stderr=subprocess.STDOUT, env=environment)
