@@ -24,13 +24,13 @@ from typing import Any
 import pandas as pd
 import torch
 
+from trm_interp.analysis.outcomes import half_failed
 from trm_interp.collect import record_puzzles
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.evaluate import solve
 from trm_interp.features import look_at_features
 from trm_interp.files import write_json, write_text
 from trm_interp.progress import progress
-from trm_interp.quickstart import half_failed
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.sae.evaluate import evaluate_sae
 from trm_interp.sae.train import train_sae

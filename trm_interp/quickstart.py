@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trm_interp.analysis.outcomes import outcome_table
+from trm_interp.analysis.outcomes import half_failed, outcome_table
 from trm_interp.analysis.trajectories import z_L_trajectories
 from trm_interp.collect import record_puzzles
 from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
@@ -81,13 +81,6 @@ def draw(store_path: Path, to: Path, model_name: str) -> Path:
             f"{trajectories.paths.shape[1]} updates each",
         )
     return write_html(figure, to)
-
-
-def half_failed(solved: np.ndarray, n: int) -> list[int]:
-    """The first puzzles of each outcome, half and half as far as they go, in file order."""
-    failed, fine = np.flatnonzero(~solved), np.flatnonzero(solved)
-    n_failed = min(len(failed), max(n // 2, n - len(fine)))
-    return sorted([*failed[:n_failed], *fine[: n - n_failed]])
 
 
 def _next_steps(

@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
+from trm_interp.figures.bands import Band, curve, step_lines
 from trm_interp.figures.style import FAILED, SOLVED, styled
 
 COLOURS = qualitative.Dark24
-Band = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean, low, high
 
 
 def activity_figure(numbers: pd.DataFrame, steps: list[int], title: str) -> go.Figure:
@@ -38,8 +38,8 @@ def activity_figure(numbers: pd.DataFrame, steps: list[int], title: str) -> go.F
         name = f"feature {feature}"
         band = (np.asarray(rows["mean"]), np.asarray(rows["low"]), np.asarray(rows["high"]))
         first = outcome == outcomes[0]
-        _curve(figure, np.asarray(rows["tick"]), band, colour, name, first, row)
-    _step_lines(figure, steps)
+        curve(figure, np.asarray(rows["tick"]), band, colour, name, first, row)
+    step_lines(figure, steps)
     figure.update_yaxes(title="mean activation", rangemode="tozero")
     figure.update_xaxes(title="network evaluation", row=len(outcomes), col=1)
     return styled(figure, title)
@@ -55,55 +55,8 @@ def drift_figure(
     figure = make_subplots(rows=1, cols=1)
     for name, band in curves.items():
         colour = SOLVED if name == "solved" else FAILED
-        _curve(figure, np.asarray(ticks), band, colour, name, True, 1)
-    _step_lines(figure, steps)
+        curve(figure, np.asarray(ticks), band, colour, name, True, 1)
+    step_lines(figure, steps)
     figure.update_yaxes(title="RMS change over RMS activation", rangemode="tozero")
     figure.update_xaxes(title="network evaluation")
     return styled(figure, title)
-
-
-def _curve(
-    figure: go.Figure,
-    x: np.ndarray,
-    band: Band,
-    colour: str,
-    name: str,
-    in_legend: bool,
-    row: int,
-) -> None:
-    """A line over its band; both hide with the legend entry."""
-    mean, low, high = band
-    common = {"legendgroup": name, "name": name}
-    figure.add_trace(
-        go.Scatter(
-            x=np.concatenate([x, x[::-1]]),
-            y=np.concatenate([high, low[::-1]]),
-            fill="toself",
-            fillcolor=colour,
-            line={"width": 0},
-            opacity=0.15,
-            hoverinfo="skip",
-            showlegend=False,
-            **common,
-        ),
-        row=row,
-        col=1,
-    )
-    figure.add_trace(
-        go.Scatter(
-            x=x,
-            y=mean,
-            mode="lines",
-            line={"color": colour, "width": 1.5},
-            showlegend=in_legend,
-            hovertemplate=f"{name}<br>evaluation %{{x}}: %{{y:.3f}}<extra></extra>",
-            **common,
-        ),
-        row=row,
-        col=1,
-    )
-
-
-def _step_lines(figure: go.Figure, steps: list[int]) -> None:
-    for step in steps:
-        figure.add_vline(x=step, line={"color": "#999", "width": 1, "dash": "dot"})

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import typer
 
+from trm_interp.landscape.config import BasinsConfig, LensConfig, ProbesConfig
 from trm_interp.options import AsJson, command, say
 
 
@@ -20,7 +21,41 @@ class Part(NamedTuple):
     examples: str
 
 
-PARTS: list[Part] = []
+PARTS: list[Part] = [
+    Part(
+        "basins",
+        BasinsConfig,
+        "basins",
+        "Where runs of a puzzle end that start elsewhere: answers, states, solve maps.",
+        "starts",
+        """
+        trm-interp basins --out runs/basins
+        trm-interp basins --out runs/basins --index 3,17 --target both --per-position
+        trm-interp basins --out runs/basins --slice 61 --starts 4000 --resume
+        """,
+    ),
+    Part(
+        "lens",
+        LensConfig,
+        "lens",
+        "The output head on z_H and z_L at every tick: when cells are decided, how often revised.",
+        "puzzles",
+        """
+        trm-interp lens runs/states --out runs/lens
+        """,
+    ),
+    Part(
+        "probes",
+        ProbesConfig,
+        "probes",
+        "Linear probes for candidates and rule violations, with controls, on unseen puzzles.",
+        "fits",
+        """
+        trm-interp probes runs/states --out runs/probes
+        trm-interp probes runs/states --out runs/probes --cycles 0-5,47 --held-out 0.5
+        """,
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:

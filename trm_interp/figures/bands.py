@@ -1,0 +1,56 @@
+"""Curves with bands over ticks: what figures over time share."""
+
+import numpy as np
+import plotly.graph_objects as go
+
+Band = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean, low, high
+
+
+def curve(
+    figure: go.Figure,
+    x: np.ndarray,
+    band: Band,
+    colour: str,
+    name: str,
+    in_legend: bool,
+    row: int,
+    column: int = 1,
+    dash: str = "solid",
+) -> None:
+    """A line over its band; both hide with the legend entry."""
+    mean, low, high = band
+    common = {"legendgroup": name, "name": name}
+    figure.add_trace(
+        go.Scatter(
+            x=np.concatenate([x, x[::-1]]),
+            y=np.concatenate([high, low[::-1]]),
+            fill="toself",
+            fillcolor=colour,
+            line={"width": 0},
+            opacity=0.15,
+            hoverinfo="skip",
+            showlegend=False,
+            **common,
+        ),
+        row=row,
+        col=column,
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=x,
+            y=mean,
+            mode="lines",
+            line={"color": colour, "width": 1.5, "dash": dash},
+            showlegend=in_legend,
+            hovertemplate=f"{name}<br>evaluation %{{x}}: %{{y:.3f}}<extra></extra>",
+            **common,
+        ),
+        row=row,
+        col=column,
+    )
+
+
+def step_lines(figure: go.Figure, steps: list[int]) -> None:
+    """A dotted line at each tick where a supervision step begins."""
+    for step in steps:
+        figure.add_vline(x=step, line={"color": "#999", "width": 1, "dash": "dot"})
