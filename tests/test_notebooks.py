@@ -8,11 +8,17 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 SMALL = {
+    "basins.ipynb": """
+PUZZLE = None
+TARGET, SHARED = "both", False
+STARTS, SIDE = 12, 3
+STEPS, LOOKED_AT = 2, 6
+""",
     "features.ipynb": """
 PUZZLES, SUPERVISION_STEPS = 10, 4
 EXPANSION, TRAINING_STEPS = 2, 20
 LOOKED_AT, CONTROLS = 4, 2
-"""
+""",
 }
 
 
@@ -22,7 +28,7 @@ def set_by(source: str) -> set[str]:
     return {name.strip() for line in lines for name in line.split(",")}
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("features*.ipynb")))
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.ipynb")))
 def test_a_notebook_runs(name: str):
     notebook = nbformat.read(FOLDER / name, as_version=4)
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]

@@ -20,7 +20,7 @@ from trm_interp.tasks.sudoku.grid import from_tokens, render
 Cli = Callable[..., Any]
 SMALL = ["--starts", 30, "--slice", 5, "--steps", 3, "--batch-size", 8, "--neighbours", 4]
 SMALL += ["--shuffles", 19, "--device", "cpu"]
-TABLES = ("basins", "ends", "planes", "answers", "corners", "clusters", "radii")
+TABLES = ("basins", "ends", "planes", "plane-3", "answers", "corners", "clusters", "radii")
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +79,14 @@ def test_images_and_clusters(done: Path):
     for puzzle, rows in corners.groupby("puzzle"):
         image = planes[planes["puzzle"] == puzzle]
         assert rows["corner"].iloc[0] == "own start" and rows[["x", "y"]].iloc[0].tolist() == [0, 0]
+        solved = image["solved_from"] >= 0
+        assert ((image["wrong_2"] == 0) == solved).all() and image["wrong_0"].between(0, 16).all()
         for axis in "xy":
             assert image[axis].min() < rows[axis].min() and rows[axis].max() < image[axis].max()
     assert len(clusters) == 2 * 3 * 3
     tested = clusters.dropna()
     assert len(tested) and (tested["p"].between(1 / 20, 1)).all()
-    for name in ("basins", "ends", "planes"):
+    for name in ("basins", "ends", "planes", "plane-3", "plane-7"):
         assert "plotly" in (done / f"{name}.html").read_text()
 
 

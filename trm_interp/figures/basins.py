@@ -9,7 +9,7 @@ from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
 from trm_interp.figures.style import styled
-from trm_interp.shapes import Float, Int
+from trm_interp.shapes import Float
 
 UNSOLVED = "black"
 SCALE = "Viridis_r"
@@ -114,38 +114,32 @@ def slice_figure(
     return _finish(figure, steps, len(headings), title)
 
 
-def slice_movie(
-    wrong: Int[np.ndarray, "start step"],
-    answer: Int[np.ndarray, " start"],
-    places: Float[np.ndarray, "start 2"],
-    corners: pd.DataFrame,
-    title: str,
-) -> go.Figure:
+def slice_movie(numbers: pd.DataFrame, corners: pd.DataFrame, steps: int, title: str) -> go.Figure:
     """One plane of starts over the steps (slider): left, how many cells of the answer are wrong
-    now; right, where each start ends, a colour an answer, the most frequent wrong ones first.
+    now; right, where each start ends: white where it is solved, else a colour an answer, the most
+    frequent ones first.
 
-    `wrong` 0 is solved. `answer`: number of the last answer, -1 for the solution. `corners` as in
-    `slice_figure`.
+    numbers: rows of x, y, solved_from, answer and wrong_0, wrong_1, ... (0: solved) in a whole
+    square; corners as in `slice_figure`.
     """
-    side = round(len(places) ** 0.5)
-    x, y = np.unique(places[:, 0]), np.unique(places[:, 1])
+    x, y = np.unique(numbers["x"]), np.unique(numbers["y"])
+    images = [_image(numbers, f"wrong_{step}") for step in range(steps)]
+    answer = np.where(_image(numbers, "solved_from") < 0, _image(numbers, "answer"), -1)
     figure = make_subplots(
         cols=2, rows=1, subplot_titles=("wrong cells after the step", "answer at the end")
     )
-    most = max(int(wrong.max()), 1)
-    images = np.moveaxis(wrong.reshape(side, side, -1), -1, 0)
     now = go.Heatmap(
         z=images[0],
         x=x,
         y=y,
         zmin=0,
-        zmax=most,
+        zmax=max(1, *(int(image.max()) for image in images)),
         colorscale="Viridis",
         colorbar={"title": "wrong", "x": 0.46},
         hovertemplate="%{z} cells wrong<extra></extra>",
     )
     figure.add_trace(now, row=1, col=1)
-    ends = np.clip(answer, -1, len(ANSWERS) - 1).reshape(side, side)
+    ends = np.clip(answer, -1, len(ANSWERS) - 1)
     n = len(ANSWERS) + 1
     colours = ["white", *ANSWERS]
     scale = [[(i + at) / n, colour] for i, colour in enumerate(colours) for at in (0, 1)]
@@ -158,7 +152,7 @@ def slice_movie(
             zmax=len(ANSWERS) - 0.5,
             colorscale=scale,
             showscale=False,
-            customdata=np.where(answer < 0, "solved", answer.astype(str)).reshape(side, side),
+            customdata=np.where(answer < 0, "solved", answer.astype(str)),
             hovertemplate="answer: %{customdata}<extra></extra>",
         ),
         row=1,
