@@ -29,8 +29,9 @@ def probe_scores(
     only."""
     train, test = train.astype(np.float32), test.astype(np.float32)
     mean, deviation = train.mean(0), train.std(0)
-    scale = np.where(deviation > 1e-6, deviation, 1.0)
-    train, test = (train - mean) / scale, (test - mean) / scale
+    varies = deviation > 1e-6  # what is constant says nothing, not even its rounding
+    scale = np.where(varies, deviation, 1.0)
+    train, test = (np.where(varies, (rows - mean) / scale, 0.0) for rows in (train, test))
     scores = np.full((len(test), labels.shape[1]), np.nan)
     for label in range(labels.shape[1]):
         wanted = labels[:, label]

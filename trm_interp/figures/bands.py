@@ -1,9 +1,24 @@
 """Curves with bands over ticks: what figures over time share."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 Band = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean, low, high
+
+
+def groups(table: pd.DataFrame, *by: str) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """Rows of equal values in some columns, in the order in which they come.
+
+    >>> table = pd.DataFrame({"site": ["b", "a", "b"], "kind": 1, "n": [3, 4, 5]})
+    >>> [(key, rows["n"].tolist()) for key, rows in groups(table, "site", "kind")]
+    [(('b', 1), [3, 5]), (('a', 1), [4])]
+    """
+    for key, rows in table.groupby(list(by), sort=False):
+        yield tuple(key), rows  # type: ignore[arg-type]
 
 
 def curve(

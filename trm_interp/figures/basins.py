@@ -32,9 +32,9 @@ def basin_figure(
     """
     figure = _panels(list(headings.values()))
     for panel, puzzle in enumerate(headings):
-        rows = numbers[numbers["puzzle"] == puzzle]
-        solved = rows["solved_from"] >= 0
-        for name, chosen in (("not solved", rows[~solved]), ("solved", rows[solved])):
+        rows = numbers.query(f"puzzle == {puzzle}")
+        kinds = {"not solved": "solved_from < 0", "solved": "solved_from >= 0"}
+        for name, chosen in ((name, rows.query(which)) for name, which in kinds.items()):
             marker = {"size": 5, "opacity": 0.8}
             if name == "solved":
                 marker |= {"color": chosen["solved_from"] + 1, "coloraxis": "coloraxis"}
@@ -42,7 +42,7 @@ def basin_figure(
                 marker |= {"color": UNSOLVED}
             marker["symbol"] = np.where(chosen["start"] == 0, "star", "circle")
             marker["size"] = np.where(chosen["start"] == 0, 14, 5)
-            columns = ["start", "radius", "answer", "solved_from"]
+            columns = [chosen[name] for name in ("start", "radius", "answer")]
             _add(
                 figure,
                 panel,
@@ -51,7 +51,7 @@ def basin_figure(
                     y=chosen["y"],
                     mode="markers",
                     marker=marker,
-                    customdata=chosen[columns].assign(solved_from=chosen["solved_from"] + 1),
+                    customdata=np.column_stack([*columns, chosen["solved_from"] + 1]),
                     hovertemplate="start %{customdata[0]}, radius %{customdata[1]:.2g}<br>"
                     f"{name} (from step %{{customdata[3]}}), answer %{{customdata[2]}}"
                     "<extra></extra>",
@@ -81,7 +81,7 @@ def slice_figure(
     """
     figure = _panels(list(headings.values()))
     for panel, puzzle in enumerate(headings):
-        rows = numbers[numbers["puzzle"] == puzzle]
+        rows = numbers.query(f"puzzle == {puzzle}")
         steps_from, answer = (_image(rows, name) for name in ("solved_from", "answer"))
         x, y = np.unique(rows["x"]), np.unique(rows["y"])
         failed = np.where(steps_from < 0, 0.0, np.nan)
@@ -109,7 +109,7 @@ def slice_figure(
                 **common,
             ),
         )
-        _add(figure, panel, _corner_marks(corners[corners["puzzle"] == puzzle]))
+        _add(figure, panel, _corner_marks(corners.query(f"puzzle == {puzzle}")))
         _square_axes(figure, panel)
     return _finish(figure, steps, len(headings), title)
 
@@ -183,7 +183,8 @@ def slice_movie(numbers: pd.DataFrame, corners: pd.DataFrame, steps: int, title:
 
 
 def _image(rows: pd.DataFrame, name: str) -> np.ndarray:
-    return rows.sort_values(["y", "x"])[name].to_numpy().reshape(rows["y"].nunique(), -1)
+    values = np.asarray(rows.sort_values(["y", "x"])[name])
+    return values.reshape(len(np.unique(rows["y"])), -1)
 
 
 def _corner_marks(corners: pd.DataFrame) -> go.Scatter:

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.bands import curve, step_lines
+from trm_interp.figures.bands import curve, groups, step_lines
 from trm_interp.figures.style import FAILED, SOLVED, styled
 
 DASHES = {"z_H": "solid", "z_L": "dot", "": "dash"}
@@ -30,8 +30,8 @@ def lens_figure(
         subplot_titles=list(curves.values()),
         vertical_spacing=0.1,
     )
-    for (name, site, outcome), rows in numbers.groupby(["curve", "site", "outcome"], sort=False):
-        panel = names.index(str(name))
+    for (name, site, outcome), rows in groups(numbers, "curve", "site", "outcome"):
+        panel = names.index(name)
         band = (np.asarray(rows["mean"]), np.asarray(rows["low"]), np.asarray(rows["high"]))
         n = int(rows["n"].iloc[0])
         curve(
@@ -43,10 +43,10 @@ def lens_figure(
             panel == 0,
             panel // 2 + 1,
             panel % 2 + 1,
-            DASHES[str(site)],
+            DASHES[site],
         )
     step_lines(figure, steps)
-    figure.update_yaxes(range=[0, 1.02])
+    figure.update_yaxes(range=[0, 1.02], title="share, mean over puzzles")
     figure.update_xaxes(title="network evaluation", row=-(-len(names) // 2))
     return styled(figure, title)
 
@@ -65,12 +65,12 @@ def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) ->
         subplot_titles=("candidates left by the givens", "conflicts of the current guess"),
     )
     for column, label in enumerate(labels, 1):
-        chosen = numbers[numbers["label"] == label].dropna(subset="auc")
-        for (site, kind), rows in chosen.groupby(["site", "kind"], sort=False):
+        chosen = numbers.query(f"label == '{label}'").dropna(subset=["auc"])
+        for (site, kind), rows in groups(chosen, "site", "kind"):
             band = (np.asarray(rows["auc"]), np.asarray(rows["low"]), np.asarray(rows["high"]))
-            name = f"{site}: {kinds[str(kind)]}" if site else kinds[str(kind)]
+            name = f"{site}: {kinds[kind]}" if site else kinds[kind]
             at = np.asarray(rows["tick"]) + 1
-            dash, colour = DASHES[str(site)], KIND_COLOURS[str(kind)]
+            dash, colour = DASHES[site], KIND_COLOURS[kind]
             curve(figure, at, band, colour, name, column == 1, 1, column, dash)
     figure.add_hline(y=0.5, line={"color": "#999", "width": 1, "dash": "dot"})
     figure.update_xaxes(title="network evaluation (from 1)", type="log")

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from trm_interp.analysis.outcomes import half_failed
 from trm_interp.errors import UserError
 from trm_interp.evaluate import solve
+from trm_interp.figures.bands import groups
 from trm_interp.figures.basins import basin_figure, slice_figure, slice_movie
 from trm_interp.landscape.config import BasinsConfig
 from trm_interp.landscape.one_puzzle import Found, heading, look_at
@@ -116,13 +117,13 @@ def _overall(found: list[dict[str, Any]], clusters: pd.DataFrame) -> dict[str, A
     clusters. A share of each puzzle is listed: a handful of puzzles carries no interval."""
     fails = [one["solved"] for one in found if one["own_start_solved_from"] < 0]
     solves = [one["solved"] for one in found if one["own_start_solved_from"] >= 0]
-    steps = clusters[clusters["measure"] == "Moran's I"].dropna(subset="p")
+    steps = clusters.query('measure == "Moran\'s I"').dropna(subset=["p"])
     return {
         "solved_where_own_start_fails": fails,
         "solved_where_own_start_solves": solves,
         "clustered_by_steps": {
-            str(where): [int((rows["p"] < 0.05).sum()), len(rows)]
-            for where, rows in steps.groupby("where", sort=False)
+            where: [len(rows.query("p < 0.05")), len(rows)]
+            for (where,), rows in groups(steps, "where")
         },
     }
 

@@ -20,6 +20,8 @@ from trm_interp.analysis.basins import (
 from trm_interp.analysis.outcomes import first_solved, solved_from, wilson
 from trm_interp.analysis.spatial import against_shuffles, lattice, morans_i, nearest, purity
 from trm_interp.core.model import State
+from trm_interp.errors import UserError
+from trm_interp.figures.bands import groups
 from trm_interp.landscape.config import BasinsConfig
 from trm_interp.landscape.parts import Arrays, Parts
 from trm_interp.landscape.starts import Starts, radius_of
@@ -87,7 +89,7 @@ def look_at(
     for kind, points in (("start", moved), ("end", ends)):
         places, explained[f"{kind}_explained"] = principal_plane(points, config.seed)
         frame[f"{kind}_x"], frame[f"{kind}_y"] = places.T
-    drawn = frame[1:]  # the model's own start is no random one
+    drawn = frame.iloc[1:]  # the model's own start is no random one
     answers = answer_table(starts, drawn, runs["answers"][:, -1])
     summary = summarise(starts, frame, answers, config) | explained
     axes = frame[["start_x", "start_y"]].to_numpy()[1:]
@@ -101,12 +103,16 @@ def look_at(
         image, corners = look_at_plane(starts, runs, config, parts, lambda done: count(n + done))
         weights = lattice(config.slice, config.slice)
         clusters.append(cluster_table("plane", image, weights, config))
-        summary["plane_solved"] = float((image["solved_from"] >= 0).mean())
-        summary["plane_answers"] = int(image["answer"].nunique())
+        summary["plane_solved"] = float(np.mean(image["solved_from"] >= 0))
+        summary["plane_answers"] = len(np.unique(image["answer"]))
     by_radius = [
-        {"puzzle": puzzle, "radius": radius, **share_of("solved", rows["solved_from"] >= 0)}
-        | {"answers": int(rows["answer"].nunique())}
-        for radius, rows in drawn.groupby("radius")
+        {
+            "puzzle": puzzle,
+            "radius": radius,
+            **share_of("solved", np.asarray(rows["solved_from"]) >= 0),
+        }
+        | {"answers": len(np.unique(rows["answer"]))}
+        for (radius,), rows in groups(drawn.sort_values("radius"), "radius")
     ]
     return Found(
         frame,
@@ -201,7 +207,11 @@ def plane_of(starts: Starts, runs: Arrays, config: BasinsConfig) -> tuple[Plane,
             state = starts.random(torch.tensor([1]), config.radius, config.shared, config.seed)
             points.append(starts.targets(State(*(z[0] for z in state))))
             names.append("random start 1")
-    return plane_through(torch.stack(points)), names
+    try:
+        return plane_through(torch.stack(points)), names
+    except ValueError as error:
+        said = ", ".join(names)
+        raise UserError(f"puzzle {starts.puzzle}, {said}: {error}; try --slice 0") from None
 
 
 def outcomes(starts: Starts, runs: Arrays) -> dict[str, np.ndarray]:
@@ -223,9 +233,9 @@ def cluster_table(
     """Moran's I of the steps to solution (unsolved counts as one more than all) and the purity of
     outcome and answer, beside shuffled labels: among starts of the same radius, if they have one.
     """
-    steps, groups = rows["solved_from"].to_numpy(), None
+    steps, radii = rows["solved_from"].to_numpy(), None
     if "radius" in rows:
-        groups = rows["radius"].rank(method="dense").to_numpy(np.int64)
+        radii = np.unique(rows["radius"], return_inverse=True)[1]
     measured = {
         ("Moran's I", "steps"): (morans_i, np.where(steps < 0, config.steps, steps).astype(float)),
         ("purity", "solved"): (purity, (steps >= 0).astype(np.int64)),
@@ -234,7 +244,7 @@ def cluster_table(
     return pd.DataFrame(
         [
             {"where": where, "measure": measure, "label": label, "n": len(rows)}
-            | against_shuffles(f, v, weights, config.seed, groups, config.shuffles)._asdict()
+            | against_shuffles(f, v, weights, config.seed, radii, config.shuffles)._asdict()
             for (measure, label), (f, v) in measured.items()
         ]
     )
@@ -258,28 +268,31 @@ def summarise(
     starts: Starts, frame: pd.DataFrame, answers: pd.DataFrame, config: BasinsConfig
 ) -> dict[str, Any]:
     """Numbers over the random starts; intervals are over starts."""
-    drawn = frame[1:]
-    ever, solved = drawn["first_solved"] >= 0, drawn["solved_from"] >= 0
-    wrong = answers[answers["wrong_cells"] > 0]
-    states = drawn["state"].value_counts()
+    drawn = frame.iloc[1:]
+    columns = ("first_solved", "solved_from", "state", "moved")
+    first, since, state, moved = (drawn[name].to_numpy() for name in columns)
+    ever, solved, moving = first >= 0, since >= 0, moved > config.tolerance
+    wrong = np.asarray(answers.query("wrong_cells > 0")["share"])
+    _, sizes = np.unique(state, return_counts=True)
     return {
         "puzzle": starts.puzzle,
         "line": int(starts.subject.puzzles.lines[starts.puzzle]),
-        "own_start_solved_from": int(frame["solved_from"][0]),
+        "own_start_solved_from": int(frame["solved_from"].to_numpy()[0]),
         **share_of("solved", solved),
         **{k: v for k, v in share_of("ever", ever).items() if k != "n"},
-        "median_solved_from": float(drawn.loc[solved, "solved_from"].median()),
+        "median_solved_from": float(np.median(since[solved])) if solved.any() else np.nan,
         "answers": len(answers),
         "wrong_answers": len(wrong),
-        "largest_wrong_share": float(wrong["share"].max()) if len(wrong) else 0.0,
-        "states": len(states),
-        "states_of_one_start": int((states == 1).sum()),
-        "states_of_failures": int(drawn.loc[~solved, "state"].nunique()),
-        "still_moving": float((drawn["moved"] > config.tolerance).mean()),
-        "failures_still_moving": float((drawn.loc[~solved, "moved"] > config.tolerance).mean()),
+        "largest_wrong_share": float(wrong.max(initial=0.0)),
+        "states": len(sizes),
+        "states_of_one_start": int((sizes == 1).sum()),
+        "states_of_failures": len(np.unique(state[~solved])),
+        "still_moving": float(moving.mean()),
+        "failures_still_moving": float(moving[~solved].mean()) if not solved.all() else np.nan,
     }
 
 
-def share_of(name: str, hits: pd.Series) -> dict[str, Any]:
+def share_of(name: str, hits: np.ndarray) -> dict[str, Any]:
+    """How many, and which share of them, with its 95 % Wilson interval."""
     low, high = wilson(int(hits.sum()), len(hits))
     return {"n": len(hits), name: float(hits.mean()), f"{name}_low": low, f"{name}_high": high}

@@ -16,6 +16,7 @@ from trm_interp.analysis.probes import (
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.model import TRM
 from trm_interp.errors import UserError
+from trm_interp.figures.bands import groups
 from trm_interp.figures.lens import probe_figure
 from trm_interp.landscape.config import ProbesConfig
 from trm_interp.landscape.lens import SITES, head_answers
@@ -77,16 +78,18 @@ def run(config: ProbesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
-    """The first, the best and the last moment of each probe, and its controls."""
-    table = pd.DataFrame(summary["auc"]).dropna(subset="auc")
+    """The first, the best and the last moment of each probe, and its controls; of both kinds of
+    labels as a whole."""
+    table = pd.DataFrame(summary["auc"]).dropna(subset=["auc"])
+    table = table.query("label in ['candidates', 'violations']")
     said = [f"{summary['n_train']} puzzles to train on, {summary['n_test']} to test; AUC"]
-    for (label, site, kind), rows in table.groupby(["label", "site", "kind"], sort=False):
+    for (label, site, kind), rows in groups(table, "label", "site", "kind"):
         at = rows.iloc[[0, int(rows["auc"].to_numpy().argmax()), -1]]
         told = (
             f"{r.auc:.3f} [{r.low:.3f}, {r.high:.3f}] at tick {r.tick} (n = {r.n})"
             for r in at.drop_duplicates("tick").itertuples()
         )
-        said.append(f"{label}, {site or 'input'}, {KINDS[str(kind)]}: {'; '.join(told)}")
+        said.append(f"{label}, {site or 'input'}, {KINDS[kind]}: {'; '.join(told)}")
     return said
 
 

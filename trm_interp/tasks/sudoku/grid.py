@@ -113,7 +113,7 @@ def conflicts(grid: Grid) -> NDArray[np.bool_]:
     >>> conflicts(parse("11..............")).nonzero()[0].tolist()
     [0, 1]
     """
-    return violations(grid).any(-2)
+    return np.logical_or.reduce(violations(grid), axis=-2)
 
 
 def is_solution(puzzle: Grid, answer: Grid) -> bool:
