@@ -105,15 +105,10 @@ def look_at(
         clusters.append(cluster_table("plane", image, weights, config))
         summary["plane_solved"] = float(np.mean(image["solved_from"] >= 0))
         summary["plane_answers"] = len(np.unique(image["answer"]))
-    by_radius = [
-        {
-            "puzzle": puzzle,
-            "radius": radius,
-            **share_of("solved", np.asarray(rows["solved_from"]) >= 0),
-        }
-        | {"answers": len(np.unique(rows["answer"]))}
-        for (radius,), rows in groups(drawn.sort_values("radius"), "radius")
-    ]
+    by_radius = []
+    for (radius,), rows in groups(drawn.sort_values("radius"), "radius"):
+        known = {"puzzle": puzzle, "radius": radius, "answers": len(np.unique(rows["answer"]))}
+        by_radius.append(known | share_of("solved", np.asarray(rows["solved_from"]) >= 0))
     return Found(
         frame,
         answers,
