@@ -8,6 +8,12 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 SMALL = {
+    "basins.ipynb": """
+PUZZLE = None
+TARGET, SHARED = "both", False
+STARTS, SIDE = 12, 3
+STEPS, LOOKED_AT = 2, 6
+""",
     "features.ipynb": """
 PUZZLES, SUPERVISION_STEPS = 10, 4
 EXPANSION, TRAINING_STEPS = 2, 20

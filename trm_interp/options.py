@@ -83,8 +83,8 @@ def _parameter(config: type, f: Field[Any], optional: bool = False) -> inspect.P
         return inspect.Parameter(
             f.name, inspect.Parameter.KEYWORD_ONLY, default=place, annotation=kind
         )
-    flag = f"--{f.name.replace('_', '-')}"
-    if default is True or (optional and isinstance(default, bool)):
+    flag = f.metadata.get("flags", f"--{f.name.replace('_', '-')}")
+    if "flags" not in f.metadata and (default is True or (optional and isinstance(default, bool))):
         flag = f"{flag}/--no-{flag[2:]}"
     help_text = f.metadata["help"]
     if optional:

@@ -8,9 +8,9 @@ import torch
 from trm_interp.analysis.losses import (
     CONVENTIONS,
     by_solve_step,
-    first_solved,
     losses_in_all_conventions,
 )
+from trm_interp.analysis.outcomes import first_solved
 
 
 def test_conventions_by_hand():

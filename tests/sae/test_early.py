@@ -8,7 +8,6 @@ from scipy.stats import rankdata
 from trm_interp.analysis.auc import auc_of_ranks, auc_p
 from trm_interp.analysis.resample import discoveries, mean_with_bounds, ratio_with_bounds, resamples
 from trm_interp.sae.early import (
-    decided_steps,
     lead,
     separation,
     sign_flip_p,
@@ -53,11 +52,6 @@ def test_false_discovery_rate_by_hand():
     assert discoveries(np.array([0.03, 0.012, 0.9, 0.035])).tolist() == [True, True, False, True]
     assert not discoveries(np.array([np.nan, 0.2])).any()
     assert discoveries(np.array([np.nan, 0.04])).tolist() == [False, True]  # one test, not two
-
-
-def test_decided_steps():
-    predictions = np.array([[1, 5, 3], [2, 5, 4], [2, 6, 4], [2, 5, 4]])
-    assert decided_steps(predictions).tolist() == [1, 3, 1]
 
 
 def test_lead_compares_cells_of_one_step():

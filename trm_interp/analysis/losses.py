@@ -6,7 +6,7 @@ from torch import Tensor
 
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.loss import PAD, softmax_cross_entropy, stablemax_cross_entropy
-from trm_interp.shapes import Bool, Float, Int
+from trm_interp.shapes import Float, Int
 
 KINDS = {"stablemax": stablemax_cross_entropy, "softmax": softmax_cross_entropy}
 OVER = ("cells", "blanks", "sum")
@@ -39,15 +39,6 @@ def losses_in_all_conventions(
         }
         found |= {f"{kind}, {name}": over[name].cpu().numpy() for name in OVER}
     return found
-
-
-def first_solved(solved: Bool[np.ndarray, "puzzle step"]) -> Int[np.ndarray, " puzzle"]:
-    """First step at which a puzzle is solved, -1 where there is none.
-
-    >>> first_solved(np.array([[False, True], [False, False]])).tolist()
-    [1, -1]
-    """
-    return np.where(solved.any(1), solved.argmax(1), -1)
 
 
 def by_solve_step(

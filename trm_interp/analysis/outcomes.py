@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from trm_interp.shapes import Bool, Float
+from trm_interp.shapes import Bool, Float, Int
 
 Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 
@@ -110,7 +110,30 @@ def by_rating(
 
 
 def half_failed(solved: Bool[np.ndarray, " puzzle"], n: int) -> list[int]:
-    """The first puzzles of each outcome, half and half as far as they go, in file order."""
+    """The first puzzles of each outcome, half and half as far as they go, in file order.
+
+    >>> half_failed(np.array([True, True, False, True, False]), 2)
+    [0, 2]
+    """
     failed, fine = np.flatnonzero(~solved), np.flatnonzero(solved)
     n_failed = min(len(failed), max(n // 2, n - len(fine)))
-    return sorted([*failed[:n_failed].tolist(), *fine[: n - n_failed].tolist()])
+    return sorted(int(i) for i in (*failed[:n_failed], *fine[: n - n_failed]))
+
+
+def first_solved(solved: Bool[np.ndarray, "*run step"]) -> Int[np.ndarray, "*run"]:
+    """First supervision step at which it is solved, -1 where there is none.
+
+    >>> first_solved(np.array([[False, True, False], [False, False, False]])).tolist()
+    [1, -1]
+    """
+    return np.where(solved.any(-1), solved.argmax(-1), -1)
+
+
+def solved_from(solved: Bool[np.ndarray, "*run step"]) -> Int[np.ndarray, "*run"]:
+    """First supervision step from which it stays solved, -1 where it is not solved at the end.
+
+    >>> solved_from(np.array([[True, False, True], [True, True, False]])).tolist()
+    [2, -1]
+    """
+    stays = np.flip(np.logical_and.accumulate(np.flip(solved, -1), axis=-1), -1)
+    return first_solved(stays)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 
 def setting(default: Any, help: str, **more: Any) -> Any:
-    """A dataclass field whose help text the command line shows (`more`: parser, metavar)."""
+    """A dataclass field whose help text the command line shows (`more`: parser, metavar, flags)."""
     return field(default=default, metadata={"help": help, **more})
 
 

@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.style import FAILED, SOLVED, Band, curve, step_lines, styled
+from trm_interp.figures.bands import Band, curve, step_lines
+from trm_interp.figures.style import FAILED, SOLVED, styled
 
 COLOURS = qualitative.Dark24
 

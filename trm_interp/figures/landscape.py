@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.style import COLOUR, FAILED, SOLVED, Band, curve, step_lines, styled
+from trm_interp.figures.bands import Band, curve, step_lines
+from trm_interp.figures.style import COLOUR, FAILED, SOLVED, styled
 
 THIN = 40  # single puzzles of either outcome that are drawn
 RED, GREEN = "#d62728", "#2ca02c"

@@ -66,6 +66,39 @@ PARTS = [
         trm-interp losses --ckpt artifacts/trm-sudoku9 --limit 200 --steps 32 --out runs/losses
         """,
     ),
+    Part(
+        "basins",
+        settings.BasinsConfig,
+        "basins",
+        "Where runs of a puzzle end that start elsewhere: answers, states, solve maps.",
+        "starts",
+        """
+        trm-interp basins --out runs/basins
+        trm-interp basins --out runs/basins --index 3,17 --target both --per-position
+        trm-interp basins --out runs/basins --slice 61 --starts 4000 --resume
+        """,
+    ),
+    Part(
+        "lens",
+        settings.LensConfig,
+        "lens",
+        "The output head on z_H and z_L at every tick: when cells are decided, how often revised.",
+        "puzzles",
+        """
+        trm-interp lens runs/states --out runs/lens
+        """,
+    ),
+    Part(
+        "probes",
+        settings.ProbesConfig,
+        "probes",
+        "Linear probes for candidates and rule violations, with controls, on unseen puzzles.",
+        "fits",
+        """
+        trm-interp probes runs/states --out runs/probes
+        trm-interp probes runs/states --out runs/probes --cycles 0-5,47 --held-out 0.5
+        """,
+    ),
 ]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.config import argument, positive, required, setting
-from trm_interp.settings import BATCH_HELP, CKPT_HELP, PUZZLES_HELP, Device
+from trm_interp.settings import BATCH_HELP, CKPT_HELP, PUZZLES_HELP, Device, parse_indices
 
 OUT_HELP = "folder of tables and figures"
 SEED_HELP = "of every random choice"
@@ -93,3 +93,95 @@ class DivergenceConfig(OnStore):
         positive(self, "control_puzzles", "tries")
         if self.starts < 0:
             raise ValueError(f"starts must be at least 0, got {self.starts}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BasinsConfig(OnCheckpoint):
+    """Where runs of one puzzle end that start elsewhere."""
+
+    index: str | None = setting(
+        None,
+        "puzzles by their place in the file, such as 3,17 (default: the first few that the "
+        "model's own start solves, and as many that it fails)",
+    )
+    n_puzzles: int = setting(4, "how many, where --index does not say")
+    limit: int = setting(64, "puzzles of the file, in its order, that those are chosen from")
+    starts: int = setting(1000, "random starts of a puzzle")
+    target: Literal["z_H", "z_L", "both"] = setting("z_H", "the state that starts elsewhere")
+    shared: bool = setting(
+        True, "one random vector for all positions, or one each", flags="--shared/--per-position"
+    )
+    radii: str = setting(
+        "0.5,1,2,4",
+        "RMS of what is added to the model's own start, whose RMS is about 1; every start has one",
+    )
+    slice: int = setting(21, "side of a plane's image, in starts; 0: no plane")
+    steps: int = setting(16, "supervision steps of a run")
+    batch_size: int = setting(125, "starts at once; bounds the memory")
+    neighbours: int = setting(10, "nearest starts that a start is compared with")
+    tolerance: float = setting(0.1, "RMS distance up to which two final states are one")
+    shuffles: int = setting(999, "shuffles behind a p-value")
+    resume: bool = setting(False, "go on where a run was stopped or killed")
+    overwrite: bool = setting(False, "start anew where there is a run")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "n_puzzles", "starts", "steps", "neighbours", "shuffles")
+        if self.slice < 0 or self.slice == 1:
+            raise ValueError(f"slice must be 0 or at least 2, got {self.slice}")
+        if self.neighbours >= self.starts:
+            raise ValueError(
+                f"neighbours {self.neighbours} must be fewer than the {self.starts} starts"
+            )
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
+        if self.target not in ("z_H", "z_L", "both"):
+            raise ValueError(f"target must be z_H, z_L or both, got {self.target!r}")
+        parse_indices(self.index, "index")
+        _ = self.radius
+
+    @property
+    def radius(self) -> list[float]:
+        """The radii as numbers.
+
+        >>> BasinsConfig(out=Path("out"), radii="0.5, 2").radius
+        [0.5, 2.0]
+        """
+        try:
+            found = [float(part) for part in self.radii.split(",")]
+        except ValueError:
+            raise ValueError(f"radii: {self.radii!r} are no numbers; try 0.5,1,2") from None
+        if not all(0 < radius < float("inf") for radius in found):
+            raise ValueError(f"radii must be above 0 and finite, got {self.radii}")
+        return found
+
+    @property
+    def indices(self) -> list[int] | None:
+        """The puzzles that were asked for."""
+        return parse_indices(self.index, "index")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensConfig(OnStore):
+    """The output head on every recorded state."""
+
+    ckpt: str = setting("", "checkpoint of the store; default where the store says it is")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbesConfig(LensConfig):
+    """Linear probes of recorded states."""
+
+    cycles: str | None = setting(
+        None, "H-cycles of the run to probe at the ends of, such as 0-5,47 (default: a dozen)"
+    )
+    held_out: float = setting(0.4, "share of the puzzles that probes are tested on")
+    strength: float = setting(0.1, "inverse of the L2 penalty of the logistic regressions")
+
+    def __post_init__(self) -> None:
+        parse_indices(self.cycles, "cycles")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")
+        if not self.strength > 0:
+            raise ValueError(f"strength must be above 0, got {self.strength}")

@@ -12,9 +12,9 @@ from trm_interp.analysis.losses import (
     OVER,
     UNITS,
     by_solve_step,
-    first_solved,
     losses_in_all_conventions,
 )
+from trm_interp.analysis.outcomes import first_solved
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.infer import run_batch
 from trm_interp.figures.landscape import losses_figure, solve_step_figure

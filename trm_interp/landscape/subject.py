@@ -140,3 +140,13 @@ def finite(values: np.ndarray, what: str, puzzles: np.ndarray | range) -> np.nda
     if wrong.any():
         raise UserError(f"{what} is not finite, first in puzzle {puzzles[int(wrong.argmax())]}")
     return values
+
+
+def whole_boards(store: Store) -> None:
+    """UserError where the states of some positions were not kept."""
+    model = store.meta["model"]
+    wanted = model["prefix"] + model["cells"]
+    if len(store.positions) != wanted:
+        raise UserError(
+            f"{store.path} kept {len(store.positions)} of {wanted} positions: record all of them"
+        )

@@ -39,17 +39,6 @@ def separation(
     return Separation(auc, p, discoveries(p), int(discoveries(p_chance).sum()))
 
 
-def decided_steps(predictions: Int[np.ndarray, "step cell"]) -> Int[np.ndarray, " cell"]:
-    """First supervision step from which a cell's answer does not change any more.
-
-    >>> decided_steps(np.array([[1, 2, 3], [4, 2, 3], [4, 2, 5]])).tolist()
-    [1, 0, 2]
-    """
-    final = predictions == predictions[-1]
-    settled = np.flip(np.logical_and.accumulate(np.flip(final, 0), axis=0), 0)
-    return settled.argmax(0)
-
-
 def lead(
     by_step: Float[np.ndarray, "step cell feature"],
     decided: Int[np.ndarray, " cell"],

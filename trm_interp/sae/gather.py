@@ -7,9 +7,10 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from trm_interp.analysis.lens import decided
 from trm_interp.analysis.recurrence import STILL, relative_drift
 from trm_interp.errors import UserError
-from trm_interp.sae.early import decided_steps, lead
+from trm_interp.sae.early import lead
 from trm_interp.sae.meaning import Facts, facts_of
 from trm_interp.sae.opened import Opened, Progress, quiet
 
@@ -79,8 +80,8 @@ def gather(opened: Opened, n_examples: int, progress: Progress = quiet) -> Gathe
         )
         if len(steps) == store.n_steps:
             by_step = np.stack([values[step_of == s].mean(0) for s in steps])[:, at]
-            decided, blank = decided_steps(guesses)[cells], (inputs == 1)[cells]
-            leads[i] = lead(by_step, decided, blank)
+            decided_at, blank = decided(guesses)[cells], (inputs == 1)[cells]
+            leads[i] = lead(by_step, decided_at, blank)
     rows = n * reader.rows
     return Gathered(
         level,

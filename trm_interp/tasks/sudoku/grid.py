@@ -90,19 +90,30 @@ def from_tokens(tokens: NDArray[np.integer]) -> Grid:
     return np.clip(np.asarray(tokens, np.int64) - 1, 0, None).astype(np.uint8)
 
 
+def violations(grids: Grid) -> NDArray[np.bool_]:
+    """[*, 3, cell] of [*, cell]: cells whose digit stands elsewhere in their row, column, box.
+
+    >>> violations(parse("11..............")).sum(1).tolist()
+    [2, 0, 2]
+    """
+    shape = shape_of(grids.shape[-1])
+    inside = grids[..., shape.units]  # [*, unit, place]
+    same = (inside[..., :, None] == inside[..., None, :]) & (inside[..., None] > 0)
+    repeated = same.sum(-1) > 1
+    found = np.zeros((*grids.shape[:-1], 3, shape.cells), bool)
+    for kind in range(3):
+        units = slice(kind * shape.side, (kind + 1) * shape.side)
+        found[..., kind, shape.units[units]] = repeated[..., units, :]
+    return found
+
+
 def conflicts(grid: Grid) -> NDArray[np.bool_]:
     """Cells whose digit stands elsewhere in their row, column or box.
 
     >>> conflicts(parse("11..............")).nonzero()[0].tolist()
     [0, 1]
     """
-    shape = shape_of(len(grid))
-    clash = np.zeros(shape.cells, bool)
-    for unit in shape.units:
-        digits, counts = np.unique(grid[unit], return_counts=True)
-        repeated = digits[(counts > 1) & (digits > 0)]
-        clash[unit[np.isin(grid[unit], repeated)]] = True
-    return clash
+    return np.logical_or.reduce(violations(grid), axis=-2)
 
 
 def is_solution(puzzle: Grid, answer: Grid) -> bool:

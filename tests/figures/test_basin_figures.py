@@ -1,0 +1,97 @@
+"""Basin, lens and probe figures hold the numbers that they were given."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trm_interp.figures.basins import UNSOLVED, basin_figure, slice_figure, slice_movie
+from trm_interp.figures.lens import lens_figure, probe_figure
+
+HEADINGS = {4: "puzzle 4", 9: "puzzle 9"}
+CORNERS = pd.DataFrame(
+    {"puzzle": [4, 4, 9], "corner": ["own start", "solved end of start 2", "own start"]}
+    | {"x": [0.0, 1.5, 0.0], "y": [0.0, 0.0, 0.0]}
+)
+
+
+@pytest.fixture
+def plane() -> pd.DataFrame:
+    """2 x 2 places of two puzzles, in no order; puzzle 4 fails in its upper right corner."""
+    places = pd.DataFrame({"x": [1.0, 0.0, 1.0, 0.0], "y": [1.0, 0.0, 0.0, 1.0]})
+    four = places.assign(puzzle=4, solved_from=[-1, 0, 2, 1], answer=[1, 0, 0, 0])
+    nine = places.assign(puzzle=9, solved_from=-1, answer=[0, 1, 2, 3])
+    both = pd.concat([four, nine], ignore_index=True)
+    return both.assign(wrong_0=[5, 0, 6, 7] * 2, wrong_1=[5, 0, 2, 0] * 2, wrong_2=[5, 0, 0, 0] * 2)
+
+
+def test_points_are_coloured_by_steps_and_black_where_unsolved():
+    numbers = pd.DataFrame(
+        {"puzzle": [4, 4, 4, 9], "start": [0, 1, 2, 0], "radius": [0, 1, 2, 0]}
+        | {"solved_from": [3, -1, 0, -1], "answer": [0, 1, 0, 0]}
+        | {"x": [0.0, 1, 2, 3], "y": [4.0, 5, 6, 7]}
+    )
+    explained = {4: np.array([0.5, 0.25]), 9: np.array([0.3, 0.2])}
+    figure = basin_figure(numbers, explained, HEADINGS, 16, "start", "a title")
+    failed, solved, other, none = figure.data
+    assert list(failed.x) == [1] and failed.marker.color == UNSOLVED
+    assert list(solved.x) == [0, 2] and list(solved.marker.color) == [4, 1]
+    assert list(solved.marker.symbol) == ["star", "circle"]
+    assert list(other.y) == [7] and not len(none.x)
+    assert "50.0%" in figure.layout.xaxis.title.text and "20.0%" in figure.layout.yaxis2.title.text
+
+
+def test_an_image_is_in_the_order_of_its_places(plane: pd.DataFrame):
+    figure = slice_figure(plane, CORNERS, HEADINGS, 16, "a title")
+    black, steps, corners = figure.data[:3]
+    # rows from below: (0, 0) and (1, 0), then (0, 1) and (1, 1)
+    np.testing.assert_array_equal(steps.z, [[1, 3], [2, np.nan]])
+    np.testing.assert_array_equal(black.z, [[np.nan, np.nan], [np.nan, 0]])
+    assert list(corners.x) == [0, 1.5] and list(corners.text) == ["own start", "solved end"]
+    assert np.isnan(figure.data[4].z).all()  # puzzle 9 is never solved
+
+
+def test_a_movie_has_a_frame_a_step_and_says_where_each_start_ends(plane: pd.DataFrame):
+    four = plane[plane["puzzle"] == 4]
+    figure = slice_movie(four, CORNERS, 3, "a title")
+    images = [frame.data[0].z.tolist() for frame in figure.frames]
+    assert images == [[[0, 6], [7, 5]], [[0, 2], [0, 5]], [[0, 0], [0, 5]]]
+    assert [step.label for step in figure.layout.sliders[0].steps] == ["1", "2", "3"]
+    now, ends = figure.data[:2]
+    assert now.z.tolist() == images[0] and now.zmax == 7
+    assert ends.z.tolist() == [[-1, -1], [-1, 1]]
+    assert ends.customdata.tolist() == [["solved", "solved"], ["solved", "1"]]
+
+
+def test_lens_curves_go_to_their_panels():
+    rows = [
+        {"site": site, "curve": name, "outcome": "failed", "tick": tick, "n": 3}
+        | {"mean": tick / 10, "low": 0.0, "high": 1.0}
+        for site in ("z_H", "z_L")
+        for name in ("right", "exact")
+        for tick in (2, 5)
+    ]
+    curves = {"right": "cells", "exact": "puzzles"}
+    figure = lens_figure(pd.DataFrame(rows), curves, [0, 3], "a title")
+    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.fill is None]
+    assert [(line.name, line.xaxis, line.line.dash) for line in lines] == [
+        ("z_H, failed (n = 3)", "x", "solid"),
+        ("z_H, failed (n = 3)", "x2", "solid"),
+        ("z_L, failed (n = 3)", "x", "dot"),
+        ("z_L, failed (n = 3)", "x2", "dot"),
+    ]
+    assert all(list(line.y) == [0.2, 0.5] for line in lines)
+
+
+def test_probes_leave_out_what_has_no_number():
+    rows = [
+        {"label": label, "site": "z_H", "kind": "state", "tick": tick, "auc": auc}
+        | {"low": 0.4, "high": 1.0, "n": 4}
+        for label in ("candidates", "violations", "candidate 1")
+        for tick, auc in ((2, 0.75), (5, np.nan))
+    ]
+    figure = probe_figure(pd.DataFrame(rows), {"state": "the state"}, "a title")
+    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.fill is None]
+    assert [(list(line.x), list(line.y), line.xaxis) for line in lines] == [
+        ([3], [0.75], "x"),
+        ([3], [0.75], "x2"),
+    ]

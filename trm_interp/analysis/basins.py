@@ -1,0 +1,189 @@
+"""Basins: where does a run end that starts elsewhere? Starts, planes, endings and their shares.
+
+A state is a tuple of tensors [start, pos, d_model]; the answer is read from it by a function, and
+another takes it one supervision step further. Nothing here knows the network.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+import torch
+from scipy.sparse.csgraph import connected_components
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from trm_interp.analysis.outcomes import wilson
+from trm_interp.core.counter import normal
+from trm_interp.shapes import Float, Int
+
+States = tuple[Tensor, ...]
+Advance = Callable[[States], States]
+Read = Callable[[States], tuple[Tensor, Tensor]]  # tokens [start, cell], q_halt [start]
+BLOCK = 256  # states compared with all others at once
+
+
+def displacements(
+    starts: Int[Tensor, " start"],
+    radius: Float[Tensor, " start"],
+    pos: int,
+    d_model: int,
+    shared: bool,
+    *key: int,
+) -> Float[Tensor, "start place d_model"]:
+    """What is added to a state: a random direction of RMS `radius` for each start.
+
+    Every state that the network writes has RMS 1, so a radius is a relative noise, and arctan of
+    it about the angle from the model's own start. `shared`: one vector for all positions (place
+    is 1, not pos). Start i of a key is the same whatever else is drawn.
+    """
+    places = 1 if shared else pos
+    drawn = normal(places * d_model, *key, starts)
+    size = drawn.square().mean(1, keepdim=True).sqrt()
+    return (radius[:, None] * drawn / size).unflatten(1, (places, d_model))
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Two directions from `origin` [*state], orthogonal and of RMS 1: distances in the plane are
+    RMS distances of states. `corners` [3, 2] is where the three points lie in it."""
+
+    origin: Tensor
+    axes: Tensor  # [2, *state]
+    corners: np.ndarray
+
+    def at(self, places: Float[np.ndarray, "point 2"]) -> Tensor:
+        """The states [point, *state] at these places."""
+        along = torch.as_tensor(places, dtype=self.axes.dtype, device=self.axes.device)
+        return self.origin + torch.tensordot(along, self.axes, dims=1)
+
+
+def plane_through(points: Float[Tensor, " 3 *state"]) -> Plane:
+    """The plane of three states: the first is its origin, the second lies on its first axis.
+
+    ValueError where they lie on a line.
+    """
+    origin, toward, other = points.double().flatten(1)
+    n = len(origin)
+    first, second = toward - origin, other - origin
+    length = first.square().mean().sqrt()
+    axis = first / length
+    along = (second * axis).mean()
+    rest = second - along * axis
+    height = rest.square().mean().sqrt()
+    if not (length > 0 and height > 1e-6 * second.square().mean().sqrt()):
+        raise ValueError(f"three states of {n} numbers on a line span no plane")
+    axes = torch.stack([axis, rest / height]).view(2, *points.shape[1:])
+    corners = np.array([[0.0, 0.0], [float(length), 0.0], [float(along), float(height)]])
+    return Plane(points[0], axes.to(points.dtype), corners)
+
+
+def square(
+    corners: Float[np.ndarray, "corner 2"], n: int, margin: float = 0.25
+) -> Float[np.ndarray, "point 2"]:
+    """Places of an n x n image around the corners, row by row from below; `margin` is what it adds
+    at each side, as a share of the longer one.
+
+    >>> square(np.array([[0.0, 0.0], [2.0, 1.0]]), 2, margin=0.0).tolist()
+    [[0.0, -0.5], [2.0, -0.5], [0.0, 1.5], [2.0, 1.5]]
+    """
+    low, high = corners.min(0), corners.max(0)
+    half = (0.5 + margin) * (high - low).max()
+    x, y = (np.linspace(c - half, c + half, n) for c in (low + high) / 2)
+    return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+
+
+class Endings(NamedTuple):
+    """What runs from some starts came to. `moved`: RMS change of the first tensor of the state
+    (the answer state) over each step. `end`: the states after the last one, as they are."""
+
+    answers: Int[np.ndarray, "start step cell"]
+    q_halt: Float[np.ndarray, "start step"]
+    moved: Float[np.ndarray, "start step"]
+    end: States
+
+
+@torch.no_grad()
+def follow(start: States, advance: Advance, read: Read, steps: int) -> Endings:
+    """Run all starts together for some supervision steps."""
+    state, rows = start, []
+    for _ in range(steps):
+        before, state = state[0], advance(state)
+        moved = (state[0].float() - before.float()).square().flatten(1).mean(1).sqrt()
+        tokens, q_halt = read(state)
+        rows.append((tokens.to(torch.uint8).cpu(), q_halt.float().cpu(), moved.cpu()))
+    answers, q_halts, moves = (torch.stack(part, 1).numpy() for part in zip(*rows, strict=True))
+    return Endings(answers, q_halts, moves, state)
+
+
+def by_size(labels: Int[np.ndarray, " start"]) -> Int[np.ndarray, " start"]:
+    """The same groups, numbered from the largest; of equal ones the one that comes first.
+
+    >>> by_size(np.array([7, 2, 2, 9])).tolist()
+    [1, 0, 0, 2]
+    """
+    _, first, group, size = np.unique(
+        labels, return_index=True, return_inverse=True, return_counts=True
+    )
+    number = np.empty(len(size), np.int64)
+    number[np.lexsort((first, -size))] = np.arange(len(size))
+    return number[group]
+
+
+def same_answer(answers: Int[np.ndarray, "start cell"]) -> Int[np.ndarray, " start"]:
+    """Answer basin of every start: equal grids have equal numbers, the most frequent one 0."""
+    return by_size(np.unique(answers, axis=0, return_inverse=True)[1].ravel())
+
+
+def same_state(
+    states: Float[np.ndarray, "start number"], tolerance: float
+) -> Int[np.ndarray, " start"]:
+    """State basin of every start: single linkage, so that the order of the starts is nothing.
+
+    Two states are in one group where a chain of states joins them, each link at most `tolerance`
+    long in RMS. The largest group is 0.
+    """
+    z = states.astype(np.float32)
+    z -= z.mean(0)  # float32 then tells distances of 1e-3 of a state's size
+    power = np.square(z).sum(1)
+    n, limit = len(z), tolerance**2 * z.shape[1]
+    labels = np.arange(n)
+    for first in range(0, n, BLOCK):
+        rows = np.arange(first, min(first + BLOCK, n))
+        near, to = np.nonzero(power[rows, None] + power - 2 * (z[rows] @ z.T) <= limit)
+        member = np.unique(labels, return_index=True)[1]  # one of each group so far
+        links = (np.r_[member[labels], rows[near]], np.r_[np.arange(n), to])
+        graph = scipy.sparse.coo_matrix((np.ones(len(links[0]), bool), links), shape=(n, n))
+        labels = connected_components(graph, directed=False)[1]
+    return by_size(labels)
+
+
+def shares(labels: Int[np.ndarray, " start"]) -> pd.DataFrame:
+    """Volume of every basin: share of the starts, with its 95 % Wilson interval over starts.
+
+    >>> shares(np.array([0, 0, 1, 0]))[["basin", "starts", "share"]].to_numpy().tolist()
+    [[0.0, 3.0, 0.75], [1.0, 1.0, 0.25]]
+    """
+    basins, counts = np.unique(labels, return_counts=True)
+    bounds = [wilson(int(count), len(labels)) for count in counts]
+    return pd.DataFrame(
+        {
+            "basin": basins,
+            "starts": counts,
+            "share": counts / max(len(labels), 1),
+            "low": [low for low, _ in bounds],
+            "high": [high for _, high in bounds],
+        }
+    )
+
+
+def principal_plane(
+    points: Float[np.ndarray, "start number"], seed: int
+) -> tuple[Float[np.ndarray, "start 2"], Float[np.ndarray, "2"]]:
+    """Coordinates [start, 2] of points [start, number] along their first two principal axes, in
+    the points' units, and the share of the variance that each axis explains."""
+    found = PCA(2, svd_solver="randomized", random_state=seed)
+    return found.fit_transform(points.astype(np.float32)), found.explained_variance_ratio_

@@ -1,0 +1,104 @@
+"""Linear probes of states at single cells: L2 logistic regression, one for each label.
+
+Scikit-learn's lbfgs on inputs of mean 0 and variance 1. Scores are judged by AUC within each
+puzzle, then averaged over puzzles, so that nothing which only tells puzzles apart can help; the
+interval is over puzzles. A probe beside its controls says what is there linearly, not what is used.
+"""
+
+import warnings
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from trm_interp.analysis.auc import auc_of_ranks
+from trm_interp.shapes import Bool, Float, Int
+
+STRENGTH = 0.1  # scikit-learn's C: inverse of the L2 penalty
+ITERATIONS = 200
+
+
+def probe_scores(
+    train: Float[np.ndarray, "row number"],
+    labels: Bool[np.ndarray, "row label"],
+    test: Float[np.ndarray, "row2 number"],
+    strength: float = STRENGTH,
+) -> Float[np.ndarray, "row2 label"]:
+    """Log-odds of every label for the test rows. NaN for a label that training has of one kind
+    only."""
+    train, test = train.astype(np.float32), test.astype(np.float32)
+    mean, deviation = train.mean(0), train.std(0)
+    varies = deviation > 1e-6  # what is constant says nothing, not even its rounding
+    scale = np.where(varies, deviation, 1.0)
+    train, test = (np.where(varies, (rows - mean) / scale, 0.0) for rows in (train, test))
+    scores = np.full((len(test), labels.shape[1]), np.nan)
+    for label in range(labels.shape[1]):
+        wanted = labels[:, label]
+        if wanted.all() or not wanted.any():
+            continue
+        with warnings.catch_warnings():  # 200 steps are near enough, and always the same
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted = LogisticRegression(C=strength, max_iter=ITERATIONS).fit(train, wanted)
+        scores[:, label] = fitted.decision_function(test)
+    return scores
+
+
+def scores_by_cell(
+    train: Float[np.ndarray, "row number"],
+    labels: Bool[np.ndarray, "row label"],
+    train_cell: Int[np.ndarray, " row"],
+    test: Float[np.ndarray, "row2 number"],
+    test_cell: Int[np.ndarray, " row2"],
+    strength: float = STRENGTH,
+) -> Float[np.ndarray, "row2 label"]:
+    """`probe_scores` with probes of its own for every cell, for inputs that are a whole board.
+
+    A label of one kind only in training scores its log-odds there with one more of either kind,
+    so that cells compare; 0 where the cell is not in training.
+    """
+    scores = np.zeros((len(test), labels.shape[1]))
+    for cell in np.unique(test_cell):
+        here, there = train_cell == cell, test_cell == cell
+        if not here.any():
+            continue
+        found = probe_scores(train[here], labels[here], test[there], strength)
+        yes = labels[here].sum(0)
+        odds = np.log((yes + 1) / (here.sum() - yes + 1))
+        scores[there] = np.where(np.isnan(found), odds, found)
+    return scores
+
+
+def auc_by_puzzle(
+    scores: Float[np.ndarray, "row label"],
+    labels: Bool[np.ndarray, "row label"],
+    puzzle: Int[np.ndarray, " row"],
+) -> Float[np.ndarray, "puzzle label"]:
+    """AUC over the rows of each puzzle, in the order of `np.unique(puzzle)`; NaN where a label is
+    of one kind only there, or has no score.
+
+    >>> scores, labels = np.array([[0.1], [0.4], [0.3], [0.3]]), np.array([[0], [1], [0], [0]]) > 0
+    >>> auc_by_puzzle(scores, labels, np.array([5, 5, 7, 7])).tolist()
+    [[1.0], [nan]]
+    """
+    names = np.unique(puzzle)
+    found = np.full((len(names), scores.shape[1]), np.nan)
+    for at, name in enumerate(names):
+        rows = np.flatnonzero(puzzle == name)
+        ranks = rankdata(scores[rows], axis=0)
+        for label in range(scores.shape[1]):
+            if np.isfinite(scores[rows, label]).all():
+                found[at, label] = auc_of_ranks(ranks[:, label], labels[rows, label])
+    return found
+
+
+def shuffled_in_puzzles(
+    labels: Bool[np.ndarray, "row label"],
+    puzzle: Int[np.ndarray, " row"],
+    rng: np.random.Generator,
+) -> Bool[np.ndarray, "row label"]:
+    """The control: rows of a puzzle trade their labels, all labels of a row together."""
+    order = np.lexsort((rng.random(len(puzzle)), puzzle))
+    shuffled = np.empty_like(labels)
+    shuffled[np.argsort(puzzle, kind="stable")] = labels[order]
+    return shuffled

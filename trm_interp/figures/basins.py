@@ -1,0 +1,245 @@
+"""Figure 3 of the seed paper: starts by what they come to, as points and as images of a plane."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.colors import qualitative
+from plotly.subplots import make_subplots
+
+from trm_interp.figures.style import styled
+from trm_interp.shapes import Float
+
+UNSOLVED = "black"
+SCALE = "Viridis_r"
+ANSWERS = qualitative.Light24
+
+
+def basin_figure(
+    numbers: pd.DataFrame,
+    explained: Mapping[int, Float[np.ndarray, "2"]],
+    headings: Mapping[int, str],
+    steps: int,
+    kind: str,
+    title: str,
+) -> go.Figure:
+    """Points in the plane of two principal axes, a panel a puzzle, coloured by the step from which
+    the run stays solved; black where it is not solved at the last one, a star for the own start.
+
+    numbers: rows of puzzle, start, radius, solved_from (-1: not), answer, x, y. `explained`: share
+    of the variance of each axis, by puzzle. `kind`: "start" or "end", of which states it is.
+    """
+    figure = _panels(list(headings.values()))
+    for panel, puzzle in enumerate(headings):
+        rows = numbers.query(f"puzzle == {puzzle}")
+        kinds = {"not solved": "solved_from < 0", "solved": "solved_from >= 0"}
+        for name, chosen in ((name, rows.query(which)) for name, which in kinds.items()):
+            marker = {"size": 5, "opacity": 0.8}
+            if name == "solved":
+                marker |= {"color": chosen["solved_from"] + 1, "coloraxis": "coloraxis"}
+            else:
+                marker |= {"color": UNSOLVED}
+            marker["symbol"] = np.where(chosen["start"] == 0, "star", "circle")
+            marker["size"] = np.where(chosen["start"] == 0, 14, 5)
+            columns = [chosen[name] for name in ("start", "radius", "answer")]
+            _add(
+                figure,
+                panel,
+                go.Scatter(
+                    x=chosen["x"],
+                    y=chosen["y"],
+                    mode="markers",
+                    marker=marker,
+                    customdata=np.column_stack([*columns, chosen["solved_from"] + 1]),
+                    hovertemplate="start %{customdata[0]}, radius %{customdata[1]:.2g}<br>"
+                    f"{name} (from step %{{customdata[3]}}), answer %{{customdata[2]}}"
+                    "<extra></extra>",
+                    name=name,
+                    legendgroup=name,
+                    showlegend=panel == 0,
+                ),
+            )
+        row, column = _place(panel)
+        first, second = explained[puzzle]
+        figure.update_xaxes(title=f"PC 1 of the {kind}s ({first:.1%})", row=row, col=column)
+        figure.update_yaxes(title=f"PC 2 ({second:.1%})", row=row, col=column)
+    return _finish(figure, steps, len(headings), title)
+
+
+def slice_figure(
+    numbers: pd.DataFrame,
+    corners: pd.DataFrame,
+    headings: Mapping[int, str],
+    steps: int,
+    title: str,
+) -> go.Figure:
+    """Images of a plane of starts, a panel a puzzle; colours as in `basin_figure`.
+
+    numbers: rows of puzzle, x, y (RMS distance from the plane's origin), solved_from, answer, in
+    whole squares. corners: puzzle, corner (its name), x, y of the three states that span it.
+    """
+    figure = _panels(list(headings.values()))
+    for panel, puzzle in enumerate(headings):
+        rows = numbers.query(f"puzzle == {puzzle}")
+        steps_from, answer = (_image(rows, name) for name in ("solved_from", "answer"))
+        x, y = np.unique(rows["x"]), np.unique(rows["y"])
+        failed = np.where(steps_from < 0, 0.0, np.nan)
+        black = [[0, UNSOLVED], [1, UNSOLVED]]
+        common = {"x": x, "y": y, "customdata": answer}
+        said = "<br>answer %{customdata}<extra></extra>"
+        _add(
+            figure,
+            panel,
+            go.Heatmap(
+                z=failed,
+                colorscale=black,
+                showscale=False,
+                **common,
+                hovertemplate="unsolved" + said,
+            ),
+        )
+        _add(
+            figure,
+            panel,
+            go.Heatmap(
+                z=np.where(steps_from < 0, np.nan, steps_from + 1.0),
+                coloraxis="coloraxis",
+                hovertemplate="solved from step %{z}" + said,
+                **common,
+            ),
+        )
+        _add(figure, panel, _corner_marks(corners.query(f"puzzle == {puzzle}")))
+        _square_axes(figure, panel)
+    return _finish(figure, steps, len(headings), title)
+
+
+def slice_movie(numbers: pd.DataFrame, corners: pd.DataFrame, steps: int, title: str) -> go.Figure:
+    """One plane of starts over the steps (slider): left, how many cells of the answer are wrong
+    now; right, where each start ends: white where it is solved, else a colour an answer, the most
+    frequent ones first.
+
+    numbers: rows of x, y, solved_from, answer and wrong_0, wrong_1, ... (0: solved) in a whole
+    square; corners as in `slice_figure`.
+    """
+    x, y = np.unique(numbers["x"]), np.unique(numbers["y"])
+    images = [_image(numbers, f"wrong_{step}") for step in range(steps)]
+    answer = np.where(_image(numbers, "solved_from") < 0, _image(numbers, "answer"), -1)
+    figure = make_subplots(
+        cols=2, rows=1, subplot_titles=("wrong cells after the step", "answer at the end")
+    )
+    now = go.Heatmap(
+        z=images[0],
+        x=x,
+        y=y,
+        zmin=0,
+        zmax=max(1, *(int(image.max()) for image in images)),
+        colorscale="Viridis",
+        colorbar={"title": "wrong", "x": 0.46},
+        hovertemplate="%{z} cells wrong<extra></extra>",
+    )
+    figure.add_trace(now, row=1, col=1)
+    ends = np.clip(answer, -1, len(ANSWERS) - 1)
+    n = len(ANSWERS) + 1
+    colours = ["white", *ANSWERS]
+    scale = [[(i + at) / n, colour] for i, colour in enumerate(colours) for at in (0, 1)]
+    figure.add_trace(
+        go.Heatmap(
+            z=ends,
+            x=x,
+            y=y,
+            zmin=-1.5,
+            zmax=len(ANSWERS) - 0.5,
+            colorscale=scale,
+            showscale=False,
+            customdata=np.where(answer < 0, "solved", answer.astype(str)),
+            hovertemplate="answer: %{customdata}<extra></extra>",
+        ),
+        row=1,
+        col=2,
+    )
+    for column in (1, 2):
+        figure.add_trace(_corner_marks(corners), row=1, col=column)
+        figure.update_xaxes(title="RMS distance", constrain="domain", row=1, col=column)
+        figure.update_yaxes(scaleanchor=f"x{column}" if column > 1 else "x", row=1, col=column)
+    figure.frames = [
+        go.Frame(data=[go.Heatmap(z=image)], traces=[0], name=str(step + 1))
+        for step, image in enumerate(images)
+    ]
+    jump = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
+    figure.update_layout(
+        sliders=[
+            {
+                "currentvalue": {"prefix": "supervision step "},
+                "steps": [
+                    {"label": f.name, "method": "animate", "args": [[f.name], jump]}
+                    for f in figure.frames
+                ],
+            }
+        ],
+        showlegend=False,
+    )
+    return styled(figure, title).update_layout(margin={"b": 110})
+
+
+def _image(rows: pd.DataFrame, name: str) -> np.ndarray:
+    values = np.asarray(rows.sort_values(["y", "x"])[name])
+    return values.reshape(len(np.unique(rows["y"])), -1)
+
+
+def _corner_marks(corners: pd.DataFrame) -> go.Scatter:
+    return go.Scatter(
+        x=corners["x"],
+        y=corners["y"],
+        mode="markers+text",
+        text=[name.split(" of ")[0] for name in corners["corner"]],
+        hovertext=corners["corner"],
+        hoverinfo="text",
+        textposition="top center",
+        textfont={"color": "#d62728"},
+        marker={"symbol": "x", "size": 9, "color": "#d62728"},
+        showlegend=False,
+    )
+
+
+def _panels(headings: list[str]) -> go.Figure:
+    columns = min(2, len(headings))
+    rows = -(-len(headings) // columns)
+    return make_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=headings,
+        horizontal_spacing=0.12,
+        vertical_spacing=0.3 / (rows + 1),
+    )
+
+
+def _place(panel: int) -> tuple[int, int]:
+    return panel // 2 + 1, panel % 2 + 1
+
+
+def _add(figure: go.Figure, panel: int, trace: go.Scatter | go.Heatmap) -> None:
+    row, column = _place(panel)
+    figure.add_trace(trace, row=row, col=column)
+
+
+def _square_axes(figure: go.Figure, panel: int) -> None:
+    row, column = _place(panel)
+    axis = "x" if panel == 0 else f"x{panel + 1}"
+    figure.update_xaxes(title="RMS distance", constrain="domain", row=row, col=column)
+    figure.update_yaxes(scaleanchor=axis, constrain="domain", row=row, col=column)
+
+
+def _finish(figure: go.Figure, steps: int, panels: int, title: str) -> go.Figure:
+    figure = styled(figure, title)
+    figure.update_layout(
+        height=120 + 440 * -(-panels // 2),
+        coloraxis={
+            "colorscale": SCALE,
+            "cmin": 1,
+            "cmax": max(steps, 2),
+            "colorbar": {"title": "solved<br>from step", "len": 0.6},
+        },
+        legend={"orientation": "h", "y": -0.12},
+    )
+    return figure

@@ -1,0 +1,78 @@
+"""The output head over time, and how well linear probes read the board from single cells."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from trm_interp.figures.bands import curve, groups, step_lines
+from trm_interp.figures.style import FAILED, SOLVED, styled
+
+DASHES = {"z_H": "solid", "z_L": "dot", "": "dash"}
+KIND_COLOURS = {"state": "#1f77b4", "shuffled": "#999999", "x": "#2ca02c", "board": "#ff7f0e"}
+
+
+def lens_figure(
+    numbers: pd.DataFrame, curves: Mapping[str, str], steps: list[int], title: str
+) -> go.Figure:
+    """A panel a curve, over network evaluations: z_H solid, z_L dotted, solved and failed apart.
+
+    numbers: rows of site, curve, outcome, tick, mean, low, high, n; bands are 95 % bootstrap
+    intervals over puzzles. `curves`: headings by name. Steps begin at the ticks of `steps`.
+    """
+    names = list(curves)
+    figure = make_subplots(
+        rows=-(-len(names) // 2),
+        cols=2,
+        shared_xaxes=True,
+        subplot_titles=list(curves.values()),
+        vertical_spacing=0.1,
+    )
+    for (name, site, outcome), rows in groups(numbers, "curve", "site", "outcome"):
+        panel = names.index(name)
+        band = (np.asarray(rows["mean"]), np.asarray(rows["low"]), np.asarray(rows["high"]))
+        n = int(rows["n"].iloc[0])
+        curve(
+            figure,
+            np.asarray(rows["tick"]),
+            band,
+            SOLVED if outcome == "solved" else FAILED,
+            f"{site}, {outcome} (n = {n})",
+            panel == 0,
+            panel // 2 + 1,
+            panel % 2 + 1,
+            DASHES[site],
+        )
+    step_lines(figure, steps)
+    figure.update_yaxes(range=[0, 1.02], title="share, mean over puzzles")
+    figure.update_xaxes(title="network evaluation", row=-(-len(names) // 2))
+    return styled(figure, title)
+
+
+def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) -> go.Figure:
+    """AUC over network evaluations (logarithmic): candidates left, rule violations right.
+
+    numbers: rows of label, site ("" for controls on the input), kind, tick, auc, low, high, n;
+    `kinds`: what each kind is, in words. 0.5 is chance.
+    """
+    labels = ("candidates", "violations")
+    figure = make_subplots(
+        cols=2,
+        rows=1,
+        shared_yaxes=True,
+        subplot_titles=("candidates left by the givens", "conflicts of the current guess"),
+    )
+    for column, label in enumerate(labels, 1):
+        chosen = numbers.query(f"label == '{label}'").dropna(subset=["auc"])
+        for (site, kind), rows in groups(chosen, "site", "kind"):
+            band = (np.asarray(rows["auc"]), np.asarray(rows["low"]), np.asarray(rows["high"]))
+            name = f"{site}: {kinds[kind]}" if site else kinds[kind]
+            at = np.asarray(rows["tick"]) + 1
+            dash, colour = DASHES[site], KIND_COLOURS[kind]
+            curve(figure, at, band, colour, name, column == 1, 1, column, dash)
+    figure.add_hline(y=0.5, line={"color": "#999", "width": 1, "dash": "dot"})
+    figure.update_xaxes(title="network evaluation (from 1)", type="log")
+    figure.update_yaxes(title="AUC within a puzzle", row=1, col=1)
+    return styled(figure, title)

@@ -1,0 +1,135 @@
+"""Basins of attraction (figure 3 of the seed paper): where do runs end that start elsewhere?"""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from trm_interp.analysis.outcomes import half_failed
+from trm_interp.errors import UserError
+from trm_interp.evaluate import solve
+from trm_interp.figures.bands import groups
+from trm_interp.figures.basins import basin_figure, slice_figure, slice_movie
+from trm_interp.landscape.config import BasinsConfig
+from trm_interp.landscape.one_puzzle import Found, heading, look_at
+from trm_interp.landscape.parts import Arrays, Parts
+from trm_interp.landscape.results import Progress, Results, Tell
+from trm_interp.landscape.subject import Subject, open_subject
+
+# what the numbers do not depend on
+APART = {"ckpt", "puzzles", "out", "static", "resume", "overwrite", "shuffles", "neighbours"}
+APART |= {"tolerance"}
+
+
+def run(config: BasinsConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
+    subject = open_puzzles(config)
+    identity = {k: v for k, v in asdict(config).items() if k not in APART} | {
+        "device": subject.device.type,
+        "checkpoint_sha256": subject.checkpoint.sha256,
+        "data_sha256": dict(subject.puzzles.sha256),
+    }
+    parts = Parts(config.out / "parts", identity, config.resume, config.overwrite)
+    results = Results(config.out, config.static)
+    chosen = config.indices or parts.get("chosen", lambda: choose(subject, config))["puzzles"]
+    per_puzzle = 1 + config.starts + config.slice**2
+    found: list[Found] = []
+    for i, puzzle in enumerate(chosen):
+
+        def count(done: int, before: int = i * per_puzzle) -> None:
+            progress(before + done, len(chosen) * per_puzzle)
+
+        found.append(look_at(subject, config, int(puzzle), parts, count))
+    for name, (figure, numbers) in figures(found, config, subject.checkpoint.path.name).items():
+        results.figure(name, figure, numbers)
+    for name in ("answers", "corners", "radii"):
+        results.table(name, pd.concat([getattr(one, name) for one in found], ignore_index=True))
+    clusters = pd.concat([one.clusters for one in found], ignore_index=True)
+    results.table("clusters", clusters)
+    summaries = [one.summary for one in found]
+    return results.finish(
+        subject.said
+        | {"settings": asdict(config), "puzzles_looked_at": summaries}
+        | _overall(summaries, clusters)
+    )
+
+
+def figures(
+    found: list[Found], config: BasinsConfig, model: str
+) -> dict[str, tuple[go.Figure, pd.DataFrame]]:
+    """Figures with the numbers they plot: starts and ends as points, planes, and a page a plane."""
+    headings = {one.summary["puzzle"]: one.heading for one in found}
+    shape = "one vector for all positions" if config.shared else "a vector a position"
+    what = f"{model}, {config.starts} starts of {config.target}, {shape}"
+    table = pd.concat([one.starts for one in found], ignore_index=True)
+    drawn = {}
+    for name, kind in (("basins", "start"), ("ends", "end")):
+        numbers = table.rename(columns={f"{kind}_x": "x", f"{kind}_y": "y"})
+        explained = {one.summary["puzzle"]: one.summary[f"{kind}_explained"] for one in found}
+        figure = basin_figure(numbers, explained, headings, config.steps, kind, what)
+        drawn[name] = figure, numbers
+    if config.slice:
+        planes, corners = (
+            pd.concat([getattr(one, name) for one in found], ignore_index=True)
+            for name in ("plane", "corners")
+        )
+        title = f"{model}, planes of {config.target} through three states"
+        drawn["planes"] = slice_figure(planes, corners, headings, config.steps, title), planes
+        for one in found:
+            movie = slice_movie(one.plane, one.corners, config.steps, f"{model}, {one.heading}")
+            drawn[f"plane-{one.summary['puzzle']}"] = movie, one.plane
+    return drawn
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+    clustered = summary["clustered_by_steps"]
+    return [
+        *(_line(one) for one in summary["puzzles_looked_at"]),
+        *(
+            f"Moran's I of steps to solution, {where}: p < 0.05 in {hits} of {of} puzzles"
+            for where, (hits, of) in clustered.items()
+        ),
+    ]
+
+
+def open_puzzles(config: BasinsConfig) -> Subject:
+    """UserError where the file has no puzzle of that index."""
+    if config.indices is None:
+        return open_subject(config)
+    most = max(config.indices)
+    subject = open_subject(replace(config, limit=most + 1))
+    if most >= len(subject.puzzles):
+        raise UserError(f"no puzzle {most}: {subject.file} has {len(subject.puzzles)}, from 0")
+    return subject
+
+
+def choose(subject: Subject, config: BasinsConfig) -> Arrays:
+    """The first puzzles that the model's own start solves, and as many that it fails, half and
+    half as far as they go."""
+    read = solve(subject.model, subject.puzzles, config.steps, config.batch_size)
+    solved = read.solved[:, -1].numpy()
+    return {"puzzles": np.array(half_failed(solved, config.n_puzzles)), "solved": solved}
+
+
+def _overall(found: list[dict[str, Any]], clusters: pd.DataFrame) -> dict[str, Any]:
+    """Over puzzles: those that the model's own start fails and solves, apart; and how many show
+    clusters. A share of each puzzle is listed: a handful of puzzles carries no interval."""
+    fails = [one["solved"] for one in found if one["own_start_solved_from"] < 0]
+    solves = [one["solved"] for one in found if one["own_start_solved_from"] >= 0]
+    steps = clusters.query('measure == "Moran\'s I"').dropna(subset=["p"])
+    return {
+        "solved_where_own_start_fails": fails,
+        "solved_where_own_start_solves": solves,
+        "clustered_by_steps": {
+            where: [len(rows.query("p < 0.05")), len(rows)]
+            for (where,), rows in groups(steps, "where")
+        },
+    }
+
+
+def _line(one: dict[str, Any]) -> str:
+    return (
+        f"{heading(one)}; {one['solved']:.1%} [{one['solved_low']:.1%}, {one['solved_high']:.1%}] "
+        f"of {one['n']} starts solved, {one['answers']} answers, {one['states']} states"
+    )
