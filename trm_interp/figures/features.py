@@ -38,7 +38,7 @@ def activity_figure(numbers: pd.DataFrame, steps: list[int], title: str) -> go.F
         name = f"feature {feature}"
         band = (np.asarray(rows["mean"]), np.asarray(rows["low"]), np.asarray(rows["high"]))
         first = outcome == outcomes[0]
-        _curve(figure, np.asarray(rows["tick"]), band, colour, name, first, row)
+        curve(figure, np.asarray(rows["tick"]), band, colour, name, first, row)
     _step_lines(figure, steps)
     figure.update_yaxes(title="mean activation", rangemode="tozero")
     figure.update_xaxes(title="network evaluation", row=len(outcomes), col=1)
@@ -55,14 +55,14 @@ def drift_figure(
     figure = make_subplots(rows=1, cols=1)
     for name, band in curves.items():
         colour = SOLVED if name == "solved" else FAILED
-        _curve(figure, np.asarray(ticks), band, colour, name, True, 1)
+        curve(figure, np.asarray(ticks), band, colour, name, True, 1)
     _step_lines(figure, steps)
     figure.update_yaxes(title="RMS change over RMS activation", rangemode="tozero")
     figure.update_xaxes(title="network evaluation")
     return styled(figure, title)
 
 
-def _curve(
+def curve(
     figure: go.Figure,
     x: np.ndarray,
     band: Band,
@@ -70,8 +70,9 @@ def _curve(
     name: str,
     in_legend: bool,
     row: int,
+    moment: str = "evaluation",
 ) -> None:
-    """A line over its band; both hide with the legend entry."""
+    """A line over its band; both hide with the legend entry. `moment`: what x counts."""
     mean, low, high = band
     common = {"legendgroup": name, "name": name}
     figure.add_trace(
@@ -96,7 +97,7 @@ def _curve(
             mode="lines",
             line={"color": colour, "width": 1.5},
             showlegend=in_legend,
-            hovertemplate=f"{name}<br>evaluation %{{x}}: %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"{name}<br>{moment} %{{x}}: %{{y:.3g}}<extra></extra>",
             **common,
         ),
         row=row,

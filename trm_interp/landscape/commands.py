@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import typer
 
+from trm_interp.landscape.config import SettlingConfig, StabilityConfig
 from trm_interp.options import AsJson, command, say
 
 
@@ -20,7 +21,30 @@ class Part(NamedTuple):
     examples: str
 
 
-PARTS: list[Part] = []
+PARTS: list[Part] = [
+    Part(
+        "settling",
+        SettlingConfig,
+        "settling",
+        "Do runs come to rest, cycle or wander, and do failures escape in long rollouts?",
+        "puzzle steps",
+        """
+        trm-interp settling --out results/settling
+        trm-interp settling --ckpt artifacts/trm-sudoku9 --long 256 --out results/settling9
+        """,
+    ),
+    Part(
+        "stability",
+        StabilityConfig,
+        "stability",
+        "Lyapunov exponents by outcome, and the fixed points near where runs end.",
+        "puzzle steps",
+        """
+        trm-interp stability --out results/stability
+        trm-interp stability --k 4 --sample 24 --fixed 0 --out results/exponents
+        """,
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trm_interp.analysis.tangent import push, rms_norm_tangent, swiglu_tangent
 from trm_interp.clock import schedule
+from trm_interp.core.loss import is_solved
 from trm_interp.core.model import TRM, Block, Network, State, SwiGLU
 
 
@@ -42,6 +43,11 @@ class CycleMap:
 
     def z_H(self, z: Tensor) -> Tensor:
         return self.split(z).z_H
+
+    @torch.no_grad()
+    def right(self, z: Tensor, labels: Tensor) -> Tensor:
+        """bool [run]: does the decoded grid equal the labels [run, cell]?"""
+        return is_solved(self.model.readout(self.z_H(z))[0].argmax(-1), labels)
 
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
