@@ -6,8 +6,8 @@
 Sections: recording (cost of recording against plain inference, peak memory at 1x and 10x puzzles),
 paths (compiled against eager, bfloat16 against float32, share of the machine's matrix rate),
 puzzles (generators and solver, one core), sae (stream against step, memory, our gated step against
-sae-lens' own), basins (starts of one puzzle against plain inference), cuda (training and inference
-of the 5 M model).
+sae-lens' own), basins (starts of one puzzle against plain inference), dynamics (8 Lyapunov
+exponents over plain inference of the same batch), cuda (training and inference of the 5 M model).
 """
 
 import argparse
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_basins import basins
+from bench_dynamics import dynamics
 from bench_sae import sae
 
 from trm_interp.core.checkpoint import load_checkpoint
@@ -316,6 +317,7 @@ def main() -> None:
         "puzzles": puzzles,
         "sae": lambda repeats: sae(repeats, medians),
         "basins": lambda repeats: basins(repeats, medians),
+        "dynamics": lambda repeats: dynamics(repeats, medians),
     }
     if torch.cuda.is_available():
         sections["cuda"] = cuda

@@ -14,7 +14,9 @@ CHECKED = ["checkpoint", "infer", "loss", "model", "optim", "train"]  # config c
 CHECKED = [f"trm_interp.core.{name}" for name in CHECKED] + ["trm_interp.record"]
 CHECKED += ["trm_interp.analysis", "trm_interp.figures"]
 with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
+    import trm_interp.analysis.lyapunov
     import trm_interp.analysis.outcomes
+    import trm_interp.analysis.tangent
     import trm_interp.analysis.trajectories
     import trm_interp.core.checkpoint
     import trm_interp.core.infer

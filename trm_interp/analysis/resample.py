@@ -47,6 +47,22 @@ def mean_with_bounds(
     return mean.reshape(rest), low.reshape(rest), high.reshape(rest)
 
 
+def median_with_bounds(values: Float[np.ndarray, " puzzle"], seed: int) -> dict[str, float]:
+    """`median`, its 95 % bootstrap interval over puzzles (`low`, `high`) and `n`.
+
+    >>> median_with_bounds(np.array([3.0, 3.0, 3.0]), seed=0)
+    {'median': 3.0, 'low': 3.0, 'high': 3.0, 'n': 3}
+    """
+    if not len(values):
+        return {**dict.fromkeys(("median", "low", "high"), np.nan), "n": 0}
+    order = np.argsort(values)
+    reached = np.cumsum(resamples(len(values), seed)[:, order], axis=1)
+    n = len(values)
+    lower, upper = ((reached > i).argmax(1) for i in ((n - 1) // 2, n // 2))
+    low, high = bounds((values[order][lower] + values[order][upper]) / 2)
+    return {"median": float(np.median(values)), "low": float(low), "high": float(high), "n": n}
+
+
 def ratio_with_bounds(
     top: Float[np.ndarray, " puzzle"], bottom: Float[np.ndarray, " puzzle"], seed: int
 ) -> dict[str, float]:

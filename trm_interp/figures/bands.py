@@ -58,7 +58,7 @@ def curve(
             mode="lines",
             line={"color": colour, "width": 1.5, "dash": dash},
             showlegend=in_legend,
-            hovertemplate=f"{name}<br>{over} %{{x}}: %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"{name}<br>{over} %{{x}}: %{{y:.3g}}<extra></extra>",
             **common,
         ),
         row=row,

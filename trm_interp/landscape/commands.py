@@ -99,6 +99,28 @@ PARTS = [
         trm-interp probes runs/states --out runs/probes --cycles 0-5,47 --held-out 0.5
         """,
     ),
+    Part(
+        "settling",
+        settings.SettlingConfig,
+        "settling",
+        "Do runs come to rest, cycle or wander, and do failures escape in long rollouts?",
+        "puzzle steps",
+        """
+        trm-interp settling --out runs/settling
+        trm-interp settling --ckpt artifacts/trm-sudoku9 --long 256 --out runs/settling9
+        """,
+    ),
+    Part(
+        "stability",
+        settings.StabilityConfig,
+        "stability",
+        "Lyapunov exponents by outcome, and the fixed points near where runs end.",
+        "puzzle steps",
+        """
+        trm-interp stability --out runs/stability
+        trm-interp stability --k 4 --sample 24 --fixed 0 --out runs/exponents
+        """,
+    ),
 ]
 
 

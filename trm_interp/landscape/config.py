@@ -84,9 +84,9 @@ class DivergenceConfig(OnStore):
 
     site: Site = setting("z_L", "z_L or z_H")
     ckpt: str = setting("", "checkpoint; default where the store says that it was recorded from")
-    starts: int = setting(64, "random starts of each puzzle of the control; 0 leaves it out")
+    starts: int = setting(48, "random starts of each puzzle of the control; 0 leaves it out")
     control_puzzles: int = setting(4, "puzzles of the control")
-    tries: int = setting(24, "puzzles that may be tried to find them")
+    tries: int = setting(12, "puzzles that may be tried to find them")
     device: Device = setting("auto", "where the control runs; auto takes a GPU where there is one")
 
     def __post_init__(self) -> None:
@@ -185,3 +185,45 @@ class ProbesConfig(LensConfig):
             raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")
         if not self.strength > 0:
             raise ValueError(f"strength must be above 0, got {self.strength}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettlingConfig(OnCheckpoint):
+    """Do runs come to rest, cycle or wander, and do failures escape later?"""
+
+    steps: int = setting(16, "supervision steps of every puzzle; late drift is over the last 4")
+    long: int = setting(1024, "steps of the long rollouts; looked at from 64 on; 0: none")
+    long_limit: int = setting(24, "puzzles that run long, half failed where there are that many")
+    tolerance: float = setting(
+        1e-3, "RMS distance (states have RMS 1) within which a run has come back to a state"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "long_limit")
+        if self.steps < 5:
+            raise ValueError(f"steps must be at least 5 to see the last 4 drift, got {self.steps}")
+        if self.long and self.long < self.steps:
+            raise ValueError(f"long must be at least steps, {self.steps}, or 0, got {self.long}")
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilityConfig(OnCheckpoint):
+    """Lyapunov exponents along runs, fixed points where they end."""
+
+    steps: int = setting(16, "supervision steps; late drift is over the last 4")
+    k: int = setting(8, "leading exponents")
+    sample: int = setting(48, "puzzles with exponents, half failed where there are that many")
+    fixed: int = setting(8, "of them, end points from which fixed points are sought; 0: none")
+    eigenvalues: int = setting(6, "leading eigenvalues at every fixed point")
+    dtype: Literal["float32", "float64"] = setting("float32", "of the exponents")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "k", "sample", "eigenvalues")
+        if self.steps < 5:
+            raise ValueError(f"steps must be at least 5 to see the last 4 drift, got {self.steps}")
+        if self.fixed < 0:
+            raise ValueError(f"fixed must be at least 0, got {self.fixed}")

@@ -18,6 +18,7 @@ from trm_interp.core.infer import Readouts, run_batch
 from trm_interp.core.model import State
 from trm_interp.errors import UserError
 from trm_interp.figures.landscape import divergence_figure
+from trm_interp.landscape.by_outcome import compared
 from trm_interp.landscape.config import DivergenceConfig
 from trm_interp.landscape.results import Progress, Results, Tell
 from trm_interp.landscape.subject import finite, open_model, opening, said_of
@@ -37,11 +38,7 @@ def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> dict[str, A
             raise UserError(
                 f"{store.path}: {n_solved} solved runs; a centroid that leaves one out needs 2"
             )
-        if min(n_solved, len(solved) - n_solved) < FEWEST:
-            tell(
-                f"{n_solved} solved and {len(solved) - n_solved} failed runs; a comparison needs "
-                f"{FEWEST} of either: only the distances are given"
-            )
+        compared(solved, tell)
         far = distance_to_successes(states_of(store, config.site), solved)
         far = finite(far, f"{store.path}: {config.site}", range(len(far)))
         per_step = far.shape[1] // store.n_steps
@@ -74,12 +71,13 @@ def _compare(
     tick = f"update of {config.site}"
     results.figure(name, divergence_figure(banded, auc, starts, title, tick), banded)
     results.table(f"{name}_auc", auc)
-    apart = auc["low"] > 0.5
+    apart, closer = auc["low"] > 0.5, auc["high"] < 0.5
     late = far[:, far.shape[1] // 2 :]
     found = {
         "n_solved": int(solved.sum()),
         "n_failed": int((~solved).sum()),
         "first_apart": int(auc["tick"][apart.argmax()]) if apart.any() else None,
+        "first_closer": int(auc["tick"][closer.argmax()]) if closer.any() else None,
         "auc": {int(at): auc.iloc[at].to_dict() for at in (0, min(PAPER_TICK, len(auc) - 1), -1)},
     }
     for outcome, group in (("solved", solved), ("failed", ~solved)):
@@ -178,13 +176,14 @@ def lines(summary: dict[str, Any]) -> list[str]:
         if "auc" not in found:
             said.append(f"{name}: nothing to compare")
             continue
-        first = found["first_apart"]
+        first, closer = found["first_apart"], found["first_closer"]
+        when = "at no update" if first is None else f"from update {first} on"
         auc = " -> ".join(
             "-" if at["auc"] is None else f"{at['auc']:.3f}" for at in found["auc"].values()
         )
         said.append(
             f"{name} ({found['n_solved']} solved, {found['n_failed']} failed): AUC of the distance "
-            f"at the first, {PAPER_TICK}th and last update {auc}; apart "
-            + ("at no update" if first is None else f"from update {first} on")
+            f"at the first, {PAPER_TICK}th and last update {auc}; failed ones are farther {when}"
+            + ("" if closer is None else f", nearer from update {closer} on")
         )
     return said

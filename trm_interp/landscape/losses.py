@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trm_interp.analysis.auc import FEWEST
 from trm_interp.analysis.divergence import auc_by_tick, bands, slopes
 from trm_interp.analysis.losses import (
     CONVENTIONS,
@@ -18,6 +17,7 @@ from trm_interp.analysis.outcomes import first_solved
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.infer import run_batch
 from trm_interp.figures.landscape import losses_figure, solve_step_figure
+from trm_interp.landscape.by_outcome import compared
 from trm_interp.landscape.config import LossesConfig
 from trm_interp.landscape.results import Progress, Results, Tell
 from trm_interp.landscape.subject import Subject, finite, open_subject
@@ -35,12 +35,7 @@ def run(config: LossesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     for values in losses.values():
         finite(values, "the loss", subject.puzzles.lines)
     done = solved[:, -1]
-    n_failed = int((~done).sum())
-    if min(len(done) - n_failed, n_failed) < FEWEST:
-        tell(
-            f"{len(done) - n_failed} solved and {n_failed} failed puzzles; a comparison needs "
-            f"{FEWEST} of either: only the means are given"
-        )
+    compared(done, tell)
     banded = pd.concat(
         [
             bands(values, done, config.seed).assign(

@@ -1,0 +1,112 @@
+"""Is a set of numbers two heaps? Otsu's threshold, Hartigan's dip, a mixture of two normals."""
+
+import numpy as np
+
+from trm_interp.shapes import Float
+
+
+def otsu(values: Float[np.ndarray, " value"]) -> tuple[float, float]:
+    """The threshold that splits best, and the share of the variance between its two sides.
+
+    Otsu (1979) on the numbers themselves, no histogram: the threshold is halfway between two
+    neighbours. The share is 3/4 for a uniform and 2/pi = 0.64 for a normal distribution, 1 for two
+    points. (NaN, NaN) where all numbers are equal.
+
+    >>> otsu(np.array([0.0, 0.0, 4.0]))
+    (2.0, 1.0)
+    """
+    ordered = np.sort(values)
+    n, total = len(ordered), ordered.var()
+    below = np.arange(1, n)
+    sums = np.cumsum(ordered)[:-1]
+    gap = (ordered.sum() - sums) / (n - below) - sums / below
+    between = below * (n - below) / n**2 * gap**2
+    between = np.where(ordered[1:] > ordered[:-1], between, -1.0)
+    if not (between > 0).any():
+        return np.nan, np.nan
+    best = int(between.argmax())
+    return float((ordered[best] + ordered[best + 1]) / 2), float(between[best] / total)
+
+
+def dip(values: Float[np.ndarray, " value"]) -> float:
+    """Largest distance of the empirical distribution from the nearest unimodal one.
+
+    Hartigan & Hartigan (1985): between 1 / (2 n) and 1/4. The modal interval shrinks to where the
+    greatest convex minorant and the least concave majorant are furthest apart, until that is no
+    more than what the parts outside already need.
+
+    >>> dip(np.array([0.0, 0.0, 1.0, 1.0])), dip(np.array([0.0, 1.0, 2.0, 3.0]))
+    (0.25, 0.125)
+    """
+    x, counts = np.unique(values, return_counts=True)
+    n = len(values)
+    upper = np.cumsum(counts) / n  # the distribution at each point, and just before it
+    lower = upper - counts / n
+    first, last, needed = 0, len(x) - 1, 1 / n
+    while True:
+        part = slice(first, last + 1)
+        at = x[part]
+        under = _hull(at, lower[part], 1)
+        over = _hull(at, upper[part], -1)
+        convex = np.interp(at, at[under], lower[part][under])
+        concave = np.interp(at, at[over], upper[part][over])
+        touches = np.union1d(under, over)
+        apart = concave[touches] - convex[touches]
+        widest = touches[int(apart.argmax())]
+        if apart.max() <= needed + 1e-12:
+            return float(needed / 2)
+        left, right = int(under[under <= widest][-1]), int(over[over >= widest][0])
+        before = upper[part][:left] - convex[:left]  # at the mode itself a jump is free
+        after = concave[right + 1 :] - lower[part][right + 1 :]
+        needed = max(needed, before.max(initial=0.0), after.max(initial=0.0))
+        if left == right:
+            return float(needed / 2)
+        first, last = first + left, first + right
+
+
+def _hull(x: np.ndarray, y: np.ndarray, sign: int) -> np.ndarray:
+    """Indices where the convex minorant (sign 1) or concave majorant (-1) touches the points."""
+    kept: list[int] = []
+    for i in range(len(x)):
+        while len(kept) > 1:
+            a, b = kept[-2], kept[-1]
+            turn = (x[b] - x[a]) * (y[i] - y[a]) - (y[b] - y[a]) * (x[i] - x[a])
+            if sign * turn > 0:
+                break
+            kept.pop()
+        kept.append(i)
+    return np.array(kept)
+
+
+def dip_test(values: Float[np.ndarray, " value"], seed: int, times: int = 500) -> dict[str, float]:
+    """`dip` and its `p`: share of uniform samples of the same size with at least that dip.
+
+    Uniform is the least favourable unimodal distribution. p is at least 1 / (times + 1).
+    """
+    found = dip(values)
+    rng = np.random.default_rng([seed, len(values), times])
+    drawn = [dip(rng.random(len(values))) for _ in range(times)]
+    return {"dip": found, "p": (1 + sum(other >= found for other in drawn)) / (times + 1)}
+
+
+def mixture(values: Float[np.ndarray, " value"], seed: int) -> dict[str, float]:
+    """Two normals against one: `low` and `high` means, `share_low`, the gap and the evidence.
+
+    `gap` is Ashman's D, the means' distance over the root mean square of both widths: above 2 the
+    heaps are apart. `bic_gain`: the Bayesian information criterion of one normal less that of two;
+    above 0 speaks for two, above 10 strongly.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    column = values[:, None].astype(np.float64)
+    one = GaussianMixture(1).fit(column)
+    two = GaussianMixture(2, n_init=5, random_state=seed).fit(column)
+    means, variances = np.ravel(two.means_), np.ravel(two.covariances_)  # type: ignore[arg-type]
+    low, high = np.argsort(means)
+    return {
+        "low": float(means[low]),
+        "high": float(means[high]),
+        "share_low": float(np.ravel(two.weights_)[low]),  # type: ignore[arg-type]
+        "gap": float(np.sqrt(2) * (means[high] - means[low]) / np.sqrt(variances.sum())),
+        "bic_gain": float(one.bic(column) - two.bic(column)),
+    }

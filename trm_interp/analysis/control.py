@@ -1,0 +1,84 @@
+"""Does a number tell outcomes apart once other numbers are known?"""
+
+import numpy as np
+from scipy.stats import rankdata
+
+from trm_interp.analysis.auc import FEWEST
+from trm_interp.analysis.resample import TIMES, bounds, resamples
+from trm_interp.shapes import Bool, Float, Int
+
+
+def partial_rank_correlation(
+    x: Float[np.ndarray, " puzzle"],
+    y: Float[np.ndarray, " puzzle"],
+    controls: Float[np.ndarray, "puzzle control"],
+) -> float:
+    """Correlation of the ranks of x and y after a linear fit of the controls' ranks to both.
+
+    Spearman's without controls; NaN where nothing is left of x or y.
+
+    >>> x = np.array([1.0, 2.0, 3.0, 4.0])
+    >>> round(partial_rank_correlation(x, x**3, np.zeros((4, 0))), 9)
+    1.0
+    """
+    ranks = [rankdata(values) for values in (x, y, *controls.T)]
+    wanted, known = np.stack(ranks[:2], 1), np.stack([np.ones(len(x)), *ranks[2:]], 1)
+    left = wanted - known @ np.linalg.lstsq(known, wanted, rcond=None)[0]
+    norms = np.linalg.norm(left, axis=0)
+    if (norms < 1e-9 * len(x) ** 1.5).any():
+        return np.nan
+    return float(left[:, 0] @ left[:, 1] / norms.prod())
+
+
+def partial_with_bounds(
+    x: Float[np.ndarray, " puzzle"],
+    y: Float[np.ndarray, " puzzle"],
+    controls: Float[np.ndarray, "puzzle control"],
+    seed: int,
+    times: int = TIMES,
+) -> dict[str, float]:
+    """`partial_rank_correlation` as `value` with a 95 % bootstrap interval over puzzles."""
+    rows = np.arange(len(x))
+    drawn = [np.repeat(rows, counts) for counts in resamples(len(x), seed, times)]
+    values = [partial_rank_correlation(x[i], y[i], controls[i]) for i in drawn]
+    low, high = bounds(np.array(values))
+    value = partial_rank_correlation(x, y, controls)
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def auc_within(
+    values: Float[np.ndarray, " puzzle"],
+    positive: Bool[np.ndarray, " puzzle"],
+    strata: Int[np.ndarray, " puzzle"],
+    seed: int,
+    times: int = TIMES,
+) -> dict[str, float]:
+    """AUC over the pairs of the same stratum only: what is left of it at equal strata.
+
+    With a 95 % bootstrap interval (`low`, `high`; outcomes resampled apart) and the number of
+    `pairs`. NaN where either outcome has fewer than FEWEST puzzles, or no pair is left.
+
+    >>> failed = np.arange(20) % 2 == 1
+    >>> auc_within(np.arange(20.0) // 10, failed, np.arange(20) // 10, seed=0)["auc"]
+    0.5
+    """
+    same = strata[positive][:, None] == strata[~positive][None]
+    yes, no = same.shape
+    if min(yes, no) < FEWEST or not same.any():
+        return {**dict.fromkeys(("auc", "low", "high"), np.nan), "pairs": int(same.sum())}
+    order = (np.sign(values[positive][:, None] - values[~positive][None]) + 1) / 2 * same
+    first, second = resamples(yes, seed, times), resamples(no, seed + 1, times)
+    with np.errstate(invalid="ignore"):
+        drawn = ((first @ order) * second).sum(1) / ((first @ same) * second).sum(1)
+    low, high = bounds(drawn)
+    auc = float(order.sum() / same.sum())
+    return {"auc": auc, "low": float(low), "high": float(high), "pairs": int(same.sum())}
+
+
+def thirds(values: Float[np.ndarray, " puzzle"]) -> Int[np.ndarray, " puzzle"]:
+    """The stratum 0, 1 or 2 of each value, by the quantiles 1/3 and 2/3.
+
+    >>> thirds(np.arange(6.0)).tolist()
+    [0, 0, 1, 1, 2, 2]
+    """
+    return np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values, side="right")

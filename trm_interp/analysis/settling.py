@@ -1,0 +1,133 @@
+"""Do runs come to rest, come back to where they were, or wander?
+
+States of a batch of runs are [run, dim]. All distances are RMS over coordinates: 0 for the same
+state; the states of a TRM have RMS 1, so that unrelated ones are about 1.4 apart.
+
+A trajectory is only ever compared with itself at the same phase of the schedule, one map (H-cycle
+or supervision step) later: inside a cycle the schedule itself forces a period.
+"""
+
+from collections import deque
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from trm_interp.analysis.outcomes import wilson
+from trm_interp.shapes import Bool, Float, Int
+
+LAST = 4  # supervision steps that late drift is the mean of
+LEAST_DRIFT = 1e-8  # below float32's rounding of states of RMS 1
+FATES = ("settled", "cycling", "wandering")
+
+
+def distance(
+    z: Float[Tensor, "*run dim"], other: Float[Tensor, "*run dim"]
+) -> Float[Tensor, "*run"]:
+    """RMS difference per coordinate.
+
+    >>> distance(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])).item() ** 2  # (9 + 16) / 2
+    12.5
+    """
+    return (z - other).square().mean(-1).sqrt()
+
+
+def displacement(
+    states: Float[Tensor, " tick *run dim"], lag: int = 1
+) -> Float[Tensor, " tick_left *run"]:
+    """How far each state is from the one `lag` ticks before it; lag = a cycle: at equal phase."""
+    return distance(states[lag:], states[:-lag])
+
+
+class Past:
+    """The last states of a batch of runs, for distances to them without storing whole runs."""
+
+    def __init__(self, depth: int) -> None:
+        self.states: deque[Tensor] = deque(maxlen=depth)
+
+    def add(self, z: Tensor) -> None:
+        self.states.append(z)
+
+    def rows(self, which: Tensor) -> "Past":
+        """The past of some of the runs."""
+        kept = Past(self.states.maxlen or 0)
+        kept.states.extend(z[which] for z in self.states)
+        return kept
+
+    def distances(self, z: Tensor, lags: int | None = None) -> Tensor:
+        """[lag, *run]: from z to the state added last, the one before it, ...; NaN where none was.
+
+        z [*run, dim] has not been added yet.
+        """
+        lags = lags or self.states.maxlen or 0
+        known = list(self.states)[::-1][:lags]
+        found = [distance(z, before) for before in known]
+        found += [torch.full(z.shape[:-1], torch.nan, device=z.device)] * (lags - len(found))
+        return torch.stack(found)
+
+
+def late_drift(
+    per_step: Float[np.ndarray, "puzzle step"], last: int = LAST
+) -> Float[np.ndarray, " puzzle"]:
+    """Mean change per step over the last steps.
+
+    >>> late_drift(np.array([[9.0, 1.0, 2.0, 3.0, 4.0]])).tolist()
+    [2.5]
+    """
+    return per_step[:, -last:].mean(1)
+
+
+def log_drift(drift: Float[np.ndarray, " puzzle"]) -> Float[np.ndarray, " puzzle"]:
+    """log10 of drifts, which range over decades; those below LEAST_DRIFT count as that."""
+    return np.log10(np.maximum(drift, LEAST_DRIFT))
+
+
+def settled_by_solved(
+    settled: Bool[np.ndarray, " puzzle"], solved: Bool[np.ndarray, " puzzle"]
+) -> pd.DataFrame:
+    """The 2 x 2 table, one row a cell.
+
+    `of_outcome`: share that is settled, or not, of the puzzles with this outcome; `of_settling`:
+    share of this outcome among the puzzles that settled, or did not. 95 % Wilson intervals.
+
+    >>> table = settled_by_solved(np.array([True, True, False]), np.array([True, False, False]))
+    >>> table[["outcome", "settled", "n", "of_outcome", "of_settling"]].to_numpy().tolist()[0]
+    ['solved', True, 1, 1.0, 0.5]
+    """
+    rows = []
+    for outcome, with_outcome in (("solved", solved), ("failed", ~solved)):
+        for rests, kind in ((True, settled), (False, ~settled)):
+            n = int((with_outcome & kind).sum())
+            row = {"outcome": outcome, "settled": rests, "n": n}
+            for name, of in (("of_outcome", with_outcome), ("of_settling", kind)):
+                low, high = wilson(n, int(of.sum()))
+                share = n / of.sum() if of.any() else np.nan
+                row |= {name: share, f"{name}_low": low, f"{name}_high": high}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def period(
+    distances: Float[np.ndarray, "moment lag run"], tolerance: float
+) -> Int[np.ndarray, " run"]:
+    """Smallest p for which the state is within `tolerance` of itself p maps earlier, at every
+    moment; 1 at a fixed point, 0 where no lag will do (or the period is longer than the lags).
+
+    A run that drifts by less than the tolerance per map counts as fixed: say the tolerance.
+
+    >>> back = np.array([[[1.0], [0.0], [1.0], [0.0]]] * 3)  # three moments, lags 1 to 4, one run
+    >>> period(back, 1e-3).tolist()
+    [2]
+    """
+    near = (distances <= tolerance).all(0)  # NaN is not near
+    return np.where(near.any(0), near.argmax(0) + 1, 0)
+
+
+def fate_of(period: Int[np.ndarray, " run"]) -> np.ndarray:
+    """The name in FATES of each period.
+
+    >>> fate_of(np.array([1, 5, 0])).tolist()
+    ['settled', 'cycling', 'wandering']
+    """
+    return np.select([period == 1, period > 1], FATES[:2], FATES[2])

@@ -1,0 +1,164 @@
+"""Settling and stability: drift, fates of long rollouts, exponents, eigenvalues."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from trm_interp.figures.bands import curve
+from trm_interp.figures.style import FAILED, SOLVED, styled
+
+COLOURS = {"solved": SOLVED, "failed": FAILED}
+FATE_COLOURS = {
+    "solved": SOLVED,
+    "settled": "#7f7f7f",
+    "cycling": "#9467bd",
+    "wandering": "#ff7f0e",
+}
+
+
+def drift_histogram(numbers: pd.DataFrame, threshold: float, title: str) -> go.Figure:
+    """Late drift of every run, by outcome. numbers: rows of outcome, log_drift (log10 RMS a step).
+
+    A line at the threshold that splits both outcomes together best (Otsu's).
+    """
+    figure = go.Figure()
+    low, high = numbers["log_drift"].min(), numbers["log_drift"].max()
+    bins = {"start": low, "end": high + 1e-9, "size": max((high - low) / 40, 1e-9)}
+    for outcome, rows in numbers.groupby("outcome", sort=False):
+        figure.add_histogram(
+            x=rows["log_drift"],
+            xbins=bins,
+            marker_color=COLOURS[str(outcome)],
+            opacity=0.6,
+            name=f"{outcome} (n = {len(rows)})",
+        )
+    if np.isfinite(threshold):
+        figure.add_vline(x=threshold, line={"color": "#444", "dash": "dash"})
+    figure.update_layout(barmode="overlay")
+    figure.update_xaxes(title="log10 of the mean RMS change of z_H over the last steps")
+    figure.update_yaxes(title="puzzles")
+    return styled(figure, title)
+
+
+def same_phase_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
+    """Change of z_H and z_L from one H-cycle's end to the next, by outcome.
+
+    numbers: rows of state, outcome, step, mean, low, high; geometric means over puzzles with 95 %
+    bootstrap bands.
+    """
+    states = list(dict.fromkeys(numbers["state"]))
+    figure = make_subplots(rows=len(states), cols=1, shared_xaxes=True, subplot_titles=states)
+    for row, state in enumerate(states, 1):
+        part = numbers.query("state == @state")
+        _by_outcome(figure, part, "step", row, "step")
+    figure.update_yaxes(title="RMS change, same phase", type="log")
+    figure.update_xaxes(title="supervision step (H-cycle ends between)", row=len(states), col=1)
+    return styled(figure, title)
+
+
+def recurrence_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
+    """Distance of the whole late state from itself some H-cycles before, by outcome.
+
+    numbers: rows of outcome, lag, mean, low, high. A period shows as a dip at its multiples.
+    """
+    figure = make_subplots(rows=1, cols=1)
+    _by_outcome(figure, numbers, "lag", 1, "lag")
+    figure.update_yaxes(title="RMS distance", rangemode="tozero")
+    figure.update_xaxes(title="H-cycles earlier")
+    return styled(figure, title)
+
+
+def _by_outcome(figure: go.Figure, numbers: pd.DataFrame, x: str, row: int, moment: str) -> None:
+    for outcome, rows in numbers.groupby("outcome", sort=False):
+        band = (np.asarray(rows["mean"]), np.asarray(rows["low"]), np.asarray(rows["high"]))
+        name = str(outcome)
+        curve(figure, np.asarray(rows[x]), band, COLOURS[name], name, row == 1, row, over=moment)
+
+
+def fate_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
+    """What has become of the runs that had failed, as shares, at some numbers of steps.
+
+    numbers: rows of steps, fate, share, low, high, n; fates as in FATE_COLOURS, bars add up to 1.
+    """
+    figure = go.Figure()
+    for fate, rows in numbers.groupby("fate", sort=False):
+        figure.add_bar(
+            x=[f"{steps}" for steps in rows["steps"]],
+            y=rows["share"],
+            marker_color=FATE_COLOURS[str(fate)],
+            name=str(fate),
+            customdata=rows[["low", "high", "n"]].to_numpy(),
+            hovertemplate=f"{fate} at step %{{x}}: %{{y:.1%}} "
+            "[%{customdata[0]:.1%}, %{customdata[1]:.1%}], n = %{customdata[2]}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack")
+    figure.update_xaxes(title="supervision steps", type="category")
+    figure.update_yaxes(title="share of the runs that had failed", range=[0, 1])
+    return styled(figure, title)
+
+
+def exponent_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
+    """Leading exponents of every run, by outcome. numbers: rows of outcome, index, exponent."""
+    figure = go.Figure()
+    for outcome, rows in numbers.groupby("outcome", sort=False):
+        figure.add_box(
+            x=rows["index"],
+            y=rows["exponent"],
+            boxpoints="all",
+            pointpos=0,
+            jitter=0.5,
+            marker={"color": COLOURS[str(outcome)], "size": 4, "opacity": 0.6},
+            name=str(outcome),
+        )
+    figure.add_hline(y=0, line={"color": "#444", "width": 1})
+    figure.update_layout(boxmode="group")
+    figure.update_xaxes(title="exponent, from the leading one", dtick=1)
+    figure.update_yaxes(title="nats per network evaluation")
+    return styled(figure, title)
+
+
+def exponent_against_drift(numbers: pd.DataFrame, title: str) -> go.Figure:
+    """Leading exponent against drift. numbers: rows of outcome, puzzle, late_drift, lambda_1."""
+    figure = go.Figure()
+    for outcome, rows in numbers.groupby("outcome", sort=False):
+        figure.add_scatter(
+            x=rows["late_drift"],
+            y=rows["lambda_1"],
+            mode="markers",
+            marker={"color": COLOURS[str(outcome)], "size": 7, "opacity": 0.7},
+            customdata=rows[["puzzle"]].to_numpy(),
+            name=f"{outcome} (n = {len(rows)})",
+            hovertemplate="puzzle %{customdata[0]}<br>drift %{x:.3g}, exponent %{y:.3g}"
+            "<extra></extra>",
+        )
+    figure.add_hline(y=0, line={"color": "#444", "width": 1})
+    figure.update_xaxes(title="late drift of z_H, RMS a step", type="log")
+    figure.update_yaxes(title="leading exponent, nats per network evaluation")
+    return styled(figure, title)
+
+
+def eigenvalue_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
+    """Leading eigenvalues of the H-cycle map at the fixed points, with the unit circle.
+
+    numbers: rows of outcome (of the run that led there), puzzle, real, imag.
+    """
+    figure = go.Figure()
+    turn = np.linspace(0, 2 * np.pi, 181)
+    line = {"color": "#999", "width": 1}
+    figure.add_scatter(
+        x=np.cos(turn), y=np.sin(turn), mode="lines", line=line, name="modulus 1", hoverinfo="skip"
+    )
+    for outcome, rows in numbers.groupby("outcome", sort=False):
+        figure.add_scatter(
+            x=rows["real"],
+            y=rows["imag"],
+            mode="markers",
+            marker={"color": COLOURS[str(outcome)], "size": 7, "opacity": 0.7},
+            customdata=rows[["puzzle"]].to_numpy(),
+            name=f"from a {outcome} run",
+            hovertemplate="puzzle %{customdata[0]}: %{x:.3f} + %{y:.3f} i<extra></extra>",
+        )
+    figure.update_xaxes(title="real part")
+    figure.update_yaxes(title="imaginary part", scaleanchor="x")
+    return styled(figure, title)

@@ -1,0 +1,344 @@
+"""Do runs come to rest? Drift by outcome after 16 steps, and what long rollouts come to.
+
+Everything is read while the network runs: of a run only its last states are held.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from trm_interp.analysis.auc import auc_with_bounds
+from trm_interp.analysis.bimodality import dip_test, mixture, otsu
+from trm_interp.analysis.outcomes import half_failed, wilson
+from trm_interp.analysis.resample import mean_with_bounds, median_with_bounds
+from trm_interp.analysis.settling import (
+    FATES,
+    LAST,
+    Past,
+    distance,
+    fate_of,
+    late_drift,
+    log_drift,
+    period,
+    settled_by_solved,
+)
+from trm_interp.figures.dynamics import (
+    drift_histogram,
+    fate_figure,
+    recurrence_figure,
+    same_phase_figure,
+)
+from trm_interp.landscape.by_outcome import compared, named, part_of
+from trm_interp.landscape.config import SettlingConfig
+from trm_interp.landscape.joint import CycleMap, joined
+from trm_interp.landscape.results import Progress, Results, Tell
+from trm_interp.landscape.subject import Subject, finite, open_subject
+
+HORIZONS = (64, 128, 256)  # steps at which long rollouts are looked at, besides first and last
+WINDOW = 8  # steps before a horizon, in all of which a period has to hold
+LONGEST_PERIOD = 32  # steps
+BACK = 8  # steps that the recurrence of the short runs looks back
+AT_REST = 2e-6  # RMS change a step, near float32's rounding: such a run is not run on
+
+
+class Short(NamedTuple):
+    """Runs of some steps. Distances are RMS."""
+
+    solved: np.ndarray  # bool [puzzle, step]
+    per_step: np.ndarray  # [puzzle, step, 2], change of z_H and z_L from one step to the next
+    per_cycle: np.ndarray  # [puzzle, cycle, 2], from one H-cycle's end to the next
+    back: np.ndarray  # [puzzle, moment, lag], late state to itself some H-cycles earlier
+
+
+class Long(NamedTuple):
+    """Long runs, at each horizon."""
+
+    solved: np.ndarray  # bool [puzzle, horizon]
+    ever: np.ndarray  # bool [puzzle, horizon], at some step after the first horizon
+    period: np.ndarray  # [puzzle, horizon], of the step map; 0 for none
+
+
+def run(config: SettlingConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
+    subject = open_subject(config)
+    results = Results(config.out, config.static)
+    n_long = min(config.long_limit, len(subject.puzzles)) if config.long else 0
+    total = len(subject.puzzles) * config.steps + n_long * config.long
+    short = _short_runs(subject, config.steps, lambda done: progress(done, total))
+    solved = short.solved[:, -1]
+    missing = compared(solved, tell)
+    summary: dict[str, Any] = {
+        **subject.said,
+        "steps": config.steps,
+        "tolerance": config.tolerance,
+        "solved": int(solved.sum()),
+        "failed": int((~solved).sum()),
+        "not_compared": missing,
+        **_drifts(short, config, results, subject),
+    }
+    _curves(short, config, results, subject)
+    if n_long:
+        picked = np.array(half_failed(solved, n_long))
+        begun = len(subject.puzzles) * config.steps
+        horizons = [config.steps, *(h for h in HORIZONS if config.steps < h < config.long)]
+        horizons += [config.long] if config.long > config.steps else []
+        far = _long_runs(
+            part_of(subject, picked),
+            horizons,
+            config.tolerance,
+            lambda done: progress(begun + done, total),
+        )
+        summary["long"] = _fates(far, horizons, picked, config, results)
+    progress(total, total)
+    return results.finish(summary)
+
+
+# running
+
+
+def _short_runs(subject: Subject, steps: int, progress: Any) -> Short:
+    parts = []
+    for rows in subject.batches():
+        parts.append(_short_batch(subject, rows, steps))
+        progress(rows.stop * steps)
+    return Short(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _short_batch(subject: Subject, rows: slice, steps: int) -> Short:
+    state, x = subject.begin(rows)
+    cycle, z = CycleMap(subject.model, x), joined(state)
+    labels = subject.labels[rows].to(subject.device)
+    h_cycles = subject.model.config.h_cycles
+    past = Past(min(BACK, steps - LAST) * h_cycles)
+    per_step, per_cycle, solved, back = [], [], [], []
+    begun = z
+    for done in range(1, steps * h_cycles + 1):
+        past.add(z)
+        image = cycle(z)
+        per_cycle.append(_both(image, z))
+        if done > (steps - LAST) * h_cycles:
+            back.append(past.distances(image).T)
+        z = image
+        if done % h_cycles == 0:
+            per_step.append(_both(z, begun))
+            solved.append(cycle.right(z, labels))
+            begun = z
+    found = [torch.stack(part, 1).cpu().numpy() for part in (solved, per_step, per_cycle, back)]
+    finite(found[2], "the state", range(rows.start, rows.stop))
+    return Short(*found)
+
+
+def _both(z: Tensor, other: Tensor) -> Tensor:
+    """[run, 2]: how far z_H and z_L moved."""
+    return distance(z.unflatten(1, (2, -1)), other.unflatten(1, (2, -1)))
+
+
+def _long_runs(subject: Subject, horizons: list[int], tolerance: float, progress: Any) -> Long:
+    parts = []
+    for rows in subject.batches():
+        told = rows.start * horizons[-1]
+
+        def tell_steps(done: int, told: int = told, n: int = rows.stop - rows.start) -> None:
+            progress(told + done * n)
+
+        parts.append(_long_batch(subject, rows, horizons, tolerance, tell_steps))
+    return Long(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _long_batch(
+    subject: Subject, rows: slice, horizons: list[int], tolerance: float, progress: Any
+) -> Long:
+    """Runs that are at rest at a horizon keep what they have come to there."""
+    state, x = subject.begin(rows)
+    cycle, z = CycleMap(subject.model, x), joined(state)
+    labels = subject.labels[rows].to(subject.device)
+    n, past = len(z), Past(LONGEST_PERIOD)
+    going = torch.arange(n, device=z.device)
+    right = torch.zeros(n, dtype=torch.bool, device=z.device)
+    ever, periods = torch.zeros_like(right), np.zeros(n, np.int64)
+    window: list[Tensor] = []
+    found: list[tuple[np.ndarray, ...]] = []
+    for done in range(1, horizons[-1] + 1):
+        past.add(z)
+        for _ in range(subject.model.config.h_cycles):
+            z = cycle(z)
+        right[going] = cycle.right(z, labels[going])
+        if done > horizons[0]:
+            ever |= right
+        ahead = next(horizon for horizon in horizons if horizon >= done)
+        if done > ahead - WINDOW:
+            lags = max(1, min(LONGEST_PERIOD, ahead - WINDOW))
+            window.append(past.distances(z, lags))
+        if done == ahead:
+            near = torch.stack(window).cpu().numpy()  # [moment, lag, run]
+            puzzles = rows.start + going.cpu().numpy()
+            finite(near[:, 0].T, f"the state at step {done}", puzzles)
+            periods[going.cpu().numpy()] = period(near, tolerance)
+            found.append((right.cpu().numpy(), ever.cpu().numpy(), periods.copy()))
+            moving = torch.from_numpy(near[:, 0].max(0) > AT_REST).to(z.device)
+            going, z, past = going[moving], z[moving], past.rows(moving)
+            cycle, window = cycle.rows(moving), []
+        progress(done)
+        if not len(going):
+            break
+    found += [found[-1]] * (len(horizons) - len(found))
+    return Long(*(np.stack(part, 1) for part in zip(*found, strict=True)))
+
+
+# what was found
+
+
+def _drifts(
+    short: Short, config: SettlingConfig, results: Results, subject: Subject
+) -> dict[str, Any]:
+    """Late drift: by outcome, its bimodality, and settled against solved."""
+    solved = short.solved[:, -1]
+    drift = late_drift(short.per_step[..., 0])
+    logs = log_drift(drift)
+    threshold, share = otsu(logs) if len(logs) > 1 else (np.nan, np.nan)
+    settled = ~(logs > threshold)
+    periods = period(np.moveaxis(short.back, 0, -1), config.tolerance)
+    table = pd.DataFrame(
+        {
+            "puzzle": np.arange(len(solved)),
+            "line": subject.puzzles.lines,
+            "outcome": named(solved),
+            "late_drift": drift,
+            "late_drift_z_L": late_drift(short.per_step[..., 1]),
+            "log_drift": logs,
+            "settled": settled,
+            "period_h_cycles": periods,
+            "fate": fate_of(periods),
+        }
+    )
+    title = f"Late drift of {len(solved)} runs of {config.steps} steps"
+    results.figure("late_drift", drift_histogram(table, threshold, title), table)
+    cells = settled_by_solved(settled, solved)
+    results.table("settled_by_solved", cells)
+    fates = fate_of(periods)
+    by_fate = {
+        kind: {fate: int((fates[those] == fate).sum()) for fate in FATES}
+        for kind, those in (("solved", solved), ("failed", ~solved))
+    }
+    several = len(logs) >= 10 and np.ptp(logs) > 0
+    model = subject.model.config
+    return {
+        "late_drift": {
+            kind: median_with_bounds(drift[solved == (kind == "solved")], config.seed)
+            for kind in ("solved", "failed")
+        },
+        "norm_of_rms_1": (model.positions * model.d_model) ** 0.5,  # |z_H|
+        "otsu": {"log10_threshold": threshold, "share_of_variance": share},
+        "dip": dip_test(logs, config.seed) if several else None,
+        "mixture": mixture(logs, config.seed) if several else None,
+        "settled_by_solved": cells.to_dict("records"),
+        "fates": by_fate,
+        "auc_of_drift_for_failure": auc_with_bounds(logs, ~solved, config.seed),
+    }
+
+
+def _curves(short: Short, config: SettlingConfig, results: Results, subject: Subject) -> None:
+    """Same-phase drift over the run, and distance to the past at its end, with bands."""
+    solved = short.solved[:, -1]
+    outcomes = [(name, solved == (name == "solved")) for name in ("solved", "failed")]
+    outcomes = [(name, rows) for name, rows in outcomes if rows.any()]
+    h_cycles = subject.model.config.h_cycles
+    drift, lags = [], []
+    for outcome, rows in outcomes:
+        for i, state in enumerate(("z_H", "z_L")):
+            band = mean_with_bounds(log_drift(short.per_cycle[rows, :, i]), config.seed)
+            steps = np.arange(1, short.per_cycle.shape[1] + 1) / h_cycles
+            drift.append(_rows(steps, "step", [10**b for b in band], state=state, outcome=outcome))
+        band = mean_with_bounds(np.nanmean(short.back[rows], axis=1), config.seed)
+        lags.append(_rows(np.arange(1, short.back.shape[2] + 1), "lag", band, outcome=outcome))
+    numbers = pd.concat(drift)
+    results.figure(
+        "same_phase_drift", same_phase_figure(numbers, "Drift at equal phase, by outcome"), numbers
+    )
+    numbers = pd.concat(lags)
+    title = f"How far the last {LAST} steps are from their own past"
+    results.figure("recurrence", recurrence_figure(numbers, title), numbers)
+
+
+def _rows(x: np.ndarray, name: str, band: Any, **more: str) -> pd.DataFrame:
+    mean, low, high = band
+    return pd.DataFrame({**more, name: x, "mean": mean, "low": low, "high": high})
+
+
+def _fates(
+    far: Long, horizons: list[int], picked: np.ndarray, config: SettlingConfig, results: Results
+) -> dict[str, Any]:
+    """Where runs that had failed, and runs that were solved, are at each horizon."""
+    runs = [
+        {
+            "puzzle": picked,
+            "outcome": named(far.solved[:, 0]),
+            "steps": horizon,
+            "solved": far.solved[:, i],
+            "ever_solved_later": far.ever[:, i],
+            "period_steps": far.period[:, i],
+            "dynamics": fate_of(far.period[:, i]),
+        }
+        for i, horizon in enumerate(horizons)
+    ]
+    each = pd.concat([pd.DataFrame(run) for run in runs], ignore_index=True)
+    each["fate"] = np.where(each["solved"], "solved", each["dynamics"])
+    results.table("long_runs", each)
+    rows = []
+    for horizon in horizons:
+        at = each.query("outcome == 'failed' and steps == @horizon")["fate"].to_numpy()
+        for fate in ("solved", *FATES):
+            rows.append({"steps": horizon, "fate": fate, **_share(at == fate)})
+    numbers = pd.DataFrame(rows)
+    title = f"What becomes of {int((~far.solved[:, 0]).sum())} failed runs"
+    results.figure("fates", fate_figure(numbers, title), numbers)
+    failed, dynamics = ~far.solved[:, 0], fate_of(far.period[:, -1])
+    return {
+        "n": len(picked),
+        "horizons": horizons,
+        "failed": rows,
+        "escaped": _share(far.ever[failed, -1]),
+        "lost": _share(~far.solved[~failed, -1]),
+        "dynamics": {
+            kind: {fate: int((dynamics[those] == fate).sum()) for fate in FATES}
+            for kind, those in (("solved", ~failed), ("failed", failed))
+        },
+    }
+
+
+def _share(hits: np.ndarray) -> dict[str, float]:
+    found, n = int(hits.sum()), len(hits)
+    low, high = wilson(found, n)
+    return {"share": found / n if n else np.nan, "low": low, "high": high, "hits": found, "n": n}
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+    said = [f"{summary['n']} runs of {summary['steps']} steps: {summary['solved']} solved"]
+    for kind, drift in summary["late_drift"].items():
+        if drift["n"]:
+            fates = ", ".join(f"{n} {fate}" for fate, n in summary["fates"][kind].items())
+            said.append(
+                f"{kind}: median late drift {drift['median']:.2g} [{drift['low']:.2g}, "
+                f"{drift['high']:.2g}] RMS a step; {fates}"
+            )
+    auc = summary["auc_of_drift_for_failure"]
+    if summary["not_compared"] is None:
+        said.append(
+            f"AUC of drift for failure {auc['auc']:.2f} [{auc['low']:.2f}, {auc['high']:.2f}]"
+        )
+    if dip := summary["dip"]:
+        said.append(f"dip of log drift {dip['dip']:.3f}, p = {dip['p']:.3f}")
+    if (far := summary.get("long")) and far["escaped"]["n"]:
+        escaped = far["escaped"]
+        fates = ", ".join(
+            f"{row['hits']} {row['fate']}"
+            for row in far["failed"]
+            if row["steps"] == far["horizons"][-1]
+        )
+        said.append(
+            f"of {escaped['n']} failed runs {escaped['hits']} were solved at some later step; "
+            f"at step {far['horizons'][-1]}: {fates}"
+        )
+    return said
