@@ -21,6 +21,15 @@ def groups(table: pd.DataFrame, *by: str) -> Iterator[tuple[tuple[Any, ...], pd.
         yield tuple(key), rows  # type: ignore[arg-type]
 
 
+def where(table: pd.DataFrame, rows: np.ndarray | pd.Series) -> pd.DataFrame:
+    """The rows of a mask: a table again, which type checkers do not see in `table[rows]`.
+
+    >>> where(pd.DataFrame({"n": [3, 4]}), np.array([False, True]))["n"].tolist()
+    [4]
+    """
+    return table[rows]  # type: ignore[return-value]
+
+
 def curve(
     figure: go.Figure,
     x: np.ndarray,

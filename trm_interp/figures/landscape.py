@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.bands import Band, curve, step_lines
+from trm_interp.figures.bands import Band, curve, groups, step_lines, where
 from trm_interp.figures.style import COLOUR, FAILED, SOLVED, styled
 
 THIN = 40  # single puzzles of either outcome that are drawn
@@ -69,7 +69,7 @@ def divergence_figure(
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=[0.65, 0.35], vertical_spacing=0.06
     )
-    for outcome, rows in bands.groupby("outcome", sort=False):
+    for (outcome,), rows in groups(bands, "outcome"):
         name = f"{outcome} (n = {rows['n'].iloc[0]})"
         x = rows["tick"].to_numpy()
         curve(figure, x, _band(rows), COLOUR[str(outcome)], name, True)
@@ -95,8 +95,7 @@ def losses_figure(
     owners: list[str] = []
     names = list(losses)
     for name in names:
-        rows_of = bands[bands["convention"] == name]
-        for outcome, rows in rows_of.groupby("outcome", sort=False):
+        for (outcome,), rows in groups(where(bands, bands["convention"] == name), "outcome"):
             inside = solved if outcome == "solved" else ~solved
             x = rows["cycle"].to_numpy()
             label = f"{outcome} (n = {rows['n'].iloc[0]})"
@@ -138,10 +137,9 @@ def solve_step_figure(table: pd.DataFrame, unit: str, title: str) -> go.Figure:
     table: group, n, cycle (from 1), mean, low, high.
     """
     figure = make_subplots()
-    groups = list(dict.fromkeys(table["group"]))
-    for at, group in enumerate(groups):
-        rows = table[table["group"] == group]
-        share = at / max(1, len(groups) - 1)
+    parts = list(groups(table, "group"))
+    for at, ((group,), rows) in enumerate(parts):
+        share = at / max(1, len(parts) - 1)
         colour = FAILED if group == "never" else sample_colorscale("Viridis", [0.9 * share])[0]
         name = f"{group} (n = {rows['n'].iloc[0]})"
         curve(figure, rows["cycle"].to_numpy(), _band(rows), colour, name, True, over="cycle")

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from trm_interp.figures.bands import where
 from trm_interp.figures.style import FAILED, SOLVED, styled
 from trm_interp.shapes import Bool, Float, Int
 
@@ -116,7 +117,7 @@ def path_figure(
     axes = "xyz"[:dimensions]
     at_end = points.groupby("puzzle", sort=False)["solved_at_end"].first().to_numpy()
     for ok, (kind, colour) in ((True, ("solved", SOLVED)), (False, ("failed", FAILED))):
-        rows = points[points["solved_at_end"] == ok]
+        rows = where(points, points["solved_at_end"] == ok)
         if not len(rows):
             continue
         last = (rows["step"] == rows["step"].max()).to_numpy()
@@ -165,7 +166,7 @@ def umap_figure(points: pd.DataFrame, title: str) -> go.Figure:
     """The steps' states by outcome, at umap1 and umap2; columns as for `path_figure`."""
     figure = go.Figure()
     for ok, (kind, colour) in ((True, ("solved", SOLVED)), (False, ("failed", FAILED))):
-        rows = points[points["solved_at_end"] == ok]
+        rows = where(points, points["solved_at_end"] == ok)
         figure.add_trace(
             go.Scatter(
                 x=rows["umap1"],

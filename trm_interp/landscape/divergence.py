@@ -71,13 +71,13 @@ def _compare(
     tick = f"update of {config.site}"
     results.figure(name, divergence_figure(banded, auc, starts, title, tick), banded)
     results.table(f"{name}_auc", auc)
-    apart, closer = auc["low"] > 0.5, auc["high"] < 0.5
+    apart, closer = (auc["low"] > 0.5).to_numpy(), (auc["high"] < 0.5).to_numpy()
     late = far[:, far.shape[1] // 2 :]
     found = {
         "n_solved": int(solved.sum()),
         "n_failed": int((~solved).sum()),
-        "first_apart": int(auc["tick"][apart.argmax()]) if apart.any() else None,
-        "first_closer": int(auc["tick"][closer.argmax()]) if closer.any() else None,
+        "first_apart": int(apart.argmax()) if apart.any() else None,
+        "first_closer": int(closer.argmax()) if closer.any() else None,
         "auc": {int(at): auc.iloc[at].to_dict() for at in (0, min(PAPER_TICK, len(auc) - 1), -1)},
     }
     for outcome, group in (("solved", solved), ("failed", ~solved)):

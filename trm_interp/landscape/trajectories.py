@@ -9,6 +9,7 @@ from trm_interp.analysis.outcomes import half_failed
 from trm_interp.analysis.pca import NotFinite
 from trm_interp.analysis.trajectories import Trajectories, trajectories
 from trm_interp.errors import UserError
+from trm_interp.figures.bands import where
 from trm_interp.figures.trajectories import path_figure
 from trm_interp.landscape.config import TrajectoriesConfig
 from trm_interp.landscape.results import Progress, Results, Tell
@@ -46,7 +47,7 @@ def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> dict[str,
         for dimensions in (2, 3):
             figure = path_figure(
                 found.paths[drawn],
-                points[points["puzzle"].isin(drawn)],
+                where(points, points["puzzle"].isin(drawn)),
                 found.explained,
                 title,
                 per_step,
