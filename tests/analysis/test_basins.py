@@ -125,5 +125,5 @@ def test_the_principal_plane_of_a_plane():
     assert explained.sum() == pytest.approx(1) and explained[0] > 0.8
     centred = flat - flat.mean(0)
     np.testing.assert_allclose(
-        np.linalg.norm(places, axis=1), np.linalg.norm(centred, axis=1), atol=1e-4
+        8**0.5 * np.linalg.norm(places, axis=1), np.linalg.norm(centred, axis=1), atol=1e-4
     )

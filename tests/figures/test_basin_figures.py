@@ -34,8 +34,8 @@ def test_points_are_coloured_by_steps_and_black_where_unsolved():
     figure = basin_figure(numbers, explained, HEADINGS, 16, "start", "a title")
     failed, solved, other, none = figure.data
     assert list(failed.x) == [1] and failed.marker.color == UNSOLVED
-    assert list(solved.x) == [0, 2] and list(solved.marker.color) == [4, 1]
-    assert list(solved.marker.symbol) == ["star", "circle"]
+    assert list(solved.x) == [2, 0] and list(solved.marker.color) == [1, 4]
+    assert list(solved.marker.symbol) == ["circle", "star"]
     assert list(other.y) == [7] and not len(none.x)
     assert "50.0%" in figure.layout.xaxis.title.text and "20.0%" in figure.layout.yaxis2.title.text
 
@@ -55,7 +55,7 @@ def test_a_movie_has_a_frame_a_step_and_says_where_each_start_ends(plane: pd.Dat
     figure = slice_movie(four, CORNERS, 3, "a title")
     images = [frame.data[0].z.tolist() for frame in figure.frames]
     assert images == [[[0, 6], [7, 5]], [[0, 2], [0, 5]], [[0, 0], [0, 5]]]
-    assert [step.label for step in figure.layout.sliders[0].steps] == ["1", "2", "3"]
+    assert [step.label for step in figure.layout.sliders[0].steps] == ["step 1", "step 2", "step 3"]
     now, ends = figure.data[:2]
     assert now.z.tolist() == images[0] and now.zmax == 7
     assert ends.z.tolist() == [[-1, -1], [-1, 1]]

@@ -184,6 +184,7 @@ def principal_plane(
     points: Float[np.ndarray, "start number"], seed: int
 ) -> tuple[Float[np.ndarray, "start 2"], Float[np.ndarray, "2"]]:
     """Coordinates [start, 2] of points [start, number] along their first two principal axes, in
-    the points' units, and the share of the variance that each axis explains."""
+    RMS distance over the numbers, and the share of the variance that each axis explains."""
     found = PCA(2, svd_solver="randomized", random_state=seed)
-    return found.fit_transform(points.astype(np.float32)), found.explained_variance_ratio_
+    places = found.fit_transform(points.astype(np.float32)) / np.sqrt(points.shape[1])
+    return places, found.explained_variance_ratio_

@@ -13,7 +13,7 @@ from trm_interp.shapes import Float
 
 UNSOLVED = "black"
 SCALE = "Viridis_r"
-ANSWERS = qualitative.Light24
+ANSWERS = [*qualitative.Set3, *qualitative.Pastel]  # the marks of corners show on all of them
 
 
 def basin_figure(
@@ -34,12 +34,14 @@ def basin_figure(
     for panel, puzzle in enumerate(headings):
         rows = numbers.query(f"puzzle == {puzzle}")
         kinds = {"not solved": "solved_from < 0", "solved": "solved_from >= 0"}
+        rows = rows.sort_values("start", ascending=False)  # the own start on top
         for name, chosen in ((name, rows.query(which)) for name, which in kinds.items()):
             marker = {"size": 5, "opacity": 0.8}
             if name == "solved":
                 marker |= {"color": chosen["solved_from"] + 1, "coloraxis": "coloraxis"}
             else:
                 marker |= {"color": UNSOLVED}
+            marker["line"] = {"width": 1, "color": "white"}
             marker["symbol"] = np.where(chosen["start"] == 0, "star", "circle")
             marker["size"] = np.where(chosen["start"] == 0, 14, 5)
             columns = [chosen[name] for name in ("start", "radius", "answer")]
@@ -56,8 +58,7 @@ def basin_figure(
                     f"{name} (from step %{{customdata[3]}}), answer %{{customdata[2]}}"
                     "<extra></extra>",
                     name=name,
-                    legendgroup=name,
-                    showlegend=panel == 0,
+                    showlegend=False,
                 ),
             )
         row, column = _place(panel)
@@ -163,14 +164,14 @@ def slice_movie(numbers: pd.DataFrame, corners: pd.DataFrame, steps: int, title:
         figure.update_xaxes(title="RMS distance", constrain="domain", row=1, col=column)
         figure.update_yaxes(scaleanchor=f"x{column}" if column > 1 else "x", row=1, col=column)
     figure.frames = [
-        go.Frame(data=[go.Heatmap(z=image)], traces=[0], name=str(step + 1))
+        go.Frame(data=[go.Heatmap(z=image)], traces=[0], name=f"step {step + 1}")
         for step, image in enumerate(images)
     ]
     jump = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
     figure.update_layout(
         sliders=[
             {
-                "currentvalue": {"prefix": "supervision step "},
+                "currentvalue": {"prefix": "after supervision "},
                 "steps": [
                     {"label": f.name, "method": "animate", "args": [[f.name], jump]}
                     for f in figure.frames
@@ -231,7 +232,7 @@ def _square_axes(figure: go.Figure, panel: int) -> None:
 
 
 def _finish(figure: go.Figure, steps: int, panels: int, title: str) -> go.Figure:
-    figure = styled(figure, title)
+    figure = styled(figure, f"{title}; black: not solved")
     figure.update_layout(
         height=120 + 440 * -(-panels // 2),
         coloraxis={
@@ -240,6 +241,5 @@ def _finish(figure: go.Figure, steps: int, panels: int, title: str) -> go.Figure
             "cmax": max(steps, 2),
             "colorbar": {"title": "solved<br>from step", "len": 0.6},
         },
-        legend={"orientation": "h", "y": -0.12},
     )
     return figure

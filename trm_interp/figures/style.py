@@ -22,7 +22,12 @@ def styled(figure: go.Figure, title: str) -> go.Figure:
 
 
 def write_html(figure: go.Figure, path: Path) -> Path:
-    """An interactive page; plotly.js is written once beside it, so that it opens offline."""
+    """An interactive page; plotly.js is written once beside it, so that it opens offline.
+
+    Its sliders wait to be moved.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_html(path, include_plotlyjs="directory", config={"displaylogo": False})
+    figure.write_html(
+        path, include_plotlyjs="directory", config={"displaylogo": False}, auto_play=False
+    )
     return path

@@ -246,14 +246,17 @@ def cluster_table(
 
 
 def answer_table(starts: Starts, drawn: pd.DataFrame, last: np.ndarray) -> pd.DataFrame:
-    """Every final answer, the most frequent one first: share, mistakes, conflicts, grid."""
+    """Every final answer, the most frequent one first: share, wrong cells (given ones among them),
+    cells in conflict, grid."""
     table = shares(drawn["answer"].to_numpy()).rename(columns={"basin": "answer"})
     solution = from_tokens(starts.answer)
+    given = starts.subject.puzzles.puzzles[starts.puzzle] > 0
     first = drawn.drop_duplicates("answer").set_index("answer")["start"]
     grids = [from_tokens(last[first[answer]]) for answer in table["answer"]]
     return table.assign(
         puzzle=starts.puzzle,
         wrong_cells=[int((grid != solution).sum()) for grid in grids],
+        wrong_givens=[int((grid != solution)[given].sum()) for grid in grids],
         conflicts=[int(conflicts(grid).sum()) for grid in grids],
         grid=[render(grid) for grid in grids],
     )
