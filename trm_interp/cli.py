@@ -1,15 +1,22 @@
 """The `trm-interp` command: reads settings, makes one call, prints what came of it."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from trm_interp.core.config import PRESETS, TrainConfig, TRMConfig
-from trm_interp.options import AsJson, build, command, say, with_errors_in_one_line
+from trm_interp.options import (
+    AsJson,
+    build,
+    command,
+    is_first_process,
+    say,
+    with_errors_in_one_line,
+)
 from trm_interp.sae.commands import register as register_sae_commands
+from trm_interp.search.commands import register as register_search_commands
 from trm_interp.settings import (
     CollectConfig,
     EvalConfig,
@@ -27,11 +34,6 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Make, import, rate, check and download puzzles.", no_args_is_help=True)
 app.add_typer(data, name="data")
-
-
-def is_first_process() -> bool:
-    """Of those that torchrun started; the first one speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 @command(app, "quickstart", QuickstartConfig, examples="trm-interp quickstart")
@@ -351,6 +353,7 @@ def data_download(
 
 
 register_sae_commands(app)
+register_search_commands(app)
 
 
 def main() -> None:
