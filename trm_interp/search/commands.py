@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         json_: AsJson = False,
     ) -> None:
-        """Search with K trajectories a puzzle: best by Q, votes, pass@K and rules, at every step."""
+        """K trajectories a puzzle: best by Q, votes, pass@K and rule check, after every step."""
         from trm_interp.errors import UserError
         from trm_interp.progress import progress
         from trm_interp.search.run import search_file

@@ -41,7 +41,7 @@ class SearchConfig:
         "q", "a trajectory ends early: never, once confident, or once its grid obeys the rules"
     )
     threshold: float = setting(
-        0.5, "confident: halting logit above this with the same grid, two steps in a row"
+        1.0, "confident: halting logit above this with the same grid, two steps in a row"
     )
     adaptive: bool = setting(False, "no more trajectories for a puzzle once one has ended early")
     seed: int = setting(0, "of the noise and the symmetries")

@@ -110,7 +110,7 @@ def search(
     left = np.bincount([group.puzzle for group in waiting], minlength=n)  # groups of a puzzle
     batch = _Batch(model, inputs, config, dtype)
     while waiting or len(batch):
-        batch.admit(_fitting(waiting, batch_size - len(batch)))
+        batch.admit(_fitting(waiting, batch_size - len(batch), alone=not len(batch)))
         read, halt = batch.read(batch.advance()[-1])
         at = batch.puzzle, batch.column, batch.step
         before = batch.puzzle, batch.column, np.maximum(batch.step - 1, 0)
@@ -168,8 +168,8 @@ def trace(
     return tokens, np.array([[q[0] for _, q in cycles] for cycles in read])
 
 
-def _fitting(waiting: deque[_Group], room: int) -> list[_Group]:
-    """Take the groups that fit, in order; a larger one waits, unless nothing runs at all."""
+def _fitting(waiting: deque[_Group], room: int, alone: bool) -> list[_Group]:
+    """Take the groups that fit, in order; a larger one waits, unless it would be `alone`."""
     taken: list[_Group] = []
     passed: list[_Group] = []
     while waiting and room > 0:
@@ -179,7 +179,7 @@ def _fitting(waiting: deque[_Group], room: int) -> list[_Group]:
             room -= len(group.columns)
         else:
             passed.append(group)
-    if not taken and passed:
+    if alone and not taken:
         taken.append(passed.pop(0))
     waiting.extendleft(reversed(passed))
     return taken

@@ -173,7 +173,7 @@ def _summary(
     """Shares as lists over steps, with what was searched and what it cost."""
     shares = share_table(table)
     per_step = evaluations_per_step(checkpoint.model.config)
-    steps_run = int(table.loc[table["step"] == 0, "steps_run"].sum())
+    steps_run = int(table["steps_run"].to_numpy()[table["step"].to_numpy() == 0].sum())
     names = [f"{name}{end}" for name in SHARES for end in ("", "_low", "_high")]
     return {
         "ckpt": str(checkpoint.path),

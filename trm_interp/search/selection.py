@@ -65,8 +65,8 @@ def outcome_frame(found: Found, labels: Int[np.ndarray, "puzzle cell"]) -> pd.Da
     of_step: dict[str, np.ndarray] = {"baseline": solved[:, found.baseline]}
     for rule, at in chosen.items():
         of_step[rule] = np.take_along_axis(right, at[:, None], axis=1)[:, 0]
-    of_step["pass_at_k"] = right.any(1)
-    of_step["verified"] = (found.valid[:, : found.k] & sampled).any(1)
+    of_step["pass_at_k"] = right.sum(1) > 0
+    of_step["verified"] = (found.valid[:, : found.k] & sampled).sum(1) > 0
     of_step["right"] = right.sum(1)
     of_step["q"] = found.q[:, : found.k].max(1).astype(np.float64)
     of_step |= {f"chosen_{rule}": at for rule, at in chosen.items()}
@@ -87,11 +87,14 @@ def share_table(frame: pd.DataFrame) -> pd.DataFrame:
     The columns are SHARES; `frame` is one of `outcome_frame` or several of them joined.
     """
     rows = []
-    for step, part in frame.groupby("step"):
-        row: dict[str, float] = {"step": int(step), "n": len(part)}  # type: ignore[arg-type]
+    steps = frame["step"].to_numpy()
+    for step in range(int(steps.max()) + 1):
+        at = steps == step
+        n = int(at.sum())
+        row: dict[str, float] = {"step": step, "n": n}
         for name in SHARES:
-            hits = int(part[name].sum())
-            row[name] = hits / len(part)
-            row[f"{name}_low"], row[f"{name}_high"] = wilson(hits, len(part))
+            hits = int(frame[name].to_numpy()[at].sum())
+            row[name] = hits / n
+            row[f"{name}_low"], row[f"{name}_high"] = wilson(hits, n)
         rows.append(row)
     return pd.DataFrame(rows)

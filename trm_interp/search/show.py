@@ -74,7 +74,7 @@ def show_solution(solution: Solution, console: Console) -> None:
         verdict += ", one of several solutions"
     console.print(
         f"line {solution.line}: {verdict}; confidence {solution.confidence:.1%}; "
-        f"supervision steps: {solution.steps} (trajectory {solution.trajectory} of "
+        f"supervision steps: {solution.steps} (trajectory {solution.trajectory + 1} of "
         f"{solution.trajectories}); network evaluations in all: {solution.evaluations}",
         soft_wrap=True,
         highlight=False,
