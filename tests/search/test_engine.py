@@ -96,7 +96,7 @@ def test_noise_before_every_step_differs_from_noise_on_the_start(tiny_mlp: TRM, 
 
 
 def test_retiring_changes_no_answer_where_runs_settle(contracting: TRM, puzzles: Puzzles):
-    config = SearchConfig(k=6, steps=12, sigma=4.0, stop="never")
+    config = SearchConfig(k=6, steps=12, sigma=20.0, stop="never")
     whole = search(contracting, puzzles[0], config, 16)
     retired = search(contracting, puzzles[0], replace(config, stop="q", threshold=-1e6), 16)
     assert (whole.tokens[:, :, 0] != whole.tokens[:, :, -1]).any()  # not settled at once
