@@ -6,7 +6,8 @@
 Sections: recording (cost of recording against plain inference, peak memory at 1x and 10x puzzles),
 paths (compiled against eager, bfloat16 against float32, share of the machine's matrix rate),
 puzzles (generators and solver, one core), sae (stream against step, memory, our gated step against
-sae-lens' own), cuda (training and inference of the 5 M model).
+sae-lens' own), search (evaluations saved at equal accuracy, speed against plain inference), cuda (training
+and inference of the 5 M model).
 """
 
 import argparse
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_sae import sae
+from bench_search import search_section
 
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.core.config import TrainConfig, TRMConfig
@@ -313,6 +315,7 @@ def main() -> None:
         "paths": paths,
         "puzzles": puzzles,
         "sae": lambda repeats: sae(repeats, medians),
+        "search": lambda repeats: search_section(repeats, medians),
     }
     if torch.cuda.is_available():
         sections["cuda"] = cuda
