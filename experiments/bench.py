@@ -6,8 +6,8 @@
 Sections: recording (cost of recording against plain inference, peak memory at 1x and 10x puzzles),
 paths (compiled against eager, bfloat16 against float32, share of the machine's matrix rate),
 puzzles (generators and solver, one core), sae (stream against step, memory, our gated step against
-sae-lens' own), search (evaluations saved at equal accuracy, speed against plain inference), cuda (training
-and inference of the 5 M model).
+sae-lens' own), search (evaluations saved at equal accuracy, speed against plain inference), cuda
+(training and inference of the 5 M model).
 """
 
 import argparse

@@ -40,13 +40,13 @@ def search_section(repeats: int, medians: Medians) -> dict[str, Any]:
         else:
             saved = found["supervision_steps_grid"] / found[f"supervision_steps_{name}"]
             found[f"evaluations_grid_over_{name}"] = saved
-            inside = found["best_q_grid_low"] <= right.mean() <= found["best_q_grid_high"]
+            inside = found["best_q_grid_low"] <= right.mean() <= found["best_q_grid_high"] + 1e-9
             found[f"best_q_{name}_inside_interval"] = bool(inside)
     return {**found, **_speed(model, inputs[:32], repeats, medians)}
 
 
 def _speed(model: Any, inputs: torch.Tensor, repeats: int, medians: Medians) -> dict[str, float]:
-    """Trajectories a second, all of them run to the end, against plain inference of as many rows."""
+    """Trajectories a second, all run to the end, against plain inference of as many rows."""
     k, steps = 8, 4
     rows = inputs.repeat_interleave(k, 0)
     runs: dict[str, Callable[[], object]] = {}

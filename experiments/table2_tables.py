@@ -128,7 +128,7 @@ def misses(part: Part, steps: tuple[int, ...]) -> list[dict[str, Any]]:
     frame = frame_of(part)
     found = []
     for step in steps:
-        rows = frame[frame["step"] == step - 1]
+        rows = frame.query("step == @step - 1")
         there = rows["pass_at_k"].to_numpy() > 0
         missed = there & (rows["best_q"].to_numpy() == 0)
         found.append({"step": step, "puzzles": int(missed.sum()), "of": int(there.sum())})
@@ -156,7 +156,7 @@ def correlation(table: pd.DataFrame, rating: str, draws: int) -> dict[str, float
     def rho(at: np.ndarray) -> float:
         if len(np.unique(x[at])) < 2 or len(np.unique(y[at])) < 2:
             return float("nan")
-        return float(spearmanr(x[at], y[at])[0])
+        return float(spearmanr(x[at], y[at]).statistic)  # type: ignore[attr-defined]
 
     picks = np.random.default_rng(0).integers(0, len(x), (draws, len(x)))
     sampled = np.array([rho(at) for at in picks])
@@ -221,7 +221,7 @@ def log_entry(sizes: Sizes, tables: dict[str, pd.DataFrame], summary: dict[str, 
         cells = (row["kind"], row["target"], row["sigma"], percent(row, "recovered"))
         lines.append(f"| {' | '.join(map(str, cells))} | {percent(row, 'kept')} |")
     equal = tables["breadth_depth"]
-    budget = equal[equal["evaluations"] == equal["evaluations"].max()]
+    budget = equal.query("evaluations == evaluations.max()")
     lines += [
         "",
         f"Breadth against depth, {budget['n'].iloc[0]} puzzles that fail plainly at step {STEPS}, "
@@ -246,9 +246,9 @@ def log_entry(sizes: Sizes, tables: dict[str, pd.DataFrame], summary: dict[str, 
         f"last grid of {rounding['settled_changed']} of {rounding['settled']} trajectories that "
         f"had settled and {rounding['wandering_changed']} of {rounding['wandering']} that had not.",
         "",
-        f"Verdict. T2, best-Q above the plain run at 5 steps: {spoken(summary['t2'])}. C1, failures "
-        f"come from the start and not from too little depth, K {summary['c1']['breadth']} against "
-        f"K {summary['c1']['depth']} steps by best Q: {spoken(summary['c1'])}.",
+        f"Verdict. T2, best-Q above the plain run at 5 steps: {spoken(summary['t2'])}. C1, "
+        f"failures come from the start and not from too little depth, "
+        f"K {summary['c1']['breadth']} against K {summary['c1']['depth']} steps by best Q: {spoken(summary['c1'])}.",
         "",
     ]
     return "\n".join(lines)

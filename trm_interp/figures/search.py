@@ -26,7 +26,7 @@ def shares_figure(table: pd.DataFrame, title: str) -> go.Figure:
     searches = list(dict.fromkeys(table["search"]))
     figure = make_subplots(rows=1, cols=len(searches), subplot_titles=searches, shared_yaxes=True)
     for col, search in enumerate(searches, start=1):
-        rows = table[table["search"] == search]
+        rows = _of(table, search=search)
         for i, (name, label) in enumerate(NAMES.items()):
             curve = _with_bars(rows, "step", name, label, COLOURS[i], shift=1)
             curve.update(legendgroup=name, showlegend=col == 1)
@@ -54,7 +54,7 @@ def ablation_figure(table: pd.DataFrame, title: str) -> go.Figure:
     targets = list(dict.fromkeys(table["target"]))
     for col, kind in enumerate(kinds, start=1):
         for i, target in enumerate(targets):
-            rows = table[(table["kind"] == kind) & (table["target"] == target)]
+            rows = _of(table, kind=kind, target=target)
             for row, name in enumerate(names, start=1):
                 curve = _with_bars(rows, "sigma", name, f"noise on {target}", COLOURS[i])
                 curve.update(legendgroup=target, showlegend=row == 1 and col == 1)
@@ -76,7 +76,7 @@ def breadth_depth_figure(table: pd.DataFrame, title: str) -> go.Figure:
         rows=1, cols=2, shared_yaxes=True, subplot_titles=[NAMES[name] for name in panels]
     )
     for i, curve in enumerate(dict.fromkeys(table["curve"])):
-        rows = table[table["curve"] == curve]
+        rows = _of(table, curve=curve)
         for col, name in enumerate(panels, start=1):
             line = _with_bars(rows, "evaluations", name, str(curve), COLOURS[i])
             line.update(legendgroup=str(curve), showlegend=col == 1)
@@ -93,7 +93,7 @@ def calibration_figure(table: pd.DataFrame, title: str) -> go.Figure:
     """
     figure = go.Figure()
     for i, search in enumerate(dict.fromkeys(table["search"])):
-        rows = table[table["search"] == search]
+        rows = _of(table, search=search)
         figure.add_trace(_with_bars(rows, "confidence", "right", str(search), COLOURS[i]))
     diagonal = go.Scatter(
         x=[0, 1], y=[0, 1], mode="lines", line={"color": "#999", "dash": "dot"}, name="calibrated"
@@ -130,6 +130,14 @@ def escape_figure(table: pd.DataFrame, rating: str, title: str) -> go.Figure:
     figure.update_xaxes(title=f"rating: {rating}", row=1, col=2)
     figure.update_yaxes(title="escape probability", range=[-0.02, 1.02], row=1, col=2)
     return styled(figure, title)
+
+
+def _of(table: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """Rows with these values in these columns."""
+    keep = np.ones(len(table), bool)
+    for name, value in values.items():
+        keep &= table[name].to_numpy() == value
+    return table.iloc[np.flatnonzero(keep)]
 
 
 def _with_bars(

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -173,7 +174,8 @@ def _summary(
     """Shares as lists over steps, with what was searched and what it cost."""
     shares = share_table(table)
     per_step = evaluations_per_step(checkpoint.model.config)
-    steps_run = int(table["steps_run"].to_numpy()[table["step"].to_numpy() == 0].sum())
+    first = table["step"].to_numpy() == 0
+    steps_run = int(np.asarray(table["steps_run"])[first].sum())
     names = [f"{name}{end}" for name in SHARES for end in ("", "_low", "_high")]
     return {
         "ckpt": str(checkpoint.path),
@@ -214,7 +216,7 @@ def write_table(out: Path, table: pd.DataFrame) -> None:
 def read_table(out: Path) -> pd.DataFrame:
     if out.suffix == ".parquet":
         return pd.read_parquet(out)
-    return pd.read_csv(out, dtype={"answer": str}, float_precision="round_trip")
+    return pd.read_csv(out, dtype={"answer": str})
 
 
 Opened = tuple[Path | None, Path | None]  # folder of finished blocks; the table, if complete
