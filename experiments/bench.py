@@ -6,8 +6,10 @@
 Sections: recording (cost of recording against plain inference, peak memory at 1x and 10x puzzles),
 paths (compiled against eager, bfloat16 against float32, share of the machine's matrix rate),
 puzzles (generators and solver, one core), sae (stream against step, memory, our gated step against
-sae-lens' own), basins (starts of one puzzle against plain inference), dynamics (8 Lyapunov
-exponents over plain inference of the same batch), cuda (training and inference of the 5 M model).
+sae-lens' own), pca (streamed components against reading), basins (starts of one puzzle against
+plain inference), dynamics (8 Lyapunov exponents over plain inference of the same batch), search
+(evaluations saved at equal accuracy, speed against plain inference), cuda (training and inference
+of the 5 M model).
 """
 
 import argparse
@@ -28,7 +30,9 @@ import numpy as np
 import torch
 from bench_basins import basins
 from bench_dynamics import dynamics
+from bench_pca import pca
 from bench_sae import sae
+from bench_search import search_section
 
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.core.config import TrainConfig, TRMConfig
@@ -316,8 +320,10 @@ def main() -> None:
         "paths": paths,
         "puzzles": puzzles,
         "sae": lambda repeats: sae(repeats, medians),
+        "pca": lambda repeats: pca(repeats, medians),
         "basins": lambda repeats: basins(repeats, medians),
         "dynamics": lambda repeats: dynamics(repeats, medians),
+        "search": lambda repeats: search_section(repeats, medians),
     }
     if torch.cuda.is_available():
         sections["cuda"] = cuda

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 CHECKED = ["checkpoint", "infer", "loss", "model", "optim", "train"]  # config checks itself
 CHECKED = [f"trm_interp.core.{name}" for name in CHECKED] + ["trm_interp.record"]
 CHECKED += ["trm_interp.analysis", "trm_interp.figures"]
+CHECKED += [f"trm_interp.search.{name}" for name in ("engine", "noise", "selection")]
 with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
     import trm_interp.analysis.lyapunov
     import trm_interp.analysis.outcomes
@@ -22,7 +23,8 @@ with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
     import trm_interp.core.infer
     import trm_interp.core.train
     import trm_interp.figures.trajectories
-    import trm_interp.record  # noqa: F401
+    import trm_interp.record
+    import trm_interp.search.selection  # noqa: F401
 
 from trm_interp.cli import app  # noqa: E402
 from trm_interp.core.checkpoint import save_checkpoint  # noqa: E402

@@ -41,6 +41,7 @@ def commands(copier: Path, grids: Path, tmp_path: Path) -> list[list[object]]:
         ["eval", "--steps", 1, "--csv", out / "table.csv"],
         ["collect", "--steps", 1, "--out", out],
         ["quickstart", "--out", out],
+        ["search", "--steps", 1, "--out", out / "table.csv"],
     ]
 
 
@@ -286,6 +287,7 @@ def test_sizes_start_at_1(refused, cli: Cli, copier: Path, grids: Path, tmp_path
         ("eval",): ("steps", "batch-size", "limit"),
         ("collect", "--out", out): ("steps", "batch-size", "limit"),
         ("quickstart", "--out", out): ("n", "record"),
+        ("search", "--out", out / "t.csv"): ("k", "steps", "batch-size", "limit"),
     }.items():
         for option in options:
             said = refused([*command, *both, f"--{option}", value])

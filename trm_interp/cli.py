@@ -1,7 +1,6 @@
 """The `trm-interp` command: reads settings, makes one call, prints what came of it."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,8 +8,16 @@ import typer
 
 from trm_interp.core.config import PRESETS, TrainConfig, TRMConfig
 from trm_interp.landscape.commands import register as register_landscape_commands
-from trm_interp.options import AsJson, build, command, say, with_errors_in_one_line
+from trm_interp.options import (
+    AsJson,
+    build,
+    command,
+    is_first_process,
+    say,
+    with_errors_in_one_line,
+)
 from trm_interp.sae.commands import register as register_sae_commands
+from trm_interp.search.commands import register as register_search_commands
 from trm_interp.settings import (
     CollectConfig,
     EvalConfig,
@@ -28,11 +35,6 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Make, import, rate, check and download puzzles.", no_args_is_help=True)
 app.add_typer(data, name="data")
-
-
-def is_first_process() -> bool:
-    """Of those that torchrun started; the first one speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 @command(app, "quickstart", QuickstartConfig, examples="trm-interp quickstart")
@@ -353,6 +355,7 @@ def data_download(
 
 register_sae_commands(app)
 register_landscape_commands(app)
+register_search_commands(app)
 
 
 def main() -> None:

@@ -20,6 +20,11 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def is_first_process() -> bool:
+    """Of those that torchrun started; the first one speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def command(
     app: typer.Typer,
     name: str,

@@ -31,13 +31,18 @@ def open_puzzles(
 ) -> PuzzleSet:
     """Puzzles of the checkpoint's grid. UserError where they are of another size."""
     puzzles = load(path, skip_bad=skip_bad, limit=limit)
+    require_size(puzzles, checkpoint)
+    return puzzles
+
+
+def require_size(puzzles: PuzzleSet, checkpoint: Checkpoint) -> None:
+    """UserError where the puzzles are of another size than the checkpoint's."""
     config = checkpoint.model.config
     if (config.cells, config.vocab) != (puzzles.shape.cells, puzzles.shape.vocab):
         raise PuzzleError(
-            f"{path}: {puzzles.shape.side}x{puzzles.shape.side} puzzles, but {checkpoint.path} "
-            f"reads {config.cells} cells of {config.vocab} tokens"
+            f"{puzzles.source}: {puzzles.shape.side}x{puzzles.shape.side} puzzles, "
+            f"but {checkpoint.path} reads {config.cells} cells of {config.vocab} tokens"
         )
-    return puzzles
 
 
 def test_puzzles(checkpoint: Checkpoint) -> Path:

@@ -108,19 +108,41 @@ def load(
     limit: int | None = None,
     check_unique: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    several: bool = False,
 ) -> PuzzleSet:
     """Puzzles of a text file, a Sudoku-Extreme CSV or a public data folder, solved and checked.
 
     Text: one puzzle per line, '.' or '0' for a blank, optionally a comma and its solution; empty
     lines and lines that start with '#' are passed over. `limit` reads only the first so many
-    puzzles. Missing solutions are computed, and then exactly one must exist; with `check_unique`
-    that is demanded of every puzzle. Bad lines raise one PuzzleError, or with `skip_bad` are left
-    out and listed in `skipped`. `progress` is told how many puzzles are solved, of how many.
+    puzzles. Missing solutions are computed, and then exactly one must exist (at least one with
+    `several`); with `check_unique` that is demanded of every puzzle. Bad lines raise one
+    PuzzleError, or with `skip_bad` are left out and listed in `skipped`. `progress` is told how
+    many puzzles are solved, of how many.
     """
     path = Path(path)
     if not path.exists():
         raise PuzzleError(f"{path}: no such file or folder")
-    table = _read_folder(path, limit) if path.is_dir() else _read_text(path, limit)
+    if path.is_dir():
+        table = _read_folder(path, limit)
+    else:
+        table = _read_text(path.read_bytes(), path.name, limit)
+    return _checked(table, path, skip_bad, check_unique, progress, several)
+
+
+def load_text(text: str, name: str, several: bool = False) -> PuzzleSet:
+    """As `load`, of a text that is at hand; `name` stands in messages for the file's."""
+    table = _read_text(text.encode(), name, None)
+    return _checked(table, name, False, False, lambda done, of: None, several)
+
+
+def _checked(
+    table: _Table,
+    path: Path | str,
+    skip_bad: bool,
+    check_unique: bool,
+    progress: Callable[[int, int], None],
+    several: bool,
+) -> PuzzleSet:
     if len(table.lines) == 0:
         raise PuzzleError(f"{path}: no puzzle in it")
 
@@ -140,7 +162,7 @@ def load(
             found = solve_batch(table.puzzles[part], limit=2)
             solutions[part] = found.solutions
             for row, count in zip(part, found.counts.tolist(), strict=True):
-                if count != 1:
+                if count == 0 or (count > 1 and not several):
                     bad[row] = "several solutions" if count > 1 else "no solution"
             progress(start + len(part), len(rows))
 
@@ -160,7 +182,7 @@ def load(
     )
 
 
-def _message(path: Path, unit: str, reports: list[str], n: int) -> str:
+def _message(path: Path | str, unit: str, reports: list[str], n: int) -> str:
     plural = "" if len(reports) == 1 else "s"
     rest = [f"and {len(reports) - SHOWN} more"] if len(reports) > SHOWN else []
     head = f"{path}: {len(reports)} bad {unit}{plural} of {n}; --skip-bad goes on without them"
@@ -170,8 +192,7 @@ def _message(path: Path, unit: str, reports: list[str], n: int) -> str:
 # Text files -----------------------------------------------------------------------------------
 
 
-def _read_text(path: Path, limit: int | None) -> _Table:
-    content = path.read_bytes()
+def _read_text(content: bytes, name: str, limit: int | None) -> _Table:
     text = content.decode("utf-8-sig", "replace")
     entries, bad = _entries(text, limit)
     cells = next((len(e.puzzle) for e in entries if not _size_error(len(e.puzzle))), 0)
@@ -195,7 +216,7 @@ def _read_text(path: Path, limit: int | None) -> _Table:
         bad.setdefault(int(with_solution[at]), f"solution: {reason}")
     lines = np.array([entry.line for entry in entries], np.int64)
     digest = hashlib.sha256(content).hexdigest()
-    return _Table(puzzles, solutions, solved, lines, bad, {path.name: digest}, "line")
+    return _Table(puzzles, solutions, solved, lines, bad, {name: digest}, "line")
 
 
 def _entries(text: str, limit: int | None) -> tuple[list[_Entry], Reasons]:

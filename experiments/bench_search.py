@@ -1,0 +1,68 @@
+"""Section `search` of bench.py: evaluations saved at equal accuracy, speed of the engine."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from trm_interp.analysis.outcomes import wilson
+from trm_interp.core.checkpoint import load_checkpoint
+from trm_interp.core.infer import run_batch
+from trm_interp.search.config import SearchConfig
+from trm_interp.search.engine import search
+from trm_interp.search.selection import choose
+from trm_interp.settings import artifact, default_checkpoint
+from trm_interp.tasks.sudoku.dataset import load
+
+Medians = Callable[[dict[str, Callable[[], object]], int], dict[str, float]]
+PUZZLES, K, STEPS = 48, 16, 12
+BATCH = 128
+
+
+def search_section(repeats: int, medians: Medians) -> dict[str, Any]:
+    """Default checkpoint, bfloat16: the default search with and without early ends, and speed."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_checkpoint(default_checkpoint(), device).model
+    side = int(model.config.cells**0.5)
+    puzzles = load(artifact("data") / f"sudoku{side}" / "test.txt", limit=PUZZLES)
+    inputs = torch.from_numpy(puzzles.inputs)
+    found: dict[str, Any] = {"n": PUZZLES, "k": K, "steps": STEPS}
+    kinds = {"grid": {"stop": "never"}, "retired": {}, "adaptive": {"adaptive": True}}
+    for name, settings in kinds.items():
+        config = SearchConfig(k=K, steps=STEPS, **settings)  # type: ignore[arg-type]
+        result = search(model, inputs, config, BATCH, torch.bfloat16)
+        at = choose(result)["best_q"][:, -1]
+        right = result.solved(puzzles.labels)[range(PUZZLES), at, -1]
+        found[f"best_q_{name}"] = float(right.mean())
+        found[f"supervision_steps_{name}"] = int(result.steps_run.sum())
+        if name == "grid":
+            found["best_q_grid_low"], found["best_q_grid_high"] = wilson(int(right.sum()), PUZZLES)
+        else:
+            saved = found["supervision_steps_grid"] / found[f"supervision_steps_{name}"]
+            found[f"evaluations_grid_over_{name}"] = saved
+            inside = found["best_q_grid_low"] <= right.mean() <= found["best_q_grid_high"] + 1e-9
+            found[f"best_q_{name}_inside_interval"] = bool(inside)
+    return {**found, **_speed(model, inputs[:32], repeats, medians)}
+
+
+def _speed(model: Any, inputs: torch.Tensor, repeats: int, medians: Medians) -> dict[str, float]:
+    """Trajectories a second, all run to the end, against plain inference of as many rows."""
+    k, steps = 8, 4
+    rows = inputs.repeat_interleave(k, 0)
+    runs: dict[str, Callable[[], object]] = {}
+
+    def plain() -> None:
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            run_batch(model, part, part, steps, dtype=torch.bfloat16)
+
+    runs["plain"] = plain
+    for when in ("init", "every"):
+        config = SearchConfig(k=k, steps=steps, when=when, stop="never")  # type: ignore[arg-type]
+        runs[when] = lambda config=config: search(model, inputs, config, BATCH, torch.bfloat16)
+    took = medians(runs, repeats)
+    return {
+        "trajectories_per_s": len(rows) / took["init"],
+        "search_over_plain_inference_init": took["plain"] / took["init"],
+        "search_over_plain_inference_every": took["plain"] / took["every"],
+    }

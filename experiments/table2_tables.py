@@ -1,0 +1,254 @@
+"""Tables and the LOG entry of table2_search.py, from the arrays that its parts kept."""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from trm_interp.analysis.outcomes import wilson
+from trm_interp.search.selection import RULES
+
+STEPS = 16
+SHOWN_STEPS = (1, 2, 3, 5, 16)
+RATING = "waves"
+Part = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Puzzles and trajectories of each part."""
+
+    plain: int = 400  # puzzles that are asked plainly
+    table: int = 200  # of them, in table 2
+    k: int = 50
+    k_ptrm: int = 16
+    failed: int = 32  # of the ablation
+    solved: int = 16
+    k_ablation: int = 6
+    steps_ablation: int = 8
+    sigmas: tuple[float, ...] = (0.01, 0.1, 0.3, 0.6, 1.0, 2.0)
+    failed_depth: int = 40
+    budget: int = 256  # supervision steps a puzzle, breadth against depth
+    draws: int = 500  # bootstrap samples
+
+
+def frame_of(part: Part) -> pd.DataFrame:
+    return pd.DataFrame(part["frame"], columns=part["columns"].tolist())
+
+
+def settings_of_ablation(sizes: Sizes) -> list[dict[str, Any]]:
+    """When x target x sigma; the shared vector on the start; symmetric copies without noise."""
+    grid = [
+        {"kind": "on the start" if when == "init" else "before every step"}
+        | {"when": when, "target": target, "sigma": sigma}
+        for when, target, sigma in product(("init", "every"), ("z_H", "z_L", "both"), sizes.sigmas)
+    ]
+    shared = [
+        {"kind": "start, one vector", "when": "init", "target": "z_H", "sigma": s, "shared": True}
+        for s in sizes.sigmas
+    ]
+    symmetric = {"kind": "symmetric copies", "when": "init", "target": "none", "sigma": 0.0}
+    return [*grid, *shared, symmetric | {"symmetry": True}]
+
+
+def shares(hits: np.ndarray, name: str) -> dict[str, float]:
+    """Share with its Wilson interval over puzzles."""
+    low, high = wilson(int(hits.sum()), len(hits))
+    share = float(hits.mean()) if len(hits) else float("nan")
+    return {name: share, f"{name}_low": low, f"{name}_high": high}
+
+
+def splits_of(budget: int) -> list[tuple[int, int]]:
+    """(K, steps) of equal cost.
+
+    >>> splits_of(256)
+    [(1, 256), (4, 64), (16, 16), (64, 4)]
+    """
+    return [(k, budget // k) for k in (1, 4, 16, 64) if budget // k >= 4]
+
+
+def ablation_table(part: Part, sizes: Sizes) -> pd.DataFrame:
+    n = int(part["n_failed"])
+    rows = []
+    for setting, right in zip(settings_of_ablation(sizes), part["right"], strict=True):
+        row = {k: setting[k] for k in ("kind", "target", "sigma")}
+        row |= {"n_failed": n, "n_solved": len(right) - n}
+        row |= shares(right[:n, 0], "recovered") | shares(right[n:, 0], "kept")
+        for i, rule in enumerate((*RULES, "pass_at_k")):
+            row |= shares(right[:n, i], f"failed_{rule}") | {f"solved_{rule}": right[n:, i].mean()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def depth_table(part: Part, per_step: int) -> pd.DataFrame:
+    """Depth: every power of two of steps of one run. Breadth: all steps, k' of the K runs."""
+    rows = []
+    for name in part:
+        if not name.endswith("/best_q"):
+            continue
+        run, few = name.split("/")[:2]
+        k, steps = map(int, run.split("x"))
+        ends = [2**i for i in range(steps.bit_length())] if k == 1 else [steps]
+        for end in ends:
+            row: dict[str, Any] = {"curve": f"K to {k}, {steps} steps" if k > 1 else "depth, K 1"}
+            row |= {"k": int(few), "steps": end, "evaluations": int(few) * end * per_step}
+            for rule in ("best_q", "pass_at_k"):
+                row |= shares(part[f"{run}/{few}/{rule}"][:, end - 1], rule)
+            rows.append(row | {"n": len(part[name])})
+    return pd.DataFrame(rows)
+
+
+def calibration_table(parts: dict[str, Part], draws: int) -> pd.DataFrame:
+    """Ten bins of confidence of the last step's answers; bootstrap intervals over puzzles."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for name, part in parts.items():
+        stated = 1 / (1 + np.exp(-part["q"][:, :, -1].astype(float)))  # [puzzle, trajectory]
+        right = part["solved"][:, :, -1]
+        edges = np.unique(np.quantile(stated, np.linspace(0, 1, 11)))
+        of = np.clip(np.searchsorted(edges, stated, side="right") - 1, 0, len(edges) - 2)
+        picks = rng.integers(0, len(right), (draws, len(right)))
+        for i in range(len(edges) - 1):
+            inside = of == i
+            if not inside.any():
+                continue
+            hits, n = (right & inside).sum(1), inside.sum(1)
+            resampled = hits[picks].sum(1) / np.maximum(n[picks].sum(1), 1)
+            low, high = np.quantile(resampled, [0.025, 0.975])
+            row = {"search": name, "confidence": stated[inside].mean(), "n": int(n.sum())}
+            rows.append(row | {"right": hits.sum() / n.sum(), "right_low": low, "right_high": high})
+    return pd.DataFrame(rows)
+
+
+def misses(part: Part, steps: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Puzzles where best-Q takes a wrong answer while a right one is there."""
+    frame = frame_of(part)
+    found = []
+    for step in steps:
+        rows = frame.query("step == @step - 1")
+        there = rows["pass_at_k"].to_numpy() > 0
+        missed = there & (rows["best_q"].to_numpy() == 0)
+        found.append({"step": step, "puzzles": int(missed.sum()), "of": int(there.sum())})
+        found[-1] |= shares(missed[there], "share")
+    return found
+
+
+def escape_table(lines: np.ndarray, solved: np.ndarray, ratings: Part) -> pd.DataFrame:
+    """A row for each puzzle that fails plainly: how often its noisy trajectories solve it."""
+    names = ("clues", "waves", "tier", "guesses_all", "effort")
+    return pd.DataFrame(
+        {
+            "line": lines,
+            "escape": solved.mean(1),
+            "trajectories": solved.shape[1],
+            **{name: ratings[name] for name in names},
+        }
+    )
+
+
+def correlation(table: pd.DataFrame, rating: str, draws: int) -> dict[str, float]:
+    """Spearman's rho of escape and rating; bootstrap over puzzles. NaN where one is constant."""
+    x, y = table[rating].to_numpy(float), table["escape"].to_numpy(float)
+
+    def rho(at: np.ndarray) -> float:
+        if len(np.unique(x[at])) < 2 or len(np.unique(y[at])) < 2:
+            return float("nan")
+        return float(spearmanr(x[at], y[at]).statistic)  # type: ignore[attr-defined]
+
+    picks = np.random.default_rng(0).integers(0, len(x), (draws, len(x)))
+    sampled = np.array([rho(at) for at in picks])
+    sampled = sampled[~np.isnan(sampled)]
+    low, high = np.quantile(sampled, [0.025, 0.975]) if len(sampled) else (np.nan, np.nan)
+    return {"rho": rho(np.arange(len(x))), "low": float(low), "high": float(high)}
+
+
+# the entry of LOG.md
+
+
+def percent(row: Any, name: str) -> str:
+    return (
+        f"{100 * row[name]:.1f} [{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]"
+    )
+
+
+def difference(one: np.ndarray, other: np.ndarray, draws: int) -> dict[str, Any]:
+    """Share of `one` minus that of `other`, same puzzles; 95 % bootstrap interval over puzzles."""
+    paired = one.astype(float) - other.astype(float)
+    picks = np.random.default_rng(0).integers(0, len(paired), (draws, len(paired)))
+    low, high = np.quantile(paired[picks].mean(1), [0.025, 0.975]).tolist()
+    verdict = "supported" if low > 0 else "refuted" if high < 0 else "undecided at this n"
+    return {"difference": float(paired.mean()), "low": low, "high": high, "verdict": verdict}
+
+
+def spoken(found: dict[str, Any]) -> str:
+    low, middle, high = (100 * found[name] for name in ("low", "difference", "high"))
+    return f"{found['verdict']} ({middle:+.1f} points [{low:+.1f}, {high:+.1f}])"
+
+
+def log_entry(sizes: Sizes, tables: dict[str, pd.DataFrame], summary: dict[str, Any]) -> str:
+    """Question, command, numbers, verdict; what is undecided is called so."""
+    table = tables["table2"]
+    lines = [
+        "## Does noise at test time, chosen by the halting head, beat a plain and a deeper run?",
+        "",
+        f"`python experiments/table2_search.py`; {summary['ckpt']}, {summary['puzzles']}, "
+        f"{summary['dtype']}, seed {summary['seed']}; {summary['seconds'] / 60:.0f} min. Exact %, "
+        "95 % Wilson intervals over puzzles; the first trajectory is the plain one.",
+        "",
+        "| search | n | step | plain | best Q | vote | pass@K |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for _, row in table[table["step"].isin([s - 1 for s in SHOWN_STEPS])].iterrows():
+        cells = [percent(row, name) for name in ("baseline", "best_q", "vote", "pass_at_k")]
+        lines.append(
+            f"| {row['search']} | {row['n']:.0f} | {row['step'] + 1:.0f} | {' | '.join(cells)} |"
+        )
+    noise = tables["ablation"]
+    best = noise.sort_values(["recovered", "kept"], ascending=False).head(6)
+    lines += [
+        "",
+        f"Ablation (K {sizes.k_ablation}, {sizes.steps_ablation} steps, best Q; "
+        f"{noise['n_failed'][0]} puzzles that fail plainly, {noise['n_solved'][0]} that do not), "
+        "the best six of it:",
+        "",
+        "| noise | target | sigma | failed, recovered | solved, kept |",
+        "|---|---|---|---|---|",
+    ]
+    for _, row in best.iterrows():
+        cells = (row["kind"], row["target"], row["sigma"], percent(row, "recovered"))
+        lines.append(f"| {' | '.join(map(str, cells))} | {percent(row, 'kept')} |")
+    equal = tables["breadth_depth"]
+    budget = equal.query("evaluations == evaluations.max()")
+    lines += [
+        "",
+        f"Breadth against depth, {budget['n'].iloc[0]} puzzles that fail plainly at step {STEPS}, "
+        f"{budget['evaluations'].iloc[0]} network evaluations each:",
+        "",
+        "| K x steps | best Q | pass@K |",
+        "|---|---|---|",
+    ]
+    for _, row in budget.iterrows():
+        cells = (percent(row, "best_q"), percent(row, "pass_at_k"))
+        lines.append(f"| {row['k']} x {row['steps']} | {' | '.join(cells)} |")
+    missed, escapes, rounding = summary["misses"][-1], summary["escape"], summary["rounding"]
+    rho = escapes["rho"]
+    low, high = escapes["quartiles"]
+    lines += [
+        "",
+        f"At step {missed['step']} best-Q takes a wrong answer in {missed['puzzles']} of "
+        f"{missed['of']} puzzles that have a right one. {escapes['n']} puzzles fail plainly: a "
+        f"noisy trajectory solves a median share of {escapes['median']:.2f} (quartiles {low:.2f}, "
+        f"{high:.2f}), {escapes['never']} were never solved; Spearman's rho with `{RATING}` "
+        f"{rho['rho']:.2f} [{rho['low']:.2f}, {rho['high']:.2f}]. Another batch size changes the "
+        f"last grid of {rounding['settled_changed']} of {rounding['settled']} trajectories that "
+        f"had settled and {rounding['wandering_changed']} of {rounding['wandering']} that had not.",
+        "",
+        f"Verdict. T2, best-Q above the plain run at 5 steps: {spoken(summary['t2'])}. C1, "
+        f"failures come from the start and not from too little depth, "
+        f"K {summary['c1']['breadth']} against K {summary['c1']['depth']} steps by best Q: {spoken(summary['c1'])}.",
+        "",
+    ]
+    return "\n".join(lines)

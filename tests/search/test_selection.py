@@ -1,0 +1,86 @@
+"""Selection by hand: two puzzles of one cell and three trajectories, one of which may be unrun."""
+
+import math
+
+import numpy as np
+import pytest
+
+from trm_interp.analysis.outcomes import wilson
+from trm_interp.search.engine import Found
+from trm_interp.search.selection import SHARES, choose, grid_ids, outcome_frame, share_table
+
+A, B = 2, 3  # tokens of a grid of one cell
+
+
+def found(tokens: list, q: list, ran: list, valid: list | None = None, k: int = 3) -> Found:
+    grids = np.array(tokens, np.uint8)[..., None, None]  # [puzzle, column, step, cell]
+    halting = np.where(np.array(ran) > 0, np.array(q, np.float32), -np.inf).astype(np.float32)
+    good = np.zeros_like(ran) if valid is None else np.array(valid)
+    return Found(grids, halting[..., None], good[..., None] > 0, np.array(ran, np.int16), k)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "q", "ran", "expected"),
+    [
+        # sigmoid(2) = 0.881 for A, 2 x sigmoid(-1) = 0.538 for B
+        ([A, B, B], [2, -1, -1], [1, 1, 1], {"best_q": 0, "vote": 1, "vote_q": 0}),
+        # sigmoid(0) = 0.5 for A, 2 x sigmoid(-0.5) = 0.755 for B
+        ([A, B, B], [0, -0.5, -0.5], [1, 1, 1], {"best_q": 0, "vote": 1, "vote_q": 1}),
+        # one each: the earlier one; sigmoid grows with q
+        ([A, B, B], [1, 2, 9], [1, 1, 0], {"best_q": 1, "vote": 0, "vote_q": 1}),
+        # trajectories that never ran hold zeros, which are no votes
+        ([A, 0, 0], [-9, 0, 0], [1, 0, 0], {"best_q": 0, "vote": 0, "vote_q": 0}),
+    ],
+)
+def test_rules_by_hand(tokens: list, q: list, ran: list, expected: dict[str, int]):
+    chosen = choose(found([tokens], [q], [ran]))
+    assert {rule: at.item() for rule, at in chosen.items()} == expected
+
+
+def test_fewer_trajectories_are_the_first_ones():
+    many = found([[A, B, B]], [[0, 1, 2]], [[1, 1, 1]])
+    assert choose(many, k=2)["best_q"].item() == 1 and choose(many, k=1)["vote"].item() == 0
+
+
+def test_equal_grids_share_a_number_and_others_do_not():
+    grids = np.random.default_rng(0).integers(1, 11, (500, 81)).astype(np.uint8)
+    grids[1] = grids[0]
+    changed = grids[0].copy()
+    changed[40] ^= 1
+    ids = grid_ids(np.concatenate([grids, changed[None]]))
+    assert ids[0] == ids[1] and len(np.unique(ids)) == 500  # 501 grids, one of them twice
+
+
+def test_outcomes_of_two_puzzles():
+    # puzzle 0, label A: baseline A right; best by q is B, wrong; the vote (A, A) is right
+    # puzzle 1, label B: one trajectory, A, wrong; a valid grid that is not the label
+    frame = outcome_frame(
+        found(
+            [[A, A, B], [A, 0, 0]],
+            [[-1, -1, 3], [2, 0, 0]],
+            [[4, 2, 1], [3, 0, 0]],
+            valid=[[0, 0, 0], [1, 0, 0]],
+        ),
+        np.array([[A], [B]], np.uint8),
+    )
+    rows = frame.to_dict("records")
+    names = ("baseline", "best_q", "vote", "vote_q", "pass_at_k", "verified")
+    # sigmoid(-1) twice = 0.54 for A, sigmoid(3) = 0.95 for B: vote_q is wrong
+    assert [rows[0][name] for name in names] == [True, False, True, False, True, False]
+    assert [rows[1][name] for name in names] == [False, False, False, False, False, True]
+    assert [(row["right"], row["trajectories"], row["steps_run"]) for row in rows] == [
+        (2, 3, 7),
+        (0, 1, 3),
+    ]
+    assert (rows[0]["q"], rows[0]["chosen_best_q"]) == (3.0, 2)
+    table = share_table(frame)
+    assert table[list(SHARES)].to_numpy().tolist() == [[0.5, 0.0, 0.5, 0.0, 0.5, 0.5]]
+    low, high = wilson(1, 2)
+    assert math.isclose(table["vote_low"][0], low) and math.isclose(table["vote_high"][0], high)
+
+
+def test_a_plain_run_beside_the_noisy_ones_is_the_baseline_and_takes_part_in_no_choice():
+    both = found([[B, B, A]], [[0, 0, 9]], [[1, 1, 5]], k=2)
+    row = outcome_frame(both, np.array([[A]], np.uint8)).iloc[0]
+    assert row["baseline"] and not row["best_q"] and not row["pass_at_k"]
+    assert row["steps_run"] == 2 and row["trajectories"] == 2

@@ -1,0 +1,121 @@
+"""`solve`: what a person sees, and what is refused before any network is run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import trm_interp.search.solve
+from trm_interp.cli import app
+from trm_interp.search.config import SearchConfig, SolveConfig
+from trm_interp.search.solve import DEFAULTS, solve
+from trm_interp.settings import default_checkpoint
+
+Cli = Callable[..., Any]
+FULL = "1243431221343421"  # the plain run of the checkpoint copies it in one step
+
+
+@pytest.fixture
+def words(copier: Path) -> list[object]:
+    return ["--ckpt", copier, "--k", 2, "--steps", 2]
+
+
+def test_a_board_with_what_is_known_about_it(cli: Cli, words: list[object]):
+    answer = cli("solve", FULL, *words)
+    assert answer.code == 0, answer.err
+    lines = answer.out.splitlines()
+    assert lines[:5] == ["1 2 | 4 3", "4 3 | 1 2", "----+----", "2 1 | 3 4", "3 4 | 2 1"]
+    # one step of 2 x (2 + 1) evaluations
+    assert "line 1: confirmed by the rules; confidence" in lines[5]
+    assert lines[5].endswith("steps: 1 (trajectory 1 of 1); network evaluations in all: 6")
+
+
+def test_text_file_and_standard_input_are_the_same(
+    cli: Cli, words: list[object], grids: Path, tmp_path: Path
+):
+    puzzle = ".243 4312 2134 3421"
+    (tmp_path / "p.txt").write_text(puzzle.replace(" ", "") + "\n")
+    one = json.loads(cli("solve", puzzle, *words, "--json").out)
+    assert one == json.loads(cli("solve", tmp_path / "p.txt", *words, "--json").out)
+    piped = CliRunner().invoke(
+        app, ["solve", "-", *map(str, words), "--json"], input=puzzle.replace(" ", "")
+    )
+    assert one == json.loads(piped.stdout) and one["n"] == 1
+    many = json.loads(cli("solve", grids, *words, "--json").out)
+    assert many["n"] == 13
+    for known in many["puzzles"]:
+        full = "." not in known["puzzle"]
+        assert not known["confirmed"] or known["answer"].count(".") == 0
+        assert known["several"] is False and 0 < known["confidence"] < 1
+        assert full or known["trajectories"] in (1, 2)
+
+
+def test_an_unsolved_puzzle_is_called_so(cli: Cli, words: list[object]):
+    answer = cli("solve", "." + "." * 11 + FULL[12:], *words)
+    assert "NOT confirmed by the rules" in answer.out and answer.code == 0
+    assert "several solutions; any of them counts" in answer.err
+    assert "one of several solutions" in answer.out
+
+
+def test_a_trace_shows_every_cycle_and_ends_in_the_answer(words: list[object], copier: Path):
+    config = SolveConfig(puzzle="." + FULL[1:], ckpt=str(copier), trace=True)
+    how = SearchConfig(**DEFAULTS | {"k": 2, "steps": 2})
+    (solution,) = solve(config, how, lambda line: None)
+    assert solution.guesses is not None and solution.guesses.shape == (solution.steps, 2, 16)
+    assert (solution.guesses[-1, -1] == solution.answer).all()
+    shown = CliRunner().invoke(
+        app,
+        ["solve", "." + FULL[1:], *map(str, words), "--trace"],
+        env={"FORCE_COLOR": "1", "COLUMNS": "120"},
+    )
+    assert "changed, " in shown.stdout and "step 1, confidence" in shown.stdout
+    assert shown.stdout.count("cycle by cycle") == solution.steps
+
+
+def test_colours_of_a_cell():
+    from trm_interp.search.show import CHANGED, CONFLICT, GIVEN, _styles
+
+    given, changed, clash = np.array([[1, 0, 0, 2], [0, 1, 0, 0], [0, 0, 0, 1]])
+    rows = _styles(given, changed, clash)
+    assert rows == [GIVEN, CHANGED, "", f"{GIVEN} {CONFLICT}"]
+
+
+@pytest.mark.slow
+def test_the_checkpoint_that_ships_solves_its_puzzles(cli: Cli):
+    puzzles = default_checkpoint().parent / "data" / "sudoku6" / "test.txt"
+    first = puzzles.read_text().splitlines()[0].split(",")
+    (known,) = json.loads(cli("solve", first[0], "--json").out)["puzzles"]
+    assert known["confirmed"] and known["answer"] == first[1]
+
+
+@pytest.mark.parametrize(
+    ("puzzle", "problem"),
+    [
+        ("11..............", "line 1: contradictory givens"),
+        ("123....4........", "line 1: no solution"),
+        ("123", "3 cells; a Sudoku here has 16, 36, 81"),
+        ("5...............", "character '5' at 0"),
+        ("", "no puzzle in it"),
+        ("nowhere.txt", "nowhere.txt: no such file, and no puzzle"),
+        ("." * 36, "6x6 puzzles, but"),
+    ],
+)
+def test_bad_puzzles_are_refused_before_anything_runs(
+    cli: Cli, words: list[object], monkeypatch: pytest.MonkeyPatch, puzzle: str, problem: str
+):
+    def never(*args: Any) -> Any:
+        raise AssertionError("the network was run")
+
+    monkeypatch.setattr(trm_interp.search.solve, "search", never)
+    answer = cli("solve", puzzle, *words)
+    assert (answer.code, answer.out) == (2, "") and answer.err.count("\n") == 1
+    assert problem in answer.err, answer.err
+
+
+def test_a_size_without_a_checkpoint(cli: Cli):
+    answer = cli("solve", FULL)
+    assert answer.code == 2 and "no checkpoint for 4x4 puzzles ships" in answer.err

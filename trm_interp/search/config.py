@@ -1,0 +1,102 @@
+"""What the search commands can be told. Read by the command line; needs no torch."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trm_interp.core.config import argument, positive, required, setting
+from trm_interp.settings import BATCH_HELP, CKPT_HELP, PUZZLES_HELP, Device
+
+Target = Literal["z_H", "z_L", "both"]
+When = Literal["init", "every"]
+Select = Literal["best_q", "vote", "vote_q"]
+Stop = Literal["never", "q", "rules"]
+ROWS_HELP = BATCH_HELP.replace("puzzles", "trajectories")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Efstathiou & Balwani leave sigma open; states have RMS 1, so 1 is as much noise as state
+    "paper": {"k": 50, "steps": 5, "sigma": 1.0, "target": "z_H", "when": "init"},
+    # arXiv 2605.19943
+    "ptrm": {"k": 100, "steps": 64, "sigma": 0.3, "target": "z_L", "when": "every"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How to search: K trajectories a puzzle, what makes them differ, when they end."""
+
+    k: int = setting(16, "trajectories a puzzle")
+    steps: int = setting(16, "supervision steps a trajectory")
+    sigma: float = setting(1.0, "standard deviation of the noise; states have RMS 1")
+    target: Target = setting("z_H", "state that the noise is added to")
+    when: When = setting("init", "noise on the start only, or before every supervision step")
+    shared: bool = setting(False, "one noise vector for all positions, not one a position")
+    symmetry: bool = setting(False, "each trajectory solves a random symmetric copy of the puzzle")
+    clean: bool = setting(True, "the first trajectory is the plain one, without noise or symmetry")
+    select: Select = setting(
+        "best_q", "answer: highest halting logit, commonest grid, or grids weighted by sigmoid(q)"
+    )
+    stop: Stop = setting(
+        "q", "a trajectory ends early: never, once confident, or once its grid obeys the rules"
+    )
+    threshold: float = setting(
+        1.0, "confident: halting logit above this with the same grid, two steps in a row"
+    )
+    adaptive: bool = setting(False, "no more trajectories for a puzzle once one has ended early")
+    seed: int = setting(0, "of the noise and the symmetries")
+
+    def __post_init__(self) -> None:
+        positive(self, "k", "steps")
+        if not (math.isfinite(self.sigma) and self.sigma >= 0):
+            raise ValueError(f"sigma must be finite and at least 0, got {self.sigma}")
+        if not math.isfinite(self.threshold):
+            raise ValueError(f"threshold must be finite, got {self.threshold}")
+        if self.adaptive and self.stop == "never":
+            raise ValueError("adaptive needs trajectories that end early: give stop q or rules")
+
+    @property
+    def uses_q(self) -> bool:
+        return self.stop == "q" or self.select != "vote"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRun:
+    """Where a search reads, computes and writes."""
+
+    ckpt: str = required(CKPT_HELP)
+    puzzles: Path = required(PUZZLES_HELP)
+    out: Path | None = setting(
+        None, "table, .csv or .parquet, a row for every puzzle and step; a .json goes beside it"
+    )
+    batch_size: int = setting(128, ROWS_HELP)
+    limit: int | None = setting(None, "only the first so many puzzles")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
+    compile: bool = setting(False, "torch.compile the network; pays for long searches")
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+    resume: bool = setting(False, "go on with an unfinished table")
+    overwrite: bool = setting(False, "replace an existing table")
+
+    def __post_init__(self) -> None:
+        positive(self, "batch_size", "limit")
+        if self.resume and self.overwrite:
+            raise ValueError("give one of --resume and --overwrite")
+        if self.out is None and (self.resume or self.overwrite):
+            raise ValueError("--resume and --overwrite need --out")
+        if self.out is not None and self.out.suffix not in (".csv", ".parquet"):
+            raise ValueError(f"{self.out}: a table ends in .csv or .parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolveConfig:
+    """Solve puzzles for a person to read."""
+
+    puzzle: str = argument("a puzzle such as 53..7...., a file of puzzles, or - for standard input")
+    ckpt: str | None = setting(None, "checkpoint; default the one that ships for that size")
+    trace: bool = setting(False, "show the guess after every cycle")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    batch_size: int = setting(64, ROWS_HELP)
+
+    def __post_init__(self) -> None:
+        positive(self, "batch_size")

@@ -1,0 +1,100 @@
+"""Which of a puzzle's answers to take, after every supervision step.
+
+`best_q` takes the trajectory with the highest halting logit (arXiv 2510.04871's practice, and that
+of PTRM), `vote` the commonest grid, `vote_q` the grid with the largest sum of sigmoid(q). Equal
+scores go to the earlier trajectory. The rules of Sudoku take part in none of them.
+"""
+
+import numpy as np
+import pandas as pd
+
+from trm_interp.analysis.outcomes import wilson
+from trm_interp.search.engine import Found
+from trm_interp.shapes import Float, Int
+
+RULES = ("best_q", "vote", "vote_q")
+SHARES = ("baseline", *RULES, "pass_at_k", "verified")
+
+
+def grid_ids(tokens: Int[np.ndarray, "*run cell"]) -> Int[np.ndarray, "*run"]:
+    """A number for every grid: equal grids share it, two others do with a chance of 2**-60."""
+    odd = np.random.default_rng(0).integers(2**62, size=tokens.shape[-1]) * 2 + 1
+    return tokens.astype(np.int64) @ odd
+
+
+def votes(
+    ids: Int[np.ndarray, "trajectory step"], weights: Float[np.ndarray, "trajectory step"]
+) -> Float[np.ndarray, "trajectory step"]:
+    """The weight of all trajectories that have the same grid as each one, itself included.
+
+    >>> votes(np.array([[7], [8], [8]]), np.array([[1.0], [0.25], [0.5]])).tolist()
+    [[1.0], [0.75], [0.75]]
+    """
+    same = ids[:, None] == ids[None]  # [trajectory, trajectory, step]
+    return (same * weights[None]).sum(1)
+
+
+def choose(found: Found, k: int | None = None) -> dict[str, Int[np.ndarray, "puzzle step"]]:
+    """The trajectory that each rule takes, of the first k (default all)."""
+    k = found.k if k is None else k
+    q, ran = found.q[:, :k], found.ran[:, :k, None] > 0
+    weights = {"vote": np.ones_like(q), "vote_q": 1 / (1 + np.exp(-q))}
+    chosen = {"best_q": q.argmax(1)}  # q of what never ran is -inf
+    ids = grid_ids(found.tokens[:, :k])
+    for rule, weight in weights.items():
+        counted = np.where(ran, weight, 0.0)
+        scores = np.stack([votes(i, w) for i, w in zip(ids, counted, strict=True)])
+        chosen[rule] = np.where(ran, scores, -1.0).argmax(1)
+    return chosen
+
+
+def outcome_frame(found: Found, labels: Int[np.ndarray, "puzzle cell"]) -> pd.DataFrame:
+    """One row per puzzle and step (both from 0, the puzzle of this `found`).
+
+    `baseline`, `best_q`, `vote`, `vote_q`: that answer is the label. `pass_at_k`: some trajectory's
+    is. `verified`: some trajectory's grid is full and obeys the rules, which needs no label.
+    `trajectories` that ran, `right` of them, and `steps_run`, the supervision steps that they cost
+    (a step of the model is h_cycles x (l_cycles + 1) network evaluations). `q` is best_q's halting
+    logit, `chosen_*` which trajectory a rule took.
+    """
+    n, _, steps = found.q.shape
+    sampled = found.ran[:, : found.k, None] > 0
+    solved = found.solved(labels)
+    right = solved[:, : found.k] & sampled
+    chosen = choose(found)
+    of_step: dict[str, np.ndarray] = {"baseline": solved[:, found.baseline]}
+    for rule, at in chosen.items():
+        of_step[rule] = np.take_along_axis(right, at[:, None], axis=1)[:, 0]
+    of_step["pass_at_k"] = right.sum(1) > 0
+    of_step["verified"] = (found.valid[:, : found.k] & sampled).sum(1) > 0
+    of_step["right"] = right.sum(1)
+    of_step["q"] = found.q[:, : found.k].max(1).astype(np.float64)
+    of_step |= {f"chosen_{rule}": at for rule, at in chosen.items()}
+    of_puzzle = {"trajectories": sampled[:, :, 0].sum(1), "steps_run": found.steps_run}
+    return pd.DataFrame(
+        {
+            "puzzle": np.repeat(np.arange(n), steps),
+            "step": np.tile(np.arange(steps), n),
+            **{name: values.ravel() for name, values in of_step.items()},
+            **{name: np.repeat(values, steps) for name, values in of_puzzle.items()},
+        }
+    )
+
+
+def share_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per step: shares of the puzzles with 95 % Wilson intervals (`_low`, `_high`), and n.
+
+    The columns are SHARES; `frame` is one of `outcome_frame` or several of them joined.
+    """
+    rows = []
+    steps = frame["step"].to_numpy()
+    for step in range(int(steps.max()) + 1):
+        at = steps == step
+        n = int(at.sum())
+        row: dict[str, float] = {"step": step, "n": n}
+        for name in SHARES:
+            hits = int(frame[name].to_numpy()[at].sum())
+            row[name] = hits / n
+            row[f"{name}_low"], row[f"{name}_high"] = wilson(hits, n)
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,138 @@
+"""Solve puzzles for a person: the board, how sure the model is, what the rules say of it."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trm_interp.core.checkpoint import load_checkpoint
+from trm_interp.core.model import TRM
+from trm_interp.errors import UserError
+from trm_interp.search.config import SearchConfig, SolveConfig
+from trm_interp.search.engine import search, trace
+from trm_interp.search.run import evaluations_per_step, require_halting_head
+from trm_interp.search.selection import choose
+from trm_interp.settings import artifact
+from trm_interp.sources import open_device, require_size
+from trm_interp.tasks.sudoku.dataset import PuzzleSet, load, load_text
+from trm_interp.tasks.sudoku.grid import Grid, Shape, from_tokens, render
+from trm_interp.tasks.sudoku.solver import solve_batch
+
+SHIPPED = {6: ("trm-sudoku6",), 9: ("trm-sudoku-extreme", "trm-sudoku9")}  # the first that is there
+# for an answer rather than a measurement
+DEFAULTS: dict[str, Any] = {"symmetry": True, "adaptive": True, "stop": "rules", "k": 32}
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The answer to one puzzle. `guesses` [step, h_cycle, cell] (digits) where it was traced."""
+
+    line: int
+    puzzle: Grid
+    answer: Grid
+    confirmed: bool  # by the rules: a proof
+    several: bool  # the puzzle has more than one solution
+    q: float  # halting logit of the answer
+    trajectory: int  # that gave the answer; 0 is the plain run
+    steps: int  # supervision steps of that trajectory
+    trajectories: int  # that were run
+    evaluations: int  # network evaluations of all of them
+    guesses: Grid | None = None
+    guesses_q: np.ndarray | None = None
+
+    @property
+    def confidence(self) -> float:
+        """sigmoid(q): the halting head's probability that the grid is right."""
+        return float(1 / (1 + np.exp(-self.q)))
+
+    def as_json(self) -> dict[str, Any]:
+        found = {
+            name: getattr(self, name)
+            for name in ("line", "confirmed", "several", "confidence", "trajectory", "steps")
+        }
+        grids = {"puzzle": render(self.puzzle), "answer": render(self.answer)}
+        spent = {"trajectories": self.trajectories, "evaluations": self.evaluations}
+        if self.guesses is None:
+            return grids | found | spent
+        trace = [[render(grid) for grid in cycles] for cycles in self.guesses]
+        return grids | found | spent | {"trace": trace}
+
+
+def solve(
+    config: SolveConfig, how: SearchConfig, tell: Callable[[str], None] = print
+) -> list[Solution]:
+    """Search the puzzles that `config` names; nothing is computed before all of them are checked.
+
+    The answer is a grid that the rules confirm where a trajectory found one, else the one that
+    `how.select` takes.
+    """
+    puzzles = read_puzzles(config.puzzle)
+    device = open_device(config.device)
+    checkpoint = load_checkpoint(config.ckpt or shipped_for(puzzles.shape), device)
+    require_size(puzzles, checkpoint)
+    require_halting_head(checkpoint, how)
+    several = solve_batch(puzzles.puzzles, limit=2).counts > 1
+    for line in puzzles.lines[several].tolist():
+        tell(f"line {line}: several solutions; any of them counts")
+    model = checkpoint.model
+    inputs = torch.from_numpy(puzzles.inputs)
+    found = search(model, inputs, how, config.batch_size)
+    chosen = choose(found)[how.select][:, -1]
+    solutions = []
+    for i in range(len(puzzles)):
+        proofs = np.flatnonzero(found.valid[i, : found.k, -1])
+        taken = int(proofs[0]) if len(proofs) else int(chosen[i])
+        steps = int(found.ran[i, taken])
+        solution = Solution(
+            line=int(puzzles.lines[i]),
+            puzzle=puzzles.puzzles[i],
+            answer=from_tokens(found.tokens[i, taken, -1]),
+            confirmed=bool(len(proofs)),
+            several=bool(several[i]),
+            q=float(found.q[i, taken, -1]),
+            trajectory=taken,
+            steps=steps,
+            trajectories=int((found.ran[i, : found.k] > 0).sum()),
+            evaluations=int(found.steps_run[i]) * evaluations_per_step(model.config),
+            **(_traced(model, inputs[i : i + 1], taken, steps, how) if config.trace else {}),
+        )
+        if solution.guesses is not None and (solution.guesses[-1, -1] != solution.answer).any():
+            tell(
+                f"line {solution.line}: run by itself this trajectory ends in another grid than in "
+                "the batch: it has not settled, and rounding decides"
+            )
+        solutions.append(solution)
+    return solutions
+
+
+def _traced(
+    model: TRM, inputs: torch.Tensor, trajectory: int, steps: int, how: SearchConfig
+) -> dict[str, np.ndarray]:
+    tokens, q = trace(model, inputs, trajectory, steps, how)
+    return {"guesses": from_tokens(tokens), "guesses_q": q}
+
+
+def read_puzzles(given: str) -> PuzzleSet:
+    """Puzzles of the text itself, of a file of that name, or of standard input for -."""
+    if given == "-":
+        return load_text(sys.stdin.read(), "standard input", several=True)
+    text = "".join(given.split())
+    if set(text) <= set(".0123456789"):
+        return load_text(text, "the puzzle", several=True)
+    if not Path(given).exists():
+        raise UserError(f"{given}: no such file, and no puzzle (digits, blanks as '.' or '0')")
+    return load(given, several=True)
+
+
+def shipped_for(shape: Shape) -> Path:
+    """The checkpoint that ships for puzzles of that size."""
+    paths = [artifact(name) for name in SHIPPED.get(shape.side, ())]
+    for path in paths:
+        if path.exists():
+            return path
+    size = f"{shape.side}x{shape.side}"
+    raise UserError(f"no checkpoint for {size} puzzles ships; name one with --ckpt")
