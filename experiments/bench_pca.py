@@ -12,7 +12,7 @@ from bench_sae import write_random_store
 Numbers = dict[str, float]
 Medians = Callable[[dict[str, Callable[[], object]], int], Numbers]
 WIDTH, POSITIONS = 512, 97  # of the published model: 28.6 MB of z_L a puzzle
-PUZZLES = 12
+PUZZLES = 16
 PEAK = """
 import sys
 from trm_interp.analysis.trajectories import trajectories

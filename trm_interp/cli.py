@@ -16,6 +16,7 @@ from trm_interp.options import (
     say,
     with_errors_in_one_line,
 )
+from trm_interp.report.commands import register as register_report_commands
 from trm_interp.sae.commands import register as register_sae_commands
 from trm_interp.search.commands import register as register_search_commands
 from trm_interp.settings import (
@@ -356,6 +357,7 @@ def data_download(
 register_sae_commands(app)
 register_landscape_commands(app)
 register_search_commands(app)
+register_report_commands(app)
 
 
 def main() -> None:

@@ -45,8 +45,8 @@ def look_at_features(
         }
         page = dashboard_data(opened, found, table, meant, push, summary)
         write_dashboard(files["dashboard"], page)
-        write_html(figures[0], files["figure 1"])
-        write_html(figures[1], files["drift"])
+        write_html(figures[0], files["figure 1"], config.static)
+        write_html(figures[1], files["drift"], config.static)
         write_text(files["table"], table.to_csv(index=False))
         write_text(files["figure 1 numbers"], figures[2].to_csv(index=False))
         write_json(files["summary"], summary)

@@ -13,6 +13,7 @@ STATES = "z_L,z_H"
 Device = Literal["auto", "cpu", "cuda"]
 CKPT_HELP = "checkpoint: our folder, a public step_N, a nano-trm .ckpt, or hf://owner/repo"
 PUZZLES_HELP = "puzzles: lines, Sudoku-Extreme's CSV, or a public data folder"
+STATIC_HELP = "also PNG and PDF, where kaleido and a browser are installed"
 BATCH_HELP = "puzzles at once; bounds the memory"
 
 

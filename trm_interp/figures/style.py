@@ -1,5 +1,7 @@
 """One look for all figures, and the one way to write them."""
 
+import functools
+import shutil
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -21,13 +23,27 @@ def styled(figure: go.Figure, title: str) -> go.Figure:
     return figure
 
 
-def write_html(figure: go.Figure, path: Path) -> Path:
+def write_html(figure: go.Figure, path: Path, static: bool = False) -> Path:
     """An interactive page; plotly.js is written once beside it, so that it opens offline.
 
-    Its sliders wait to be moved.
+    static: also PNG and PDF beside it, where kaleido and a browser are.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_html(
-        path, include_plotlyjs="directory", config={"displaylogo": False}, auto_play=False
-    )
+    if static and can_draw():
+        for kind in ("png", "pdf"):
+            figure.write_image(path.with_suffix(f".{kind}"), width=1100, height=640, scale=1.5)
+    figure.write_html(path, include_plotlyjs="directory", config={"displaylogo": False})
     return path
+
+
+@functools.cache
+def can_draw() -> bool:
+    """Is there what static pictures need? Starts the one browser that draws all of them."""
+    try:
+        import kaleido
+    except ImportError:
+        return False
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))):
+        return False
+    kaleido.start_sync_server(silence_warnings=True)
+    return True

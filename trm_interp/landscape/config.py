@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.config import argument, positive, required, setting
-from trm_interp.settings import BATCH_HELP, CKPT_HELP, PUZZLES_HELP, Device, parse_indices
+from trm_interp.settings import (
+    BATCH_HELP,
+    CKPT_HELP,
+    PUZZLES_HELP,
+    STATIC_HELP,
+    Device,
+    parse_indices,
+)
 
 OUT_HELP = "folder of tables and figures"
 SEED_HELP = "of every random choice"
@@ -25,7 +32,7 @@ class OnCheckpoint:
     batch_size: int = setting(64, BATCH_HELP)
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     seed: int = setting(0, SEED_HELP)
-    static: bool = setting(False, "also PNG and PDF, where kaleido and a browser are installed")
+    static: bool = setting(False, STATIC_HELP)
 
     def __post_init__(self) -> None:
         positive(self, "limit", "batch_size")
@@ -38,7 +45,7 @@ class OnStore:
     store: Path = argument("store that `trm-interp collect` wrote")
     out: Path = required(OUT_HELP)
     seed: int = setting(0, SEED_HELP)
-    static: bool = setting(False, "also PNG and PDF, where kaleido and a browser are installed")
+    static: bool = setting(False, STATIC_HELP)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,6 @@
 """The folder of one part: tables, figures with their plotted numbers, and the summary last."""
 
-import functools
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ class Results:
     """Writes what a part found. `static`: also PNG and PDF, where kaleido and a browser are."""
 
     def __init__(self, out: Path, static: bool = False) -> None:
-        self.out, self.static = out, static and can_draw()
+        self.out, self.static = out, static
         (out / SUMMARY).unlink(missing_ok=True)  # not whole until it is there again
 
     def table(self, name: str, table: pd.DataFrame) -> Path:
@@ -34,10 +32,7 @@ class Results:
     def figure(self, name: str, figure: go.Figure, numbers: pd.DataFrame) -> Path:
         """An interactive page, and the numbers it plots beside it."""
         self.table(name, numbers)
-        if self.static:
-            for kind in ("png", "pdf"):
-                figure.write_image(self.out / f"{name}.{kind}", width=1100, height=640, scale=1.5)
-        return write_html(figure, self.out / f"{name}.html")
+        return write_html(figure, self.out / f"{name}.html", self.static)
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """The part is done: its numbers, with what computed them. Numbers as JSON has them."""
@@ -61,16 +56,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
-
-
-@functools.cache
-def can_draw() -> bool:
-    """Is there what static pictures need? Starts the one browser that draws all of them."""
-    try:
-        import kaleido
-    except ImportError:
-        return False
-    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))):
-        return False
-    kaleido.start_sync_server(silence_warnings=True)
-    return True

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from trm_interp.collect import sites_of
 from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
 from trm_interp.core.config import TRMConfig
 from trm_interp.errors import UserError
+from trm_interp.figures.search import NAMES, shares_figure
+from trm_interp.figures.style import write_html
 from trm_interp.files import sha256_of, write_json, write_text
 from trm_interp.report.claims import Found, claims_table
 from trm_interp.report.jobs import Job, run_jobs
@@ -23,6 +28,7 @@ LANDSCAPE = (
 )
 FIGURES = ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5", "settling", "stability")
 STORED, SAE_STORED = 256, 96  # puzzles in the store of states, and in the SAE's
+ENDS = ("", "_low", "_high")
 SAE_SITE = "blocks.1.hook_resid_post"
 UNIT = TRMConfig(cells=36, vocab=8, d_model=96, multiple=32, prefix=0)  # minutes are for this one
 
@@ -83,10 +89,23 @@ class Plan:
         """Runs what is not done, writes claims.csv; why each job that failed did."""
         failed = run_jobs(self.jobs, self.identity, tell, progress, workers)
         found = self.found() | (extra or {})
+        if "table2" in self.found():
+            self._draw_table2(found["table2"])
         claims = claims_table(found)
         write_text(self.request.out / "claims.csv", claims.to_csv(index=False))
         write_json(self.request.out / "plan.json", {"identity": self.identity, "failed": failed})
         return failed
+
+    def _draw_table2(self, summary: dict[str, Any]) -> None:
+        """The search's summary as a table and a figure."""
+        shares = {f"{name}{end}": summary[f"{name}{end}"] for name in NAMES for end in ENDS}
+        steps = np.arange(summary["steps"])
+        what = f"K {summary['k']}, sigma {summary['sigma']:g} on {summary['target']}"
+        table = pd.DataFrame({"search": what, "step": steps, "n": summary["n"], **shares})
+        folder = self.request.out / "table2"
+        write_text(folder / "shares.csv", table.to_csv(index=False))
+        title = f"{self.checkpoint.path.name}: search on {summary['n']} puzzles"
+        write_html(shares_figure(table, title), folder / "shares.html", self.request.static)
 
     def found(self) -> Found:
         """Summaries of the jobs that are done, by name."""
@@ -161,7 +180,7 @@ class Plan:
             ),
             job(
                 "fig1",
-                ("features", str(sae), str(out / "fig1-store"), *seed, *device),
+                ("features", str(sae), str(out / "fig1-store"), *seed, *device, *static),
                 3,
                 10,
                 after=("fig1-store", "fig1-sae"),

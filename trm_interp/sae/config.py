@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.config import argument, positive, required, setting
-from trm_interp.settings import Device, parse_indices
+from trm_interp.settings import STATIC_HELP, Device, parse_indices
 
 Arch = Literal["standard", "gated", "topk", "batchtopk", "jumprelu"]
 Variant = Literal["saelens", "paper"]
@@ -107,6 +107,7 @@ class FeaturesConfig(OnSAE):
     top: int = setting(10, "most active features in figure 1")
     examples: int = setting(6, "top-activating examples of every feature")
     shuffles: int = setting(19, "shuffled series behind each recurrence score")
+    static: bool = setting(False, STATIC_HELP)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,0 +1,73 @@
+"""`figures` from end to end on a tiny checkpoint: everything once, and only once."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from trm_interp.report.claims import VERDICTS
+
+Cli = Callable[..., Any]
+PARTS = "table1,table2,fig2,fig4,fig5"
+
+
+@pytest.fixture(scope="module")
+def done(
+    cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[object], Path]:
+    out = tmp_path_factory.mktemp("figures") / "all"
+    words: list[object] = ["figures", "--ckpt", copier, "--puzzles", grids, "--out", out]
+    words += ["--only", PARTS, "--scale", 0.02, "--device", "cpu"]
+    answer = cli(*words)
+    assert answer.code == 0, answer.err
+    return words, out
+
+
+def test_every_figure_has_its_numbers(done: tuple[list[object], Path]):
+    _, out = done
+    pages = {
+        "table1": "outcomes",
+        "table2": "shares",
+        "fig2": "paths",
+        "fig4": "losses",
+        "fig5": "divergence",
+    }
+    for part, name in pages.items():
+        assert "plotly" in (out / part / f"{name}.html").read_text()
+        assert len(pd.read_csv(out / part / f"{name}.csv"))
+    claims = pd.read_csv(out / "claims.csv").set_index("id")
+    assert set(claims["verdict"]) <= set(VERDICTS)
+    assert claims.loc["T1", "verdict"] != "not measured"
+    assert claims.loc["W2", "verdict"] == "not measured"  # stability was not asked for
+
+
+def test_what_is_done_is_not_done_again(cli: Cli, done: tuple[list[object], Path]):
+    words, out = done
+    before = (out / "table1" / "summary.json").stat().st_mtime_ns
+    shutil.rmtree(out / "fig4")
+    answer = cli(*words)
+    assert answer.code == 0, answer.err
+    assert "table1: done before" in answer.err and "fig4: trm-interp losses" in answer.err
+    assert (out / "table1" / "summary.json").stat().st_mtime_ns == before
+    assert (out / "fig4" / "losses.html").exists()
+
+
+def test_the_plan_names_times_and_sizes_and_does_nothing(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path
+):
+    on = ["--ckpt", copier, "--puzzles", grids, "--out", tmp_path / "out", "--plan"]
+    answer = cli("figures", *on, "--only", "fig5")
+    assert answer.code == 0
+    assert "store" in answer.out and "fig5" in answer.out and "core minutes" in answer.out
+    assert "fig3" not in answer.out and not (tmp_path / "out").exists()
+
+
+def test_a_part_that_does_not_exist(cli: Cli, copier: Path, grids: Path, tmp_path: Path):
+    on = ["--ckpt", copier, "--puzzles", grids, "--out", tmp_path]
+    answer = cli("figures", *on, "--only", "fig9")
+    assert answer.code == 2 and "no part 'fig9'; there are store, table1" in answer.err
+    answer = cli("figures", *on, "--scale", 0)
+    assert answer.code == 2 and "scale must be above 0" in answer.err
