@@ -32,10 +32,10 @@ def test_points_are_coloured_by_steps_and_black_where_unsolved():
     )
     explained = {4: np.array([0.5, 0.25]), 9: np.array([0.3, 0.2])}
     figure = basin_figure(numbers, explained, HEADINGS, 16, "start", "a title")
-    failed, solved, other, none = figure.data
+    failed, solved, own, other, none, _ = figure.data
     assert list(failed.x) == [1] and failed.marker.color == UNSOLVED
-    assert list(solved.x) == [2, 0] and list(solved.marker.color) == [1, 4]
-    assert list(solved.marker.symbol) == ["circle", "star"]
+    assert list(solved.x) == [0, 2] and list(solved.marker.color) == [4, 1]
+    assert (list(own.x), list(own.text)) == ([0], ["own start"])
     assert list(other.y) == [7] and not len(none.x)
     assert "50.0%" in figure.layout.xaxis.title.text and "20.0%" in figure.layout.yaxis2.title.text
 

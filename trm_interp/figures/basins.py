@@ -25,7 +25,7 @@ def basin_figure(
     title: str,
 ) -> go.Figure:
     """Points in the plane of two principal axes, a panel a puzzle, coloured by the step from which
-    the run stays solved; black where it is not solved at the last one, a star for the own start.
+    the run stays solved; black where it is not solved at the last one; the own start is marked.
 
     numbers: rows of puzzle, start, radius, solved_from (-1: not), answer, x, y. `explained`: share
     of the variance of each axis, by puzzle. `kind`: "start" or "end", of which states it is.
@@ -34,16 +34,12 @@ def basin_figure(
     for panel, puzzle in enumerate(headings):
         rows = numbers.query(f"puzzle == {puzzle}")
         kinds = {"not solved": "solved_from < 0", "solved": "solved_from >= 0"}
-        rows = rows.sort_values("start", ascending=False)  # the own start on top
         for name, chosen in ((name, rows.query(which)) for name, which in kinds.items()):
             marker = {"size": 5, "opacity": 0.8}
             if name == "solved":
                 marker |= {"color": chosen["solved_from"] + 1, "coloraxis": "coloraxis"}
             else:
                 marker |= {"color": UNSOLVED}
-            marker["line"] = {"width": 1, "color": "white"}
-            marker["symbol"] = np.where(chosen["start"] == 0, "star", "circle")
-            marker["size"] = np.where(chosen["start"] == 0, 14, 5)
             columns = [chosen[name] for name in ("start", "radius", "answer")]
             _add(
                 figure,
@@ -61,6 +57,8 @@ def basin_figure(
                     showlegend=False,
                 ),
             )
+        own = rows.query("start == 0").assign(corner="own start")
+        _add(figure, panel, _corner_marks(own))
         row, column = _place(panel)
         first, second = explained[puzzle]
         figure.update_xaxes(title=f"PC 1 of the {kind}s ({first:.1%})", row=row, col=column)
