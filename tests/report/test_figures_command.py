@@ -20,7 +20,7 @@ def done(
 ) -> tuple[list[object], Path]:
     out = tmp_path_factory.mktemp("figures") / "all"
     words: list[object] = ["figures", "--ckpt", copier, "--puzzles", grids, "--out", out]
-    words += ["--only", PARTS, "--scale", 0.02, "--device", "cpu"]
+    words += ["--only", PARTS, "--scale", 0.02, "--device", "cpu", "--no-static"]
     answer = cli(*words)
     assert answer.code == 0, answer.err
     return words, out

@@ -7,7 +7,7 @@ import typer
 
 from trm_interp.core.config import positive, required, setting
 from trm_interp.options import command, say
-from trm_interp.settings import CKPT_HELP, PUZZLES_HELP, Device
+from trm_interp.settings import CKPT_HELP, PUZZLES_HELP, STATIC_HELP, Device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class FiguresConfig:
     workers: int = setting(2, "parts at a time")
     seed: int = setting(0, "of every random choice")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    static: bool = setting(True, STATIC_HELP)
     plan: bool = setting(False, "only print what would be done, with times and sizes")
 
     def __post_init__(self) -> None:
@@ -58,7 +59,13 @@ def register(app: typer.Typer) -> None:
         from trm_interp.report.plan import FIGURES, Plan, Request
 
         request = Request(
-            config.ckpt, config.puzzles, config.out, config.seed, config.device, scale=config.scale
+            config.ckpt,
+            config.puzzles,
+            config.out,
+            config.seed,
+            config.device,
+            config.static,
+            config.scale,
         )
         plan = Plan(request, config.only.split(",") if config.only else FIGURES)
         for line in plan.lines():
