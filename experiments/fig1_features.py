@@ -7,7 +7,7 @@
 Records the residual stream of all layers, positions and cycles, as many failed runs as solved ones
 where there are that many; trains a gated SAE at expansion 32 and a topk one beside it, for every
 seed; measures them on held-out puzzles, in the loop as well; draws figure 1 and the dashboard of
-the first gated one. Takes artifacts/trm-sudoku-extreme where it exists; on a CUDA device the
+the first gated one. What an earlier run into --out has done is kept. Takes artifacts/trm-sudoku-extreme where it exists; on a CUDA device the
 batches are larger and the training longer (512 -> 16 384 for that checkpoint).
 """
 
@@ -18,6 +18,7 @@ import math
 import statistics
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from trm_interp.sae.evaluate import evaluate_sae
 from trm_interp.sae.train import train_sae
 from trm_interp.settings import CollectConfig, artifact, default_checkpoint
 from trm_interp.sources import open_device, open_puzzles
+from trm_interp.store import Store
 
 SITES = [f"blocks.{block}.hook_resid_{at}" for block in range(2) for at in ("mid", "post")]
 SHOWN = SITES[-1]  # the state itself, at every evaluation
@@ -44,16 +46,22 @@ AIM_FVU, AIM_DEAD = 0.1, 0.1
 
 
 def record(args: argparse.Namespace, ckpt: Path, puzzles_file: Path) -> Path:
-    """The store: half of its puzzles failed as far as that goes."""
+    """The store: half of its puzzles failed as far as that goes. One of an earlier run is kept."""
     store = args.out / "store"
     checkpoint = load_checkpoint(ckpt, open_device("auto"))
     puzzles = open_puzzles(puzzles_file, checkpoint, args.solve)
+    identity = {"checkpoint_sha256": checkpoint.sha256, "data_sha256": dict(puzzles.sha256)}
+    if (store / "store.h5").exists():
+        with Store(store) as there:
+            known = there.meta["identity"]
+            if known == known | identity and there.n_puzzles == min(args.record, len(puzzles)):
+                print(f"{store}: recorded before")
+                return store
     with progress("solving", "puzzles") as update:
         solved = solve(checkpoint.model, puzzles, progress=update).solved[:, -1].numpy()
     config = CollectConfig(
         str(ckpt), puzzles_file, store, sites=",".join(SITES), batch_size=8, overwrite=True
     )
-    identity = {"checkpoint_sha256": checkpoint.sha256, "data_sha256": dict(puzzles.sha256)}
     chosen = puzzles.subset(half_failed(solved, args.record))
     with progress("recording", "puzzles") as update:
         record_puzzles(checkpoint, chosen, config, identity, progress=update)
@@ -63,7 +71,7 @@ def record(args: argparse.Namespace, ckpt: Path, puzzles_file: Path) -> Path:
 def train_and_measure(
     args: argparse.Namespace, store: Path, ckpt: Path, arch: str, seed: int
 ) -> dict[str, Any]:
-    """One SAE: a row of the table."""
+    """One SAE: a row of the table. One that an earlier run trained and measured is kept."""
     cuda = torch.cuda.is_available()
     out = args.out / f"{arch}-seed{seed}"
     config = TrainSAEConfig(
@@ -81,13 +89,20 @@ def train_and_measure(
         buffer_mb=args.buffer_mb,
         autocast=args.autocast,
         save_every=10**9,
-        overwrite=True,
+        resume=(out / "card.json").exists(),
+        overwrite=not (out / "card.json").exists(),
     )
+    asked = json.loads(json.dumps(asdict(config), default=str)) | {"held_out": args.held_out}
+    del asked["resume"], asked["overwrite"]
+    kept = out / "row.json"
+    if kept.exists() and (known := json.loads(kept.read_text()))["asked"] == asked:
+        print(f"{out}: trained and measured before")
+        return known["row"]
     began = time.monotonic()
     with progress(f"training {arch}, seed {seed}", "steps") as update:
         train_sae(config, progress=update)
-    trained = time.monotonic() - began
-    row: dict[str, Any] = {"arch": arch, "seed": seed, "train_s": round(trained)}
+    trained = None if config.resume else round(time.monotonic() - began)
+    row: dict[str, Any] = {"arch": arch, "seed": seed, "train_s": trained}
     for site in SITES:
         looped = site == SHOWN
         found = evaluate_sae(
@@ -125,6 +140,7 @@ def train_and_measure(
                 "exact_clean": loop["runs"]["clean"]["exact"]["value"],
                 "exact_spliced": loop["runs"]["sae"]["exact"]["value"],
             }
+    write_json(kept, {"asked": asked, "row": row})
     return row
 
 
