@@ -7,8 +7,9 @@
 Records the residual stream of all layers, positions and cycles, as many failed runs as solved ones
 where there are that many; trains a gated SAE at expansion 32 and a topk one beside it, for every
 seed; measures them on held-out puzzles, in the loop as well; draws figure 1 and the dashboard of
-the first gated one. What an earlier run into --out has done is kept. Takes artifacts/trm-sudoku-extreme where it exists; on a CUDA device the
-batches are larger and the training longer (512 -> 16 384 for that checkpoint).
+the first gated one. What an earlier run into --out has done is kept. Takes
+artifacts/trm-sudoku-extreme where it exists; on a CUDA device the batches are larger and the
+training longer (512 -> 16 384 for that checkpoint).
 """
 
 import argparse
