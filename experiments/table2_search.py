@@ -166,7 +166,7 @@ def ablation(bench: Bench, failed: np.ndarray, solved: np.ndarray) -> dict[str, 
         found = bench.search(puzzles, k=sizes.k_ablation, steps=sizes.steps_ablation, **noise)
         frame = outcome_frame(found, puzzles.labels)
         last = frame[frame["step"] == sizes.steps_ablation - 1]
-        right.append(last[[*RULES, "pass_at_k"]].to_numpy(bool))
+        right.append(np.asarray(last[[*RULES, "pass_at_k"]], bool))
     return {"right": np.stack(right), "n_failed": min(len(failed), sizes.failed)}
 
 
@@ -272,7 +272,7 @@ def main() -> None:
         "seconds": float(sum(p["seconds"] for p in parts.values())),
         "seconds_by_part": {name: float(p["seconds"]) for name, p in parts.items()},
         "t2": difference(at5["best_q"].to_numpy(), at5["baseline"].to_numpy(), sizes.draws),
-        "c1": {"breadth": broad, "depth": deep, **difference(*ends, sizes.draws)},
+        "c1": {"breadth": broad, "depth": deep, **difference(ends[0], ends[1], sizes.draws)},
         "misses": misses(parts["paper"], SHOWN_STEPS),
         "escape": {
             "n": len(escapes),

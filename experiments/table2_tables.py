@@ -247,8 +247,9 @@ def log_entry(sizes: Sizes, tables: dict[str, pd.DataFrame], summary: dict[str, 
         f"had settled and {rounding['wandering_changed']} of {rounding['wandering']} that had not.",
         "",
         f"Verdict. T2, best-Q above the plain run at 5 steps: {spoken(summary['t2'])}. C1, "
-        f"failures come from the start and not from too little depth, "
-        f"K {summary['c1']['breadth']} against K {summary['c1']['depth']} steps by best Q: {spoken(summary['c1'])}.",
+        f"failures come from the start and not from too little depth, best Q of "
+        f"{summary['c1']['breadth']} against {summary['c1']['depth']} (K x steps): "
+        f"{spoken(summary['c1'])}.",
         "",
     ]
     return "\n".join(lines)

@@ -110,7 +110,7 @@ def test_killed_and_resumed_equals_undisturbed(
         timeout=200,
     )
     assert done.returncode == -signal.SIGKILL and not out.with_suffix(".json").exists()
-    answer = cli(*words, "--out", out, "--resume" if moment > 2 else "--overwrite")
+    answer = cli(*words, "--out", out, "--resume")
     assert answer.code == 0, answer.err
     # the moments 3 to 14 lie in the blocks, 3 each
     assert ("resuming at block" in answer.err) == (moment >= 6)
@@ -144,7 +144,7 @@ def test_in_python_without_a_file(copier: Path, grids: Path):
     seen: list[tuple[int, int]] = []
     run = SearchRun(ckpt=str(copier), puzzles=grids, batch_size=1)
     config = SearchConfig(k=2, steps=2)
-    table, summary = search_file(run, config, lambda line: None, lambda *done: seen.append(done))
+    table, _ = search_file(run, config, lambda line: None, lambda *done: seen.append(done))
     assert len(table) == 2 * N and seen == sorted(seen) and seen[-1] == (N, N)
 
 

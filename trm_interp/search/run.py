@@ -140,7 +140,7 @@ def _search_blocks(
 
 
 def _lengths(frames: list[pd.DataFrame]) -> list[int]:
-    return [int(frame["line"].nunique()) for frame in frames]
+    return [len(np.unique(frame["line"])) for frame in frames]
 
 
 def block_puzzles(config: SearchConfig, cells: int, batch_size: int) -> int:
@@ -241,16 +241,17 @@ def _open_output(run: SearchRun, identity: dict[str, Any]) -> Opened:
         return None, None
     parts = run.out.with_name(run.out.name + ".parts")
     if run.resume and run.out.exists() and beside(run.out).exists():
-        _require_same(
-            beside(run.out), json.loads(beside(run.out).read_text())["identity"], identity
-        )
+        there = json.loads(beside(run.out).read_text())["identity"]
+        _require_same(beside(run.out), there, identity)
+        shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed at its very end
         return None, run.out
     if run.resume and (parts / IDENTITY).exists():
         _require_same(parts, json.loads((parts / IDENTITY).read_text()), identity)
         return parts, None
-    if not run.overwrite and (run.out.exists() or parts.exists()):
-        there = run.out if run.out.exists() else parts
-        raise UserError(f"{there} exists: use --resume to go on or --overwrite to start anew")
+    fresh = run.overwrite or (run.resume and not run.out.exists())  # killed before its first block
+    if not fresh and (run.out.exists() or parts.exists()):
+        place = run.out if run.out.exists() else parts
+        raise UserError(f"{place} exists: use --resume to go on or --overwrite to start anew")
     if parts.exists():
         shutil.rmtree(parts)
     run.out.unlink(missing_ok=True)
