@@ -1,11 +1,19 @@
 import numpy as np
 import pytest
+from numba import njit
 
-from trm_interp.tasks.sudoku.effort import least_efforts, resistances
+from trm_interp.tasks.sudoku.effort import (
+    least_efforts,
+    new_desk,
+    only_answer,
+    resistances,
+    write_answer,
+)
 from trm_interp.tasks.sudoku.generate import generate
 from trm_interp.tasks.sudoku.grid import SHAPES, parse
+from trm_interp.tasks.sudoku.machine import count_ones, lowest, words_of
 from trm_interp.tasks.sudoku.rate import random_images, rate, relabelings
-from trm_interp.tasks.sudoku.solver import solve_batch
+from trm_interp.tasks.sudoku.solver import geometry, load, solve_batch
 
 # a puzzle known to defeat every pattern a person uses ("Golden Nugget")
 HARD = parse(".......39.....1..5..3.5.8....8.9...6.7...2...1..4.......9.8..5..2....6..4..7.....")
@@ -40,6 +48,36 @@ def test_resistance_counts_what_one_assumption_leaves_open(six):
     # a puzzle that the rules solve has no candidate left to refute
     assert found == [plain_resistance(p, s) for p, s in zip(*six, strict=True)]
     assert max(found) > 0
+
+
+@njit
+def proved(puzzle, solution, hh, ww):
+    desk = new_desk(len(puzzle), hh, ww)
+    load(words_of(desk.levels, 0), puzzle, hh, ww)
+    write_answer(solution, desk.answer, hh, ww)
+    return only_answer(desk, hh, ww)
+
+
+def test_a_proof_away_from_the_answer_takes_the_guesses_of_the_search(six):
+    puzzles, solutions = six
+    guesses = solve_batch(puzzles).guesses
+    assert guesses.max() > 0
+    for puzzle, solution, taken in zip(puzzles, solutions, guesses, strict=True):
+        assert proved(puzzle, solution, *geometry(SHAPES[6])) == (True, taken)
+        less = puzzle.copy()
+        less[puzzle.nonzero()[0][0]] = 0  # the puzzle is minimal: another solution comes in
+        assert not proved(less, solution, *geometry(SHAPES[6]))[0]
+
+
+@njit
+def bits_of(word):
+    return count_ones(word), lowest(word)
+
+
+def test_ones_and_the_lowest_one_of_a_word():
+    for word in (1, 0b101000, 2**62 + 2**40, 2**63 - 1):
+        low = next(i for i in range(63) if word >> i & 1)
+        assert bits_of(word) == (word.bit_count(), low)
 
 
 def test_effort_is_below_every_search_and_nought_without_a_guess(six):

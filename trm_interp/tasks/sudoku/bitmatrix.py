@@ -111,12 +111,3 @@ def rivals(bits, axes):
     if n == 2:
         return down | right
     return down | right | roll(down, n, stride_a, first_a) | roll(right, n, stride_b, first_b)
-
-
-@njit(cache=True, nogil=True)
-def ones(bits):
-    """Number of ones of a word of at most 63 bits, summed pairwise."""
-    bits -= (bits >> 1) & 0x5555555555555555
-    bits = (bits & 0x3333333333333333) + ((bits >> 2) & 0x3333333333333333)
-    bits = (bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0F
-    return (bits * 0x0101010101010101) >> 56

@@ -6,6 +6,7 @@ Compiled functions on one level of the search; `solver.py` explains its words.
 from numba import njit
 
 from trm_interp.tasks.sudoku import bitmatrix as bm
+from trm_interp.tasks.sudoku.machine import count_ones
 
 FREEDOM = 0xDA85550000  # hex digit i: 5 log2(layouts) of a closed 2x2 or 3x3 matrix with i ones
 
@@ -19,20 +20,18 @@ def choose_mini(s, hh, ww):
     """
     H, W = len(hh), len(ww)
     N = H * W
-    smallest, best_digit, best_lane = 1 << 30, 0, 0
+    smallest, best_lane = 1 << 30, 0
     for lane in range(W + H):
-        by_row = lane < W
-        first = 2 * N * W if by_row else (2 * W + 1) * N
-        place = lane * H * H if by_row else lane - W
-        mask = bm.lane(hh) if by_row else bm.stack(hh, ww)
-        total, digit, least = 0, 0, 1 << 30
+        total = 0
         for d in range(N):
-            freedom = FREEDOM >> 4 * bm.ones(s[first + d] >> place & mask) & 15
-            total += freedom
-            if 0 < freedom < least:
-                least, digit = freedom, d
+            total += _freedom(s, d, lane, hh, ww)
         if 0 < total < smallest:
-            smallest, best_digit, best_lane = total, digit, lane
+            smallest, best_lane = total, lane
+    best_digit, least = 0, 1 << 30
+    for d in range(N):
+        freedom = _freedom(s, d, best_lane, hh, ww)
+        if 0 < freedom < least:
+            least, best_digit = freedom, d
     if best_lane < W:
         axes, lane, first = bm.row_axes(hh, ww), bm.lane(hh) << best_lane * H * H, 2 * N * W
     else:
@@ -41,6 +40,18 @@ def choose_mini(s, hh, ww):
     uncertain = ones & ~bm.sole(ones, axes) & lane
     bit = uncertain & -uncertain
     return (best_digit, bit, 0) if best_lane < W else (best_digit, 0, bit)
+
+
+@njit(cache=True, nogil=True)
+def _freedom(s, d, lane, hh, ww):
+    """5 log2(layouts) of digit d in a band, or after the bands a stack."""
+    H, W = len(hh), len(ww)
+    N = H * W
+    if lane < W:
+        here = s[2 * N * W + d] >> lane * H * H & bm.lane(hh)
+    else:
+        here = s[(2 * W + 1) * N + d] >> lane - W & bm.stack(hh, ww)
+    return FREEDOM >> 4 * count_ones(here) & 15
 
 
 @njit(cache=True, nogil=True)

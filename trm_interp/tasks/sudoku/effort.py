@@ -14,14 +14,16 @@ no single assumption refutes; it grows before any search does, which gives a cli
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from trm_interp.tasks.sudoku import bitmatrix as bm
-from trm_interp.tasks.sudoku.branch import choose_cell
+from trm_interp.tasks.sudoku.branch import choose_cell, choose_mini
 from trm_interp.tasks.sudoku.grid import Grid, shape_of
+from trm_interp.tasks.sudoku.machine import count_ones, words_of
 from trm_interp.tasks.sudoku.solver import (
     DEAD,
     NO_CAP,
@@ -34,10 +36,12 @@ from trm_interp.tasks.sudoku.solver import (
     geometry,
     load,
     locate,
+    mini_cols,
+    mini_rows,
     new_levels,
-    place,
     propagate,
     search,
+    split_mini,
 )
 
 REJECTED = -1.0
@@ -70,23 +74,97 @@ def _least(images, caps, hh, ww):
     root, least = levels[:1].copy(), caps.copy()
     for i in range(images.shape[1]):
         for k in range(images.shape[0]):
-            load(root[0], images[k, i], hh, ww)
+            load(words_of(root, 0), images[k, i], hh, ww)
             least[i] = by_cell_and_ahead(root, 0, least[i], levels, unread, hh, ww)
     return least
 
 
 @njit(cache=True, nogil=True)
 def _resistances(puzzles, solutions, hh, ww):
-    levels = new_levels(hh, ww)
+    desk = new_desk(puzzles.shape[1], hh, ww)
     found = np.zeros(len(puzzles), np.int64)
     for i in range(len(puzzles)):
-        load(levels[0], puzzles[i], hh, ww)
-        if propagate(levels[0], hh, ww) == OPEN:
-            found[i] = resistance(levels, solutions[i], 0, NO_CAP, hh, ww)
+        load(words_of(desk.levels, 0), puzzles[i], hh, ww)
+        desk.standing[:] = 0
+        if propagate(words_of(desk.levels, 0), hh, ww) == OPEN:
+            write_answer(solutions[i], desk.answer, hh, ww)
+            found[i] = resistance(desk, 0, NO_CAP, hh, ww)
     return found
 
 
 # ---- the measures, for compiled callers
+
+
+class Desk(NamedTuple):
+    """Room for the measures of one puzzle after the other; words are [digit, band] as in a level.
+
+    What is known of wrong candidates saves work and changes no number.
+    """
+
+    levels: NDArray[np.int64]
+    unread: Grid  # no solution is wanted
+    image: Grid
+    answer: NDArray[np.int64]  # the solution's candidates
+    standing: NDArray[np.int64]  # candidates that are known to outlive a single assumption
+    pending: NDArray[np.int64]  # candidates that are not yet tried
+    struck: NDArray[np.int64]  # refuted when last tried, maybe in another puzzle: tried first
+
+
+@njit(cache=True, nogil=True)
+def new_desk(cells, hh, ww):
+    words = len(hh) * len(ww) * len(ww)
+    return Desk(
+        new_levels(hh, ww),
+        np.zeros((0, cells), np.uint8),
+        np.zeros(cells, np.uint8),
+        np.zeros(words, np.int64),
+        np.zeros(words, np.int64),
+        np.zeros(words, np.int64),
+        np.zeros(words, np.int64),
+    )
+
+
+@njit(cache=True, nogil=True)
+def write_answer(solution, words, hh, ww):
+    """The candidates that a full grid has."""
+    words[:] = 0
+    for cell in range(len(solution)):
+        band, bit = locate(cell, hh, ww)
+        words[(np.int64(solution[cell]) - 1) * len(ww) + band] |= bit
+
+
+@njit(cache=True, nogil=True)
+def only_answer(desk, hh, ww):
+    """(whether `desk.answer` is the only solution of level 0, guesses A if so).
+
+    As `search` with limit 2, but the side of a split that the answer is not on goes first, which
+    leads to another solution soon. Level 0 always is the side of the answer. What is fixed in a
+    state without contradiction has none on its own: it is added to `desk.standing`.
+    """
+    levels, standing = desk.levels, desk.standing
+    guesses, level = 0, 0
+    while level >= 0:
+        s = words_of(levels, level)
+        state = propagate(s, hh, ww)
+        if state == OPEN:
+            if not _clashes(s, hh, ww):
+                for word in range(len(standing)):
+                    standing[word] |= s[len(standing) + word]
+            guesses += 1
+            d, row, col = choose_mini(s, hh, ww)
+            in_answer = mini_rows(desk.answer, d, hh, ww) & row
+            in_answer |= mini_cols(desk.answer, d, hh, ww) & col
+            copy_level(levels, level, level + 1)
+            if level == 0 and in_answer:
+                split_mini(words_of(levels, 1), s, d, row, col, hh, ww)
+            else:
+                split_mini(s, words_of(levels, level + 1), d, row, col, hh, ww)
+            level += 1
+        elif state == SOLVED and level > 0:
+            return False, guesses
+        else:
+            level -= 1
+    return True, guesses
 
 
 @njit(cache=True, nogil=True)
@@ -108,8 +186,8 @@ def look_ahead(levels, cap, hh, ww):
         if state == OPEN:
             size += 2
             copy_level(levels, level, level + 1)
-            _assume(levels[level + 1], split, 0, hh, ww)
-            _assume(levels[level], split, 1, hh, ww)
+            _assume(words_of(levels, level + 1), split, 0, hh, ww)
+            _assume(words_of(levels, level), split, 1, hh, ww)
             level += 1
         else:
             level -= 1
@@ -117,34 +195,84 @@ def look_ahead(levels, cap, hh, ww):
 
 
 @njit(cache=True, nogil=True)
-def resistance(levels, solution, least, most, hh, ww):
+def resistance(desk, least, most, hh, ww):
     """Wrong candidates of level 0, propagated, that no single assumption refutes.
 
-    Counted up to `most`; where it cannot come to `least`, some number below that.
+    Counted up to `most`; where it cannot come to `least`, some number below that. A state without
+    contradiction shows that whatever is fixed in it would have none on its own.
     """
-    H, W = len(hh), len(ww)
-    left = candidates(levels[0], hh, ww) - len(solution)
-    found = 0
-    for size in range(
-        2, H * W + 1
-    ):  # in small cells most fail: what cannot reach `least` ends soon
-        for cell in range(len(solution)):
-            band, bit = locate(cell, hh, ww)
-            here = 0
-            for d in range(H * W):
-                here += (levels[0, d * W + band] & bit) != 0
-            if here != size:
-                continue
-            for d in range(H * W):
-                if d + 1 == solution[cell] or not levels[0, d * W + band] & bit:
-                    continue
-                if found + left < least or found >= most:
-                    return found
-                copy_level(levels, 0, 1)
-                place(levels[1], cell, d, hh, ww)
-                found += propagate(levels[1], hh, ww) != DEAD
-                left -= 1
-    return found
+    N, W = len(hh) * len(ww), len(ww)
+    s, trial = words_of(desk.levels, 0), words_of(desk.levels, 1)
+    pending, struck = desk.pending, desk.struck
+    found, left = 0, 0
+    for word in range(N * W):
+        wrong = s[word] & ~desk.answer[word]
+        pending[word] = wrong & ~desk.standing[word]
+        found += count_ones(wrong & desk.standing[word])
+        left += count_ones(pending[word])
+    for turn in range(4):  # what is likely refuted first: what cannot reach `least` ends soon
+        for band in range(W):
+            now = bm.band_cells(hh, ww)
+            if turn == 1 or turn == 2:
+                two, three, four = _crowded(s, band, hh, ww)
+                now = two & ~three if turn == 1 else three & ~four
+            for word in range(band, N * W, W):
+                while True:
+                    todo = pending[word] & now
+                    if turn == 0:
+                        todo &= struck[word]
+                    if todo == 0:
+                        break
+                    if found + left < least:
+                        return found
+                    if found >= most:
+                        return most
+                    bit = todo & -todo
+                    copy_level(desk.levels, 0, 1)
+                    assert_cells(trial, word // W, band, bit, hh, ww)
+                    if propagate(trial, hh, ww) == DEAD:
+                        pending[word] ^= bit
+                        struck[word] |= bit
+                        left -= 1
+                        continue
+                    clashes = _clashes(trial, hh, ww)
+                    for other in range(N * W):
+                        stands = pending[other] & trial[N * W + other]
+                        if clashes:
+                            stands = bit if other == word else 0
+                        pending[other] ^= stands
+                        struck[other] &= ~stands
+                        found += count_ones(stands)
+                        left -= count_ones(stands)
+    return min(found, most)
+
+
+@njit(cache=True, nogil=True)
+def _clashes(s, hh, ww):
+    """Whether two digits are fixed in one cell: the rules miss that where both come at once.
+
+    Then a state is no witness for what is fixed in it.
+    """
+    N, W = len(hh) * len(ww), len(ww)
+    clash = 0
+    for band in range(W):
+        fixed = 0
+        for word in range(N * W + band, 2 * N * W, W):
+            clash |= fixed & s[word]
+            fixed |= s[word]
+    return clash != 0
+
+
+@njit(cache=True, nogil=True)
+def _crowded(s, band, hh, ww):
+    """Cells of a band with at least two, three and four digits."""
+    one, two, three, four = 0, 0, 0, 0
+    for word in range(band, len(hh) * len(ww) * len(ww), len(ww)):
+        four |= three & s[word]
+        three |= two & s[word]
+        two |= one & s[word]
+        one |= s[word]
+    return two, three, four
 
 
 @njit(cache=True, nogil=True)
@@ -152,31 +280,34 @@ def candidates(s, hh, ww):
     """Candidates of a level, those of fixed cells included."""
     total = 0
     for word in range(len(hh) * len(ww) * len(ww)):
-        total += bm.ones(s[word])
+        total += count_ones(s[word])
     return total
 
 
 @njit(cache=True, nogil=True)
-def energy(roots, puzzle, solution, least, weight, tables, levels, unread, image, hh, ww):
+def energy(roots, puzzle, solution, least, weight, tables, desk, hh, ww):
     """weight * ln(1 + effort) + min(R, 170); REJECTED below `least` or with a second solution.
 
-    The last level of `roots` is the puzzle's, `tables` are `rate.relabelings`, and `image` is room
-    for one puzzle. Bounds come first, the dearest count last.
+    The last level of `roots` is the puzzle's, `tables` are `rate.relabelings`. Bounds come first,
+    the dearest count last.
     """
     cells, digits = tables
+    levels, unread, image = desk.levels, desk.unread, desk.image
     at = len(roots) - 1
-    state = propagate(roots[at], hh, ww)
+    state = propagate(words_of(roots, at), hh, ww)
     if state != OPEN:
         return 0.0 if state == SOLVED and least <= 0 else REJECTED
-    wrong = candidates(roots[at], hh, ww) - len(puzzle)
+    wrong = candidates(words_of(roots, at), hh, ww) - len(puzzle)
     copy_between(roots, at, levels, 0)
-    solutions, effort = search(levels, unread, 2, NO_CAP, False, hh, ww)
+    desk.standing[:] = 0
+    write_answer(solution, desk.answer, hh, ww)
+    unique, effort = only_answer(desk, hh, ww)
     from_search = weight * math.log(1 + effort)
-    if solutions != 1 or min(wrong, MOST_RESISTANCE) < least - from_search:
+    if not unique or min(wrong, MOST_RESISTANCE) < least - from_search:
         return REJECTED
     copy_between(roots, at, levels, 0)
     wanted = math.ceil(least - from_search)
-    resisting = resistance(levels, solution, wanted, MOST_RESISTANCE, hh, ww)
+    resisting = resistance(desk, wanted, MOST_RESISTANCE, hh, ww)
     needed = math.exp((least - resisting) / weight) - 1
     if effort < needed:
         return REJECTED
@@ -186,7 +317,7 @@ def energy(roots, puzzle, solution, least, weight, tables, levels, unread, image
             return REJECTED
         for i in range(len(puzzle)):
             image[i] = digits[k, puzzle[cells[k, i]]]
-        load(roots[0], image, hh, ww)
+        load(words_of(roots, 0), image, hh, ww)
         copy_between(roots, 0, levels, 0)
         effort = min(effort, search(levels, unread, 2, effort, False, hh, ww)[1])
         effort = by_cell_and_ahead(roots, 0, effort, levels, unread, hh, ww)
@@ -200,7 +331,7 @@ def energy(roots, puzzle, solution, least, weight, tables, levels, unread, image
 @njit(cache=True, nogil=True)
 def _strike(levels, level, cap, hh, ww):
     """(state, sides that failed, split to branch on) once no side of a split fails any more."""
-    s = levels[level]
+    s = words_of(levels, level)
     state, failed = propagate(s, hh, ww), 0
     split, best, struck = (0, 0, 0, 0, 0, 0), -1, True
     while state == OPEN and struck and failed <= cap:
@@ -270,7 +401,8 @@ def _assume(s, split, side, hh, ww):
 def _taken(levels, level, split, side, hh, ww):
     """Candidates that one side of a split removes from a level; -1 where it fails."""
     copy_level(levels, level, level + 1)
-    _assume(levels[level + 1], split, side, hh, ww)
-    if propagate(levels[level + 1], hh, ww) == DEAD:
+    _assume(words_of(levels, level + 1), split, side, hh, ww)
+    if propagate(words_of(levels, level + 1), hh, ww) == DEAD:
         return -1
-    return candidates(levels[level], hh, ww) - candidates(levels[level + 1], hh, ww)
+    after = candidates(words_of(levels, level + 1), hh, ww)
+    return candidates(words_of(levels, level), hh, ww) - after

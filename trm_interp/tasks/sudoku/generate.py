@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from trm_interp.tasks.sudoku.grid import Grid, Shape
+from trm_interp.tasks.sudoku.machine import words_of
 from trm_interp.tasks.sudoku.rate import logic
 from trm_interp.tasks.sudoku.solver import (
     DEAD,
@@ -104,7 +105,7 @@ def _hardness(puzzle, chain, levels, unread, hh, ww):
         return 0, 0, waves if tier == 0 else 0
     if tier < 2:
         return tier, 0, waves
-    load(levels[0], puzzle, hh, ww)
+    load(words_of(levels, 0), puzzle, hh, ww)
     return tier, search(levels, unread, 2, NO_CAP, False, hh, ww)[1], waves
 
 
@@ -112,7 +113,7 @@ def _hardness(puzzle, chain, levels, unread, hh, ww):
 def random_grid(grid, rng, levels, hh, ww):
     """Fill `grid`: cells in random order take a random candidate; a dead end starts over."""
     N = len(hh) * len(ww)
-    s = levels[0]
+    s = words_of(levels, 0)
     order = np.arange(N * N)
     state = DEAD
     while state != SOLVED:
@@ -162,9 +163,9 @@ def reduce(puzzle, solution, rng, levels, unread, hh, ww):
 @njit(cache=True, nogil=True)
 def _has_other(puzzle, cell, digit, levels, unread, hh, ww):
     """True where some solution of the puzzle has another digit in that cell."""
-    load(levels[0], puzzle, hh, ww)
+    load(words_of(levels, 0), puzzle, hh, ww)
     band, bit = locate(cell, hh, ww)
-    levels[0, (np.int64(digit) - 1) * len(ww) + band] &= ~bit
+    words_of(levels, 0)[(np.int64(digit) - 1) * len(ww) + band] &= ~bit
     return search(levels, unread, 1, NO_CAP, False, hh, ww)[0] > 0
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from trm_interp.tasks.sudoku import bitmatrix as bm
 from trm_interp.tasks.sudoku.branch import choose_cell, choose_mini
 from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
+from trm_interp.tasks.sudoku.machine import lowest, words_of
 
 DEAD, OPEN, SOLVED = 0, 1, 2
 NO_CAP = 2**62
@@ -98,7 +99,7 @@ def _solve_batch(puzzles, limit, max_guesses, hh, ww):
     guesses = np.zeros(n, np.int64)
     levels = new_levels(hh, ww)
     for i in range(n):
-        load(levels[0], puzzles[i], hh, ww)
+        load(words_of(levels, 0), puzzles[i], hh, ww)
         found = solutions[i : i + 1]
         counts[i], guesses[i] = search(levels, found, limit, max_guesses, False, hh, ww)
     return solutions, counts, guesses
@@ -118,7 +119,13 @@ def new_levels(hh, ww):
     H, W = len(hh), len(ww)
     spare = (0, 0, 1, 5)  # n! - 1
     depth = H * W * (W * spare[H] + H * spare[W])
-    return np.zeros((depth + 2, H * W * (2 * W + 2) + 1), np.int64)
+    return np.zeros((depth + 2, open_digits(hh, ww) + 1), np.int64)
+
+
+@njit(cache=True, nogil=True)
+def open_digits(hh, ww):
+    """The last word of a level: digits to look at again."""
+    return len(hh) * len(ww) * (2 * len(ww) + 2)
 
 
 @njit(cache=True, nogil=True)
@@ -126,13 +133,14 @@ def load(s, puzzle, hh, ww):
     """Set level `s` to the candidates that the givens of each digit leave to that digit."""
     H, W = len(hh), len(ww)
     N = H * W
-    s[:] = 0
+    for word in range(open_digits(hh, ww) + 1):
+        s[word] = 0
     for cell in range(N * N):
         if puzzle[cell] > 0:
             band, bit = locate(cell, hh, ww)
             s[(puzzle[cell] - 1) * W + band] |= bit
     for d in range(N):
-        rows, cols = _mini_rows(s, d, hh, ww), _mini_cols(s, d, hh, ww)
+        rows, cols = mini_rows(s, d, hh, ww), mini_cols(s, d, hh, ww)
         for band in range(W):
             s[d * W + band] = bm.band_cells(hh, ww)
         remove(
@@ -173,23 +181,21 @@ def search(levels, found, limit, max_guesses, by_cell, hh, ww):
     """
     count, guesses, level = 0, 0, 0
     while level >= 0:
-        s = levels[level]
+        s = words_of(levels, level)
         state = propagate(s, hh, ww)
         if state == OPEN:
             if guesses >= max_guesses:
                 return count, guesses + 1
             guesses += 1
             copy_level(levels, level, level + 1)
-            one, other = s, levels[level + 1]
+            one, other = s, words_of(levels, level + 1)
             if by_cell:
                 d, band, bit = choose_cell(s, hh, ww)
                 drop(one, d, band, bit, hh, ww)
                 assert_cells(other, d, band, bit, hh, ww)
             else:
                 d, row, col = choose_mini(s, hh, ww)
-                remove(one, d, row, col, hh, ww)
-                row = bm.rivals(row, bm.row_axes(hh, ww))
-                remove(other, d, row, bm.rivals(col, bm.col_axes(hh, ww)), hh, ww)
+                split_mini(one, other, d, row, col, hh, ww)
             level += 1
         else:
             if state == SOLVED:
@@ -203,27 +209,38 @@ def search(levels, found, limit, max_guesses, by_cell, hh, ww):
 
 
 @njit(cache=True, nogil=True)
+def split_mini(without, with_it, d, row, col, hh, ww):
+    """Digit d is not in a mini-row (or mini-column, the other being 0); it is."""
+    remove(without, d, row, col, hh, ww)
+    row = bm.rivals(row, bm.row_axes(hh, ww))
+    remove(with_it, d, row, bm.rivals(col, bm.col_axes(hh, ww)), hh, ww)
+
+
+@njit(cache=True, nogil=True)
 def copy_level(levels, source, target):
-    for word in range(levels.shape[1]):  # numba would check a slice for overlap: slow
-        levels[target, word] = levels[source, word]
+    copy_between(levels, source, levels, target)
 
 
 @njit(cache=True, nogil=True)
 def copy_between(some, source, others, target):
+    old, new = words_of(some, source), words_of(others, target)
     for word in range(some.shape[1]):
-        others[target, word] = some[source, word]
+        new[word] = old[word]
 
 
 @njit(cache=True, nogil=True)
 def read(s, grid, hh, ww):
     """Write the fixed digits of level `s` into `grid` [cells]."""
     H, W = len(hh), len(ww)
-    N = H * W
-    for cell in range(len(grid)):
-        band, bit = locate(cell, hh, ww)
-        for d in range(N):
-            if s[(N + d) * W + band] & bit:
-                grid[cell] = d + 1
+    N, G = H * W, H * max(H, W)
+    for d in range(N):
+        for band in range(W):
+            cells = s[(N + d) * W + band]
+            while cells:
+                at = lowest(cells)
+                cells &= cells - 1
+                row, col = band * H + at % G // H, at % H * W + at // G  # see `locate`
+                grid[row * N + col] = d + 1
 
 
 @njit(cache=True, nogil=True)
@@ -234,30 +251,31 @@ def remove(s, d, rows, cols, hh, ww):
         out = bm.spread((rows >> band * H * H) & bm.lane(hh), W, H * max(H, W))
         out |= bm.spread((cols >> band * H) & bm.band_cols(hh, ww), H, H)
         s[d * W + band] &= ~out
-    s[-1] |= 1 << d
+    s[open_digits(hh, ww)] |= 1 << d
 
 
 @njit(cache=True, nogil=True)
 def drop(s, d, band, cells, hh, ww):
     """Take digit d out of these cells of a band."""
     s[d * len(ww) + band] &= ~cells
-    s[-1] |= 1 << d
+    s[open_digits(hh, ww)] |= 1 << d
 
 
 @njit(cache=True, nogil=True)
 def propagate(s, hh, ww):
     """Apply every rule until none does anything: DEAD, OPEN or SOLVED."""
-    H, W = len(hh), len(ww)
+    again = open_digits(hh, ww)
     state = OPEN
-    while state == OPEN and s[-1]:
-        for d in range(H * W):
-            if s[-1] >> d & 1 and not _close(s, d, hh, ww):
-                state = DEAD
-                break
-        if state == OPEN:
-            s[-1] = 0
+    while state == OPEN and s[again]:
+        digits = s[again]
+        while digits and _close(s, lowest(digits), hh, ww):
+            digits &= digits - 1
+        if digits:
+            state = DEAD
+        else:
+            s[again] = 0
             state = _count_cells(s, hh, ww)
-        cheap_rules_done = state == OPEN and not s[-1]
+        cheap_rules_done = state == OPEN and not s[again]
         if cheap_rules_done and not (
             _count_minis(s, True, hh, ww) and _count_minis(s, False, hh, ww)
         ):
@@ -268,7 +286,7 @@ def propagate(s, hh, ww):
 # ---- one digit
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _close(s, d, hh, ww):
     """Keep the candidates of digit d that lie in a layout of their band and of their stack."""
     H, W = len(hh), len(ww)
@@ -276,7 +294,7 @@ def _close(s, d, hh, ww):
     row_axes, col_axes = bm.row_axes(hh, ww), bm.col_axes(hh, ww)
     rows, cols = 0, 0
     while True:
-        all_rows = _mini_rows(s, d, hh, ww)
+        all_rows = mini_rows(s, d, hh, ww)
         if all_rows == rows:
             break
         rows = all_rows & bm.minors(all_rows, row_axes)
@@ -285,7 +303,7 @@ def _close(s, d, hh, ww):
         if rows != all_rows:
             for band in range(W):
                 s[d * W + band] &= bm.spread((rows >> band * H * H) & bm.lane(hh), W, G)
-        all_cols = _mini_cols(s, d, hh, ww)
+        all_cols = mini_cols(s, d, hh, ww)
         cols = all_cols & bm.minors(all_cols, col_axes)
         if not bm.has_layouts(cols, col_axes):
             return False
@@ -304,7 +322,7 @@ def _close(s, d, hh, ww):
 
 
 @njit(cache=True, nogil=True)
-def _mini_rows(s, d, hh, ww):
+def mini_rows(s, d, hh, ww):
     """Mini-rows with a candidate of digit d."""
     H, W = len(hh), len(ww)
     out = 0
@@ -314,7 +332,7 @@ def _mini_rows(s, d, hh, ww):
 
 
 @njit(cache=True, nogil=True)
-def _mini_cols(s, d, hh, ww):
+def mini_cols(s, d, hh, ww):
     """Mini-columns with a candidate of digit d."""
     H, W = len(hh), len(ww)
     out = 0
@@ -347,14 +365,17 @@ def _count_cells(s, hh, ww):
         single = one & ~two
         if single == fixed:
             continue
+        lost = 0
         for d in range(N):
-            others = s[d * W + band] & ~s[(N + d) * W + band]
-            if others & fixed:
-                s[d * W + band] &= ~(others & fixed)
-                s[-1] |= 1 << d
-            new = others & single
-            if new:
-                assert_cells(s, d, band, new, hh, ww)
+            out = s[d * W + band] & fixed & ~s[(N + d) * W + band]
+            s[d * W + band] ^= out
+            lost |= (out != 0) << d
+        s[open_digits(hh, ww)] |= lost
+        if single & ~fixed:
+            for d in range(N):
+                new = s[d * W + band] & single & ~fixed
+                if new:
+                    assert_cells(s, d, band, new, hh, ww)
     return state
 
 

@@ -19,16 +19,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trm_interp.tasks.sudoku.effort import REJECTED, energy
+from trm_interp.tasks.sudoku.effort import REJECTED, Desk, energy, new_desk
 from trm_interp.tasks.sudoku.generate import below, random_grid, reduce, stream, uniform
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid
+from trm_interp.tasks.sudoku.machine import words_of
 from trm_interp.tasks.sudoku.rate import relabelings
 from trm_interp.tasks.sudoku.solver import (
     NO_CAP,
     copy_between,
     geometry,
     load,
-    new_levels,
     place,
     propagate,
     search,
@@ -194,9 +194,9 @@ def _grow(puzzle, solution, seed, asked, rule, tables, hh, ww):
     room = _room(hh, ww)
     spent, reached = 0, REJECTED
     for _ in range(climbs):
-        random_grid(solution, rng, room.levels, hh, ww)
+        random_grid(solution, rng, room.desk.levels, hh, ww)
         puzzle[:] = solution
-        reduce(puzzle, solution, rng, room.levels, room.unread, hh, ww)
+        reduce(puzzle, solution, rng, room.desk.levels, room.desk.unread, hh, ww)
         reached = _energy(puzzle, solution, 0.0, rule, tables, room, hh, ww)
         last = spent + lists
         while reached < target and spent < last:
@@ -236,14 +236,13 @@ class _Rule(NamedTuple):
 class _Room(NamedTuple):
     """Space for one walk: the search's levels, and what a move works on."""
 
-    levels: NDArray[np.int64]
+    desk: Desk
     roots: NDArray[np.int64]  # of an image; the puzzle less a clue; plus one; plus the last
-    unread: Grid
     found: Grid  # [listed, cells]
     kept: NDArray[np.int64]  # numbers of those solutions that have the first new clue
     all_tally: NDArray[np.int64]  # [cell, digit] listed solutions that have it
     tally: NDArray[np.int64]  # kept ones
-    image: Grid
+    pairs: NDArray[np.int64]  # numbers of (cell, digit) to choose from
     trial: Grid
 
 
@@ -251,40 +250,38 @@ class _Room(NamedTuple):
 def _room(hh, ww):
     N = len(hh) * len(ww)
     cells = N * N
-    levels = new_levels(hh, ww)
+    desk = new_desk(cells, hh, ww)
     return _Room(
-        levels,
-        levels[:4].copy(),
-        np.zeros((0, cells), np.uint8),
+        desk,
+        desk.levels[:4].copy(),
         np.zeros((LISTED, cells), np.uint8),
         np.zeros(LISTED, np.int64),
         np.zeros((cells, N), np.int64),
         np.zeros((cells, N), np.int64),
-        np.zeros(cells, np.uint8),
+        np.zeros(cells * N, np.int64),
         np.zeros(cells, np.uint8),
     )
 
 
 @njit(cache=True, nogil=True)
 def _energy(puzzle, solution, least, rule, tables, room, hh, ww):
-    load(room.roots[-1], puzzle, hh, ww)
-    return energy(
-        room.roots, puzzle, solution, least, rule.weight, tables,
-        room.levels, room.unread, room.image, hh, ww,
-    )  # fmt: skip
+    load(words_of(room.roots, len(room.roots) - 1), puzzle, hh, ww)
+    return energy(room.roots, puzzle, solution, least, rule.weight, tables, room.desk, hh, ww)
 
 
 @njit(cache=True, nogil=True)
 def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
     """One list and its attempts; E afterwards. Changes `puzzle` and `solution` on acceptance."""
     found, kept, tally, trial, roots = room.found, room.kept, room.tally, room.trial, room.roots
+    desk = room.desk
+    levels = desk.levels
     trial[:] = puzzle
     gone = _some_given(trial, rng)
     trial[gone] = 0
-    load(roots[1], trial, hh, ww)
-    propagate(roots[1], hh, ww)
-    copy_between(roots, 1, room.levels, 0)
-    n = search(room.levels, found, LISTED, NO_CAP, False, hh, ww)[0]
+    load(words_of(roots, 1), trial, hh, ww)
+    propagate(words_of(roots, 1), hh, ww)
+    copy_between(roots, 1, levels, 0)
+    n = search(levels, found, LISTED, NO_CAP, False, hh, ww)[0]
     for i in range(n):
         kept[i] = i
     _count(found, kept, n, room.all_tally)
@@ -292,11 +289,12 @@ def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
         first = -1
         copy_between(roots, 1, roots, 2)
         if uniform(rng) < rule.two_clues:
-            first, digit = _some_pair(room.all_tally, 2, n // 2, rng)
-            if first < 0:
+            several = _pairs(room.all_tally, 2, n // 2, room.pairs)
+            if several == 0:
                 continue
-            place(roots[2], first, digit - 1, hh, ww)
-            propagate(roots[2], hh, ww)
+            first, digit = _some_pair(room.pairs, several, hh, ww, rng)
+            place(words_of(roots, 2), first, digit - 1, hh, ww)
+            propagate(words_of(roots, 2), hh, ww)
             left = 0
             for i in range(n):
                 if found[i, first] == digit:
@@ -308,9 +306,10 @@ def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
             for i in range(n):
                 kept[i] = i
             tally[:] = room.all_tally
-        for _ in range(rule.last_clues):
-            last, digit_last = _some_pair(tally, 1, 1, rng)
-            if last < 0 or (last == gone and digit_last == puzzle[gone]):
+        sole = _pairs(tally, 1, 1, room.pairs)
+        for _ in range(rule.last_clues if sole else 0):
+            last, digit_last = _some_pair(room.pairs, sole, hh, ww, rng)
+            if last == gone and digit_last == puzzle[gone]:
                 continue
             answer = found[_one_with(found, kept, last, digit_last)]
             trial[:] = puzzle
@@ -320,14 +319,11 @@ def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
             trial[last] = digit_last
             least = min(now + rule.temperature * math.log(uniform(rng) + 1e-12), rule.floor)
             copy_between(roots, 2, roots, 3)
-            place(roots[3], last, digit_last - 1, hh, ww)
-            reached = energy(
-                roots, trial, answer, least, rule.weight, tables,
-                room.levels, room.unread, room.image, hh, ww,
-            )  # fmt: skip
+            place(words_of(roots, 3), last, digit_last - 1, hh, ww)
+            reached = energy(roots, trial, answer, least, rule.weight, tables, desk, hh, ww)
             if reached == REJECTED:
                 continue
-            if reduce(trial, answer, rng, room.levels, room.unread, hh, ww):
+            if reduce(trial, answer, rng, levels, desk.unread, hh, ww):
                 reached = _energy(trial, answer, least, rule, tables, room, hh, ww)
                 if reached == REJECTED:
                     continue
@@ -359,21 +355,23 @@ def _count(found, kept, n, tally):
 
 
 @njit(cache=True, nogil=True)
-def _some_pair(tally, least, most, rng):
-    """(cell, digit) that between `least` and `most` solutions have; (-1, 0) where there is none."""
-    pairs = 0
-    for count in tally.flat:
-        pairs += least <= count <= most
-    if pairs == 0:
-        return -1, 0
-    skip = below(pairs, rng)
+def _pairs(tally, least, most, pairs):
+    """How many (cell, digit) between `least` and `most` solutions have; `pairs` takes them."""
+    n, at = 0, 0
     for cell in range(tally.shape[0]):
         for d in range(tally.shape[1]):
-            if least <= tally[cell, d] <= most:
-                if skip == 0:
-                    return cell, d + 1
-                skip -= 1
-    return -1, 0
+            pairs[n] = at
+            n += least <= tally[cell, d] <= most
+            at += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _some_pair(pairs, n, hh, ww, rng):
+    """(cell, digit), one of the first n."""
+    N = len(hh) * len(ww)
+    at = pairs[below(n, rng)]
+    return at // N, at % N + 1
 
 
 @njit(cache=True, nogil=True)
