@@ -57,7 +57,7 @@ def test_t2(best: float, verdict: str):
     assert judged("T2", {"table2": found})["verdict"] == verdict
 
 
-def settling(settled: int, failed: int = 20) -> dict[str, Any]:
+def settling(settled: int, solved: int = 20, failed: int = 20) -> dict[str, Any]:
     drift = {"median": 0.1, "low": 0.05, "high": 0.2}
     return {
         "n": 100,
@@ -66,7 +66,7 @@ def settling(settled: int, failed: int = 20) -> dict[str, Any]:
         "solved": 100 - failed,
         "failed": failed,
         "settled_by_solved": [],
-        "fates": {"solved": {"settled": 70}, "failed": {"settled": settled}},
+        "fates": {"solved": {"settled": solved}, "failed": {"settled": settled}},
         "late_drift": {"solved": drift, "failed": drift},
         "auc_of_drift_for_failure": {"auc": 0.9, "low": 0.8, "high": 0.95},
         "long": {
@@ -78,15 +78,18 @@ def settling(settled: int, failed: int = 20) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("settled", "paper", "draft"),
+    ("settled", "solved", "paper", "draft"),
     [
-        (15, "reproduced", "refuted"),
-        (5, "reproduced in part", "reproduced in part"),
-        (1, "refuted", "reproduced"),
+        (15, 20, "reproduced", "refuted"),
+        (15, 70, "reproduced in part", "refuted"),  # successes settle as well
+        (5, 20, "reproduced in part", "reproduced in part"),
+        (1, 20, "refuted", "reproduced"),
     ],
 )
-def test_settling_decides_between_the_paper_and_the_draft(settled: int, paper: str, draft: str):
-    found = {"settling": settling(settled)}
+def test_settling_decides_between_the_paper_and_the_draft(
+    settled: int, solved: int, paper: str, draft: str
+):
+    found = {"settling": settling(settled, solved)}
     assert judged("F2", found)["verdict"] == paper
     assert judged("W1", found)["verdict"] == draft
     assert f"{settled} of 20 failed" in judged("F2", found)["ours"]

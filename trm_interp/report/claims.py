@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from trm_interp.analysis.outcomes import wilson
+
 VERDICTS = ("reproduced", "reproduced in part", "refuted", "untestable as stated", "not measured")
 REPRODUCED, IN_PART, REFUTED, UNTESTABLE, NOT_MEASURED = VERDICTS
 Found = dict[str, dict[str, Any]]  # summaries by part
@@ -116,31 +118,38 @@ def _f1(found: Found) -> dict[str, Any]:
     return _row(ours, "", known["solved"] + known["failed"], verdict, why)
 
 
-def _f2(found: Found) -> dict[str, Any]:
+def _settled(found: Found) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
+    """Settled runs of how many, by outcome; and the row of claims about it, without a verdict."""
     known = found["settling"]
-    rests = {kind: known["fates"][kind]["settled"] for kind in ("solved", "failed")}
-    n = {"solved": known["solved"], "failed": known["failed"]}
-    drift = known["late_drift"]
-    ours = (
-        f"settled within {known['tolerance']:g} at step {known['steps']}: {rests['solved']} of "
-        f"{n['solved']} solved, {rests['failed']} of {n['failed']} failed"
+    of = {kind: (known["fates"][kind]["settled"], known[kind]) for kind in ("solved", "failed")}
+    said = {kind: f"{hits} of {n} {kind}" for kind, (hits, n) in of.items()}
+    spans = {kind: _span(*wilson(hits, n)) for kind, (hits, n) in of.items()}
+    auc, drift = known["auc_of_drift_for_failure"], known["late_drift"]
+    why = (
+        f"within {known['tolerance']:g} of where they were; median late drift "
+        f"{_drift(drift['solved'])} solved, {_drift(drift['failed'])} failed, AUC for failing "
+        f"{_number(auc['auc'], 2)} {_span(auc['low'], auc['high'])}"
     )
-    interval = (
-        f"median late drift {_drift(drift['solved'])} solved, {_drift(drift['failed'])} failed"
-    )
-    auc = known["auc_of_drift_for_failure"]
-    why = f"AUC of late drift for failing {_number(auc['auc'], 2)} {_span(auc['low'], auc['high'])}"
     if known.get("long"):
         long = known["long"]
         fates = long["dynamics"]["failed"]
         why += f"; after {long['horizons'][-1]} steps failed runs are " + ", ".join(
             f"{count} {fate}" for fate, count in fates.items()
         )
-    if not n["failed"]:
-        return _row(ours, interval, known["n"], NOT_MEASURED, "no failed run")
-    share = rests["failed"] / n["failed"]
-    verdict = REPRODUCED if share >= 0.5 else REFUTED if share <= 0.1 else IN_PART
-    return _row(ours, interval, known["n"], verdict, why)
+    ours = f"settled at step {known['steps']}: {said['solved']}, {said['failed']}"
+    return of, _row(ours, f"{spans['solved']}; {spans['failed']}", known["n"], NOT_MEASURED, why)
+
+
+def _f2(found: Found) -> dict[str, Any]:
+    """Failures settle, and successes less so."""
+    of, row = _settled(found)
+    if not of["failed"][1]:
+        return row | {"why": "no failed run"}
+    (solved, n_solved), (failed, n_failed) = of["solved"], of["failed"]
+    if failed <= 0.1 * n_failed:
+        return row | {"verdict": REFUTED}
+    apart = wilson(solved, n_solved)[1] < wilson(failed, n_failed)[0]
+    return row | {"verdict": REPRODUCED if apart and failed >= 0.5 * n_failed else IN_PART}
 
 
 def _f3(found: Found) -> dict[str, Any]:
@@ -258,9 +267,13 @@ def _c1(found: Found) -> dict[str, Any]:
 
 
 def _w1(found: Found) -> dict[str, Any]:
-    judged = _f2(found)
-    opposite = {REPRODUCED: REFUTED, REFUTED: REPRODUCED}
-    return judged | {"verdict": opposite.get(judged["verdict"], judged["verdict"])}
+    """Failures do not settle."""
+    of, row = _settled(found)
+    settled, n = of["failed"]
+    if not n:
+        return row | {"why": "no failed run"}
+    share = settled / n
+    return row | {"verdict": REPRODUCED if share <= 0.1 else REFUTED if share >= 0.5 else IN_PART}
 
 
 def _w2(found: Found) -> dict[str, Any]:
