@@ -49,7 +49,7 @@ def same_phase_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
     """
     states = list(dict.fromkeys(numbers["state"]))
     figure = make_subplots(rows=len(states), cols=1, shared_xaxes=True, subplot_titles=states)
-    for row, state in enumerate(states, 1):  # noqa: B007 (the query reads it)
+    for row, state in enumerate(states, 1):  # noqa: B007 (pandas reads it)
         part = numbers.query("state == @state")
         _by_outcome(figure, part, "step", row, "step")
     figure.update_yaxes(title="RMS change, same phase", type="log")

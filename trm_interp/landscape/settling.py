@@ -176,7 +176,7 @@ def _long_batch(
             puzzles = rows.start + going.cpu().numpy()
             finite(near[:, 0].T, f"the state at step {done}", puzzles)
             periods[going.cpu().numpy()] = period(near, tolerance)
-            found.append((right.cpu().numpy(), ever.cpu().numpy(), periods.copy()))
+            found.append((right.cpu().numpy().copy(), ever.cpu().numpy().copy(), periods.copy()))
             moving = torch.from_numpy(near[:, 0].max(0) > AT_REST).to(z.device)
             going, z, past = going[moving], z[moving], past.rows(moving)
             cycle, window = cycle.rows(moving), []
