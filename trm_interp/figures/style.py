@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import warnings
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -30,8 +31,10 @@ def write_html(figure: go.Figure, path: Path, static: bool = False) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if static and can_draw():
-        for kind in ("png", "pdf"):
-            figure.write_image(path.with_suffix(f".{kind}"), width=1100, height=640, scale=1.5)
+        with warnings.catch_warnings():  # plotly tells that a running browser takes no options
+            warnings.simplefilter("ignore", UserWarning)
+            for kind in ("png", "pdf"):
+                figure.write_image(path.with_suffix(f".{kind}"), width=1100, height=640, scale=1.5)
     figure.write_html(path, include_plotlyjs="directory", config={"displaylogo": False})
     return path
 
