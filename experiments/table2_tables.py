@@ -1,5 +1,6 @@
 """Tables and the LOG entry of table2_search.py, from the arrays that its parts kept."""
 
+import datetime
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -192,7 +193,7 @@ def log_entry(sizes: Sizes, tables: dict[str, pd.DataFrame], summary: dict[str, 
     """Question, command, numbers, verdict; what is undecided is called so."""
     table = tables["table2"]
     lines = [
-        "## Does noise at test time, chosen by the halting head, beat a plain and a deeper run?",
+        f"## {datetime.date.today()} Does noise, chosen by the halting head, beat a deeper run?",
         "",
         f"`python experiments/table2_search.py`; {summary['ckpt']}, {summary['puzzles']}, "
         f"{summary['dtype']}, seed {summary['seed']}; {summary['seconds'] / 60:.0f} min. Exact %, "

@@ -10,12 +10,15 @@ import torch
 from conftest import TINY, lively
 from torch import Tensor
 
+from trm_interp.analysis.outcomes import wilson
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.core.config import TRMConfig
 from trm_interp.core.infer import run_batch
 from trm_interp.core.model import TRM
 from trm_interp.search.config import SearchConfig
 from trm_interp.search.engine import ROUND, search, trace
+from trm_interp.search.selection import choose
+from trm_interp.settings import default_checkpoint
 from trm_interp.tasks.sudoku.dataset import load
 
 Puzzles = tuple[Tensor, Tensor]
@@ -108,6 +111,21 @@ def test_retiring_changes_no_answer_where_runs_settle(contracting: TRM, puzzles:
         np.testing.assert_array_equal(retired.tokens[p, k, :end], whole.tokens[p, k, :end])
         assert (retired.tokens[p, k, end:] == retired.tokens[p, k, end - 1]).all()
         assert (retired.tokens[p, k, end - 1] == retired.tokens[p, k, end - 2]).all()
+
+
+def test_retiring_stays_within_the_interval_on_the_checkpoint_that_ships():
+    checkpoint = default_checkpoint()
+    puzzles = load(checkpoint.parent / "data" / "sudoku6" / "test.txt", limit=16)
+    model, inputs = load_checkpoint(checkpoint).model, torch.from_numpy(puzzles.inputs)
+    config = SearchConfig(k=4, steps=8, stop="never")
+    right, cost = [], []
+    for stop in ("never", "q"):
+        found = search(model, inputs, replace(config, stop=stop), 64, torch.bfloat16)
+        at = choose(found)["best_q"][:, -1]
+        right.append(int(found.solved(puzzles.labels)[range(16), at, -1].sum()))
+        cost.append(found.steps_run.sum())
+    low, high = wilson(right[0], 16)
+    assert low <= right[1] / 16 <= high + 1e-9 and cost[1] < 0.8 * cost[0]
 
 
 def test_the_batch_is_kept_full_and_never_larger(contracting: TRM, puzzles: Puzzles):

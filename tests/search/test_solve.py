@@ -116,6 +116,14 @@ def test_bad_puzzles_are_refused_before_anything_runs(
     assert problem in answer.err, answer.err
 
 
+def test_bad_lines_can_be_left_out(cli: Cli, words: list[object], tmp_path: Path):
+    file = tmp_path / "p.txt"
+    file.write_text(f"11..............\n{FULL}\n")
+    answer = cli("solve", file, *words, "--json", "--skip-bad")
+    assert answer.code == 0 and "skipped line 1: contradictory givens" in answer.err
+    assert [known["line"] for known in json.loads(answer.out)["puzzles"]] == [2]
+
+
 def test_a_size_without_a_checkpoint(cli: Cli):
     answer = cli("solve", FULL)
     assert answer.code == 2 and "no checkpoint for 4x4 puzzles ships" in answer.err

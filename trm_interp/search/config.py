@@ -97,6 +97,7 @@ class SolveConfig:
     trace: bool = setting(False, "show the guess after every cycle")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     batch_size: int = setting(64, ROWS_HELP)
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
 
     def __post_init__(self) -> None:
         positive(self, "batch_size")

@@ -147,7 +147,7 @@ def block_puzzles(config: SearchConfig, cells: int, batch_size: int) -> int:
     """Puzzles of a block: four batches of them, or as many as their answers leave room for.
 
     >>> block_puzzles(SearchConfig(k=100, steps=64), cells=81, batch_size=128)
-    246
+    230
     """
     bytes_each = (config.k + 1) * config.steps * (cells + 5)
     return max(1, min(4 * batch_size, int(BLOCK_BYTES // bytes_each)))

@@ -70,7 +70,9 @@ def solve(
     The answer is a grid that the rules confirm where a trajectory found one, else the one that
     `how.select` takes.
     """
-    puzzles = read_puzzles(config.puzzle)
+    puzzles = read_puzzles(config.puzzle, config.skip_bad)
+    for line in puzzles.skipped:
+        tell(f"skipped {line}")
     device = open_device(config.device)
     checkpoint = load_checkpoint(config.ckpt or shipped_for(puzzles.shape), device)
     require_size(puzzles, checkpoint)
@@ -116,16 +118,16 @@ def _traced(
     return {"guesses": from_tokens(tokens), "guesses_q": q}
 
 
-def read_puzzles(given: str) -> PuzzleSet:
+def read_puzzles(given: str, skip_bad: bool = False) -> PuzzleSet:
     """Puzzles of the text itself, of a file of that name, or of standard input for -."""
     if given == "-":
-        return load_text(sys.stdin.read(), "standard input", several=True)
+        return load_text(sys.stdin.read(), "standard input", skip_bad, several=True)
     text = "".join(given.split())
     if set(text) <= set(".0123456789"):
-        return load_text(text, "the puzzle", several=True)
+        return load_text(text, "the puzzle", skip_bad, several=True)
     if not Path(given).exists():
         raise UserError(f"{given}: no such file, and no puzzle (digits, blanks as '.' or '0')")
-    return load(given, several=True)
+    return load(given, skip_bad, several=True)
 
 
 def shipped_for(shape: Shape) -> Path:

@@ -129,10 +129,10 @@ def load(
     return _checked(table, path, skip_bad, check_unique, progress, several)
 
 
-def load_text(text: str, name: str, several: bool = False) -> PuzzleSet:
+def load_text(text: str, name: str, skip_bad: bool = False, several: bool = False) -> PuzzleSet:
     """As `load`, of a text that is at hand; `name` stands in messages for the file's."""
     table = _read_text(text.encode(), name, None)
-    return _checked(table, name, False, False, lambda done, of: None, several)
+    return _checked(table, name, skip_bad, False, lambda done, of: None, several)
 
 
 def _checked(
