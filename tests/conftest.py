@@ -15,13 +15,18 @@ CHECKED = [f"trm_interp.core.{name}" for name in CHECKED] + ["trm_interp.record"
 CHECKED += ["trm_interp.analysis", "trm_interp.figures"]
 CHECKED += [f"trm_interp.search.{name}" for name in ("engine", "noise", "selection")]
 with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
+    import trm_interp.analysis.bimodality
+    import trm_interp.analysis.control
+    import trm_interp.analysis.fixed_points
     import trm_interp.analysis.lyapunov
     import trm_interp.analysis.outcomes
+    import trm_interp.analysis.settling
     import trm_interp.analysis.tangent
     import trm_interp.analysis.trajectories
     import trm_interp.core.checkpoint
     import trm_interp.core.infer
     import trm_interp.core.train
+    import trm_interp.figures.dynamics
     import trm_interp.figures.trajectories
     import trm_interp.record
     import trm_interp.search.selection  # noqa: F401

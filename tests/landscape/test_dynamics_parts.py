@@ -77,7 +77,8 @@ def test_settling_writes_all_that_it_plots(settling: Path):
     assert set(fates["n"]) == {found["long"]["escaped"]["n"]}
     drift = pd.read_csv(settling / "same_phase_drift.csv")
     assert set(drift["state"]) == {"z_H", "z_L"} and drift["step"].max() == 5
-    assert ((drift["low"] <= drift["mean"]) & (drift["mean"] <= drift["high"])).all()
+    assert (drift["low"] <= 1.00001 * drift["mean"]).all()
+    assert (drift["mean"] <= 1.00001 * drift["high"]).all()
 
 
 def test_drift_and_outcome_are_those_of_the_model(settling: Path, copier: Path, grids: Path):
@@ -111,7 +112,7 @@ def test_runs_at_rest_are_not_run_on_but_keep_their_place(calm: Path, grids: Pat
     subject.model.evaluate = lambda tick, h, injection: (
         calls.append(len(h)) or evaluate(tick, h, injection)
     )
-    far = _long_runs(subject, [16, 160, 220], 1e-3, lambda done: None)
+    far = _long_runs(subject, np.arange(13), [16, 160, 220], 1e-3, lambda done: None)
     assert 0 < calls[-1] < calls[0] == 13
     read = run(load_checkpoint(calm).model, subject.inputs, subject.labels, steps=220)
     solved = read.solved.numpy()
@@ -126,7 +127,7 @@ def stability(cli: Cli, calm: Path, halves: Path, tmp_path_factory: pytest.TempP
     words = ["--ckpt", calm, "--puzzles", halves, "--out", out, *CPU, "--batch-size", 5]
     answer = cli("stability", *words, "--steps", 6, "--k", 3, "--sample", 12, "--fixed", 4)
     assert answer.code == 0, answer.err
-    assert "12 of 13 runs of 5 steps" in answer.out
+    assert "12 of 13 runs of 6 steps" in answer.out
     return out
 
 

@@ -106,9 +106,9 @@ def _gmres(push: Push, z: Tensor, wanted: Tensor, m: int) -> Tensor:
             w = w - torch.einsum("rj,jrd->rd", along, basis[: j + 1])
             h[:, : j + 1, j] += along
         left = w.norm(dim=1, keepdim=True)
-        left = torch.where(left > 10 * tiny * before, left, 0.0)  # the space is exhausted
-        h[:, j + 1, j] = left[:, 0]
-        basis[j + 1] = torch.where(left > 0, w / left.clamp(min=1e-300 if tiny < 1e-9 else tiny), 0)
+        there = left > 10 * tiny * before  # else the space is exhausted
+        h[:, j + 1, j] = torch.where(there, left, 0.0)[:, 0]
+        basis[j + 1] = torch.where(there, w / torch.where(there, left, 1.0), 0.0)
     first = z.new_zeros(runs, m + 1, 1)
     first[:, 0] = length
     weights = torch.linalg.pinv(h) @ first

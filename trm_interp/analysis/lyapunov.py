@@ -25,8 +25,8 @@ class Growth(NamedTuple):
         """Nats per evaluation, from interval `first` on, leading one first.
 
         `evaluations`: of the network in one application of the map. The average over all of a run
-        understates the leading exponent by at most log(dim) / 2 nats in all, for random first
-        tangents that still have to turn; an average over the later half does not.
+        understates the leading exponent: random first tangents still have to turn, which costs
+        about log(dim) / 2 nats in all. An average over the later half does not.
         """
         return self.log_stretch[first:].sum(0) / (evaluations * sum(self.maps[first:]))
 

@@ -86,6 +86,7 @@ def run(config: SettlingConfig, tell: Tell, progress: Progress) -> dict[str, Any
         horizons += [config.long] if config.long > config.steps else []
         far = _long_runs(
             part_of(subject, picked),
+            picked,
             horizons,
             config.tolerance,
             lambda done: progress(begun + done, total),
@@ -135,7 +136,10 @@ def _both(z: Tensor, other: Tensor) -> Tensor:
     return distance(z.unflatten(1, (2, -1)), other.unflatten(1, (2, -1)))
 
 
-def _long_runs(subject: Subject, horizons: list[int], tolerance: float, progress: Any) -> Long:
+def _long_runs(
+    subject: Subject, names: np.ndarray, horizons: list[int], tolerance: float, progress: Any
+) -> Long:
+    """`names`: what the puzzles are called in an error."""
     parts = []
     for rows in subject.batches():
         told = rows.start * horizons[-1]
@@ -143,12 +147,17 @@ def _long_runs(subject: Subject, horizons: list[int], tolerance: float, progress
         def tell_steps(done: int, told: int = told, n: int = rows.stop - rows.start) -> None:
             progress(told + done * n)
 
-        parts.append(_long_batch(subject, rows, horizons, tolerance, tell_steps))
+        parts.append(_long_batch(subject, rows, names[rows], horizons, tolerance, tell_steps))
     return Long(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _long_batch(
-    subject: Subject, rows: slice, horizons: list[int], tolerance: float, progress: Any
+    subject: Subject,
+    rows: slice,
+    names: np.ndarray,
+    horizons: list[int],
+    tolerance: float,
+    progress: Any,
 ) -> Long:
     """Runs that are at rest at a horizon keep what they have come to there."""
     state, x = subject.begin(rows)
@@ -173,9 +182,9 @@ def _long_batch(
             window.append(past.distances(z, lags))
         if done == ahead:
             near = torch.stack(window).cpu().numpy()  # [moment, lag, run]
-            puzzles = rows.start + going.cpu().numpy()
-            finite(near[:, 0].T, f"the state at step {done}", puzzles)
-            periods[going.cpu().numpy()] = period(near, tolerance)
+            those = going.cpu().numpy()
+            finite(near[:, 0].T, f"the state at step {done}", names[those])
+            periods[those] = period(near, tolerance)
             found.append((right.cpu().numpy().copy(), ever.cpu().numpy().copy(), periods.copy()))
             moving = torch.from_numpy(near[:, 0].max(0) > AT_REST).to(z.device)
             going, z, past = going[moving], z[moving], past.rows(moving)

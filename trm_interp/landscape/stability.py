@@ -136,6 +136,8 @@ def _exponents(
         finite(grown.state.cpu().numpy(), "the last state", chosen[rows])
         over_all = grown.exponents(cycle.evaluations)
         late = grown.exponents(cycle.evaluations, first=maps // 2)
+        leading = np.column_stack([over_all[:, 0], late[:, 0]])
+        finite(leading, "the leading exponent", chosen[rows])
         part = {
             "puzzle": chosen[rows],
             "line": subject.puzzles.lines[rows],
@@ -167,7 +169,6 @@ def _compare(table: pd.DataFrame, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("lambda_1", "late_lambda_1"):
         values = table[name].to_numpy()
-        values = np.where(np.isfinite(values), values, -1e9)  # contracted to nothing: the least
         found[name] = {
             **{
                 kind: median_with_bounds(values[failed == (kind == "failed")], seed)
