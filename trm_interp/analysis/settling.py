@@ -27,8 +27,8 @@ def distance(
 ) -> Float[Tensor, "*run"]:
     """RMS difference per coordinate.
 
-    >>> distance(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])).item() ** 2  # (9 + 16) / 2
-    12.5
+    >>> distance(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])).square()  # (9 + 16) / 2
+    tensor(12.5000)
     """
     return (z - other).square().mean(-1).sqrt()
 
