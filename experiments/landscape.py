@@ -27,7 +27,7 @@ from trm_interp.progress import progress
 from trm_interp.report.claims import Found, claims_table
 from trm_interp.report.plan import LANDSCAPE, Plan, Request
 
-SMALL = 60_000  # bytes of a table that ships
+SMALL = 30_000  # bytes of a table that ships
 SHARES = ("best_q", "best_q_low", "best_q_high")
 
 
