@@ -34,7 +34,10 @@ def write_html(figure: go.Figure, path: Path, static: bool = False) -> Path:
         with warnings.catch_warnings():  # plotly tells that a running browser takes no options
             warnings.simplefilter("ignore", UserWarning)
             for kind in ("png", "pdf"):
-                figure.write_image(path.with_suffix(f".{kind}"), width=1100, height=640, scale=1.5)
+                height = figure.layout.height or 640
+                figure.write_image(
+                    path.with_suffix(f".{kind}"), width=1100, height=height, scale=1.5
+                )
     figure.write_html(path, include_plotlyjs="directory", config={"displaylogo": False})
     return path
 

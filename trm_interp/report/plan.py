@@ -151,7 +151,7 @@ class Plan:
             part("table1", 2, "outcomes", "--limit", str(n(1000, 16))),
             of_store("fig2", 1, "trajectories"),
             of_store("fig2-z_H", 1, "trajectories", "--site", "z_H"),
-            part("fig3", 8, "basins", "--starts", str(n(1000, 30)), resumable=True),
+            part("fig3", 15, "basins", "--starts", str(n(1000, 30)), resumable=True),
             part("fig4", 2, "losses", "--limit", str(n(512, 16))),
             of_store("fig5", 4, "divergence", *device),
             part("settling", 5, "settling", "--limit", str(n(256, 16))),
