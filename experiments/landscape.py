@@ -26,6 +26,7 @@ from trm_interp.files import write_text
 from trm_interp.progress import progress
 from trm_interp.report.claims import Found, claims_table
 from trm_interp.report.plan import LANDSCAPE, Plan, Request
+from trm_interp.search.config import PRESETS
 
 SMALL = 30_000  # bytes of a table that ships
 SHARES = ("best_q", "best_q_low", "best_q_high")
@@ -38,28 +39,24 @@ def of_search(tables: Path, plan: Plan) -> Found:
         raise UserError(f"{tables} is of another checkpoint than {plan.checkpoint.path}")
     table2 = pd.read_csv(tables / "table2.csv")
     paper = table2[table2["search"] == "paper"].sort_values("step")
-    found: Found = {
-        "table2": {
-            name: paper[name].tolist()
-            for name in (*SHARES, "baseline", "baseline_high", "pass_at_k")
-        }
-        | {"steps": int(paper["step"].max()), "n": int(paper["n"].iloc[0])}
-        | {name: summary["paper"][name] for name in ("k", "sigma", "target")}
+    columns = (*SHARES, "baseline", "baseline_high", "pass_at_k")
+    searched: dict[str, Any] = {name: paper[name].tolist() for name in columns}
+    searched |= {name: PRESETS["paper"][name] for name in ("sigma", "target")}
+    searched |= {"steps": len(paper), "k": summary["sizes"]["k"], "n": summary["sizes"]["table"]}
+    table = pd.read_csv(tables / "breadth_depth.csv")
+    splits = {name: summary["c1"][name].split("x") for name in ("breadth", "depth")}
+    rows = {}
+    for name, (k, steps) in splits.items():
+        same = (table["k"] == int(k)) & (table["steps"] == int(steps))
+        curve = table["curve"].str.startswith("depth" if k == "1" else f"K to {k},")
+        rows[name] = table[same & curve].iloc[0]
+    said = {name: {share: float(row[share]) for share in SHARES} for name, row in rows.items()}
+    return {
+        "table2": searched,
+        "breadth": said
+        | {"evaluations": int(rows["depth"]["evaluations"]), "n": int(rows["depth"]["n"])}
+        | {"of": f"puzzles that a plain run fails; {' and '.join(map('x'.join, splits.values()))}"},
     }
-    depth = pd.read_csv(tables / "breadth_depth.csv")
-    deep = depth[depth["k"] == 1].sort_values("evaluations").iloc[-1]
-    wide = depth[depth["k"] > 1]
-    wide = wide[wide["evaluations"] == deep["evaluations"]]
-    if len(wide):
-        best = wide.sort_values("best_q").iloc[-1]
-        found["breadth"] = {
-            "evaluations": int(deep["evaluations"]),
-            "n": int(deep["n"]),
-            "of": f"{best['k']:.0f} runs of {best['steps']:.0f} steps, one of {deep['steps']:.0f}",
-            "breadth": {name: float(best[name]) for name in SHARES},
-            "depth": {name: float(deep[name]) for name in SHARES},
-        }
-    return found
 
 
 def of_features(run: Path, plan: Plan) -> Found:

@@ -256,7 +256,7 @@ def _c1(found: Found) -> dict[str, Any]:
         f"{_span(wide['best_q_low'], wide['best_q_high'])} against "
         f"{_span(deep['best_q_low'], deep['best_q_high'])}"
     )
-    why = f"n puzzles, {known['of']}"
+    why = known["of"]
     if long:
         escaped = long["escaped"]
         why += f"; {escaped['hits']} of {escaped['n']} failed runs are solved by running to "
