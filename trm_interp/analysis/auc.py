@@ -21,7 +21,7 @@ def auc_of_ranks(
     n0 = len(positive) - n1
     if not n1 or not n0:
         return np.full(ranks.shape[1:], np.nan)
-    return (ranks[positive].sum(0) - n1 * (n1 + 1) / 2) / (n1 * n0)
+    return np.asarray((ranks[positive].sum(0) - n1 * (n1 + 1) / 2) / (n1 * n0))
 
 
 def auc_p(

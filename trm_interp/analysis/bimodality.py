@@ -12,7 +12,7 @@ def otsu(values: Float[np.ndarray, " value"]) -> tuple[float, float]:
     neighbours. The share is 3/4 for a uniform and 2/pi = 0.64 for a normal distribution, 1 for two
     points. (NaN, NaN) where all numbers are equal.
 
-    >>> otsu(np.array([0.0, 0.0, 4.0]))
+    >>> otsu(np.array([0.0, 0.0, 4.0, 4.0]))
     (2.0, 1.0)
     """
     ordered = np.sort(values)

@@ -25,10 +25,10 @@ FATES = ("settled", "cycling", "wandering")
 def distance(
     z: Float[Tensor, "*run dim"], other: Float[Tensor, "*run dim"]
 ) -> Float[Tensor, "*run"]:
-    """RMS difference per coordinate.
+    """RMS difference per coordinate, here sqrt((9 + 16) / 2).
 
-    >>> distance(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])).item() ** 2  # (9 + 16) / 2
-    12.5
+    >>> round(distance(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])).item(), 3)
+    3.536
     """
     return (z - other).square().mean(-1).sqrt()
 
@@ -78,7 +78,7 @@ def late_drift(
     return per_step[:, -last:].mean(1)
 
 
-def log_drift(drift: Float[np.ndarray, " puzzle"]) -> Float[np.ndarray, " puzzle"]:
+def log_drift(drift: Float[np.ndarray, "*rest"]) -> Float[np.ndarray, "*rest"]:
     """log10 of drifts, which range over decades; those below LEAST_DRIFT count as that."""
     return np.log10(np.maximum(drift, LEAST_DRIFT))
 
