@@ -56,8 +56,9 @@ def find_fixed_points(
 ) -> FixedPoints:
     """Newton-Krylov from every start: solve (J - I) s = z - F(z), go along s, halve where needed.
 
-    A run ends where RMS(F(z) - z) <= tolerance, where no step brings it down (a local minimum of q:
-    a slow point), or after `steps`. Use float64 for tolerances below 1e-5.
+    A run ends where RMS(F(z) - z) <= tolerance, where no fraction of the step brings it down (often
+    near a local minimum of q, a slow point), or after `steps`. GMRES takes `krylov` products. Use
+    float64 for tolerances below 1e-5.
 
     >>> cosine = lambda z, tangents: (z.cos(), -z.sin() * tangents)
     >>> round(find_fixed_points(cosine, torch.ones(1, 1, dtype=torch.float64)).state.item(), 6)
