@@ -19,6 +19,7 @@ from torch import Tensor
 from trm_interp.shapes import Float
 
 SPARE = 8  # directions beyond those that are wanted
+BLOCK = 8_000_000  # bytes of float32 states that are multiplied at once
 ITERATIONS = 2
 T = TypeVar("T")
 
@@ -64,34 +65,38 @@ def streamed_pca(
     for turn in range(iterations):
         n = 0
         for index, chunk in enumerate(ahead(read())):
-            rows = _float32(chunk)
             if not len(basis):
-                width = rows.shape[1]
+                width = chunk.shape[1]
                 basis = _random_basis(width, n_components, seed)
             if not n:
-                image = torch.zeros(width, basis.shape[1], dtype=torch.float64)
+                image = torch.zeros(basis.shape, dtype=torch.float64)
                 mean = torch.zeros(width, dtype=torch.float64)
-            image += rows.T @ (rows @ basis)
-            mean += rows.sum(0)
-            n += len(rows)
-            if turn == 0:
-                squares = float(rows.square().sum(dtype=torch.float64))
-                if not math.isfinite(squares):
-                    raise NotFinite(index)
-                total += squares
+            part, part_sum, squares = torch.zeros_like(basis), torch.zeros(width), 0.0
+            for rows in _blocks(chunk):
+                part.addmm_(basis @ rows.T, rows)
+                part_sum += rows.sum(0)
+                if turn == 0:
+                    squares += float(rows.flatten().dot(rows.flatten()))
+            if not math.isfinite(squares):
+                raise NotFinite(index)
+            image += part
+            mean += part_sum
+            total += squares
+            n += len(chunk)
         if not n:
             raise ValueError("no states to take components of")
         if turn == 0:
             variance = total / n - float((mean / n).square().sum())
         mean /= n
-        image -= n * torch.outer(mean, mean @ basis.double())
-        basis = torch.linalg.qr(image).Q.float()
+        image -= n * torch.outer(basis.double() @ mean, mean)
+        basis = torch.linalg.qr(image.T).Q.T.float().contiguous()
     centre = mean.float()
-    points = torch.cat([_float32(chunk) @ basis for chunk in ahead(read())]) - centre @ basis
+    projected = [rows @ basis.T for chunk in ahead(read()) for rows in _blocks(chunk)]
+    points = torch.cat(projected) - basis @ centre
     spread = points.double().T @ points.double() / n
     values, turned = torch.linalg.eigh(spread)
     turned = turned.flip(1)[:, :n_components]
-    axes = (basis.double() @ turned).T
+    axes = turned.T @ basis.double()
     sign = axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
     axes, turned = axes * sign, turned * sign.T
     explained = values.flip(0)[:n_components] / max(variance, torch.finfo(torch.float64).tiny)
@@ -109,8 +114,13 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             yield item
 
 
-def _float32(chunk: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(chunk)).float()
+def _blocks(chunk: np.ndarray) -> Iterator[Tensor]:
+    """The rows in float32, so many at a time as a processor's cache holds."""
+    states = torch.from_numpy(np.ascontiguousarray(chunk))
+    rows = max(1, BLOCK // (4 * states.shape[1]))
+    buffer = torch.empty(min(rows, len(states)), states.shape[1])
+    for block in states.split(rows):
+        yield buffer[: len(block)].copy_(block)
 
 
 def _random_basis(width: int, n_components: int, seed: int) -> Tensor:
@@ -118,4 +128,5 @@ def _random_basis(width: int, n_components: int, seed: int) -> Tensor:
         raise ValueError(f"{n_components} components of states with {width} coordinates")
     generator = torch.Generator().manual_seed(seed)
     size = min(n_components + SPARE, width)
-    return torch.linalg.qr(torch.randn(width, size, generator=generator)).Q
+    basis = torch.linalg.qr(torch.randn(width, size, generator=generator)).Q
+    return basis.T.contiguous()
