@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from trm_interp.errors import UserError
+from trm_interp.figures.bands import where
 from trm_interp.files import write_text
 from trm_interp.progress import progress
 from trm_interp.report.claims import Found, claims_table
@@ -38,18 +39,18 @@ def of_search(tables: Path, plan: Plan) -> Found:
     if summary["checkpoint_sha256"] != plan.checkpoint.sha256:
         raise UserError(f"{tables} is of another checkpoint than {plan.checkpoint.path}")
     table2 = pd.read_csv(tables / "table2.csv")
-    paper = table2[table2["search"] == "paper"].sort_values("step")
+    paper = where(table2, table2["search"] == "paper").sort_values("step")
     columns = (*SHARES, "baseline", "baseline_high", "pass_at_k")
     searched: dict[str, Any] = {name: paper[name].tolist() for name in columns}
     searched |= {name: PRESETS["paper"][name] for name in ("sigma", "target")}
     searched |= {"steps": len(paper), "k": summary["sizes"]["k"], "n": summary["sizes"]["table"]}
     table = pd.read_csv(tables / "breadth_depth.csv")
     splits = {name: summary["c1"][name].split("x") for name in ("breadth", "depth")}
-    rows = {}
+    rows: dict[str, Any] = {}
     for name, (k, steps) in splits.items():
         same = (table["k"] == int(k)) & (table["steps"] == int(steps))
         curve = table["curve"].str.startswith("depth" if k == "1" else f"K to {k},")
-        rows[name] = table[same & curve].iloc[0]
+        rows[name] = where(table, same & curve).iloc[0]
     said = {name: {share: float(row[share]) for share in SHARES} for name, row in rows.items()}
     return {
         "table2": searched,
@@ -65,12 +66,11 @@ def of_features(run: Path, plan: Plan) -> Found:
     if summary["checkpoint_sha256"] != plan.checkpoint.sha256:
         raise UserError(f"{run} is of another checkpoint than {plan.checkpoint.path}")
     table = pd.read_csv(run / "table.csv")
-    gated, topk = (table[table["arch"] == arch] for arch in ("gated", "topk"))
-    said: dict[str, Any] = {
-        name: float(gated[name].mean()) for name in ("fvu", "fvu_low", "fvu_high", "l0", "dead")
-    }
-    said |= {"recovered": float(gated["recovered_over_zero"].mean()), "seeds": len(gated)}
-    said |= {"n": int(gated["n"].iloc[0]), "d_sae": int(gated["d_sae"].iloc[0])}
+    gated, topk = (where(table, table["arch"] == arch) for arch in ("gated", "topk"))
+    means: dict[str, Any] = gated.mean(numeric_only=True).to_dict()
+    said = {name: means[name] for name in ("fvu", "fvu_low", "fvu_high", "l0", "dead")}
+    said |= {"recovered": means["recovered_over_zero"], "seeds": len(gated)}
+    said |= {"n": int(means["n"]), "d_sae": int(means["d_sae"])}
     said["d_in"] = summary["d_in"]
     beside = f"FVU {topk['fvu'].mean():.3f}" if len(topk) else "not run"
     return {"sae": {"gated": said, "beside": beside}, "fig1": summary}

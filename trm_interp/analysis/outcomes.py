@@ -84,7 +84,7 @@ def calibration_error(table: pd.DataFrame) -> float:
     0.125
     """
     gap = (table["confidence"] - table["solved"]).abs()
-    return float((gap * table["n"]).sum() / table["n"].sum())
+    return float(np.average(gap, weights=table["n"]))
 
 
 def by_rating(

@@ -21,8 +21,8 @@ def groups(table: pd.DataFrame, *by: str) -> Iterator[tuple[tuple[Any, ...], pd.
         yield tuple(key), rows  # type: ignore[arg-type]
 
 
-def where(table: pd.DataFrame, rows: np.ndarray | pd.Series) -> pd.DataFrame:
-    """The rows of a mask: a table again, which type checkers do not see in `table[rows]`.
+def where(table: pd.DataFrame, rows: Any) -> pd.DataFrame:
+    """The rows of a mask (an array or a column): a table again, which type checkers do not see.
 
     >>> where(pd.DataFrame({"n": [3, 4]}), np.array([False, True]))["n"].tolist()
     [4]

@@ -75,7 +75,7 @@ def divergence_figure(
         curve(figure, x, _band(rows), COLOUR[str(outcome)], name, True)
     x = auc["tick"].to_numpy()
     curve(figure, x, _band(auc, "auc"), "#333", "AUC of the distance for failing", True, row=2)
-    figure.add_hline(y=0.5, line={"color": "#999", "dash": "dot"}, row=2, col=1)
+    figure.add_hline(y=0.5, line={"color": "#999", "dash": "dot"}, row=2, col=1)  # type: ignore[arg-type]
     step_lines(figure, steps)
     figure.update_yaxes(title="RMS distance", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="AUC", range=[0, 1], row=2, col=1)
@@ -142,7 +142,7 @@ def solve_step_figure(table: pd.DataFrame, unit: str, title: str) -> go.Figure:
         share = at / max(1, len(parts) - 1)
         colour = FAILED if group == "never" else sample_colorscale("Viridis", [0.9 * share])[0]
         name = f"{group} (n = {rows['n'].iloc[0]})"
-        curve(figure, rows["cycle"].to_numpy(), _band(rows), colour, name, True, over="cycle")
+        curve(figure, rows["cycle"].to_numpy(), _band(rows), str(colour), name, True, over="cycle")
     figure.update_xaxes(title="H-cycle (from 1)")
     figure.update_yaxes(title=unit, rangemode="tozero")
     figure.update_layout(legend_title_text="first solved at")
