@@ -25,7 +25,7 @@ from trm_interp.errors import UserError
 from trm_interp.figures.bands import where
 from trm_interp.files import write_text
 from trm_interp.progress import progress
-from trm_interp.report.claims import Found, claims_table
+from trm_interp.report.claims import Found
 from trm_interp.report.plan import LANDSCAPE, Plan, Request
 from trm_interp.search.config import PRESETS
 
@@ -119,6 +119,8 @@ def main() -> None:
     parser.add_argument("--features", type=Path, help="folder of fig1_features.py")
     parser.add_argument("--ship", type=Path, help="also copy the small tables there")
     args = parser.parse_args()
+    if args.workers < 1 or not 0 < args.scale < float("inf") or args.seed < 0:
+        parser.error("--workers must be at least 1, --scale above 0 and finite, --seed at least 0")
     began = time.monotonic()
     request = Request(
         args.ckpt, args.puzzles, args.out, args.seed, static=args.static, scale=args.scale
@@ -128,13 +130,14 @@ def main() -> None:
         extra = (of_search(args.search, plan) if args.search else {}) | (
             of_features(args.features, plan) if args.features else {}
         )
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError, ValueError, KeyError) as error:
+        lacks = f"{args.search or ''} {args.features or ''} lack " * isinstance(error, KeyError)
+        print(f"error: {lacks}{error}", file=sys.stderr)
         raise SystemExit(2) from None
     print("\n".join(plan.lines()), flush=True)
     with progress("expected work", "s") as update:
         failed = plan.run(lambda line: print(line, flush=True), update, args.workers, extra)
-    claims = claims_table(plan.found() | extra)
+    claims = pd.read_csv(args.out / "claims.csv")
     entry = log_entry(plan, claims, time.monotonic() - began, failed)
     write_text(args.out / "log.md", entry)
     if args.ship:

@@ -7,12 +7,16 @@
 Parts, each kept in --out as soon as it is there (a second run goes on after the last one):
 plain (which puzzles fail), paper and ptrm (table 2), ablation (when x target x sigma), depth
 (breadth against depth at equal network evaluations), escape (failed puzzles, trajectory by
-trajectory), rounding (what another batch size changes). Figures go to --out with the plotted
-numbers in --tables; log.md has the text for LOG.md.
+trajectory), rounding (what another batch size changes). No trajectory ends early in any of them,
+so that all cost what is stated and none is kept from changing its mind. Figures go to --out with
+the plotted numbers in --tables, PNGs of them too where there is a browser; log.md has the text for
+LOG.md.
 """
 
 import argparse
 import json
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -41,6 +45,7 @@ from table2_tables import (
 )
 
 from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
+from trm_interp.errors import UserError
 from trm_interp.figures.search import (
     ablation_figure,
     breadth_depth_figure,
@@ -55,12 +60,13 @@ from trm_interp.search.config import PRESETS, SearchConfig
 from trm_interp.search.engine import Found, search
 from trm_interp.search.run import evaluations_per_step
 from trm_interp.search.selection import RULES, choose, outcome_frame, share_table
-from trm_interp.settings import artifact, default_checkpoint
-from trm_interp.sources import open_device, open_puzzles
+from trm_interp.settings import default_checkpoint
+from trm_interp.sources import open_device, open_puzzles, test_puzzles
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
 from trm_interp.tasks.sudoku.rate import rate
 
 PAPER = {name: PRESETS["paper"][name] for name in ("sigma", "target", "when")}
+SHIPPED_PICTURES = ("table2", "breadth_depth", "escape")
 PTRM = {name: PRESETS["ptrm"][name] for name in ("sigma", "target", "when")}
 
 
@@ -87,8 +93,7 @@ class Bench:
         self.out: Path = args.out
         self.sizes = sizes
         self.checkpoint: Checkpoint = load_checkpoint(args.ckpt, open_device("auto"))
-        side = int(self.checkpoint.model.config.cells**0.5)
-        file = args.puzzles or artifact("data") / f"sudoku{side}" / "test.txt"
+        file = args.puzzles or test_puzzles(self.checkpoint)
         self.puzzles = open_puzzles(file, self.checkpoint, sizes.plain)
         self.batch_size: int = args.batch_size
         self.dtype = getattr(torch, args.dtype)
@@ -104,11 +109,11 @@ class Bench:
         }
         known = self.out / "identity.json"
         if known.exists() and json.loads(known.read_text()) != self.identity:
-            raise SystemExit(f"{known} is of other settings: choose another --out")
+            raise UserError(f"{known} is of other settings: choose another --out")
         write_json(known, self.identity)
 
     def search(self, puzzles: PuzzleSet, batch_size: int | None = None, **settings: Any) -> Found:
-        config = SearchConfig(seed=self.seed, **settings)
+        config = SearchConfig(seed=self.seed, stop="never", **settings)
         with progress("searching", "puzzles") as update:
             return search(
                 self.checkpoint.model,
@@ -146,7 +151,7 @@ def results(found: Found, puzzles: PuzzleSet) -> dict[str, np.ndarray]:
 
 
 def plain(bench: Bench) -> dict[str, Any]:
-    found = bench.search(bench.puzzles, k=1, steps=STEPS, sigma=0.0, stop="never")
+    found = bench.search(bench.puzzles, k=1, steps=STEPS, sigma=0.0)
     return results(found, bench.puzzles)
 
 
@@ -196,10 +201,10 @@ def escape(bench: Bench, failed: np.ndarray) -> dict[str, Any]:
 
 
 def rounding(bench: Bench, failed: np.ndarray, solved: np.ndarray) -> dict[str, Any]:
-    """Tokens of the same trajectories in batches of two sizes, with no early end."""
+    """Tokens of the same trajectories in batches of two sizes."""
     n = max(2, bench.sizes.failed // 4)
     puzzles = bench.puzzles.subset(np.concatenate([failed[:n], solved[:n]]))
-    how = {"k": 4, "steps": min(STEPS, 2 * bench.sizes.steps_ablation), "stop": "never", **PAPER}
+    how = {"k": 4, "steps": min(STEPS, 2 * bench.sizes.steps_ablation), **PAPER}
     one, other = (
         bench.search(puzzles, batch_size=size, **how).tokens
         for size in (bench.batch_size, max(1, bench.batch_size // 8))
@@ -215,7 +220,9 @@ def main() -> None:
     parser.add_argument("--ckpt", type=Path, help="default: the checkpoint that ships")
     parser.add_argument("--puzzles", type=Path, help="default: the test puzzles of that size")
     parser.add_argument("--out", type=Path, help="default runs/table2-NAME")
-    parser.add_argument("--tables", type=Path, help="default artifacts/search-NAME")
+    parser.add_argument(
+        "--tables", type=Path, help="default artifacts/search-NAME; of a trial, in --out"
+    )
     parser.add_argument("--batch-size", type=int, default=128, help="trajectories at once")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--seed", type=int, default=0)
@@ -224,7 +231,17 @@ def main() -> None:
     args.ckpt = args.ckpt or default_checkpoint()
     name = args.ckpt.name.removeprefix("trm-")
     args.out = args.out or Path("runs") / f"table2-{name}"
-    args.tables = args.tables or Path("artifacts") / f"search-{name}"
+    shipped = Path("artifacts") / f"search-{name}"
+    args.tables = args.tables or (args.out / "tables" if args.quick else shipped)
+    try:
+        run(args)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def run(args: argparse.Namespace) -> None:
+    """All parts, their tables, figures and the LOG entry."""
     bench = Bench(args, QUICK if args.quick else Sizes())
     sizes = bench.sizes
 
@@ -232,7 +249,7 @@ def main() -> None:
     last = parts["plain"]["solved"][:, 0, -1]
     failed, solved = np.flatnonzero(~last), np.flatnonzero(last)
     if len(failed) < 2 or len(solved) < 2:
-        raise SystemExit(f"{len(failed)} puzzles fail and {len(solved)} do not: nothing to compare")
+        raise UserError(f"{len(failed)} puzzles fail and {len(solved)} do not: nothing to compare")
     todo: dict[str, Callable[[], dict[str, Any]]] = {
         "paper": lambda: table_search(bench, sizes.k, **PAPER),
         "ptrm": lambda: table_search(bench, sizes.k_ptrm, **PTRM),
@@ -301,7 +318,9 @@ def main() -> None:
     }
     for table_name, table in tables.items():
         write_text(args.tables / f"{table_name}.csv", table.to_csv(index=False))
-        write_html(drawn[table_name], bench.out / f"{table_name}.html")
+        page = write_html(drawn[table_name], bench.out / f"{table_name}.html", static=True)
+        if page.with_suffix(".png").exists() and table_name in SHIPPED_PICTURES:
+            shutil.copy(page.with_suffix(".png"), args.tables / f"{table_name}.png")
     write_json(args.tables / "summary.json", summary)
     entry = log_entry(sizes, tables, summary)
     write_text(bench.out / "log.md", entry)

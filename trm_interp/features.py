@@ -17,7 +17,7 @@ from trm_interp.sae.early import separation
 from trm_interp.sae.gather import Gathered, gather
 from trm_interp.sae.meaning import head_push, meaning
 from trm_interp.sae.opened import Opened, Progress, open_model, opening, quiet
-from trm_interp.sae.table import feature_table, summarise
+from trm_interp.sae.table import feature_table, most_active, summarise
 
 BANDS = 300  # resamples behind the bands of figure 1
 
@@ -32,8 +32,9 @@ def look_at_features(
         apart = separation(found.level, opened.solved, config.seed)
         meant = meaning(found.acts, found.facts, len(found.cells), config.seed)
         table = feature_table(opened, found, apart, meant, push, config.shuffles, config.seed)
-        summary = {**opened.said, **summarise(table, apart, opened.solved)}
-        figures = figure_1(opened, found, config.top, config.seed)
+        top = most_active(found.level, config.top)
+        summary = {**opened.said, **summarise(table, apart, opened.solved, top)}
+        figures = figure_1(opened, found, top, config.seed)
         out = config.out
         files = {
             "dashboard": out / "dashboard.html",
@@ -41,6 +42,7 @@ def look_at_features(
             "drift": out / "drift.html",
             "table": out / "features.csv",
             "figure 1 numbers": out / "figure1.csv",
+            "drift numbers": out / "drift.csv",
             "summary": out / "summary.json",
         }
         page = dashboard_data(opened, found, table, meant, push, summary)
@@ -49,20 +51,22 @@ def look_at_features(
         write_html(figures[1], files["drift"], config.static)
         write_text(files["table"], table.to_csv(index=False))
         write_text(files["figure 1 numbers"], figures[2].to_csv(index=False))
+        write_text(files["drift numbers"], figures[3].to_csv(index=False))
         write_json(files["summary"], summary)
     return files
 
 
-def figure_1(opened: Opened, found: Gathered, top: int, seed: int) -> tuple[Any, Any, pd.DataFrame]:
-    """The top features over time by outcome, the same-phase drift, and the first one's numbers."""
+def figure_1(
+    opened: Opened, found: Gathered, top: np.ndarray, seed: int
+) -> tuple[Any, Any, pd.DataFrame, pd.DataFrame]:
+    """The top features over time by outcome, the same-phase drift, and the numbers of either."""
     reader, solved = opened.reader, opened.solved
-    chosen = np.argsort(-found.level.mean(axis=(0, 1)), kind="stable")[:top]
     rows = []
     for outcome, group in (("solved", solved), ("failed", ~solved)):
         if not group.any():
             continue
-        mean, low, high = mean_with_bounds(found.level[group][:, :, chosen], seed, BANDS)
-        for at, feature in enumerate(chosen):
+        mean, low, high = mean_with_bounds(found.level[group][:, :, top], seed, BANDS)
+        for at, feature in enumerate(top):
             columns = {"tick": reader.indices, "mean": mean[:, at], "low": low[:, at]}
             frame = pd.DataFrame({**columns, "high": high[:, at]})
             rows.append(frame.assign(feature=int(feature), outcome=outcome, n=int(group.sum())))
@@ -71,13 +75,19 @@ def figure_1(opened: Opened, found: Gathered, top: int, seed: int) -> tuple[Any,
     per_step = per_step["h_cycles"] * (per_step["l_cycles"] + 1)
     steps = sorted({t.step * per_step for t in reader.ticks})
     what = f"{opened.path.name} on {opened.site}"
-    activity = activity_figure(numbers, steps, f"{top} most active features of {what}")
+    activity = activity_figure(numbers, steps, f"{len(top)} most active features of {what}")
     curves = {}
     for outcome, group in (("solved", solved), ("failed", ~solved)):
         if group.any():
             curves[outcome] = mean_with_bounds(found.drift_curve[group], seed, BANDS)
     at = reader.indices[: found.drift_curve.shape[1]]
-    return activity, drift_figure(at, curves, steps, f"same-phase drift of {what}"), numbers
+    columns = ("mean", "low", "high")
+    drifts = [
+        pd.DataFrame({"tick": at, **dict(zip(columns, curve, strict=True)), "outcome": outcome})
+        for outcome, curve in curves.items()
+    ]
+    drift = drift_figure(at, curves, steps, f"same-phase drift of {what}")
+    return activity, drift, numbers, pd.concat(drifts, ignore_index=True)
 
 
 def _push(opened: Opened, config: FeaturesConfig, tell: Callable[[str], None]) -> np.ndarray | None:

@@ -57,13 +57,13 @@ def test_t2(best: float, verdict: str):
     assert judged("T2", {"table2": found})["verdict"] == verdict
 
 
-def settling(settled: int, solved: int = 20, failed: int = 20) -> dict[str, Any]:
+def settling(settled: int, solved: int = 20, failed: int = 100) -> dict[str, Any]:
     drift = {"median": 0.1, "low": 0.05, "high": 0.2}
     return {
-        "n": 100,
+        "n": 100 + failed,
         "steps": 16,
         "tolerance": 1e-3,
-        "solved": 100 - failed,
+        "solved": 100,
         "failed": failed,
         "settled_by_solved": [],
         "fates": {"solved": {"settled": solved}, "failed": {"settled": settled}},
@@ -78,21 +78,58 @@ def settling(settled: int, solved: int = 20, failed: int = 20) -> dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("settled", "solved", "paper", "draft"),
-    [
-        (15, 20, "reproduced", "refuted"),
-        (15, 70, "reproduced in part", "refuted"),  # successes settle as well
-        (5, 20, "reproduced in part", "reproduced in part"),
-        (1, 20, "refuted", "reproduced"),
+    ("settled", "solved", "failed", "paper", "draft"),
+    [  # 95 % Wilson bounds: 75 of 100 [0.66, 0.82], 1 of 100 [0, 0.05], 55 of 100 from 0.45
+        (75, 20, 100, "reproduced", "refuted"),
+        (75, 70, 100, "reproduced in part", "refuted"),  # successes settle as well
+        (55, 20, 100, "reproduced in part", "reproduced in part"),
+        (25, 20, 100, "reproduced in part", "reproduced in part"),
+        (1, 20, 100, "refuted", "reproduced"),
+        (0, 20, 20, "reproduced in part", "reproduced in part"),  # up to 0.16: too few to say
+        (0, 20, 4, "not measured", "not measured"),
     ],
 )
 def test_settling_decides_between_the_paper_and_the_draft(
-    settled: int, solved: int, paper: str, draft: str
+    settled: int, solved: int, failed: int, paper: str, draft: str
 ):
-    found = {"settling": settling(settled, solved)}
+    found = {"settling": settling(settled, solved, failed)}
     assert judged("F2", found)["verdict"] == paper
     assert judged("W1", found)["verdict"] == draft
-    assert f"{settled} of 20 failed" in judged("F2", found)["ours"]
+    assert f"{settled} of {failed} failed" in judged("F2", found)["ours"]
+
+
+@pytest.mark.parametrize(
+    ("recurring", "transient", "verdict"),
+    [
+        ((6, 6), 50.0, "reproduced"),
+        ((6, 5), 50.0, "reproduced in part"),
+        ((6, 6), 150.0, "reproduced in part"),
+        ((5, 5), None, "refuted"),
+    ],
+)
+def test_f1_is_about_the_most_active_features(
+    recurring: tuple[int, int], transient: float | None, verdict: str
+):
+    def said(n: int, solved: int, failed: int) -> dict[str, Any]:
+        median = {f"transient_{o}": transient for o in ("solved", "failed")}
+        median |= {f"drift_{o}": 0.5 for o in ("solved", "failed")}
+        return {"n": n, "median": median, "recurring_solved": solved, "recurring_failed": failed}
+
+    found = {"most_active": said(10, *recurring), "alive": 900, "solved": 8, "failed": 8}
+    found |= {"recurring_solved": 900, "recurring_failed": 900}  # all others do
+    assert judged("F1", {"fig1": found})["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("random", "verdict"), [(4, "reproduced"), (1, "reproduced in part"), (0, "refuted")]
+)
+def test_a_plane_through_both_outcomes_does_not_count_as_clusters(random: int, verdict: str):
+    found = {
+        "puzzles_looked_at": [{"solved": 0.5, "n": 1000}] * 4,
+        "clustered_by_steps": {"all directions": [random, 4], "plane": [4, 4]},
+        "solved_where_own_start_fails": [0.5, 0.0],
+    }
+    assert judged("F3", {"fig3": found})["verdict"] == verdict
 
 
 @pytest.mark.parametrize(
@@ -118,6 +155,7 @@ def test_a_plateau_at_the_published_level_is_looked_for_in_every_convention():
 
     found: dict[str, Any] = {
         "n": 100,
+        "solved": 80,
         "cycles": 48,
         "solved_after_cycle_10": 0.9,
         "solved_loss": {"stablemax, cells": losses(0.0)},
@@ -138,3 +176,9 @@ def test_closer_failures_refute_the_divergence():
     }
     row = judged("F5", {"fig5": {"n": 9, "over_puzzles": over, "same_puzzle": {}}})
     assert row["verdict"] == "refuted" and "0.10 at update 50" in row["ours"]
+    alike = {"auc": 0.9, "low": 0.85, "high": 0.95}
+    same = {"auc": {"0": auc, "50": alike, "-1": alike}, "puzzles": [3, 4]}
+    row = judged("F5", {"fig5": {"n": 9, "over_puzzles": over, "same_puzzle": same}})
+    assert row["verdict"] == "reproduced in part" and "do leave their own puzzle's" in row["why"]
+    row = judged("F5", {"fig5": {"n": 9, "over_puzzles": {}, "same_puzzle": same}})
+    assert row["verdict"] == "not measured"

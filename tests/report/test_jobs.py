@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trm_interp.report.jobs import Job, run_jobs
+from trm_interp.report.jobs import Job, resting, run_jobs
 
 
 @pytest.fixture
@@ -69,6 +69,24 @@ class TestJobs:
         (tmp_path / "one" / "summary.json").unlink()
         go(jobs)
         assert len(calls(tmp_path, "one")) == len(calls(tmp_path, "two")) == 2
+
+    def test_another_question_that_is_killed_leaves_nothing_done(self, tmp_path: Path):
+        go([job(tmp_path, "one", resumable=True)])
+        go([job(tmp_path, "one", "fail", resumable=True)])  # the old summary is still there
+        assert (tmp_path / "one" / "summary.json").exists()
+        go([job(tmp_path, "one", "fail", resumable=True)])
+        assert calls(tmp_path, "one")[-1] == "call --resume"
+
+    def test_what_a_job_rests_on_is_part_of_its_question(self, tmp_path: Path):
+        def chain(size: str):
+            jobs = [job(tmp_path, "one", words=[size]), job(tmp_path, "two", after=("one",))]
+            return resting(jobs)
+
+        go(chain("small"))
+        go(chain("large")[:1])  # and killed before the second one
+        failed, told, _ = go(chain("large"))
+        assert failed == {} and told[0] == "one: done before"
+        assert len(calls(tmp_path, "two")) == 2
 
     def test_a_failure_takes_only_what_needs_it(self, tmp_path: Path):
         jobs = [

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 
 from trm_interp.analysis.auc import auc_with_bounds
+from trm_interp.analysis.control import auc_within
+from trm_interp.analysis.pca import NotFinite
 from trm_interp.analysis.resample import mean_with_bounds
-from trm_interp.shapes import Bool, Float
+from trm_interp.shapes import Bool, Float, Int
 
 
 def distance_to_successes(
@@ -18,12 +20,17 @@ def distance_to_successes(
     Leave-one-out: a solved run is compared with the mean of the *other* solved runs, without which
     its distance would be too small by a factor of 1 - 1 / n. read: gives the states of one run
     after another, [tick, coordinate], each time it is called (twice). ValueError with fewer than
-    two solved runs.
+    two solved runs; NotFinite for a state that is not: its chunk is the run.
     """
     n = int(solved.sum())
     if n < 2:
         raise ValueError(f"{n} solved runs; a centroid that leaves one out needs 2")
-    total = sum(states.astype(np.float64) for states, ok in zip(read(), solved, strict=True) if ok)
+    total: float | np.ndarray = 0.0
+    for run, (states, ok) in enumerate(zip(read(), solved, strict=True)):
+        if not np.isfinite(states).all():
+            raise NotFinite(run)
+        if ok:
+            total = total + states.astype(np.float64)
     rows = []
     for states, ok in zip(read(), solved, strict=True):
         others, left = (total - states, n - 1) if ok else (total, n)
@@ -48,10 +55,17 @@ def bands(
 
 
 def auc_by_tick(
-    values: Float[np.ndarray, "puzzle tick"], positive: Bool[np.ndarray, " puzzle"], seed: int
+    values: Float[np.ndarray, "puzzle tick"],
+    positive: Bool[np.ndarray, " puzzle"],
+    seed: int,
+    strata: Int[np.ndarray, " puzzle"] | None = None,
 ) -> pd.DataFrame:
-    """`auc_with_bounds` at every tick: columns tick, auc, low, high, p."""
-    rows = [auc_with_bounds(at, positive, seed) for at in values.T]
+    """`auc_with_bounds` at every tick: columns tick, auc, low, high, p. With strata,
+    `auc_within` them: pairs instead of p."""
+    if strata is None:
+        rows = [auc_with_bounds(at, positive, seed) for at in values.T]
+    else:
+        rows = [auc_within(at, positive, strata, seed) for at in values.T]
     return pd.DataFrame(rows).assign(tick=np.arange(values.shape[1]))
 
 

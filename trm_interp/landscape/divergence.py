@@ -9,8 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from trm_interp.analysis.auc import FEWEST
+from trm_interp.analysis.auc import FEWEST, auc_with_bounds
 from trm_interp.analysis.divergence import auc_by_tick, bands, distance_to_successes, slopes
+from trm_interp.analysis.pca import NotFinite
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.analysis.trajectories import states_of
 from trm_interp.clock import schedule
@@ -21,7 +22,7 @@ from trm_interp.figures.landscape import divergence_figure
 from trm_interp.landscape.by_outcome import compared
 from trm_interp.landscape.config import DivergenceConfig
 from trm_interp.landscape.results import Progress, Results, Tell
-from trm_interp.landscape.subject import finite, open_model, opening, said_of
+from trm_interp.landscape.subject import open_model, opening, said_of
 from trm_interp.record import HookedTRM, recording
 from trm_interp.store import Store
 
@@ -34,17 +35,20 @@ def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> dict[str, A
         results = Results(config.out, config.static)
         solved = store["solved"][:, -1]
         n_solved = int(solved.sum())
+        over_puzzles = {}
+        few = f"{store.path}: {n_solved} solved runs; a centroid that leaves one out needs 2"
         if n_solved < 2:
-            raise UserError(
-                f"{store.path}: {n_solved} solved runs; a centroid that leaves one out needs 2"
+            tell(few)
+        else:
+            compared(solved, tell)
+            far = _distances(
+                states_of(store, config.site), solved, f"{store.path}: {config.site}", "puzzle"
             )
-        compared(solved, tell)
-        far = distance_to_successes(states_of(store, config.site), solved)
-        far = finite(far, f"{store.path}: {config.site}", range(len(far)))
-        per_step = far.shape[1] // store.n_steps
-        starts = range(0, far.shape[1], per_step)
-        over_puzzles = _compare(results, "divergence", far, solved, starts, config)
+            starts = range(0, far.shape[1], far.shape[1] // store.n_steps)
+            over_puzzles = _compare(results, "divergence", far, solved, starts, config)
         control = _same_puzzle(store, config, results, tell, progress) if config.starts else {}
+        if not over_puzzles and not control.get("puzzles"):
+            raise UserError(few)
         summary = {
             **said_of(store),
             "site": config.site,
@@ -56,6 +60,16 @@ def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> dict[str, A
     return results.finish(summary)
 
 
+def _distances(
+    read: Callable[[], Iterator[np.ndarray]], solved: np.ndarray, what: str, unit: str
+) -> np.ndarray:
+    """`distance_to_successes`; UserError names the first run that is not finite."""
+    try:
+        return distance_to_successes(read, solved)
+    except NotFinite as error:
+        raise UserError(f"{what} is not finite, first in {unit} {error.chunk}") from None
+
+
 def _compare(
     results: Results,
     name: str,
@@ -64,9 +78,12 @@ def _compare(
     starts: range,
     config: DivergenceConfig,
     what: str = "the mean of other solved puzzles",
+    owner: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Draw, and the numbers that the claim is judged by."""
-    banded, auc = bands(far, solved, config.seed), auc_by_tick(far, ~solved, config.seed)
+    """Draw, and the numbers that the claim is judged by; with `owner`, the puzzle of each run, only
+    runs of one puzzle are compared with each other."""
+    banded = bands(far, solved, config.seed)
+    auc = auc_by_tick(far, ~solved, config.seed, owner)
     title = f"{config.site}: distance to {what} at the same update"
     tick = f"update of {config.site}"
     results.figure(name, divergence_figure(banded, auc, starts, title, tick), banded)
@@ -100,7 +117,9 @@ def _same_puzzle(
     """Many starts of one puzzle: what is left of the distance when the input is the same.
 
     Takes the first puzzles, failed ones first, that some starts solve and some do not. Distances
-    are to the mean of the same puzzle's other solved starts.
+    are to the mean of the same puzzle's other solved starts, and pairs for the AUC are of one
+    puzzle: its intervals are over starts of these puzzles, not over puzzles. `of_each` has them one
+    by one.
     """
     checkpoint = open_model(store, config.ckpt, config.device)
     model = HookedTRM.of(checkpoint.model, store.n_steps)
@@ -119,7 +138,7 @@ def _same_puzzle(
         if min(ok.sum(), (~ok).sum()) < FEWEST:
             continue
         read = partial(_starts_states, go, model, config.site)
-        far.append(distance_to_successes(read, ok))
+        far.append(_distances(read, ok, config.site, f"start of puzzle {puzzle}, number"))
         solved.append(ok)
         owner += [int(puzzle)] * len(ok)
     progress(config.tries, config.tries)
@@ -130,9 +149,17 @@ def _same_puzzle(
     starts = range(0, far[0].shape[1], per_step)
     what = "the mean of the same puzzle's other solved starts"
     joined, outcome = np.concatenate(far), np.concatenate(solved)
-    found = _compare(results, "same_puzzle", joined, outcome, starts, config, what)
+    owners = np.array(owner)
+    found = _compare(results, "same_puzzle", joined, outcome, starts, config, what, owners)
     results.table("same_puzzle_starts", pd.DataFrame({"puzzle": owner, "solved": outcome}))
-    return {"tried": tried, "puzzles": sorted(set(owner)), "starts": config.starts} | found
+    at = min(PAPER_TICK, joined.shape[1] - 1)
+    of_each = {
+        int(puzzle): auc_with_bounds(joined[mine, at], ~outcome[mine], config.seed)
+        for puzzle in sorted(set(owner))
+        for mine in [owners == puzzle]
+    }
+    known = {"tried": tried, "puzzles": list(of_each), "starts": config.starts, "of_each": of_each}
+    return known | found
 
 
 def _run_starts(
@@ -177,13 +204,13 @@ def lines(summary: dict[str, Any]) -> list[str]:
             said.append(f"{name}: nothing to compare")
             continue
         first, closer = found["first_apart"], found["first_closer"]
-        when = "at no update" if first is None else f"from update {first} on"
+        when = "at no update" if first is None else f"first at update {first}"
         auc = " -> ".join(
             "-" if at["auc"] is None else f"{at['auc']:.3f}" for at in found["auc"].values()
         )
         said.append(
             f"{name} ({found['n_solved']} solved, {found['n_failed']} failed): AUC of the distance "
             f"at the first, {PAPER_TICK}th and last update {auc}; failed ones are farther {when}"
-            + ("" if closer is None else f", nearer from update {closer} on")
+            + ("" if closer is None else f", nearer first at update {closer}")
         )
     return said

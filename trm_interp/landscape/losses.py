@@ -31,7 +31,9 @@ def run(config: LossesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     """Tables `losses`, `losses_puzzles`, `losses_auc`, `solve_steps`."""
     subject = open_subject(config)
     results = Results(config.out, config.static)
-    losses, solved = measure(subject, config.steps, progress)
+    losses, after = measure(subject, config.steps, progress)
+    per_step = after.shape[1] // config.steps
+    solved = after[:, per_step - 1 :: per_step]
     for values in losses.values():
         finite(values, "the loss", subject.puzzles.lines)
     done = solved[:, -1]
@@ -65,7 +67,7 @@ def run(config: LossesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
             "cycles": cycles,
             "solved": int(done.sum()),
             "auc_at_cycle": {int(at + 1): auc.iloc[at].to_dict() for at in (0, early, cycles - 1)},
-            "solved_after_cycle_10": _share(solved[:, early // (cycles // config.steps)], done),
+            "solved_after_cycle_10": _share(after[:, early], done),
             **{
                 outcome: {
                     name: _plateau(values[group], early, config.seed)
@@ -81,7 +83,7 @@ def run(config: LossesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
 def measure(
     subject: Subject, steps: int, progress: Progress
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Losses [puzzle, cycle] by convention, and solved [puzzle, step]."""
+    """Losses [puzzle, cycle] by convention, and solved [puzzle, cycle]."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in CONVENTIONS}
     solved = []
     for rows in subject.batches():
@@ -91,7 +93,7 @@ def measure(
         logits = read.logits.flatten(1, 2)  # [puzzle, cycle, cell, vocab]
         for name, values in losses_in_all_conventions(logits, inputs, labels, BLANK).items():
             parts[name].append(values)
-        solved.append(read.solved[:, :, -1].numpy())
+        solved.append(read.solved.flatten(1, 2).numpy())
         progress(rows.stop, len(subject.puzzles))
     return {name: np.concatenate(values) for name, values in parts.items()}, np.concatenate(solved)
 

@@ -2,7 +2,8 @@
 
 A job is a command line of `trm-interp` that writes a folder and its `done` file last. What is done
 is not done again: a job is skipped where that file is there and was made by the same command on the
-same checkpoint. A job that fails takes with it only those that need it.
+same checkpoint, from jobs of which the same holds. A job that fails takes with it only those that
+need it.
 """
 
 import json
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trm_interp.files import write_json
@@ -33,42 +34,57 @@ class Job:
     megabytes: float = 1.0
     resumable: bool = False  # has --resume and --overwrite
     program: tuple[str, ...] = (sys.executable, "-m", "trm_interp")
+    basis: tuple[object, ...] = ()  # questions of the jobs in `after`: see `resting`
 
     def is_done(self, identity: str) -> bool:
         """Was exactly this asked of the same checkpoint, and answered?"""
-        return self._was_asked(identity) and (self.out / self.done).exists()
+        known = self._known()
+        asked = known == self._question(identity) | {"done": True}
+        return asked and (self.out / self.done).exists()
 
     @property
     def _asked(self) -> Path:
         """Beside the folder, which the command may replace: what was asked last."""
-        return self.out.with_name(f"{self.out.name}-asked.json")
+        return self.out.with_name(f"{self.name}-asked.json")
 
     def _question(self, identity: str) -> dict[str, object]:
-        return {"identity": identity, "words": list(self.words)}
+        said = {"identity": identity, "words": self.words, "basis": self.basis}
+        return json.loads(json.dumps(said))
 
-    def _was_asked(self, identity: str) -> bool:
+    def _known(self) -> dict[str, object]:
         try:
-            return json.loads(self._asked.read_text()) == self._question(identity)
+            return json.loads(self._asked.read_text())
         except (OSError, ValueError):
-            return False
+            return {}
 
     def run(self, identity: str, threads: int) -> str | None:
         """The last line that it had to say where it failed, else None."""
-        words = list(self.words)
+        words, question = list(self.words), self._question(identity)
         if self.resumable:
-            words.append("--resume" if self._was_asked(identity) else "--overwrite")
+            begun = {**self._known(), "done": True} == question | {"done": True}
+            words.append("--resume" if begun else "--overwrite")
         elif self.out.exists():
             (self.out / self.done).unlink(missing_ok=True)
-        write_json(self._asked, self._question(identity))
-        log = self.out.with_name(f"{self.out.name}-log.txt")
+        write_json(self._asked, question | {"done": False})
+        log = self.out.with_name(f"{self.name}-log.txt")
         command = [*self.program, *words]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         with log.open("w") as to:
             done = subprocess.run(command, stdout=to, stderr=subprocess.STDOUT, env=environment)
         if done.returncode == 0:
+            write_json(self._asked, question | {"done": True})
             return None
         said = [line for line in log.read_text().splitlines() if line.strip()]
         return f"exit status {done.returncode}: {said[-1] if said else 'no word'} ({log})"
+
+
+def resting(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs with what each rests on in its question; those that are needed come first."""
+    known: dict[str, Job] = {}
+    for job in jobs:
+        basis = tuple((known[need].words, known[need].basis) for need in job.after)
+        known[job.name] = replace(job, basis=basis)
+    return list(known.values())
 
 
 def run_jobs(

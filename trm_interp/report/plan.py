@@ -17,7 +17,8 @@ from trm_interp.figures.search import NAMES, shares_figure
 from trm_interp.figures.style import write_html
 from trm_interp.files import sha256_of, write_json, write_text
 from trm_interp.report.claims import Found, claims_table
-from trm_interp.report.jobs import Job, run_jobs
+from trm_interp.report.jobs import Job, resting, run_jobs
+from trm_interp.search.run import evaluations_per_step
 from trm_interp.settings import default_checkpoint
 from trm_interp.sources import test_puzzles
 from trm_interp.store import estimate_bytes
@@ -26,8 +27,12 @@ LANDSCAPE = (
     *("table1", "fig2", "fig3", "fig4", "fig5"),
     *("fig2-z_H", "settling", "stability", "lens", "probes"),
 )
-FIGURES = ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5", "settling", "stability")
+FIGURES = (
+    *("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5"),
+    *("settling", "stability", "sae", "wide", "deep"),
+)
 STORED, SAE_STORED = 256, 96  # puzzles in the store of states, and in the SAE's
+WIDE = 16  # trajectories and supervision steps, against one trajectory of WIDE**2 steps
 ENDS = ("", "_low", "_high")
 SAE_SITE = "blocks.1.hook_resid_post"
 UNIT = TRMConfig(cells=36, vocab=8, d_model=96, multiple=32, prefix=0)  # minutes are for this one
@@ -53,7 +58,8 @@ class Plan:
         self.request = request
         self.checkpoint: Checkpoint = load_checkpoint(request.ckpt or default_checkpoint())
         self.puzzles = request.puzzles or test_puzzles(self.checkpoint)
-        jobs = {job.name: job for job in self._jobs()}
+        self.all = resting(self._jobs())
+        jobs = {job.name: job for job in self.all}
         if unknown := [name for name in only if name not in jobs]:
             raise UserError(f"no part {unknown[0]!r}; there are {', '.join(jobs)}")
         wanted = list(only)
@@ -88,10 +94,10 @@ class Plan:
     ) -> dict[str, str]:
         """Runs what is not done, writes claims.csv; why each job that failed did."""
         failed = run_jobs(self.jobs, self.identity, tell, progress, workers)
-        found = self.found() | (extra or {})
-        if "table2" in self.found():
+        found = self.found()
+        if "table2" in found:
             self._draw_table2(found["table2"])
-        claims = claims_table(found)
+        claims = claims_table(found | (extra or {}))
         write_text(self.request.out / "claims.csv", claims.to_csv(index=False))
         write_json(self.request.out / "plan.json", {"identity": self.identity, "failed": failed})
         return failed
@@ -108,12 +114,18 @@ class Plan:
         write_html(shares_figure(table, title), folder / "shares.html", self.request.static)
 
     def found(self) -> Found:
-        """Summaries of the jobs that are done, by name."""
+        """Summaries of the jobs that are done, wanted now or before, by name."""
         found: Found = {}
-        for job in self.jobs:
-            if job.is_done(self.identity) and job.done.endswith(".json"):
+        done = {job.name for job in self.all if job.is_done(self.identity)}
+        for job in self.all:
+            if job.name in done and set(job.after) <= done and job.done.endswith(".json"):
                 known = json.loads((job.out / job.done).read_text())
                 found[job.name] = known.get("summary", known)
+        if "sae" in found:
+            found["sae"] = _of_sae(found["sae"])
+        if "wide" in found and "deep" in found:
+            per_step = evaluations_per_step(self.checkpoint.model.config)
+            found["breadth"] = _of_search(found["wide"], found["deep"], per_step)
         return found
 
     def _jobs(self) -> list[Job]:
@@ -122,7 +134,7 @@ class Plan:
         static = ("--static",) if self.request.static else ()
         ckpt = str(self.checkpoint.path)
         on = ("--ckpt", ckpt, "--puzzles", str(self.puzzles), *device)
-        cost = _cost(self.checkpoint.model.config)
+        cost = _cost(self.checkpoint.model.config) * self.request.scale
 
         def n(full: int, least: int = 8) -> int:
             return max(least, round(full * self.request.scale))
@@ -140,12 +152,16 @@ class Plan:
             words = (command, str(out / "store"), *rest, *seed, *static)
             return job(name, words, minutes, 10, after=("store",))
 
+        def searching(name: str, minutes: float, *words: str) -> Job:
+            words = ("search", "--preset", "paper", *words, *on, *seed, "--limit", str(n(200, 4)))
+            words, done = (*words, "--out", str(out / name / f"{name}.csv")), f"{name}.json"
+            return Job(name, words, out / name, done, minutes=minutes * cost, resumable=True)
+
         limit = n(STORED, 16)
         store = ("collect", *on, "--limit", str(limit))
         sae_limit = n(SAE_STORED, 16)
         sae_store = ("collect", *on, "--limit", str(sae_limit), "--sites", SAE_SITE)
         sae = out / "fig1-sae"
-        table2 = out / "table2"
         return [
             job("store", store, 1, self._size("z_L,z_H", limit), done="store.h5", resumable=True),
             part("table1", 2, "outcomes", "--limit", str(n(1000, 16))),
@@ -178,6 +194,14 @@ class Plan:
                 after=("fig1-store",),
                 resumable=True,
             ),
+            Job(
+                "sae",
+                ("sae-eval", str(sae), str(out / "fig1-store"), "--ckpt", ckpt, *device),
+                sae,
+                done="measures.json",
+                after=("fig1-store", "fig1-sae"),
+                minutes=2 * cost,
+            ),
             job(
                 "fig1",
                 ("features", str(sae), str(out / "fig1-store"), *seed, *device, *static),
@@ -185,22 +209,34 @@ class Plan:
                 10,
                 after=("fig1-store", "fig1-sae"),
             ),
-            Job(
-                "table2",
-                (
-                    *("search", "--preset", "paper", *on, *seed, "--limit", str(n(200, 4))),
-                    *("--stop", "never", "--out", str(table2 / "table2.csv")),
-                ),
-                table2,
-                done="table2.json",
-                minutes=12 * cost,
-                resumable=True,
-            ),
+            searching("table2", 12),
+            searching("wide", 12, "--k", str(WIDE), "--steps", str(WIDE)),
+            searching("deep", 12, "--k", "1", "--steps", str(WIDE**2)),
         ]
 
     def _size(self, sites: str, n_puzzles: int) -> float:
         found = sites_of(self.checkpoint.model.config, sites, 16)
         return estimate_bytes(found, n_puzzles) / 1e6
+
+
+def _of_sae(measures: dict[str, Any]) -> dict[str, Any]:
+    """What claim S1 needs of sae-eval's measures."""
+    fvu, loop = measures["fvu"], measures["loop"]["every_tick"]
+    said = {name: measures[name] for name in ("l0", "dead", "d_in", "d_sae")}
+    said |= {"fvu": fvu["value"], "fvu_low": fvu["low"], "fvu_high": fvu["high"]}
+    said |= {"recovered": loop["recovered_over_zero"]["value"], "seeds": 1}
+    return {"gated": said | {"n": measures["n_puzzles"]}, "beside": "not run"}
+
+
+def _of_search(wide: dict[str, Any], deep: dict[str, Any], per_step: int) -> dict[str, Any]:
+    """What claim C1 needs of a wide and a deep search of the same puzzles at equal evaluations."""
+    ends = {
+        name: {f"best_q{end}": known[f"best_q{end}"][-1] for end in ENDS}
+        for name, known in (("breadth", wide), ("depth", deep))
+    }
+    said = {"evaluations": wide["k"] * wide["steps"] * per_step, "n": wide["n"]}
+    of = f"all puzzles; {wide['k']} x {wide['steps']} and {deep['k']} x {deep['steps']}"
+    return ends | said | {"of": of}
 
 
 def _cost(config: TRMConfig) -> float:

@@ -78,22 +78,27 @@ def feature_table(
     return table
 
 
-def summarise(table: pd.DataFrame, apart: Separation, solved: np.ndarray) -> dict[str, Any]:
-    """Counts and medians over the features that fire."""
+def most_active(level: np.ndarray, top: int) -> np.ndarray:
+    """Numbers of the features with the largest mean activation in `level` [puzzle, tick, feature],
+    which figure 1 shows."""
+    return np.argsort(-level.mean(axis=(0, 1)), kind="stable")[:top]
+
+
+def summarise(
+    table: pd.DataFrame, apart: Separation, solved: np.ndarray, top: np.ndarray
+) -> dict[str, Any]:
+    """Counts and medians over the features that fire, and over the `most_active` ones, `top`."""
     alive = {
         name: column.to_numpy()[table["density"].to_numpy() > 0] for name, column in table.items()
     }
-    names = [
-        f"{n}_{o}"
-        for n in ("transient", "recurrence", "period", "drift")
-        for o in ("solved", "failed")
-    ]
     return {
         "alive": len(alive["feature"]),
         "dead": float((table["density"].to_numpy() == 0).mean()),
-        "median": {name: _median(alive[name]) for name in names},
-        "recurring_solved": int((alive["recurrence_solved_low"] > 0).sum()),
-        "recurring_failed": int((alive["recurrence_failed_low"] > 0).sum()),
+        **_dynamics(alive),
+        "most_active": {
+            "n": len(top),
+            **_dynamics({name: column.to_numpy()[top] for name, column in table.items()}),
+        },
         "separating": int((alive["apart_from"] >= 0).sum()),
         "separating_tests": int(apart.found.sum()),
         "separating_tests_by_chance": apart.by_chance,
@@ -101,6 +106,20 @@ def summarise(table: pd.DataFrame, apart: Separation, solved: np.ndarray) -> dic
         "above_control": int((np.abs(alive["fact_auc"] - 0.5) + 0.5 > alive["control_auc"]).sum()),
         "solved": int(solved.sum()),
         "failed": int((~solved).sum()),
+    }
+
+
+def _dynamics(columns: dict[Any, np.ndarray]) -> dict[str, Any]:
+    """Medians by outcome, and how many recur beyond the schedule with their interval above 0."""
+    names = [
+        f"{n}_{o}"
+        for n in ("transient", "recurrence", "period", "drift")
+        for o in ("solved", "failed")
+    ]
+    return {
+        "median": {name: _median(columns[name]) for name in names},
+        "recurring_solved": int((columns["recurrence_solved_low"] > 0).sum()),
+        "recurring_failed": int((columns["recurrence_failed_low"] > 0).sum()),
     }
 
 

@@ -19,8 +19,8 @@ def register(app: typer.Typer) -> None:
         examples="""
         trm-interp search --ckpt artifacts/trm-sudoku6 \\
             --puzzles artifacts/data/sudoku6/test.txt --limit 100 --out runs/search.csv
-        trm-interp search --ckpt CKPT --puzzles FILE --preset paper --stop never --json
-        trm-interp search --ckpt CKPT --puzzles FILE --preset ptrm --adaptive --out t.parquet
+        trm-interp search --ckpt CKPT --puzzles FILE --preset paper --json
+        trm-interp search --ckpt CKPT --puzzles FILE --preset ptrm --stop q --adaptive --json
         torchrun --nproc-per-node 8 -m trm_interp search --ckpt CKPT --puzzles FILE --out t.csv
         """,
         overrides=(SearchConfig,),

@@ -14,11 +14,12 @@ Select = Literal["best_q", "vote", "vote_q"]
 Stop = Literal["never", "q", "rules"]
 ROWS_HELP = BATCH_HELP.replace("puzzles", "trajectories")
 
+AS_PUBLISHED = {"stop": "never"}
 PRESETS: dict[str, dict[str, Any]] = {
     # Efstathiou & Balwani leave sigma open; states have RMS 1, so 1 is as much noise as state
-    "paper": {"k": 50, "steps": 5, "sigma": 1.0, "target": "z_H", "when": "init"},
+    "paper": {"k": 50, "steps": 5, "sigma": 1.0, "target": "z_H", "when": "init"} | AS_PUBLISHED,
     # arXiv 2605.19943
-    "ptrm": {"k": 100, "steps": 64, "sigma": 0.3, "target": "z_L", "when": "every"},
+    "ptrm": {"k": 100, "steps": 64, "sigma": 0.3, "target": "z_L", "when": "every"} | AS_PUBLISHED,
 }
 
 

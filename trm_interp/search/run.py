@@ -254,7 +254,8 @@ def _open_output(run: SearchRun, identity: dict[str, Any]) -> Opened:
         raise UserError(f"{place} exists: use --resume to go on or --overwrite to start anew")
     if parts.exists():
         shutil.rmtree(parts)
-    run.out.unlink(missing_ok=True)
+    for old in (run.out, beside(run.out)):
+        old.unlink(missing_ok=True)
     write_json(parts / IDENTITY, identity)
     return parts, None
 

@@ -2,7 +2,8 @@
 
 `best_q` takes the trajectory with the highest halting logit (arXiv 2510.04871's practice, and that
 of PTRM), `vote` the commonest grid, `vote_q` the grid with the largest sum of sigmoid(q). Equal
-scores go to the earlier trajectory. The rules of Sudoku take part in none of them.
+scores go to the earlier trajectory. The rules of Sudoku take part in none of them, unless a search
+ended trajectories by them (`stop`).
 """
 
 import numpy as np
@@ -51,7 +52,8 @@ def choose(found: Found, k: int | None = None) -> dict[str, Int[np.ndarray, "puz
 def outcome_frame(found: Found, labels: Int[np.ndarray, "puzzle cell"]) -> pd.DataFrame:
     """One row per puzzle and step (both from 0, the puzzle of this `found`).
 
-    `baseline`, `best_q`, `vote`, `vote_q`: that answer is the label. `pass_at_k`: some trajectory's
+    `baseline` (the first trajectory, which ends early like any other), `best_q`, `vote`, `vote_q`:
+    that answer is the label. `pass_at_k`: some trajectory's
     is. `verified`: some trajectory's grid is full and obeys the rules, which needs no label.
     `trajectories` that ran, `right` of them, and `steps_run`, the supervision steps that they cost
     (a step of the model is h_cycles x (l_cycles + 1) network evaluations). `q` is best_q's halting
