@@ -19,7 +19,7 @@ import math
 import statistics
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import torch
 from trm_interp.analysis.outcomes import half_failed
 from trm_interp.collect import record_puzzles
 from trm_interp.core.checkpoint import load_checkpoint
+from trm_interp.errors import UserError
 from trm_interp.evaluate import solve
 from trm_interp.features import look_at_features
 from trm_interp.files import write_json, write_text
@@ -37,7 +38,7 @@ from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.sae.evaluate import evaluate_sae
 from trm_interp.sae.train import train_sae
 from trm_interp.settings import CollectConfig, artifact, default_checkpoint
-from trm_interp.sources import open_device, open_puzzles
+from trm_interp.sources import open_device, open_puzzles, test_puzzles
 from trm_interp.store import Store
 
 SITES = [f"blocks.{block}.hook_resid_{at}" for block in range(2) for at in ("mid", "post")]
@@ -48,14 +49,16 @@ AIM_FVU, AIM_DEAD = 0.1, 0.1
 
 def record(args: argparse.Namespace, ckpt: Path, puzzles_file: Path) -> Path:
     """The store: half of its puzzles failed as far as that goes. One of an earlier run is kept."""
-    store = args.out / "store"
+    store, note = args.out / "store", args.out / "store.json"
     checkpoint = load_checkpoint(ckpt, open_device("auto"))
     puzzles = open_puzzles(puzzles_file, checkpoint, args.solve)
     identity = {"checkpoint_sha256": checkpoint.sha256, "data_sha256": dict(puzzles.sha256)}
+    chosen_from = {"solve": args.solve, "record": args.record}
     if (store / "store.h5").exists():
         with Store(store) as there:
             known = there.meta["identity"]
-            if known == known | identity and there.n_puzzles == min(args.record, len(puzzles)):
+            same = note.exists() and json.loads(note.read_text()) == chosen_from
+            if same and known == known | identity:
                 print(f"{store}: recorded before")
                 return store
     with progress("solving", "puzzles") as update:
@@ -66,6 +69,7 @@ def record(args: argparse.Namespace, ckpt: Path, puzzles_file: Path) -> Path:
     chosen = puzzles.subset(half_failed(solved, args.record))
     with progress("recording", "puzzles") as update:
         record_puzzles(checkpoint, chosen, config, identity, progress=update)
+    write_json(note, chosen_from)
     return store
 
 
@@ -75,6 +79,7 @@ def train_and_measure(
     """One SAE: a row of the table. One that an earlier run trained and measured is kept."""
     cuda = torch.cuda.is_available()
     out = args.out / f"{arch}-seed{seed}"
+    note, kept = out.with_name(f"{out.name}-asked.json"), out / "row.json"
     config = TrainSAEConfig(
         store=store,
         site=",".join(SITES),
@@ -90,15 +95,16 @@ def train_and_measure(
         buffer_mb=args.buffer_mb,
         autocast=args.autocast,
         save_every=10**9,
-        resume=(out / "card.json").exists(),
-        overwrite=not (out / "card.json").exists(),
+        overwrite=True,
     )
     asked = json.loads(json.dumps(asdict(config), default=str)) | {"held_out": args.held_out}
     del asked["resume"], asked["overwrite"]
-    kept = out / "row.json"
+    if (out / "card.json").exists() and note.exists() and json.loads(note.read_text()) == asked:
+        config = replace(config, resume=True, overwrite=False)
     if kept.exists() and (known := json.loads(kept.read_text()))["asked"] == asked:
         print(f"{out}: trained and measured before")
         return known["row"]
+    write_json(note, asked)
     began = time.monotonic()
     with progress(f"training {arch}, seed {seed}", "steps") as update:
         train_sae(config, progress=update)
@@ -215,12 +221,19 @@ def main() -> None:
     parser.add_argument("--no-autocast", dest="autocast", action="store_false")
     parser.add_argument("--log", action="store_true", help="enter the result into LOG.md")
     args = parser.parse_args()
+    try:
+        run(args)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def run(args: argparse.Namespace) -> None:
+    """Store, SAEs, measures, features, and what they say."""
     began = time.monotonic()
     extreme = artifact("trm-sudoku-extreme")
     ckpt = args.ckpt or (extreme if extreme.exists() else default_checkpoint())
-    side = int(load_checkpoint(ckpt).model.config.cells ** 0.5)
-    puzzles = args.puzzles or artifact("data") / f"sudoku{side}" / "test.txt"
-    store = record(args, ckpt, puzzles)
+    store = record(args, ckpt, args.puzzles or test_puzzles(load_checkpoint(ckpt)))
     rows = [
         train_and_measure(args, store, ckpt, arch, seed)
         for arch in ("gated", "topk")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from trm_interp.analysis.outcomes import wilson
+from trm_interp.analysis.outcomes import named_share
 from trm_interp.search.selection import RULES
 
 STEPS = 16
@@ -55,13 +55,6 @@ def settings_of_ablation(sizes: Sizes) -> list[dict[str, Any]]:
     return [*grid, *shared, symmetric | {"symmetry": True}]
 
 
-def shares(hits: np.ndarray, name: str) -> dict[str, float]:
-    """Share with its Wilson interval over puzzles."""
-    low, high = wilson(int(hits.sum()), len(hits))
-    share = float(hits.mean()) if len(hits) else float("nan")
-    return {name: share, f"{name}_low": low, f"{name}_high": high}
-
-
 def splits_of(budget: int) -> list[tuple[int, int]]:
     """(K, steps) of equal cost.
 
@@ -77,9 +70,10 @@ def ablation_table(part: Part, sizes: Sizes) -> pd.DataFrame:
     for setting, right in zip(settings_of_ablation(sizes), part["right"], strict=True):
         row = {k: setting[k] for k in ("kind", "target", "sigma")}
         row |= {"n_failed": n, "n_solved": len(right) - n}
-        row |= shares(right[:n, 0], "recovered") | shares(right[n:, 0], "kept")
+        row |= named_share("recovered", right[:n, 0]) | named_share("kept", right[n:, 0])
         for i, rule in enumerate((*RULES, "pass_at_k")):
-            row |= shares(right[:n, i], f"failed_{rule}") | {f"solved_{rule}": right[n:, i].mean()}
+            row |= named_share(f"failed_{rule}", right[:n, i])
+            row[f"solved_{rule}"] = right[n:, i].mean()
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -97,7 +91,7 @@ def depth_table(part: Part, per_step: int) -> pd.DataFrame:
             row: dict[str, Any] = {"curve": f"K to {k}, {steps} steps" if k > 1 else "depth, K 1"}
             row |= {"k": int(few), "steps": end, "evaluations": int(few) * end * per_step}
             for rule in ("best_q", "pass_at_k"):
-                row |= shares(part[f"{run}/{few}/{rule}"][:, end - 1], rule)
+                row |= named_share(rule, part[f"{run}/{few}/{rule}"][:, end - 1])
             rows.append(row | {"n": len(part[name])})
     return pd.DataFrame(rows)
 
@@ -133,7 +127,7 @@ def misses(part: Part, steps: tuple[int, ...]) -> list[dict[str, Any]]:
         there = rows["pass_at_k"].to_numpy() > 0
         missed = there & (rows["best_q"].to_numpy() == 0)
         found.append({"step": step, "puzzles": int(missed.sum()), "of": int(there.sum())})
-        found[-1] |= shares(missed[there], "share")
+        found[-1] |= named_share("share", missed[there])
     return found
 
 

@@ -73,6 +73,8 @@ def command(
 
 def build(config: type, values: dict[str, Any]) -> Any:
     """The dataclass; a failed check of its own is a UserError."""
+    if values.get("seed", 0) < 0:  # no generator takes one
+        raise UserError(f"seed must be at least 0, got {values['seed']}")
     try:
         return config(**values)
     except ValueError as error:

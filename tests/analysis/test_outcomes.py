@@ -11,6 +11,7 @@ from trm_interp.analysis.outcomes import (
     calibration_error,
     calibration_table,
     outcome_table,
+    outcomes_by_rating,
     wilson,
 )
 
@@ -87,6 +88,21 @@ def test_calibration_by_hand():
     assert table["solved"].tolist() == [0.5, 1.0]
     assert table["confidence"].tolist() == pytest.approx([0.5, 0.9])
     assert calibration_error(table) == pytest.approx((2 * 0.0 + 0.1) / 3)
+    # two steps of one puzzle are one observation: half of 1
+    assert table["puzzles"].tolist() == [1, 1]
+    assert (table["low"][0], table["high"][0]) == wilson(0.5, 1)
+
+
+def test_outcomes_by_rating_are_those_of_the_group():
+    rating, solved = np.array([1.0, 1, 9, 9]), np.array([[0, 1], [1, 1], [0, 0], [1, 0]], bool)
+    q_halt = np.where(solved, 30.0, -30.0)
+    q_halt[3, 1] = 30.0  # sure and wrong, 1 of the 4 predictions of its group
+    table = outcomes_by_rating(rating, solved, q_halt, groups=2)
+    assert table[["from", "step"]].to_numpy().tolist() == [[1, 0], [1, 1], [9, 0], [9, 1]]
+    assert table["exact"].tolist() == [0.5, 1.0, 0.5, 0.0]
+    assert table["ever"].tolist() == [0.5, 1.0, 0.5, 0.5]
+    assert table["unsolved"].dropna().tolist() == [0.0, 1.0]
+    assert table["calibration_error"].tolist() == pytest.approx([0, 0, 0.25, 0.25])
 
 
 def test_accuracy_by_rating_keeps_equal_ratings_together():

@@ -1,6 +1,7 @@
 """`trm-interp basins` end to end on a tiny checkpoint."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,4 +179,4 @@ def test_states_that_are_not_finite_are_named(
     command = [tmp_path / "broken" if word == copier else word for word in words]
     answer = cli(*command, "--out", tmp_path / "out")
     assert answer.code == 2 and answer.err.count("\n") == 1
-    assert "puzzle 3 are not finite" in answer.err or "not finite" in answer.err
+    assert re.search(r"puzzle \d+ (are|is) not finite", answer.err), answer.err

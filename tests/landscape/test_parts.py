@@ -101,7 +101,16 @@ def test_divergence_over_puzzles_and_starts(cli: Cli, store: Path, tmp_path: Pat
     table = pd.read_csv(tmp_path / "d" / "divergence.csv")
     assert table.groupby("outcome")["tick"].count().eq(STEPS * 4).all()
     assert found["solved"] + found["failed"] == 13
-    assert found["same_puzzle"]["tried"] <= 4
+    same = found["same_puzzle"]
+    assert same["puzzles"] and set(map(str, same["puzzles"])) == set(same["of_each"])
+    starts = pd.read_csv(tmp_path / "d" / "same_puzzle_starts.csv")
+    assert (starts.groupby("puzzle")["solved"].count() == 12).all()
+    curve = pd.read_csv(tmp_path / "d" / "same_puzzle_auc.csv")
+    assert len(curve) == STEPS * 4
+    pairs = sum(ok.sum() * (~ok).sum() for _, ok in starts.groupby("puzzle")["solved"])
+    assert (curve["pairs"] == pairs).all()  # of one puzzle only
+    known = [one["auc"] for one in same["of_each"].values()]
+    assert min(known) <= list(same["auc"].values())[1]["auc"] <= max(known)
     plain = summary(cli, "divergence", store, "--starts", 0, "--out", tmp_path / "p")
     assert plain["same_puzzle"] == {} and plain["over_puzzles"] == found["over_puzzles"]
 

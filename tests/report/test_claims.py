@@ -150,7 +150,7 @@ def test_a_plateau_at_the_published_level_is_looked_for_in_every_convention():
     def losses(level: float) -> dict[str, Any]:
         values = {"first": 1.0, "early": 0.01, "level": level, "slope": 0.0}
         return {
-            name: {"value": v, "low": v - 0.005, "high": v + 0.005} for name, v in values.items()
+            name: {"value": v, "low": v - 0.001, "high": v + 0.001} for name, v in values.items()
         }
 
     found: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """Which puzzles are solved when: accuracy at a step, ever solved by it, lost again."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from trm_interp.shapes import Bool, Float, Int
 Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 
 
-def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
+def wilson(successes: int | float, n: int, z: float = Z_95) -> tuple[float, float]:
     """Wilson score interval of a proportion (Wilson 1927), 95 % unless told otherwise.
 
     NaN for n = 0.
@@ -24,6 +25,23 @@ def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
     centre = (share + extra / 2) / (1 + extra)
     half = z / (1 + extra) * math.sqrt(share * (1 - share) / n + extra / (4 * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def share_with_bounds(hits: Bool[np.ndarray, " run"]) -> dict[str, float]:
+    """`share` of the runs that are hits with its 95 % Wilson interval (`low`, `high`), `hits`, `n`.
+
+    >>> share_with_bounds(np.array([True, False]))["share"]
+    0.5
+    """
+    found, n = int(hits.sum()), len(hits)
+    low, high = wilson(found, n)
+    return {"share": found / n if n else math.nan, "low": low, "high": high, "hits": found, "n": n}
+
+
+def named_share(name: str, hits: Bool[np.ndarray, " run"]) -> dict[str, float]:
+    """The same as columns NAME, NAME_low and NAME_high."""
+    found = share_with_bounds(hits)
+    return {name: found["share"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
 
 
 def outcome_table(solved: Bool[np.ndarray, "puzzle step"]) -> pd.DataFrame:
@@ -61,19 +79,21 @@ def calibration_table(
     """Is the halting head right? Confidence sigmoid(q_halt) against the share solved, in bins.
 
     Every puzzle at every step is one prediction. Columns from, to (of the confidence), n,
-    confidence (mean), solved (share), low, high (Wilson; steps of one puzzle are not independent,
-    so these are too narrow). Bins without a prediction are left out.
+    `puzzles` that they are of, confidence (mean), solved (share), low, high: Wilson's bounds as if
+    a puzzle were one observation however many steps of it are in the bin, for they are not
+    independent. Bins without a prediction are left out.
     """
-    confidence = 1 / (1 + np.exp(-q_halt.astype(np.float64).ravel()))
+    confidence = 1 / (1 + np.exp(-q_halt.astype(np.float64)))
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     rows = []
     for bin_ in np.unique(place):
         inside = place == bin_
-        hits, n = int(solved.ravel()[inside].sum()), int(inside.sum())
-        low, high = wilson(hits, n)
+        share, puzzles = float(solved[inside].mean()), int(inside.any(1).sum())
+        low, high = wilson(share * puzzles, puzzles)
         edges = {"from": bin_ / bins, "to": (bin_ + 1) / bins}
-        means = {"confidence": confidence[inside].mean(), "solved": hits / n}
-        rows.append(edges | {"n": n} | means | {"low": low, "high": high})
+        sizes = {"n": int(inside.sum()), "puzzles": puzzles}
+        means = {"confidence": confidence[inside].mean(), "solved": share}
+        rows.append(edges | sizes | means | {"low": low, "high": high})
     return pd.DataFrame(rows)
 
 
@@ -97,16 +117,36 @@ def by_rating(
     >>> by_rating(np.array([1.0, 1, 2, 3]), np.array([True, False, True, False]), 2)["n"].tolist()
     [2, 2]
     """
-    edges = np.unique(np.quantile(rating, np.linspace(0, 1, groups + 1)[1:-1]))
-    group = np.searchsorted(edges, rating, side="left")
     rows = []
-    for value in np.unique(group):
-        inside = group == value
+    for inside, span in _groups(rating, groups):
         hits, n = int(solved[inside].sum()), int(inside.sum())
         low, high = wilson(hits, n)
-        span = {"from": float(rating[inside].min()), "to": float(rating[inside].max())}
         rows.append(span | {"n": n, "exact": hits / n, "low": low, "high": high})
     return pd.DataFrame(rows)
+
+
+def outcomes_by_rating(
+    rating: Float[np.ndarray, " puzzle"],
+    solved: Bool[np.ndarray, "puzzle step"],
+    q_halt: Float[np.ndarray, "puzzle step"],
+    groups: int = 5,
+) -> pd.DataFrame:
+    """`outcome_table` of each group of `by_rating`, with its columns from and to, and the group's
+    `calibration_error`."""
+    parts = []
+    for inside, span in _groups(rating, groups):
+        error = calibration_error(calibration_table(q_halt[inside], solved[inside]))
+        parts.append(outcome_table(solved[inside]).assign(**span, calibration_error=error))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _groups(rating: np.ndarray, groups: int) -> Iterator[tuple[np.ndarray, dict[str, float]]]:
+    """Mask and span (from, to) of each group."""
+    edges = np.unique(np.quantile(rating, np.linspace(0, 1, groups + 1)[1:-1]))
+    group = np.searchsorted(edges, rating, side="left")
+    for value in np.unique(group):
+        inside = group == value
+        yield inside, {"from": float(rating[inside].min()), "to": float(rating[inside].max())}
 
 
 def half_failed(solved: Bool[np.ndarray, " puzzle"], n: int) -> list[int]:

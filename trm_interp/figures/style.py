@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -30,16 +31,23 @@ def write_html(figure: go.Figure, path: Path, static: bool = False) -> Path:
     static: also PNG and PDF beside it, where kaleido and a browser are.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if static and can_draw():
-        with warnings.catch_warnings():  # plotly tells that a running browser takes no options
-            warnings.simplefilter("ignore", UserWarning)
-            for kind in ("png", "pdf"):
-                height = figure.layout.height or 640
-                figure.write_image(
-                    path.with_suffix(f".{kind}"), width=1100, height=height, scale=1.5
-                )
     figure.write_html(path, include_plotlyjs="directory", config={"displaylogo": False})
+    if static:
+        try:
+            _draw(figure, path)
+        except Exception as error:  # a browser fails in many ways, and the page is there
+            print(f"{path}: no PNG and PDF: {error}", file=sys.stderr)
     return path
+
+
+def _draw(figure: go.Figure, path: Path) -> None:
+    if not can_draw():
+        return
+    with warnings.catch_warnings():  # plotly tells that a running browser takes no options
+        warnings.simplefilter("ignore", UserWarning)
+        for kind in ("png", "pdf"):
+            height = figure.layout.height or 640
+            figure.write_image(path.with_suffix(f".{kind}"), width=1100, height=height, scale=1.5)
 
 
 @functools.cache

@@ -44,7 +44,7 @@ def run(config: BasinsConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
         found.append(look_at(subject, config, int(puzzle), parts, count))
     for name, (figure, numbers) in figures(found, config, subject.checkpoint.path.name).items():
         results.figure(name, figure, numbers)
-    for name in ("answers", "corners", "radii"):
+    for name in ("answers", "states", "corners", "radii"):
         results.table(name, pd.concat([getattr(one, name) for one in found], ignore_index=True))
     clusters = pd.concat([one.clusters for one in found], ignore_index=True)
     results.table("clusters", clusters)

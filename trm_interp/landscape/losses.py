@@ -57,7 +57,7 @@ def run(config: LossesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     auc = auc_by_tick(losses[MAIN], ~done, config.seed)
     auc["cycle"] = auc.pop("tick") + 1
     results.table("losses_auc", auc)
-    results.table("losses_puzzles", _by_puzzle(subject, losses[MAIN]))
+    results.table("losses_puzzles", _by_puzzle(subject, losses))
     cycles = losses[MAIN].shape[1]
     early = min(EARLY, cycles) - 1
     return results.finish(
@@ -119,9 +119,14 @@ def _share(solved: np.ndarray, done: np.ndarray) -> float:
     return float(solved[done].mean()) if done.any() else float("nan")
 
 
-def _by_puzzle(subject: Subject, losses: np.ndarray) -> pd.DataFrame:
-    columns = {f"cycle_{cycle + 1}": losses[:, cycle] for cycle in range(losses.shape[1])}
-    return pd.DataFrame({"line": subject.puzzles.lines, **columns})
+def _by_puzzle(subject: Subject, losses: dict[str, np.ndarray]) -> pd.DataFrame:
+    """A row a puzzle and H-cycle (from 1), a column a convention."""
+    n, cycles = losses[MAIN].shape
+    known = {
+        "line": np.repeat(subject.puzzles.lines, cycles),
+        "cycle": np.tile(np.arange(cycles) + 1, n),
+    }
+    return pd.DataFrame(known | {name: values.ravel() for name, values in losses.items()})
 
 
 def lines(summary: dict[str, Any]) -> list[str]:

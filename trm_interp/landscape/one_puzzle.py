@@ -17,7 +17,7 @@ from trm_interp.analysis.basins import (
     shares,
     square,
 )
-from trm_interp.analysis.outcomes import first_solved, solved_from, wilson
+from trm_interp.analysis.outcomes import first_solved, named_share, solved_from
 from trm_interp.analysis.spatial import against_shuffles, lattice, morans_i, nearest, purity
 from trm_interp.core.model import State
 from trm_interp.errors import UserError
@@ -36,12 +36,14 @@ def quiet(done: int) -> None:
 
 
 class Found(NamedTuple):
-    """Of one puzzle. starts: a row a start, 0 the model's own. answers: a row a final answer.
-    plane, corners: a row a place of the image (empty without one) and of the three states that
-    span it. clusters: do starts that lie together end alike? radii: solved by radius."""
+    """Of one puzzle. starts: a row a start, 0 the model's own. answers, states: a row a final
+    answer, and a final state within the tolerance. plane, corners: a row a place of the image
+    (empty without one) and of the three states that span it. clusters: do starts that lie together
+    end alike? radii: solved by radius."""
 
     starts: pd.DataFrame
     answers: pd.DataFrame
+    states: pd.DataFrame
     plane: pd.DataFrame
     corners: pd.DataFrame
     clusters: pd.DataFrame
@@ -91,6 +93,9 @@ def look_at(
         frame[f"{kind}_x"], frame[f"{kind}_y"] = places.T
     drawn = frame.iloc[1:]  # the model's own start is no random one
     answers = answer_table(starts, drawn, runs["answers"][:, -1])
+    states = shares(drawn["state"].to_numpy()).rename(columns={"basin": "state"})
+    solved_of = drawn.groupby("state")["solved_from"].agg(lambda since: (since >= 0).mean())
+    states = states.assign(puzzle=puzzle, solved=solved_of.loc[states["state"]].to_numpy())
     summary = summarise(starts, frame, answers, config) | explained
     axes = frame[["start_x", "start_y"]].to_numpy()[1:]
     directions = moved[1:] / np.linalg.norm(moved[1:], axis=1, keepdims=True)
@@ -108,10 +113,12 @@ def look_at(
     by_radius = []
     for (radius,), rows in groups(drawn.sort_values("radius"), "radius"):
         known = {"puzzle": puzzle, "radius": radius, "answers": len(np.unique(rows["answer"]))}
-        by_radius.append(known | share_of("solved", np.asarray(rows["solved_from"]) >= 0))
+        hits = np.asarray(rows["solved_from"]) >= 0
+        by_radius.append(known | {"n": len(hits), **named_share("solved", hits)})
     return Found(
         frame,
         answers,
+        states,
         image,
         corners,
         pd.concat(clusters, ignore_index=True).assign(puzzle=puzzle),
@@ -145,7 +152,8 @@ def look_at_plane(
     count: Count = quiet,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """An image of `plane_of` the runs: a row a place, with the wrong cells after every step as
-    wrong_0, wrong_1, ...; and its corners."""
+    wrong_0, wrong_1, ... (its answers are numbered apart from those of the starts); and its
+    corners."""
     plane, names = plane_of(starts, runs, config)
     places = square(plane.corners, config.slice)
 
@@ -276,8 +284,9 @@ def summarise(
         "puzzle": starts.puzzle,
         "line": int(starts.subject.puzzles.lines[starts.puzzle]),
         "own_start_solved_from": int(frame["solved_from"].to_numpy()[0]),
-        **share_of("solved", solved),
-        **{k: v for k, v in share_of("ever", ever).items() if k != "n"},
+        "n": len(solved),
+        **named_share("solved", solved),
+        **named_share("ever", ever),
         "median_solved_from": float(np.median(since[solved])) if solved.any() else np.nan,
         "answers": len(answers),
         "wrong_answers": len(wrong),
@@ -288,9 +297,3 @@ def summarise(
         "still_moving": float(moving.mean()),
         "failures_still_moving": float(moving[~solved].mean()) if not solved.all() else np.nan,
     }
-
-
-def share_of(name: str, hits: np.ndarray) -> dict[str, Any]:
-    """How many, and which share of them, with its 95 % Wilson interval."""
-    low, high = wilson(int(hits.sum()), len(hits))
-    return {"n": len(hits), name: float(hits.mean()), f"{name}_low": low, f"{name}_high": high}

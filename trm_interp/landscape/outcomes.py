@@ -7,16 +7,16 @@ import pandas as pd
 
 from trm_interp.analysis.auc import auc_with_bounds
 from trm_interp.analysis.outcomes import (
-    by_rating,
     calibration_error,
     calibration_table,
     outcome_table,
+    outcomes_by_rating,
 )
 from trm_interp.evaluate import solve
 from trm_interp.figures.landscape import outcomes_figure
 from trm_interp.landscape.config import OutcomesConfig
 from trm_interp.landscape.results import Progress, Results, Tell
-from trm_interp.landscape.subject import open_subject
+from trm_interp.landscape.subject import finite, open_subject
 from trm_interp.tasks.sudoku.rate import Ratings, rate
 
 
@@ -25,7 +25,8 @@ def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> dict[str, Any
     subject = open_subject(config)
     results = Results(config.out, config.static)
     read = solve(subject.model, subject.puzzles, config.steps, config.batch_size, progress=progress)
-    solved, q_halt = read.solved.numpy(), read.q_halt.numpy()
+    solved = read.solved.numpy()
+    q_halt = finite(read.q_halt.numpy(), "the halting logit", subject.puzzles.lines)
     table, calibration = outcome_table(solved), calibration_table(q_halt, solved)
     name = subject.checkpoint.path.name
     results.figure(
@@ -34,7 +35,7 @@ def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> dict[str, Any
     results.table("calibration", calibration)
 
     ratings = rate(subject.puzzles.puzzles, config.seed)
-    by, predictive = _by_ratings(ratings, solved[:, -1], config.seed)
+    by, predictive = _by_ratings(ratings, solved, q_halt, config.seed)
     results.table("ratings", by)
     results.table(
         "puzzles",
@@ -70,15 +71,15 @@ def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> dict[str, Any
 
 
 def _by_ratings(
-    ratings: Ratings, solved: np.ndarray, seed: int
+    ratings: Ratings, solved: np.ndarray, q_halt: np.ndarray, seed: int
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
-    """Accuracy in groups of each rating that varies, and how well it tells what fails."""
+    """Outcomes in groups of each rating that varies, and how well it tells what fails."""
     parts, predictive = [], {}
     for name, values in ratings._asdict().items():
         values = np.asarray(values, float)
         if np.ptp(values):
-            parts.append(by_rating(values, solved).assign(rating=name))
-            predictive[name] = auc_with_bounds(values, ~solved, seed)
+            parts.append(outcomes_by_rating(values, solved, q_halt).assign(rating=name))
+            predictive[name] = auc_with_bounds(values, ~solved[:, -1], seed)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(), predictive
 
 

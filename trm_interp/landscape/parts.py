@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class Parts:
             try:
                 with np.load(file, allow_pickle=False) as saved:
                     return dict(saved)
-            except (OSError, ValueError, EOFError) as error:
+            except (OSError, ValueError, EOFError, BadZipFile) as error:
                 raise UserError(f"{file} cannot be read ({error}): delete it") from None
         found = compute()
         with replacing(file) as to, to.open("wb") as stream:

@@ -155,14 +155,17 @@ def _fits(
     board: Board,
     config: ProbesConfig,
 ) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Site, kind, scores and labels of the test rows. x is the same vector at every blank cell."""
+    """Site, kind, scores and labels of the test rows. x is the same vector at every blank cell.
+
+    Shuffled labels train the control, which the true ones of the test puzzles judge.
+    """
     test, train = board.test, ~board.test
     rng = np.random.default_rng([config.seed, 0x9B0B])
     other = shuffled_in_puzzles(labels, board.puzzle, rng)
     for site, rows in states.items():
         for kind, wanted in (("state", labels), ("shuffled", other)):
             scores = probe_scores(rows[train], wanted[train], rows[test], config.strength)
-            yield site, kind, scores, wanted[test]
+            yield site, kind, scores, labels[test]
     scores = probe_scores(board.x[train], labels[train], board.x[test], config.strength)
     yield "", "x", scores, labels[test]
     cells = board.cell[train], board.one_hot[test], board.cell[test]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trm_interp.analysis.auc import auc_with_bounds
 from trm_interp.analysis.bimodality import dip_test, mixture, otsu
-from trm_interp.analysis.outcomes import half_failed, wilson
+from trm_interp.analysis.outcomes import half_failed, share_with_bounds
 from trm_interp.analysis.resample import mean_with_bounds, median_with_bounds
 from trm_interp.analysis.settling import (
     FATES,
@@ -202,12 +202,12 @@ def _long_batch(
 def _drifts(
     short: Short, config: SettlingConfig, results: Results, subject: Subject
 ) -> dict[str, Any]:
-    """Late drift: by outcome, its bimodality, and settled against solved."""
+    """Late drift: by outcome, its bimodality, and settled (back where it was, within the tolerance)
+    against solved; beside it the same table for what lies below Otsu's threshold."""
     solved = short.solved[:, -1]
     drift = late_drift(short.per_step[..., 0])
     logs = log_drift(drift)
     threshold, share = otsu(logs) if len(logs) > 1 else (np.nan, np.nan)
-    settled = ~(logs > threshold)
     periods = period(np.moveaxis(short.back, 0, -1), config.tolerance)
     table = pd.DataFrame(
         {
@@ -217,16 +217,17 @@ def _drifts(
             "late_drift": drift,
             "late_drift_z_L": late_drift(short.per_step[..., 1]),
             "log_drift": logs,
-            "settled": settled,
+            "below_otsu": ~(logs > threshold),
             "period_h_cycles": periods,
             "fate": fate_of(periods),
         }
     )
     title = f"Late drift of {len(solved)} runs of {config.steps} steps"
     results.figure("late_drift", drift_histogram(table, threshold, title), table)
-    cells = settled_by_solved(settled, solved)
-    results.table("settled_by_solved", cells)
     fates = fate_of(periods)
+    cells = settled_by_solved(fates == "settled", solved)
+    results.table("settled_by_solved", cells)
+    results.table("otsu_by_solved", settled_by_solved(~(logs > threshold), solved))
     by_fate = {
         kind: {fate: int((fates[those] == fate).sum()) for fate in FATES}
         for kind, those in (("solved", solved), ("failed", ~solved))
@@ -299,7 +300,7 @@ def _fates(
     for horizon in horizons:
         at = each.query("outcome == 'failed' and steps == @horizon")["fate"].to_numpy()
         for fate in ("solved", *FATES):
-            rows.append({"steps": horizon, "fate": fate, **_share(at == fate)})
+            rows.append({"steps": horizon, "fate": fate, **share_with_bounds(at == fate)})
     numbers = pd.DataFrame(rows)
     title = f"What becomes of {int((~far.solved[:, 0]).sum())} failed runs"
     results.figure("fates", fate_figure(numbers, title), numbers)
@@ -308,19 +309,13 @@ def _fates(
         "n": len(picked),
         "horizons": horizons,
         "failed": rows,
-        "escaped": _share(far.ever[failed, -1]),
-        "lost": _share(~far.solved[~failed, -1]),
+        "escaped": share_with_bounds(far.ever[failed, -1]),
+        "lost": share_with_bounds(~far.solved[~failed, -1]),
         "dynamics": {
             kind: {fate: int((dynamics[those] == fate).sum()) for fate in FATES}
             for kind, those in (("solved", ~failed), ("failed", failed))
         },
     }
-
-
-def _share(hits: np.ndarray) -> dict[str, float]:
-    found, n = int(hits.sum()), len(hits)
-    low, high = wilson(found, n)
-    return {"share": found / n if n else np.nan, "low": low, "high": high, "hits": found, "n": n}
 
 
 def lines(summary: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from trm_interp.analysis.auc import auc_with_bounds
 from trm_interp.analysis.control import auc_within, partial_with_bounds, thirds
 from trm_interp.analysis.fixed_points import find_fixed_points, leading_eigenvalues, speed
 from trm_interp.analysis.lyapunov import lyapunov
-from trm_interp.analysis.outcomes import half_failed, wilson
+from trm_interp.analysis.outcomes import half_failed, share_with_bounds
 from trm_interp.analysis.resample import median_with_bounds
 from trm_interp.analysis.settling import distance, late_drift, log_drift
 from trm_interp.core.infer import run_batch
@@ -175,7 +175,8 @@ def _compare(table: pd.DataFrame, seed: int) -> dict[str, Any]:
                 for kind in OUTCOMES
             },
             "above_0": {
-                kind: _share(values[failed == (kind == "failed")] > 0) for kind in OUTCOMES
+                kind: share_with_bounds(values[failed == (kind == "failed")] > 0)
+                for kind in OUTCOMES
             },
             "auc_for_failure": auc_with_bounds(values, failed, seed),
             "auc_at_equal_drift": auc_within(values, failed, thirds(logs), seed),
@@ -191,11 +192,6 @@ def _compare(table: pd.DataFrame, seed: int) -> dict[str, Any]:
         table["waves"].to_numpy(np.float64), failed, seed
     )
     return found
-
-
-def _share(hits: np.ndarray) -> dict[str, float]:
-    low, high = wilson(int(hits.sum()), len(hits))
-    return {"share": float(hits.mean()) if len(hits) else np.nan, "low": low, "high": high}
 
 
 def _draw(table: pd.DataFrame, config: StabilityConfig, results: Results) -> None:
@@ -254,15 +250,15 @@ def _said_of_fixed_points(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
         there = part.query("converged")
         said[kind] = {
             "n": len(part),
-            "converged": _share(part["converged"].to_numpy()),
-            "right_of_converged": _share(there["right"].to_numpy()),
+            "converged": share_with_bounds(part["converged"].to_numpy()),
+            "right_of_converged": share_with_bounds(there["right"].to_numpy()),
             "q_start": median_with_bounds(part["q_start"].to_numpy(), seed),
             "q": median_with_bounds(part["q"].to_numpy(), seed),
             "moved": median_with_bounds(there["moved"].to_numpy(), seed),
             "largest_modulus": median_with_bounds(
                 there["largest_modulus"].dropna().to_numpy(), seed
             ),
-            "modulus_above_1": _share(there["largest_modulus"].to_numpy() > 1),
+            "modulus_above_1": share_with_bounds(there["largest_modulus"].to_numpy() > 1),
         }
     return said
 

@@ -44,12 +44,6 @@ class Subject:
     def labels(self) -> Tensor:
         return torch.from_numpy(self.puzzles.labels)
 
-    @property
-    def ticks_per_step(self) -> int:
-        """Network evaluations of a supervision step."""
-        config = self.model.config
-        return config.h_cycles * (config.l_cycles + 1)
-
     def batches(self) -> Iterator[slice]:
         for first in range(0, len(self.puzzles), self.batch_size):
             yield slice(first, min(first + self.batch_size, len(self.puzzles)))

@@ -1,0 +1,109 @@
+"""Tables and readers of the experiments, on numbers made by hand; one trial of a whole script."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trm_interp.analysis.outcomes import wilson
+from trm_interp.errors import UserError
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+def script(name: str) -> dict[str, Any]:
+    sys.path.insert(0, str(EXPERIMENTS))  # as where a script is run
+    try:
+        return runpy.run_path(str(EXPERIMENTS / f"{name}.py"))
+    finally:
+        sys.path.remove(str(EXPERIMENTS))
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, Any]:
+    return script("table2_tables")
+
+
+def test_depth_is_read_at_powers_of_two_and_breadth_at_the_end(tables: dict[str, Any]):
+    deep = np.zeros((2, 8), bool)
+    deep[0, 3:] = True  # solved at its fourth step
+    wide = np.array([[False, False], [False, True]])
+    none = np.zeros((2, 2), bool)
+    part = {
+        "1x8/1/best_q": deep, "1x8/1/pass_at_k": deep,
+        "4x2/1/best_q": none, "4x2/1/pass_at_k": none,
+        "4x2/4/best_q": wide, "4x2/4/pass_at_k": wide,
+    }  # fmt: skip
+    table = tables["depth_table"](part, per_step=21)
+    rows = table[["k", "steps", "evaluations", "best_q", "n"]].to_numpy().tolist()
+    assert rows == [
+        [1, 1, 21, 0, 2], [1, 2, 42, 0, 2], [1, 4, 84, 0.5, 2], [1, 8, 168, 0.5, 2],
+        [1, 2, 42, 0, 2], [4, 2, 168, 0.5, 2],
+    ]  # fmt: skip
+    assert (table["best_q_low"][3], table["best_q_high"][3]) == wilson(1, 2)
+
+
+def test_a_miss_is_a_wrong_choice_while_a_right_one_is_there(tables: dict[str, Any]):
+    frame = pd.DataFrame({"step": 0, "pass_at_k": [1, 1, 1, 0], "best_q": [1, 0, 0, 0]})
+    part = {"frame": frame.to_numpy(), "columns": np.array(list(frame))}
+    (found,) = tables["misses"](part, (1,))
+    assert (found["puzzles"], found["of"], found["share"]) == (2, 3, 2 / 3)
+
+
+def test_differences_are_of_the_same_puzzles(tables: dict[str, Any]):
+    one, other = np.ones(4, bool), np.array([1, 0, 0, 0], bool)
+    found = tables["difference"](one, other, draws=400)
+    assert found["difference"] == 0.75 and found["verdict"] == "supported"
+    assert tables["difference"](other, one, draws=400)["verdict"] == "refuted"
+    assert tables["difference"](one, one, draws=400)["verdict"] == "undecided at this n"
+
+
+def test_escapes_and_their_rating(tables: dict[str, Any]):
+    solved = np.array([[1, 1], [1, 0], [0, 0]], bool)
+    ratings = {name: np.arange(3) for name in ("clues", "waves", "tier", "guesses_all", "effort")}
+    table = tables["escape_table"](np.array([4, 6, 9]), solved, ratings)
+    assert table["escape"].tolist() == [1.0, 0.5, 0.0]
+    assert tables["correlation"](table, "waves", draws=50)["rho"] == pytest.approx(-1.0)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trial of table2_search.py on the default checkpoint."""
+    out = tmp_path_factory.mktemp("table2")
+    kept, sys.argv = sys.argv, ["table2_search.py", "--quick", "--out", str(out)]
+    try:
+        script("table2_search")["main"]()
+    finally:
+        sys.argv = kept
+    return out
+
+
+def test_a_trial_of_table_2_keeps_out_of_what_ships(quick: Path):
+    found = json.loads((quick / "tables" / "summary.json").read_text())
+    table = pd.read_csv(quick / "tables" / "table2.csv")
+    assert set(table["search"]) == {"paper", "ptrm"} and found["sizes"]["table"] == 10
+    plain = table.groupby("step")["baseline"].nunique()
+    assert (plain == 1).all()  # neither noise touches the plain run
+    equal = pd.read_csv(quick / "tables" / "breadth_depth.csv")
+    most = equal.query("evaluations == evaluations.max()")
+    assert (most["k"] * most["steps"] == 16).all() and set(most["k"]) == {1, 4}
+
+
+def test_claims_are_read_from_the_tables_of_the_same_checkpoint(quick: Path):
+    landscape = script("landscape")
+    sha = json.loads((quick / "tables" / "summary.json").read_text())["checkpoint_sha256"]
+    plan = SimpleNamespace(checkpoint=SimpleNamespace(sha256=sha, path=Path("mine")))
+    found = landscape["of_search"](quick / "tables", plan)
+    table = pd.read_csv(quick / "tables" / "table2.csv").query("search == 'paper'")
+    assert found["table2"]["best_q"] == table["best_q"].tolist()
+    assert found["table2"]["steps"] == 16 and found["table2"]["n"] == 10
+    assert set(found["breadth"]) == {"breadth", "depth", "evaluations", "n", "of"}
+    plan.checkpoint.sha256 = "other"
+    with pytest.raises(UserError, match="of another checkpoint than mine"):
+        landscape["of_search"](quick / "tables", plan)
