@@ -45,7 +45,8 @@ def test_outcomes_are_those_of_eval(cli: Cli, copier: Path, grids: Path, tmp_pat
     low, high = wilson(found["solved"], 13)
     assert (found["exact_low"][-1], found["exact_high"][-1]) == pytest.approx((low, high))
     by = pd.read_csv(tmp_path / "o" / "ratings.csv")
-    assert (by.groupby("rating")["n"].sum() == 13).all()
+    assert (by.groupby(["rating", "step"])["n"].sum() == 13).all()
+    assert by["step"].nunique() == STEPS
     assert "plotly" in (tmp_path / "o" / "outcomes.html").read_text()
 
 
@@ -96,7 +97,7 @@ def test_umap_is_stored_with_its_seed(cli: Cli, store: Path, tmp_path: Path):
 
 
 def test_divergence_over_puzzles_and_starts(cli: Cli, store: Path, tmp_path: Path):
-    words = ["divergence", store, "--starts", 12, "--tries", 4, "--out", tmp_path / "d"]
+    words = ["divergence", store, "--starts", 48, "--tries", 13, "--out", tmp_path / "d"]
     found = summary(cli, *words)
     table = pd.read_csv(tmp_path / "d" / "divergence.csv")
     assert table.groupby("outcome")["tick"].count().eq(STEPS * 4).all()
@@ -104,7 +105,7 @@ def test_divergence_over_puzzles_and_starts(cli: Cli, store: Path, tmp_path: Pat
     same = found["same_puzzle"]
     assert same["puzzles"] and set(map(str, same["puzzles"])) == set(same["of_each"])
     starts = pd.read_csv(tmp_path / "d" / "same_puzzle_starts.csv")
-    assert (starts.groupby("puzzle")["solved"].count() == 12).all()
+    assert (starts.groupby("puzzle")["solved"].count() == 48).all()
     curve = pd.read_csv(tmp_path / "d" / "same_puzzle_auc.csv")
     assert len(curve) == STEPS * 4
     pairs = sum(ok.sum() * (~ok).sum() for _, ok in starts.groupby("puzzle")["solved"])

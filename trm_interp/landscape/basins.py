@@ -126,7 +126,7 @@ def _overall(found: list[dict[str, Any]], clusters: pd.DataFrame) -> dict[str, A
         "solved_where_own_start_fails": fails,
         "solved_where_own_start_solves": solves,
         "clustered_by_steps": {
-            where: [int(rows["found"].sum()), len(rows)]
+            where: [int(rows["found"].to_numpy().sum()), len(rows)]
             for (where,), rows in groups(steps, "where")
         },
     }

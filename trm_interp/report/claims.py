@@ -222,9 +222,10 @@ def _f4(found: Found) -> dict[str, Any]:
 def _f5(found: Found) -> dict[str, Any]:
     known = found["fig5"]
     over, same = known["over_puzzles"], known["same_puzzle"]
-    _, at_50, last = over["auc"].values() if over else ({"auc": None},) * 3
-    if at_50["auc"] is None:
+    measured: list[dict[str, Any]] = list(over["auc"].values()) if over else []
+    if not measured or measured[1]["auc"] is None:
         return _row("", "", known["n"], NOT_MEASURED, "too few runs of either outcome")
+    _, at_50, last = measured
     ours = (
         f"AUC of the distance for failing {at_50['auc']:.2f} at update 50, {last['auc']:.2f} last"
     )
