@@ -250,6 +250,7 @@ def run(args: argparse.Namespace) -> None:
                 site=SHOWN,
                 limit=args.held_out,
                 ckpt=str(ckpt),
+                static=True,
             ),
             progress=update,
         )
