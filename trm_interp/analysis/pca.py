@@ -19,7 +19,7 @@ from torch import Tensor
 from trm_interp.shapes import Float
 
 SPARE = 8  # directions beyond those that are wanted
-BLOCK = 8_000_000  # bytes of float32 states that are multiplied at once
+BLOCK = 8_000_000  # bytes of float32 states that are multiplied at once: a cache holds them
 ITERATIONS = 2
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ def streamed_pca(
     largest entry of an axis is positive. ValueError for no states, or more components than a
     state has coordinates; NotFinite for a NaN or infinity.
     """
-    width, basis = 0, torch.empty(0)
+    width, basis, buffer = 0, torch.empty(0), torch.empty(0)
     total, mean, n = 0.0, torch.empty(0), 0
     for turn in range(iterations):
         n = 0
@@ -68,11 +68,12 @@ def streamed_pca(
             if not len(basis):
                 width = chunk.shape[1]
                 basis = _random_basis(width, n_components, seed)
+                buffer = torch.empty(max(1, BLOCK // (4 * width)), width)
             if not n:
                 image = torch.zeros(basis.shape, dtype=torch.float64)
                 mean = torch.zeros(width, dtype=torch.float64)
             part, part_sum, squares = torch.zeros_like(basis), torch.zeros(width), 0.0
-            for rows in _blocks(chunk):
+            for rows in _blocks(chunk, buffer):
                 part.addmm_(basis @ rows.T, rows)
                 part_sum += rows.sum(0)
                 if turn == 0:
@@ -91,8 +92,12 @@ def streamed_pca(
         image -= n * torch.outer(basis.double() @ mean, mean)
         basis = torch.linalg.qr(image.T).Q.T.float().contiguous()
     centre = mean.float()
-    projected = [rows @ basis.T for chunk in ahead(read()) for rows in _blocks(chunk)]
-    points = torch.cat(projected) - basis @ centre
+    points, at = torch.empty(n, len(basis)), 0
+    for chunk in ahead(read()):
+        for rows in _blocks(chunk, buffer):
+            torch.matmul(rows, basis.T, out=points[at : at + len(rows)])
+            at += len(rows)
+    points -= basis @ centre
     spread = points.double().T @ points.double() / n
     values, turned = torch.linalg.eigh(spread)
     turned = turned.flip(1)[:, :n_components]
@@ -114,12 +119,9 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             yield item
 
 
-def _blocks(chunk: np.ndarray) -> Iterator[Tensor]:
-    """The rows in float32, so many at a time as a processor's cache holds."""
-    states = torch.from_numpy(np.ascontiguousarray(chunk))
-    rows = max(1, BLOCK // (4 * states.shape[1]))
-    buffer = torch.empty(min(rows, len(states)), states.shape[1])
-    for block in states.split(rows):
+def _blocks(chunk: np.ndarray, buffer: Tensor) -> Iterator[Tensor]:
+    """The rows in float32, so many at a time as the buffer has."""
+    for block in torch.from_numpy(np.ascontiguousarray(chunk)).split(len(buffer)):
         yield buffer[: len(block)].copy_(block)
 
 

@@ -25,11 +25,14 @@ class Trajectories:
 
 
 def states_of(store: Store, site: str) -> Callable[[], Iterator[np.ndarray]]:
-    """Gives every puzzle's states [tick, pos * d_model], in order, each time it is called."""
+    """Gives every puzzle's states [tick, pos * d_model], in order, each time it is called.
+
+    An array is overwritten by the one three puzzles later: one in use, one `ahead`, one being read.
+    """
     width = int(np.prod(store[site].shape[-2:]))
 
     def read() -> Iterator[np.ndarray]:
-        for chunk in store.iter(site):
+        for chunk in store.iter(site, buffers=3):
             yield chunk.reshape(-1, width)
 
     return read
