@@ -16,6 +16,7 @@ import argparse
 import datetime
 import json
 import math
+import shutil
 import statistics
 import sys
 import time
@@ -45,6 +46,7 @@ SITES = [f"blocks.{block}.hook_resid_{at}" for block in range(2) for at in ("mid
 SHOWN = SITES[-1]  # the state itself, at every evaluation
 LOG = Path(__file__).with_name("LOG.md")
 AIM_FVU, AIM_DEAD = 0.1, 0.1
+SHIPPED = ("table.csv", "features/summary.json", "features/figure1.png")
 
 
 def record(args: argparse.Namespace, ckpt: Path, puzzles_file: Path) -> Path:
@@ -219,6 +221,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=24, help="held-out puzzles to measure on")
     parser.add_argument("--buffer-mb", type=int, default=600)
     parser.add_argument("--no-autocast", dest="autocast", action="store_false")
+    parser.add_argument("--ship", type=Path, help="also copy table, summary and figure 1 there")
     parser.add_argument("--log", action="store_true", help="enter the result into LOG.md")
     args = parser.parse_args()
     try:
@@ -259,6 +262,11 @@ def run(args: argparse.Namespace) -> None:
     entry = log_entry(args, table, summary, ckpt, took)
     write_text(args.out / "log.md", entry)
     write_json(args.out / "run.json", {"seconds": took, "checkpoint": str(ckpt), "rows": rows})
+    if args.ship:
+        for name in SHIPPED:
+            if (args.out / name).exists():
+                (args.ship / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(args.out / name, args.ship / name)
     if args.log:
         head, _, rest = LOG.read_text().partition("\n## ")
         write_text(LOG, f"{head}\n{entry}\n## {rest}")
