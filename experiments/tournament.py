@@ -1,9 +1,11 @@
 """How near to forum-hardest do own puzzles come? Races with cloning, then a family of each winner.
 
     python experiments/tournament.py --races 4 --out runs/tournament
+    python experiments/tournament.py --spread runs/tournament/winners.csv --family-lists 3000
 
 For each race: core seconds, E, ratings and minisat conflicts (which no energy knows) of the winner,
-and how many distinct puzzles a walk 10 below its E finds. Winners go to `winners.csv`.
+and how many distinct puzzles a walk 10 below its E finds. Winners go to `winners.csv`. `--spread`
+runs no race: families of the winners in a file, at several distances below their E.
 """
 
 import argparse
@@ -17,11 +19,16 @@ from heldout import conflicts
 
 from trm_interp.files import write_json, write_text
 from trm_interp.progress import progress
+from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.sudoku.generate import stream
 from trm_interp.tasks.sudoku.grid import render
 from trm_interp.tasks.sudoku.rate import rate
-from trm_interp.tasks.sudoku.tournament import Race, family, race
+from trm_interp.tasks.sudoku.tournament import TOURNAMENT, Race, family, race
+from trm_interp.tasks.sudoku.walk import Walker, roam
 
 BELOW = 10  # how far a family may fall below the E of its start
+DISTANCES = (10, 20, 40, 80)  # the same, of --spread
+LOOKED_AT = 20  # puzzles of a family whose conflicts are counted
 
 
 def measure(seed: int, rules: Race, lists: int, workers: int | None) -> dict[str, Any]:
@@ -55,6 +62,35 @@ def measure(seed: int, rules: Race, lists: int, workers: int | None) -> dict[str
     return known
 
 
+def spread(file: Path, lists: int) -> None:
+    """Families of all winners, one line a distance."""
+    winners = load(file)
+    for below in DISTANCES:
+        began, sizes, efforts, counts = time.process_time(), [], [], []
+        for seed, (puzzle, answer) in enumerate(
+            zip(winners.puzzles, winners.solutions, strict=True)
+        ):
+            start = Walker(puzzle.copy(), answer.copy(), stream(np.uint64(seed), 0))
+            roam(TOURNAMENT, start, lists=0)  # its E
+            puzzles, _ = family(start, start.energy - below, lists, seed)
+            sizes.append(len(puzzles))
+            if len(puzzles):
+                shown = puzzles[:: max(1, len(puzzles) // LOOKED_AT)][:LOOKED_AT]
+                efforts += rate(shown).effort.tolist()
+                counts += conflicts(shown).tolist()
+        found = {
+            "below": below,
+            "winners": len(sizes),
+            "core_s": round(time.process_time() - began, 1),
+            "puzzles": int(np.sum(sizes)),
+            "median_family": float(np.median(sizes)),
+            "without": int((np.array(sizes) == 0).sum()),
+            "effort_mean": round(float(np.mean(efforts)), 1) if efforts else None,
+            "conflicts_mean": round(float(np.mean(counts)), 1) if counts else None,
+        }
+        print(json.dumps(found), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -67,7 +103,11 @@ def main() -> None:
     parser.add_argument("--family-lists", type=int, default=300, help="lists of a family's walk")
     parser.add_argument("--workers", type=int, help="threads (default: all cores)")
     parser.add_argument("--out", type=Path, help="folder for races.json and winners.csv")
+    parser.add_argument("--spread", type=Path, help="winners.csv of an earlier run: its families")
     args = parser.parse_args()
+    if args.spread:
+        spread(args.spread, args.family_lists)
+        return
     rules = Race(heats=(args.start, *Race.heats[1:]), lists=args.lists, rounds=args.rounds)
     races = []
     for seed in range(args.first_seed, args.first_seed + args.races):
