@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,3 +64,21 @@ def keep_rows(path: Path, n: int) -> None:
         return
     rows = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
     write_text(path, "".join(rows[:n]))
+
+
+def plain(value: Any) -> Any:
+    """Numpy's numbers and arrays as Python's; NaN and infinity, which JSON lacks, as None.
+
+    >>> import numpy as np
+    >>> plain({"a": np.float32(0.5), "b": [np.nan, np.arange(2)], "c": Path("d")})
+    {'a': 0.5, 'b': [None, [0, 1]], 'c': 'd'}
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -32,19 +32,21 @@ def command(
     examples: str,
     overrides: tuple[type, ...] = (),
     hide: tuple[str, ...] = (),
+    defaults: dict[str, Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register `body(config, **its own options)` with the options of a settings dataclass.
 
     Fields without a default become required options. With `overrides`, the body's second argument
     is a dictionary of the options of those dataclasses that were given (those in `hide` are not
-    offered). What a user can mend ends as one line on standard error and exit status 2.
+    offered; `defaults` are those to tell of where they are not the dataclass's). What a user can
+    mend ends as one line on standard error and exit status 2.
     """
 
     def register(body: Callable[..., Any]) -> Callable[..., Any]:
         own = list(inspect.signature(body).parameters.values())[1 + bool(overrides) :]
         made = [_parameter(config, f) for f in fields(config)]
         extra = [
-            _parameter(other, f, optional=True)
+            _parameter(other, f, optional=True, told=(defaults or {}).get(f.name))
             for other in overrides
             for f in fields(other)
             if f.name not in hide
@@ -81,8 +83,11 @@ def build(config: type, values: dict[str, Any]) -> Any:
         raise UserError(str(error)) from None
 
 
-def _parameter(config: type, f: Field[Any], optional: bool = False) -> inspect.Parameter:
-    """One field as an option; with `optional` it is None where it is not given."""
+def _parameter(
+    config: type, f: Field[Any], optional: bool = False, told: Any = None
+) -> inspect.Parameter:
+    """One field as an option; with `optional` it is None where it is not given, and its help tells
+    of the default, or of `told`."""
     kind = get_type_hints(config)[f.name]
     default = ... if f.default is MISSING else f.default
     if f.metadata.get("argument"):
@@ -96,7 +101,7 @@ def _parameter(config: type, f: Field[Any], optional: bool = False) -> inspect.P
     help_text = f.metadata["help"]
     if optional:
         if default is not None:
-            help_text += f" (default {default})"
+            help_text += f" (default {default if told is None else told})"
         default, kind = None, kind | None
     known = {k: f.metadata[k] for k in ("parser", "metavar") if k in f.metadata}
     return inspect.Parameter(

@@ -16,7 +16,7 @@ def judged(name: str, found: dict[str, Any]) -> dict[str, Any]:
 def test_nothing_measured_gives_no_verdict():
     table = claims_table({})
     assert set(table["verdict"]) == {"not measured"}
-    assert table.set_index("id")["why"]["C1"] == "needs breadth, settling"
+    assert table.set_index("id")["why"]["C1"] == "needs wide and deep, settling"
 
 
 def outcomes(exact: list[float], half: float) -> dict[str, Any]:

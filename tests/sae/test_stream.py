@@ -141,15 +141,6 @@ def test_copies_of_a_board_stay_on_one_side():
         split_puzzles(boards[:1], 0.25, seed=1)
 
 
-def test_symmetric_copies_of_training_boards_are_not_held_out():
-    rng = np.random.default_rng(0)
-    boards = rng.integers(1, 6, (40, 16))  # tokens: 1 blank, 2 to 5 the digits
-    relabelled = np.array([0, 1, 5, 2, 3, 4])[boards].reshape(-1, 4, 4)
-    copies = relabelled.swapaxes(1, 2).reshape(-1, 16)  # and transposed
-    training, held_out = split_puzzles(np.concatenate([boards, copies]), 0.5, seed=0)
-    assert len(held_out) > 0 and not set(training % 40) & set(held_out % 40)
-
-
 def test_a_scaling_is_applied_after_the_rows_are_drawn(store: Path):
     scaling = Scaling(torch.tensor([1.0, 0, 0, 0]), 2.0)
     with open_stream(store) as plain, open_stream(store, scaling=scaling) as scaled:

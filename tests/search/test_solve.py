@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 import trm_interp.search.solve
 from trm_interp.cli import app
-from trm_interp.search.config import SearchConfig, SolveConfig
-from trm_interp.search.solve import DEFAULTS, solve
+from trm_interp.search.config import SOLVE, SearchConfig, SolveConfig
+from trm_interp.search.solve import solve
 from trm_interp.settings import default_checkpoint
 
 Cli = Callable[..., Any]
@@ -63,7 +63,7 @@ def test_an_unsolved_puzzle_is_called_so(cli: Cli, words: list[object]):
 
 def test_a_trace_shows_every_cycle_and_ends_in_the_answer(words: list[object], copier: Path):
     config = SolveConfig(puzzle="." + FULL[1:], ckpt=str(copier), trace=True)
-    how = SearchConfig(**DEFAULTS | {"k": 2, "steps": 2})
+    how = SearchConfig(**SOLVE | {"k": 2, "steps": 2})
     (solution,) = solve(config, how, lambda line: None)
     assert solution.guesses is not None and solution.guesses.shape == (solution.steps, 2, 16)
     assert (solution.guesses[-1, -1] == solution.answer).all()

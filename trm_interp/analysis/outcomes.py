@@ -24,7 +24,8 @@ def wilson(successes: int | float, n: int, z: float = Z_95) -> tuple[float, floa
     share, extra = successes / n, z * z / n
     centre = (share + extra / 2) / (1 + extra)
     half = z / (1 + extra) * math.sqrt(share * (1 - share) / n + extra / (4 * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = 0.0 if successes == 0 else centre - half  # without what rounding leaves
+    return low, 1.0 if successes == n else centre + half
 
 
 def share_with_bounds(hits: Bool[np.ndarray, " run"]) -> dict[str, float]:

@@ -108,7 +108,7 @@ class BasinsConfig(OnCheckpoint):
 
     index: str | None = setting(
         None,
-        "puzzles by their place in the file, such as 3,17 (default: the first few that the "
+        "puzzles by their place in the file from 0, such as 3,17 (default: the first few that the "
         "model's own start solves, and as many that it fails)",
     )
     n_puzzles: int = setting(4, "how many, where --index does not say")

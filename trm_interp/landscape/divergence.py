@@ -147,7 +147,12 @@ def _same_puzzle(
         return {"tried": tried, "puzzles": []}
     per_step = far[0].shape[1] // store.n_steps
     starts = range(0, far[0].shape[1], per_step)
-    what = "the mean of the same puzzle's other solved starts"
+    what = f"the mean of the same puzzle's other solved starts ({len(far)} puzzles)"
+    if len(far) < config.control_puzzles:
+        tell(
+            f"{len(far)} of {tried} puzzles have {FEWEST} solved and {FEWEST} failed starts: more "
+            "--tries or --starts may find the others"
+        )
     joined, outcome = np.concatenate(far), np.concatenate(solved)
     owners = np.array(owner)
     found = _compare(results, "same_puzzle", joined, outcome, starts, config, what, owners)

@@ -10,8 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from trm_interp.errors import UserError
-from trm_interp.files import replacing, write_json
-from trm_interp.landscape.results import plain
+from trm_interp.files import plain, replacing, write_json
 
 IDENTITY = "identity.json"
 Arrays = dict[str, np.ndarray]
@@ -34,9 +33,9 @@ class Parts:
             raise UserError(f"{folder} holds a run: --resume goes on, --overwrite starts anew")
         if found is not None and found != known:
             other = sorted(k for k in {*found, *known} if found.get(k) != known.get(k))
+            was = ", ".join(f"{k} {found.get(k)}" for k in other)
             raise UserError(
-                f"{folder} was begun with another {', '.join(other)}: give what it was, "
-                "or --overwrite without --resume"
+                f"{folder} was begun with {was}: give that, or --overwrite without --resume"
             )
         write_json(folder / IDENTITY, known)
 

@@ -1,16 +1,15 @@
 """The folder of one part: tables, figures with their plotted numbers, and the summary last."""
 
-import math
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from trm_interp.figures.style import write_html
-from trm_interp.files import write_json, write_text
+from trm_interp.files import plain, write_json, write_text
 from trm_interp.provenance import git_commit, versions
 
 SUMMARY = "summary.json"
@@ -19,13 +18,20 @@ Progress = Callable[[int, int], None]
 
 
 class Results:
-    """Writes what a part found. `static`: also PNG and PDF, where kaleido and a browser are."""
+    """Writes what a part found. `static`: also PNG and PDF, where kaleido and a browser are.
+
+    What an earlier run of the part wrote into the folder goes, so that no two are mixed.
+    """
 
     def __init__(self, out: Path, static: bool = False) -> None:
-        self.out, self.static = out, static
+        self.out, self.static, self.names = out, static, []
+        for name in _names_in(out / SUMMARY):
+            for kind in (".csv", ".html", ".png", ".pdf"):
+                (out / f"{name}{kind}").unlink(missing_ok=True)
         (out / SUMMARY).unlink(missing_ok=True)  # not whole until it is there again
 
     def table(self, name: str, table: pd.DataFrame) -> Path:
+        self.names.append(name)
         write_text(self.out / f"{name}.csv", table.to_csv(index=False))
         return self.out / f"{name}.csv"
 
@@ -36,23 +42,15 @@ class Results:
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """The part is done: its numbers, with what computed them. Numbers as JSON has them."""
+        summary = summary | {"written": sorted(set(self.names))}
         done = plain(summary | {"versions": versions(), "git_commit": git_commit()})
         write_json(self.out / SUMMARY, done)
         return done
 
 
-def plain(value: Any) -> Any:
-    """Numpy's numbers and arrays as Python's; NaN and infinity, which JSON lacks, as None.
-
-    >>> plain({"a": np.float32(0.5), "b": [np.nan, np.arange(2)], "c": Path("d")})
-    {'a': 0.5, 'b': [None, [0, 1]], 'c': 'd'}
-    """
-    if isinstance(value, dict):
-        return {str(name): plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [plain(part) for part in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+def _names_in(summary: Path) -> list[str]:
+    """What an earlier run wrote."""
+    try:
+        return json.loads(summary.read_text()).get("written", [])
+    except (OSError, ValueError, AttributeError):
+        return []

@@ -151,5 +151,5 @@ def lines(summary: dict[str, Any]) -> list[str]:
     return [
         f"{summary['pool']}; {summary['solved']} solved at the end",
         f"variance along the first three axes: {shares}; "
-        f"{summary['share_between_puzzles']:.0%} of it is between puzzles, not along their paths",
+        f"{summary['share_between_puzzles']:.1%} of it is between puzzles, not along their paths",
     ]

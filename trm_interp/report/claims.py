@@ -15,6 +15,7 @@ from trm_interp.analysis.outcomes import wilson
 VERDICTS = ("reproduced", "reproduced in part", "refuted", "untestable as stated", "not measured")
 REPRODUCED, IN_PART, REFUTED, UNTESTABLE, NOT_MEASURED = VERDICTS
 Found = dict[str, dict[str, Any]]  # summaries by part
+MADE_OF = {"breadth": "wide and deep"}  # parts that are made of others
 FEW, MOST = 0.1, 0.5  # shares that the bounds of an interval are compared with
 
 
@@ -33,7 +34,7 @@ def claims_table(found: Found) -> pd.DataFrame:
     rows = []
     for claim in CLAIMS:
         row = {"id": claim.id, "claim": claim.claim, "published": claim.published}
-        missing = [part for part in claim.needs if part not in found]
+        missing = [MADE_OF.get(part, part) for part in claim.needs if part not in found]
         if missing:
             judged = _row("", "", "", NOT_MEASURED, f"needs {', '.join(missing)}")
         else:

@@ -20,7 +20,9 @@ class FiguresConfig:
         None, f"{PUZZLES_HELP}; default the test puzzles of the checkpoint's size that ship"
     )
     only: str | None = setting(
-        None, "comma-separated parts, such as fig3,table2 (default: all); --plan lists them"
+        None,
+        "comma-separated parts, such as fig3,table2; default: those of the paper; lens, probes and "
+        "fig2-z_H are there as well",
     )
     scale: float = setting(1.0, "of the numbers of puzzles and starts; below 1 for a trial")
     workers: int = setting(2, "parts at a time")

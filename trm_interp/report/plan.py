@@ -135,6 +135,7 @@ class Plan:
         ckpt = str(self.checkpoint.path)
         on = ("--ckpt", ckpt, "--puzzles", str(self.puzzles), *device)
         cost = _cost(self.checkpoint.model.config) * self.request.scale
+        begin = 0.3  # minutes: imports, compilers, pictures
 
         def n(full: int, least: int = 8) -> int:
             return max(least, round(full * self.request.scale))
@@ -142,7 +143,7 @@ class Plan:
         def job(name: str, words: Sequence[str], minutes: float, size: float, **more: Any) -> Job:
             folder = out / name
             words = (*words, "--out", str(folder))
-            return Job(name, words, folder, minutes=minutes * cost, megabytes=size, **more)
+            return Job(name, words, folder, minutes=begin + minutes * cost, megabytes=size, **more)
 
         def part(name: str, minutes: float, *words: str, **more: Any) -> Job:
             return job(name, (*words, *on, *seed, *static), minutes, 10, **more)
@@ -155,7 +156,8 @@ class Plan:
         def searching(name: str, minutes: float, *words: str) -> Job:
             words = ("search", "--preset", "paper", *words, *on, *seed, "--limit", str(n(200, 4)))
             words, done = (*words, "--out", str(out / name / f"{name}.csv")), f"{name}.json"
-            return Job(name, words, out / name, done, minutes=minutes * cost, resumable=True)
+            minutes = begin + minutes * cost
+            return Job(name, words, out / name, done, minutes=minutes, resumable=True)
 
         limit = n(STORED, 16)
         store = ("collect", *on, "--limit", str(limit))
@@ -200,7 +202,7 @@ class Plan:
                 sae,
                 done="measures.json",
                 after=("fig1-store", "fig1-sae"),
-                minutes=2 * cost,
+                minutes=begin + 2 * cost,
             ),
             job(
                 "fig1",

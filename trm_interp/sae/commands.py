@@ -4,6 +4,7 @@ import json
 
 import typer
 
+from trm_interp.files import plain
 from trm_interp.options import AsJson, command, say
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, SteerConfig, TrainSAEConfig
 
@@ -58,7 +59,7 @@ def register(app: typer.Typer) -> None:
         with progress("encoding", "puzzles") as update:
             found = evaluate_sae(config, say, update)
         if json_:
-            print(json.dumps(found))
+            print(json.dumps(plain(found)))
         else:
             report(found)
         say(f"wrote {config.sae / 'measures.json'}")
@@ -101,7 +102,7 @@ def register(app: typer.Typer) -> None:
         with progress("steering", "features") as update:
             result = run(config, say, update)
         if json_:
-            print(json.dumps(result))
+            print(json.dumps(plain(result)))
         else:
             report(result)
         if config.out:

@@ -26,7 +26,7 @@ LIST: tuple[tuple[str, str, str, int | None], ...] = (  # key, label, help, digi
     ("density", "density", "share of rows on which it fires", 4),
     ("fact", "best fact", "what it tells apart best on the board", None),
     ("fact_auc", "AUC", "of that fact; 0.5 is chance", 3),
-    ("control_auc", "control", "best AUC after cells traded their facts", 3),
+    ("control_auc", "control", "best |AUC - 0.5| + 0.5 after cells traded their facts", 3),
     ("recurrence_solved", "recur. solved", "recurrence beyond the schedule's own", 3),
     ("recurrence_failed", "recur. failed", "recurrence beyond the schedule's own", 3),
     ("drift_solved", "drift solved", "same-phase drift: 0 schedule only, 1 noise", 3),

@@ -1,12 +1,13 @@
 """`trm-interp sae-eval`: all measures of an SAE on held-out puzzles."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from rich.table import Table
 
-from trm_interp.files import write_json
+from trm_interp.files import plain, write_json
 from trm_interp.sae.config import EvalSAEConfig
 from trm_interp.sae.measures import measures
 from trm_interp.sae.opened import Progress, opening, quiet
@@ -33,7 +34,7 @@ def evaluate_sae(
                 config.seed,
                 config.force_mismatch,
             )
-    write_json(config.sae / MEASURES, found)
+    write_json(config.sae / MEASURES, plain(found))
     return found
 
 
@@ -72,4 +73,6 @@ def report(found: dict[str, Any]) -> None:
 
 
 def _interval(number: dict[str, float], digits: int) -> str:
+    if math.isnan(number["value"]):
+        return "not defined (ablation costs nothing)"
     return f"{number['value']:.{digits}f} [{number['low']:.{digits}f}, {number['high']:.{digits}f}]"

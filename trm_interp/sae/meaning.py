@@ -108,14 +108,16 @@ def sparse_auc(
 
 
 class Meaning(NamedTuple):
-    """`auc` [feature, fact], and the same for the shuffled control."""
+    """`auc` [feature, fact], and the same for the shuffled control: NaN for facts that stay where
+    they are when cells trade theirs (`given`), which have none."""
 
     names: list[str]
     auc: Float[np.ndarray, "feature fact"]
     control: Float[np.ndarray, "feature fact"]
 
     def best(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Per feature: the fact that it tells apart best, its AUC, and the best of the control."""
+        """Per feature: the fact that it tells apart best, its AUC, and |AUC - 0.5| + 0.5 of the
+        control at its strongest."""
         gap = np.nan_to_num(np.abs(self.auc - 0.5))
         at = gap.argmax(1)
         strongest = np.nan_to_num(np.abs(self.control - 0.5)).max(1) + 0.5
@@ -136,6 +138,8 @@ def meaning(acts: scipy.sparse.csc_matrix, facts: list[Facts], n_cells: int, see
         auc[:, ~of_blanks] = sparse_auc(acts, values[:, ~of_blanks])
         auc[:, of_blanks] = sparse_auc(among_blanks, values[blank][:, of_blanks])
         tables.append(auc)
+    before, after = (np.concatenate([one.values for one in source]) for source in (facts, shuffled))
+    tables[1][:, (before == after).all(0)] = np.nan
     return Meaning(facts[0].names, *tables)
 
 

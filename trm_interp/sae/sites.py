@@ -9,8 +9,6 @@ from trm_interp.clock import Tick, schedule
 from trm_interp.errors import UserError
 from trm_interp.shapes import Float, Int
 from trm_interp.store import Store
-from trm_interp.tasks.sudoku.canonical import class_keys
-from trm_interp.tasks.sudoku.grid import SHAPES, from_tokens
 
 EXPONENT = np.uint16(0x7C00)  # of a float16; all ones in infinities and NaN
 
@@ -143,8 +141,8 @@ def final_solved(store: Store) -> np.ndarray:
 def split_puzzles(
     inputs: Int[np.ndarray, "puzzle cell"], held_out: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out puzzles, in store order. Copies of a board stay on one side, and of
-    boards that a symmetry of Sudoku may carry into one in training none is held out.
+    """Training and held-out puzzles, in store order. Copies of a board stay on one side; symmetric
+    ones are not looked for: `data check` finds them in a file, and the sets that ship have none.
 
     UserError where one of the two would be empty.
     """
@@ -153,9 +151,6 @@ def split_puzzles(
     order = np.random.default_rng([seed, 0x5AE]).permutation(board.max() + 1)
     n = round(held_out * len(order))
     out = np.isin(board, order[:n])
-    if inputs.shape[1] in {shape.cells for shape in SHAPES.values()}:
-        classes = class_keys(from_tokens(inputs))
-        out &= ~np.isin(classes, classes[~out])
     if out.all() or not out.any():
         raise UserError(
             f"{len(order)} different puzzles cannot be split into {1 - held_out:.0%} for training "

@@ -108,6 +108,8 @@ def loss_recovered(
     lost, at_stake = spliced - clean, ablated - clean
     low, high = bounds(share(counts @ lost, counts @ at_stake))
     value = float(share(lost.sum(), at_stake.sum()))
+    if np.isnan(value):
+        low = high = np.nan
     return {"value": value, "low": float(low), "high": float(high)}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.errors import UserError
-from trm_interp.files import write_json
+from trm_interp.files import plain, write_json
 from trm_interp.sae.config import SteerConfig
 from trm_interp.sae.measures import Usage, usage
 from trm_interp.sae.opened import Opened, Progress, opening, quiet
@@ -133,7 +133,7 @@ def steer(
             "rank_p": float((lost >= lost[0]).mean()),
         }
     if config.out:
-        write_json(config.out, result)
+        write_json(config.out, plain(result))
     return result
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from trm_interp.options import AsJson, build, command, is_first_process, say
-from trm_interp.search.config import PRESETS, SearchConfig, SearchRun, SolveConfig
+from trm_interp.search.config import PRESETS, SOLVE, SearchConfig, SearchRun, SolveConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -60,11 +60,12 @@ def register(app: typer.Typer) -> None:
         "solve",
         SolveConfig,
         examples="""
-        trm-interp solve "..3.1.56........2...4.1......6....3."
+        trm-interp solve ".....5.1......1.26..35.1.6....5.2..."
         trm-interp solve puzzles.txt --json
         cat puzzles.txt | trm-interp solve - --trace
         """,
         overrides=(SearchConfig,),
+        defaults=SOLVE,
     )
     def solve(config: SolveConfig, given: dict[str, Any], json_: AsJson = False) -> None:
         """Solve puzzles: the board, the confidence, the cost, and whether the rules confirm it.
@@ -75,10 +76,9 @@ def register(app: typer.Typer) -> None:
         from rich.console import Console
 
         from trm_interp.search.show import show_solution
-        from trm_interp.search.solve import DEFAULTS
         from trm_interp.search.solve import solve as run
 
-        solutions = run(config, build(SearchConfig, DEFAULTS | given), say)
+        solutions = run(config, build(SearchConfig, SOLVE | given), say)
         if json_:
             found = [solution.as_json() for solution in solutions]
             print(json.dumps({"n": len(found), "puzzles": found}))

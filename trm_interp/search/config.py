@@ -21,6 +21,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # arXiv 2605.19943
     "ptrm": {"k": 100, "steps": 64, "sigma": 0.3, "target": "z_L", "when": "every"} | AS_PUBLISHED,
 }
+# what `solve` does unless told otherwise: for an answer rather than a measurement
+SOLVE: dict[str, Any] = {"symmetry": True, "adaptive": True, "stop": "rules", "k": 32}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,6 @@ from trm_interp.tasks.sudoku.grid import Grid, Shape, from_tokens, render
 from trm_interp.tasks.sudoku.solver import solve_batch
 
 SHIPPED = {6: ("trm-sudoku6",), 9: ("trm-sudoku-extreme", "trm-sudoku9")}  # the first that is there
-# for an answer rather than a measurement
-DEFAULTS: dict[str, Any] = {"symmetry": True, "adaptive": True, "stop": "rules", "k": 32}
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def read_puzzles(given: str, skip_bad: bool = False) -> PuzzleSet:
     if given == "-":
         return load_text(sys.stdin.read(), "standard input", skip_bad, several=True)
     text = "".join(given.split())
-    if set(text) <= set(".0123456789"):
+    if set(text) <= set(".0123456789,"):
         return load_text(text, "the puzzle", skip_bad, several=True)
     if not Path(given).exists():
         raise UserError(f"{given}: no such file, and no puzzle (digits, blanks as '.' or '0')")
