@@ -30,7 +30,7 @@ import torch
 from trm_interp.analysis.outcomes import half_failed
 from trm_interp.collect import record_puzzles
 from trm_interp.core.checkpoint import load_checkpoint
-from trm_interp.errors import UserError
+from trm_interp.errors import in_one_line
 from trm_interp.evaluate import solve
 from trm_interp.features import look_at_features
 from trm_interp.files import write_json, write_text
@@ -101,11 +101,12 @@ def train_and_measure(
     )
     asked = json.loads(json.dumps(asdict(config), default=str)) | {"held_out": args.held_out}
     del asked["resume"], asked["overwrite"]
-    if (out / "card.json").exists() and note.exists() and json.loads(note.read_text()) == asked:
-        config = replace(config, resume=True, overwrite=False)
-    if kept.exists() and (known := json.loads(kept.read_text()))["asked"] == asked:
-        print(f"{out}: trained and measured before")
-        return known["row"]
+    if note.exists() and json.loads(note.read_text()) == asked:
+        if kept.exists():
+            print(f"{out}: trained and measured before")
+            return json.loads(kept.read_text())
+        if (out / "card.json").exists():
+            config = replace(config, resume=True, overwrite=False)
     write_json(note, asked)
     began = time.monotonic()
     with progress(f"training {arch}, seed {seed}", "steps") as update:
@@ -149,7 +150,7 @@ def train_and_measure(
                 "exact_clean": loop["runs"]["clean"]["exact"]["value"],
                 "exact_spliced": loop["runs"]["sae"]["exact"]["value"],
             }
-    write_json(kept, {"asked": asked, "row": row})
+    write_json(kept, row)
     return row
 
 
@@ -224,11 +225,8 @@ def main() -> None:
     parser.add_argument("--ship", type=Path, help="also copy table, summary and figure 1 there")
     parser.add_argument("--log", action="store_true", help="enter the result into LOG.md")
     args = parser.parse_args()
-    try:
+    with in_one_line():
         run(args)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def run(args: argparse.Namespace) -> None:

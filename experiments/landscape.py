@@ -16,17 +16,18 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from trm_interp.errors import UserError
+from trm_interp.errors import UserError, in_one_line
 from trm_interp.figures.bands import where
 from trm_interp.files import write_text
 from trm_interp.progress import progress
-from trm_interp.report.claims import Found
 from trm_interp.report.plan import LANDSCAPE, Plan, Request
+from trm_interp.report.verdicts import Found
 from trm_interp.search.config import PRESETS
 
 SMALL = 30_000  # bytes of a table that ships
@@ -74,6 +75,18 @@ def of_features(run: Path, plan: Plan) -> Found:
     said["d_in"] = summary["d_in"]
     beside = f"FVU {topk['fvu'].mean():.3f}" if len(topk) else "not run"
     return {"sae": {"gated": said, "beside": beside}, "fig1": summary}
+
+
+def read(of: Callable[[Path, Plan], Found], folder: Path | None, plan: Plan) -> Found:
+    """What the other experiment left in a folder; UserError names one that is not whole."""
+    if folder is None:
+        return {}
+    try:
+        return of(folder, plan)
+    except UserError:
+        raise
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{folder} is not whole ({error}): run its experiment again") from None
 
 
 def log_entry(plan: Plan, claims: pd.DataFrame, took: float, failed: dict[str, str]) -> str:
@@ -125,15 +138,9 @@ def main() -> None:
     request = Request(
         args.ckpt, args.puzzles, args.out, args.seed, static=args.static, scale=args.scale
     )
-    try:
+    with in_one_line():
         plan = Plan(request, args.only)
-        extra = (of_search(args.search, plan) if args.search else {}) | (
-            of_features(args.features, plan) if args.features else {}
-        )
-    except (UserError, OSError, ValueError, KeyError) as error:
-        lacks = f"{args.search or ''} {args.features or ''} lack " * isinstance(error, KeyError)
-        print(f"error: {lacks}{error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        extra = read(of_search, args.search, plan) | read(of_features, args.features, plan)
     print("\n".join(plan.lines()), flush=True)
     with progress("expected work", "s") as update:
         failed = plan.run(lambda line: print(line, flush=True), update, args.workers, extra)

@@ -16,7 +16,6 @@ LOG.md.
 import argparse
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -45,7 +44,7 @@ from table2_tables import (
 )
 
 from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
-from trm_interp.errors import UserError
+from trm_interp.errors import UserError, in_one_line
 from trm_interp.figures.search import (
     ablation_figure,
     breadth_depth_figure,
@@ -233,11 +232,8 @@ def main() -> None:
     args.out = args.out or Path("runs") / f"table2-{name}"
     shipped = Path("artifacts") / f"search-{name}"
     args.tables = args.tables or (args.out / "tables" if args.quick else shipped)
-    try:
+    with in_one_line():
         run(args)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def run(args: argparse.Namespace) -> None:

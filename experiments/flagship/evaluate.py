@@ -14,7 +14,6 @@ it.
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from trm_interp.core.loop import METRICS_FILE
 from trm_interp.core.model import TRM
 from trm_interp.core.optim import depth
 from trm_interp.core.portable import average_of, read_portable
-from trm_interp.errors import UserError
+from trm_interp.errors import UserError, in_one_line
 from trm_interp.evaluate import solve, summarise
 from trm_interp.files import write_json, write_text
 from trm_interp.progress import progress
@@ -170,11 +169,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto takes a GPU where there is one")
     parser.add_argument("--compile", action="store_true", help="torch.compile the network")
     args = parser.parse_args(words)
-    try:
+    with in_one_line():
         table = evaluate(args)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     for row in table.to_dict("records"):
         step = row["step"] + 1
         beside = f"   published {PUBLISHED[step]:.1%}" if step in PUBLISHED else ""

@@ -42,7 +42,7 @@ from trm_interp.core.config import PRESETS, TrainConfig, TRMConfig  # noqa: E402
 from trm_interp.core.loop import METRICS_FILE, train  # noqa: E402
 from trm_interp.core.portable import INDEX, load_portable, save_portable  # noqa: E402
 from trm_interp.core.train import TrainData, Trainer  # noqa: E402
-from trm_interp.errors import UserError  # noqa: E402
+from trm_interp.errors import UserError, in_one_line  # noqa: E402
 from trm_interp.sources import open_device  # noqa: E402
 from trm_interp.tasks.sudoku.augment import augment  # noqa: E402
 from trm_interp.tasks.sudoku.dataset import load  # noqa: E402
@@ -239,11 +239,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    try:
+    with in_one_line():
         trainer = piece(args)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     best = trainer.best.get("exact", -1.0)
     print(
         f"wrote {args.state} after {trainer.step_count} optimizer steps "

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from trm_interp.report.claims import CLAIMS, VERDICTS, claims_table
+from trm_interp.report.claims import CLAIMS, claims_table
+from trm_interp.report.verdicts import VERDICTS
 
 
 def judged(name: str, found: dict[str, Any]) -> dict[str, Any]:

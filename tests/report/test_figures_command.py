@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from trm_interp.report.claims import VERDICTS
+from trm_interp.report.verdicts import VERDICTS
 
 Cli = Callable[..., Any]
 PARTS = "table1,table2,fig2,fig4,fig5"

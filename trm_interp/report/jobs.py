@@ -38,9 +38,8 @@ class Job:
 
     def is_done(self, identity: str) -> bool:
         """Was exactly this asked of the same checkpoint, and answered?"""
-        known = self._known()
-        asked = known == self._question(identity) | {"done": True}
-        return asked and (self.out / self.done).exists()
+        known = {"question": self._question(identity), "answered": True}
+        return self._known() == known and (self.out / self.done).exists()
 
     @property
     def _asked(self) -> Path:
@@ -61,18 +60,18 @@ class Job:
         """The last line that it had to say where it failed, else None."""
         words, question = list(self.words), self._question(identity)
         if self.resumable:
-            begun = {**self._known(), "done": True} == question | {"done": True}
+            begun = self._known().get("question") == question
             words.append("--resume" if begun else "--overwrite")
         elif self.out.exists():
             (self.out / self.done).unlink(missing_ok=True)
-        write_json(self._asked, question | {"done": False})
+        write_json(self._asked, {"question": question, "answered": False})
         log = self.out.with_name(f"{self.name}-log.txt")
         command = [*self.program, *words]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         with log.open("w") as to:
             done = subprocess.run(command, stdout=to, stderr=subprocess.STDOUT, env=environment)
         if done.returncode == 0:
-            write_json(self._asked, question | {"done": True})
+            write_json(self._asked, {"question": question, "answered": True})
             return None
         said = [line for line in log.read_text().splitlines() if line.strip()]
         return f"exit status {done.returncode}: {said[-1] if said else 'no word'} ({log})"

@@ -16,8 +16,9 @@ from trm_interp.errors import UserError
 from trm_interp.figures.search import NAMES, shares_figure
 from trm_interp.figures.style import write_html
 from trm_interp.files import sha256_of, write_json, write_text
-from trm_interp.report.claims import Found, claims_table
+from trm_interp.report.claims import claims_table
 from trm_interp.report.jobs import Job, resting, run_jobs
+from trm_interp.report.verdicts import Found
 from trm_interp.search.run import evaluations_per_step
 from trm_interp.settings import default_checkpoint
 from trm_interp.sources import test_puzzles
