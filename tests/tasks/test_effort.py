@@ -11,9 +11,10 @@ from trm_interp.tasks.sudoku.effort import (
 )
 from trm_interp.tasks.sudoku.generate import generate
 from trm_interp.tasks.sudoku.grid import SHAPES, parse
+from trm_interp.tasks.sudoku.level import load
 from trm_interp.tasks.sudoku.machine import count_ones, lowest, words_of
 from trm_interp.tasks.sudoku.rate import random_images, rate, relabelings
-from trm_interp.tasks.sudoku.solver import geometry, load, solve_batch
+from trm_interp.tasks.sudoku.solver import geometry, solve_batch
 
 # a puzzle known to defeat every pattern a person uses ("Golden Nugget")
 HARD = parse(".......39.....1..5..3.5.8....8.9...6.7...2...1..4.......9.8..5..2....6..4..7.....")

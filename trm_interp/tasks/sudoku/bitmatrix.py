@@ -111,3 +111,44 @@ def rivals(bits, axes):
     if n == 2:
         return down | right
     return down | right | roll(down, n, stride_a, first_a) | roll(right, n, stride_b, first_b)
+
+
+# ---- two sets of up to 27 bits in the halves of a word
+
+
+@njit(cache=True, nogil=True)
+def both(low, high):
+    return low | high << 32
+
+
+@njit(cache=True, nogil=True)
+def low(word):
+    return word & 0xFFFFFFFF
+
+
+@njit(cache=True, nogil=True)
+def high(word):
+    return word >> 32
+
+
+@njit(cache=True, nogil=True)
+def in_halves(axes):
+    """The axes of two such matrices, one in either half."""
+    n, stride_a, first_a, stride_b, first_b = axes
+    return n, stride_a, both(first_a, first_a), stride_b, both(first_b, first_b)
+
+
+# ---- minis of a digit: mini-rows in the low half, mini-columns in the high one
+
+
+@njit(cache=True, nogil=True)
+def minis(hh, ww):
+    """The word of a level that holds the minis of digit 0."""
+    return 2 * len(hh) * len(ww) * len(ww)
+
+
+@njit(cache=True, nogil=True)
+def lane_minis(at, hh, ww):
+    """The minis of band `at`, or after the bands those of a stack."""
+    H, W = len(hh), len(ww)
+    return lane(hh) << at * H * H if at < W else both(0, stack(hh, ww) << at - W)

@@ -1,6 +1,6 @@
 """What the solver splits on; both rules give two halves, so guesses count binary splits.
 
-Compiled functions on one level of the search; `solver.py` explains its words.
+Compiled functions on one level of the search; `level.py` explains its words.
 """
 
 from numba import njit
@@ -32,25 +32,16 @@ def choose_mini(s, hh, ww):
         freedom = _freedom(s, d, best_lane, hh, ww)
         if 0 < freedom < least:
             least, best_digit = freedom, d
-    if best_lane < W:
-        axes, lane, first = bm.row_axes(hh, ww), bm.lane(hh) << best_lane * H * H, 2 * N * W
-    else:
-        axes, lane, first = bm.col_axes(hh, ww), bm.stack(hh, ww) << best_lane - W, (2 * W + 1) * N
-    ones = s[first + best_digit]
-    uncertain = ones & ~bm.sole(ones, axes) & lane
+    at = bm.minis(hh, ww) + best_digit
+    uncertain = s[at] & ~s[at + N] & bm.lane_minis(best_lane, hh, ww)
     bit = uncertain & -uncertain
-    return (best_digit, bit, 0) if best_lane < W else (best_digit, 0, bit)
+    return best_digit, bm.low(bit), bm.high(bit)
 
 
 @njit(cache=True, nogil=True)
 def _freedom(s, d, lane, hh, ww):
     """5 log2(layouts) of digit d in a band, or after the bands a stack."""
-    H, W = len(hh), len(ww)
-    N = H * W
-    if lane < W:
-        here = s[2 * N * W + d] >> lane * H * H & bm.lane(hh)
-    else:
-        here = s[(2 * W + 1) * N + d] >> lane - W & bm.stack(hh, ww)
+    here = s[bm.minis(hh, ww) + d] & bm.lane_minis(lane, hh, ww)
     return FREEDOM >> 4 * count_ones(here) & 15
 
 

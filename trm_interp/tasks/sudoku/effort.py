@@ -23,26 +23,20 @@ from numpy.typing import NDArray
 from trm_interp.tasks.sudoku import bitmatrix as bm
 from trm_interp.tasks.sudoku.branch import choose_cell, choose_mini
 from trm_interp.tasks.sudoku.grid import Grid, shape_of
-from trm_interp.tasks.sudoku.machine import count_ones, words_of
-from trm_interp.tasks.sudoku.solver import (
-    DEAD,
-    NO_CAP,
-    OPEN,
-    SOLVED,
+from trm_interp.tasks.sudoku.level import (
     assert_cells,
     copy_between,
     copy_level,
     drop,
-    geometry,
     load,
     locate,
     mini_cols,
     mini_rows,
     new_levels,
-    propagate,
-    search,
-    split_mini,
 )
+from trm_interp.tasks.sudoku.machine import count_ones, words_of
+from trm_interp.tasks.sudoku.rules import DEAD, OPEN, SOLVED, propagate
+from trm_interp.tasks.sudoku.solver import NO_CAP, geometry, search, split_mini
 
 REJECTED = -1.0
 NOT_THERE = -1  # in place of a digit: the other side's digit is not in its cell

@@ -13,22 +13,11 @@ import numpy as np
 from numba import njit
 
 from trm_interp.tasks.sudoku.grid import Grid, Shape
+from trm_interp.tasks.sudoku.level import load, locate, new_levels, place, read
 from trm_interp.tasks.sudoku.machine import words_of
 from trm_interp.tasks.sudoku.rate import logic
-from trm_interp.tasks.sudoku.solver import (
-    DEAD,
-    NO_CAP,
-    OPEN,
-    SOLVED,
-    geometry,
-    load,
-    locate,
-    new_levels,
-    place,
-    propagate,
-    read,
-    search,
-)
+from trm_interp.tasks.sudoku.rules import DEAD, OPEN, SOLVED, propagate
+from trm_interp.tasks.sudoku.solver import NO_CAP, geometry, search
 
 CHUNK = 1024
 Hardness = Literal["search", "chain"]

@@ -22,17 +22,11 @@ from numpy.typing import NDArray
 from trm_interp.tasks.sudoku.effort import REJECTED, Desk, energy, new_desk
 from trm_interp.tasks.sudoku.generate import below, random_grid, reduce, stream, uniform
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid
+from trm_interp.tasks.sudoku.level import copy_between, load, place
 from trm_interp.tasks.sudoku.machine import words_of
 from trm_interp.tasks.sudoku.rate import relabelings
-from trm_interp.tasks.sudoku.solver import (
-    NO_CAP,
-    copy_between,
-    geometry,
-    load,
-    place,
-    propagate,
-    search,
-)
+from trm_interp.tasks.sudoku.rules import propagate
+from trm_interp.tasks.sudoku.solver import NO_CAP, geometry, search
 
 LISTED = 100  # solutions that are listed of a puzzle without one of its clues
 RELABELINGS_SEED = 1  # the energy's; a rating's default is 0, so ratings are held out
