@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trm_interp.clock import schedule
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.core.config import TRMConfig
-from trm_interp.core.model import TRM, SwiGLU, rms_norm
+from trm_interp.core.model import TRM, Linear, SwiGLU, rms_norm
 from trm_interp.record import HookedTRM, recording
 
 ROOT = Path(__file__).parents[2]
@@ -177,6 +178,27 @@ def test_mixing_positions_from_the_left_is_mixing_channels_of_the_transpose(tiny
     gate, value = (x.mT @ along.gate_up.weight.T).chunk(2, dim=-1)
     transposed = (torch.nn.functional.silu(gate) * value) @ along.down.weight.T
     torch.testing.assert_close(along(x), transposed.mT)
+
+
+def test_mixing_positions_copies_nothing_under_a_gradient():
+    linear = Linear(12, 20)
+    torch.nn.init.normal_(linear.weight)
+    x, gradient = torch.randn(3, 12, 5, requires_grad=True), torch.randn(3, 20, 5)
+    called: list[str] = []
+
+    class Note(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            called.append(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with Note():
+        linear.over_positions(x).backward(gradient)
+    assert called.count("bmm") == 3  # the map, and its gradients by input and by weight
+    assert not {"clone", "copy_", "_to_copy", "contiguous"} & set(called)
+    assert linear.weight.grad is not None
+    assert x.grad is not None
+    torch.testing.assert_close(linear.weight.grad, torch.einsum("boc,bic->oi", gradient, x))
+    torch.testing.assert_close(x.grad, torch.einsum("oi,boc->bic", linear.weight, gradient))
 
 
 def test_attention_without_rotation_commutes_with_permutations():

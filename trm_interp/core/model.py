@@ -52,8 +52,13 @@ class Linear(nn.Module):
         return F.linear(x, self.weight.to(x.dtype), bias)
 
     def over_positions(self, x: Tensor) -> Tensor:
-        """The same map along the second-to-last axis: a product from the left, no transpose."""
-        return torch.matmul(self.weight.to(x.dtype), x)
+        """The same map along axis 1 of [batch, in, channel]: a product from the left.
+
+        One weight per sample, expanded, not copied: under a gradient `torch.matmul` would fold the
+        batch into the channels instead, which copies transposes of input and output.
+        """
+        weight = self.weight.to(x.dtype)
+        return torch.bmm(weight.expand(x.shape[0], -1, -1), x)
 
 
 class SwiGLU(nn.Module):
