@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from trm_interp.figures.style import FAILED, SOLVED, styled, write_html
+from trm_interp.figures.landscape import losses_figure
+from trm_interp.figures.style import FAILED, SOLVED, styled, without_controls, write_html
 from trm_interp.figures.trajectories import trajectory_figure
 
 N, STEPS, PER_STEP = 3, 2, 3
@@ -79,3 +81,29 @@ def test_a_page_needs_no_network(data, tmp_path: Path):
 def test_styled_returns_the_figure_it_was_given():
     figure = go.Figure()
     assert styled(figure, "words") is figure and figure.layout.title.text == "words"
+
+
+def test_a_static_picture_names_what_a_menu_shows_and_has_no_menu():
+    row = {"outcome": "solved", "cycle": 1, "mean": 1.0, "low": 0.5, "high": 2.0, "n": 1}
+    units = {"answer": "nat per cell", "paper": "nat"}
+    bands = pd.DataFrame([row | {"convention": name, "unit": unit} for name, unit in units.items()])
+    losses = dict.fromkeys(units, np.ones((1, 1)))
+    figure = losses_figure(losses, bands, np.array([True]), "Losses")
+    still = without_controls(figure)
+    assert still.layout.title.text == "Losses (answer)"
+    assert not still.layout.updatemenus
+    assert [trace.visible for trace in still.data] == [trace.visible for trace in figure.data]
+    assert figure.layout.title.text == "Losses"  # the page keeps its menu
+    assert len(figure.layout.updatemenus) == 1
+
+
+def test_a_static_picture_says_where_its_slider_stands():
+    figure = styled(go.Figure(go.Scatter(x=[0], y=[0])), "Moments")
+    steps = [{"label": "1"}, {"label": "2"}]
+    figure.update_layout(
+        sliders=[{"currentvalue": {"prefix": "H-cycle "}, "active": 1, "steps": steps}],
+        updatemenus=[{"type": "buttons", "buttons": [{"label": "play"}]}],
+    )
+    still = without_controls(figure)
+    assert still.layout.title.text == "Moments (H-cycle 2)"
+    assert not still.layout.sliders

@@ -43,11 +43,29 @@ def write_html(figure: go.Figure, path: Path, static: bool = False) -> Path:
 def _draw(figure: go.Figure, path: Path) -> None:
     if not can_draw():
         return
+    still = without_controls(figure)
     with warnings.catch_warnings():  # plotly tells that a running browser takes no options
         warnings.simplefilter("ignore", UserWarning)
         for kind in ("png", "pdf"):
             height = figure.layout.height or 640
-            figure.write_image(path.with_suffix(f".{kind}"), width=1100, height=height, scale=1.5)
+            still.write_image(path.with_suffix(f".{kind}"), width=1100, height=height, scale=1.5)
+
+
+def without_controls(figure: go.Figure) -> go.Figure:
+    """The same picture without menus and sliders; its title says what they show."""
+    shown = [
+        (slider.currentvalue.prefix or "") + slider.steps[slider.active or 0].label
+        for slider in figure.layout.sliders
+    ] + [
+        menu.buttons[menu.active or 0].label
+        for menu in figure.layout.updatemenus
+        if menu.type != "buttons"
+    ]
+    still = go.Figure(figure.data, figure.layout)
+    still.layout.sliders, still.layout.updatemenus = (), ()
+    if shown:
+        still.update_layout(title={"text": f"{figure.layout.title.text} ({', '.join(shown)})"})
+    return still
 
 
 @functools.cache

@@ -52,9 +52,10 @@ def choose(found: Found, k: int | None = None) -> dict[str, Int[np.ndarray, "puz
 def outcome_frame(found: Found, labels: Int[np.ndarray, "puzzle cell"]) -> pd.DataFrame:
     """One row per puzzle and step (both from 0, the puzzle of this `found`).
 
-    `baseline` (the first trajectory, which ends early like any other), `best_q`, `vote`, `vote_q`:
-    that answer is the label. `pass_at_k`: some trajectory's
-    is. `verified`: some trajectory's grid is full and obeys the rules, which needs no label.
+    `baseline` (the plain run: the first trajectory where that is clean, else an extra one; it ends
+    early like any other), `best_q`, `vote`, `vote_q`: that answer is the label. `pass_at_k`: some
+    trajectory's is. `verified`: some trajectory's grid is full and obeys the rules, which needs no
+    label.
     `trajectories` that ran, `right` of them, and `steps_run`, the supervision steps that they cost
     (a step of the model is h_cycles x (l_cycles + 1) network evaluations). `q` is best_q's halting
     logit, `chosen_*` which trajectory a rule took.
