@@ -18,7 +18,7 @@ def styled(figure: go.Figure, title: str) -> go.Figure:
         title={"text": title, "x": 0.02, "font": {"size": 17}},
         template="plotly_white",
         font={"family": FONT, "size": 13},
-        legend={"groupclick": "togglegroup"},
+        legend={"groupclick": "togglegroup", "itemsizing": "constant"},
         margin={"l": 60, "r": 20, "t": 90, "b": 60},
         height=640,
     )

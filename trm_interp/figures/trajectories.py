@@ -153,7 +153,8 @@ def path_figure(
     titles = [f"PC {i + 1} ({explained[i]:.0%} of the variance)" for i in range(dimensions)]
     if dimensions == 3:
         scene = {f"{axis}axis": {"title": titles[i]} for i, axis in enumerate(axes)}
-        figure.update_layout(scene=scene)
+        whole = {"eye": {"x": 1.5, "y": 1.5, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.15}}
+        figure.update_layout(scene=scene | {"camera": whole})  # with the axes' titles in sight
     else:
         figure.update_xaxes(title=titles[0])
         figure.update_yaxes(title=titles[1])
