@@ -113,18 +113,11 @@ class Store:
         cycle = (tick.h_cycle, tick.l_cycle) if tick.writes == "z_L" else (tick.h_cycle,)
         return self[tick.writes][puzzles, tick.step, *cycle]
 
-    def iter(self, name: str, puzzles_per_read: int = 1, buffers: int = 0) -> Iterator[np.ndarray]:
-        """All puzzles in order and whole, [puzzle, ...], at most `puzzles_per_read` at a time.
-
-        buffers: so many arrays take turns, and each is overwritten when it is its turn again. With
-        0, every array is new, which in a long reading leaves the C allocator with ever more holes.
-        """
-        shape, dtype = (puzzles_per_read, *self[name].shape[1:]), self[name].dtype
-        kept = [np.empty(shape, dtype) for _ in range(buffers)]
+    def iter(self, name: str, puzzles_per_read: int = 1) -> Iterator[np.ndarray]:
+        """All puzzles in order and whole, [puzzle, ...], at most `puzzles_per_read` at a time."""
         for first in range(0, self.n_puzzles, puzzles_per_read):
             puzzles = range(first, min(first + puzzles_per_read, self.n_puzzles))
-            out = kept[first // puzzles_per_read % buffers] if kept else np.empty(shape, dtype)
-            out = out[: len(puzzles)]
+            out = np.empty((len(puzzles), *self[name].shape[1:]), self[name].dtype)
             self._read(name, puzzles, (slice(None),) * (out.ndim - 1), out)
             yield out
 

@@ -25,14 +25,11 @@ class Trajectories:
 
 
 def states_of(store: Store, site: str) -> Callable[[], Iterator[np.ndarray]]:
-    """Gives every puzzle's states [tick, pos * d_model], in order, each time it is called.
-
-    An array is overwritten by the one three puzzles later: one in use, one `ahead`, one being read.
-    """
+    """Gives every puzzle's states [tick, pos * d_model], in order, each time it is called."""
     width = int(np.prod(store[site].shape[-2:]))
 
     def read() -> Iterator[np.ndarray]:
-        for chunk in store.iter(site, buffers=3):
+        for chunk in store.iter(site):
             yield chunk.reshape(-1, width)
 
     return read
