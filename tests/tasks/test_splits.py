@@ -45,6 +45,15 @@ def test_clean_files_pass(two_files, cli):
     assert answer.code == 0 and "0 copies, 0 neighbours, lineages unknown" in answer.out
 
 
+def test_files_of_two_sizes_are_refused(two_files, tmp_path, cli):
+    train, *_ = two_files
+    small = tmp_path / "small.txt"
+    small.write_text("......2..3..2.4.\n")
+    answer = cli("data", "check", train, small)
+    assert answer.code == 2 and answer.out == ""
+    assert f"{small} 4x4: check one size at a time" in answer.err
+
+
 def test_a_planted_symmetric_copy_is_caught(two_files, tmp_path, cli):
     train, test, puzzles, _ = two_files
     copy = random_images(puzzles[4:5], 1, seed=8)[0, 0]

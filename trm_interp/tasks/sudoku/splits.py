@@ -114,6 +114,12 @@ def check(
     if len({path.resolve() for path in files}) < len(files):
         raise PuzzleError("a file is named twice; two splits are two files")
     sets = [load(path, skip_bad=True, check_unique=True) for path in files]
+    for path, puzzles in zip(files, sets, strict=True):
+        if puzzles.shape != sets[0].shape:
+            a, b = sets[0].shape.side, puzzles.shape.side
+            raise PuzzleError(
+                f"{files[0]} holds {a}x{a} puzzles, {path} {b}x{b}: check one size at a time"
+            )
     total, before = sum(map(len, sets)), 0
     known = []
     for puzzles in sets:
