@@ -103,6 +103,11 @@ def test_no_solution_is_zeros_and_a_cap_cuts_the_search():
     assert cut.guesses[0] == 4 and cut.counts[0] == 0
 
 
+def test_a_digit_without_any_place_needs_no_guess():
+    four_twice = solve_batch(parse("0400000404000004")[None])  # no 4 fits into the third column
+    assert (four_twice.counts[0], four_twice.guesses[0]) == (0, 0)
+
+
 @pytest.mark.parametrize(("side", "limit"), [(4, 300), (6, 50), (9, 5)])
 def test_counts_agree_with_plain_search(side, limit):
     puzzles = np.concatenate([random_clues(side, 150, seed=1), thinned(side, 50, seed=2)])

@@ -3,58 +3,58 @@
 An `axes` is (n, stride of axis a, its index 0, stride of axis b, its index 0).
 """
 
-from numba import njit
+from trm_interp.tasks.sudoku.compiled import compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def spread(bits, n, stride):
     """n copies, `stride` apart."""
     out = bits | bits << stride
     return out | bits << 2 * stride if n == 3 else out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def fold(bits, n, stride):
     """The union of n parts, `stride` apart, in the lowest."""
     out = bits | bits >> stride
     return out | bits >> 2 * stride if n == 3 else out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def lane(hh):
     """Mini-rows of one band."""
     return (1 << len(hh) * len(hh)) - 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def band_cells(hh, ww):
     """Candidate bits of one band."""
     H, W = len(hh), len(ww)
     return spread(lane(hh), W, H * max(H, W))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def band_cols(hh, ww):
     """Mini-columns of band 0."""
     H, W = len(hh), len(ww)
     return spread((1 << H) - 1, W, H * max(H, W))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def stack(hh, ww):
     """Mini-columns of stack 0."""
     H, W = len(hh), len(ww)
     return spread(spread(1, W, H * max(H, W)), W, H)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def row_axes(hh, ww):
     """Mini-rows: row x box, a matrix per band."""
     H, W = len(hh), len(ww)
     return H, H, spread((1 << H) - 1, W, H * H), 1, spread(spread(1, H, H), W, H * H)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def col_axes(hh, ww):
     """Mini-columns: column in the stack x band, a matrix per stack."""
     H, W = len(hh), len(ww)
@@ -62,19 +62,19 @@ def col_axes(hh, ww):
     return W, G, spread((1 << H) - 1, W, H), H, spread((1 << H) - 1, W, G)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def every(axes):
     """Ones everywhere."""
     return spread(axes[2], axes[0], axes[1])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def roll(bits, n, stride, first):
     """Index i + 1 (mod n) of an axis comes to i."""
     return (bits & ~first) >> stride | (bits & first) << (n - 1) * stride
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def minors(bits, axes):
     """Entries whose minor (row and column struck out) still has a layout."""
     n, stride_a, first_a, stride_b, first_b = axes
@@ -88,14 +88,14 @@ def minors(bits, axes):
     return down_right & roll(down2_right, n, stride_b, first_b) | down_right2 & down2_right
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def has_layouts(bits, axes):
     """True where no matrix is empty, for bits that all lie in layouts."""
     n, _, _, stride_b, first_b = axes
     return fold(bits, n, stride_b) & first_b == first_b
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def sole(bits, axes):
     """Entries alone in their line along axis b, hence in every layout."""
     n, _, _, stride_b, first_b = axes
@@ -103,7 +103,7 @@ def sole(bits, axes):
     return bits & ~(right | roll(right, n, stride_b, first_b)) if n == 3 else bits & ~right
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def rivals(bits, axes):
     """Entries that share a line with one of `bits`."""
     n, stride_a, first_a, stride_b, first_b = axes
@@ -116,39 +116,23 @@ def rivals(bits, axes):
 # ---- two sets of up to 27 bits in the halves of a word
 
 
-@njit(cache=True, nogil=True)
-def both(low, high):
-    return low | high << 32
+@compiled
+def both(one, other):
+    return one | other << 32
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def low(word):
     return word & 0xFFFFFFFF
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def high(word):
     return word >> 32
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def in_halves(axes):
     """The axes of two such matrices, one in either half."""
     n, stride_a, first_a, stride_b, first_b = axes
     return n, stride_a, both(first_a, first_a), stride_b, both(first_b, first_b)
-
-
-# ---- minis of a digit: mini-rows in the low half, mini-columns in the high one
-
-
-@njit(cache=True, nogil=True)
-def minis(hh, ww):
-    """The word of a level that holds the minis of digit 0."""
-    return 2 * len(hh) * len(ww) * len(ww)
-
-
-@njit(cache=True, nogil=True)
-def lane_minis(at, hh, ww):
-    """The minis of band `at`, or after the bands those of a stack."""
-    H, W = len(hh), len(ww)
-    return lane(hh) << at * H * H if at < W else both(0, stack(hh, ww) << at - W)

@@ -3,15 +3,15 @@
 Compiled functions on one level of the search; `level.py` explains its words.
 """
 
-from numba import njit
-
 from trm_interp.tasks.sudoku import bitmatrix as bm
+from trm_interp.tasks.sudoku.compiled import compiled
+from trm_interp.tasks.sudoku.level import first_minis, lane_minis
 from trm_interp.tasks.sudoku.machine import count_ones
 
 FREEDOM = 0xDA85550000  # hex digit i: 5 log2(layouts) of a closed 2x2 or 3x3 matrix with i ones
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def choose_mini(s, hh, ww):
     """(digit, mini-row, mini-column), one of the last two 0: what to split on.
 
@@ -32,20 +32,20 @@ def choose_mini(s, hh, ww):
         freedom = _freedom(s, d, best_lane, hh, ww)
         if 0 < freedom < least:
             least, best_digit = freedom, d
-    at = bm.minis(hh, ww) + best_digit
-    uncertain = s[at] & ~s[at + N] & bm.lane_minis(best_lane, hh, ww)
+    at = first_minis(hh, ww) + best_digit
+    uncertain = s[at] & ~s[at + N] & lane_minis(best_lane, hh, ww)
     bit = uncertain & -uncertain
     return best_digit, bm.low(bit), bm.high(bit)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _freedom(s, d, lane, hh, ww):
     """5 log2(layouts) of digit d in a band, or after the bands a stack."""
-    here = s[bm.minis(hh, ww) + d] & bm.lane_minis(lane, hh, ww)
+    here = s[first_minis(hh, ww) + d] & lane_minis(lane, hh, ww)
     return FREEDOM >> 4 * count_ones(here) & 15
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def choose_cell(s, hh, ww):
     """(digit, band, candidate bit) of the first cell with the fewest digits.
 

@@ -11,9 +11,9 @@ from functools import cache
 from itertools import permutations, product
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from trm_interp.tasks.sudoku.compiled import compiled
 from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
 
 EXACT_SIDES = (4, 6)
@@ -84,7 +84,7 @@ def _line_orders(groups: int, size: int) -> NDArray[np.int64]:
     )  # fmt: skip
 
 
-@njit(cache=True)
+@compiled
 def _minlex(puzzles: Grid, symmetries: NDArray[np.uint8], side: int) -> Grid:
     n, cells = puzzles.shape
     forms = np.full((n, cells), 255, np.uint8)

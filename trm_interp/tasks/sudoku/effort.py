@@ -17,11 +17,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from trm_interp.tasks.sudoku import bitmatrix as bm
 from trm_interp.tasks.sudoku.branch import choose_cell, choose_mini
+from trm_interp.tasks.sudoku.compiled import compiled
 from trm_interp.tasks.sudoku.grid import Grid, shape_of
 from trm_interp.tasks.sudoku.level import (
     assert_cells,
@@ -62,7 +62,7 @@ def resistances(puzzles: Grid, solutions: Grid) -> NDArray[np.int64]:
     return _resistances(puzzles, solutions, *geometry(shape_of(puzzles.shape[1])))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _least(images, caps, hh, ww):
     levels, unread = new_levels(hh, ww), np.zeros((0, images.shape[2]), np.uint8)
     root, least = levels[:1].copy(), caps.copy()
@@ -73,7 +73,7 @@ def _least(images, caps, hh, ww):
     return least
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _resistances(puzzles, solutions, hh, ww):
     desk = new_desk(puzzles.shape[1], hh, ww)
     found = np.zeros(len(puzzles), np.int64)
@@ -104,7 +104,7 @@ class Desk(NamedTuple):
     struck: NDArray[np.int64]  # refuted when last tried, maybe in another puzzle: tried first
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def new_desk(cells, hh, ww):
     words = len(hh) * len(ww) * len(ww)
     return Desk(
@@ -118,7 +118,7 @@ def new_desk(cells, hh, ww):
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def write_answer(solution, words, hh, ww):
     """The candidates that a full grid has."""
     words[:] = 0
@@ -127,7 +127,7 @@ def write_answer(solution, words, hh, ww):
         words[(np.int64(solution[cell]) - 1) * len(ww) + band] |= bit
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def only_answer(desk, hh, ww):
     """(whether `desk.answer` is the only solution of level 0, guesses A if so).
 
@@ -161,7 +161,7 @@ def only_answer(desk, hh, ww):
     return True, guesses
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def by_cell_and_ahead(roots, at, cap, levels, unread, hh, ww):
     """min(B, L) of level `at` of `roots`, a puzzle with one solution, and of `cap`."""
     copy_between(roots, at, levels, 0)
@@ -170,7 +170,7 @@ def by_cell_and_ahead(roots, at, cap, levels, unread, hh, ww):
     return min(cap, look_ahead(levels, cap, hh, ww))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def look_ahead(levels, cap, hh, ww):
     """L of level 0: 2 * branches + sides that failed; cut off soon after `cap`."""
     size, level = 0, 0
@@ -188,7 +188,7 @@ def look_ahead(levels, cap, hh, ww):
     return size
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def resistance(desk, least, most, hh, ww):
     """Wrong candidates of level 0, propagated, that no single assumption refutes.
 
@@ -241,7 +241,7 @@ def resistance(desk, least, most, hh, ww):
     return min(found, most)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _clashes(s, hh, ww):
     """Whether two digits are fixed in one cell: the rules miss that where both come at once.
 
@@ -257,7 +257,7 @@ def _clashes(s, hh, ww):
     return clash != 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _crowded(s, band, hh, ww):
     """Cells of a band with at least two, three and four digits."""
     one, two, three, four = 0, 0, 0, 0
@@ -269,7 +269,7 @@ def _crowded(s, band, hh, ww):
     return two, three, four
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def candidates(s, hh, ww):
     """Candidates of a level, those of fixed cells included."""
     total = 0
@@ -278,7 +278,7 @@ def candidates(s, hh, ww):
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def energy(roots, puzzle, solution, least, weight, tables, desk, hh, ww):
     """weight * ln(1 + effort) + min(R, 170); REJECTED below `least` or with a second solution.
 
@@ -322,7 +322,7 @@ def energy(roots, puzzle, solution, least, weight, tables, desk, hh, ww):
 # ---- look-ahead: a split is (digit, band, bit) of one side, then of the other
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _strike(levels, level, cap, hh, ww):
     """(state, sides that failed, split to branch on) once no side of a split fails any more."""
     s = words_of(levels, level)
@@ -354,7 +354,7 @@ def _strike(levels, level, cap, hh, ww):
     return state, failed, split
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _split_at(s, at, hh, ww):
     """The two-way split in cell `at`, or from there on of a digit in a row; zeros for none."""
     H, W = len(hh), len(ww)
@@ -381,7 +381,7 @@ def _split_at(s, at, hh, ww):
     return 0, 0, 0, 0, 0, 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _assume(s, split, side, hh, ww):
     """One side of a split holds."""
     d, band, bit = (split[0], split[1], split[2]) if side == 0 else (split[3], split[4], split[5])
@@ -391,7 +391,7 @@ def _assume(s, split, side, hh, ww):
         assert_cells(s, d, band, bit, hh, ww)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _taken(levels, level, split, side, hh, ww):
     """Candidates that one side of a split removes from a level; -1 where it fails."""
     copy_level(levels, level, level + 1)

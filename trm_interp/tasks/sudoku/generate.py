@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
-from numba import njit
 
+from trm_interp.tasks.sudoku.compiled import compiled
 from trm_interp.tasks.sudoku.grid import Grid, Shape
 from trm_interp.tasks.sudoku.level import load, locate, new_levels, place, read
 from trm_interp.tasks.sudoku.machine import words_of
@@ -66,7 +66,7 @@ def generate(
     return puzzles, solutions
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fill_chunk(puzzles, solutions, seed, start, harder_of, chain, hh, ww):
     cells = puzzles.shape[1]
     puzzle, solution = np.zeros(cells, np.uint8), np.zeros(cells, np.uint8)
@@ -86,7 +86,7 @@ def _fill_chunk(puzzles, solutions, seed, start, harder_of, chain, hh, ww):
                 puzzles[i], solutions[i] = puzzle, solution
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _hardness(puzzle, chain, levels, unread, hh, ww):
     """(tier, guesses, waves), where singles solve there are no guesses; with `chain` the waves."""
     tier, waves = logic(puzzle, hh, ww)
@@ -98,7 +98,7 @@ def _hardness(puzzle, chain, levels, unread, hh, ww):
     return tier, search(levels, unread, 2, NO_CAP, False, hh, ww)[1], waves
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def random_grid(grid, rng, levels, hh, ww):
     """Fill `grid`: cells in random order take a random candidate; a dead end starts over."""
     N = len(hh) * len(ww)
@@ -129,7 +129,7 @@ def random_grid(grid, rng, levels, hh, ww):
     read(s, grid, hh, ww)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def reduce(puzzle, solution, rng, levels, unread, hh, ww):
     """Make `puzzle` minimal, clues of `solution` that they are: try each once, in random order.
 
@@ -149,7 +149,7 @@ def reduce(puzzle, solution, rng, levels, unread, hh, ww):
     return taken
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _has_other(puzzle, cell, digit, levels, unread, hh, ww):
     """True where some solution of the puzzle has another digit in that cell."""
     load(words_of(levels, 0), puzzle, hh, ww)
@@ -161,7 +161,7 @@ def _has_other(puzzle, cell, digit, levels, unread, hh, ww):
 # ---- random numbers: uint64 throughout, numba turns int64 with uint64 into float64
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def stream(seed, counter):
     """uint64 [1], state of the generator of one puzzle: splitmix64 of (seed, counter)."""
     rng = np.empty(1, np.uint64)
@@ -169,7 +169,7 @@ def stream(seed, counter):
     return rng
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mix(word):
     """splitmix64 (Steele, Lea & Flood 2014): a bijection of the 64-bit words."""
     word = word + np.uint64(0x9E3779B97F4A7C15)
@@ -178,7 +178,7 @@ def _mix(word):
     return word ^ (word >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def below(n, rng):
     """A random int64 from 0 to n - 1, n small, by xorshift64* (Vigna 2016)."""
     word = rng[0]
@@ -190,13 +190,13 @@ def below(n, rng):
     return np.int64((high * np.uint64(n)) >> np.uint64(32))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def uniform(rng):
     """A random float64 in [0, 1), a multiple of 2**-30."""
     return below(1 << 30, rng) / (1 << 30)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def shuffle(order, rng):
     """Fisher-Yates, in place."""
     for i in range(len(order) - 1, 0, -1):

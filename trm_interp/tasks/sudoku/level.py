@@ -10,18 +10,18 @@ shape gets its own code and the on-disk cache tells the shapes apart. `s` is a l
 """
 
 import numpy as np
-from numba import njit
 
 from trm_interp.tasks.sudoku import bitmatrix as bm
+from trm_interp.tasks.sudoku.compiled import compiled
 from trm_interp.tasks.sudoku.machine import lowest, words_of
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def new_levels(hh, ww):
     """int64 [level, word]: room for one search. A level is one state of the candidates.
 
-    Words of a level: candidates [digit, band], fixed cells [digit, band], minis [digit], those of
-    them that every layout has [digit], digits to look at again. A split removes a layout (a
+    Words of a level: candidates [digit, band], fixed cells [digit, band], possible minis [digit],
+    certain ones [digit] (in every layout), digits to look at again. A split removes a layout (a
     permutation), so the depth is at most the number of layouts that can go.
     """
     H, W = len(hh), len(ww)
@@ -30,13 +30,28 @@ def new_levels(hh, ww):
     return np.zeros((depth + 2, open_digits(hh, ww) + 1), np.int64)
 
 
-@njit(cache=True, nogil=True)
+@compiled
+def first_minis(hh, ww):
+    """The word of a level that holds the possible minis of digit 0."""
+    return 2 * len(hh) * len(ww) * len(ww)
+
+
+@compiled
+def lane_minis(at, hh, ww):
+    """The minis of band `at`, or after the bands those of a stack."""
+    H, W = len(hh), len(ww)
+    if at < W:
+        return bm.lane(hh) << at * H * H
+    return bm.both(0, bm.stack(hh, ww) << at - W)
+
+
+@compiled
 def open_digits(hh, ww):
     """The last word of a level: digits to look at again."""
     return len(hh) * len(ww) * (2 * len(ww) + 2)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def load(s, puzzle, hh, ww):
     """Set level `s` to the candidates that the givens of each digit leave to that digit."""
     H, W = len(hh), len(ww)
@@ -44,7 +59,7 @@ def load(s, puzzle, hh, ww):
     for word in range(open_digits(hh, ww) + 1):
         s[word] = 0
     for d in range(N):
-        s[bm.minis(hh, ww) + d] = -1  # unlike any minis, so `_close` looks at them
+        s[first_minis(hh, ww) + d] = -1  # unlike any minis, so `_close` looks at them
     for cell in range(N * N):
         if puzzle[cell] > 0:
             band, bit = locate(cell, hh, ww)
@@ -58,7 +73,7 @@ def load(s, puzzle, hh, ww):
         )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def locate(cell, hh, ww):
     """(band, candidate bit) of a cell."""
     H, W = len(hh), len(ww)
@@ -66,14 +81,14 @@ def locate(cell, hh, ww):
     return row // H, 1 << ((col % W) * H * max(H, W) + (row % H) * H + col // W)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def place(s, cell, d, hh, ww):
     """Assert digit d (from 0) in a cell: its mini-row and mini-column hold it."""
     band, bit = locate(cell, hh, ww)
     assert_cells(s, d, band, bit, hh, ww)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def assert_cells(s, d, band, cells, hh, ww):
     """Digit d is in these cells of a band: their mini-rows and mini-columns rule out rivals."""
     H, W = len(hh), len(ww)
@@ -82,7 +97,7 @@ def assert_cells(s, d, band, cells, hh, ww):
     remove(s, d, bm.rivals(row, bm.row_axes(hh, ww)), bm.rivals(col, bm.col_axes(hh, ww)), hh, ww)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def remove(s, d, rows, cols, hh, ww):
     """Take digit d out of mini-rows and mini-columns."""
     for band in range(len(ww)):
@@ -91,42 +106,42 @@ def remove(s, d, rows, cols, hh, ww):
     s[open_digits(hh, ww)] |= 1 << d
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def drop(s, d, band, cells, hh, ww):
     """Take digit d out of these cells of a band."""
     s[d * len(ww) + band] &= ~cells
     s[open_digits(hh, ww)] |= 1 << d
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def keep_rows(s, d, rows, hh, ww):
     """Digit d is in none but these mini-rows."""
     for band in range(len(ww)):
         s[d * len(ww) + band] &= cells_in_rows(rows, band, hh, ww)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def keep_cols(s, d, cols, hh, ww):
     """Digit d is in none but these mini-columns."""
     for band in range(len(ww)):
         s[d * len(ww) + band] &= cells_in_cols(cols, band, hh, ww)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def cells_in_rows(rows, band, hh, ww):
     """Candidate bits of a band that lie in these mini-rows."""
     H, W = len(hh), len(ww)
     return bm.spread((rows >> band * H * H) & bm.lane(hh), W, H * max(H, W))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def cells_in_cols(cols, band, hh, ww):
     """Candidate bits of a band that lie in these mini-columns."""
     H = len(hh)
     return bm.spread((cols >> band * H) & bm.band_cols(hh, ww), H, H)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def mini_rows(s, d, hh, ww):
     """Mini-rows with a candidate of digit d."""
     H, W = len(hh), len(ww)
@@ -136,7 +151,7 @@ def mini_rows(s, d, hh, ww):
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def mini_cols(s, d, hh, ww):
     """Mini-columns with a candidate of digit d."""
     H, W = len(hh), len(ww)
@@ -146,19 +161,19 @@ def mini_cols(s, d, hh, ww):
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def copy_level(levels, source, target):
     copy_between(levels, source, levels, target)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def copy_between(some, source, others, target):
     old, new = words_of(some, source), words_of(others, target)
     for word in range(some.shape[1]):
         new[word] = old[word]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def read(s, grid, hh, ww):
     """Write the fixed digits of level `s` into `grid` [cells]."""
     H, W = len(hh), len(ww)

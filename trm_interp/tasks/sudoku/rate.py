@@ -10,9 +10,9 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from trm_interp.tasks.sudoku.compiled import compiled
 from trm_interp.tasks.sudoku.effort import least_efforts
 from trm_interp.tasks.sudoku.grid import Grid, Shape, from_tokens, shape_of
 from trm_interp.tasks.sudoku.solver import geometry, solve_batch
@@ -92,7 +92,7 @@ def relabelings(shape: Shape, images: int, seed: int) -> tuple[NDArray[np.int64]
 # ---- compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _logic_batch(puzzles, hh, ww):
     tier, waves = np.zeros(len(puzzles), np.int64), np.zeros(len(puzzles), np.int64)
     for i in range(len(puzzles)):
@@ -100,7 +100,7 @@ def _logic_batch(puzzles, hh, ww):
     return tier, waves
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def logic(puzzle, hh, ww):
     """(tier, waves) of a puzzle, see `Ratings`."""
     waves, solved = _waves(puzzle, True, hh, ww)
@@ -109,7 +109,7 @@ def logic(puzzle, hh, ww):
     return (0 if _waves(puzzle, False, hh, ww)[1] else 1), waves
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _waves(puzzle, hidden, hh, ww):
     """(rounds that placed something, solved) with naked singles, and hidden ones if `hidden`."""
     H, W = len(hh), len(ww)
@@ -156,7 +156,7 @@ def _waves(puzzle, hidden, hh, ww):
         rounds += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _units(cell, hh, ww):
     """Row, column and box of a cell as units: rows first, then columns, then boxes."""
     H, W = len(hh), len(ww)

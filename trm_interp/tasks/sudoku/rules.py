@@ -1,12 +1,12 @@
 """The solver's rules, applied to a level until none does anything."""
 
-from numba import njit
-
 from trm_interp.tasks.sudoku import bitmatrix as bm
+from trm_interp.tasks.sudoku.compiled import compiled
 from trm_interp.tasks.sudoku.level import (
     assert_cells,
     cells_in_cols,
     cells_in_rows,
+    first_minis,
     keep_cols,
     keep_rows,
     mini_cols,
@@ -19,7 +19,7 @@ from trm_interp.tasks.sudoku.machine import lowest
 DEAD, OPEN, SOLVED = 0, 1, 2
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def propagate(s, hh, ww):
     """Apply every rule until none does anything: DEAD, OPEN or SOLVED."""
     again = open_digits(hh, ww)
@@ -42,14 +42,14 @@ def propagate(s, hh, ww):
     return state
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled
 def _close(s, d, e, hh, ww):
     """Keep the candidates of d and e that lie in a layout of their band and of their stack.
 
     Two digits (or one twice) in the halves of a word cost hardly more than one.
     """
     H, W = len(hh), len(ww)
-    N, at = H * W, bm.minis(hh, ww)
+    N, at = H * W, first_minis(hh, ww)
     row_axes, col_axes = bm.in_halves(bm.row_axes(hh, ww)), bm.in_halves(bm.col_axes(hh, ww))
     cols = bm.both(bm.high(s[at + d]), bm.high(s[at + e]))
     while True:
@@ -69,19 +69,19 @@ def _close(s, d, e, hh, ww):
             break
         keep_cols(s, d, bm.low(cols), hh, ww)
         keep_cols(s, e, bm.high(cols), hh, ww)
-    sure_rows, sure_cols = bm.sole(rows, row_axes), bm.sole(cols, col_axes)
+    certain_rows, certain_cols = bm.sole(rows, row_axes), bm.sole(cols, col_axes)
     for digit in (d, e):
         s[at + digit] = bm.both(bm.low(rows), bm.low(cols))
-        s[at + N + digit] = bm.both(bm.low(sure_rows), bm.low(sure_cols))
+        s[at + N + digit] = bm.both(bm.low(certain_rows), bm.low(certain_cols))
         for band in range(W):
-            in_row = cells_in_rows(bm.low(sure_rows), band, hh, ww)
-            s[(N + digit) * W + band] = in_row & cells_in_cols(bm.low(sure_cols), band, hh, ww)
+            in_row = cells_in_rows(bm.low(certain_rows), band, hh, ww)
+            s[(N + digit) * W + band] = in_row & cells_in_cols(bm.low(certain_cols), band, hh, ww)
         rows, cols = bm.high(rows), bm.high(cols)
-        sure_rows, sure_cols = bm.high(sure_rows), bm.high(sure_cols)
+        certain_rows, certain_cols = bm.high(certain_rows), bm.high(certain_cols)
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count_cells(s, hh, ww):
     """A cell with one candidate takes it; a cell that a digit has fixed loses the others."""
     H, W = len(hh), len(ww)
@@ -114,11 +114,11 @@ def _count_cells(s, hh, ww):
     return state
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count_minis(s, hh, ww):
     """A mini-row holds box_cols digits, a mini-column box_rows; False where that cannot be."""
     H, W = len(hh), len(ww)
-    N, first = H * W, bm.minis(hh, ww)
+    N, first = H * W, first_minis(hh, ww)
     row_axes, col_axes = bm.row_axes(hh, ww), bm.col_axes(hh, ww)
     all_rows, all_cols = bm.every(row_axes), bm.every(col_axes)
     can1, can2, can3, can4 = 0, 0, 0, 0  # possible for at least 1, 2, 3, 4 digits
@@ -145,8 +145,8 @@ def _count_minis(s, hh, ww):
         for d in range(N):
             here = s[first + d] & new & ~s[first + N + d]
             if here:
-                full, sure = here & has3, here & exact
-                rows = bm.low(full) | bm.rivals(bm.low(sure), row_axes)
-                cols = bm.high(full) | bm.rivals(bm.high(sure), col_axes)
+                full, left = here & has3, here & exact
+                rows = bm.low(full) | bm.rivals(bm.low(left), row_axes)
+                cols = bm.high(full) | bm.rivals(bm.high(left), col_axes)
                 remove(s, d, rows, cols, hh, ww)
     return True

@@ -14,12 +14,12 @@ counts `guesses` follows closely.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from trm_interp.tasks.sudoku import bitmatrix as bm
 from trm_interp.tasks.sudoku.branch import choose_cell, choose_mini
-from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
+from trm_interp.tasks.sudoku.compiled import compiled
+from trm_interp.tasks.sudoku.grid import SHAPES, Grid, Shape, shape_of
 from trm_interp.tasks.sudoku.level import (
     assert_cells,
     copy_level,
@@ -89,12 +89,12 @@ def geometry(shape: Shape) -> tuple[tuple[int, ...], tuple[int, ...]]:
     >>> geometry(Shape(2, 3))
     ((0, 0), (0, 0, 0))
     """
-    if not {shape.box_rows, shape.box_cols} <= {2, 3}:
-        raise ValueError(f"box sides must be 2 or 3, got {shape}")
+    if shape not in SHAPES.values():
+        raise ValueError(f"boxes of 2 x 2, 2 x 3 or 3 x 3, got {shape}")
     return (0,) * shape.box_rows, (0,) * shape.box_cols
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _solve_batch(puzzles, limit, max_guesses, hh, ww):
     n, cells = puzzles.shape
     solutions = np.zeros((n, cells), np.uint8)
@@ -108,7 +108,7 @@ def _solve_batch(puzzles, limit, max_guesses, hh, ww):
     return solutions, counts, guesses
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def search(levels, found, limit, max_guesses, by_cell, hh, ww):
     """(solutions found, guesses) from level 0.
 
@@ -144,7 +144,7 @@ def search(levels, found, limit, max_guesses, by_cell, hh, ww):
     return count, guesses
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def split_mini(without, with_it, d, row, col, hh, ww):
     """Digit d is not in a mini-row (or mini-column, the other being 0); it is."""
     remove(without, d, row, col, hh, ww)

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from trm_interp.tasks.sudoku.compiled import compiled
 from trm_interp.tasks.sudoku.effort import REJECTED, Desk, energy, new_desk
 from trm_interp.tasks.sudoku.generate import below, random_grid, reduce, stream, uniform
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid
@@ -176,7 +176,7 @@ def _rule(walk: Walk, floor: float) -> "_Rule":
 # ---- compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _grow(puzzle, solution, seed, asked, rule, tables, hh, ww):
     """(target, E, lists) of one lineage, whose puzzle and solution are filled in."""
     mean, sd, low, high, plain, lists, climbs = asked
@@ -201,7 +201,7 @@ def _grow(puzzle, solution, seed, asked, rule, tables, hh, ww):
     return target, reached, spent
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _roam(puzzle, solution, rng, lists, kept, rule, tables, hh, ww):
     """(E, kept) after so many lists; `kept` takes accepted moves at or above the floor."""
     room = _room(hh, ww)
@@ -240,7 +240,7 @@ class _Room(NamedTuple):
     trial: Grid
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _room(hh, ww):
     N = len(hh) * len(ww)
     cells = N * N
@@ -257,13 +257,13 @@ def _room(hh, ww):
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _energy(puzzle, solution, least, rule, tables, room, hh, ww):
     load(words_of(room.roots, len(room.roots) - 1), puzzle, hh, ww)
     return energy(room.roots, puzzle, solution, least, rule.weight, tables, room.desk, hh, ww)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
     """One list and its attempts; E afterwards. Changes `puzzle` and `solution` on acceptance."""
     found, kept, tally, trial, roots = room.found, room.kept, room.tally, room.trial, room.roots
@@ -327,7 +327,7 @@ def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
     return now
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _some_given(puzzle, rng):
     skip = below((puzzle > 0).sum(), rng)
     for cell in range(len(puzzle)):
@@ -338,7 +338,7 @@ def _some_given(puzzle, rng):
     return -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count(found, kept, n, tally):
     """How many of the kept solutions have each digit in each cell."""
     tally[:] = 0
@@ -348,7 +348,7 @@ def _count(found, kept, n, tally):
             tally[cell, answer[cell] - 1] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _pairs(tally, least, most, pairs):
     """How many (cell, digit) between `least` and `most` solutions have; `pairs` takes them."""
     n, at = 0, 0
@@ -360,7 +360,7 @@ def _pairs(tally, least, most, pairs):
     return n
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _some_pair(pairs, n, hh, ww, rng):
     """(cell, digit), one of the first n."""
     N = len(hh) * len(ww)
@@ -368,7 +368,7 @@ def _some_pair(pairs, n, hh, ww, rng):
     return at // N, at % N + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _one_with(found, kept, cell, digit):
     """The first kept solution with that digit there."""
     i = 0

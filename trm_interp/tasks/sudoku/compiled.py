@@ -1,0 +1,36 @@
+"""numba's compiler, with a cache on disk that no edit leaves stale.
+
+numba asks only whether the file of a function itself has changed, not the files of what it calls.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import config, njit
+
+HERE = Path(__file__).parent
+
+
+def folder_of(source: Path, root: Path) -> Path:
+    """Where code compiled from these files is kept: another folder after any edit."""
+    files = sorted(source.glob("*.py"))
+    edition = hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+    return root / f"compiled-{edition[:12]}"
+
+
+FOLDER = folder_of(HERE, Path(config.CACHE_DIR or HERE / "__pycache__"))
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Decorator: compile at the first call, or take what an earlier process compiled.
+
+    It runs without the interpreter's lock. Where FOLDER cannot be written, numba takes its own
+    folder of the user.
+    """
+    kept, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER)
+    try:
+        return njit(cache=True, nogil=True)(function)
+    finally:
+        config.CACHE_DIR = kept
