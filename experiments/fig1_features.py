@@ -101,13 +101,17 @@ def train_and_measure(
     )
     asked = json.loads(json.dumps(asdict(config), default=str)) | {"held_out": args.held_out}
     del asked["resume"], asked["overwrite"]
-    if note.exists() and json.loads(note.read_text()) == asked:
-        if kept.exists():
-            print(f"{out}: trained and measured before")
-            return json.loads(kept.read_text())
-        if (out / "card.json").exists():
-            config = replace(config, resume=True, overwrite=False)
-    write_json(note, asked)
+    with Store(store) as opened:
+        asked["store_sha256"] = opened.sha256
+    if not note.exists() or json.loads(note.read_text()) != asked:
+        for stale in (kept, out / "card.json"):  # answers to another question
+            stale.unlink(missing_ok=True)
+        write_json(note, asked)
+    if kept.exists():
+        print(f"{out}: trained and measured before")
+        return json.loads(kept.read_text())
+    if (out / "card.json").exists():
+        config = replace(config, resume=True, overwrite=False)
     began = time.monotonic()
     with progress(f"training {arch}, seed {seed}", "steps") as update:
         train_sae(config, progress=update)

@@ -41,6 +41,8 @@ def of_search(tables: Path, plan: Plan) -> Found:
         raise UserError(f"{tables} is of another checkpoint than {plan.checkpoint.path}")
     table2 = pd.read_csv(tables / "table2.csv")
     paper = where(table2, table2["search"] == "paper").sort_values("step")
+    if paper.empty:
+        raise ValueError("table2.csv has no row of the search 'paper'")
     columns = (*SHARES, "baseline", "baseline_high", "pass_at_k")
     searched: dict[str, Any] = {name: paper[name].tolist() for name in columns}
     searched |= {name: PRESETS["paper"][name] for name in ("sigma", "target")}
@@ -85,7 +87,7 @@ def read(of: Callable[[Path, Plan], Found], folder: Path | None, plan: Plan) -> 
         return of(folder, plan)
     except UserError:
         raise
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError) as error:
         raise UserError(f"{folder} is not whole ({error}): run its experiment again") from None
 
 

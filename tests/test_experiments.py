@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sae_store import noise, write_store
 
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.errors import UserError
@@ -95,7 +97,7 @@ def test_a_trial_of_table_2_keeps_out_of_what_ships(quick: Path):
     assert (most["k"] * most["steps"] == 16).all() and set(most["k"]) == {1, 4}
 
 
-def test_claims_are_read_from_the_tables_of_the_same_checkpoint(quick: Path):
+def test_claims_are_read_from_the_tables_of_the_same_checkpoint(quick: Path, tmp_path: Path):
     landscape = script("landscape")
     sha = json.loads((quick / "tables" / "summary.json").read_text())["checkpoint_sha256"]
     plan = SimpleNamespace(checkpoint=SimpleNamespace(sha256=sha, path=Path("mine")))
@@ -104,6 +106,59 @@ def test_claims_are_read_from_the_tables_of_the_same_checkpoint(quick: Path):
     assert found["table2"]["best_q"] == table["best_q"].tolist()
     assert found["table2"]["steps"] == 16 and found["table2"]["n"] == 10
     assert set(found["breadth"]) == {"breadth", "depth", "evaluations", "n", "of"}
+    cut = tmp_path / "cut"
+    shutil.copytree(quick / "tables", cut)
+    for name, lines in (("breadth_depth.csv", 2), ("table2.csv", 1)):
+        whole = (cut / name).read_text()
+        (cut / name).write_text("".join(whole.splitlines(keepends=True)[:lines]))
+        with pytest.raises(UserError, match="is not whole .*: run its experiment again"):
+            landscape["read"](landscape["of_search"], cut, plan)
+        (cut / name).write_text(whole)
+    assert landscape["read"](landscape["of_search"], cut, plan) == found
     plan.checkpoint.sha256 = "other"
     with pytest.raises(UserError, match="of another checkpoint than mine"):
-        landscape["of_search"](quick / "tables", plan)
+        landscape["read"](landscape["of_search"], quick / "tables", plan)
+
+
+def test_an_answer_to_another_question_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """fig1_features.py, one SAE: ended while it answered a second question, then asked again."""
+    fig1 = script("fig1_features")
+    trained: list[int] = []
+    ends = {"now": False}
+
+    def train(config: Any, progress: Any) -> None:
+        if ends["now"]:
+            raise UserError("the loss is not finite")
+        trained.append(config.max_steps)
+        config.out.mkdir(parents=True, exist_ok=True)
+        (config.out / "card.json").write_text("{}")
+
+    run = {"exact": {"value": 1.0}}
+    value = {"value": 0.5, "low": 0.4, "high": 0.6}
+    loop = {"recovered_over_zero": value, "runs": {"clean": run, "sae": run}}
+    measures = {name: 1 for name in ("n_puzzles", "d_sae", "l0", "dead", "dense")}
+    measures |= {"fvu": value, "decoder": {"twins": 0}, "by_outcome": {}}
+    measured = fig1["train_and_measure"].__globals__
+    monkeypatch.setitem(measured, "train_sae", train)
+    monkeypatch.setitem(
+        measured, "evaluate_sae", lambda *_: measures | {"loop": {"every_tick": loop}}
+    )
+    store = write_store(tmp_path / "store", noise(2))
+    args = SimpleNamespace(
+        **{"out": tmp_path / "out", "expansion": 2, "steps": 30, "batch": 8, "l1": 1.0, "k": 2},
+        **{"buffer_mb": 1, "autocast": False, "held_out": 2},
+    )
+
+    def ask(steps: int) -> Any:
+        args.steps = steps
+        return fig1["train_and_measure"](args, store, Path("ckpt"), "gated", 0)
+
+    args.out.mkdir()
+    first = ask(30)
+    assert ask(30) == first and trained == [30]
+    ends["now"] = True
+    with pytest.raises(UserError, match="not finite"):
+        ask(700)
+    ends["now"] = False
+    ask(700)
+    assert trained == [30, 700]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from trm_interp.errors import UserError
+from trm_interp.errors import UserError, in_one_line
 
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
 
@@ -113,28 +113,11 @@ def _parameter(
 
 
 def with_errors_in_one_line(body: Callable[[], Any], resumable: bool = False) -> None:
-    """Run; a UserError or an OSError ends in one line and exit status 2, Ctrl-C in 130.
-
-    TRM_INTERP_TRACEBACK=1 shows where it came from.
-    """
+    """Run; a UserError or an OSError ends in one line and exit status 2, Ctrl-C in 130."""
     try:
-        body()
-    except BrokenPipeError:  # `| head`: the reader has enough, and typer ends quietly
-        raise
-    except (UserError, OSError) as error:
-        if os.environ.get("TRM_INTERP_TRACEBACK"):
-            raise
-        print(f"error: {_spoken(error)}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        with in_one_line():
+            body()
     except KeyboardInterrupt:
         after = "; the same command with --resume goes on" if resumable else ""
         print(f"stopped{after}", file=sys.stderr)
         raise typer.Exit(130) from None
-
-
-def _spoken(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        name = error.filename2 or error.filename  # the target of a rename, not its source
-        place = f"{name}: " if name else ""
-        return f"{place}{error.strerror}"
-    return "; ".join(" ".join(line.split()) for line in str(error).splitlines())

@@ -87,12 +87,16 @@ def test_a_static_picture_names_what_a_menu_shows_and_has_no_menu():
     row = {"outcome": "solved", "cycle": 1, "mean": 1.0, "low": 0.5, "high": 2.0, "n": 1}
     units = {"answer": "nat per cell", "paper": "nat"}
     bands = pd.DataFrame([row | {"convention": name, "unit": unit} for name, unit in units.items()])
+    bands.loc[bands["convention"] == "paper", "mean"] = 36.0
     losses = dict.fromkeys(units, np.ones((1, 1)))
     figure = losses_figure(losses, bands, np.array([True]), "Losses")
     still = without_controls(figure)
     assert still.layout.title.text == "Losses (answer)"
     assert not still.layout.updatemenus
-    assert [trace.visible for trace in still.data] == [trace.visible for trace in figure.data]
+    assert any(trace.visible for trace in still.data)
+    of_paper = [trace for trace in still.data if 36.0 in list(trace.y)]
+    assert of_paper and not any(trace.visible for trace in of_paper)
+    assert still.layout.yaxis.title.text == units["answer"]
     assert figure.layout.title.text == "Losses"  # the page keeps its menu
     assert len(figure.layout.updatemenus) == 1
 
@@ -106,4 +110,4 @@ def test_a_static_picture_says_where_its_slider_stands():
     )
     still = without_controls(figure)
     assert still.layout.title.text == "Moments (H-cycle 2)"
-    assert not still.layout.sliders
+    assert not still.layout.sliders and not still.layout.updatemenus

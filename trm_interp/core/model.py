@@ -51,8 +51,10 @@ class Linear(nn.Module):
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
 
-    def over_positions(self, x: Tensor) -> Tensor:
-        """The same map along axis 1 of [batch, in, channel]: a product from the left.
+    def over_positions(
+        self, x: Float[Tensor, "batch n_in channel"]
+    ) -> Float[Tensor, "batch n_out channel"]:
+        """The same map along positions, not channels: a product from the left.
 
         One weight per sample, expanded, not copied: under a gradient `torch.matmul` would fold the
         batch into the channels instead, which copies transposes of input and output.
@@ -62,7 +64,7 @@ class Linear(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate) * value), along channels (dim -1) or positions (dim -2).
+    """down(silu(gate) * value), along channels (dim -1) or positions (dim -2, of rank 3 only).
 
     The normalised form, down(sigmoid(gate) * RMSNorm(gate * value)), is what Muon needs.
     """

@@ -52,7 +52,10 @@ def _draw(figure: go.Figure, path: Path) -> None:
 
 
 def without_controls(figure: go.Figure) -> go.Figure:
-    """The same picture without menus and sliders; its title says what they show."""
+    """The same picture without menus and sliders; its title says what they show.
+
+    Menus of type "buttons" are taken for play and pause, which show nothing.
+    """
     shown = [
         (slider.currentvalue.prefix or "") + slider.steps[slider.active or 0].label
         for slider in figure.layout.sliders

@@ -35,7 +35,6 @@ FIGURES = (
 STORED, SAE_STORED = 256, 96  # puzzles in the store of states, and in the SAE's
 WIDE = 16  # trajectories and supervision steps, against one trajectory of WIDE**2 steps
 ENDS = ("", "_low", "_high")
-SAE_SITE = "blocks.1.hook_resid_post"
 UNIT = TRMConfig(cells=36, vocab=8, d_model=96, multiple=32, prefix=0)  # minutes are for this one
 
 
@@ -137,6 +136,8 @@ class Plan:
         on = ("--ckpt", ckpt, "--puzzles", str(self.puzzles), *device)
         cost = _cost(self.checkpoint.model.config) * self.request.scale
         begin = 0.3  # minutes: imports, compilers, pictures
+        last = self.checkpoint.model.config.n_layers - 1
+        sae_site = f"blocks.{last}.hook_resid_post"  # the state itself, at every evaluation
 
         def n(full: int, least: int = 8) -> int:
             return max(least, round(full * self.request.scale))
@@ -163,7 +164,7 @@ class Plan:
         limit = n(STORED, 16)
         store = ("collect", *on, "--limit", str(limit))
         sae_limit = n(SAE_STORED, 16)
-        sae_store = ("collect", *on, "--limit", str(sae_limit), "--sites", SAE_SITE)
+        sae_store = ("collect", *on, "--limit", str(sae_limit), "--sites", sae_site)
         sae = out / "fig1-sae"
         return [
             job("store", store, 1, self._size("z_L,z_H", limit), done="store.h5", resumable=True),
@@ -181,14 +182,14 @@ class Plan:
                 "fig1-store",
                 sae_store,
                 1,
-                self._size(SAE_SITE, sae_limit),
+                self._size(sae_site, sae_limit),
                 done="store.h5",
                 resumable=True,
             ),
             job(
                 "fig1-sae",
                 (
-                    *("train-sae", str(out / "fig1-store"), "--site", SAE_SITE, "--balance"),
+                    *("train-sae", str(out / "fig1-store"), "--site", sae_site, "--balance"),
                     *("--max-steps", str(n(700, 20)), *seed, *device),
                 ),
                 6,

@@ -13,6 +13,8 @@ VERDICTS = ("reproduced", "reproduced in part", "refuted", "untestable as stated
 REPRODUCED, IN_PART, REFUTED, UNTESTABLE, NOT_MEASURED = VERDICTS
 Found = dict[str, dict[str, Any]]  # summaries by part
 FEW, MOST = 0.1, 0.5  # shares that the bounds of an interval are compared with
+TRANSIENT = 100  # network evaluations: twice what the seed paper reads from its figure 1
+PUBLISHED_AT = {1: 0.156, 2: 0.539, 3: 0.656, 5: 0.751, 10: 0.834, 16: 0.872}
 
 
 def verdict_row(ours: str, interval: str, n: object, verdict: str, why: str) -> dict[str, Any]:
@@ -27,11 +29,18 @@ def _span(low: float | None, high: float | None, digits: int = 3) -> str:
     return "-" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
-TRANSIENT = 100  # network evaluations: twice what the seed paper reads from its figure 1
-PUBLISHED_AT = {1: 0.156, 2: 0.539, 3: 0.656, 5: 0.751, 10: 0.834, 16: 0.872}
+def _number(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _drift(known: dict[str, Any]) -> str:
+    if known.get("median") is None:
+        return "-"
+    return f"{known['median']:.2g} [{known['low']:.2g}, {known['high']:.2g}]"
 
 
 def t1(found: Found) -> dict[str, Any]:
+    """Every published share lies in our interval; in part where more steps solve more puzzles."""
     known = found["table1"]
     at = [step for step in PUBLISHED_AT if step <= known["steps"]]
     ours = " / ".join(_percent(known["exact"][s - 1]) for s in at)
@@ -54,6 +63,8 @@ def t1(found: Found) -> dict[str, Any]:
 
 
 def t2(found: Found) -> dict[str, Any]:
+    """The best of K by Q is above the plain run, intervals apart, and closes at least half of its
+    gap to 1; in part where it is above at all."""
     known = found["table2"]
     at = [step for step in (1, 2, 3, 5) if step <= known["steps"]]
     last = at[-1] - 1
@@ -162,6 +173,8 @@ def f3(found: Found) -> dict[str, Any]:
 
 
 def f4(found: Found) -> dict[str, Any]:
+    """Successes' loss is below a tenth of its start by cycle 10, and failures' loss is level, at
+    11-12 in some convention; in part with one of the first two."""
     known = found["fig4"]
     if "failed_loss" not in known or "solved_loss" not in known:
         return verdict_row("", "", known["n"], NOT_MEASURED, "one outcome only")
@@ -195,6 +208,8 @@ def f4(found: Found) -> dict[str, Any]:
 
 
 def f5(found: Found) -> dict[str, Any]:
+    """Failures are farther from the mean success at update 50 (AUC above 0.5) and go on leaving it;
+    in part with one of the two, or among starts of one puzzle only."""
     known = found["fig5"]
     over, same = known["over_puzzles"], known["same_puzzle"]
     measured: list[dict[str, Any]] = list(over["auc"].values()) if over else []
@@ -227,6 +242,8 @@ def f5(found: Found) -> dict[str, Any]:
 
 
 def s1(found: Found) -> dict[str, Any]:
+    """A gated SAE leaves less than 0.1 of the variance unexplained and less than 0.1 of its features
+    dead; else in part."""
     known = found["sae"]
     gated = known["gated"]
     ours = (
@@ -271,6 +288,7 @@ def w1(found: Found) -> dict[str, Any]:
 
 
 def w2(found: Found) -> dict[str, Any]:
+    """The failures' leading exponent is above 0, and above that of successes; in part with one."""
     known = found["stability"]["lambda_1"]
     solved, failed, auc = known["solved"], known["failed"], known["auc_for_failure"]
     if auc["auc"] is None:
@@ -286,13 +304,3 @@ def w2(found: Found) -> dict[str, Any]:
     positive, apart = failed["low"] > 0, auc["low"] > 0.5
     verdict = REPRODUCED if positive and apart else IN_PART if positive or apart else REFUTED
     return verdict_row(ours, interval, solved["n"] + failed["n"], verdict, why)
-
-
-def _number(value: float | None, digits: int = 0) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _drift(known: dict[str, Any]) -> str:
-    if known.get("median") is None:
-        return "-"
-    return f"{known['median']:.2g} [{known['low']:.2g}, {known['high']:.2g}]"

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
+from numba import njit
+from numba.core import config
 
+settings: Any = config
 HERE = Path(__file__).parent
 
 
@@ -20,7 +22,7 @@ def folder_of(source: Path, root: Path) -> Path:
     return root / f"compiled-{edition[:12]}"
 
 
-FOLDER = folder_of(HERE, Path(config.CACHE_DIR or HERE / "__pycache__"))
+FOLDER = folder_of(HERE, Path(settings.CACHE_DIR or HERE / "__pycache__"))
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -29,8 +31,8 @@ def compiled(function: Callable[..., Any]) -> Any:
     It runs without the interpreter's lock. Where FOLDER cannot be written, numba takes its own
     folder of the user.
     """
-    kept, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER)
+    kept, settings.CACHE_DIR = settings.CACHE_DIR, str(FOLDER)
     try:
         return njit(cache=True, nogil=True)(function)
     finally:
-        config.CACHE_DIR = kept
+        settings.CACHE_DIR = kept
