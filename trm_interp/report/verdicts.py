@@ -242,8 +242,8 @@ def f5(found: Found) -> dict[str, Any]:
 
 
 def s1(found: Found) -> dict[str, Any]:
-    """A gated SAE leaves less than 0.1 of the variance unexplained and less than 0.1 of its features
-    dead; else in part."""
+    """A gated SAE leaves less than 0.1 of the variance unexplained, and less than 0.1 of its
+    features dead; else in part."""
     known = found["sae"]
     gated = known["gated"]
     ours = (
