@@ -36,6 +36,19 @@ def rms_norm(x: Tensor, dim: int, eps: float) -> Tensor:
     return (wide * torch.rsqrt(wide.square().mean(dim, keepdim=True) + eps)).to(x.dtype)
 
 
+def from_the_left(
+    weight: Float[Tensor, "n_out n_in"], x: Float[Tensor, "*batch n_in channel"]
+) -> Float[Tensor, "*batch n_out channel"]:
+    """The matrix product with every sample; `x` has at least one batch axis.
+
+    The weight is expanded, not copied. `torch.matmul` would fold the batch into the channels, which
+    copies transposes of input and output.
+    """
+    samples = x.flatten(0, -3)
+    product = torch.bmm(weight.expand(samples.shape[0], -1, -1), samples)
+    return product.unflatten(0, x.shape[:-2])
+
+
 class Linear(nn.Module):
     """Bias-free unless asked; float32 weights, cast to the input's dtype.
 
@@ -52,19 +65,14 @@ class Linear(nn.Module):
         return F.linear(x, self.weight.to(x.dtype), bias)
 
     def over_positions(
-        self, x: Float[Tensor, "batch n_in channel"]
-    ) -> Float[Tensor, "batch n_out channel"]:
-        """The same map along positions, not channels: a product from the left.
-
-        One weight per sample, expanded, not copied: under a gradient `torch.matmul` would fold the
-        batch into the channels instead, which copies transposes of input and output.
-        """
-        weight = self.weight.to(x.dtype)
-        return torch.bmm(weight.expand(x.shape[0], -1, -1), x)
+        self, x: Float[Tensor, "*batch n_in channel"]
+    ) -> Float[Tensor, "*batch n_out channel"]:
+        """The same map along positions, not channels."""
+        return from_the_left(self.weight.to(x.dtype), x)
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate) * value), along channels (dim -1) or positions (dim -2, of rank 3 only).
+    """down(silu(gate) * value), along channels (dim -1) or positions (dim -2).
 
     The normalised form, down(sigmoid(gate) * RMSNorm(gate * value)), is what Muon needs.
     """

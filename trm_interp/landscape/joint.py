@@ -11,7 +11,7 @@ from torch import Tensor
 from trm_interp.analysis.tangent import push, rms_norm_tangent, swiglu_tangent
 from trm_interp.clock import schedule
 from trm_interp.core.loss import is_solved
-from trm_interp.core.model import TRM, Block, Network, State, SwiGLU
+from trm_interp.core.model import TRM, Block, Network, State, SwiGLU, from_the_left
 
 
 def joined(state: State) -> Tensor:
@@ -94,7 +94,7 @@ def _swiglu(mlp: SwiGLU, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
         dgate, dvalue = F.linear(dx, up).chunk(2, -1)
         hidden, dhidden = swiglu_tangent(gate, value, dgate, dvalue, norm)
         return F.linear(hidden, down), F.linear(dhidden, down)
-    gate, value = torch.matmul(up, x).chunk(2, -2)
-    dgate, dvalue = torch.matmul(up, dx).chunk(2, -2)
+    gate, value = from_the_left(up, x).chunk(2, -2)
+    dgate, dvalue = from_the_left(up, dx).chunk(2, -2)
     hidden, dhidden = swiglu_tangent(gate, value, dgate, dvalue, norm)
-    return torch.matmul(down, hidden), torch.matmul(down, dhidden)
+    return from_the_left(down, hidden), from_the_left(down, dhidden)
