@@ -5,6 +5,7 @@ numba asks only whether the file of a function itself has changed, not the files
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,16 @@ def folder_of(source: Path, root: Path) -> Path:
 FOLDER = folder_of(HERE, Path(settings.CACHE_DIR or HERE / "__pycache__"))
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any] | None = None, inline: str = "never") -> Any:
     """Decorator: compile at the first call, or take what an earlier process compiled.
 
     It runs without the interpreter's lock. Where FOLDER cannot be written, numba takes its own
-    folder of the user.
+    folder of the user. `inline="always"` puts the body where it is called.
     """
+    if function is None:
+        return partial(compiled, inline=inline)
     kept, settings.CACHE_DIR = settings.CACHE_DIR, str(FOLDER)
     try:
-        return njit(cache=True, nogil=True)(function)
+        return njit(cache=True, nogil=True, inline=inline)(function)
     finally:
         settings.CACHE_DIR = kept

@@ -42,7 +42,7 @@ def propagate(s, hh, ww):
     return state
 
 
-@compiled
+@compiled(inline="always")  # a tenth of the solver's time
 def _close(s, d, e, hh, ww):
     """Keep the candidates of d and e that lie in a layout of their band and of their stack.
 
