@@ -26,7 +26,7 @@ def folder_of(source: Path, root: Path) -> Path:
 FOLDER = folder_of(HERE, Path(settings.CACHE_DIR or HERE / "__pycache__"))
 
 
-def compiled(function: Callable[..., Any] | None = None, inline: str = "never") -> Any:
+def compiled(function: Callable[..., Any] | None = None, inline: Any = "never") -> Any:
     """Decorator: compile at the first call, or take what an earlier process compiled.
 
     It runs without the interpreter's lock. Where FOLDER cannot be written, numba takes its own
