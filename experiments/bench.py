@@ -40,7 +40,8 @@ from trm_interp.core.flops import step_flops
 from trm_interp.core.infer import run_batch
 from trm_interp.core.memory import keep_freed_memory, peak_memory
 from trm_interp.core.model import TRM
-from trm_interp.core.train import TrainData, Trainer
+from trm_interp.core.slots import TrainData
+from trm_interp.core.train import Trainer
 from trm_interp.files import write_json
 from trm_interp.settings import CollectConfig, artifact, default_checkpoint
 from trm_interp.tasks.sudoku.dataset import load

@@ -17,7 +17,8 @@ import numpy as np
 
 from trm_interp.files import write_json
 from trm_interp.progress import progress
-from trm_interp.tasks.sudoku.dataset import column, load
+from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.sudoku.formats import column
 from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
 from trm_interp.tasks.sudoku.hard import distribution, distributions
 from trm_interp.tasks.sudoku.rate import rate

@@ -9,7 +9,8 @@ from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
 from trm_interp.core.memory import keep_freed_memory
 from trm_interp.errors import UserError
 from trm_interp.settings import artifact
-from trm_interp.tasks.sudoku.dataset import PuzzleError, PuzzleSet, load
+from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
+from trm_interp.tasks.sudoku.formats import PuzzleError
 
 
 def open_device(name: str) -> torch.device:

@@ -8,7 +8,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from trm_interp.tasks.sudoku.dataset import column, load
+from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.sudoku.formats import column
 from trm_interp.tasks.sudoku.grid import render
 
 

@@ -13,7 +13,8 @@ import torch
 from trm_interp.core.checkpoint import CARD, CONFIG, WEIGHTS
 from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.loop import METRICS_FILE, train
-from trm_interp.core.train import STATE_FILE, Augment, TrainData, Trainer
+from trm_interp.core.slots import Augment, TrainData
+from trm_interp.core.train import STATE_FILE, Trainer
 from trm_interp.errors import UserError
 from trm_interp.progress import progress
 from trm_interp.provenance import git_commit, versions

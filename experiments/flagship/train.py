@@ -41,7 +41,8 @@ from trm_interp.core.checkpoint import load_checkpoint  # noqa: E402
 from trm_interp.core.config import PRESETS, TrainConfig, TRMConfig  # noqa: E402
 from trm_interp.core.loop import METRICS_FILE, train  # noqa: E402
 from trm_interp.core.portable import INDEX, load_portable, save_portable  # noqa: E402
-from trm_interp.core.train import TrainData, Trainer  # noqa: E402
+from trm_interp.core.slots import TrainData  # noqa: E402
+from trm_interp.core.train import Trainer  # noqa: E402
 from trm_interp.errors import UserError, in_one_line  # noqa: E402
 from trm_interp.sources import open_device  # noqa: E402
 from trm_interp.tasks.sudoku.augment import augment  # noqa: E402

@@ -17,8 +17,8 @@ from trm_interp.core.infer import run
 from trm_interp.core.loop import train
 from trm_interp.core.loss import step_losses
 from trm_interp.core.model import State
-from trm_interp.core.slots import PICK
-from trm_interp.core.train import STATE_FILE, TrainData, Trainer
+from trm_interp.core.slots import PICK, TrainData
+from trm_interp.core.train import STATE_FILE, Trainer
 
 # learning
 

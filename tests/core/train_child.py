@@ -21,7 +21,8 @@ import torch.distributed
 import trm_interp.core.loop as loop
 from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.loop import train
-from trm_interp.core.train import STATE_FILE, TrainData, Trainer
+from trm_interp.core.slots import TrainData
+from trm_interp.core.train import STATE_FILE, Trainer
 
 MODEL: dict[str, Any] = {"cells": 4, "vocab": 4, "d_model": 8, "multiple": 8}
 MODEL |= {"h_cycles": 2, "l_cycles": 2, "prefix": 1}

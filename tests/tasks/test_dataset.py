@@ -11,7 +11,8 @@ import pytest
 
 from trm_interp.tasks.sudoku import presets
 from trm_interp.tasks.sudoku.canonical import class_keys
-from trm_interp.tasks.sudoku.dataset import PuzzleError, PuzzleSet, load, save_lines
+from trm_interp.tasks.sudoku.dataset import PuzzleSet, load, save_lines
+from trm_interp.tasks.sudoku.formats import PuzzleError
 from trm_interp.tasks.sudoku.grid import is_solution, parse, to_tokens
 from trm_interp.tasks.sudoku.presets import (
     PRESETS,

@@ -12,7 +12,8 @@ import pytest
 
 from trm_interp.tasks.sudoku import presets
 from trm_interp.tasks.sudoku.build import LINEAGES, build
-from trm_interp.tasks.sudoku.dataset import PuzzleError, load
+from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.sudoku.formats import PuzzleError
 from trm_interp.tasks.sudoku.grid import parse, render
 from trm_interp.tasks.sudoku.hard import HardPreset
 from trm_interp.tasks.sudoku.presets import PRESETS, make_preset

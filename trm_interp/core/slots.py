@@ -4,6 +4,7 @@ All randomness is a hash of (seed, purpose, slot, draw or step): which puzzle, w
 exploration. Nothing here makes the host wait for the device.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,29 @@ from trm_interp.core.model import TRM, State
 PICK, SYMMETRY, EXPLORE, EXPLORE_STEPS = range(4)  # purposes of a random number
 
 Augment = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """Integer tokens [puzzle, cell].
+
+    `augment(inputs, labels, keys)` gives every puzzle under the random symmetry its key names.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    val_inputs: Tensor
+    val_labels: Tensor
+    augment: Augment | None = None
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """sha256 of their values: a resumed run must read what the run it continues has read."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str(list(tensor.shape)).encode())
+        digest.update(tensor.to("cpu", torch.int64).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass

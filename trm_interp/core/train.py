@@ -7,9 +7,8 @@ a pure function of its settings, needs no generator state, and does not depend o
 processes share the batch. Inside `step` the host never waits for the device.
 """
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from trm_interp.core.optim import (
     set_rates,
 )
 from trm_interp.core.ranks import Ranks
-from trm_interp.core.slots import Augment, Slots
+from trm_interp.core.slots import Slots, TrainData, fingerprint
 from trm_interp.errors import UserError, first_line
 from trm_interp.files import replacing
 
@@ -53,29 +52,6 @@ MAY_CHANGE_ON_RESUME = (
     "graphs",
 )
 METRICS = ("answer", "halt", "solved", "halted", "halted_solved", "halted_steps", "grad_norm")
-
-
-@dataclass(frozen=True)
-class TrainData:
-    """Integer tokens [puzzle, cell].
-
-    `augment(inputs, labels, keys)` gives every puzzle under the random symmetry its key names.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    val_inputs: Tensor
-    val_labels: Tensor
-    augment: Augment | None = None
-
-
-def fingerprint(*tensors: Tensor) -> str:
-    """sha256 of their values: a resumed run must read what the run it continues has read."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(str(list(tensor.shape)).encode())
-        digest.update(tensor.to("cpu", torch.int64).numpy().tobytes())
-    return digest.hexdigest()
 
 
 class Trainer:

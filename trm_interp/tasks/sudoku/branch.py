@@ -51,16 +51,10 @@ def choose_cell(s, hh, ww):
 
     A cell with two is taken at once; of its digits the lowest is tried first.
     """
-    H, W = len(hh), len(ww)
+    W = len(ww)
     best_band, best_bit, fewest = 0, 0, 5
     for band in range(W):
-        one, two, three, four = 0, 0, 0, 0  # cells with at least so many
-        for d in range(H * W):
-            here = s[d * W + band]
-            four |= three & here
-            three |= two & here
-            two |= one & here
-            one |= here
+        two, three, four = crowded(s, band, hh, ww)
         for count, cells in ((2, two & ~three), (3, three & ~four), (4, four)):
             if count < fewest and cells:
                 best_band, best_bit, fewest = band, cells & -cells, count
@@ -70,3 +64,15 @@ def choose_cell(s, hh, ww):
     while not s[digit * W + best_band] & best_bit:
         digit += 1
     return digit, best_band, best_bit
+
+
+@compiled
+def crowded(s, band, hh, ww):
+    """Cells of a band with at least two, three and four digits."""
+    one, two, three, four = 0, 0, 0, 0
+    for word in range(band, len(hh) * len(ww) * len(ww), len(ww)):
+        four |= three & s[word]
+        three |= two & s[word]
+        two |= one & s[word]
+        one |= s[word]
+    return two, three, four

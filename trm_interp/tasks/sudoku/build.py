@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from trm_interp.files import append_row, keep_rows, write_json
-from trm_interp.tasks.sudoku.dataset import PuzzleError
+from trm_interp.tasks.sudoku.formats import PuzzleError
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid, parse, render
 from trm_interp.tasks.sudoku.splits import assign
 from trm_interp.tasks.sudoku.walk import Lineage, Walk, energy_tables, grow, is_plain, lineage_seed

@@ -19,7 +19,8 @@ import numpy as np
 from trm_interp import __version__
 from trm_interp.files import write_json
 from trm_interp.tasks.sudoku.build import building
-from trm_interp.tasks.sudoku.dataset import PuzzleError, load, save_lines
+from trm_interp.tasks.sudoku.dataset import load, save_lines
+from trm_interp.tasks.sudoku.formats import PuzzleError
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid
 from trm_interp.tasks.sudoku.hard import HardPreset, make
 from trm_interp.tasks.sudoku.walk import Walk

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trm_interp.tasks.sudoku.canonical import Colours, class_keys
-from trm_interp.tasks.sudoku.dataset import PuzzleError, PuzzleSet, column, load
+from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
+from trm_interp.tasks.sudoku.formats import PuzzleError, column
 from trm_interp.tasks.sudoku.grid import Grid
 
 KEYED_AT_ONCE = 256  # puzzles, each with all its one-clue-less ones
