@@ -1,35 +1,63 @@
 """Files that are whole or absent, whatever kills the process. Standard library only."""
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
+import secrets
+import socket
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from trm_interp.errors import UserError
+
+# what a file system says that cannot do it, as opposed to one that failed
+NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+PARTIAL = re.compile(r"\.(?P<name>.*)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.partial")
+LONGEST_NAME = 150  # of a file's own name in that of its partial
+
 
 def publish(partial: Path, path: Path) -> None:
-    """Let a written file appear under its name whole or not at all, also over a power cut."""
-    _fsync(partial)
+    """Let a written file appear under its name whole or not at all, also over a power cut.
+
+    Where a file system cannot sync folders, the rename is left to it.
+    """
+    _sync(partial)
     os.replace(partial, path)
-    _fsync(path.parent)
+    with suppress(OSError):  # network mounts and Windows; the file itself is whole and in place
+        _sync(path.parent)
 
 
-def _fsync(path: Path) -> None:
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
     finally:
         os.close(handle)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it takes that name at the end, and goes after an error."""
+    """A new file beside `path` to write to; it takes that name at the end, and goes after an error.
+
+    Its name is this process's own, and it is created exclusively: nothing that lies there is
+    followed or shared. Where `path` is a symbolic link, the file that it points to is replaced.
+    Leftovers of killed processes for the same `path` are removed.
+    """
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    remove_leftovers(path.parent, path.name)
+    partial = path.with_name(partial_name(path.name))
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield partial
         publish(partial, path)
@@ -37,9 +65,62 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def partial_name(name: str) -> str:
+    """A hidden name for what will become `name`, by this process."""
+    return f".{name[:LONGEST_NAME]}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove partial files that dead processes of this machine left in `folder` (None: all).
+
+    Only plain files under names that `partial_name` gives are touched.
+    """
+    for entry in folder.iterdir():
+        match = PARTIAL.fullmatch(entry.name)
+        if match is None or (name is not None and match["name"] != name[:LONGEST_NAME]):
+            continue
+        if match["host"] == _host() and not is_running(int(match["pid"])) and entry.is_file():
+            entry.unlink(missing_ok=True)
+
+
+@cache
+def _host() -> str:
+    """Short digest of this machine's name: process numbers mean something on one machine only."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine lives; True where that cannot be told."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def require_regular(path: Path) -> None:
+    """UserError for what is there but is no plain file: a pipe would be waited for for ever."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a named pipe", stat.S_ISSOCK: "a socket"}
+        what = next((kind for test, kind in kinds.items() if test(mode)), "a device")
+        raise UserError(f"{path} is {what}, not a file")
+
+
+def require_apart(out: Path, **inputs: Path | str | None) -> None:
+    """UserError where the output `out` is one of the files that are read, by whatever name."""
+    for name, path in inputs.items():
+        if path and os.path.realpath(out) == os.path.realpath(path):
+            raise UserError(f"{out} is what --{name} reads: choose another output")
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as to:
-        to.write_text(text)
+        to.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -48,13 +129,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def sha256_of(path: Path) -> str:
     """Hex digest of a file."""
+    require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """One more line of a JSONL file."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 
@@ -62,8 +144,10 @@ def keep_rows(path: Path, n: int) -> None:
     """Keep the first n lines of a JSONL file, none of them half-written."""
     if not path.exists():
         return
-    rows = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    write_text(path, "".join(rows[:n]))
+    require_regular(path)
+    rows = [row for row in path.read_bytes().splitlines(keepends=True) if row.endswith(b"\n")]
+    with replacing(path) as to:
+        to.write_bytes(b"".join(rows[:n]))
 
 
 def plain(value: Any) -> Any:

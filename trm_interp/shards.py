@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 
-from trm_interp.files import publish, sha256_of
+from trm_interp.files import publish, remove_leftovers, sha256_of
 from trm_interp.layout import (
     FORMAT,
     SCHEMA_VERSION,
@@ -273,8 +273,9 @@ def _refuse_foreign(path: Path) -> None:
         return
     if not path.is_dir():
         raise FileExistsError(f"{path} is a file: choose another output")
+    remove_leftovers(path)
     held = {file.name for file in path.iterdir()}
-    if "manifest.json" not in held and held - {".lock", "manifest.json.partial"}:
+    if "manifest.json" not in held and held - {".lock"}:
         raise FileExistsError(f"{path} is not empty and holds no store: choose another output")
 
 
@@ -314,7 +315,7 @@ def _agreed(path: Path, new: Manifest, resume: bool, overwrite: bool) -> Manifes
     listed = {shard.file for shard in manifest.shards}
     if manifest.complete:
         listed.add("store.h5")
-    for pattern in ("shard-*.h5", "store.h5", "*.h5.partial", "manifest.json.partial"):
+    for pattern in ("shard-*.h5", "store.h5", "*.h5.partial"):
         for file in path.glob(pattern):
             if file.name not in listed:
                 file.unlink()

@@ -1,0 +1,104 @@
+"""One writer at a time for an output: advisory locks that end with their process.
+
+Locks are POSIX `flock`s. Where a system or a file system has none (Windows, some network mounts),
+that is said once and work goes on unprotected.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from trm_interp.errors import UserError
+from trm_interp.files import NOT_SUPPORTED
+
+LOCK = ".lock"
+_warned = False
+
+
+def _warn(line: str) -> None:
+    """Said once by a process."""
+    global _warned
+    if not _warned:
+        print(line, file=sys.stderr)
+    _warned = True
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold `folder`, which exists, by a file inside it. UserError where another process does."""
+    lock = Lock(folder / LOCK, folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def locked_beside(path: Path) -> Iterator[None]:
+    """Hold a path that need not exist, or that is replaced whole, by a hidden file beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = Lock(path.with_name(f".{path.name}{LOCK}"), path)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Lock:
+    """Taken when it is made; `release` also removes its file.
+
+    `what`: the output that it protects, for the message of the UserError where it is taken.
+    """
+
+    def __init__(self, file: Path, what: Path, warn: Callable[[str], None] = _warn) -> None:
+        self.file = file
+        self._handle: int | None = None
+        while self._handle is None:
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+            try:
+                if not _take(handle, what, warn):
+                    os.close(handle)
+                    return
+                if _is_still(handle, file):  # not removed by whoever held it until now
+                    self._handle = handle
+                    return
+            except BaseException:
+                os.close(handle)
+                raise
+            os.close(handle)
+
+    def release(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            with suppress(OSError):
+                self.file.unlink()
+            os.close(handle)
+
+
+def _take(handle: int, what: Path, warn: Callable[[str], None]) -> bool:
+    """Whether the lock is held now; False where there are no locks, which is said."""
+    try:
+        import fcntl
+    except ImportError:  # not POSIX
+        warn(f"{what}: this system has no file locks; let no other process write there")
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{what} is being written by another process: wait for it") from None
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+        warn(f"{what}: its file system has no locks; let no other process write there")
+        return False
+    return True
+
+
+def _is_still(handle: int, file: Path) -> bool:
+    """Whether the file under this name is the one that was opened."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(file))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,135 @@
+"""Folders that commands write into: whose each is, one writer at a time, nothing foreign deleted.
+
+A folder that a command fills carries a marker, `.trm-interp.json`, that names the command. Only
+where it is there, and names this command, does `--overwrite` delete, and only plain files directly
+inside the folder under names that this command writes; which names those are is said by the code,
+never by a file.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from trm_interp.errors import UserError
+from trm_interp.files import remove_leftovers, write_json
+from trm_interp.runtime.locks import LOCK, locked_folder
+
+MARKER = ".trm-interp.json"
+
+
+@contextmanager
+def writing(
+    folder: Path,
+    command: str,
+    names: Sequence[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    unmarked: Callable[[Path], bool] = lambda folder: False,
+) -> Iterator[bool]:
+    """Hold `folder` for `command` while the block runs; yields whether it holds earlier work.
+
+    `names`: patterns (`*.csv`) of what the command writes; a pattern that ends in `/` names folders
+    of its own inside, which carry the same marker. `unmarked`: recognises a folder from before
+    there were markers; such a one can be resumed, not overwritten. `resume` where there is nothing
+    yet starts anew. UserError where another process writes there, where the folder holds anything
+    that this command did not make, or where it holds earlier work and neither flag is given. A
+    folder that the block leaves empty goes.
+    """
+    if resume and overwrite:
+        raise UserError("give one of --resume and --overwrite")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another output")
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked_folder(folder):
+        try:
+            yield _claim(folder, command, names, resume, overwrite, unmarked)
+        finally:
+            if is_new:
+                _drop_if_empty(folder)
+
+
+def maker(folder: Path) -> str | None:
+    """The command whose marker the folder carries; None where it carries none that can be read."""
+    from trm_interp.runtime.schema import read_json
+
+    file = folder / MARKER
+    if not file.is_file() or file.is_symlink():
+        return None
+    try:
+        return read_json(file, dict[str, str]).get("command")
+    except UserError:
+        return None
+
+
+def mark(folder: Path, command: str) -> None:
+    """Say in the folder which command fills it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if maker(folder) != command:
+        write_json(folder / MARKER, {"command": command})
+
+
+def remove_own(folder: Path, command: str, names: Sequence[str]) -> None:
+    """Delete what `command` made in a folder that carries its marker, and nothing else.
+
+    UserError where the folder is not its own.
+    """
+    if (made_by := maker(folder)) != command:
+        raise UserError(_foreign(folder, command, made_by))
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            if _matches(f"{entry.name}/", names) and maker(entry) == command:
+                shutil.rmtree(entry)
+        elif _matches(entry.name, names):
+            entry.unlink()
+
+
+def _claim(
+    folder: Path,
+    command: str,
+    names: Sequence[str],
+    resume: bool,
+    overwrite: bool,
+    unmarked: Callable[[Path], bool],
+) -> bool:
+    """Under the lock: the folder is this command's from now on; whether it holds earlier work."""
+    remove_leftovers(folder)
+    held = sorted({entry.name for entry in folder.iterdir()} - {LOCK, MARKER})
+    made_by = maker(folder)
+    if not held:
+        mark(folder, command)
+        return False
+    ours = made_by == command or (made_by is None and unmarked(folder))
+    if not ours:
+        raise UserError(_foreign(folder, command, made_by))
+    work = [
+        name for name in held if _matches(f"{name}/" if (folder / name).is_dir() else name, names)
+    ]
+    if work and not (resume or overwrite):
+        raise UserError(f"{folder} exists: use --resume to go on or --overwrite to start anew")
+    if overwrite:
+        remove_own(folder, command, names)
+    mark(folder, command)
+    return bool(work) and not overwrite
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _foreign(folder: Path, command: str, made_by: str | None) -> str:
+    what = f"was written by `{made_by}`" if made_by else "is not empty and has no marker"
+    return f"{folder} {what}, so `{command}` leaves it alone: choose another output, or delete it"
+
+
+def _drop_if_empty(folder: Path) -> None:
+    """Remove a folder in which nothing came to be."""
+    with suppress(OSError):
+        if {entry.name for entry in folder.iterdir()} <= {LOCK, MARKER}:
+            (folder / MARKER).unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
+            os.rmdir(folder)

@@ -1,0 +1,55 @@
+"""JSON files that may lie: read whole, or refused in a line with file, field and what is expected.
+
+A schema is a dataclass or a msgspec Struct; bounds are `Annotated[int, msgspec.Meta(ge=1)]`.
+msgspec is imported when a file is read, so that modules with plain schemas import without it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trm_interp.errors import UserError, first_line
+from trm_interp.files import require_regular
+
+T = TypeVar("T")
+LARGEST = 256 * 10**6  # bytes of a JSON file that is read at all
+
+
+def read_json(
+    path: Path,
+    kind: type[T],
+    error: type[UserError] = UserError,
+    advice: str = "restore it or make it anew",
+    largest: int = LARGEST,
+) -> T:
+    """The file's content as `kind`. `error` says the file, the field and what was expected there.
+
+    FileNotFoundError where there is none.
+    """
+    require_regular(path)
+    if (size := path.stat().st_size) > largest:
+        raise error(f"{path} has {size / 1e6:.0f} MB, more than such a file can have: {advice}")
+    try:
+        raw = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as why:  # also text that is not UTF-8
+        raise error(f"{path} is damaged ({first_line(why)[:100]}): {advice}") from None
+    return convert(raw, kind, str(path), error, advice)
+
+
+def convert(
+    raw: Any,
+    kind: type[T],
+    name: str,
+    error: type[UserError] = UserError,
+    advice: str = "restore it or make it anew",
+) -> T:
+    """A value that JSON gave as `kind`; `name` stands for the file in the message."""
+    import msgspec
+
+    try:
+        return msgspec.convert(raw, kind, strict=True)
+    except (msgspec.ValidationError, ValueError, TypeError, RecursionError) as why:
+        text = first_line(why)
+        what, _, at = text.partition(" - at `$")
+        field = at.rstrip("`").lstrip(".") or "its content"
+        raise error(f"{name}: {field[:60]}: {what[:140]}: {advice}") from None
