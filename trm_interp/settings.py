@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.config import positive, required, setting
+from trm_interp.runtime.limits import parse_indices
 
 STATES = "z_L,z_H"
 Device = Literal["auto", "cpu", "cuda"]
@@ -92,26 +93,6 @@ class CollectConfig:
         if self.steps.isdecimal():
             return list(range(int(self.steps)))
         return parse_indices(self.steps, "steps") or []
-
-
-def parse_indices(text: str | None, name: str) -> list[int] | None:
-    """Indices from 0, ranges with both ends; None for all.
-
-    >>> parse_indices("0-2,15", "steps")
-    [0, 1, 2, 15]
-    """
-    if text is None:
-        return None
-    indices: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"{name}: {part.strip()!r} is no index or range; try 0-3,15")
-        found = range(int(first), int(last if dash else first) + 1)
-        if not found:
-            raise ValueError(f"{name}: the range {part.strip()!r} is empty")
-        indices.update(found)
-    return sorted(indices)
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def test_bad_words_end_in_one_line_and_exit_status_2(
         "holds no 'blocks.7.x'; it holds z_L, z_H": [*train, "--site", "blocks.7.x"],
         "holds no z_L at tick 99": [*train, "--site", "z_L", "--ticks", "0,99"],
         "holds no 'embed'": [*train, "--site", "embed"],
-        "larger than the memory": [*train, "--site", "z_L", "--buffer-mb", 10**9],
+        "the shuffle buffer would need": [*train, "--site", "z_L", "--buffer-mb", 10**9],
         "fewer than a batch": [*train, "--site", "z_L", "--batch-size", 10**6],
         "no manifest.json": ["train-sae", tmp_path, "--site", "z_L", "--out", out],
         "held_out must be between": [*train, "--site", "z_L", "--held-out", 1],

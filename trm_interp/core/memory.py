@@ -6,7 +6,6 @@ virtual machines that can cost more than the arithmetic (`experiments/bench.py` 
 """
 
 import ctypes
-import os
 import sys
 from pathlib import Path
 
@@ -24,16 +23,6 @@ def keep_freed_memory() -> bool:
         return False
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: LARGEST_INT, M_TOP_PAD: 64 * 2**20}
     return all(mallopt(ctypes.c_int(key), ctypes.c_int(value)) for key, value in settings.items())
-
-
-def total_memory() -> int:
-    """Bytes that this process can have: of the machine, or of its control group where less."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        file = Path("/sys/fs/cgroup") / name
-        if file.exists() and (text := file.read_text().strip()).isdecimal():
-            sizes.append(int(text))
-    return min(sizes)
 
 
 def peak_memory() -> int:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.config import argument, positive, required, setting
+from trm_interp.runtime.limits import parse_indices
 from trm_interp.settings import (
     BATCH_HELP,
     CKPT_HELP,
     PUZZLES_HELP,
     STATIC_HELP,
     Device,
-    parse_indices,
 )
 
 OUT_HELP = "folder of tables and figures"

@@ -1,1 +1,1 @@
-"""What every command needs of the machine: files, locks, outputs, schemas."""
+"""What every command needs of the machine: files, limits, locks, outputs, schemas."""

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.config import argument, positive, required, setting
-from trm_interp.settings import STATIC_HELP, Device, parse_indices
+from trm_interp.runtime.limits import parse_indices
+from trm_interp.settings import STATIC_HELP, Device
 
 Arch = Literal["standard", "gated", "topk", "batchtopk", "jumprelu"]
 Variant = Literal["saelens", "paper"]

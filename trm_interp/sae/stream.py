@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.counter import hash64
-from trm_interp.core.memory import total_memory
 from trm_interp.errors import UserError
+from trm_interp.runtime.limits import require_memory
 from trm_interp.sae.sites import SiteReader, open_sites
 from trm_interp.store import Store
 
@@ -184,11 +184,7 @@ class ActivationStream:
 def _group_size(stream: ActivationStream, buffer_bytes: int) -> int:
     """Puzzles in half of the buffer. UserError where memory, buffer or batch do not fit."""
     one = stream.rows_per_puzzle * stream.d_model * np.dtype(np.float16).itemsize
-    if buffer_bytes > (memory := total_memory()):
-        raise UserError(
-            f"a buffer of {buffer_bytes / 1e6:.0f} MB is larger than the memory "
-            f"({memory / 1e6:.0f} MB): lower --buffer-mb"
-        )
+    require_memory(buffer_bytes, "the shuffle buffer", "lower --buffer-mb")
     if 2 * one > buffer_bytes:
         raise UserError(
             f"a buffer of {buffer_bytes / 1e6:.0f} MB does not hold two puzzles of "
