@@ -1,6 +1,7 @@
 """Basins of attraction (figure 3 of the seed paper): where do runs end that start elsewhere?"""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,24 @@ from trm_interp.figures.bands import groups
 from trm_interp.figures.basins import basin_figure, slice_figure, slice_movie
 from trm_interp.landscape.config import BasinsConfig
 from trm_interp.landscape.one_puzzle import Found, heading, look_at
-from trm_interp.landscape.parts import Arrays, Parts
-from trm_interp.landscape.results import Progress, Results, Tell
+from trm_interp.landscape.parts import Arrays, Parts, read_identity
+from trm_interp.landscape.results import Progress, Tell, results_of
 from trm_interp.landscape.subject import Subject, open_subject
 
 # what the numbers do not depend on
 APART = {"ckpt", "puzzles", "out", "static", "resume", "overwrite", "shuffles", "neighbours"}
 APART |= {"tolerance"}
+TABLES = (
+    "basins",
+    "ends",
+    "planes",
+    "plane-*",
+    "answers",
+    "states",
+    "corners",
+    "radii",
+    "clusters",
+)
 
 
 def run(config: BasinsConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
@@ -31,29 +43,29 @@ def run(config: BasinsConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
         "checkpoint_sha256": subject.checkpoint.sha256,
         "data_sha256": dict(subject.puzzles.sha256),
     }
-    parts = Parts(config.out / "parts", identity, config.resume, config.overwrite)
-    results = Results(config.out, config.static)
-    chosen = config.indices or parts.get("chosen", lambda: choose(subject, config))["puzzles"]
-    per_puzzle = 1 + config.starts + config.slice**2
-    found: list[Found] = []
-    for i, puzzle in enumerate(chosen):
+    with results_of("basins", config, TABLES, ("parts",), unmarked=_has_parts) as results:
+        parts = Parts(config.out / "parts", "basins", identity, tell)
+        chosen = config.indices or _chosen(subject, config, parts)
+        per_puzzle = 1 + config.starts + config.slice**2
+        found: list[Found] = []
+        for i, puzzle in enumerate(chosen):
 
-        def count(done: int, before: int = i * per_puzzle) -> None:
-            progress(before + done, len(chosen) * per_puzzle)
+            def count(done: int, before: int = i * per_puzzle) -> None:
+                progress(before + done, len(chosen) * per_puzzle)
 
-        found.append(look_at(subject, config, int(puzzle), parts, count))
-    for name, (figure, numbers) in figures(found, config, subject.checkpoint.path.name).items():
-        results.figure(name, figure, numbers)
-    for name in ("answers", "states", "corners", "radii"):
-        results.table(name, pd.concat([getattr(one, name) for one in found], ignore_index=True))
-    clusters = pd.concat([one.clusters for one in found], ignore_index=True)
-    results.table("clusters", clusters)
-    summaries = [one.summary for one in found]
-    return results.finish(
-        subject.said
-        | {"settings": asdict(config), "puzzles_looked_at": summaries}
-        | _overall(summaries, clusters)
-    )
+            found.append(look_at(subject, config, int(puzzle), parts, count))
+        for name, (figure, numbers) in figures(found, config, subject.checkpoint.path.name).items():
+            results.figure(name, figure, numbers)
+        for name in ("answers", "states", "corners", "radii"):
+            results.table(name, pd.concat([getattr(one, name) for one in found], ignore_index=True))
+        clusters = pd.concat([one.clusters for one in found], ignore_index=True)
+        results.table("clusters", clusters)
+        summaries = [one.summary for one in found]
+        return results.finish(
+            subject.said
+            | {"settings": asdict(config), "puzzles_looked_at": summaries}
+            | _overall(summaries, clusters)
+        )
 
 
 def figures(
@@ -112,6 +124,18 @@ def choose(subject: Subject, config: BasinsConfig) -> Arrays:
     read = solve(subject.model, subject.puzzles, config.steps, config.batch_size)
     solved = read.solved[:, -1].numpy()
     return {"puzzles": np.array(half_failed(solved, config.n_puzzles)), "solved": solved}
+
+
+def _chosen(subject: Subject, config: BasinsConfig, parts: Parts) -> list[int]:
+    n = len(subject.puzzles)
+    shapes = {"puzzles": (min(config.n_puzzles, n),), "solved": (n,)}
+    found = parts.get("chosen", shapes, lambda: choose(subject, config))
+    return half_failed(found["solved"] != 0, config.n_puzzles)
+
+
+def _has_parts(folder: Path) -> bool:
+    """Whether it holds a run from before there were markers."""
+    return read_identity(folder / "parts") is not None
 
 
 def _overall(found: list[dict[str, Any]], clusters: pd.DataFrame) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from trm_interp.settings import (
 
 OUT_HELP = "folder of tables and figures"
 SEED_HELP = "of every random choice"
+OVERWRITE_HELP = "replace the results of an earlier run"
 Site = Literal["z_L", "z_H"]
 
 
@@ -33,6 +34,7 @@ class OnCheckpoint:
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     seed: int = setting(0, SEED_HELP)
     static: bool = setting(False, STATIC_HELP)
+    overwrite: bool = setting(False, OVERWRITE_HELP)
 
     def __post_init__(self) -> None:
         positive(self, "limit", "batch_size")
@@ -46,6 +48,7 @@ class OnStore:
     out: Path = required(OUT_HELP)
     seed: int = setting(0, SEED_HELP)
     static: bool = setting(False, STATIC_HELP)
+    overwrite: bool = setting(False, OVERWRITE_HELP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +132,6 @@ class BasinsConfig(OnCheckpoint):
     tolerance: float = setting(0.1, "RMS distance up to which two final states are one")
     shuffles: int = setting(999, "shuffles behind a p-value")
     resume: bool = setting(False, "go on where a run was stopped or killed")
-    overwrite: bool = setting(False, "start anew where there is a run")
 
     def __post_init__(self) -> None:
         super().__post_init__()

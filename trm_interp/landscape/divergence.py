@@ -21,18 +21,21 @@ from trm_interp.errors import UserError
 from trm_interp.figures.landscape import divergence_figure
 from trm_interp.landscape.by_outcome import compared
 from trm_interp.landscape.config import DivergenceConfig
-from trm_interp.landscape.results import Progress, Results, Tell
+from trm_interp.landscape.results import Progress, Results, Tell, results_of
 from trm_interp.landscape.subject import open_model, opening, said_of
 from trm_interp.record import HookedTRM, recording
 from trm_interp.store import Store
 
 PAPER_TICK = 50  # by which failures have left, says the seed paper
+TABLES = ("divergence", "divergence_auc", "same_puzzle", "same_puzzle_auc", "same_puzzle_starts")
 
 
 def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     """Over puzzles, from the store; and over starts of one puzzle, which the checkpoint runs."""
-    with opening(config, config.site, tell) as store:
-        results = Results(config.out, config.static)
+    with (
+        opening(config, config.site, tell) as store,
+        results_of("divergence", config, TABLES) as results,
+    ):
         solved = store["solved"][:, -1]
         n_solved = int(solved.sum())
         over_puzzles = {}
@@ -57,7 +60,7 @@ def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> dict[str, A
             "over_puzzles": over_puzzles,
             "same_puzzle": control,
         }
-    return results.finish(summary)
+        return results.finish(summary)
 
 
 def _distances(

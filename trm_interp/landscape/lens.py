@@ -12,7 +12,7 @@ from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.model import TRM
 from trm_interp.figures.lens import lens_figure
 from trm_interp.landscape.config import LensConfig
-from trm_interp.landscape.results import Progress, Results, Tell
+from trm_interp.landscape.results import Progress, Tell, results_of
 from trm_interp.landscape.subject import open_model, opening, said_of, whole_boards
 from trm_interp.sae.sites import SiteReader, final_solved
 from trm_interp.store import Store
@@ -29,6 +29,7 @@ NUMBERS = {  # by puzzle
     "revisions": "changes of a blank cell's answer",
     "revised": "share of blank cells that change at all after the first tick",
 }
+TABLES = ("lens", "decisions")
 
 
 @torch.no_grad()
@@ -42,29 +43,29 @@ def run(config: LensConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     with opening(config, "z_L,z_H", tell) as store:
         whole_boards(store)
         model = open_model(store, config.ckpt, config.device).model
-        results = Results(config.out, config.static)
-        readers = {site: SiteReader(store, site) for site in SITES}
-        curves, numbers = read_all(store, model, readers, progress)
-        solved = final_solved(store)
-        said = said_of(store)
-        per_step = model.config.h_cycles * (model.config.l_cycles + 1)
-        starts = [step * per_step for step in range(store.n_steps)]
-    groups = {"solved": solved, "failed": ~solved}
-    for name, group in groups.items():
-        if group.sum() < FEWEST:
-            tell(f"{int(group.sum())} {name} puzzles: a comparison needs {FEWEST}")
-    over_time = _over_time(curves, readers, groups, config.seed)
-    table = _table(numbers, groups, config.seed)
-    title = f"What the output head reads from {' and '.join(SITES)} at every tick"
-    results.figure("lens", lens_figure(over_time, CURVES, starts, title), over_time)
-    results.table("decisions", table)
-    last = over_time.groupby(["site", "curve", "outcome"], sort=False).tail(1)
-    return results.finish(
-        said
-        | {"n_solved": int(solved.sum()), "settings": {"seed": config.seed}}
-        | {"decisions": table.to_dict("records"), "last_tick": last.to_dict("records")}
-        | {"auc_for_failed": _auc(numbers, solved, config.seed)}
-    )
+        with results_of("lens", config, TABLES) as results:
+            readers = {site: SiteReader(store, site) for site in SITES}
+            curves, numbers = read_all(store, model, readers, progress)
+            solved = final_solved(store)
+            said = said_of(store)
+            per_step = model.config.h_cycles * (model.config.l_cycles + 1)
+            starts = [step * per_step for step in range(store.n_steps)]
+            groups = {"solved": solved, "failed": ~solved}
+            for name, group in groups.items():
+                if group.sum() < FEWEST:
+                    tell(f"{int(group.sum())} {name} puzzles: a comparison needs {FEWEST}")
+            over_time = _over_time(curves, readers, groups, config.seed)
+            table = _table(numbers, groups, config.seed)
+            title = f"What the output head reads from {' and '.join(SITES)} at every tick"
+            results.figure("lens", lens_figure(over_time, CURVES, starts, title), over_time)
+            results.table("decisions", table)
+            last = over_time.groupby(["site", "curve", "outcome"], sort=False).tail(1)
+            return results.finish(
+                said
+                | {"n_solved": int(solved.sum()), "settings": {"seed": config.seed}}
+                | {"decisions": table.to_dict("records"), "last_tick": last.to_dict("records")}
+                | {"auc_for_failed": _auc(numbers, solved, config.seed)}
+            )
 
 
 def read_all(

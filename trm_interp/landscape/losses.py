@@ -19,65 +19,68 @@ from trm_interp.core.infer import run_batch
 from trm_interp.figures.landscape import losses_figure, solve_step_figure
 from trm_interp.landscape.by_outcome import compared
 from trm_interp.landscape.config import LossesConfig
-from trm_interp.landscape.results import Progress, Results, Tell
+from trm_interp.landscape.results import Progress, Tell, results_of
 from trm_interp.landscape.subject import Subject, finite, open_subject
 
 BLANK = 1  # the token
 MAIN = CONVENTIONS[0]
 EARLY = 10  # cycles by which the successes' loss is near 0, says the seed paper
+TABLES = ("losses", "losses_auc", "losses_puzzles", "solve_steps")
 
 
 def run(config: LossesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     """Tables `losses`, `losses_puzzles`, `losses_auc`, `solve_steps`."""
     subject = open_subject(config)
-    results = Results(config.out, config.static)
-    losses, after = measure(subject, config.steps, progress)
-    per_step = after.shape[1] // config.steps
-    solved = after[:, per_step - 1 :: per_step]
-    for values in losses.values():
-        finite(values, "the loss", subject.puzzles.lines)
-    done = solved[:, -1]
-    compared(done, tell)
-    banded = pd.concat(
-        [
-            bands(values, done, config.seed).assign(
-                convention=name, unit=UNITS[name.split(", ")[1]]
-            )
-            for name, values in losses.items()
-        ],
-        ignore_index=True,
-    )
-    banded["cycle"] = banded.pop("tick") + 1
-    name = subject.checkpoint.path.name
-    title = f"{name}: loss after every H-cycle"
-    results.figure("losses", losses_figure(losses, banded, done, title), banded)
-    steps = by_solve_step(losses[MAIN], first_solved(solved), config.seed)
-    unit = f"stablemax, {UNITS[OVER[0]]}"
-    results.figure("solve_steps", solve_step_figure(steps, unit, title), steps)
-    auc = auc_by_tick(losses[MAIN], ~done, config.seed)
-    auc["cycle"] = auc.pop("tick") + 1
-    results.table("losses_auc", auc)
-    results.table("losses_puzzles", _by_puzzle(subject, losses))
-    cycles = losses[MAIN].shape[1]
-    early = min(EARLY, cycles) - 1
-    return results.finish(
-        {
-            **subject.said,
-            "steps": config.steps,
-            "cycles": cycles,
-            "solved": int(done.sum()),
-            "auc_at_cycle": {int(at + 1): auc.iloc[at].to_dict() for at in (0, early, cycles - 1)},
-            "solved_after_cycle_10": _share(after[:, early], done),
-            **{
-                outcome: {
-                    name: _plateau(values[group], early, config.seed)
-                    for name, values in losses.items()
-                }
-                for outcome, group in (("solved_loss", done), ("failed_loss", ~done))
-                if group.any()
-            },
-        }
-    )
+    with results_of("losses", config, TABLES) as results:
+        losses, after = measure(subject, config.steps, progress)
+        per_step = after.shape[1] // config.steps
+        solved = after[:, per_step - 1 :: per_step]
+        for values in losses.values():
+            finite(values, "the loss", subject.puzzles.lines)
+        done = solved[:, -1]
+        compared(done, tell)
+        banded = pd.concat(
+            [
+                bands(values, done, config.seed).assign(
+                    convention=name, unit=UNITS[name.split(", ")[1]]
+                )
+                for name, values in losses.items()
+            ],
+            ignore_index=True,
+        )
+        banded["cycle"] = banded.pop("tick") + 1
+        name = subject.checkpoint.path.name
+        title = f"{name}: loss after every H-cycle"
+        results.figure("losses", losses_figure(losses, banded, done, title), banded)
+        steps = by_solve_step(losses[MAIN], first_solved(solved), config.seed)
+        unit = f"stablemax, {UNITS[OVER[0]]}"
+        results.figure("solve_steps", solve_step_figure(steps, unit, title), steps)
+        auc = auc_by_tick(losses[MAIN], ~done, config.seed)
+        auc["cycle"] = auc.pop("tick") + 1
+        results.table("losses_auc", auc)
+        results.table("losses_puzzles", _by_puzzle(subject, losses))
+        cycles = losses[MAIN].shape[1]
+        early = min(EARLY, cycles) - 1
+        return results.finish(
+            {
+                **subject.said,
+                "steps": config.steps,
+                "cycles": cycles,
+                "solved": int(done.sum()),
+                "auc_at_cycle": {
+                    int(at + 1): auc.iloc[at].to_dict() for at in (0, early, cycles - 1)
+                },
+                "solved_after_cycle_10": _share(after[:, early], done),
+                **{
+                    outcome: {
+                        name: _plateau(values[group], early, config.seed)
+                        for name, values in losses.items()
+                    }
+                    for outcome, group in (("solved_loss", done), ("failed_loss", ~done))
+                    if group.any()
+                },
+            }
+        )
 
 
 def measure(

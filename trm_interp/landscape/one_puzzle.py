@@ -23,7 +23,7 @@ from trm_interp.core.model import State
 from trm_interp.errors import UserError
 from trm_interp.figures.bands import groups
 from trm_interp.landscape.config import BasinsConfig
-from trm_interp.landscape.parts import Arrays, Parts
+from trm_interp.landscape.parts import Arrays, Parts, Shapes
 from trm_interp.landscape.starts import Starts, radius_of
 from trm_interp.landscape.subject import Subject
 from trm_interp.tasks.sudoku.grid import conflicts, from_tokens, render
@@ -141,7 +141,8 @@ def run_starts(
         z_H, z_L = (z.half().cpu().numpy() for z in found.end)
         return found._asdict() | {"end": np.stack([z_H, z_L], 1)}
 
-    return _in_chunks("starts", starts.puzzle, 1 + config.starts, compute, config, parts, count)
+    n, widths = 1 + config.starts, _widths(starts, config, with_end=True)
+    return _in_chunks("starts", starts.puzzle, n, widths, compute, config, parts, count)
 
 
 def look_at_plane(
@@ -162,7 +163,8 @@ def look_at_plane(
         found = starts.follow(state, config.steps)._asdict()
         return {name: found[name] for name in ("answers", "q_halt", "moved")}
 
-    runs = _in_chunks("plane", starts.puzzle, len(places), compute, config, parts, count)
+    n, widths = len(places), _widths(starts, config)
+    runs = _in_chunks("plane", starts.puzzle, n, widths, compute, config, parts, count)
     wrong = (runs["answers"] != starts.answer).sum(-1)
     known = {"puzzle": starts.puzzle, "x": places[:, 0], "y": places[:, 1]}
     by_step = {f"wrong_{step}": wrong[:, step] for step in range(config.steps)}
@@ -171,10 +173,18 @@ def look_at_plane(
     return pd.DataFrame(known | outcomes(starts, runs) | by_step), corners
 
 
+def _widths(starts: Starts, config: BasinsConfig, with_end: bool = False) -> Shapes:
+    """What every run has of each array."""
+    widths = {"answers": (config.steps, len(starts.answer)), "q_halt": (config.steps,)}
+    widths |= {"moved": (config.steps,)}
+    return widths | ({"end": (2, *starts.own.z_H.shape)} if with_end else {})
+
+
 def _in_chunks(
     kind: str,
     puzzle: int,
     n: int,
+    widths: Shapes,
     compute: Callable[[range], Arrays],
     config: BasinsConfig,
     parts: Parts | None,
@@ -186,8 +196,9 @@ def _in_chunks(
         if parts is None:
             found.append(compute(rows))
         else:
-            name = f"puzzle-{puzzle:06d}/{kind}-{first:07d}"
-            found.append(parts.get(name, lambda rows=rows: compute(rows)))
+            file = f"puzzle-{puzzle:06d}/{kind}-{first:07d}"
+            shapes = {name: (len(rows), *width) for name, width in widths.items()}
+            found.append(parts.get(file, shapes, lambda rows=rows: compute(rows)))
         count(rows.stop)
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 

@@ -15,59 +15,63 @@ from trm_interp.analysis.outcomes import (
 from trm_interp.evaluate import solve
 from trm_interp.figures.landscape import outcomes_figure
 from trm_interp.landscape.config import OutcomesConfig
-from trm_interp.landscape.results import Progress, Results, Tell
+from trm_interp.landscape.results import Progress, Tell, results_of
 from trm_interp.landscape.subject import finite, open_subject
 from trm_interp.tasks.sudoku.rate import Ratings, rate
+
+TABLES = ("outcomes", "calibration", "ratings", "puzzles")
 
 
 def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     """Solve, rate, and compare: tables `outcomes`, `calibration`, `ratings`, `puzzles`."""
     subject = open_subject(config)
-    results = Results(config.out, config.static)
-    read = solve(subject.model, subject.puzzles, config.steps, config.batch_size, progress=progress)
-    solved = read.solved.numpy()
-    q_halt = finite(read.q_halt.numpy(), "the halting logit", subject.puzzles.lines)
-    table, calibration = outcome_table(solved), calibration_table(q_halt, solved)
-    name = subject.checkpoint.path.name
-    results.figure(
-        "outcomes", outcomes_figure(table, calibration, f"{name}: {len(solved)} puzzles"), table
-    )
-    results.table("calibration", calibration)
+    with results_of("outcomes", config, TABLES) as results:
+        read = solve(
+            subject.model, subject.puzzles, config.steps, config.batch_size, progress=progress
+        )
+        solved = read.solved.numpy()
+        q_halt = finite(read.q_halt.numpy(), "the halting logit", subject.puzzles.lines)
+        table, calibration = outcome_table(solved), calibration_table(q_halt, solved)
+        name = subject.checkpoint.path.name
+        results.figure(
+            "outcomes", outcomes_figure(table, calibration, f"{name}: {len(solved)} puzzles"), table
+        )
+        results.table("calibration", calibration)
 
-    ratings = rate(subject.puzzles.puzzles, config.seed)
-    by, predictive = _by_ratings(ratings, solved, q_halt, config.seed)
-    results.table("ratings", by)
-    results.table(
-        "puzzles",
-        pd.DataFrame(
+        ratings = rate(subject.puzzles.puzzles, config.seed)
+        by, predictive = _by_ratings(ratings, solved, q_halt, config.seed)
+        results.table("ratings", by)
+        results.table(
+            "puzzles",
+            pd.DataFrame(
+                {
+                    "line": subject.puzzles.lines,
+                    "solved": solved[:, -1],
+                    "first_solved": np.where(solved.any(1), solved.argmax(1) + 1, -1),
+                    "q_halt": q_halt[:, -1],
+                    **ratings._asdict(),
+                }
+            ),
+        )
+        sure = q_halt[:, -1] > 0
+        return results.finish(
             {
-                "line": subject.puzzles.lines,
-                "solved": solved[:, -1],
-                "first_solved": np.where(solved.any(1), solved.argmax(1) + 1, -1),
-                "q_halt": q_halt[:, -1],
-                **ratings._asdict(),
+                **subject.said,
+                "steps": config.steps,
+                "solved": int(solved[:, -1].sum()),
+                **{
+                    f"{kind}{end}": table[f"{kind}{end}"].tolist()
+                    for kind in ("exact", "ever", "unsolved")
+                    for end in ("", "_low", "_high")
+                },
+                "lost_in_all": int((solved.any(1) & ~solved[:, -1]).sum()),
+                "calibration_error": calibration_error(calibration),
+                "sure_and_wrong": int((sure & ~solved[:, -1]).sum()),
+                "unsure_and_right": int((~sure & solved[:, -1]).sum()),
+                "q_halt_tells_solved": auc_with_bounds(q_halt[:, -1], solved[:, -1], config.seed),
+                "ratings_tell_failed": predictive,
             }
-        ),
-    )
-    sure = q_halt[:, -1] > 0
-    return results.finish(
-        {
-            **subject.said,
-            "steps": config.steps,
-            "solved": int(solved[:, -1].sum()),
-            **{
-                f"{kind}{end}": table[f"{kind}{end}"].tolist()
-                for kind in ("exact", "ever", "unsolved")
-                for end in ("", "_low", "_high")
-            },
-            "lost_in_all": int((solved.any(1) & ~solved[:, -1]).sum()),
-            "calibration_error": calibration_error(calibration),
-            "sure_and_wrong": int((sure & ~solved[:, -1]).sum()),
-            "unsure_and_right": int((~sure & solved[:, -1]).sum()),
-            "q_halt_tells_solved": auc_with_bounds(q_halt[:, -1], solved[:, -1], config.seed),
-            "ratings_tell_failed": predictive,
-        }
-    )
+        )
 
 
 def _by_ratings(

@@ -20,7 +20,7 @@ from trm_interp.figures.bands import groups
 from trm_interp.figures.lens import probe_figure
 from trm_interp.landscape.config import ProbesConfig
 from trm_interp.landscape.lens import SITES, head_answers
-from trm_interp.landscape.results import Progress, Results, Tell
+from trm_interp.landscape.results import Progress, Tell, results_of
 from trm_interp.landscape.subject import open_model, opening, said_of, whole_boards
 from trm_interp.sae.sites import SiteReader, run_clock, spell, split_puzzles
 from trm_interp.settings import parse_indices
@@ -35,6 +35,7 @@ KINDS = {  # what is fitted
     "x": "embedded input of the cell",
     "board": "whole input, a probe a cell",
 }
+TABLES = ("probes",)
 
 
 class Board(NamedTuple):
@@ -55,26 +56,31 @@ def run(config: ProbesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
         inputs = store["inputs"][:]
         train, test = split_puzzles(inputs, config.held_out, config.seed)
         ends = _ends(store, config)
-        results = Results(config.out, config.static)
-        board = _board(inputs, test, model)
-        total = len(ends) * (2 * len(SITES) + 2)
-        rows: list[dict[str, Any]] = []
-        for cycle, ticks, states, labels, names in _moments(store, model, board, ends):
-            for site, kind, scores, wanted in _fits(states, labels, board, config):
-                auc = auc_by_puzzle(scores, wanted, board.puzzle[board.test])
-                known = {"cycle": cycle, "site": site, "kind": kind, "tick": ticks[site or "z_H"]}
-                rows += [known | row for row in _means(auc, names, config.seed)]
-                progress(len({(r["cycle"], r["site"], r["kind"]) for r in rows}), total)
-        said = said_of(store)
-    table = pd.DataFrame(rows)
-    title = f"Linear probes of single blank cells, {len(test)} unseen puzzles"
-    results.figure("probes", probe_figure(table, KINDS, title), table)
-    return results.finish(
-        said
-        | {"n_train": len(train), "n_test": len(test), "n_rows": len(board.puzzle)}
-        | {"cycles": [cycle for cycle, _ in ends], "strength": config.strength}
-        | {"seed": config.seed, "auc": table.to_dict("records")}
-    )
+        with results_of("probes", config, TABLES) as results:
+            board = _board(inputs, test, model)
+            total = len(ends) * (2 * len(SITES) + 2)
+            rows: list[dict[str, Any]] = []
+            for cycle, ticks, states, labels, names in _moments(store, model, board, ends):
+                for site, kind, scores, wanted in _fits(states, labels, board, config):
+                    auc = auc_by_puzzle(scores, wanted, board.puzzle[board.test])
+                    known = {
+                        "cycle": cycle,
+                        "site": site,
+                        "kind": kind,
+                        "tick": ticks[site or "z_H"],
+                    }
+                    rows += [known | row for row in _means(auc, names, config.seed)]
+                    progress(len({(r["cycle"], r["site"], r["kind"]) for r in rows}), total)
+            said = said_of(store)
+            table = pd.DataFrame(rows)
+            title = f"Linear probes of single blank cells, {len(test)} unseen puzzles"
+            results.figure("probes", probe_figure(table, KINDS, title), table)
+            return results.finish(
+                said
+                | {"n_train": len(train), "n_test": len(test), "n_rows": len(board.puzzle)}
+                | {"cycles": [cycle for cycle, _ in ends], "strength": config.strength}
+                | {"seed": config.seed, "auc": table.to_dict("records")}
+            )
 
 
 def lines(summary: dict[str, Any]) -> list[str]:

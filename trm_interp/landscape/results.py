@@ -1,7 +1,9 @@
 """The folder of one part: tables, figures with their plotted numbers, and the summary last."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +12,69 @@ import plotly.graph_objects as go
 
 from trm_interp.figures.style import write_html
 from trm_interp.files import plain, write_json, write_text
+from trm_interp.landscape.config import OnCheckpoint, OnStore
 from trm_interp.provenance import git_commit, versions
+from trm_interp.runtime.outputs import remove_own, writing
 
 SUMMARY = "summary.json"
+PLOTLY = "plotly.min.js"  # that pages share
+KINDS = (".csv", ".html", ".png", ".pdf")
 Tell = Callable[[str], None]
 Progress = Callable[[int, int], None]
+
+
+@contextmanager
+def results_of(
+    command: str,
+    config: OnCheckpoint | OnStore,
+    names: Sequence[str],
+    folders: Sequence[str] = (),
+    unmarked: Callable[[Path], bool] = lambda folder: False,
+) -> Iterator["Results"]:
+    """Hold `config.out` for a command while it writes its results there.
+
+    `names`: patterns of all its tables and figures, without endings; `folders`: names of its own
+    folders inside, which a resumed run finds again; `unmarked` as in `writing`. What an earlier
+    run wrote under these names is removed so that no two are mixed: with --overwrite at once, with
+    --resume, which makes it again, before the first table is written.
+    """
+    files = [f"{name}{kind}" for name in names for kind in KINDS] + [SUMMARY, PLOTLY]
+    resume = getattr(config, "resume", None)
+    with writing(
+        config.out,
+        command,
+        [*files, *(f"{folder}/" for folder in folders)],
+        resume=bool(resume),
+        overwrite=config.overwrite,
+        resumable=resume is not None,
+        unmarked=unmarked,
+    ) as begun:
+        clear = partial(remove_own, config.out, command, files) if begun else None
+        yield Results(config.out, names, config.static, clear)
 
 
 class Results:
     """Writes what a part found. `static`: also PNG and PDF, where kaleido and a browser are.
 
-    What an earlier run of the part wrote into the folder goes, so that no two are mixed.
+    `names`: as in `results_of`; `clear` is called once, before anything is written.
     """
 
-    def __init__(self, out: Path, static: bool = False) -> None:
-        self.out, self.static, self.names = out, static, []
-        for name in _names_in(out / SUMMARY):
-            for kind in (".csv", ".html", ".png", ".pdf"):
-                (out / f"{name}{kind}").unlink(missing_ok=True)
-        (out / SUMMARY).unlink(missing_ok=True)  # not whole until it is there again
+    def __init__(
+        self,
+        out: Path,
+        names: Sequence[str],
+        static: bool = False,
+        clear: Callable[[], None] | None = None,
+    ) -> None:
+        self.out, self.static, self.known, self.names = out, static, names, []
+        self._clear = clear
 
     def table(self, name: str, table: pd.DataFrame) -> Path:
+        if not any(fnmatchcase(name, known) for known in self.known):
+            raise ValueError(f"{name} is none of the results {', '.join(self.known)}")
+        if self._clear:
+            self._clear()
+            self._clear = None
         self.names.append(name)
         write_text(self.out / f"{name}.csv", table.to_csv(index=False))
         return self.out / f"{name}.csv"
@@ -46,11 +90,3 @@ class Results:
         done = plain(summary | {"versions": versions(), "git_commit": git_commit()})
         write_json(self.out / SUMMARY, done)
         return done
-
-
-def _names_in(summary: Path) -> list[str]:
-    """What an earlier run wrote."""
-    try:
-        return json.loads(summary.read_text()).get("written", [])
-    except (OSError, ValueError, AttributeError):
-        return []

@@ -34,7 +34,7 @@ from trm_interp.figures.dynamics import (
 from trm_interp.landscape.by_outcome import compared, named, part_of
 from trm_interp.landscape.config import SettlingConfig
 from trm_interp.landscape.joint import CycleMap, joined
-from trm_interp.landscape.results import Progress, Results, Tell
+from trm_interp.landscape.results import Progress, Results, Tell, results_of
 from trm_interp.landscape.subject import Subject, finite, open_subject
 
 HORIZONS = (64, 128, 256)  # steps at which long rollouts are looked at, besides first and last
@@ -42,6 +42,15 @@ WINDOW = 8  # steps before a horizon, in all of which a period has to hold
 LONGEST_PERIOD = 32  # steps
 BACK = 8  # steps that the recurrence of the short runs looks back
 AT_REST = 2e-6  # RMS change a step, near float32's rounding: such a run is not run on
+TABLES = (
+    "late_drift",
+    "settled_by_solved",
+    "otsu_by_solved",
+    "same_phase_drift",
+    "recurrence",
+    "long_runs",
+    "fates",
+)
 
 
 class Short(NamedTuple):
@@ -63,37 +72,37 @@ class Long(NamedTuple):
 
 def run(config: SettlingConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     subject = open_subject(config)
-    results = Results(config.out, config.static)
-    n_long = min(config.long_limit, len(subject.puzzles)) if config.long else 0
-    total = len(subject.puzzles) * config.steps + n_long * config.long
-    short = _short_runs(subject, config.steps, lambda done: progress(done, total))
-    solved = short.solved[:, -1]
-    missing = compared(solved, tell)
-    summary: dict[str, Any] = {
-        **subject.said,
-        "steps": config.steps,
-        "tolerance": config.tolerance,
-        "solved": int(solved.sum()),
-        "failed": int((~solved).sum()),
-        "not_compared": missing,
-        **_drifts(short, config, results, subject),
-    }
-    _curves(short, config, results, subject)
-    if n_long:
-        picked = np.array(half_failed(solved, n_long))
-        begun = len(subject.puzzles) * config.steps
-        horizons = [config.steps, *(h for h in HORIZONS if config.steps < h < config.long)]
-        horizons += [config.long] if config.long > config.steps else []
-        far = _long_runs(
-            part_of(subject, picked),
-            picked,
-            horizons,
-            config.tolerance,
-            lambda done: progress(begun + done, total),
-        )
-        summary["long"] = _fates(far, horizons, picked, config, results)
-    progress(total, total)
-    return results.finish(summary)
+    with results_of("settling", config, TABLES) as results:
+        n_long = min(config.long_limit, len(subject.puzzles)) if config.long else 0
+        total = len(subject.puzzles) * config.steps + n_long * config.long
+        short = _short_runs(subject, config.steps, lambda done: progress(done, total))
+        solved = short.solved[:, -1]
+        missing = compared(solved, tell)
+        summary: dict[str, Any] = {
+            **subject.said,
+            "steps": config.steps,
+            "tolerance": config.tolerance,
+            "solved": int(solved.sum()),
+            "failed": int((~solved).sum()),
+            "not_compared": missing,
+            **_drifts(short, config, results, subject),
+        }
+        _curves(short, config, results, subject)
+        if n_long:
+            picked = np.array(half_failed(solved, n_long))
+            begun = len(subject.puzzles) * config.steps
+            horizons = [config.steps, *(h for h in HORIZONS if config.steps < h < config.long)]
+            horizons += [config.long] if config.long > config.steps else []
+            far = _long_runs(
+                part_of(subject, picked),
+                picked,
+                horizons,
+                config.tolerance,
+                lambda done: progress(begun + done, total),
+            )
+            summary["long"] = _fates(far, horizons, picked, config, results)
+        progress(total, total)
+        return results.finish(summary)
 
 
 # running

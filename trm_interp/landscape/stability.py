@@ -20,13 +20,14 @@ from trm_interp.figures.dynamics import eigenvalue_figure, exponent_against_drif
 from trm_interp.landscape.by_outcome import compared, named, part_of
 from trm_interp.landscape.config import StabilityConfig
 from trm_interp.landscape.joint import CycleMap, joined
-from trm_interp.landscape.results import Progress, Results, Tell
+from trm_interp.landscape.results import Progress, Results, Tell, results_of
 from trm_interp.landscape.subject import Subject, finite, open_subject
 from trm_interp.tasks.sudoku.rate import rate
 
 OUTCOMES = ("solved", "failed")
 RATINGS = ("tier", "waves", "guesses_all")
 TOLERANCE = 1e-8  # RMS of F(z) - z at a fixed point, in float64
+TABLES = ("exponents", "spectrum", "exponent_and_drift", "fixed_points", "eigenvalues")
 
 
 def run(config: StabilityConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
@@ -38,44 +39,44 @@ def run(config: StabilityConfig, tell: Tell, progress: Progress) -> dict[str, An
                 f"{name} must be at most {dim - 2} (the joint state has {dim} numbers), "
                 f"got {getattr(config, name)}"
             )
-    results = Results(config.out, config.static)
-    n = len(subject.puzzles)
-    sample = min(config.sample, n)
-    work = _Work(config.steps, [n, sample * (1 + config.k), 20 * min(config.fixed, sample)])
-    solved = _solved(subject, config.steps, work.part(0, progress))
-    chosen = np.array(half_failed(solved, sample))
-    closer = part_of(subject, chosen)
-    table, end = _exponents(closer, chosen, config, work.part(1, progress))
-    results.table("exponents", table)
-    solved = (table["outcome"] == "solved").to_numpy()
-    summary: dict[str, Any] = {
-        **subject.said,
-        "steps": config.steps,
-        "k": config.k,
-        "dtype": config.dtype,
-        "sample": len(chosen),
-        "solved": int(solved.sum()),
-        "failed": int((~solved).sum()),
-        "not_compared": compared(solved, tell),
-        "unit": "nats per network evaluation",
-        **_compare(table, config.seed),
-    }
-    _draw(table, config, results)
-    if config.fixed:
-        picked = np.array(half_failed(solved, config.fixed))
-        found, eigen = _fixed_points(
-            part_of(closer, picked), end[picked], config, work.part(2, progress)
-        )
-        for part in (found, eigen):
-            part["puzzle"] = chosen[picked][part["run"]]
-            part["outcome"] = named(solved)[picked][part["run"]]
-        summary["fixed_points"] = _said_of_fixed_points(found, config.seed)
-        results.table("fixed_points", found.drop(columns="run"))
-        title = "Leading eigenvalues of one H-cycle at the fixed points"
-        numbers = eigen.drop(columns="run")
-        results.figure("eigenvalues", eigenvalue_figure(numbers, title), numbers)
-    progress(work.total, work.total)
-    return results.finish(summary)
+    with results_of("stability", config, TABLES) as results:
+        n = len(subject.puzzles)
+        sample = min(config.sample, n)
+        work = _Work(config.steps, [n, sample * (1 + config.k), 20 * min(config.fixed, sample)])
+        solved = _solved(subject, config.steps, work.part(0, progress))
+        chosen = np.array(half_failed(solved, sample))
+        closer = part_of(subject, chosen)
+        table, end = _exponents(closer, chosen, config, work.part(1, progress))
+        results.table("exponents", table)
+        solved = (table["outcome"] == "solved").to_numpy()
+        summary: dict[str, Any] = {
+            **subject.said,
+            "steps": config.steps,
+            "k": config.k,
+            "dtype": config.dtype,
+            "sample": len(chosen),
+            "solved": int(solved.sum()),
+            "failed": int((~solved).sum()),
+            "not_compared": compared(solved, tell),
+            "unit": "nats per network evaluation",
+            **_compare(table, config.seed),
+        }
+        _draw(table, config, results)
+        if config.fixed:
+            picked = np.array(half_failed(solved, config.fixed))
+            found, eigen = _fixed_points(
+                part_of(closer, picked), end[picked], config, work.part(2, progress)
+            )
+            for part in (found, eigen):
+                part["puzzle"] = chosen[picked][part["run"]]
+                part["outcome"] = named(solved)[picked][part["run"]]
+            summary["fixed_points"] = _said_of_fixed_points(found, config.seed)
+            results.table("fixed_points", found.drop(columns="run"))
+            title = "Leading eigenvalues of one H-cycle at the fixed points"
+            numbers = eigen.drop(columns="run")
+            results.figure("eigenvalues", eigenvalue_figure(numbers, title), numbers)
+        progress(work.total, work.total)
+        return results.finish(summary)
 
 
 class _Work:

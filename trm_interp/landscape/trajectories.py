@@ -12,19 +12,22 @@ from trm_interp.errors import UserError
 from trm_interp.figures.bands import where
 from trm_interp.figures.trajectories import path_figure
 from trm_interp.landscape.config import TrajectoriesConfig
-from trm_interp.landscape.results import Progress, Results, Tell
+from trm_interp.landscape.results import Progress, Results, Tell, results_of
 from trm_interp.landscape.subject import opening, said_of
 from trm_interp.provenance import versions
 from trm_interp.store import Store
 from trm_interp.tasks.sudoku.grid import from_tokens
 
 UMAP_OF = 30  # components that UMAP starts from
+TABLES = ("paths", "paths_3d", "paths_ticks", "umap")
 
 
 def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     """`paths.csv` has the point of every puzzle and step, `paths_ticks.csv` all updates drawn."""
-    with opening(config, config.site, tell) as store:
-        results = Results(config.out, config.static)
+    with (
+        opening(config, config.site, tell) as store,
+        results_of("trajectories", config, TABLES) as results,
+    ):
         solved = store["solved"][:, -1]
         if config.umap and store.n_puzzles < 2:
             raise UserError(f"{store.path} holds one puzzle; UMAP needs neighbours")
@@ -68,7 +71,7 @@ def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> dict[str,
         }
         if config.umap:
             summary["umap"] = _umap(points, found, per_step, config, results)
-    return results.finish(summary)
+        return results.finish(summary)
 
 
 def at_steps(store: Store, found: Trajectories) -> pd.DataFrame:

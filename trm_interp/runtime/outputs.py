@@ -9,15 +9,44 @@ never by a file.
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from trm_interp.errors import UserError
 from trm_interp.files import remove_leftovers, write_json
 from trm_interp.runtime.locks import LOCK, locked_folder
 
 MARKER = ".trm-interp.json"
+T = TypeVar("T")
+
+
+class Team(Protocol):
+    """The processes of a torchrun (`core.ranks.Ranks`)."""
+
+    rank: int
+
+    def objects(self, mine: Any) -> list[Any]: ...
+
+
+@contextmanager
+def by_the_first(team: Team, opened: AbstractContextManager[T]) -> Iterator[T]:
+    """What the first process of a team opens, or its error, for all of them.
+
+    The others open nothing: one process locks and deletes for all.
+    """
+    with ExitStack() as stack:
+        mine: Any = None
+        if team.rank == 0:
+            try:
+                mine = stack.enter_context(opened)
+            except (UserError, OSError) as error:
+                mine = error
+        answer = team.objects(mine)[0]
+        if isinstance(answer, UserError | OSError):
+            raise answer
+        yield answer
 
 
 @contextmanager
@@ -28,16 +57,17 @@ def writing(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    resumable: bool = True,
     unmarked: Callable[[Path], bool] = lambda folder: False,
 ) -> Iterator[bool]:
     """Hold `folder` for `command` while the block runs; yields whether it holds earlier work.
 
     `names`: patterns (`*.csv`) of what the command writes; a pattern that ends in `/` names folders
-    of its own inside, which carry the same marker. `unmarked`: recognises a folder from before
-    there were markers; such a one can be resumed, not overwritten. `resume` where there is nothing
-    yet starts anew. UserError where another process writes there, where the folder holds anything
-    that this command did not make, or where it holds earlier work and neither flag is given. A
-    folder that the block leaves empty goes.
+    of its own inside, which carry the same marker. `resumable`: whether the command has --resume.
+    `unmarked`: recognises a folder from before there were markers; such a one can be resumed, not
+    overwritten. `resume` where there is nothing yet starts anew. UserError where another process
+    writes there, where the folder holds anything that this command did not make, or where it holds
+    earlier work and neither flag is given. A folder that the block leaves empty goes.
     """
     if resume and overwrite:
         raise UserError("give one of --resume and --overwrite")
@@ -47,7 +77,7 @@ def writing(
     folder.mkdir(parents=True, exist_ok=True)
     with locked_folder(folder):
         try:
-            yield _claim(folder, command, names, resume, overwrite, unmarked)
+            yield _claim(folder, command, names, resume, overwrite, resumable, unmarked)
         finally:
             if is_new:
                 _drop_if_empty(folder)
@@ -94,6 +124,7 @@ def _claim(
     names: Sequence[str],
     resume: bool,
     overwrite: bool,
+    resumable: bool,
     unmarked: Callable[[Path], bool],
 ) -> bool:
     """Under the lock: the folder is this command's from now on; whether it holds earlier work."""
@@ -110,7 +141,8 @@ def _claim(
         name for name in held if _matches(f"{name}/" if (folder / name).is_dir() else name, names)
     ]
     if work and not (resume or overwrite):
-        raise UserError(f"{folder} exists: use --resume to go on or --overwrite to start anew")
+        how = "--resume to go on or --overwrite to start anew" if resumable else ""
+        raise UserError(f"{folder} exists: use {how or '--overwrite to replace its results'}")
     if overwrite:
         remove_own(folder, command, names)
     mark(folder, command)
