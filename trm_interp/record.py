@@ -13,10 +13,14 @@ overwrites anything: `run_with_cache(names_filter=...)` returns 336 distinct sta
     step.3.hook_logits, step.3.hook_q_halt            the read-outs
 
 Attention models have hook_attn_out in the place of hook_mixer_out.
+
+A name that the model does not have, a filter that matches nothing and a compiled model, where hooks
+silently do not fire, are errors, through whichever method the hook was to be added.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, cast
 
@@ -30,6 +34,8 @@ from trm_interp.clock import Tick
 from trm_interp.core.config import TRMConfig
 from trm_interp.core.model import TRM, BlockSites, State
 from trm_interp.shapes import Int
+
+Names = str | Iterable[str] | Callable[[str], bool] | None  # of hook points; None: all
 
 
 class _EvaluationPoints(nn.Module):
@@ -66,6 +72,9 @@ class HookedTRM(TRM, HookedRootModule):
     Weights and state-dict names are those of the TRM. `forward(tokens)` is a whole run, as
     transformer-lens expects of a model: logits [batch, step, cell, vocab] and q_halt
     [batch, step].
+
+    `run_with_cache` computes no gradients unless asked; `run_with_hooks` and a plain call do
+    outside `torch.no_grad()`, and then keep the activations of all evaluations of the run.
     """
 
     def __init__(
@@ -99,6 +108,54 @@ class HookedTRM(TRM, HookedRootModule):
         points = self._points(step)
         return points.hook_logits(logits), points.hook_q_halt(q_halt)
 
+    # every method of transformer-lens that adds a hook comes through one of these four
+
+    def hooks(  # type: ignore[override]
+        self,
+        fwd_hooks: Sequence[tuple[Names, Callable[..., Any]]] = (),
+        bwd_hooks: Sequence[tuple[Names, Callable[..., Any]]] = (),
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        points = hook_points(self)
+        for name, _ in (*fwd_hooks, *bwd_hooks):
+            select(points, name)
+        return super().hooks(list(fwd_hooks), list(bwd_hooks), *args, **kwargs)  # type: ignore
+
+    def add_hook(self, name: Names, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        select(hook_points(self), name)
+        super().add_hook(name, *args, **kwargs)  # type: ignore[arg-type]
+
+    def get_caching_hooks(self, names_filter: Names = None, *args: Any, **kwargs: Any) -> Any:
+        names = list(select(hook_points(self), names_filter))
+        return super().get_caching_hooks(names, *args, **kwargs)
+
+    def add_caching_hooks(self, names_filter: Names = None, *args: Any, **kwargs: Any) -> Any:
+        names = list(select(hook_points(self), names_filter))
+        return super().add_caching_hooks(names, *args, **kwargs)
+
+    def run_with_cache(
+        self,
+        *args: Any,
+        names_filter: Names = None,
+        incl_bwd: bool = False,
+        with_grad: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """The result of a run and the activations that `names_filter` selects, by their names.
+
+        Without gradients, so that memory holds what is cached and no more. `with_grad=True` keeps
+        the graph of the result, which needs the activations of all evaluations; what is cached is
+        detached even then. The other arguments are transformer-lens'.
+        """
+        if incl_bwd:
+            raise TypeError(
+                "incl_bwd needs a model that returns one loss: add bwd_hooks with `hooks`, and "
+                "call backward on a loss of your own inside the block"
+            )
+        with torch.set_grad_enabled(with_grad):
+            return super().run_with_cache(*args, names_filter=names_filter, **kwargs)
+
     def _points(self, step: int) -> _StepPoints:
         if not 0 <= step < self.n_sup:
             raise ValueError(f"no hook points for step {step}; this model has {self.n_sup} steps")
@@ -128,6 +185,40 @@ def hook_names(config: TRMConfig, n_sup: int = 16) -> list[str]:
     return ["hook_embed", *(n for n, m in points.named_modules() if isinstance(m, HookPoint))]
 
 
+def hook_points(model: nn.Module) -> dict[str, HookPoint]:
+    """All hook points by name. TypeError for a compiled model, where hooks silently do not fire."""
+    for module in model.modules():
+        if isinstance(module, OptimizedModule) or module._compiled_call_impl is not None:
+            raise TypeError("hook the eager model: torch.compile skips hooks added later")
+    return {name: m for name, m in model.named_modules() if isinstance(m, HookPoint)}
+
+
+def select(points: dict[str, HookPoint], names: Names) -> dict[str, HookPoint]:
+    """Those with these names: one, several, the ones that a function accepts, or all.
+
+    ValueError for a name that is not there, or a function that accepts none.
+    """
+    if names is None:
+        return points
+    if callable(names):
+        if accepted := {name: point for name, point in points.items() if names(name)}:
+            return accepted
+        raise ValueError(f"the filter accepts none of {len(points)} hook points: {_some(points)}")
+    wanted = [names] if isinstance(names, str) else list(names)
+    for name in wanted:
+        if name not in points:
+            close = get_close_matches(str(name), points, n=3)
+            raise ValueError(
+                f"no hook point {name!r}; there are {len(points)}: "
+                + (f"the nearest are {', '.join(close)}" if close else _some(points))
+            )
+    return {name: points[name] for name in wanted}
+
+
+def _some(points: Mapping[str, Any]) -> str:
+    return ", ".join([*list(points)[:3], "..."])
+
+
 @contextmanager
 def recording(
     model: nn.Module, names: Sequence[str], sink: Callable[[str, Tensor], None]
@@ -137,14 +228,10 @@ def recording(
     The tensor is the live one: a sink that keeps it must copy it. TypeError for a compiled model,
     where hooks silently do not fire; ValueError for a name that the model does not have.
     """
-    for module in model.modules():
-        if isinstance(module, OptimizedModule) or module._compiled_call_impl is not None:
-            raise TypeError("record the eager model: torch.compile skips hooks added later")
-    points = {name: m for name, m in model.named_modules() if isinstance(m, HookPoint)}
-    if unknown := sorted(set(names) - points.keys()):
-        close = ", ".join(list(points)[:3])
-        raise ValueError(f"no hook point {unknown[0]!r}; there are {len(points)}: {close}, ...")
-    handles = [points[name].register_forward_hook(partial(_emit, sink, name)) for name in names]
+    handles = [
+        point.register_forward_hook(partial(_emit, sink, name))
+        for name, point in select(hook_points(model), names).items()
+    ]
     try:
         yield
     finally:
