@@ -12,6 +12,7 @@ from trm_interp.options import (
     AsJson,
     build,
     command,
+    how_to_go_on,
     is_first_process,
     say,
     with_errors_in_one_line,
@@ -152,7 +153,7 @@ def train(
     if is_first_process():
         print(f"wrote {trained.out} after {trained.steps} optimizer steps, {score}")
         if not trained.finished:
-            say("stopped before the end: the same command with --resume goes on")
+            say(f"stopped before the end: {how_to_go_on(run.overwrite)}")
     if not trained.finished:
         raise typer.Exit(130)
 
@@ -244,7 +245,7 @@ def data_make(
             print(f"wrote {folder / known['file']} ({card[split]} puzzles)")
         print(f"wrote {folder / 'card.json'}")
 
-    with_errors_in_one_line(body, resumable=preset.endswith("-hard"))
+    with_errors_in_one_line(body, how_to_go_on(overwrite) if preset.endswith("-hard") else "")
 
 
 @data.command("check")

@@ -1,6 +1,7 @@
 """The errors that a user can cause and mend."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,9 +25,36 @@ def spoken(error: BaseException) -> str:
     return "; ".join(" ".join(line.split()) for line in str(error).splitlines())
 
 
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|Unable to allocate|ALLOC_FAILED"
+)
+_ASKED_FOR = re.compile(r"allocate (\d+ bytes|\d[\d.]* ?[KMGTPE]?i?B)", re.IGNORECASE)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Python's, numpy's and torch's on any device; on the CPU torch raises a plain RuntimeError."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def out_of_memory(error: BaseException) -> str:
+    """What to do about it, in one line.
+
+    >>> out_of_memory(MemoryError("Unable to allocate 7.45 GiB for an array"))
+    'out of memory (7.45 GiB more were needed): try a smaller --batch-size, --limit or --steps'
+    """
+    size = _ASKED_FOR.search(str(error))
+    asked = size.group(1) if size else ""
+    if asked.endswith("bytes"):
+        asked = f"{int(asked.split()[0]) / 1e9:.1f} GB"
+    needed = f" ({asked} more were needed)" if asked else ""
+    return f"out of memory{needed}: try a smaller --batch-size, --limit or --steps"
+
+
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """What a user can mend ends as one line on standard error and exit status 2.
+    """What a user can mend, memory included, ends as one line on standard error and status 2.
 
     TRM_INTERP_TRACEBACK=1 shows where it came from. A reader who has enough (`| head`) is no error.
     """
@@ -34,8 +62,11 @@ def in_one_line() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except (UserError, OSError) as error:
-        if os.environ.get("TRM_INTERP_TRACEBACK"):
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
+        memory = is_out_of_memory(error)
+        if os.environ.get("TRM_INTERP_TRACEBACK") or (
+            isinstance(error, RuntimeError) and not memory
+        ):
             raise
-        print(f"error: {spoken(error)}", file=sys.stderr)
+        print(f"error: {out_of_memory(error) if memory else spoken(error)}", file=sys.stderr)
         raise SystemExit(2) from None

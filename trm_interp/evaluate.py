@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from trm_interp.analysis.outcomes import outcome_table
+from trm_interp.core.compiling import compile_network
 from trm_interp.core.infer import Readouts, iter_run
 from trm_interp.core.model import TRM
 from trm_interp.core.ranks import Ranks
@@ -35,7 +36,7 @@ def evaluate(
     for line in puzzles.skipped:
         tell(f"skipped {line}")
     if config.compile:
-        checkpoint.model.net.compile()
+        compile_network(checkpoint.model.net, tell=tell)
     try:
         read = solve(
             checkpoint.model,

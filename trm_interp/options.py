@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
@@ -10,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from trm_interp.core.processes import rank_and_size
 from trm_interp.errors import UserError, in_one_line
 
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
@@ -22,7 +22,7 @@ def say(line: str) -> None:
 
 def is_first_process() -> bool:
     """Of those that torchrun started; the first one speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank_and_size()[0] == 0
 
 
 def command(
@@ -60,7 +60,9 @@ def command(
                 chosen = {k: v for k, v in chosen.items() if v is not None}
                 body(build(config, settings), *([chosen] if overrides else []), **given)
 
-            with_errors_in_one_line(call, resumable=any(f.name == "resume" for f in fields(config)))
+            resumable = any(f.name == "resume" for f in fields(config))
+            replaces = bool(given.get("overwrite"))  # not to be given again
+            with_errors_in_one_line(call, how_to_go_on(replaces) if resumable else "")
 
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*made, *extra, *own)]
@@ -112,12 +114,16 @@ def _parameter(
     )
 
 
-def with_errors_in_one_line(body: Callable[[], Any], resumable: bool = False) -> None:
-    """Run; a UserError or an OSError ends in one line and exit status 2, Ctrl-C in 130."""
+def how_to_go_on(overwrite: bool = False) -> str:
+    """After a stop: --resume takes the place of --overwrite, which would start anew."""
+    return f"the same command with --resume{' for --overwrite' if overwrite else ''} goes on"
+
+
+def with_errors_in_one_line(body: Callable[[], Any], after_stop: str = "") -> None:
+    """Run; what a user can mend ends in one line and exit status 2, Ctrl-C in 130."""
     try:
         with in_one_line():
             body()
     except KeyboardInterrupt:
-        after = "; the same command with --resume goes on" if resumable else ""
-        print(f"stopped{after}", file=sys.stderr)
+        print("; ".join(["stopped", *filter(None, [after_stop])]), file=sys.stderr)
         raise typer.Exit(130) from None

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 
 from trm_interp.core.checkpoint import CARD, CONFIG, WEIGHTS
+from trm_interp.core.compiling import CompileStopped, is_compiling
 from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.loop import METRICS_FILE, train
 from trm_interp.core.slots import Augment, TrainData
@@ -116,11 +118,17 @@ def augmentation(shape: Shape) -> Augment:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """A question that SIGINT (once) or SIGTERM answers with yes, at the next whole step."""
+    """A question that SIGINT (once) or SIGTERM answers with yes, at the next whole step.
+
+    A step that is still being compiled can take minutes, and Ctrl-C reaches the compilers it waits
+    for too: there CompileStopped is raised at once.
+    """
     asked = False
 
-    def ask(number: int, frame: object) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
+        if is_compiling(frame):
+            raise CompileStopped
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked = True

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from trm_interp.core.compiling import CompileStopped
 from trm_interp.core.train import METRICS, Trainer
 from trm_interp.files import append_row, keep_rows
 
@@ -21,6 +22,8 @@ def train(
     validate_last: bool = False,
 ) -> None:
     """Train until the run is finished, or until `should_stop`; the state is saved either way.
+
+    A stop while a step or a validation compiles comes through as CompileStopped, after the save.
 
     Every row is a line of metrics.jsonl and, in the first process, given to `report`: training
     means since the last row (loss in nats per cell; `exact` of the slots that halted), or a
@@ -46,30 +49,34 @@ def train(
     saved_at = first = trainer.step_count
 
     (stop,) = ranks.most(float(should_stop()))
-
-    while not stop and not trainer.finished():
-        row = trainer.step()
-        trainer.sums += torch.stack([row[name].double() for name in METRICS])
-        trainer.summed_steps += 1
-        now = clock()
-        if config.compile and trainer.step_count == first + 1:
-            started = now
-        # processes agree on the time, or their learning rates and their last steps would differ
-        trainer.seconds, stop = ranks.most(before + now - started, float(should_stop()))
-        step = trainer.step_count
-        if step % config.log_every == 0:
-            rate = (step - last_logged[1]) / max(now - last_logged[0], 1e-9)
-            trainer.check()
-            emit(_summary(trainer) | {"steps_per_s": round(rate, 3)})
-            last_logged = now, step
-        if step % config.eval_every == 0:
+    try:
+        while not stop and not trainer.finished():
+            row = trainer.step()
+            trainer.sums += torch.stack([row[name].double() for name in METRICS])
+            trainer.summed_steps += 1
+            now = clock()
+            if config.compile and trainer.step_count == first + 1:
+                started = now
+            # processes agree on the time, or their learning rates and their last steps would differ
+            trainer.seconds, stop = ranks.most(before + now - started, float(should_stop()))
+            step = trainer.step_count
+            if step % config.log_every == 0:
+                rate = (step - last_logged[1]) / max(now - last_logged[0], 1e-9)
+                trainer.check()
+                emit(_summary(trainer) | {"steps_per_s": round(rate, 3)})
+                last_logged = now, step
+            if step % config.eval_every == 0:
+                emit(trainer.validate())
+            if step % config.save_every == 0:
+                (save or trainer.save)()
+                saved_at = step
+        if (trainer.finished() or validate_last) and trainer.validated_at != trainer.step_count:
             emit(trainer.validate())
-        if step % config.save_every == 0:
+            saved_at = -1
+    except CompileStopped:
+        if ranks.size == 1:  # of several processes, others may be elsewhere
             (save or trainer.save)()
-            saved_at = step
-    if (trainer.finished() or validate_last) and trainer.validated_at != trainer.step_count:
-        emit(trainer.validate())
-        saved_at = -1
+        raise
     if saved_at != trainer.step_count:
         (save or trainer.save)()
     elif (

@@ -1,11 +1,13 @@
 """One process or many: what each of them must know of the others."""
 
-import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from trm_interp.core.processes import ADVICE, rank_and_size
+from trm_interp.errors import UserError, first_line
 
 
 class Ranks:
@@ -13,10 +15,18 @@ class Ranks:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.rank = int(os.environ.get("RANK", "0"))
-        if self.size > 1 and not dist.is_initialized():
+        self.rank, self.size = rank_and_size()
+        if self.size == 1 or dist.is_initialized():
+            return
+        if device.type not in ("cpu", "cuda"):
+            raise UserError(f"{device.type} computes in one process: use --device cpu with torchrun")
+        try:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except (dist.DistError, ValueError) as error:  # nobody answers at MASTER_ADDR
+            raise UserError(
+                f"process {self.rank} of {self.size} does not reach the others "
+                f"({first_line(error)[:120]}): {ADVICE}"
+            ) from error
 
     def close(self) -> None:
         """Leave the other processes; nothing can be asked of them afterwards."""

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trm_interp.core.checkpoint import save_checkpoint
+from trm_interp.core.compiling import Mender, compile_network
 from trm_interp.core.config import TrainConfig, TRMConfig
+from trm_interp.core.gradients import backward_in_parts
 from trm_interp.core.graphs import GraphedStep, Metrics
 from trm_interp.core.infer import run
-from trm_interp.core.loss import StepLosses, step_losses
+from trm_interp.core.loss import StepLosses
 from trm_interp.core.model import TRM, State
 from trm_interp.core.optim import (
     Average,
@@ -33,7 +35,7 @@ from trm_interp.core.optim import (
 )
 from trm_interp.core.ranks import Ranks
 from trm_interp.core.slots import Slots, TrainData, fingerprint
-from trm_interp.errors import UserError, first_line
+from trm_interp.errors import UserError, first_line, is_out_of_memory
 from trm_interp.files import replacing
 
 STATE_FILE = "train_state.pt"
@@ -87,10 +89,11 @@ class Trainer:
                 for name in ("inputs", "labels", "val_inputs", "val_labels")
             },
         )
+        self.mender: Mender | None = None
         if config.compile:
             # one graph for each batch size: a graph for any size would give other bits, so that a
             # run that has validated (its last batch is smaller) and a resumed one would differ
-            self.model.net.compile(dynamic=False)
+            self.mender = compile_network(self.model.net, False, lambda line: self.tell(line))
         self.forward: nn.Module = self.model
         if self.ranks.size > 1:
             # the buffers are the start vectors, which never change
@@ -111,9 +114,8 @@ class Trainer:
         self.best_weights: list[Tensor] = []
         self.changes: list[dict[str, Any]] = []
         self.micro_batches = config.micro_batches
-        self.bad = torch.full(
-            (3,), -1, device=self.device
-        )  # step, tensor, whether the loss is fine
+        # step, tensor, whether the loss is fine
+        self.bad = torch.full((3,), -1, device=self.device)
         self.tell: Callable[[str], None] = lambda line: None
         n = config.batch_size // self.ranks.size
         index = torch.arange(n, device=self.device) + n * self.ranks.rank
@@ -149,8 +151,6 @@ class Trainer:
     def _device_step(self, cycles: tuple[int, int]) -> Metrics:
         """What a step does on the device: no host value in it changes from step to step."""
         augment = self.data.augment if self.config.augment else None
-        for parameter in self.model.parameters():
-            parameter.grad = None
         slots = self.slots.refilled(
             self.model, self.data.inputs, self.data.labels, augment, self.config.seed
         )
@@ -198,45 +198,35 @@ class Trainer:
     def _gradients(self, slots: Slots, cycles: tuple[int, int]) -> tuple[State, Tensor, StepLosses]:
         """Leave the batch's gradient in the weights: states, q_halt and losses of all slots."""
         while True:
-            try:
-                return self._in_parts(slots, cycles)
-            except torch.OutOfMemoryError:
-                if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-                    raise
-                at_once = -(-len(slots.index) // self.micro_batches)
-            told = f"{self.device} has no memory for {at_once} puzzles at once"
-            if not self.config.auto_batch or at_once == 1 or self.ranks.size > 1:
-                auto = "--auto-batch (one process), " if self.ranks.size == 1 else ""
-                raise UserError(
-                    f"{told}: try {auto}--micro-batches {2 * self.micro_batches} or a smaller "
-                    "--batch-size"
-                )
-            self.micro_batches *= 2
-            self.tell(f"{told}: going on with {self.micro_batches} micro-batches")
-            torch._dynamo.reset()  # another size, another graph; there is a limit to their number
             for parameter in self.model.parameters():
                 parameter.grad = None
+            try:
+                return backward_in_parts(
+                    self.forward, slots, cycles, self.config, self.micro_batches, self.ranks.size
+                )
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    # a backward pass is compiled here; several processes would lose their step
+                    if self.ranks.size == 1 and self.mender and self.mender.mend(error):
+                        continue
+                    raise
+                if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                    raise
+            self._take_less_memory(len(slots.index))
 
-    def _in_parts(self, slots: Slots, cycles: tuple[int, int]) -> tuple[State, Tensor, StepLosses]:
-        found: list[list[Tensor]] = []
-        parts = torch.arange(len(slots.index), device=self.device).chunk(self.micro_batches)
-        for i, at in enumerate(parts):
-            whole = len(parts) == 1
-            if isinstance(self.forward, DistributedDataParallel):
-                self.forward.require_backward_grad_sync = i == len(parts) - 1
-            start = State(slots.z_H, slots.z_L) if whole else State(slots.z_H[at], slots.z_L[at])
-            inputs, labels = (x if whole else x[at] for x in (slots.inputs, slots.labels))
-            state, logits, q_halt = self.forward(start, inputs, self.dtype, cycles)
-            losses = step_losses(logits, q_halt, labels, self.config.loss, self.config.smoothing)
-            total = (losses.answer + self.config.halt_weight * losses.halt).sum()
-            # DDP averages over processes: the sum over the global batch, divided by its size
-            (total * self.ranks.size / self.config.batch_size).backward()
-            found.append([x.detach() for x in (*state, q_halt, *losses)])
-        z_H, z_L, q_halt, answer, halt, solved = (
-            torch.cat(parts) if len(parts) > 1 else parts[0]  # type: ignore[reportGeneralTypeIssues]
-            for parts in zip(*found, strict=True)
-        )
-        return State(z_H, z_L), q_halt, StepLosses(answer, halt, solved)
+    def _take_less_memory(self, slots: int) -> None:
+        """Twice the micro-batches. UserError where that is not allowed or does not help."""
+        at_once = -(-slots // self.micro_batches)
+        told = f"{self.device} has no memory for {at_once} puzzles at once"
+        if not self.config.auto_batch or at_once == 1 or self.ranks.size > 1:
+            auto = "--auto-batch (one process), " if self.ranks.size == 1 else ""
+            raise UserError(
+                f"{told}: try {auto}--micro-batches {2 * self.micro_batches} or a smaller "
+                "--batch-size"
+            )
+        self.micro_batches *= 2
+        self.tell(f"{told}: going on with {self.micro_batches} micro-batches")
+        torch._dynamo.reset()  # another size, another graph; there is a limit to their number
 
     def _note_first_bad(self, norms: Tensor, losses: Tensor) -> None:
         """Remember, on the device, the first step whose gradient is not finite, and the tensor."""

@@ -5,7 +5,7 @@ import json
 import typer
 
 from trm_interp.files import plain
-from trm_interp.options import AsJson, command, say
+from trm_interp.options import AsJson, command, how_to_go_on, say
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, SteerConfig, TrainSAEConfig
 
 
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
         with progress("training", "steps", lambda: last) as update, stop_signals() as stopped:
             finished = train_sae(config, say, update, note, stopped)
         if not finished:
-            say("stopped before the end: the same command with --resume goes on")
+            say(f"stopped before the end: {how_to_go_on(config.overwrite)}")
             raise typer.Exit(130)
         print(f"wrote {config.out} ({last}; measure it: trm-interp sae-eval {config.out} STORE)")
 

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from trm_interp.core.checkpoint import Checkpoint
+from trm_interp.core.compiling import compile_network
 from trm_interp.core.config import TRMConfig
 from trm_interp.core.model import TRM
 from trm_interp.core.ranks import Ranks
@@ -64,7 +65,7 @@ def search_file(
             tell(f"{run.out} is complete")
             return read_table(whole), json.loads(beside(whole).read_text())["summary"]
         if run.compile:
-            checkpoint.model.net.compile(dynamic=True)
+            compile_network(checkpoint.model.net, True, tell)
         table = _search_blocks(checkpoint.model, puzzles, run, config, parts, tell, progress, ranks)
         summary = _summary(table, checkpoint, puzzles, run, config, device.type)
         if run.out and parts and ranks.rank == 0:

@@ -1,0 +1,203 @@
+"""A compiler that is missing, stopped or finds its cache damaged: mended, or one line."""
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
+
+from trm_interp.core import compiling
+from trm_interp.core.compiling import CompileStopped, Mender, compile_network, is_compiling
+from trm_interp.core.loop import train
+from trm_interp.core.train import STATE_FILE, Trainer
+from trm_interp.errors import UserError
+from trm_interp.training import stop_signals
+
+KEY = "c" + "a" * 51
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A compile cache of its own, for tests that leave it for an empty one."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(folder / "triton"))
+    (folder / "aa").mkdir(parents=True)
+    (folder / "aa" / f"{KEY}.main.so").write_bytes(b"ELF")
+    (folder / "aa" / f"c{'b' * 51}.main.so").write_bytes(b"whole")
+    yield folder
+    torch.compiler.reset()
+
+
+def failing(*errors: Exception) -> Callable[[], str]:
+    """A call that ends in these errors, one after the other, and then succeeds."""
+    left = list(errors)
+
+    def call() -> str:
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    return call
+
+
+def damaged(cache: Path) -> InductorError:
+    file = cache / "aa" / f"{KEY}.main.so"
+    return InductorError(ImportError(f"{file}: file too short"), None)
+
+
+def test_a_damaged_entry_is_removed_and_compiled_again(cache: Path):
+    told: list[str] = []
+    assert Mender(told.append).guard(failing(damaged(cache)))() == "done"
+    assert [f.name for f in (cache / "aa").iterdir()] == [f"c{'b' * 51}.main.so"]
+    assert told == [f"{cache}: the compiler's cache is damaged: compiling again"]
+
+
+def test_what_fails_again_is_tried_with_an_empty_cache_and_then_told(cache: Path):
+    told: list[str] = []
+    broken = [InductorError(CppCompileError(["g++", "x.cpp"], "a\nb\n" * 600), None)] * 9
+    with pytest.raises(UserError, match=r"torch.compile failed \(C\+\+ compile error\): leave out"):
+        Mender(told.append).guard(failing(*broken))()
+    assert len(told) == 1 and "again with an empty cache" in told[0]
+    assert compiling.os.environ["TORCHINDUCTOR_CACHE_DIR"] != str(cache)
+    same = [damaged(cache)] * 9  # an entry that is removed once is not removed for ever
+    with pytest.raises(UserError, match="file too short"):
+        Mender(told.append).guard(failing(*same))()
+
+
+def test_without_a_compiler():
+    for error in (
+        InductorError(InvalidCxxCompiler(), None),
+        InvalidCxxCompiler("g++"),
+        InductorError(RuntimeError("Failed to find C compiler. Please specify via CC"), None),
+    ):
+        with pytest.raises(UserError, match=r"install g\+\+ .* or leave out --compile"):
+            Mender(print).guard(failing(error))()
+
+
+def test_what_the_compiled_code_raises_is_passed_on():
+    for error in (ValueError("shape"), RuntimeError("CUDA error"), torch.OutOfMemoryError("8 GB")):
+        with pytest.raises(type(error), match=str(error)):
+            Mender(print).guard(failing(error))()
+    with pytest.raises(InductorError, match="out of memory"):
+        Mender(print).guard(failing(InductorError(RuntimeError("out of memory"), None)))()
+
+
+def test_ctrl_c_inside_the_compiler_is_no_failure_of_it():
+    stopped = InductorError(RuntimeError("a worker ended"), None)
+    stopped.__cause__ = KeyboardInterrupt()
+    with pytest.raises(CompileStopped):
+        Mender(print).guard(failing(stopped))()
+
+
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+def compiled_with(backend: Callable[..., Any]) -> Doubled:
+    """A module that torch compiles with this function, under the guard."""
+    net = Doubled()
+    net.compile(backend=backend)
+    net._compiled_call_impl = Mender(print).guard(net._compiled_call_impl)  # type: ignore
+    return net
+
+
+def test_a_signal_while_torch_compiles_stops_at_once_and_otherwise_at_the_next_step():
+    def interrupted(graph: Any, example_inputs: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return graph
+
+    with stop_signals() as should_stop:
+        with pytest.raises(CompileStopped):
+            compiled_with(interrupted)(torch.ones(2))
+        assert not should_stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert should_stop() and not is_compiling(None)
+
+
+def test_a_backend_that_fails_once_is_called_again():
+    calls = []
+
+    def moody(graph: Any, example_inputs: Any) -> Any:
+        calls.append(graph)
+        if len(calls) == 1:
+            raise ImportError("file too short")
+        return graph
+
+    assert compiled_with(moody)(torch.ones(2)).tolist() == [2, 2]
+    assert len(calls) == 2
+
+
+# a training run
+
+
+def test_a_backward_pass_that_fails_to_compile_is_repeated_with_the_same_step(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+):
+    plain, trainer = make("plain", steps=6), make("mended", steps=6)
+    trainer.mender = Mender(print)
+    backward, left = Tensor.backward, [InductorError(ImportError("file too short"), None)]
+
+    def moody(self: Tensor, *args: Any) -> None:
+        backward(self, *args)
+        if trainer.step_count == 3 and left:
+            raise left.pop()
+
+    train(plain)
+    monkeypatch.setattr(Tensor, "backward", moody)
+    train(trainer)
+    assert not left
+    for one, other in zip(plain.model.parameters(), trainer.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("at", [0, 4, 7])  # before the first save, in a validation, after a save
+def test_a_stop_while_compiling_can_be_resumed(make: Callable[..., Trainer], at: int):
+    plain, stopped = make("plain"), make("stopped")
+    train(plain)
+
+    def stop(*args: Any) -> Any:
+        raise CompileStopped
+
+    step, validate = stopped.step, stopped.validate
+    stopped.step = lambda: stop() if stopped.step_count == at != 4 else step()  # type: ignore
+    stopped.validate = lambda: stop() if at == 4 else validate()  # type: ignore
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped)
+    assert torch.load(stopped.out / STATE_FILE, weights_only=True)["step"] == at
+    resumed = make("stopped")
+    resumed.resume()
+    train(resumed)
+    for one, other in zip(plain.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_truncated_file_in_the_cache_of_torch_itself(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("torch._inductor.config.cpp_cache_precompile_headers", False)
+    told: list[str] = []
+
+    def compile_in(folder: Path) -> list[float]:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        compiling._forget()
+        net = Doubled()
+        compile_network(net, dynamic=False, tell=told.append)
+        with torch.no_grad():
+            return net(torch.ones(3)).tolist()
+
+    assert compile_in(cache) == [2, 2, 2] and not told
+    other = tmp_path / "other"  # a loaded library must not change under its process
+    shutil.copytree(cache, other)
+    libraries = [f for f in other.glob("*/*.main.so") if f.parent.name != "aa"]
+    assert libraries
+    for file in libraries:
+        file.write_bytes(file.read_bytes()[:100])
+    assert compile_in(other) == [2, 2, 2]
+    assert told == [f"{other}: the compiler's cache is damaged: compiling again"]

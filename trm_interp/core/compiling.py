@@ -1,0 +1,138 @@
+"""torch.compile, with failures that mend themselves or end in one line.
+
+What was compiled is kept on disk, and a process that is killed while it compiles can leave a
+truncated file there, on which every later run of the same network would fail.
+"""
+
+import atexit
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from trm_interp.errors import UserError, first_line, is_out_of_memory
+
+# of the exceptions that torch raises while it compiles, and of none while compiled code runs
+COMPILERS_OWN = {"TorchDynamoException", "CppCompileError", "InvalidCxxCompiler"}
+WHILE_COMPILING = ("torch._dynamo.convert_frame", "torch._inductor.compile_fx")
+NO_COMPILER = re.compile(
+    r"No working C\+\+ compiler|Compiler: \S+ is not found|Failed to find C compiler"
+    r"|Cannot find a working triton"
+)
+ENTRY = re.compile(r"\bc[a-z2-7]{51}\b")  # name of a file in the cache, without its ending
+
+
+class CompileStopped(KeyboardInterrupt):
+    """Stopped while compiling: nothing of the step has happened yet."""
+
+
+def is_compiling(frame: FrameType | None) -> bool:
+    """Whether this frame, as a signal handler gets it, runs inside torch's compiler."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") in WHILE_COMPILING:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def compile_network(
+    net: nn.Module, dynamic: bool | None = None, tell: Callable[[str], None] = lambda line: None
+) -> "Mender":
+    """Compile the network at its next call. The mender is for a backward pass, compiled later."""
+    net.compile(dynamic=dynamic)
+    compiled, mender = net._compiled_call_impl, Mender(tell)
+    net._compiled_call_impl = mender.guard(compiled)  # type: ignore[assignment]
+    return mender
+
+
+class Mender:
+    """Decides what follows an error of compiled code: once more, another error, or the same."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.tell, self.is_fresh = tell, False
+        self.removed: set[Path] = set()
+
+    def guard(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function; it is called again where the mender could do something."""
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            while True:
+                try:
+                    return call(*args, **kwargs)
+                except Exception as error:
+                    if not self.mend(error):
+                        raise
+
+        return guarded
+
+    def mend(self, error: Exception) -> bool:
+        """Whether to call again. Removes a damaged entry of the cache, then leaves the cache.
+
+        UserError where there is no compiler or nothing helped, CompileStopped after Ctrl-C; False
+        for what has nothing to do with compiling.
+        """
+        causes = list(_chain(error))
+        if not any(c.__name__ in COMPILERS_OWN for e in causes for c in type(e).__mro__):
+            return False
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+            raise CompileStopped from None
+        if any(is_out_of_memory(cause) for cause in causes):
+            return False
+        if NO_COMPILER.search(str(error)):
+            raise UserError(
+                "--compile found no working compiler: install g++ (or set CXX to one), and on a "
+                "GPU triton, or leave out --compile"
+            ) from error
+        folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir()))
+        damaged = {file for name in ENTRY.findall(str(error)) for file in folder.glob(f"*/{name}*")}
+        if damaged - self.removed:
+            self.tell(f"{folder}: the compiler's cache is damaged: compiling again")
+            for file in damaged:
+                file.unlink(missing_ok=True)
+            self.removed |= damaged
+        elif not self.is_fresh:
+            self.tell(f"compiling failed ({first_line(causes[-1])}): again with an empty cache")
+            self._leave_cache()
+        else:
+            raise UserError(
+                f"torch.compile failed ({first_line(causes[-1])[:150]}): leave out --compile"
+            ) from error
+        _forget()
+        return True
+
+    def _leave_cache(self) -> None:
+        """Use an empty cache in this process, removed at its end."""
+        fresh = tempfile.mkdtemp(prefix="trm-interp-compiled-")
+        atexit.register(shutil.rmtree, fresh, ignore_errors=True)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = fresh
+        os.environ["TRITON_CACHE_DIR"] = os.path.join(fresh, "triton")
+        self.is_fresh = True
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and all that it came from; the first cause is the last."""
+    left: list[BaseException | None] = [error]
+    seen: list[BaseException] = []
+    while left:
+        one = left.pop(0)
+        if one is None or any(one is other for other in seen):
+            continue
+        seen.append(one)
+        yield one
+        inner = getattr(one, "inner_exception", None)  # torch's own way to say `from`
+        left += [inner, one.__cause__, one.__context__]
+
+
+def _forget() -> None:
+    """Drop what this process holds of compiled code, so that the next call compiles."""
+    import torch._inductor.utils as utils
+
+    torch._dynamo.reset()
+    getattr(utils, "clear_caches", utils.clear_inductor_caches)()
