@@ -19,7 +19,9 @@ class Ranks:
         if self.size == 1 or dist.is_initialized():
             return
         if device.type not in ("cpu", "cuda"):
-            raise UserError(f"{device.type} computes in one process: use --device cpu with torchrun")
+            raise UserError(
+                f"{device.type} computes in one process: use --device cpu with torchrun"
+            )
         try:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         except (dist.DistError, ValueError) as error:  # nobody answers at MASTER_ADDR
