@@ -18,7 +18,7 @@ A name that the model does not have, a filter that matches nothing and a compile
 silently do not fire, are errors, through whichever method the hook was to be added.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -35,7 +35,7 @@ from trm_interp.core.config import TRMConfig
 from trm_interp.core.model import TRM, BlockSites, State
 from trm_interp.shapes import Int
 
-Names = str | Iterable[str] | Callable[[str], bool] | None  # of hook points; None: all
+Names = str | Sequence[str] | Callable[[str], bool] | None  # of hook points; None: all
 
 
 class _EvaluationPoints(nn.Module):
