@@ -58,7 +58,7 @@ def record(args: argparse.Namespace, ckpt: Path, puzzles_file: Path) -> Path:
     chosen_from = {"solve": args.solve, "record": args.record}
     if (store / "store.h5").exists():
         with Store(store) as there:
-            known = there.meta["identity"]
+            known = there.meta.get("identity", {})
             same = note.exists() and json.loads(note.read_text()) == chosen_from
             if same and known == known | identity:
                 print(f"{store}: recorded before")

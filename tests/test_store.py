@@ -13,7 +13,7 @@ import pytest
 from tiny_store import CELLS, META, POS, SITES, STEPS, TRUTH, D, H, L, N, open_writer, record
 
 from trm_interp.clock import Tick, schedule
-from trm_interp.shards import dataset
+from trm_interp.hdf5 import dataset
 from trm_interp.store import (
     Site,
     Store,
@@ -197,7 +197,7 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"needs 1.25 GB and the disk has 0.50 GB free"):
         check_space(tmp_path / "not" / "yet", 1_250_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2e9, 2e9, 1000))
-    with pytest.raises(OSError, match="keep fewer --puzzles"):
+    with pytest.raises(OSError, match="lower --limit, or keep fewer"):
         open_writer(tmp_path / "a")
     assert not (tmp_path / "a" / "manifest.json").exists()
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from tiny_store import META, POS, STEPS, TRUTH, D, H, N, open_writer, record
 
+from trm_interp.errors import UserError
 from trm_interp.files import sha256_of
-from trm_interp.shards import dataset
+from trm_interp.hdf5 import dataset
 from trm_interp.store import (
     Store,
     StoreError,
@@ -155,9 +156,9 @@ def test_validate_finds_bad_contents(copy):
         del file["z_H"]
         file["z_H"] = np.zeros((3, STEPS, H, POS, D + 1), "float16")
     relist(copy, 2)
-    assert "shard-00002.h5: z_H is ((3, 4, 2, 5, 5)" in validate(copy)[0]
+    assert "shard-00002.h5: z_H is float16[3, 4, 2, 5, 5]" in validate(copy)[0]
 
-    (copy / "shard-00002.h5").write_bytes(b"not HDF5")
+    (copy / "shard-00002.h5").write_bytes(b"not HDF5" * 1000)
     relist(copy, 2)
     assert "shard-00002.h5 cannot be read" in validate(copy)[0]
 
@@ -211,7 +212,7 @@ def test_an_existing_output_is_kept_unless_told_otherwise(copy, tmp_path):
 def test_two_writers_never_share_a_store(tmp_path):
     with open_writer(tmp_path / "a"):
         for resume in (True, False):
-            with pytest.raises(StoreError, match="being written by another process"):
+            with pytest.raises(UserError, match="being written by another process"):
                 open_writer(tmp_path / "a", resume=resume, overwrite=not resume)
     record(tmp_path / "a", resume=True)
     assert validate(tmp_path / "a") == []
@@ -223,7 +224,7 @@ def test_a_manifest_of_another_version_is_refused(copy):
     with pytest.raises(StoreError, match="schema version 7, this trm_interp reads 1"):
         Store(copy)
     file.write_text("{")
-    with pytest.raises(StoreError, match="manifest.json cannot be read"):
+    with pytest.raises(StoreError, match="manifest.json is damaged"):
         Store(copy)
     with pytest.raises(StoreError, match="has no manifest.json"):
         Store(copy / "nowhere")

@@ -175,13 +175,13 @@ def info(
     trm-interp info runs/states --validate
     """
     from trm_interp.errors import UserError
-    from trm_interp.info import describe, lines
+    from trm_interp.info import describe, fault, lines
 
     def body() -> None:
         known = describe(path, validate)
         print(json.dumps(known) if json_ else "\n".join(lines(known)))
-        if known.get("complete") and known["problems"]:
-            raise UserError("; ".join(known["problems"]))
+        if problem := fault(known):
+            raise UserError(problem)
 
     with_errors_in_one_line(body)
 

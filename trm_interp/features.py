@@ -71,8 +71,7 @@ def figure_1(
             frame = pd.DataFrame({**columns, "high": high[:, at]})
             rows.append(frame.assign(feature=int(feature), outcome=outcome, n=int(group.sum())))
     numbers = pd.concat(rows, ignore_index=True)
-    per_step = opened.store.meta["model"]
-    per_step = per_step["h_cycles"] * (per_step["l_cycles"] + 1)
+    per_step = opened.store.model.ticks_per_step
     steps = sorted({t.step * per_step for t in reader.ticks})
     what = f"{opened.path.name} on {opened.site}"
     activity = activity_figure(numbers, steps, f"{len(top)} most active features of {what}")
@@ -92,7 +91,7 @@ def figure_1(
 
 def _push(opened: Opened, config: FeaturesConfig, tell: Callable[[str], None]) -> np.ndarray | None:
     """What every decoder row adds to the digits' logits; None where the checkpoint is away."""
-    source = config.ckpt or opened.store.meta.get("checkpoint", {}).get("path", "")
+    source = config.ckpt or opened.store.checkpoint_path or ""
     if config.ckpt is None and not Path(source).exists():
         tell(f"no checkpoint at {source or 'the place the store names'}: no output directions")
         return None

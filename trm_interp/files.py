@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trm_interp.errors import UserError
 
@@ -21,6 +21,17 @@ from trm_interp.errors import UserError
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 PARTIAL = re.compile(r"\.(?P<name>.*)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.partial")
 LONGEST_NAME = 150  # of a file's own name in that of its partial
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the limit of file sizes is reached (ulimit -f)",
+}
+NUMBERED = re.compile(r"(?:errno = |os error |Errno )(\d+)")  # by HDF5, Rust and Python
+UNNUMBERED = re.compile(r"PytorchStreamWriter failed|unexpected pos|iostream error")  # by PyTorch
+
+
+class DiskError(OSError):
+    """There is no room for a file."""
 
 
 def publish(partial: Path, path: Path) -> None:
@@ -51,7 +62,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Its name is this process's own, and it is created exclusively: nothing that lies there is
     followed or shared. Where `path` is a symbolic link, the file that it points to is replaced.
-    Leftovers of killed processes for the same `path` are removed.
+    Leftovers of killed processes for the same `path` are removed. A full disk is a DiskError,
+    whichever library writes.
     """
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,10 +71,51 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(partial_name(path.name))
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
-        yield partial
-        publish(partial, path)
+        with disk_errors(path):
+            yield partial
+            publish(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """A write that fails for want of room becomes a DiskError that names `path` and the cause.
+
+    Libraries each have their own way to say so: HDF5, safetensors and PyTorch raise errors of
+    several kinds, some only while the first one is being handled.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        full = _full(error)
+        if full is None or isinstance(error, DiskError):
+            raise
+        said = f"{full.why}: make room and start again; what was complete is kept"
+        raise DiskError(full.number, said, str(path)) from None
+
+
+class _Full(NamedTuple):
+    number: int
+    why: str
+
+
+def _full(error: BaseException) -> _Full | None:
+    """The want of room that this error, or what it came from, is about."""
+    chain: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None and at not in chain:
+        chain.append(at)
+        at = at.__cause__ or at.__context__
+    for one in reversed(chain):
+        for number in (getattr(one, "errno", None), *map(int, NUMBERED.findall(str(one)))):
+            if number in FULL:
+                return _Full(number, FULL[number])
+    if any(UNNUMBERED.search(str(one)) for one in chain):
+        return _Full(errno.ENOSPC, "the disk is full, or the limit of file sizes is reached")
+    return None
 
 
 def partial_name(name: str) -> str:

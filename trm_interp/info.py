@@ -5,15 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trm_interp.layout import MANIFEST
-
 
 def describe(path: str, thorough: bool = False) -> dict[str, Any]:
     """Facts about a store or a checkpoint. UserError where it is neither.
 
     Problems of a store are those that show without reading all of it, or with `thorough` all.
     """
-    if (Path(path) / MANIFEST).exists():
+    if (Path(path) / "manifest.json").exists():
         return _store(path, thorough)
     return _checkpoint(path)
 
@@ -42,11 +40,18 @@ def _store(path: str, thorough: bool) -> dict[str, Any]:
                 }
                 for name in store.names
             },
-            "bytes": sum(f.stat().st_size for f in Path(path).glob("shard-*.h5")),
+            "bytes": store.n_bytes,
             "exact_at_step": exact,
             "meta": store.meta,
             "problems": validate(path, thorough),
         }
+
+
+def fault(known: dict[str, Any]) -> str | None:
+    """What is wrong with a store, in one line; that it is unfinished is no fault."""
+    problems = known.get("problems", [])[not known.get("complete", True) :]
+    more = f"; and {len(problems) - 1} more problems" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}" if problems else None
 
 
 def _checkpoint(path: str) -> dict[str, Any]:

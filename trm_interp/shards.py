@@ -1,22 +1,19 @@
-"""Writing an activation store: `layout.py` says what is in one, `store.py` reads it."""
+"""Writing an activation store: `manifest.py` says what is in one, `store.py` reads it."""
 
 import json
 import os
-import shutil
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import h5py
 import numpy as np
 
-from trm_interp.files import publish, remove_leftovers, sha256_of
+from trm_interp.files import remove_leftovers, sha256_of
+from trm_interp.hdf5 import ShardFile, write_virtual
 from trm_interp.layout import (
-    FORMAT,
-    SCHEMA_VERSION,
-    Manifest,
-    Shard,
     Site,
     StoreError,
     check_space,
@@ -24,6 +21,13 @@ from trm_interp.layout import (
     halt_steps,
     readouts,
 )
+from trm_interp.manifest import MANIFEST, Manifest, Shard, shard_name
+from trm_interp.runtime.locks import LOCK, Lock
+from trm_interp.runtime.outputs import MARKER
+
+LONG = 1e9  # bytes whose checking takes long enough to be told
+STORE = "store.h5"
+OWN = re.compile(r"(shard-\d{5,9}|store)\.h5(\.partial)?")  # names of all files of a store
 
 
 class Team(Protocol):
@@ -58,7 +62,7 @@ class StoreWriter:
     each of its own a process waits for the others, and the first one names them all.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, lock: int, team: Team) -> None:
+    def __init__(self, path: Path, manifest: Manifest, lock: Lock | None, team: Team) -> None:
         self.path, self.manifest, self.team = path, manifest, team
         size = manifest.shard_puzzles
         n_shards, written = -(-manifest.n_puzzles // size), -(-manifest.done // size)
@@ -66,8 +70,7 @@ class StoreWriter:
         self.done = min((written + team.rank) * size, manifest.n_puzzles)
         self._rounds = -(-(n_shards - written) // team.size)
         self._lock = lock
-        self._file: h5py.File | None = None
-        self._first = 0  # puzzle of the open shard
+        self._file: ShardFile | None = None
         self._batch = 0  # puzzles in the open batch; 0: none is open
         self._missing: set[tuple[str, int | None]] = set()
 
@@ -85,36 +88,48 @@ class StoreWriter:
         resume: bool = False,
         overwrite: bool = False,
         team: Team | None = None,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> "StoreWriter":
         """Start a store, or with `resume` go on at `writer.done`.
 
         meta["identity"] holds what makes two runs the same (sha256 of checkpoint and data,
-        selection, batch size ...); resuming with another is a StoreError that names the keys.
+        selection, batch size ...); resuming with another is a StoreError that names the keys, and
+        with shards that are not what was written (sha256) one that names the shard.
         FileExistsError if there is a store and neither flag is set, or anything else in `path`.
         `overwrite` removes the old store's files and no others.
         """
         path, team = Path(path), team or Alone()
         if team.rank:  # the first process has made the store when it answers
             team.objects(None)
-            return cls(path, Manifest.read(path), -1, team)
+            return cls(path, Manifest.read(path), None, team)
         if resume and overwrite:
             raise StoreError(f"{path}: give one of --resume and --overwrite")
-        manifest = Manifest(
-            json.loads(json.dumps(meta)), tuple(sites), n_puzzles, n_steps, n_cells, shard_puzzles
-        )
+        try:
+            manifest = Manifest(
+                json.loads(json.dumps(meta)),
+                tuple(sites),
+                n_puzzles,
+                n_steps,
+                n_cells,
+                shard_puzzles,
+            )
+        except ValueError as error:
+            raise StoreError(f"{path}: {error}") from None
         _refuse_foreign(path)
         is_new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(path)
+        lock = Lock(path / LOCK, path)
         try:
-            writer = cls(path, _agreed(path, manifest, resume, overwrite), lock, team)
+            agreed = _agreed(path, manifest, resume, overwrite, tell)
+            writer = cls(path, agreed, lock, team)
             if writer.manifest.done == n_puzzles and not writer.manifest.complete:
                 writer._complete()
             team.objects(None)
         except BaseException:
-            if is_new and not (path / "manifest.json").exists():
-                shutil.rmtree(path)
-            os.close(lock)
+            lock.release()
+            if is_new:
+                with suppress(OSError):
+                    path.rmdir()  # where nothing came to be
             raise
         return writer
 
@@ -128,8 +143,8 @@ class StoreWriter:
                 f"and {self._batch or 'no'} puzzles are in an open batch"
             )
         if self._file is None:
-            self._first = first
-            self._file = _new_shard(self._partial, self.manifest, first, end - first)
+            partial = self.path / f"{shard_name(first // self.manifest.shard_puzzles)}.partial"
+            self._file = ShardFile(partial, self.manifest, first, end - first)
         self._batch = n
         self._missing = {
             (site.name, step)
@@ -155,11 +170,7 @@ class StoreWriter:
                 f"{name} wants {site.dtype}{list(shape)}, got {values.dtype}{list(values.shape)}"
             )
         at = () if step is None else (site.indices("step").index(step),)
-        data = dataset(self._open_file, name).id
-        row = self.done % self.manifest.shard_puzzles
-        inner = (0,) * (len(shape) - 1)
-        for i, one in enumerate(np.ascontiguousarray(values)):
-            data.write_direct_chunk((row + i, *at, *inner), one)  # one chunk, past the cache
+        self._open_file.write_chunks(name, self.done % self.manifest.shard_puzzles, at, values)
         self._missing.remove((name, step))
 
     def end_batch(self, **values: np.ndarray) -> None:
@@ -176,7 +187,7 @@ class StoreWriter:
         row = self.done % self.manifest.shard_puzzles
         for site in wanted:
             exact = _fit(site, np.asarray(values[site.name]), self._batch)
-            dataset(self._open_file, site.name)[row : row + self._batch] = exact
+            self._open_file.write_rows(site.name, row, exact)
         self.done += self._batch
         self._batch = 0
         if self.done % self.manifest.shard_puzzles == 0 or self.done == self.manifest.n_puzzles:
@@ -190,14 +201,13 @@ class StoreWriter:
     def close(self) -> None:
         """Drop an unfinished shard and let the next writer in."""
         file, self._file = self._file, None
-        lock, self._lock = self._lock, -1
+        lock, self._lock = self._lock, None
         try:
             if file is not None:
-                file.close()
-                self._partial.unlink()
+                file.drop()
         finally:
-            if lock >= 0:
-                os.close(lock)  # releases the flock, as does a kill
+            if lock is not None:
+                lock.release()
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -206,24 +216,19 @@ class StoreWriter:
         self.close()
 
     @property
-    def _open_file(self) -> h5py.File:
+    def _open_file(self) -> ShardFile:
         if self._file is None:
             raise ValueError("no batch is open: call start_batch first")
         return self._file
-
-    @property
-    def _partial(self) -> Path:
-        return self.path / f"{_shard_name(self._first // self.manifest.shard_puzzles)}.partial"
 
     def _names(self) -> set[str]:
         return {site.name for site in self.manifest.sites}
 
     def _finish_shard(self) -> None:
-        partial, file = self._partial, self._partial.with_suffix("")
-        size, first = self.manifest.shard_puzzles, self._first
-        self._open_file.close()
+        open_file, size = self._open_file, self.manifest.shard_puzzles
+        first, file = open_file.first, open_file.path.with_suffix("")
+        open_file.publish(file)
         self._file = None
-        publish(partial, file)
         shard = Shard(file.name, first, self.done - first, file.stat().st_size, sha256_of(file))
         self.done = min(first + self.team.size * size, self.manifest.n_puzzles)
         self._exchange(shard)
@@ -240,21 +245,9 @@ class StoreWriter:
             self._complete()
 
     def _complete(self) -> None:
-        _write_virtual(self.path, self.manifest)
+        write_virtual(self.path, self.manifest)
         self.manifest = replace(self.manifest, complete=True)
         self.manifest.write(self.path)
-
-
-def _shard_name(index: int) -> str:
-    return f"shard-{index:05d}.h5"
-
-
-def dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """The dataset `name`; StoreError if the file has none."""
-    data = file.get(name)
-    if not isinstance(data, h5py.Dataset):
-        raise StoreError(f"{file.filename} has no dataset {name}: record again")
-    return data
 
 
 def _fit(site: Site, values: np.ndarray, n: int) -> np.ndarray:
@@ -275,27 +268,16 @@ def _refuse_foreign(path: Path) -> None:
         raise FileExistsError(f"{path} is a file: choose another output")
     remove_leftovers(path)
     held = {file.name for file in path.iterdir()}
-    if "manifest.json" not in held and held - {".lock"}:
+    if MANIFEST not in held and held - {LOCK, MARKER}:
         raise FileExistsError(f"{path} is not empty and holds no store: choose another output")
 
 
-def _acquire(path: Path) -> int:
-    """The store's lock, as an open file handle: held until that is closed or the process dies."""
-    import fcntl  # POSIX only; reading a store works without
-
-    lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise StoreError(f"{path} is being written by another process: wait for it") from None
-    return lock
-
-
-def _agreed(path: Path, new: Manifest, resume: bool, overwrite: bool) -> Manifest:
+def _agreed(
+    path: Path, new: Manifest, resume: bool, overwrite: bool, tell: Callable[[str], None]
+) -> Manifest:
     """Under the lock: the manifest to go on from, on disk, with nothing beside it unlisted."""
     manifest, freed = new, 0
-    if (path / "manifest.json").exists():
+    if (path / MANIFEST).exists():
         old = Manifest.read(path)
         if not (resume or overwrite):
             raise FileExistsError(
@@ -304,8 +286,7 @@ def _agreed(path: Path, new: Manifest, resume: bool, overwrite: bool) -> Manifes
             )
         if resume:
             _compare(path, old, new)
-            if problem := next(filter(None, (shard.problem(path) for shard in old.shards)), None):
-                raise StoreError(problem)
+            _check_shards(path, old, tell)
             manifest = old
         else:
             freed = sum(shard.bytes for shard in old.shards)
@@ -314,12 +295,24 @@ def _agreed(path: Path, new: Manifest, resume: bool, overwrite: bool) -> Manifes
         manifest.write(path)
     listed = {shard.file for shard in manifest.shards}
     if manifest.complete:
-        listed.add("store.h5")
-    for pattern in ("shard-*.h5", "store.h5", "*.h5.partial"):
-        for file in path.glob(pattern):
-            if file.name not in listed:
-                file.unlink()
+        listed.add(STORE)
+    for file in left_over(path, listed):
+        file.unlink()
     return manifest
+
+
+def left_over(path: Path, listed: set[str]) -> list[Path]:
+    """Files by the names of a store's own that are not of the finished part; no foreign ones."""
+    return [f for f in sorted(path.iterdir()) if OWN.fullmatch(f.name) and f.name not in listed]
+
+
+def _check_shards(path: Path, manifest: Manifest, tell: Callable[[str], None]) -> None:
+    """StoreError for the first shard that is not what was written."""
+    if (size := sum(shard.bytes for shard in manifest.shards)) > LONG:
+        tell(f"checking the {len(manifest.shards)} shards that are kept ({size / 1e9:.1f} GB)")
+    for shard in manifest.shards:
+        if problem := shard.problem(path) or shard.altered(path):
+            raise StoreError(problem)
 
 
 def _compare(path: Path, old: Manifest, new: Manifest) -> None:
@@ -331,55 +324,3 @@ def _compare(path: Path, old: Manifest, new: Manifest) -> None:
         if there.get(key) != now.get(key)
     ]:
         raise StoreError(f"cannot resume {path} with other settings: {'; '.join(differing)}")
-
-
-def _describe(file: h5py.File, manifest: Manifest, meta: dict[str, Any]) -> None:
-    file.attrs["format"] = FORMAT
-    file.attrs["schema_version"] = SCHEMA_VERSION
-    file.attrs["steps"] = manifest.kept("step")
-    file.attrs["positions"] = manifest.kept("pos")
-    file.attrs["meta"] = json.dumps(meta)
-
-
-def _label(data: h5py.Dataset, site: Site) -> None:
-    for axis, label in zip(data.dims, site.labels, strict=True):
-        axis.label = label
-
-
-def _new_shard(partial: Path, manifest: Manifest, first: int, n: int) -> h5py.File:
-    """States in one chunk per puzzle and supervision step, uncompressed; read-outs contiguous."""
-    file = h5py.File(partial, "w")
-    _describe(file, manifest, {"identity": manifest.meta.get("identity", {})})
-    file.attrs["first_puzzle"] = first
-    for site in manifest.arrays.values():
-        shape = (n, *site.stored_shape)
-        chunks = (
-            1,
-            *(
-                1 if dim == "step" else size
-                for dim, size in zip(site.dims, site.stored_shape, strict=True)
-            ),
-        )
-        is_state = site in manifest.sites
-        data = file.create_dataset(
-            site.name, shape, site.dtype, chunks=chunks if is_state else None
-        )
-        _label(data, site)
-    return file
-
-
-def _write_virtual(path: Path, manifest: Manifest) -> None:
-    """store.h5; where a shard is lost, plain HDF5 readers see NaN in it instead of an error."""
-    partial = path / "store.h5.partial"
-    with h5py.File(partial, "w") as file:
-        _describe(file, manifest, manifest.meta)
-        for site in manifest.arrays.values():
-            layout = h5py.VirtualLayout((manifest.n_puzzles, *site.stored_shape), site.dtype)
-            for shard in manifest.shards:
-                rows = slice(shard.first_puzzle, shard.first_puzzle + shard.n_puzzles)
-                layout[rows] = h5py.VirtualSource(
-                    shard.file, site.name, (shard.n_puzzles, *site.stored_shape)
-                )
-            fill = np.nan if np.dtype(site.dtype).kind == "f" else None
-            _label(file.create_virtual_dataset(site.name, layout, fillvalue=fill), site)
-    publish(partial, path / "store.h5")

@@ -6,7 +6,8 @@
         store.at(tick, puzzles=range(8))    # the state that a tick wrote: [puzzle, pos, d_model]
         store.frame()                       # solved, loss, q_halt per puzzle and step
 
-`layout.py` describes the format, `shards.py` writes it; their public names are here too.
+`manifest.py` describes the format, `shards.py` writes it, `validate.py` checks it; their public
+names are here too.
 """
 
 import hashlib
@@ -21,10 +22,8 @@ import h5py
 import numpy as np
 
 from trm_interp.clock import Tick
-from trm_interp.files import sha256_of
+from trm_interp.hdf5 import dataset, open_shard
 from trm_interp.layout import (
-    Manifest,
-    Shard,
     Site,
     StoreError,
     check_space,
@@ -33,8 +32,10 @@ from trm_interp.layout import (
     plan_shards,
     readouts,
 )
+from trm_interp.manifest import MANIFEST, Identity, Manifest, ModelShape
 from trm_interp.shapes import Float
-from trm_interp.shards import StoreWriter, dataset
+from trm_interp.shards import StoreWriter
+from trm_interp.validate import unfinished, validate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,7 @@ class Store:
     names: arrays it holds. meta: what the recorder wrote. n_puzzles: puzzles that can be read.
     steps, positions: the supervision steps and positions whose states were kept; read-outs are
     there for all steps. An incomplete store opens only with `allow_incomplete`, and then shows
-    its finished shards.
+    its finished shards. StoreError where the manifest is damaged or no shard is as it says.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, allow_incomplete: bool = False) -> None:
@@ -72,8 +73,18 @@ class Store:
         self.n_puzzles = self._manifest.done
         self.complete = self._manifest.complete
         self._files: OrderedDict[int, h5py.File] = OrderedDict()  # by shard, last used last
+        size = self._manifest.shard_puzzles
+        self._shards = {shard.first_puzzle // size: shard for shard in self._manifest.shards}
         if not (self.complete or allow_incomplete):
-            raise StoreError(_unfinished(self.path, self._manifest))
+            raise StoreError(unfinished(self.path, self._manifest))
+        if self.complete and self.n_puzzles < self._manifest.n_puzzles:
+            raise StoreError(
+                f"{self.path} says that it is complete, but no shard has puzzle {self.n_puzzles}: "
+                "restore its manifest.json, or delete the store and record again"
+            )
+        shards = self._manifest.shards
+        if shards and all(shard.problem(self.path) for shard in shards):
+            raise StoreError(str(shards[0].problem(self.path)))  # nothing confirms its sizes
 
     @property
     def names(self) -> list[str]:
@@ -84,10 +95,42 @@ class Store:
         return self._manifest.meta
 
     @property
+    def model(self) -> ModelShape:
+        """Sizes of the recorded model. StoreError where the recorder did not write them."""
+        if (model := self._manifest.recorded.model) is None:
+            raise StoreError(self._lacks("model"))
+        return model
+
+    @property
+    def identity(self) -> Identity:
+        """What was recorded, from what, as far as the recorder wrote it."""
+        return self._manifest.recorded.identity
+
+    @property
+    def checkpoint_sha256(self) -> str:
+        """Of the recorded model's weights. StoreError where the recorder did not write it."""
+        if (sha256 := self.identity.checkpoint_sha256) is None:
+            raise StoreError(self._lacks("identity.checkpoint_sha256"))
+        return sha256
+
+    @property
+    def checkpoint_path(self) -> str | None:
+        """Where the recorded checkpoint was."""
+        return self._manifest.recorded.checkpoint.path
+
+    def _lacks(self, field: str) -> str:
+        return f"{self.path / MANIFEST}: meta.{field} is missing: restore it, or record again"
+
+    @property
     def sha256(self) -> str:
         """Of what can be read: the checksums of the finished shards, in order."""
         shards = sorted(self._manifest.shards, key=lambda shard: shard.first_puzzle)
         return hashlib.sha256(" ".join(s.sha256 for s in shards).encode()).hexdigest()
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the finished shards."""
+        return sum(shard.bytes for shard in self._manifest.shards)
 
     @property
     def n_steps(self) -> int:
@@ -117,6 +160,7 @@ class Store:
         """All puzzles in order and whole, [puzzle, ...], at most `puzzles_per_read` at a time."""
         for first in range(0, self.n_puzzles, puzzles_per_read):
             puzzles = range(first, min(first + puzzles_per_read, self.n_puzzles))
+            self._require(puzzles)
             out = np.empty((len(puzzles), *self[name].shape[1:]), self[name].dtype)
             self._read(name, puzzles, (slice(None),) * (out.ndim - 1), out)
             yield out
@@ -166,18 +210,30 @@ class Store:
             rows = slice(row, row + place.stop - place.start)
             try:
                 dataset(file, name).read_direct(out[place], (rows, *rest))
-            except OSError as error:
+            except (OSError, RuntimeError) as error:
                 raise StoreError(f"{file.filename} cannot be read ({error}): restore it") from None
+
+    def _require(self, puzzles: Sequence[int]) -> None:
+        """StoreError where a shard of these puzzles is not there, before memory is taken."""
+        size = self._manifest.shard_puzzles
+        if isinstance(puzzles, range) and len(puzzles):
+            low, high = sorted((puzzles[0], puzzles[-1]))
+            shards = set(range(low // size, high // size + 1))
+        else:
+            shards = {puzzle // size for puzzle in puzzles}
+        for index in sorted(shards - self._files.keys()):
+            if problem := self._shards[index].problem(self.path):
+                raise StoreError(problem)
 
     def _open(self, index: int) -> h5py.File:
         if index not in self._files:
-            first = index * self._manifest.shard_puzzles
-            shard = next(s for s in self._manifest.shards if s.first_puzzle == first)
+            shard = self._shards[index]
             if problem := shard.problem(self.path):
                 raise StoreError(problem)
             if len(self._files) == MAX_OPEN:
                 self._files.popitem(last=False)[1].close()
-            self._files[index] = _open_shard(self.path / shard.file)
+            path = self.path / shard.file
+            self._files[index] = open_shard(path, self._manifest, shard.n_puzzles)
         self._files.move_to_end(index)
         return self._files[index]
 
@@ -206,6 +262,7 @@ class StoredArray:
     def __getitem__(self, key: Any) -> Any:
         puzzle_key, *rest_keys = _expand(key if isinstance(key, tuple) else (key,), len(self.shape))
         puzzles = self._puzzles(puzzle_key)
+        self._store._require(puzzles)
         reads, picks = [], []
         for dim, axis_key in zip(self._site.dims, rest_keys, strict=True):
             read, pick = self._axis(dim, axis_key)
@@ -257,91 +314,6 @@ class StoredArray:
         if at == list(range(at[0], at[-1] + 1, stride)):
             return slice(at[0], at[-1] + 1, stride), slice(None)
         return slice(None), at  # uneven or backwards: read all, then take
-
-
-def validate(path: str | os.PathLike[str], thorough: bool = True) -> list[str]:
-    """Every problem of a store, in words; empty if it is whole.
-
-    Looks for missing shards, or such of another size, gaps, arrays of another shape, type or
-    labels, and what a killed run left over; and `thorough`, which reads all of it, for altered
-    shards (sha256) and values that are not finite.
-    """
-    path = Path(path)
-    try:
-        manifest = Manifest.read(path)
-    except StoreError as error:
-        return [str(error)]
-    problems = [] if manifest.complete else [_unfinished(path, manifest)]
-    expected = 0
-    for shard in sorted(manifest.shards, key=lambda shard: shard.first_puzzle):
-        if shard.first_puzzle != expected:
-            problems.append(f"{path}: puzzles {expected}..{shard.first_puzzle - 1} are in no shard")
-        expected = shard.first_puzzle + shard.n_puzzles
-        problems += _shard_problems(path, manifest, shard, thorough)
-    if manifest.complete and expected != manifest.n_puzzles:
-        problems.append(f"{path}: shards hold {expected} of {manifest.n_puzzles} puzzles")
-    if manifest.complete:
-        problems += _content_problems(path / "store.h5", manifest, manifest.n_puzzles)
-    listed = {shard.file for shard in manifest.shards}
-    left = {file.name for file in (*path.glob("*.partial"), *path.glob("shard-*.h5"))} - listed
-    return problems + [f"{path / name} is left over: resume or delete it" for name in sorted(left)]
-
-
-def _shard_problems(path: Path, manifest: Manifest, shard: Shard, thorough: bool) -> list[str]:
-    file = path / shard.file
-    if problem := shard.problem(path):
-        return [problem]
-    if thorough and sha256_of(file) != shard.sha256:
-        return [f"{file} was altered (sha256 differs): restore it or record again"]
-    if problems := _content_problems(file, manifest, shard.n_puzzles):
-        return problems
-    if not thorough:
-        return []
-    with _open_shard(file) as opened:
-        return [
-            f"{file}: {site.name} is not finite, first in puzzle {shard.first_puzzle + row}"
-            for site in manifest.arrays.values()
-            if np.dtype(site.dtype).kind == "f"
-            and (row := _first_not_finite(dataset(opened, site.name))) is not None
-        ]
-
-
-def _content_problems(file: Path, manifest: Manifest, n: int) -> list[str]:
-    """Arrays of a shard or of store.h5 that are not as the manifest says."""
-    try:
-        with h5py.File(file, "r") as opened:
-            found = {
-                name: (data.shape, data.dtype, tuple(axis.label for axis in data.dims))
-                for name, data in opened.items()
-            }
-    except Exception as error:  # a damaged file makes h5py raise many kinds
-        return [f"{file} cannot be read ({error}): restore it or record again"]
-    problems = []
-    for site in manifest.arrays.values():
-        wanted = ((n, *site.stored_shape), np.dtype(site.dtype), site.labels)
-        if found.get(site.name) != wanted:
-            problems.append(f"{file}: {site.name} is {found.get(site.name)}, not {wanted}")
-    return problems
-
-
-def _first_not_finite(data: h5py.Dataset) -> int | None:
-    """Row of the first NaN or infinity, reading one row at a time."""
-    return next((row for row in range(len(data)) if not np.isfinite(data[row]).all()), None)
-
-
-def _open_shard(file: Path) -> h5py.File:
-    """Without a chunk cache, so that one tick of a step reads its own bytes only."""
-    try:
-        return h5py.File(file, "r", rdcc_nbytes=0)
-    except OSError as error:
-        raise StoreError(f"{file} cannot be read ({error}): restore it or record again") from None
-
-
-def _unfinished(path: Path, manifest: Manifest) -> str:
-    return (
-        f"{path} holds {manifest.done} of {manifest.n_puzzles} puzzles: finish it with "
-        "`collect --resume`, or read what is there with allow_incomplete=True"
-    )
 
 
 def _runs(puzzles: Sequence[int], shard_puzzles: int) -> Iterator[tuple[int, int, slice]]:

@@ -103,7 +103,7 @@ def _ends(store: Store, config: ProbesConfig) -> list[tuple[int, dict[str, int]]
     """The H-cycles that are probed, and the index of the tick that writes each site last there."""
     clock = run_clock(store)
     last: dict[int, dict[str, int]] = {}
-    h_cycles = store.meta["model"]["h_cycles"]
+    h_cycles = store.model.h_cycles
     for index, tick in enumerate(clock):
         last.setdefault(tick.step * h_cycles + tick.h_cycle, {})[tick.writes] = index
     wanted = parse_indices(config.cycles, "cycles")

@@ -102,25 +102,24 @@ def opening(config: OnStore, needs: str, tell: Tell) -> Iterator[Store]:
 
 def said_of(store: Store) -> dict[str, Any]:
     """What a result was measured on."""
-    identity = store.meta["identity"]
     return {
         "store": str(store.path),
         "store_sha256": store.sha256,
-        "checkpoint_sha256": identity.get("checkpoint_sha256"),
-        "data_sha256": identity.get("data_sha256"),
+        "checkpoint_sha256": store.checkpoint_sha256,
+        "data_sha256": store.identity.data_sha256,
         "n": store.n_puzzles,
-        "batch_size": identity.get("batch_size"),
-        "device": identity.get("device"),
+        "batch_size": store.identity.batch_size,
+        "device": store.identity.device,
     }
 
 
 def open_model(store: Store, ckpt: str = "", device: str = "auto") -> Checkpoint:
     """The checkpoint that a store was recorded from. UserError for one with other weights."""
-    source = ckpt or store.meta.get("checkpoint", {}).get("path")
+    source = ckpt or store.checkpoint_path
     if not source:
         raise UserError(f"{store.path} does not say where its checkpoint is: give --ckpt")
     checkpoint = load_checkpoint(source, open_device(device))
-    ours = store.meta["identity"].get("checkpoint_sha256")
+    ours = store.checkpoint_sha256
     if checkpoint.sha256 != ours:
         raise UserError(
             f"{checkpoint.path} has weights {checkpoint.sha256[:12]}, the store's {str(ours)[:12]}"
@@ -138,8 +137,7 @@ def finite(values: np.ndarray, what: str, puzzles: np.ndarray | range) -> np.nda
 
 def whole_boards(store: Store) -> None:
     """UserError where the states of some positions were not kept."""
-    model = store.meta["model"]
-    wanted = model["prefix"] + model["cells"]
+    wanted = store.model.prefix + store.model.cells
     if len(store.positions) != wanted:
         raise UserError(
             f"{store.path} kept {len(store.positions)} of {wanted} positions: record all of them"

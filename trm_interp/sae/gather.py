@@ -100,7 +100,7 @@ def gather(opened: Opened, n_examples: int, progress: Progress = quiet) -> Gathe
 
 def cells_of(opened: Opened) -> tuple[np.ndarray, np.ndarray]:
     """Cells whose states are stored, and their places among the stored positions."""
-    prefix = opened.store.meta["model"]["prefix"]
+    prefix = opened.store.model.prefix
     positions = np.array(opened.store.positions)
     at = np.flatnonzero(positions >= prefix)
     if not len(at):

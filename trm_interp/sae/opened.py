@@ -79,7 +79,7 @@ class Opened:
             "n_solved": int(self.solved.sum()),
             "ticks": len(self.reader.indices),
             "store_sha256": self.store.sha256,
-            "checkpoint_sha256": _checkpoint_of(self.store),
+            "checkpoint_sha256": self.store.checkpoint_sha256,
             "mismatch": self.mismatch,
             "d_in": self.sae.cfg.d_in,
             "d_sae": self.d_sae,
@@ -161,7 +161,7 @@ def _mismatch(
             f"{reader.d_model} wide"
         )
     wrong = []
-    theirs, ours = known.get("checkpoint_sha256"), _checkpoint_of(store)
+    theirs, ours = known.get("checkpoint_sha256"), store.checkpoint_sha256
     if known and theirs != ours:
         wrong.append(f"checkpoint {str(theirs)[:12]}, the store's is {str(ours)[:12]}")
     if known and reader.site not in known["sites"]:
@@ -191,20 +191,16 @@ def trained_on(known: dict[str, Any], store: Store) -> np.ndarray:
     return np.isin(board_keys(store["inputs"][:]), known.get("train_boards", []))
 
 
-def _checkpoint_of(store: Store) -> str | None:
-    return store.meta["identity"].get("checkpoint_sha256")
-
-
 def open_model(opened: Opened, ckpt: str | None, force: bool) -> tuple[Checkpoint, str | None]:
     """The checkpoint that the store was recorded from, and what `force` let pass.
 
     UserError for one with other weights.
     """
-    source = ckpt or opened.store.meta.get("checkpoint", {}).get("path")
+    source = ckpt or opened.store.checkpoint_path
     if source is None:
         raise UserError(f"{opened.store.path} does not say where its checkpoint is: give --ckpt")
     checkpoint = load_checkpoint(source, opened.device)
-    ours = _checkpoint_of(opened.store)
+    ours = opened.store.checkpoint_sha256
     if checkpoint.sha256 == ours:
         return checkpoint, None
     wrong = f"{checkpoint.path} has weights {checkpoint.sha256[:12]}, the store's {str(ours)[:12]}"

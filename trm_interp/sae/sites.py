@@ -15,8 +15,7 @@ EXPONENT = np.uint16(0x7C00)  # of a float16; all ones in infinities and NaN
 
 def run_clock(store: Store) -> list[Tick]:
     """Every tick of the runs in a store, in order; a tick's index is its place here."""
-    model = store.meta["model"]
-    return schedule(store.n_steps, model["h_cycles"], model["l_cycles"])
+    return schedule(store.n_steps, store.model.h_cycles, store.model.l_cycles)
 
 
 def spell(indices: Sequence[int]) -> str:
@@ -52,9 +51,7 @@ class SiteReader:
         clock = run_clock(store)
         if "l_cycle" not in self._array.dims:
             written = [t.writes == "z_H" for t in clock]
-        elif (
-            self._array.shape[self._array.dims.index("l_cycle")] == store.meta["model"]["l_cycles"]
-        ):
+        elif self._array.shape[self._array.dims.index("l_cycle")] == store.model.l_cycles:
             written = [t.writes == "z_L" for t in clock]
         else:  # inside a block: every evaluation
             written = [True] * len(clock)

@@ -158,10 +158,10 @@ def _positions(opened: Opened, cells: str | None) -> list[int] | None:
     chosen = parse_indices(cells, "cells")
     if chosen is None:
         return None
-    model = opened.store.meta["model"]
-    if chosen[-1] >= model["cells"]:
-        raise UserError(f"--cells {cells}: cells are 0 to {model['cells'] - 1}")
-    return [model["prefix"] + cell for cell in chosen]
+    model = opened.store.model
+    if chosen[-1] >= model.cells:
+        raise UserError(f"--cells {cells}: cells are 0 to {model.cells - 1}")
+    return [model.prefix + cell for cell in chosen]
 
 
 def report(result: dict[str, Any]) -> None:

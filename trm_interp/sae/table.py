@@ -31,7 +31,7 @@ def feature_table(
     """
     reader, solved = opened.reader, opened.solved
     cycle = reader.ticks_per_cycle
-    per_cycle = opened.store.meta["model"]["l_cycles"] + 1
+    per_cycle = opened.store.model.l_cycles + 1
     series = np.moveaxis(found.level, 1, 2)  # [puzzle, feature, tick]
     still = STILL * series.max(axis=(0, 2))
     active = series.max(-1) > np.maximum(still, 1e-12)

@@ -275,7 +275,7 @@ def train_sae(
             "solved_share_of_training": float(final_solved(store)[training].mean()),
             "store_sha256": store.sha256,
             "store_puzzles": store.n_puzzles,
-            "checkpoint_sha256": store.meta["identity"].get("checkpoint_sha256"),
+            "checkpoint_sha256": store.checkpoint_sha256,
             "versions": {**versions(), "sae_lens": version("sae-lens")},
             "git_commit": git_commit(),
         }
