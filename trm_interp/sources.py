@@ -1,30 +1,61 @@
 """Opens what a command is told to work on: a device, a checkpoint, puzzles that fit it."""
 
-import os
+import sys
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
+from trm_interp.core.devices import has_float64
 from trm_interp.core.memory import keep_freed_memory
+from trm_interp.core.processes import local_rank, rank_and_size
 from trm_interp.errors import UserError
 from trm_interp.settings import artifact
 from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
 from trm_interp.tasks.sudoku.formats import PuzzleError
 
 
-def open_device(name: str) -> torch.device:
-    """`auto` is the first GPU where there is one. UserError for a GPU that is not there."""
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: this PyTorch sees no CUDA device; try --device cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+def open_device(name: str, float64: bool = False) -> torch.device:
+    """`auto` is the first GPU where there is one. UserError for a GPU that is not there.
+
+    With `float64` the CPU takes the place of an Apple GPU, which has none.
+    """
+    for kind, title, is_there in (
+        ("cuda", "CUDA device", torch.cuda.is_available),
+        ("mps", "Apple GPU for one process", _has_apple_gpu),
+    ):
+        if name.startswith(kind) and not is_there():
+            raise UserError(f"--device {name}: this PyTorch sees no {title}; try --device cpu")
+        if name == "auto" and is_there():
+            name = kind
+    device = torch.device("cpu" if name == "auto" else name)
+    if not has_float64(device):
+        _say_once(
+            f"{device.type} has no float64: "
+            + ("computing on the CPU" if float64 else "losses and sums are in float32")
+        )
+        device = torch.device("cpu") if float64 else device
     if device.type == "cpu":
         keep_freed_memory()
-    else:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    elif device.type == "cuda":
+        if (index := local_rank()) >= torch.cuda.device_count():
+            raise UserError(
+                f"LOCAL_RANK is {index}, but there are {torch.cuda.device_count()} CUDA devices: "
+                "start as many processes a machine"
+            )
+        torch.cuda.set_device(index)
     return device
+
+
+def _has_apple_gpu() -> bool:
+    """One that can be used: processes that work together need another kind of device."""
+    return torch.backends.mps.is_available() and rank_and_size()[1] == 1
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def open_puzzles(

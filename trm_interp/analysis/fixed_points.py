@@ -130,7 +130,7 @@ def leading_eigenvalues(
 
     def product(v: np.ndarray) -> np.ndarray:
         tangent = torch.from_numpy(np.ascontiguousarray(v.reshape(-1))).to(z)
-        return push(z[None], tangent[None, None])[1][0, 0].double().cpu().numpy()
+        return push(z[None], tangent[None, None])[1][0, 0].cpu().double().numpy()
 
     operator = LinearOperator((dim, dim), matvec=product, dtype=np.float64)  # type: ignore[call-arg]
     begin = np.random.default_rng([seed, dim]).standard_normal(dim)

@@ -5,6 +5,7 @@ import pandas as pd
 from torch import Tensor
 
 from trm_interp.analysis.resample import mean_with_bounds
+from trm_interp.core.devices import widened
 from trm_interp.core.loss import PAD, softmax_cross_entropy, stablemax_cross_entropy
 from trm_interp.shapes import Float, Int
 
@@ -30,7 +31,7 @@ def losses_in_all_conventions(
     empty = labelled & (inputs == blank)[:, None]
     found = {}
     for kind, loss in KINDS.items():
-        per_cell = loss(logits, spread).double()
+        per_cell = widened(loss(logits, spread))
         total = per_cell.sum(-1)
         over = {
             "cells": total / labelled.sum(-1).clamp(min=1),

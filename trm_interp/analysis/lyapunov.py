@@ -73,4 +73,4 @@ def lyapunov(
             stretched.append(torch.diagonal(r, dim1=1, dim2=2).abs().log())
             intervals.append(since)
             since = 0
-    return Growth(z, torch.stack(stretched).double().cpu().numpy(), intervals)
+    return Growth(z, torch.stack(stretched).cpu().double().numpy(), intervals)

@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+from trm_interp.core.devices import has_float64
+
 _BITS = 64
 _GAMMA = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -60,19 +62,24 @@ def hash64(*parts: Tensor | int) -> Tensor:
 def uniform(*parts: Tensor | int) -> Tensor:
     """float64 in [0, 1), a multiple of 2**-53: the top 53 bits of `hash64(*parts)`.
 
+    On a device without float64 the top 24 bits of the same hash, in float32.
+
     >>> round(float(uniform(0)), 6)
     0.883311
     """
-    kept = 53  # bits of a float64's significand
-    top = (hash64(*parts) >> (_BITS - kept)) & ((1 << kept) - 1)
-    return top.to(torch.float64) * 2.0**-kept
+    bits = hash64(*parts)
+    # bits of a significand
+    kept, dtype = (53, torch.float64) if has_float64(bits.device) else (24, torch.float32)
+    top = (bits >> (_BITS - kept)) & ((1 << kept) - 1)
+    return top.to(dtype) * 2.0**-kept
 
 
 def normal(n: int, *parts: Tensor | int) -> Tensor:
     """float32 [..., n], independent standard normal draws for each of the broadcast `parts`.
 
     Box & Muller (1958) on the halves of hash64(*parts, i): one hash gives two draws. Computed in
-    float64, so that what a device's logarithm or cosine rounds otherwise is gone in float32.
+    float64, so that what a device's logarithm or cosine rounds otherwise is gone in float32; on the
+    CPU for a device that has no float64.
 
     >>> normal(3, 0, 1).shape, bool(normal(3, 0, 1)[0] == normal(9, 0, 1)[0])
     (torch.Size([3]), True)
@@ -80,9 +87,11 @@ def normal(n: int, *parts: Tensor | int) -> Tensor:
     pairs = (n + 1) // 2
     base = hash64(*parts)
     bits = hash64(base[..., None], torch.arange(pairs, device=base.device))  # [..., pair]
+    device = bits.device
+    bits = bits if has_float64(device) else bits.cpu()
     half = 1 << (_BITS // 2)
     first, second = (bits >> (_BITS // 2)) & (half - 1), bits & (half - 1)
     radius = (-2 * ((first.double() + 0.5) / half).log()).sqrt()
     angle = second.double() * (2 * math.pi / half)
     both = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)  # [..., pair, 2]
-    return both.flatten(-2)[..., :n].float()
+    return both.flatten(-2)[..., :n].float().to(device)

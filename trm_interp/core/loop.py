@@ -52,7 +52,7 @@ def train(
     try:
         while not stop and not trainer.finished():
             row = trainer.step()
-            trainer.sums += torch.stack([row[name].double() for name in METRICS])
+            trainer.sums += torch.stack([row[name].to(trainer.sums.dtype) for name in METRICS])
             trainer.summed_steps += 1
             now = clock()
             if config.compile and trainer.step_count == first + 1:

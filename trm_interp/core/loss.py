@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trm_interp.core.devices import widened
 from trm_interp.shapes import Bool, Float, Int
 
 PAD = 0
@@ -14,9 +15,9 @@ PAD = 0
 def stablemax_log_prob(logits: Float[Tensor, "*run vocab"]) -> Float[Tensor, "*run vocab"]:
     """Log probabilities in float64, p = s / sum(s), s(x) = x + 1 for x >= 0, else 1 / (1 - x).
 
-    Stablemax is from Prieto et al., arXiv 2501.04697.
+    Stablemax is from Prieto et al., arXiv 2501.04697. In float32 on a device without float64.
     """
-    x = logits.double()
+    x = widened(logits)
     s = torch.where(x >= 0, x + 1, 1 / (1 - x.clamp(max=0)))
     return (s / s.sum(-1, keepdim=True)).log()
 

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trm_interp.core.checkpoint import save_checkpoint
 from trm_interp.core.compiling import Mender, compile_network
 from trm_interp.core.config import TrainConfig, TRMConfig
+from trm_interp.core.devices import has_float64, widest
 from trm_interp.core.gradients import backward_in_parts
 from trm_interp.core.graphs import GraphedStep, Metrics
 from trm_interp.core.infer import run
@@ -107,7 +108,7 @@ class Trainer:
         self.clock = torch.zeros((), dtype=torch.int64, device=self.device)  # the same, there
         self.seconds = 0.0
         self.rows = 0  # of metrics.jsonl
-        self.sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
+        self.sums = torch.zeros(len(METRICS), dtype=widest(self.device), device=self.device)
         self.summed_steps = 0  # in `sums`, since the last row
         self.validated_at = -1
         self.best: dict[str, Any] = {"exact": -1.0, "loss": float("inf")}
@@ -266,7 +267,8 @@ class Trainer:
                 batch_size=max(1, self.config.batch_size // self.ranks.size),
                 dtype=self.dtype,
             )
-        sums = torch.cat([read.solved.double().sum(0), read.loss.double().sum(0)]).to(self.device)
+        sums = torch.cat([read.solved.double().sum(0), read.loss.double().sum(0)])
+        sums = sums.to(self.device, widest(self.device))
         means = (self.ranks.total(sums) / len(self.data.val_inputs)).tolist()
         exact, loss = means[: self.config.n_sup], means[self.config.n_sup :]
         self.validated_at = self.step_count
@@ -353,14 +355,19 @@ class Trainer:
         """Go on from the saved state. UserError names the settings that differ."""
         file = self.out / STATE_FILE
         try:
-            state = torch.load(file, map_location=self.device, weights_only=True)
+            # a state of another device may hold float64, which this one may not have
+            at = self.device if has_float64(self.device) else "cpu"
+            state = torch.load(file, map_location=at, weights_only=True)
         except Exception as error:  # a truncated file makes torch raise many kinds
             raise UserError(f"{file}: truncated or damaged ({first_line(error)})") from None
         self.restore(state, file)
-        self.best_weights = state["best_weights"] if self.best["exact"] >= 0 else []
+        best = state["best_weights"] if self.best["exact"] >= 0 else []
+        self.best_weights = [weights.to(self.device) for weights in best]
         n = len(self.slots.index)
         mine = slice(n * self.ranks.rank, n * (self.ranks.rank + 1))
-        self.slots = Slots(**{k: v[mine].clone() for k, v in state["slots"].items()})
+        self.slots = Slots(
+            **{k: v[mine].clone().to(self.device) for k, v in state["slots"].items()}
+        )
 
     def restore(self, state: dict[str, Any], file: Path) -> None:
         """All of a state but the slots and the best weights. UserError if it is another run's."""
@@ -378,11 +385,12 @@ class Trainer:
         if before["micro_batches"] == now["micro_batches"]:  # what --auto-batch found
             self.micro_batches = state.get("micro_batches", 1)
         self.model.load_state_dict(state["model"])
-        self.average.mean = state["average"]
+        self.average.mean = [mean.to(self.device) for mean in state["average"]]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             load_optimizer(optimizer, saved)
         self.rows, self.validated_at = state["rows"], state["validated_at"]
-        self.sums = state["sums"] if self.ranks.rank == 0 else torch.zeros_like(self.sums)
+        if self.ranks.rank == 0:
+            self.sums = state["sums"].to(self.device, self.sums.dtype)
         self.summed_steps = state["summed_steps"]
         if state["validated_on"] == self.validated_on:
             self.best = state["best"]

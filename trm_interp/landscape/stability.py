@@ -31,7 +31,7 @@ TABLES = ("exponents", "spectrum", "exponent_and_drift", "fixed_points", "eigenv
 
 
 def run(config: StabilityConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
-    subject = open_subject(config)
+    subject = open_subject(config, float64=True)
     dim = 2 * subject.model.config.positions * subject.model.config.d_model
     for name in ("k", "eigenvalues"):
         if getattr(config, name) > dim - 2:
@@ -132,7 +132,7 @@ def _exponents(
             progress(rows.start * maps + done * (rows.stop - rows.start), n * maps)
 
         grown = lyapunov(cycle.push, joined(state), config.k, maps, seed=config.seed, watch=watch)
-        drift = late_drift(torch.stack(moved, 1).double().cpu().numpy())
+        drift = late_drift(torch.stack(moved, 1).cpu().double().numpy())
         ends.append(grown.state)
         finite(grown.state.cpu().numpy(), "the last state", chosen[rows])
         over_all = grown.exponents(cycle.evaluations)

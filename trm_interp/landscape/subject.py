@@ -67,9 +67,12 @@ class Subject:
         }
 
 
-def open_subject(config: OnCheckpoint) -> Subject:
-    """UserError where the checkpoint, its puzzles or the device are not there."""
-    device = open_device(config.device)
+def open_subject(config: OnCheckpoint, float64: bool = False) -> Subject:
+    """UserError where the checkpoint, its puzzles or the device are not there.
+
+    `float64`: on a device that has it.
+    """
+    device = open_device(config.device, float64)
     checkpoint = load_checkpoint(config.ckpt or default_checkpoint(), device)
     file = config.puzzles or test_puzzles(checkpoint)
     puzzles = open_puzzles(file, checkpoint, config.limit)

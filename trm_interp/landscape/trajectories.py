@@ -130,6 +130,9 @@ def _umap(
     results: Results,
 ) -> dict[str, Any]:
     """The steps' points in two dimensions that keep neighbours; the embedding is stored."""
+    from trm_interp.runtime.caches import let_numba_cache
+
+    let_numba_cache()
     import umap
 
     from trm_interp.figures.trajectories import umap_figure

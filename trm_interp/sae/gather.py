@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trm_interp.analysis.lens import decided
 from trm_interp.analysis.recurrence import STILL, relative_drift
+from trm_interp.core.devices import widest
 from trm_interp.errors import UserError
 from trm_interp.sae.early import lead
 from trm_interp.sae.meaning import Facts, facts_of
@@ -60,7 +61,7 @@ def gather(opened: Opened, n_examples: int, progress: Progress = quiet) -> Gathe
     level = np.zeros((n, ticks, opened.d_sae), np.float32)
     drift, leads = np.full((2, n, opened.d_sae), np.nan, np.float32)
     curve = np.zeros((n, ticks - cycle), np.float32)
-    fired = torch.zeros(opened.d_sae, dtype=torch.float64, device=opened.device)
+    fired = torch.zeros(opened.d_sae, dtype=widest(opened.device), device=opened.device)
     keep = _Keeper(opened.d_sae, n_examples, reader.n_pos)
     sparse, facts = [], []
     for i, (puzzle, _, acts) in enumerate(opened.encode(progress)):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trm_interp.analysis.resample import ratio_with_bounds
+from trm_interp.core.devices import widest
 from trm_interp.sae.opened import Opened, Progress, quiet
 from trm_interp.shapes import Float
 
@@ -37,17 +38,18 @@ def usage(opened: Opened, progress: Progress = quiet) -> Usage:
     rows = n * opened.reader.rows
     mean = torch.from_numpy(total / rows).to(opened.device)
     error, spread, l0 = (np.zeros((n, ticks)) for _ in range(3))
-    fired = torch.zeros(opened.d_sae, dtype=torch.float64, device=opened.device)
+    wide = widest(opened.device)
+    fired = torch.zeros(opened.d_sae, dtype=wide, device=opened.device)
     summed, largest = fired.clone(), torch.zeros_like(fired, dtype=torch.float32)
     with torch.no_grad():
         for i, (_, x, acts) in enumerate(opened.encode(progress)):
             out = decode(opened, acts)
-            error[i] = (out - x).square().sum((1, 2), dtype=torch.float64).cpu()
-            spread[i] = (x - mean.float()).square().sum((1, 2), dtype=torch.float64).cpu()
+            error[i] = (out - x).square().sum((1, 2), dtype=wide).cpu()
+            spread[i] = (x - mean.float()).square().sum((1, 2), dtype=wide).cpu()
             on = acts > 0
-            l0[i] = on.sum((1, 2)).double().cpu() / x.shape[1]
+            l0[i] = on.sum((1, 2)).cpu().double() / x.shape[1]
             fired += on.sum((0, 1))
-            summed += acts.sum((0, 1), dtype=torch.float64)
+            summed += acts.sum((0, 1), dtype=wide)
             largest = torch.maximum(largest, acts.amax((0, 1)))
     return Usage(
         error,

@@ -138,7 +138,7 @@ class Trainer(SAETrainer[Any, Any]):
         acts = self.sae.encode(self.held_out)
         error = (self.sae.decode(acts) - self.held_out).square().sum()
         spread = (self.held_out - self.held_out.mean(0)).square().sum()
-        l0 = (acts > 0).sum(-1).double().mean()
+        l0 = (acts > 0).sum(-1).cpu().double().mean()
         return {"held_out_fvu": float(error / spread), "held_out_l0": float(l0)}
 
     @property

@@ -1,0 +1,46 @@
+"""The Python of the README runs as it stands, in the memory that a laptop has."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 2.0  # GB at most; with the graph of one run more than 8 would be needed
+STORE = """
+from pathlib import Path
+from trm_interp.collect import collect
+from trm_interp.settings import CollectConfig
+
+data = Path("artifacts/data/sudoku6/test.txt")
+out = Path({out!r})
+collect(CollectConfig("artifacts/trm-sudoku6", data, out, steps="4", limit=6))
+"""
+MEASURE = """
+from trm_interp.core.memory import peak_memory
+
+assert (logits.shape, q_halt.shape) == ((32, 16, 36, 8), (32, 16)), (logits.shape, q_halt.shape)
+assert len(cache) == 288 and not logits.requires_grad
+assert read.solved.shape == (32, 16)
+print(peak_memory() / 1e9)
+"""
+
+
+def test_python_examples_run_in_little_memory(tmp_path: Path):
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    store = tmp_path / "states"
+    examples = "\n".join(blocks)
+    assert examples.count('"runs/states"') == 1
+    code = STORE.format(out=str(store)) + examples.replace("runs/states", str(store)) + MEASURE
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert float(done.stdout.splitlines()[-1]) < LIMIT
