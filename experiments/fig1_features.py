@@ -39,7 +39,7 @@ from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.sae.evaluate import evaluate_sae
 from trm_interp.sae.train import train_sae
 from trm_interp.settings import CollectConfig, artifact, default_checkpoint
-from trm_interp.sources import open_device, open_puzzles, test_puzzles
+from trm_interp.sources import open_both, open_device, test_puzzles
 from trm_interp.store import Store
 
 SITES = [f"blocks.{block}.hook_resid_{at}" for block in range(2) for at in ("mid", "post")]
@@ -52,8 +52,7 @@ SHIPPED = ("table.csv", "features/summary.json", "features/figure1.png")
 def record(args: argparse.Namespace, ckpt: Path, puzzles_file: Path) -> Path:
     """The store: half of its puzzles failed as far as that goes. One of an earlier run is kept."""
     store, note = args.out / "store", args.out / "store.json"
-    checkpoint = load_checkpoint(ckpt, open_device("auto"))
-    puzzles = open_puzzles(puzzles_file, checkpoint, args.solve)
+    checkpoint, puzzles = open_both(ckpt, puzzles_file, open_device("auto"), args.solve)
     identity = {"checkpoint_sha256": checkpoint.sha256, "data_sha256": dict(puzzles.sha256)}
     chosen_from = {"solve": args.solve, "record": args.record}
     if (store / "store.h5").exists():

@@ -43,7 +43,7 @@ from table2_tables import (
     splits_of,
 )
 
-from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
+from trm_interp.core.checkpoint import Checkpoint
 from trm_interp.errors import UserError, in_one_line
 from trm_interp.figures.search import (
     ablation_figure,
@@ -60,7 +60,7 @@ from trm_interp.search.engine import Found, search
 from trm_interp.search.run import evaluations_per_step
 from trm_interp.search.selection import RULES, choose, outcome_frame, share_table
 from trm_interp.settings import default_checkpoint
-from trm_interp.sources import open_device, open_puzzles, test_puzzles
+from trm_interp.sources import open_device, open_subject_of
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
 from trm_interp.tasks.sudoku.rate import rate
 
@@ -91,9 +91,10 @@ class Bench:
     def __init__(self, args: argparse.Namespace, sizes: Sizes) -> None:
         self.out: Path = args.out
         self.sizes = sizes
-        self.checkpoint: Checkpoint = load_checkpoint(args.ckpt, open_device("auto"))
-        file = args.puzzles or test_puzzles(self.checkpoint)
-        self.puzzles = open_puzzles(file, self.checkpoint, sizes.plain)
+        self.checkpoint: Checkpoint
+        self.checkpoint, self.puzzles, _ = open_subject_of(
+            args.ckpt, args.puzzles, open_device("auto"), sizes.plain
+        )
         self.batch_size: int = args.batch_size
         self.dtype = getattr(torch, args.dtype)
         self.seed: int = args.seed

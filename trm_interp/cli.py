@@ -10,6 +10,7 @@ from trm_interp.core.config import PRESETS, TrainConfig, TRMConfig
 from trm_interp.landscape.commands import register as register_landscape_commands
 from trm_interp.options import (
     AsJson,
+    Cells,
     build,
     command,
     how_to_go_on,
@@ -165,6 +166,7 @@ def info(
     validate: Annotated[
         bool, typer.Option("--validate", help="read all of a store, with every checksum")
     ] = False,
+    cells: Cells = None,
 ) -> None:
     """What a store or a checkpoint is. A store with a problem ends in exit status 2.
 
@@ -178,7 +180,7 @@ def info(
     from trm_interp.info import describe, fault, lines
 
     def body() -> None:
-        known = describe(path, validate)
+        known = describe(path, validate, cells)
         print(json.dumps(known) if json_ else "\n".join(lines(known)))
         if problem := fault(known):
             raise UserError(problem)
@@ -190,6 +192,7 @@ def info(
 def hooks(
     ckpt: Annotated[str | None, typer.Option(help="checkpoint; default the one that ships")] = None,
     steps: Annotated[int, typer.Option(help="supervision steps of the run", min=1)] = 16,
+    cells: Cells = None,
 ) -> None:
     """Names of all hook points of a run.
 
@@ -197,11 +200,11 @@ def hooks(
     Example:
     trm-interp hooks --steps 1
     """
-    from trm_interp.core.checkpoint import load_checkpoint
     from trm_interp.record import hook_names
+    from trm_interp.sources import open_checkpoint
 
     def body() -> None:
-        model = load_checkpoint(ckpt or default_checkpoint()).model
+        model = open_checkpoint(ckpt or default_checkpoint(), cells=cells).model
         print("\n".join(hook_names(model.config, steps)))
 
     with_errors_in_one_line(body)

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 
-def describe(path: str, thorough: bool = False) -> dict[str, Any]:
+def describe(path: str, thorough: bool = False, cells: int | None = None) -> dict[str, Any]:
     """Facts about a store or a checkpoint. UserError where it is neither.
 
     Problems of a store are those that show without reading all of it, or with `thorough` all.
+    `cells` is for checkpoints that do not say how many they read.
     """
     if (Path(path) / "manifest.json").exists():
         return _store(path, thorough)
-    return _checkpoint(path)
+    return _checkpoint(path, cells)
 
 
 def _store(path: str, thorough: bool) -> dict[str, Any]:
@@ -54,16 +55,17 @@ def fault(known: dict[str, Any]) -> str | None:
     return f"{problems[0]}{more}" if problems else None
 
 
-def _checkpoint(path: str) -> dict[str, Any]:
-    from trm_interp.core.checkpoint import load_checkpoint
+def _checkpoint(path: str, cells: int | None) -> dict[str, Any]:
+    from trm_interp.sources import open_checkpoint
 
-    checkpoint = load_checkpoint(path)
+    checkpoint = open_checkpoint(path, cells=cells)
     config = checkpoint.model.config
     return {
         "kind": "checkpoint",
         "path": str(checkpoint.path),
         "format": checkpoint.format,
         "sha256": checkpoint.sha256,
+        "weights": checkpoint.weights,
         "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
         "evaluations_per_step": config.h_cycles * (config.l_cycles + 1),
         "config": asdict(config),

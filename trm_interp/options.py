@@ -13,6 +13,9 @@ from trm_interp.core.processes import rank_and_size
 from trm_interp.errors import UserError, in_one_line
 
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
+Cells = Annotated[
+    int | None, typer.Option(help="cells of a puzzle, for a checkpoint that does not say", min=1)
+]
 
 
 def say(line: str) -> None:

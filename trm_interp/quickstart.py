@@ -8,14 +8,14 @@ import numpy as np
 from trm_interp.analysis.outcomes import half_failed, outcome_table
 from trm_interp.analysis.trajectories import trajectories
 from trm_interp.collect import record_puzzles
-from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
+from trm_interp.core.checkpoint import Checkpoint
 from trm_interp.evaluate import solve
 from trm_interp.figures.style import write_html
 from trm_interp.figures.trajectories import trajectory_figure
 from trm_interp.files import write_text
 from trm_interp.progress import progress
 from trm_interp.settings import CollectConfig, QuickstartConfig, first_look
-from trm_interp.sources import open_device, open_puzzles, test_puzzles
+from trm_interp.sources import open_device, open_subject_of
 from trm_interp.store import Store
 from trm_interp.tables import accuracy_table, show
 
@@ -26,9 +26,9 @@ def look(config: QuickstartConfig, steps: int = 16) -> None:
     """Everything that `trm-interp quickstart` does, into `config.out`."""
     began = time.monotonic()
     device = open_device(config.device)
-    checkpoint = load_checkpoint(config.ckpt or first_look(), device)
-    file = config.puzzles or test_puzzles(checkpoint)
-    puzzles = open_puzzles(file, checkpoint, config.n, config.skip_bad)
+    checkpoint, puzzles, file = open_subject_of(
+        config.ckpt or first_look(), config.puzzles, device, config.n, config.skip_bad
+    )
     for line in puzzles.skipped:
         print(f"skipped {line}")
     n_weights = sum(p.numel() for p in checkpoint.model.parameters())

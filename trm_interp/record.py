@@ -32,6 +32,7 @@ from transformer_lens.hook_points import HookPoint
 
 from trm_interp.clock import Tick
 from trm_interp.core.config import TRMConfig
+from trm_interp.core.infer import require_tokens
 from trm_interp.core.model import TRM, BlockSites, State
 from trm_interp.shapes import Int
 
@@ -168,6 +169,7 @@ class HookedTRM(TRM, HookedRootModule):
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
         """A whole run from `state` (default: the start vectors), all H-cycles with gradient."""
+        require_tokens(self.config, tokens)
         x = self.embed(tokens, dtype)
         state = state or self.initial_state(x)
         read = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
+from trm_interp.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, locate
 from trm_interp.core.devices import has_float64
 from trm_interp.core.memory import keep_freed_memory
 from trm_interp.core.processes import local_rank, rank_and_size
@@ -58,15 +58,6 @@ def _say_once(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def open_puzzles(
-    path: Path, checkpoint: Checkpoint, limit: int | None = None, skip_bad: bool = False
-) -> PuzzleSet:
-    """Puzzles of the checkpoint's grid. UserError where they are of another size."""
-    puzzles = load(path, skip_bad=skip_bad, limit=limit)
-    require_size(puzzles, checkpoint)
-    return puzzles
-
-
 def require_size(puzzles: PuzzleSet, checkpoint: Checkpoint) -> None:
     """UserError where the puzzles are of another size than the checkpoint's."""
     config = checkpoint.model.config
@@ -86,8 +77,47 @@ def test_puzzles(checkpoint: Checkpoint) -> Path:
     return file
 
 
+def open_checkpoint(
+    source: str | Path, device: torch.device | str = "cpu", cells: int | None = None
+) -> Checkpoint:
+    """The checkpoint; `cells` is what --cells says. UserError where the file says otherwise."""
+    checkpoint = load_checkpoint(source, device, cells)
+    found = checkpoint.model.config.cells
+    if cells is not None and cells != found:
+        raise CheckpointError(f"{checkpoint.path} reads {found} cells, but --cells is {cells}")
+    return checkpoint
+
+
 def open_both(
-    ckpt: str, puzzles: Path, device: torch.device, limit: int | None, skip_bad: bool
+    ckpt: str | Path,
+    puzzles: Path,
+    device: torch.device,
+    limit: int | None = None,
+    skip_bad: bool = False,
 ) -> tuple[Checkpoint, PuzzleSet]:
+    """A checkpoint and puzzles of its grid. UserError where they are of another size.
+
+    The puzzles tell the number of cells where the checkpoint does not.
+    """
+    path = locate(ckpt)  # nothing is read of the puzzles where there is no checkpoint
+    found = load(puzzles, skip_bad=skip_bad, limit=limit)
+    checkpoint = load_checkpoint(path, device, found.shape.cells)
+    require_size(found, checkpoint)
+    return checkpoint, found
+
+
+def open_subject_of(
+    ckpt: str | Path,
+    puzzles: Path | None,
+    device: torch.device,
+    limit: int | None = None,
+    skip_bad: bool = False,
+) -> tuple[Checkpoint, PuzzleSet, Path]:
+    """As `open_both`; without puzzles those that ship for the checkpoint's size. And their file."""
+    if puzzles is not None:
+        return *open_both(ckpt, puzzles, device, limit, skip_bad), puzzles
     checkpoint = load_checkpoint(ckpt, device)
-    return checkpoint, open_puzzles(puzzles, checkpoint, limit, skip_bad)
+    file = test_puzzles(checkpoint)
+    found = load(file, skip_bad=skip_bad, limit=limit)
+    require_size(found, checkpoint)
+    return checkpoint, found, file

@@ -42,6 +42,16 @@ def positive(config: object, *names: str) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}")
 
 
+# What a TRM may be at most: far above every published model, low enough that a file or an option
+# that is wrong ends in a message instead of filling the memory. Tokens are kept as uint8.
+LIMITS = {
+    **{"cells": 65_536, "prefix": 4_096, "vocab": 256, "d_model": 16_384, "n_layers": 64},
+    **{"h_cycles": 256, "l_cycles": 256, "n_heads": 1_024, "q_outputs": 16},
+    **{"expansion": 256, "multiple": 65_536, "norm_eps": 1.0, "rope_base": 1e12},
+}
+MAX_EVALUATIONS = 1_024  # of the network in one supervision step; the published models have 21
+
+
 @dataclass(frozen=True)
 class TRMConfig:
     """Shape of a TRM. The defaults are the published Sudoku model (TRM-MLP, about 5 M weights)."""
@@ -70,6 +80,13 @@ class TRMConfig:
         for name in ("expansion", "norm_eps", "rope_base"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name, most in LIMITS.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most:g}, got {getattr(self, name):.6g}")
+        if (evaluations := self.h_cycles * (self.l_cycles + 1)) > MAX_EVALUATIONS:
+            raise ValueError(
+                f"h_cycles x (l_cycles + 1) must be at most {MAX_EVALUATIONS}, got {evaluations}"
+            )
         if self.mixer not in ("mlp", "attention"):
             raise ValueError(f"mixer must be 'mlp' or 'attention', got {self.mixer!r}")
         if self.mixer == "attention" and self.d_model % (2 * self.n_heads):

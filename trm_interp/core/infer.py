@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trm_interp.core.config import TRMConfig
 from trm_interp.core.loss import is_solved, mean_over_cells, stablemax_cross_entropy
 from trm_interp.core.model import TRM, State
 
@@ -57,21 +58,36 @@ def iter_run(
     """Read-outs of one batch after another, in file order.
 
     `inputs`, `labels`: integer tokens [puzzle, cell] on any device; labels of pad are ignored.
-    ValueError where there are no puzzles, they do not have the model's number of cells or
-    `steps` is below 1.
+    ValueError where there are no puzzles, they do not have the model's number of cells or hold
+    tokens that are not in its vocabulary, or `steps` is below 1.
     """
     if inputs.shape != labels.shape or not len(inputs):
         found = f"{list(inputs.shape)} and {list(labels.shape)}"
         raise ValueError(f"inputs and labels must be alike and hold a puzzle, got {found}")
-    if inputs.shape[1] != model.config.cells:
-        raise ValueError(
-            f"the model reads {model.config.cells} cells, the puzzles have {inputs.shape[1]}"
-        )
+    for tokens in (inputs, labels):
+        require_tokens(model.config, tokens)
     if steps < 1 or batch_size < 1:
         raise ValueError(f"steps and batch_size must be at least 1, got {steps}, {batch_size}")
     for start in range(0, len(inputs), batch_size):
         chosen = slice(start, start + batch_size)
         yield run_batch(model, inputs[chosen], labels[chosen], steps, every, keep_logits, dtype)
+
+
+def require_tokens(config: TRMConfig, tokens: Tensor) -> None:
+    """ValueError unless these are integer tokens [puzzle, cell] that the model reads."""
+    if tokens.ndim != 2 or tokens.is_floating_point() or tokens.is_complex():
+        raise ValueError(
+            f"tokens are integers [puzzle, cell], got {tokens.dtype} {list(tokens.shape)}"
+        )
+    if tokens.shape[1] != config.cells:
+        found = tokens.shape[1]
+        raise ValueError(f"the model reads {config.cells} cells, the puzzles have {found}")
+    if tokens.numel():
+        low, high = (int(edge) for edge in tokens.long().aminmax())
+        if low < 0 or high >= config.vocab:
+            raise ValueError(
+                f"the model reads tokens 0 to {config.vocab - 1}, the puzzles have {low} to {high}"
+            )
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from trm_interp.errors import UserError
 from trm_interp.landscape.config import OnCheckpoint, OnStore
 from trm_interp.landscape.results import Tell
 from trm_interp.settings import default_checkpoint
-from trm_interp.sources import open_device, open_puzzles, test_puzzles
+from trm_interp.sources import open_device, open_subject_of
 from trm_interp.store import Store
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
 
@@ -73,9 +73,8 @@ def open_subject(config: OnCheckpoint, float64: bool = False) -> Subject:
     `float64`: on a device that has it.
     """
     device = open_device(config.device, float64)
-    checkpoint = load_checkpoint(config.ckpt or default_checkpoint(), device)
-    file = config.puzzles or test_puzzles(checkpoint)
-    puzzles = open_puzzles(file, checkpoint, config.limit)
+    ckpt = config.ckpt or default_checkpoint()
+    checkpoint, puzzles, file = open_subject_of(ckpt, config.puzzles, device, config.limit)
     return Subject(checkpoint, puzzles, file, device, config.batch_size)
 
 
@@ -121,7 +120,7 @@ def open_model(store: Store, ckpt: str = "", device: str = "auto") -> Checkpoint
     source = ckpt or store.checkpoint_path
     if not source:
         raise UserError(f"{store.path} does not say where its checkpoint is: give --ckpt")
-    checkpoint = load_checkpoint(source, open_device(device))
+    checkpoint = load_checkpoint(source, open_device(device), store.model.cells)
     ours = store.checkpoint_sha256
     if checkpoint.sha256 != ours:
         raise UserError(

@@ -23,6 +23,7 @@ from trm_interp.search.run import evaluations_per_step
 from trm_interp.settings import default_checkpoint
 from trm_interp.sources import test_puzzles
 from trm_interp.store import estimate_bytes
+from trm_interp.tasks.sudoku.dataset import load
 
 LANDSCAPE = (
     *("table1", "fig2", "fig3", "fig4", "fig5"),
@@ -56,7 +57,9 @@ class Plan:
 
     def __init__(self, request: Request, only: Sequence[str]) -> None:
         self.request = request
-        self.checkpoint: Checkpoint = load_checkpoint(request.ckpt or default_checkpoint())
+        ckpt = request.ckpt or default_checkpoint()
+        cells = load(request.puzzles, limit=1).shape.cells if request.puzzles else None
+        self.checkpoint: Checkpoint = load_checkpoint(ckpt, cells=cells)
         self.puzzles = request.puzzles or test_puzzles(self.checkpoint)
         self.all = resting(self._jobs())
         jobs = {job.name: job for job in self.all}

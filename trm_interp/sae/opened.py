@@ -199,7 +199,7 @@ def open_model(opened: Opened, ckpt: str | None, force: bool) -> tuple[Checkpoin
     source = ckpt or opened.store.checkpoint_path
     if source is None:
         raise UserError(f"{opened.store.path} does not say where its checkpoint is: give --ckpt")
-    checkpoint = load_checkpoint(source, opened.device)
+    checkpoint = load_checkpoint(source, opened.device, opened.store.model.cells)
     ours = opened.store.checkpoint_sha256
     if checkpoint.sha256 == ours:
         return checkpoint, None

@@ -72,7 +72,9 @@ def solve(
     for line in puzzles.skipped:
         tell(f"skipped {line}")
     device = open_device(config.device)
-    checkpoint = load_checkpoint(config.ckpt or shipped_for(puzzles.shape), device)
+    checkpoint = load_checkpoint(
+        config.ckpt or shipped_for(puzzles.shape), device, puzzles.shape.cells
+    )
     require_size(puzzles, checkpoint)
     require_halting_head(checkpoint, how)
     several = solve_batch(puzzles.puzzles, limit=2).counts > 1
