@@ -80,7 +80,7 @@ def train_and_measure(
     """One SAE: a row of the table. One that an earlier run trained and measured is kept."""
     cuda = torch.cuda.is_available()
     out = args.out / f"{arch}-seed{seed}"
-    note, kept = out.with_name(f"{out.name}-asked.json"), out / "row.json"
+    note, kept = (out.with_name(f"{out.name}-{what}.json") for what in ("asked", "row"))
     config = TrainSAEConfig(
         store=store,
         site=",".join(SITES),
@@ -102,18 +102,18 @@ def train_and_measure(
     del asked["resume"], asked["overwrite"]
     with Store(store) as opened:
         asked["store_sha256"] = opened.sha256
-    if not note.exists() or json.loads(note.read_text()) != asked:
-        for stale in (kept, out / "card.json"):  # answers to another question
-            stale.unlink(missing_ok=True)
-        write_json(note, asked)
-    if kept.exists():
+    same = note.exists() and json.loads(note.read_text()) == asked
+    if same and kept.exists():
         print(f"{out}: trained and measured before")
         return json.loads(kept.read_text())
-    if (out / "card.json").exists():
+    if same and (out / "card.json").exists():
         config = replace(config, resume=True, overwrite=False)
+    for stale in (kept, note):  # the answer to another question
+        stale.unlink(missing_ok=True)
     began = time.monotonic()
     with progress(f"training {arch}, seed {seed}", "steps") as update:
         train_sae(config, progress=update)
+    write_json(note, asked)
     trained = None if config.resume else round(time.monotonic() - began)
     row: dict[str, Any] = {"arch": arch, "seed": seed, "train_s": trained}
     for site in SITES:
@@ -126,6 +126,7 @@ def train_and_measure(
                 limit=args.held_out if looped else max(2, args.held_out // 4),
                 ckpt=str(ckpt),
                 loop=looped,
+                overwrite=True,
             ),
             lambda line: None,
         )
@@ -255,6 +256,7 @@ def run(args: argparse.Namespace) -> None:
                 limit=args.held_out,
                 ckpt=str(ckpt),
                 static=True,
+                overwrite=True,
             ),
             progress=update,
         )

@@ -11,14 +11,27 @@ from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.figures.features import activity_figure, drift_figure
 from trm_interp.figures.style import write_html
 from trm_interp.files import write_json, write_text
+from trm_interp.runtime.outputs import writing
 from trm_interp.sae.config import FeaturesConfig
 from trm_interp.sae.dashboard import dashboard_data, write_dashboard
 from trm_interp.sae.early import separation
-from trm_interp.sae.gather import Gathered, gather
+from trm_interp.sae.gather import Gathered, check_gathering, gather
 from trm_interp.sae.meaning import head_push, meaning
 from trm_interp.sae.opened import Opened, Progress, open_model, opening, quiet
 from trm_interp.sae.table import feature_table, most_active, summarise
 
+COMMAND = "features"
+FILES = {
+    "dashboard": "dashboard.html",
+    "figure 1": "figure1.html",
+    "drift": "drift.html",
+    "table": "features.csv",
+    "figure 1 numbers": "figure1.csv",
+    "drift numbers": "drift.csv",
+    "summary": "summary.json",
+}
+PICTURES = [f"{name}.{kind}" for name in ("figure1", "drift") for kind in ("png", "pdf")]
+NAMES = (*FILES.values(), *PICTURES, "plotly.min.js")
 BANDS = 300  # resamples behind the bands of figure 1
 
 
@@ -26,33 +39,26 @@ def look_at_features(
     config: FeaturesConfig, tell: Callable[[str], None] = print, progress: Progress = quiet
 ) -> dict[str, Path]:
     """Everything that `trm-interp features` does: the files that it wrote, by name."""
+    files = {name: config.out / file for name, file in FILES.items()}
     with opening(config, tell) as opened:
         push = _push(opened, config, tell)
-        found = gather(opened, config.examples, progress)
-        apart = separation(found.level, opened.solved, config.seed)
-        meant = meaning(found.acts, found.facts, len(found.cells), config.seed)
-        table = feature_table(opened, found, apart, meant, push, config.shuffles, config.seed)
-        top = most_active(found.level, config.top)
-        summary = {**opened.said, **summarise(table, apart, opened.solved, top)}
-        figures = figure_1(opened, found, top, config.seed)
-        out = config.out
-        files = {
-            "dashboard": out / "dashboard.html",
-            "figure 1": out / "figure1.html",
-            "drift": out / "drift.html",
-            "table": out / "features.csv",
-            "figure 1 numbers": out / "figure1.csv",
-            "drift numbers": out / "drift.csv",
-            "summary": out / "summary.json",
-        }
-        page = dashboard_data(opened, found, table, meant, push, summary)
-        write_dashboard(files["dashboard"], page)
-        write_html(figures[0], files["figure 1"], config.static)
-        write_html(figures[1], files["drift"], config.static)
-        write_text(files["table"], table.to_csv(index=False))
-        write_text(files["figure 1 numbers"], figures[2].to_csv(index=False))
-        write_text(files["drift numbers"], figures[3].to_csv(index=False))
-        write_json(files["summary"], summary)
+        check_gathering(opened, config.examples)
+        with writing(config.out, COMMAND, NAMES, overwrite=config.overwrite, resumable=False):
+            found = gather(opened, config.examples, progress)
+            apart = separation(found.level, opened.solved, config.seed)
+            meant = meaning(found.acts, found.facts, len(found.cells), config.seed)
+            table = feature_table(opened, found, apart, meant, push, config.shuffles, config.seed)
+            top = most_active(found.level, config.top)
+            summary = {**opened.said, **summarise(table, apart, opened.solved, top)}
+            figures = figure_1(opened, found, top, config.seed)
+            page = dashboard_data(opened, found, table, meant, push, summary)
+            write_dashboard(files["dashboard"], page)
+            write_html(figures[0], files["figure 1"], config.static)
+            write_html(figures[1], files["drift"], config.static)
+            write_text(files["table"], table.to_csv(index=False))
+            write_text(files["figure 1 numbers"], figures[2].to_csv(index=False))
+            write_text(files["drift numbers"], figures[3].to_csv(index=False))
+            write_json(files["summary"], summary)
     return files
 
 

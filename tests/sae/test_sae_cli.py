@@ -55,7 +55,7 @@ def test_measures_of_the_command(cli: Cli, sae: Path, store: Path):
     assert {"every_tick", "tick_4"} <= found["loop"].keys()
     assert found["loop"]["every_tick"]["ticks"] == 16 and found["loop"]["tick_4"]["ticks"] == 1
     assert json.loads((sae / "measures.json").read_text()) == found
-    told = cli("sae-eval", sae, store).out
+    told = cli("sae-eval", sae, store, "--overwrite").out
     assert "FVU" in told and "loss recovered" in told
     refused = cli("sae-eval", sae, store, "--tick", 5)
     assert refused.code == 2 and "z_L is not read at tick 5" in refused.err
@@ -143,9 +143,10 @@ def test_another_checkpoint_is_refused_unless_forced(
     with torch.no_grad():
         model.lm_head.weight.mul_(1.5)
     save_checkpoint(tmp_path / "other", model, {})
-    refused = cli("sae-eval", sae, store, "--ckpt", tmp_path / "other")
+    words = ["sae-eval", sae, store, "--out", tmp_path / "found.json", "--ckpt", tmp_path / "other"]
+    refused = cli(*words)
     assert refused.code == 2 and "--force-mismatch" in refused.err
-    forced = cli("sae-eval", sae, store, "--ckpt", tmp_path / "other", "--force-mismatch", "--json")
+    forced = cli(*words, "--force-mismatch", "--json")
     assert forced.code == 0 and "has weights" in json.loads(forced.out)["loop"]["mismatch"]
 
 

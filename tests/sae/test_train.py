@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from sae_lens import SAE
+from sae_runs import quick, weights
 from sae_store import noise, write_store
 
 from trm_interp.errors import UserError
-from trm_interp.sae.config import TrainSAEConfig
 from trm_interp.sae.opened import encode
 from trm_interp.sae.train import Trainer, train_sae
 from trm_interp.store import Store
@@ -24,16 +24,6 @@ ARCHS = ("standard", "gated", "topk", "batchtopk", "jumprelu")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     z_L = 3 + 2 * noise(8)  # centre and scale must do something
     return write_store(tmp_path_factory.mktemp("train") / "store", z_L)
-
-
-def quick(store: Path, out: Path, **more) -> TrainSAEConfig:
-    settings = {"site": "z_L", "expansion": 2, "max_steps": 30, "batch_size": 32, "k": 3}
-    settings |= {"held_out": 0.25, "log_every": 10, "save_every": 10, "device": "cpu"}
-    return TrainSAEConfig(store=store, out=out, **settings | more)
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return SAE.load_from_disk(out).state_dict()
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -164,7 +154,7 @@ def test_another_run_is_not_resumed_and_a_finished_one_stays(store: Path, tmp_pa
         train_sae(quick(store, out, resume=True))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("precious")
-    with pytest.raises(UserError, match="holds no SAE"):
+    with pytest.raises(UserError, match="is not empty and has no marker"):
         train_sae(quick(store, tmp_path / "other", overwrite=True))
 
 

@@ -203,7 +203,10 @@ class Plan:
             ),
             Job(
                 "sae",
-                ("sae-eval", str(sae), str(out / "fig1-store"), "--ckpt", ckpt, *device),
+                (
+                    *("sae-eval", str(sae), str(out / "fig1-store"), "--ckpt", ckpt, *device),
+                    "--overwrite",
+                ),
                 sae,
                 done="measures.json",
                 after=("fig1-store", "fig1-sae"),
@@ -211,7 +214,10 @@ class Plan:
             ),
             job(
                 "fig1",
-                ("features", str(sae), str(out / "fig1-store"), *seed, *device, *static),
+                (
+                    *("features", str(sae), str(out / "fig1-store"), *seed, *device, *static),
+                    "--overwrite",
+                ),
                 3,
                 10,
                 after=("fig1-store", "fig1-sae"),

@@ -103,6 +103,19 @@ def mark(folder: Path, command: str) -> None:
         write_json(folder / MARKER, {"command": command})
 
 
+def require_replaceable(path: Path, kind: type, command: str, overwrite: bool) -> None:
+    """UserError unless a result file may be written to `path`: nothing is there, or an earlier
+    result of `command`, which has the schema `kind`, and it may be overwritten."""
+    from trm_interp.runtime.schema import read_json
+
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise UserError(f"{path} exists: use --overwrite to replace it, or choose another output")
+    if path.exists():  # a dangling link is written through
+        read_json(path, kind, advice=f"no result of `{command}`: choose another output")
+
+
 def remove_own(folder: Path, command: str, names: Sequence[str]) -> None:
     """Delete what `command` made in a folder that carries its marker, and nothing else.
 

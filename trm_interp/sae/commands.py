@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
         examples="""
         trm-interp train-sae runs/states --site z_L --out runs/sae
         trm-interp train-sae runs/states --site z_L,z_H --out runs/sae --arch topk --k 24 --balance
+        trm-interp train-sae runs/states --site z_L --out runs/sae --revive resample
         trm-interp train-sae runs/states --site z_L --out runs/sae --resume
         """,
     )
@@ -47,14 +48,14 @@ def register(app: typer.Typer) -> None:
         EvalSAEConfig,
         examples="""
         trm-interp sae-eval runs/sae runs/states
-        trm-interp sae-eval runs/sae runs/states --tick 60 --json
-        trm-interp sae-eval runs/sae runs/states --no-loop
+        trm-interp sae-eval runs/sae runs/states --tick 60 --overwrite
+        trm-interp sae-eval runs/sae runs/states --no-loop --json --out runs/quick.json
         """,
     )
     def evaluate(config: EvalSAEConfig, json_: AsJson = False) -> None:
         """Measure an SAE on held-out puzzles: FVU, L0, dead features, loss recovered."""
         from trm_interp.progress import progress
-        from trm_interp.sae.evaluate import evaluate_sae, report
+        from trm_interp.sae.evaluate import evaluate_sae, measures_file, report
 
         with progress("encoding", "puzzles") as update:
             found = evaluate_sae(config, say, update)
@@ -62,7 +63,7 @@ def register(app: typer.Typer) -> None:
             print(json.dumps(plain(found)))
         else:
             report(found)
-        say(f"wrote {config.sae / 'measures.json'}")
+        say(f"wrote {measures_file(config)}")
 
     @command(
         app,

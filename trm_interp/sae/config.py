@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.config import argument, positive, required, setting
-from trm_interp.runtime.limits import parse_indices
+from trm_interp.runtime.limits import at_most, finite, in_seed_range, int64, parse_indices
 from trm_interp.settings import STATIC_HELP, Device
 
 Arch = Literal["standard", "gated", "topk", "batchtopk", "jumprelu"]
 Variant = Literal["saelens", "paper"]
+Revive = Literal["none", "resample"]
+LARGEST_COUNT = 10**12  # of steps, rows, features a dimension, MB: far above any run
 STORE_HELP = "store that `trm-interp collect` wrote"
 SAE_HELP = "folder of a trained SAE"
 CKPT_HELP = "checkpoint; default where the store says that it was recorded from"
@@ -37,6 +39,12 @@ class TrainSAEConfig:
     l0: float = setting(1.0, "sparsity weight of jumprelu")
     k: int = setting(32, "active features of topk and batchtopk")
     warmup: float = setting(0.1, "fraction of the run with a rising learning rate and sparsity")
+    revive: Revive = setting(
+        "none",
+        "dead features: resample gives them the directions of badly explained rows, for every "
+        "architecture; topk and batchtopk have sae-lens' auxiliary loss for them in any case",
+    )
+    revive_every: int = setting(200, "optimizer steps between revivals, none in the last fifth")
     ticks: str | None = setting(None, "ticks of the run, such as 0-20,315-335 (default all)")
     held_out: float = setting(0.2, "share of the puzzles that metrics are measured on")
     balance: bool = setting(False, "as many rows of failed runs as of solved ones")
@@ -51,17 +59,25 @@ class TrainSAEConfig:
 
     def __post_init__(self) -> None:
         positive(self, "expansion", "max_steps", "batch_size", "k", "buffer_mb", "stats_puzzles")
-        positive(self, "save_every", "log_every")
+        positive(self, "save_every", "log_every", "revive_every")
+        in_seed_range(self.seed)
+        for name in ("max_steps", "batch_size", "expansion", "buffer_mb"):
+            at_most(name, getattr(self, name), LARGEST_COUNT)
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup must be between 0 and 1, got {self.warmup}")
         for name in ("lr", "l1", "l0"):
-            if not getattr(self, name) >= 0:
+            finite(name, getattr(self, name))
+            if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.resume and self.overwrite:
             raise ValueError("give one of --resume and --overwrite")
         parse_indices(self.ticks, "ticks")
+
+    def revives_at(self, step: int) -> bool:
+        """Whether dead features are revived after so many optimizer steps."""
+        return self.revive == "resample" and step % self.revive_every == 0
 
     @property
     def sites(self) -> list[str]:
@@ -83,6 +99,8 @@ class OnSAE:
 
     def __post_init__(self) -> None:
         positive(self, "limit")
+        int64("limit", self.limit)
+        in_seed_range(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +111,13 @@ class EvalSAEConfig(OnSAE):
     tick: int | None = setting(None, "also splice at this one tick of the run")
     loop: bool = setting(True, "splice reconstructions into the recursion")
     batch_size: int = setting(32, "puzzles at once in the loop")
+    out: Path | None = setting(None, "JSON file; default measures.json in the SAE's folder")
+    overwrite: bool = setting(False, "replace the measures of an earlier evaluation")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "batch_size")
+        int64("tick", self.tick)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +130,7 @@ class FeaturesConfig(OnSAE):
     examples: int = setting(6, "top-activating examples of every feature")
     shuffles: int = setting(19, "shuffled series behind each recurrence score")
     static: bool = setting(False, STATIC_HELP)
+    overwrite: bool = setting(False, "replace what an earlier `features` wrote")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,10 +152,12 @@ class SteerConfig(OnSAE):
     controls: int = setting(10, "matched random features")
     batch_size: int = setting(32, "puzzles at once")
     out: Path | None = setting(None, "also write the result as JSON")
+    overwrite: bool = setting(False, "replace an earlier result in --out")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "controls", "batch_size")
+        finite("value", self.value)
         if self.feature < 0:
             raise ValueError(f"feature must be at least 0, got {self.feature}")
         parse_indices(self.ticks, "ticks")

@@ -11,6 +11,7 @@ from trm_interp.analysis.lens import decided
 from trm_interp.analysis.recurrence import STILL, relative_drift
 from trm_interp.core.devices import widest
 from trm_interp.errors import UserError
+from trm_interp.runtime.limits import require_memory
 from trm_interp.sae.early import lead
 from trm_interp.sae.meaning import Facts, facts_of
 from trm_interp.sae.opened import Opened, Progress, quiet
@@ -50,7 +51,6 @@ def gather(opened: Opened, n_examples: int, progress: Progress = quiet) -> Gathe
     """Encode every puzzle once."""
     reader, store = opened.reader, opened.store
     cycle, n = reader.ticks_per_cycle, len(opened.puzzles)
-    _check_whole_cycles(opened)
     cells, at = cells_of(opened)
     step_of = np.array([tick.step for tick in reader.ticks])
     steps = np.unique(step_of)
@@ -62,7 +62,7 @@ def gather(opened: Opened, n_examples: int, progress: Progress = quiet) -> Gathe
     drift, leads = np.full((2, n, opened.d_sae), np.nan, np.float32)
     curve = np.zeros((n, ticks - cycle), np.float32)
     fired = torch.zeros(opened.d_sae, dtype=widest(opened.device), device=opened.device)
-    keep = _Keeper(opened.d_sae, n_examples, reader.n_pos)
+    keep = _Keeper(opened.d_sae, min(n_examples, n), reader.n_pos)
     sparse, facts = [], []
     for i, (puzzle, _, acts) in enumerate(opened.encode(progress)):
         level[i] = acts.mean(1).cpu().numpy()
@@ -116,8 +116,9 @@ def _chosen(facts: Facts, cells: np.ndarray, n_steps: int) -> Facts:
     return facts._replace(values=facts.values[rows], blank=facts.blank[rows])
 
 
-def _check_whole_cycles(opened: Opened) -> None:
-    reader = opened.reader
+def check_gathering(opened: Opened, n_examples: int) -> None:
+    """UserError where the ticks are too few, the positions are no cells, or the memory is short."""
+    reader, n = opened.reader, len(opened.puzzles)
     places = [(t.step, t.h_cycle) for t in reader.ticks]
     counts = [places.count(place) for place in dict.fromkeys(places)]
     if len(set(counts)) > 1 or len(counts) < 4:
@@ -125,6 +126,11 @@ def _check_whole_cycles(opened: Opened) -> None:
             f"features over time need four whole H-cycles or more; {reader.site} is read at "
             f"{len(reader.indices)} ticks of {len(counts)}"
         )
+    cells_of(opened)
+    of_puzzle = 4 * opened.d_sae * (len(reader.indices) + 3)
+    need = n * of_puzzle + 2 * opened.d_sae * reader.n_pos * min(n_examples, n)
+    what = f"{n} puzzles at {len(reader.indices)} ticks with {opened.d_sae} features"
+    require_memory(need, what, "lower --limit")
 
 
 class _Keeper:

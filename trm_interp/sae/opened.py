@@ -12,8 +12,9 @@ from sae_lens import SAE
 from torch import Tensor
 
 from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
-from trm_interp.errors import UserError, first_line
+from trm_interp.errors import UserError
 from trm_interp.sae.config import OnSAE
+from trm_interp.sae.saved import Provenance, load_sae, provenance_of
 from trm_interp.sae.sites import SiteReader, board_keys, final_solved
 from trm_interp.sources import open_device
 from trm_interp.store import Store
@@ -36,13 +37,13 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Opened:
-    """`puzzles`: those that are looked at; `known`: provenance of the SAE, empty if not ours.
+    """`puzzles`: those that are looked at; `known`: provenance of the SAE, None if not ours.
 
     `mismatch` says in words what `--force-mismatch` let pass.
     """
 
     sae: SAE[Any]
-    known: dict[str, Any]
+    known: Provenance | None
     path: Path
     store: Store
     reader: SiteReader
@@ -83,8 +84,8 @@ class Opened:
             "mismatch": self.mismatch,
             "d_in": self.sae.cfg.d_in,
             "d_sae": self.d_sae,
-            "arch": self.known.get("arch", self.sae.cfg.architecture()),
-            "gated_variant": self.known.get("gated_variant"),
+            "arch": (self.known and self.known.arch) or self.sae.cfg.architecture(),
+            "gated_variant": self.known.gated_variant if self.known else None,
         }
 
     def encode(self, progress: Progress = quiet) -> Iterator[Encoded]:
@@ -107,16 +108,6 @@ def encode(sae: SAE[Any], x: Tensor) -> Tensor:
     return acts.view(*x.shape[:-1], -1)
 
 
-def load_sae(path: Path, device: torch.device) -> SAE[Any]:
-    """Any SAE that sae-lens opens. UserError says in one line why it cannot be read."""
-    if not (path / "cfg.json").exists():
-        raise UserError(f"{path}: no finished SAE here; train one with `trm-interp train-sae`")
-    try:
-        return SAE.load_from_disk(path, device=str(device)).eval()
-    except Exception as error:  # a damaged file makes several libraries raise many kinds
-        raise UserError(f"{path}: cannot be read ({first_line(error)})") from None
-
-
 @contextmanager
 def opening(config: OnSAE, tell: Callable[[str], None] = print) -> Iterator[Opened]:
     """SAE and store, checked against each other; the store is closed at the end.
@@ -125,19 +116,20 @@ def opening(config: OnSAE, tell: Callable[[str], None] = print) -> Iterator[Open
     """
     device = open_device(config.device)
     sae = load_sae(config.sae, device)
-    known = (sae.cfg.metadata.to_dict() or {}).get("trm_interp") or {}
+    known = provenance_of(config.sae)
     with Store(config.store, allow_incomplete=True) as store:
         if not store.complete:
             tell(f"{store.path} is unfinished: using its {store.n_puzzles} complete puzzles")
         if not store.n_puzzles:
             raise UserError(f"{store.path} holds no complete puzzle yet")
-        site = config.site or (known["sites"][0] if known else None)
+        site = config.site or (known.sites[0] if known else None)
         if site is None:
             raise UserError(f"{config.sae} does not say which site it is for: give --site")
         reader = SiteReader(store, site)
-        ticks = known.get("ticks")
-        if ticks and (wanted := sorted(set(ticks) & set(reader.indices))) != reader.indices:
-            reader = SiteReader(store, site, wanted or None)
+        there = set(reader.indices)
+        trained = there if not known or known.ticks is None else set(known.ticks)
+        if trained & there and not there <= trained:
+            reader = SiteReader(store, site, sorted(trained & there))
         mismatch = _mismatch(config, sae, known, store, reader)
         yield Opened(
             sae,
@@ -152,7 +144,7 @@ def opening(config: OnSAE, tell: Callable[[str], None] = print) -> Iterator[Open
 
 
 def _mismatch(
-    config: OnSAE, sae: SAE[Any], known: dict[str, Any], store: Store, reader: SiteReader
+    config: OnSAE, sae: SAE[Any], known: Provenance | None, store: Store, reader: SiteReader
 ) -> str | None:
     """UserError where SAE and store do not fit, or what is wrong if that was allowed."""
     if sae.cfg.d_in != reader.d_model:
@@ -161,11 +153,13 @@ def _mismatch(
             f"{reader.d_model} wide"
         )
     wrong = []
-    theirs, ours = known.get("checkpoint_sha256"), store.checkpoint_sha256
+    theirs, ours = known.checkpoint_sha256 if known else None, store.checkpoint_sha256
     if known and theirs != ours:
         wrong.append(f"checkpoint {str(theirs)[:12]}, the store's is {str(ours)[:12]}")
-    if known and reader.site not in known["sites"]:
-        wrong.append(f"trained on {', '.join(known['sites'])}, applied to {reader.site}")
+    if known and reader.site not in known.sites:
+        wrong.append(f"trained on {', '.join(known.sites)[:80]}, applied to {reader.site}")
+    if known and known.ticks is not None and not set(known.ticks) & set(reader.indices):
+        wrong.append(f"trained on none of the ticks of {reader.site} that the store holds")
     if not wrong:
         return None
     if not config.force_mismatch:
@@ -173,7 +167,7 @@ def _mismatch(
     return "; ".join(wrong)
 
 
-def _puzzles(config: OnSAE, known: dict[str, Any], store: Store) -> np.ndarray:
+def _puzzles(config: OnSAE, known: Provenance | None, store: Store) -> np.ndarray:
     """Store indices to look at: the first `limit` whose boards were not trained on."""
     chosen = np.arange(store.n_puzzles)
     if not config.all_puzzles:
@@ -186,9 +180,9 @@ def _puzzles(config: OnSAE, known: dict[str, Any], store: Store) -> np.ndarray:
     return chosen[: config.limit]
 
 
-def trained_on(known: dict[str, Any], store: Store) -> np.ndarray:
+def trained_on(known: Provenance | None, store: Store) -> np.ndarray:
     """bool [puzzle]: an SAE of this provenance was trained on the puzzle's board."""
-    return np.isin(board_keys(store["inputs"][:]), known.get("train_boards", []))
+    return np.isin(board_keys(store["inputs"][:]), known.train_boards if known else [])
 
 
 def open_model(opened: Opened, ckpt: str | None, force: bool) -> tuple[Checkpoint, str | None]:

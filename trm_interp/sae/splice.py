@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,7 +62,7 @@ class Loop:
     ) -> None:
         self.model = HookedTRM.of(model, n_steps)
         self.inputs, self.labels = inputs, labels
-        self.n_steps, self.batch_size = n_steps, batch_size
+        self.n_steps, self.batch_size = n_steps, min(batch_size, len(inputs))
 
     def run(self, names: Sequence[str] = (), edit: Edit | None = None) -> Outcome:
         """Every puzzle from the model's own start."""
@@ -96,8 +97,8 @@ def loss_recovered(
 ) -> dict[str, float]:
     """1 - (spliced - clean) / (ablated - clean) of mean losses, bootstrap interval over puzzles.
 
-    1: as good as the state itself; 0: no better than the ablation. NaN where the ablation costs
-    nothing.
+    1: as good as the state itself; 0: no better than the ablation. NaN where the interval of what
+    the ablation costs reaches down to nothing.
     """
     counts = resamples(len(clean), seed)
 
@@ -108,8 +109,8 @@ def loss_recovered(
     lost, at_stake = spliced - clean, ablated - clean
     low, high = bounds(share(counts @ lost, counts @ at_stake))
     value = float(share(lost.sum(), at_stake.sum()))
-    if np.isnan(value):
-        low = high = np.nan
+    if np.isnan(value) or bounds(counts @ at_stake)[0] <= 0:
+        value = low = high = np.nan
     return {"value": value, "low": float(low), "high": float(high)}
 
 
@@ -122,12 +123,14 @@ def in_the_loop(
     seed: int = 0,
     clean: Outcome | None = None,
     progress: Progress = quiet,
+    read_at: int | None = None,
 ) -> dict[str, Any]:
     """Splice at these ticks: the reconstruction, zero, and the mean row; beside the clean run.
 
-    Exact and cell accuracy and loss are of the last supervision step, with intervals over
-    puzzles; `by_step` has means of all steps.
+    Exact and cell accuracy and loss are read after supervision step `read_at` (default the last),
+    with intervals over puzzles; `by_step` has means of all steps.
     """
+    read_at = loop.n_steps - 1 if read_at is None else read_at
     names = [hook_name(site, tick) for tick in ticks]
     edits: dict[str, Edit] = {
         "sae": lambda x: reconstruct(x.float()).to(x.dtype),
@@ -140,19 +143,20 @@ def in_the_loop(
         progress(done, len(edits))
         runs[name] = loop.run(names, edit)
     progress(len(edits), len(edits))
-    final = {name: run.loss[:, -1] for name, run in runs.items()}
+    lost = {name: run.loss[:, read_at] for name, run in runs.items()}
     return {
         "ticks": len(ticks),
-        "runs": {name: _summary(run, seed) for name, run in runs.items()},
-        "recovered_over_zero": loss_recovered(final["clean"], final["sae"], final["zero"], seed),
-        "recovered_over_mean": loss_recovered(final["clean"], final["sae"], final["mean"], seed),
+        "read_at": read_at,
+        "runs": {name: _summary(run, read_at, seed) for name, run in runs.items()},
+        "recovered_over_zero": loss_recovered(lost["clean"], lost["sae"], lost["zero"], seed),
+        "recovered_over_mean": loss_recovered(lost["clean"], lost["sae"], lost["mean"], seed),
     }
 
 
-def _summary(run: Outcome, seed: int) -> dict[str, Any]:
+def _summary(run: Outcome, read_at: int, seed: int) -> dict[str, Any]:
     summary: dict[str, Any] = {"by_step": {}}
     for name, values in run._asdict().items():
-        mean, low, high = mean_with_bounds(values[:, -1].astype(float), seed)
+        mean, low, high = mean_with_bounds(values[:, read_at].astype(float), seed)
         summary[name] = {"value": float(mean), "low": float(low), "high": float(high)}
         summary["by_step"][name] = values.mean(0).tolist()
     return summary
@@ -170,8 +174,10 @@ def splice(
 ) -> dict[str, Any]:
     """In the loop at every tick at which the SAE was trained, and at one tick if asked.
 
-    UserError for a tick of the run that does not write the site.
+    One tick is read after its own supervision step: the recursion soon forgets what was done to it
+    once. UserError for a tick of the run that does not write the site.
     """
+    alone = None if tick is None else tick_of(opened, tick)
     loop, wrong = open_loop(opened, ckpt, force, batch_size)
 
     @torch.no_grad()
@@ -179,18 +185,17 @@ def splice(
         return opened.sae(x)
 
     clean = loop.run()
-    chosen = {"every_tick": opened.reader.ticks}
-    if tick is not None:
-        chosen[f"tick_{tick}"] = [_tick_of(opened, tick)]
+    measured = partial(in_the_loop, loop, opened.site)
+    rest = (reconstruct, mean_row, seed, clean, progress)
     results: dict[str, Any] = {"mismatch": wrong}
-    for name, ticks in chosen.items():
-        results[name] = in_the_loop(
-            loop, opened.site, ticks, reconstruct, mean_row, seed, clean, progress
-        )
+    results["every_tick"] = measured(opened.reader.ticks, *rest)
+    if alone is not None:
+        results[f"tick_{tick}"] = measured([alone], *rest, read_at=alone.step)
     return results
 
 
-def _tick_of(opened: Opened, index: int) -> Tick:
+def tick_of(opened: Opened, index: int) -> Tick:
+    """The tick with this index in the run. UserError where the site is not read there."""
     if index not in opened.reader.indices:
         raise UserError(
             f"{opened.site} is not read at tick {index}; it is at {spell(opened.reader.indices)}"

@@ -6,6 +6,8 @@ added. Controls are features that fire about as often and as strongly; each gets
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,17 +18,29 @@ from torch import Tensor
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.errors import UserError
 from trm_interp.files import plain, write_json
+from trm_interp.runtime.limits import parse_indices, shown
+from trm_interp.runtime.locks import locked_beside
+from trm_interp.runtime.outputs import require_replaceable
 from trm_interp.sae.config import SteerConfig
 from trm_interp.sae.measures import Usage, usage
 from trm_interp.sae.opened import Opened, Progress, opening, quiet
 from trm_interp.sae.sites import SiteReader
 from trm_interp.sae.splice import Edit, Outcome, hook_name, open_loop
-from trm_interp.settings import parse_indices
 from trm_interp.shapes import Float, Int
 from trm_interp.tables import show
 
 Mode = Literal["ablate", "clamp", "steer"]
 NEAREST = 0.05  # share of the features that fire from which controls are drawn
+
+
+@dataclass(frozen=True)
+class Steered:
+    """What every result file has, by which it is recognised."""
+
+    mode: str
+    feature: dict[str, Any]
+    controls: list[dict[str, Any]]
+    rank_p: float
 
 
 class Change(NamedTuple):
@@ -97,9 +111,12 @@ def steer(
 
     `rank_p`: share of the controls, and the feature itself, with at least its effect on the loss.
     """
-    with opening(config, tell) as opened:
+    held = locked_beside(config.out) if config.out else nullcontext()
+    with opening(config, tell) as opened, held:
+        if config.out:
+            require_replaceable(config.out, Steered, "steer", config.overwrite)
         if config.feature >= opened.d_sae:
-            raise UserError(f"--feature {config.feature}: there are {opened.d_sae}, from 0")
+            raise UserError(f"--feature {shown(config.feature)}: there are {opened.d_sae}, from 0")
         found = usage(opened)
         if not found.density[config.feature]:
             raise UserError(f"feature {config.feature} never fires on these puzzles")
@@ -132,8 +149,8 @@ def steer(
             "controls": effects[1:],
             "rank_p": float((lost >= lost[0]).mean()),
         }
-    if config.out:
-        write_json(config.out, plain(result))
+        if config.out:
+            write_json(config.out, plain(result))
     return result
 
 

@@ -1,0 +1,253 @@
+"""sae-lens' trainer on our stream: steps, metrics, dead features, states that resume exactly."""
+
+import time
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from msgspec import Meta
+from sae_lens import (
+    BatchTopKTrainingSAE,
+    BatchTopKTrainingSAEConfig,
+    GatedTrainingSAEConfig,
+    JumpReLUTrainingSAEConfig,
+    StandardTrainingSAEConfig,
+    TopKTrainingSAEConfig,
+    TrainingSAE,
+)
+from sae_lens.config import SAETrainerConfig
+from sae_lens.training.sae_trainer import SAETrainer
+from torch import Tensor
+
+from trm_interp.errors import UserError, first_line
+from trm_interp.files import replacing, require_regular
+from trm_interp.runtime.schema import convert
+from trm_interp.sae.config import TrainSAEConfig
+from trm_interp.sae.gated import GatedSAE
+from trm_interp.sae.revive import resample
+from trm_interp.sae.saved import STATE, saving
+from trm_interp.sae.stream import ActivationStream, Position, stream_state
+from trm_interp.shapes import Float
+
+SHARE_OF_DECAY = 0.2  # of the run, at its end, with a falling learning rate; nothing is revived
+Count = Annotated[int, Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class _Place:
+    epoch: Count
+    offset: Count
+
+
+@dataclass(frozen=True)
+class _Lens:
+    """Of sae-lens' own state, what is checked before it is given back to it."""
+
+    n_training_steps: Count
+    n_training_samples: Count
+    n_frac_active_samples: int
+    act_freq_scores: Any
+    n_forward_passes_since_fired: Any
+
+
+@dataclass(frozen=True)
+class _State:
+    """`train_state.pt`. States from before features could be revived have no `revived`."""
+
+    identity: dict[str, Any]
+    sae: dict[str, Any]
+    trainer: dict[str, Any]
+    stream: _Place
+    rng: Any
+    cuda_rng: Any
+    seconds: Annotated[float, Meta(ge=0)]
+    revived: Count = 0
+
+
+def make_sae(config: TrainSAEConfig, d_model: int, device: torch.device) -> TrainingSAE[Any]:
+    """Fresh weights of the architecture asked for, a function of the seed alone."""
+    rise = round(config.warmup * config.max_steps)
+    shape = {"d_in": d_model, "d_sae": config.expansion * d_model, "device": str(device)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.arch == "gated":
+            cfg = GatedTrainingSAEConfig(**shape, l1_coefficient=config.l1, l1_warm_up_steps=rise)
+            return GatedSAE(cfg, config.gated_variant)
+        made = {
+            "standard": lambda: StandardTrainingSAEConfig(
+                **shape, l1_coefficient=config.l1, l1_warm_up_steps=rise
+            ),
+            "topk": lambda: TopKTrainingSAEConfig(**shape, k=config.k),
+            "batchtopk": lambda: BatchTopKTrainingSAEConfig(**shape, k=config.k),
+            "jumprelu": lambda: JumpReLUTrainingSAEConfig(
+                **shape, l0_coefficient=config.l0, l0_warm_up_steps=rise
+            ),
+        }[config.arch]()
+        kind: Any = TrainingSAE.get_sae_class_for_architecture(config.arch)
+        return kind(made)
+
+
+class Trainer(SAETrainer[Any, Any]):
+    """sae-lens' trainer without wandb and its bar, with a state that resumes to the same bits."""
+
+    def __init__(
+        self,
+        config: TrainSAEConfig,
+        sae: TrainingSAE[Any],
+        stream: ActivationStream,
+        held_out: Tensor | None = None,
+    ) -> None:
+        steps = config.max_steps
+        decay = round(SHARE_OF_DECAY * steps)
+        super().__init__(
+            SAETrainerConfig(
+                total_training_samples=steps * config.batch_size,
+                train_batch_size_samples=config.batch_size,
+                lr=config.lr,
+                lr_end=config.lr / 10,
+                lr_warm_up_steps=min(round(config.warmup * steps), steps - decay),
+                lr_decay_steps=decay,
+                device=str(stream.device),
+                autocast=config.autocast,
+                dead_feature_window=max(20, steps // 20),
+            ),
+            sae,
+            stream,
+        )
+        self.config, self.stream, self.held_out = config, stream, held_out
+        self.last_revival = steps - decay
+        self.revived = 0  # features, each as often as it was
+        self.seconds = 0.0
+
+    def advance(self) -> dict[str, Any] | None:
+        """One optimizer step; a row of metrics where one is due."""
+        began = time.monotonic()
+        output = self.step(next(self.stream))
+        if isinstance(self.sae, GatedSAE):
+            self.sae.keep_unit_norm()
+        self.n_training_steps += 1
+        step = self.n_training_steps
+        if not torch.isfinite(output.loss):
+            raise UserError(f"the loss is not finite at optimizer step {step}: lower --lr")
+        if step <= self.last_revival and self.config.revives_at(step):
+            self._revive(output.sae_in, output.sae_out)
+        self.seconds += time.monotonic() - began
+        if step % self.config.log_every and step != self.config.max_steps:
+            return None
+        named = self.build_train_step_log_dict(output, self.n_training_samples)
+        kept = {name.split("/")[1]: value for name, value in named.items() if "legacy" not in name}
+        if self.config.revive != "none":
+            kept["revived"] = self.revived
+        return {"step": step, "epoch": self.stream.position.epoch, **kept, **self.unseen()}
+
+    def _revive(self, rows: Tensor, reconstructed: Tensor) -> None:
+        seed, step = self.config.seed, self.n_training_steps
+        again = resample(
+            self.sae, self.optimizer, rows, reconstructed, self.dead_neurons, seed, step
+        )
+        self.n_forward_passes_since_fired[again] = 0
+        self.revived += int(again.sum())
+
+    @torch.no_grad()
+    def unseen(self) -> dict[str, float]:
+        """FVU and L0 on rows of held-out puzzles of what would be saved now."""
+        if self.held_out is None:
+            return {}
+        acts, before = self.sae.encode_with_hidden_pre(self.held_out)
+        if isinstance(self.sae, BatchTopKTrainingSAE):  # k a row on average, only in training
+            acts = before * ((before > 0) & (before > self.sae.topk_threshold))
+        return fit_to(self.held_out, acts, self.sae.decode(acts))
+
+    @property
+    def finished(self) -> bool:
+        return self.n_training_steps >= self.config.max_steps
+
+    def save(self, path: Path, identity: dict[str, Any]) -> None:
+        """Weights, optimizer, schedules, counters, stream position and RNG: whole or absent."""
+        device = self.stream.device
+        with saving(path.parent) as folder:
+            self.save_trainer_state(folder)
+            lens = torch.load(folder / "trainer_state.pt", weights_only=True)
+        state = {
+            "identity": identity,
+            "sae": self.sae.state_dict(),
+            "trainer": lens,
+            "stream": stream_state(self.stream),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "seconds": self.seconds,
+            "revived": self.revived,
+        }
+        with replacing(path) as to:
+            torch.save(state, to)
+
+    def resume(self, path: Path, identity: dict[str, Any]) -> None:
+        """Go on from a saved state. UserError names the settings that differ."""
+        state = _read_state(path, self.stream.device)
+        defaults = {
+            f.name: f.default
+            for f in fields(TrainSAEConfig)
+            if f.name in identity and f.default is not MISSING
+        }  # what a setting that came later would have been
+        old = {**defaults, **state.identity}
+        if differ := [k for k in {**old, **identity} if old.get(k) != identity.get(k)]:
+            what = ", ".join(f"{k} {old.get(k)!r} there, {identity.get(k)!r} now" for k in differ)
+            raise UserError(f"{path} is of another run ({what[:200]})")
+        try:
+            self._take(state, path.parent)
+        except Exception as error:  # wrong shapes, kinds and keys make torch raise many kinds
+            why = first_line(error)[:120]
+            raise UserError(f"{path}: damaged ({why}): start anew with --overwrite") from None
+
+    def _take(self, state: _State, out: Path) -> None:
+        lens = convert(state.trainer, _Lens, "trainer")
+        if lens.n_training_steps > self.config.max_steps:
+            raise ValueError(f"step {lens.n_training_steps} of {self.config.max_steps}")
+        if lens.n_training_samples != lens.n_training_steps * self.config.batch_size:
+            raise ValueError(f"{lens.n_training_samples} rows in {lens.n_training_steps} steps")
+        for values in (lens.act_freq_scores, lens.n_forward_passes_since_fired):
+            if values.shape != (self.sae.cfg.d_sae,):
+                raise ValueError(f"counts of {len(values)} features")
+        self.sae.load_state_dict(state.sae)
+        with saving(out) as folder:
+            torch.save(state.trainer, folder / "trainer_state.pt")
+            self.activation_scaler.save(str(folder / "activation_scaler.json"))
+            self.load_trainer_state(folder)
+        for weight, moments in self.optimizer.state.items():
+            if any(moments[name].shape != weight.shape for name in ("exp_avg", "exp_avg_sq")):
+                raise ValueError("the optimizer's moments have other shapes than the weights")
+        self.stream.seek(Position(state.stream.epoch, state.stream.offset))
+        torch.set_rng_state(state.rng.cpu())
+        if state.cuda_rng is not None:
+            torch.cuda.set_rng_state(state.cuda_rng.cpu(), self.stream.device)
+        self.seconds, self.revived = state.seconds, state.revived
+
+
+def fit_to(
+    x: Float[Tensor, "row d_model"], acts: Float[Tensor, "row feature"], out: Tensor
+) -> dict[str, float]:
+    """Held-out FVU (of the rows' variance) and L0 of one reconstruction."""
+    error = (out - x).square().sum()
+    spread = (x - x.mean(0)).square().sum()
+    l0 = (acts > 0).sum(-1).cpu().double().mean()
+    return {"held_out_fvu": float(error / spread), "held_out_l0": float(l0)}
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder without a marker holds a run of `train-sae`: by its state, safely read."""
+    try:
+        _read_state(folder / STATE, torch.device("cpu"), mmap=True)
+    except (UserError, OSError):
+        return False
+    return True
+
+
+def _read_state(path: Path, device: torch.device, mmap: bool | None = None) -> _State:
+    require_regular(path)
+    try:
+        raw = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    except Exception as error:  # a truncated file makes torch raise many kinds
+        raise UserError(f"{path}: truncated or damaged ({first_line(error)[:100]})") from None
+    advice = "it is no state of `trm-interp train-sae`, or damaged: choose another output"
+    return convert(raw, _State, str(path), advice=advice)
