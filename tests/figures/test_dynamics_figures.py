@@ -51,7 +51,7 @@ def test_fates_are_stacked_shares():
     numbers = pd.DataFrame(
         {
             "steps": [16, 16, 64, 64],
-            "fate": ["settled", "wandering"] * 2,
+            "became": ["settled", "wandering"] * 2,
             "share": [0.25, 0.75, 1.0, 0.0],
             "low": 0.0,
             "high": 1.0,

@@ -73,7 +73,7 @@ def test_settling_writes_all_that_it_plots(settling: Path):
     fates = pd.read_csv(settling / "fates.csv")
     assert list(fates["steps"].unique()) == [5, 64, 70]
     np.testing.assert_allclose(fates.groupby("steps")["share"].sum(), 1)
-    assert (fates.query("steps == 5 and fate == 'solved'")["share"] == 0).all()
+    assert (fates.query("steps == 5 and became == 'solved'")["share"] == 0).all()
     assert set(fates["n"]) == {found["long"]["escaped"]["n"]}
     drift = pd.read_csv(settling / "same_phase_drift.csv")
     assert set(drift["state"]) == {"z_H", "z_L"} and drift["step"].max() == 5

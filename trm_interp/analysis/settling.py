@@ -124,10 +124,29 @@ def period(
     return np.where(near.any(0), near.argmax(0) + 1, 0)
 
 
-def fate_of(period: Int[np.ndarray, " run"]) -> np.ndarray:
-    """The name in FATES of each period.
+def in_steps(period: Int[np.ndarray, " run"], h_cycles: int) -> Int[np.ndarray, " run"]:
+    """Periods in H-cycles as periods in supervision steps of `h_cycles`; 0 stays 0.
+
+    With 3 H-cycles a step, a run that repeats itself every 2 of them is back after 2 steps:
+
+    >>> in_steps(np.array([0, 1, 2, 3, 6]), h_cycles=3).tolist()
+    [0, 1, 2, 1, 2]
+    """
+    return np.lcm(period, h_cycles) // h_cycles
+
+
+def fate_of(
+    period: Int[np.ndarray, " run"], at_rest: Bool[np.ndarray, " run"] | bool = True
+) -> np.ndarray:
+    """The name in FATES of each run: settled where no H-cycle moves it, cycling where it comes
+    back, wandering where it does not (period 0).
+
+    Periods in H-cycles say so alone. Of periods in steps, 1 is also that of a cycle inside a step:
+    `at_rest` says which runs no H-cycle moves.
 
     >>> fate_of(np.array([1, 5, 0])).tolist()
     ['settled', 'cycling', 'wandering']
+    >>> fate_of(np.array([1, 1]), at_rest=np.array([True, False])).tolist()
+    ['settled', 'cycling']
     """
-    return np.select([period == 1, period > 1], FATES[:2], FATES[2])
+    return np.select([(period == 1) & at_rest, period > 0], FATES[:2], FATES[2])

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from trm_interp.figures.style import literal
+
 Band = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean, low, high
 
 
@@ -44,7 +46,8 @@ def curve(
 ) -> None:
     """A line over its band; both hide with the legend entry. `over`: what x counts."""
     mean, low, high = band
-    common = {"legendgroup": name, "name": name}
+    shown = literal(name)
+    common = {"legendgroup": name, "name": shown}
     figure.add_trace(
         go.Scatter(
             x=np.concatenate([x, x[::-1]]),
@@ -67,7 +70,7 @@ def curve(
             mode="lines",
             line={"color": colour, "width": 1.5, "dash": dash},
             showlegend=in_legend,
-            hovertemplate=f"{name}<br>{over} %{{x}}: %{{y:.3g}}<extra></extra>",
+            hovertemplate=f"{shown}<br>{over} %{{x}}: %{{y:.3g}}<extra></extra>",
             **common,
         ),
         row=row,

@@ -1,6 +1,7 @@
 """Figure 3 of the seed paper: starts by what they come to, as points and as images of a plane."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from plotly.subplots import make_subplots
 from trm_interp.figures.style import styled
 from trm_interp.shapes import Float
 
-UNSOLVED = "black"
+UNSOLVED, MARK = "black", "#d62728"
 SCALE = "Viridis_r"
 ANSWERS = [*qualitative.Set3, *qualitative.Pastel]  # the marks of corners show on all of them
 
@@ -25,10 +26,13 @@ def basin_figure(
     title: str,
 ) -> go.Figure:
     """Points in the plane of two principal axes, a panel a puzzle, coloured by the step from which
-    the run stays solved; black where it is not solved at the last one; the own start is marked.
+    the run stays solved; black where it is not solved at the last one. A ring marks the model's own
+    start, or where it ends and how many other starts end in the same state: their points may all
+    lie inside the ring.
 
-    numbers: rows of puzzle, start, radius, solved_from (-1: not), answer, x, y. `explained`: share
-    of the variance of each axis, by puzzle. `kind`: "start" or "end", of which states it is.
+    numbers: rows of puzzle, start (0: the model's own), radius, solved_from (-1: not), answer,
+    state, x, y. `explained`: share of the variance of each axis, by puzzle. `kind`: "start" or
+    "end", of which states it is.
     """
     figure = _panels(list(headings.values()))
     for panel, puzzle in enumerate(headings):
@@ -57,8 +61,7 @@ def basin_figure(
                     showlegend=False,
                 ),
             )
-        own = rows.query("start == 0").assign(corner="own start")
-        _add(figure, panel, _corner_marks(own))
+        _add(figure, panel, _own_mark(rows, kind))
         row, column = _place(panel)
         first, second = explained[puzzle]
         figure.update_xaxes(title=f"PC 1 of the {kind}s ({first:.1%})", row=row, col=column)
@@ -186,17 +189,35 @@ def _image(rows: pd.DataFrame, name: str) -> np.ndarray:
     return values.reshape(len(np.unique(rows["y"])), -1)
 
 
+def _own_mark(rows: pd.DataFrame, kind: str) -> go.Scatter:
+    """A ring around the model's own start or its end, so that what lies there is seen."""
+    own = rows.query("start == 0")
+    text = "own start"
+    if kind == "end":
+        others = int((rows["state"] == own["state"].iloc[0]).sum()) - 1
+        text = f"end of the own start and {others} of {len(rows) - 1} others"
+    return _marks(own, [text], [text], {"symbol": "circle-open", "size": 16, "line": {"width": 2}})
+
+
 def _corner_marks(corners: pd.DataFrame) -> go.Scatter:
+    """Crosses on an image, where no points can lie under them."""
+    names = list(corners["corner"])
+    return _marks(corners, [name.split(" of ")[0] for name in names], names, {"symbol": "x"})
+
+
+def _marks(
+    places: pd.DataFrame, text: list[str], hover: list[str], marker: dict[str, Any]
+) -> go.Scatter:
     return go.Scatter(
-        x=corners["x"],
-        y=corners["y"],
+        x=places["x"],
+        y=places["y"],
         mode="markers+text",
-        text=[name.split(" of ")[0] for name in corners["corner"]],
-        hovertext=corners["corner"],
+        text=text,
+        hovertext=hover,
         hoverinfo="text",
         textposition="top center",
-        textfont={"color": "#d62728"},
-        marker={"symbol": "x", "size": 9, "color": "#d62728"},
+        textfont={"color": MARK},
+        marker={"size": 9, "color": MARK, **marker},
         showlegend=False,
     )
 

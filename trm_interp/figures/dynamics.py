@@ -5,6 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from trm_interp.analysis.settling import LEAST_DRIFT
 from trm_interp.figures.bands import curve
 from trm_interp.figures.style import FAILED, SOLVED, styled
 
@@ -79,10 +80,11 @@ def _by_outcome(figure: go.Figure, numbers: pd.DataFrame, x: str, row: int, mome
 def fate_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
     """What has become of the runs that had failed, as shares, at some numbers of steps.
 
-    numbers: rows of steps, fate, share, low, high, n; fates as in FATE_COLOURS, bars add up to 1.
+    numbers: rows of steps, became, share, low, high, n; `became` as in FATE_COLOURS, bars add up
+    to 1.
     """
     figure = go.Figure()
-    for fate, rows in numbers.groupby("fate", sort=False):
+    for fate, rows in numbers.groupby("became", sort=False):
         figure.add_bar(
             x=[f"{steps}" for steps in rows["steps"]],
             y=rows["share"],
@@ -119,11 +121,14 @@ def exponent_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
 
 
 def exponent_against_drift(numbers: pd.DataFrame, title: str) -> go.Figure:
-    """Leading exponent against drift. numbers: rows of outcome, puzzle, late_drift, lambda_1."""
+    """Leading exponent against drift. numbers: rows of outcome, puzzle, late_drift, lambda_1.
+
+    Drifts below LEAST_DRIFT, which a logarithmic axis may not show, are drawn there.
+    """
     figure = go.Figure()
     for outcome, rows in numbers.groupby("outcome", sort=False):
         figure.add_scatter(
-            x=rows["late_drift"],
+            x=np.maximum(rows["late_drift"], LEAST_DRIFT),
             y=rows["lambda_1"],
             mode="markers",
             marker={"color": COLOURS[str(outcome)], "size": 7, "opacity": 0.7},

@@ -94,6 +94,8 @@ def losses_figure(
     figure = make_subplots()
     owners: list[str] = []
     names = list(losses)
+    longest = max(int(solved.sum()), int((~solved).sum()))
+    thin = f"thin lines: the first {THIN} puzzles of an outcome" if longest > THIN else ""
     for name in names:
         for (outcome,), rows in groups(where(bands, bands["convention"] == name), "outcome"):
             inside = solved if outcome == "solved" else ~solved
@@ -128,7 +130,7 @@ def losses_figure(
     )
     figure.update_xaxes(title="H-cycle (from 1)")
     figure.update_yaxes(title=units[names[0]], rangemode="tozero")
-    return styled(figure, title)
+    return styled(figure, title, thin)
 
 
 def solve_step_figure(table: pd.DataFrame, unit: str, title: str) -> go.Figure:

@@ -64,6 +64,7 @@ def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) ->
         shared_yaxes=True,
         subplot_titles=("candidates left by the givens", "conflicts of the current guess"),
     )
+    in_legend: set[str] = set()
     for column, label in enumerate(labels, 1):
         chosen = numbers.query(f"label == '{label}'").dropna(subset=["auc"])
         for (site, kind), rows in groups(chosen, "site", "kind"):
@@ -71,7 +72,8 @@ def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) ->
             name = f"{site}: {kinds[kind]}" if site else kinds[kind]
             at = np.asarray(rows["tick"]) + 1
             dash, colour = DASHES[site], KIND_COLOURS[kind]
-            curve(figure, at, band, colour, name, column == 1, 1, column, dash)
+            curve(figure, at, band, colour, name, name not in in_legend, 1, column, dash)
+            in_legend.add(name)
     figure.add_hline(y=0.5, line={"color": "#999", "width": 1, "dash": "dot"})
     figure.update_xaxes(title="network evaluation (from 1)", type="log")
     figure.update_yaxes(title="AUC within a puzzle", row=1, col=1)

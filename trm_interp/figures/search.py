@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.style import FAILED, SOLVED, styled
+from trm_interp.figures.style import FAILED, SOLVED, literal, styled
 
 COLOURS = qualitative.D3
 NAMES = {
@@ -24,7 +24,8 @@ def shares_figure(table: pd.DataFrame, title: str) -> go.Figure:
     table: rows of search, step (from 0) and for each of NAMES its share, `_low` and `_high`.
     """
     searches = list(dict.fromkeys(table["search"]))
-    figure = make_subplots(rows=1, cols=len(searches), subplot_titles=searches, shared_yaxes=True)
+    headings = [literal(search) for search in searches]
+    figure = make_subplots(rows=1, cols=len(searches), subplot_titles=headings, shared_yaxes=True)
     for col, search in enumerate(searches, start=1):
         rows = _of(table, search=search)
         for i, (name, label) in enumerate(NAMES.items()):
@@ -48,16 +49,20 @@ def ablation_figure(table: pd.DataFrame, title: str) -> go.Figure:
         cols=len(kinds),
         shared_xaxes=True,
         shared_yaxes=True,
-        subplot_titles=kinds,
+        subplot_titles=[literal(kind) for kind in kinds],
         vertical_spacing=0.08,
     )
     targets = list(dict.fromkeys(table["target"]))
+    in_legend: set[str] = set()
     for col, kind in enumerate(kinds, start=1):
         for i, target in enumerate(targets):
             rows = _of(table, kind=kind, target=target)
+            if not len(rows):
+                continue
             for row, name in enumerate(names, start=1):
                 curve = _with_bars(rows, "sigma", name, f"noise on {target}", COLOURS[i])
-                curve.update(legendgroup=target, showlegend=row == 1 and col == 1)
+                curve.update(legendgroup=target, showlegend=target not in in_legend)
+                in_legend.add(target)
                 figure.add_trace(curve, row=row, col=col)
         figure.update_xaxes(title="sigma", row=2, col=col)
     figure.update_xaxes(type="log")
@@ -159,5 +164,5 @@ def _with_bars(
         mode="lines+markers",
         line={"color": colour, "width": 1.5},
         marker={"size": 5},
-        name=label,
+        name=literal(label),
     )

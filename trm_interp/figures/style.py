@@ -1,21 +1,37 @@
 """One look for all figures, and the one way to write them."""
 
-import functools
-import shutil
+import html
 import sys
-import warnings
 from pathlib import Path
 
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from trm_interp.figures.pictures import NoPictures, draw
+from trm_interp.files import replacing, write_text
 
 SOLVED, FAILED = "#1f77b4", "#d62728"
 COLOUR = {"solved": SOLVED, "failed": FAILED}
 FONT = "Helvetica, Arial, sans-serif"
+PLOTLY = "plotly.min.js"
 
 
-def styled(figure: go.Figure, title: str) -> go.Figure:
+def literal(text: object) -> str:
+    """A text that plotly shows as it stands: no markup, and no value of a template.
+
+    Titles, legends and hover labels show `<b>`, `<a href=...>` and `&amp;` as markup.
+
+    >>> literal("<b> & %{x}")
+    '&lt;b&gt; &amp; %&#123;x}'
+    """
+    return html.escape(str(text), quote=False).replace("%{", "%&#123;")
+
+
+def styled(figure: go.Figure, title: str, subtitle: str = "") -> go.Figure:
+    """The figure in our style. Names of files and models may stand in its title as they are."""
+    shown = literal(title) + (f"<br><sup>{literal(subtitle)}</sup>" if subtitle else "")
     figure.update_layout(
-        title={"text": title, "x": 0.02, "font": {"size": 17}},
+        title={"text": shown, "x": 0.02, "font": {"size": 17}},
         template="plotly_white",
         font={"family": FONT, "size": 13},
         legend={"groupclick": "togglegroup", "itemsizing": "constant"},
@@ -28,27 +44,45 @@ def styled(figure: go.Figure, title: str) -> go.Figure:
 def write_html(figure: go.Figure, path: Path, static: bool = False) -> Path:
     """An interactive page; plotly.js is written once beside it, so that it opens offline.
 
-    static: also PNG and PDF beside it, where kaleido and a browser are.
+    The same figure gives the same bytes. static: also PNG and PDF beside it, where kaleido and a
+    browser are.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_html(path, include_plotlyjs="directory", config={"displaylogo": False})
+    library, text = path.with_name(PLOTLY), get_plotlyjs()
+    if not _holds(library, text):
+        write_text(library, text)
+    page = figure.to_html(
+        include_plotlyjs=PLOTLY, config={"displaylogo": False}, div_id="figure", full_html=True
+    )
+    write_text(path, page)
     if static:
-        try:
-            _draw(figure, path)
-        except Exception as error:  # a browser fails in many ways, and the page is there
-            print(f"{path}: no PNG and PDF: {error}", file=sys.stderr)
+        _write_pictures(figure, path)
     return path
 
 
-def _draw(figure: go.Figure, path: Path) -> None:
-    if not can_draw():
-        return
+def _holds(path: Path, text: str) -> bool:
+    """Does a file hold this text? One that a full disk cut short does not."""
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False
+
+
+def _write_pictures(figure: go.Figure, path: Path) -> None:
+    """PNG and PDF beside a page; why not, on standard error."""
     still = without_controls(figure)
-    with warnings.catch_warnings():  # plotly tells that a running browser takes no options
-        warnings.simplefilter("ignore", UserWarning)
+    drawing = still.to_json()
+    size = {"width": 1100, "height": figure.layout.height or 640, "scale": 1.5}
+    try:
         for kind in ("png", "pdf"):
-            height = figure.layout.height or 640
-            still.write_image(path.with_suffix(f".{kind}"), width=1100, height=height, scale=1.5)
+            picture = draw(drawing, kind, **size)
+            if picture is None:
+                return
+            with replacing(path.with_suffix(f".{kind}")) as to:
+                to.write_bytes(picture)
+    except NoPictures as error:
+        print(f"{path}: going on without PNG and PDF: {error}", file=sys.stderr)
+    except ValueError as error:
+        print(f"{path}: no PNG and PDF: {error}", file=sys.stderr)
 
 
 def without_controls(figure: go.Figure) -> go.Figure:
@@ -69,16 +103,3 @@ def without_controls(figure: go.Figure) -> go.Figure:
     if shown:
         still.update_layout(title={"text": f"{figure.layout.title.text} ({', '.join(shown)})"})
     return still
-
-
-@functools.cache
-def can_draw() -> bool:
-    """Is there what static pictures need? Starts the one browser that draws all of them."""
-    try:
-        import kaleido
-    except ImportError:
-        return False
-    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))):
-        return False
-    kaleido.start_sync_server(silence_warnings=True)
-    return True

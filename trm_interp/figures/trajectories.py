@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from trm_interp.figures.bands import where
-from trm_interp.figures.style import FAILED, SOLVED, styled
+from trm_interp.figures.style import FAILED, SOLVED, literal, styled
 from trm_interp.shapes import Bool, Float, Int
 
 
@@ -69,7 +69,7 @@ def trajectory_figure(
                     "symbol": ["circle"] * (n_steps - 1) + ["diamond"],
                 },
                 customdata=np.column_stack([steps + 1, loss[i], state]),
-                hovertemplate=f"{name}<br>step %{{customdata[0]}}: %{{customdata[2]}}"
+                hovertemplate=f"{literal(name)}<br>step %{{customdata[0]}}: %{{customdata[2]}}"
                 "<br>loss %{customdata[1]:.3f}<extra></extra>",
                 **common | {"showlegend": ok not in shown},
                 name=kind,
@@ -85,7 +85,7 @@ def trajectory_figure(
                 mode="lines+markers",
                 line={"color": colour, "width": 1},
                 marker={"size": 4},
-                hovertemplate=f"{name}<br>step %{{x}}: loss %{{y:.3f}}<extra></extra>",
+                hovertemplate=f"{literal(name)}<br>step %{{x}}: loss %{{y:.3f}}<extra></extra>",
                 **common,
             ),
             row=1,
@@ -160,7 +160,7 @@ def path_figure(
         figure.update_yaxes(title=titles[1])
     figure.update_layout(hoverlabel={"font": {"family": "monospace"}})
     subtitle = f"one point a supervision step ({per_step} updates), a diamond is the last one"
-    return styled(figure, f"{title}<br><sup>{subtitle}</sup>")
+    return styled(figure, title, subtitle)
 
 
 def umap_figure(points: pd.DataFrame, title: str) -> go.Figure:
@@ -168,6 +168,8 @@ def umap_figure(points: pd.DataFrame, title: str) -> go.Figure:
     figure = go.Figure()
     for ok, (kind, colour) in ((True, ("solved", SOLVED)), (False, ("failed", FAILED))):
         rows = where(points, points["solved_at_end"] == ok)
+        if not len(rows):
+            continue
         figure.add_trace(
             go.Scatter(
                 x=rows["umap1"],
@@ -176,7 +178,7 @@ def umap_figure(points: pd.DataFrame, title: str) -> go.Figure:
                 marker={"color": colour, "size": 3 + 5 * rows["step"] / points["step"].max()},
                 text=[_hover(row) for row in rows.to_dict("records")],
                 hovertemplate="%{text}<extra></extra>",
-                name=kind,
+                name=f"{kind} (n = {rows['puzzle'].nunique()})",
             )
         )
     figure.update_xaxes(title="UMAP 1 (size of a point: its step)")

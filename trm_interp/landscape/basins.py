@@ -74,13 +74,14 @@ def figures(
     """Figures with the numbers they plot: starts and ends as points, planes, and a page a plane."""
     headings = {one.summary["puzzle"]: one.heading for one in found}
     shape = "one vector for all positions" if config.shared else "a vector a position"
-    what = f"{model}, {config.starts} starts of {config.target}, {shape}"
+    what = f"{config.starts} starts of {config.target} a puzzle, {shape}"
+    titles = {"start": f"{model}, {what}", "end": f"{model}, where runs end: {what}"}
     table = pd.concat([one.starts for one in found], ignore_index=True)
     drawn = {}
     for name, kind in (("basins", "start"), ("ends", "end")):
         numbers = table.rename(columns={f"{kind}_x": "x", f"{kind}_y": "y"})
         explained = {one.summary["puzzle"]: one.summary[f"{kind}_explained"] for one in found}
-        figure = basin_figure(numbers, explained, headings, config.steps, kind, what)
+        figure = basin_figure(numbers, explained, headings, config.steps, kind, titles[kind])
         drawn[name] = figure, numbers
     if config.slice:
         planes, corners = (

@@ -1,6 +1,12 @@
 """Do runs come to rest? Drift by outcome after 16 steps, and what long rollouts come to.
 
 Everything is read while the network runs: of a run only its last states are held.
+
+The fate of a run is the same thing in every table: settled where no H-cycle moves it by more than
+the tolerance, cycling where it is back within the tolerance after some H-cycles or steps, wandering
+where it is not. Short runs are asked over their last LAST steps, in H-cycles; long ones over WINDOW
+steps before a horizon, in steps. Their first horizon is the end of the short runs, and tells what
+those have come to.
 """
 
 from typing import Any, NamedTuple
@@ -20,6 +26,7 @@ from trm_interp.analysis.settling import (
     Past,
     distance,
     fate_of,
+    in_steps,
     late_drift,
     log_drift,
     period,
@@ -67,7 +74,8 @@ class Long(NamedTuple):
 
     solved: np.ndarray  # bool [puzzle, horizon]
     ever: np.ndarray  # bool [puzzle, horizon], at some step after the first horizon
-    period: np.ndarray  # [puzzle, horizon], of the step map; 0 for none
+    period: np.ndarray  # [puzzle, horizon], in steps; 0 for none
+    fate: np.ndarray  # [puzzle, horizon]
 
 
 def run(config: SettlingConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
@@ -78,6 +86,7 @@ def run(config: SettlingConfig, tell: Tell, progress: Progress) -> dict[str, Any
         short = _short_runs(subject, config.steps, lambda done: progress(done, total))
         solved = short.solved[:, -1]
         missing = compared(solved, tell)
+        periods = period(np.moveaxis(short.back, 0, -1), config.tolerance)  # in H-cycles
         summary: dict[str, Any] = {
             **subject.said,
             "steps": config.steps,
@@ -85,7 +94,7 @@ def run(config: SettlingConfig, tell: Tell, progress: Progress) -> dict[str, Any
             "solved": int(solved.sum()),
             "failed": int((~solved).sum()),
             "not_compared": missing,
-            **_drifts(short, config, results, subject),
+            **_drifts(short, periods, config, results, subject),
         }
         _curves(short, config, results, subject)
         if n_long:
@@ -100,6 +109,8 @@ def run(config: SettlingConfig, tell: Tell, progress: Progress) -> dict[str, Any
                 config.tolerance,
                 lambda done: progress(begun + done, total),
             )
+            far.period[:, 0] = in_steps(periods[picked], subject.model.config.h_cycles)
+            far.fate[:, 0] = fate_of(periods[picked])
             summary["long"] = _fates(far, horizons, picked, config, results)
         progress(total, total)
         return results.finish(summary)
@@ -175,32 +186,40 @@ def _long_batch(
     n, past = len(z), Past(LONGEST_PERIOD)
     going = torch.arange(n, device=z.device)
     right = torch.zeros(n, dtype=torch.bool, device=z.device)
-    ever, periods = torch.zeros_like(right), np.zeros(n, np.int64)
+    ever, periods, fates = torch.zeros_like(right), np.zeros(n, np.int64), np.full(n, FATES[-1])
     window: list[Tensor] = []
+    moved: list[Tensor] = []
     found: list[tuple[np.ndarray, ...]] = []
     for done in range(1, horizons[-1] + 1):
         past.add(z)
+        ahead = next(horizon for horizon in horizons if horizon >= done)
+        near_the_end = done > ahead - WINDOW
         for _ in range(subject.model.config.h_cycles):
-            z = cycle(z)
+            image = cycle(z)
+            if near_the_end:
+                moved.append(distance(image, z))
+            z = image
         right[going] = cycle.right(z, labels[going])
         if done > horizons[0]:
             ever |= right
-        ahead = next(horizon for horizon in horizons if horizon >= done)
-        if done > ahead - WINDOW:
+        if near_the_end:
             lags = max(1, min(LONGEST_PERIOD, ahead - WINDOW))
             window.append(past.distances(z, lags))
         if done == ahead:
             near = torch.stack(window).cpu().numpy()  # [moment, lag, run]
             those = going.cpu().numpy()
             finite(near[:, 0].T, f"the state at step {done}", names[those])
+            at_rest = (torch.stack(moved) <= tolerance).all(0).cpu().numpy()
             periods[those] = period(near, tolerance)
-            found.append((right.cpu().numpy().copy(), ever.cpu().numpy().copy(), periods.copy()))
+            fates[those] = fate_of(periods[those], at_rest)
+            now = (right.cpu().numpy(), ever.cpu().numpy(), periods, fates)
+            found.append(tuple(values.copy() for values in now))
             moving = torch.from_numpy(near[:, 0].max(0) > AT_REST).to(z.device)
+            if not moving.any():
+                break
             going, z, past = going[moving], z[moving], past.rows(moving)
-            cycle, window = cycle.rows(moving), []
+            cycle, window, moved = cycle.rows(moving), [], []
         progress(done)
-        if not len(going):
-            break
     found += [found[-1]] * (len(horizons) - len(found))
     return Long(*(np.stack(part, 1) for part in zip(*found, strict=True)))
 
@@ -209,15 +228,16 @@ def _long_batch(
 
 
 def _drifts(
-    short: Short, config: SettlingConfig, results: Results, subject: Subject
+    short: Short, periods: np.ndarray, config: SettlingConfig, results: Results, subject: Subject
 ) -> dict[str, Any]:
     """Late drift: by outcome, its bimodality, and settled (back where it was, within the tolerance)
-    against solved; beside it the same table for what lies below Otsu's threshold."""
+    against solved; beside it the same table for what lies below Otsu's threshold. `periods` in
+    H-cycles."""
     solved = short.solved[:, -1]
     drift = late_drift(short.per_step[..., 0])
     logs = log_drift(drift)
     threshold, share = otsu(logs) if len(logs) > 1 else (np.nan, np.nan)
-    periods = period(np.moveaxis(short.back, 0, -1), config.tolerance)
+    fates = fate_of(periods)
     table = pd.DataFrame(
         {
             "puzzle": np.arange(len(solved)),
@@ -227,13 +247,15 @@ def _drifts(
             "late_drift_z_L": late_drift(short.per_step[..., 1]),
             "log_drift": logs,
             "below_otsu": ~(logs > threshold),
+            "window_steps": LAST,
+            "tolerance": config.tolerance,
             "period_h_cycles": periods,
-            "fate": fate_of(periods),
+            "period_steps": in_steps(periods, subject.model.config.h_cycles),
+            "fate": fates,
         }
     )
     title = f"Late drift of {len(solved)} runs of {config.steps} steps"
     results.figure("late_drift", drift_histogram(table, threshold, title), table)
-    fates = fate_of(periods)
     cells = settled_by_solved(fates == "settled", solved)
     results.table("settled_by_solved", cells)
     results.table("otsu_by_solved", settled_by_solved(~(logs > threshold), solved))
@@ -290,6 +312,8 @@ def _fates(
     far: Long, horizons: list[int], picked: np.ndarray, config: SettlingConfig, results: Results
 ) -> dict[str, Any]:
     """Where runs that had failed, and runs that were solved, are at each horizon."""
+    gaps = np.diff(horizons)
+    windows = [LAST, *(min(WINDOW, int(gap)) for gap in gaps)]
     runs = [
         {
             "puzzle": picked,
@@ -297,23 +321,26 @@ def _fates(
             "steps": horizon,
             "solved": far.solved[:, i],
             "ever_solved_later": far.ever[:, i],
+            "window_steps": windows[i],
+            "tolerance": config.tolerance,
             "period_steps": far.period[:, i],
-            "dynamics": fate_of(far.period[:, i]),
+            "fate": far.fate[:, i],
         }
         for i, horizon in enumerate(horizons)
     ]
     each = pd.concat([pd.DataFrame(run) for run in runs], ignore_index=True)
-    each["fate"] = np.where(each["solved"], "solved", each["dynamics"])
     results.table("long_runs", each)
     rows = []
     for horizon in horizons:
-        at = each.query("outcome == 'failed' and steps == @horizon")["fate"].to_numpy()
-        for fate in ("solved", *FATES):
-            rows.append({"steps": horizon, "fate": fate, **share_with_bounds(at == fate)})
+        at = each.query("outcome == 'failed' and steps == @horizon")
+        became = np.where(at["solved"], "solved", at["fate"])
+        for name in ("solved", *FATES):
+            rows.append({"steps": horizon, "became": name, **share_with_bounds(became == name)})
     numbers = pd.DataFrame(rows)
     title = f"What becomes of {int((~far.solved[:, 0]).sum())} failed runs"
+    title += f" (back within {config.tolerance:g} RMS)"
     results.figure("fates", fate_figure(numbers, title), numbers)
-    failed, dynamics = ~far.solved[:, 0], fate_of(far.period[:, -1])
+    failed, last = ~far.solved[:, 0], far.fate[:, -1]
     return {
         "n": len(picked),
         "horizons": horizons,
@@ -321,7 +348,7 @@ def _fates(
         "escaped": share_with_bounds(far.ever[failed, -1]),
         "lost": share_with_bounds(~far.solved[~failed, -1]),
         "dynamics": {
-            kind: {fate: int((dynamics[those] == fate).sum()) for fate in FATES}
+            kind: {fate: int((last[those] == fate).sum()) for fate in FATES}
             for kind, those in (("solved", ~failed), ("failed", failed))
         },
     }
@@ -334,7 +361,8 @@ def lines(summary: dict[str, Any]) -> list[str]:
             fates = ", ".join(f"{n} {fate}" for fate, n in summary["fates"][kind].items())
             said.append(
                 f"{kind}: median late drift {drift['median']:.2g} [{drift['low']:.2g}, "
-                f"{drift['high']:.2g}] RMS a step; {fates}"
+                f"{drift['high']:.2g}] RMS a step; {fates} (H-cycles within "
+                f"{summary['tolerance']:g} RMS)"
             )
     auc = summary["auc_of_drift_for_failure"]
     if summary["not_compared"] is None:
@@ -346,7 +374,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
     if (far := summary.get("long")) and far["escaped"]["n"]:
         escaped = far["escaped"]
         fates = ", ".join(
-            f"{row['hits']} {row['fate']}"
+            f"{row['hits']} {row['became']}"
             for row in far["failed"]
             if row["steps"] == far["horizons"][-1]
         )

@@ -19,18 +19,22 @@ from trm_interp.store import Store
 from trm_interp.tasks.sudoku.grid import from_tokens
 
 UMAP_OF = 30  # components that UMAP starts from
+UMAP_INIT = "pca"  # of the places in two dimensions
 TABLES = ("paths", "paths_3d", "paths_ticks", "umap")
 
 
 def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
-    """`paths.csv` has the point of every puzzle and step, `paths_ticks.csv` all updates drawn."""
+    """`paths.csv` has the point of every puzzle and step, drawn or not; `paths_ticks.csv` all
+    updates that are drawn."""
     with (
         opening(config, config.site, tell) as store,
         results_of("trajectories", config, TABLES) as results,
     ):
         solved = store["solved"][:, -1]
         if config.umap and store.n_puzzles < 2:
-            raise UserError(f"{store.path} holds one puzzle; UMAP needs neighbours")
+            raise UserError(
+                f"{store.path} holds one puzzle; UMAP needs neighbours: record at least 2"
+            )
         n_components = max(3, UMAP_OF if config.umap else 0)
         width = int(np.prod(store[config.site].shape[-2:]))
         try:
@@ -45,7 +49,8 @@ def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> dict[str,
         points = at_steps(store, found)
         drawn = half_failed(solved, config.shown)
         pool = f"{store.n_puzzles} puzzles x {found.paths.shape[1]} updates of {config.site}"
-        title = f"{pool}{', from their first state' if config.relative else ''}"
+        title = f"{len(drawn)} puzzles{', from their first state' if config.relative else ''}"
+        title += f"; axes of {pool}"
         per_step = found.paths.shape[1] // store.n_steps
         for dimensions in (2, 3):
             figure = path_figure(
@@ -57,7 +62,7 @@ def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> dict[str,
                 dimensions,
             )
             name = "paths" if dimensions == 2 else "paths_3d"
-            results.figure(name, figure, points)
+            results.figure(name, figure, points.assign(drawn=points["puzzle"].isin(drawn)))
         results.table("paths_ticks", _by_tick(found, drawn))
         summary = {
             **said_of(store),
@@ -139,8 +144,7 @@ def _umap(
 
     states = found.paths[:, per_step - 1 :: per_step].reshape(len(points), -1)
     neighbours = min(15, len(points) - 1)
-    fitted = umap.UMAP(n_neighbors=neighbours, random_state=config.seed, n_jobs=1)
-    embedded = np.asarray(fitted.fit_transform(states))
+    embedded = np.asarray(umap.UMAP(**umap_settings(neighbours, config.seed)).fit_transform(states))
     table = points.assign(umap1=embedded[:, 0], umap2=embedded[:, 1])
     results.figure("umap", umap_figure(table, f"UMAP of {len(table)} states"), table)
     made = {"umap-learn": umap.__version__, **versions()}
@@ -148,7 +152,14 @@ def _umap(
         "seed": config.seed,
         "neighbours": neighbours,
         "from_components": states.shape[1],
+        "init": UMAP_INIT,
     } | made
+
+
+def umap_settings(neighbours: int, seed: int) -> dict[str, Any]:
+    """With these the seed holds: the spectral start of UMAP's default differs between processes,
+    and threads add up in any order."""
+    return {"n_neighbors": neighbours, "random_state": seed, "n_jobs": 1, "init": UMAP_INIT}
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
