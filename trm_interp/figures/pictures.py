@@ -36,7 +36,7 @@ class Painter:
         self.answers: queue.Queue[str | None] = queue.Queue()
         self.given_up = False
 
-    def draw(self, figure: str, kind: str, **size: float) -> bytes | None:
+    def draw(self, figure: str, kind: str, **size: int | float) -> bytes | None:
         """A figure (its JSON) as a file of this kind; None where an attempt failed before.
 
         ValueError for a figure that cannot be drawn, NoPictures where nothing can be.
@@ -126,7 +126,7 @@ def _kill_group(child: "subprocess.Popen[str]") -> None:
 _painter = Painter()
 
 
-def draw(figure: str, kind: str, **size: float) -> bytes | None:
+def draw(figure: str, kind: str, **size: int | float) -> bytes | None:
     """`Painter.draw` of the one browser of this process."""
     return _painter.draw(figure, kind, **size)
 

@@ -15,6 +15,7 @@ from trm_interp.landscape.config import TrajectoriesConfig
 from trm_interp.landscape.results import Progress, Results, Tell, results_of
 from trm_interp.landscape.subject import opening, said_of
 from trm_interp.provenance import versions
+from trm_interp.runtime.limits import seed32
 from trm_interp.store import Store
 from trm_interp.tasks.sudoku.grid import from_tokens
 
@@ -159,7 +160,8 @@ def _umap(
 def umap_settings(neighbours: int, seed: int) -> dict[str, Any]:
     """With these the seed holds: the spectral start of UMAP's default differs between processes,
     and threads add up in any order."""
-    return {"n_neighbors": neighbours, "random_state": seed, "n_jobs": 1, "init": UMAP_INIT}
+    known = {"random_state": seed32(seed), "n_jobs": 1, "init": UMAP_INIT}
+    return {"n_neighbors": neighbours, **known}
 
 
 def lines(summary: dict[str, Any]) -> list[str]:

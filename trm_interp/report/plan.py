@@ -12,6 +12,7 @@ import pandas as pd
 from trm_interp.collect import sites_of
 from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
 from trm_interp.core.config import TRMConfig
+from trm_interp.core.flops import step_flops
 from trm_interp.errors import UserError
 from trm_interp.figures.search import NAMES, shares_figure
 from trm_interp.figures.style import write_html
@@ -21,7 +22,7 @@ from trm_interp.report.jobs import Job, resting, run_jobs
 from trm_interp.report.verdicts import Found
 from trm_interp.search.run import evaluations_per_step
 from trm_interp.settings import default_checkpoint
-from trm_interp.sources import test_puzzles
+from trm_interp.sources import open_puzzles, test_puzzles
 from trm_interp.store import estimate_bytes
 from trm_interp.tasks.sudoku.dataset import load
 
@@ -34,6 +35,7 @@ FIGURES = (
     *("settling", "stability", "sae", "wide", "deep"),
 )
 STORED, SAE_STORED = 256, 96  # puzzles in the store of states, and in the SAE's
+MOST = 256  # puzzles that a plan looks at before it is told
 WIDE = 16  # trajectories and supervision steps, against one trajectory of WIDE**2 steps
 ENDS = ("", "_low", "_high")
 UNIT = TRMConfig(cells=36, vocab=8, d_model=96, multiple=32, prefix=0)  # minutes are for this one
@@ -61,6 +63,7 @@ class Plan:
         cells = load(request.puzzles, limit=1).shape.cells if request.puzzles else None
         self.checkpoint: Checkpoint = load_checkpoint(ckpt, cells=cells)
         self.puzzles = request.puzzles or test_puzzles(self.checkpoint)
+        self.n_puzzles = len(open_puzzles(self.puzzles, self.checkpoint, MOST))
         self.all = resting(self._jobs())
         jobs = {job.name: job for job in self.all}
         if unknown := [name for name in only if name not in jobs]:
@@ -229,7 +232,7 @@ class Plan:
 
     def _size(self, sites: str, n_puzzles: int) -> float:
         found = sites_of(self.checkpoint.model.config, sites, 16)
-        return estimate_bytes(found, n_puzzles) / 1e6
+        return estimate_bytes(found, min(n_puzzles, self.n_puzzles)) / 1e6
 
 
 def _of_sae(measures: dict[str, Any]) -> dict[str, Any]:
@@ -253,14 +256,9 @@ def _of_search(wide: dict[str, Any], deep: dict[str, Any], per_step: int) -> dic
 
 
 def _cost(config: TRMConfig) -> float:
-    """Arithmetic of a network evaluation over that of the model that minutes are given for."""
+    """Arithmetic of a supervision step over that of the model that minutes are given for.
 
-    def flops(of: TRMConfig) -> float:
-        channels = of.positions * of.d_model * of.swiglu_width(of.d_model)
-        mixing = of.d_model * of.positions * of.swiglu_width(of.positions)
-        return 6 * of.n_layers * (channels + mixing)
-
-    def evaluations(of: TRMConfig) -> int:
-        return of.h_cycles * (of.l_cycles + 1)
-
-    return flops(config) * evaluations(config) / (flops(UNIT) * evaluations(UNIT))
+    >>> _cost(UNIT)
+    1.0
+    """
+    return step_flops(config) / step_flops(UNIT)

@@ -1,0 +1,57 @@
+"""A plan is an estimate for the model at hand, and looks at its inputs before it is told."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trm_interp.core.checkpoint import save_checkpoint
+from trm_interp.core.config import TRMConfig
+from trm_interp.core.flops import evaluation_flops
+from trm_interp.core.model import TRM
+from trm_interp.report.plan import UNIT, Plan, Request, _cost
+
+Cli = Callable[..., Any]
+
+
+def test_minutes_are_those_of_the_mixer():
+    size = {"cells": 81, "vocab": 11, "d_model": 96, "multiple": 32, "prefix": 0}
+    mlp, attention = TRMConfig(**size), TRMConfig(**size, mixer="attention", n_heads=4)
+    assert _cost(UNIT) == 1
+    for config in (mlp, attention):
+        evaluations = evaluation_flops(config) / evaluation_flops(UNIT)
+        assert _cost(config) == pytest.approx(evaluations, rel=0.02)  # and the output head
+    # mixing, of one block: 3 * 81 * 224 * 96 against 4 * 96 * 96 * 81 + 2 * 81 * 81 * 96; the
+    # channels are 3 * 96 * 256 * 81 of either
+    shares = (3 * 81 * 224 * 96, 4 * 96**2 * 81 + 2 * 81**2 * 96)
+    assert (mlp.swiglu_width(81), mlp.swiglu_width(96)) == (224, 256)
+    wanted = (shares[1] + 3 * 96 * 256 * 81) / (shares[0] + 3 * 96 * 256 * 81)
+    assert _cost(attention) / _cost(mlp) == pytest.approx(wanted, rel=0.01)
+
+
+def test_sizes_are_of_the_puzzles_that_there_are(copier: Path, grids: Path, tmp_path: Path):
+    few = tmp_path / "few.txt"
+    few.write_text("".join(grids.read_text().splitlines(keepends=True)[:1]))
+    sizes = [
+        {job.name: job.megabytes for job in Plan(Request(str(copier), file), ["store"]).jobs}
+        for file in (grids, few)
+    ]
+    assert sizes[0]["store"] == pytest.approx(13 * sizes[1]["store"], rel=0.01)
+
+
+@pytest.mark.parametrize("more", [["--plan"], []])
+def test_inputs_that_do_not_fit_are_said_before_any_plan(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path, more: list[str]
+):
+    other = tmp_path / "other"
+    save_checkpoint(other, TRM(TRMConfig(cells=36, vocab=8, d_model=8, multiple=8)), {})
+    for ckpt, puzzles, said in (
+        (copier, tmp_path / "nowhere.txt", "nowhere.txt: no such file"),
+        (tmp_path / "nowhere", grids, "nowhere: no such checkpoint"),
+        (other, grids, "4x4 puzzles, but"),
+    ):
+        words = ["--ckpt", ckpt, "--puzzles", puzzles, "--out", tmp_path / "out"]
+        answer = cli("figures", *words, *more)
+        assert (answer.code, answer.out) == (2, "") and answer.err.count("\n") == 1
+        assert said in answer.err and not (tmp_path / "out").exists()
