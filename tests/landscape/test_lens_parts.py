@@ -114,9 +114,15 @@ def test_stores_that_lack_something_are_refused(
     lacking = record(cli, copier, grids, tmp_path / "z_L", "--steps", 1, "--sites", "z_L")
     assert "lacks z_H" in refused(lacking)
     some = record(cli, copier, grids, tmp_path / "late", "--steps", "1-2")
-    assert "kept the states of steps [1, 2] of 3" in refused(some)
+    said = refused(some)
+    assert "kept the states of steps 1, 2 of 3: record again with collect --steps 3" in said
     few = record(cli, copier, grids, tmp_path / "few", "--steps", 1, "--positions", "0-7")
-    assert "kept 8 of 18 positions" in refused(few)
+    assert "kept 8 of 18 positions: record again with collect without --positions" in refused(few)
+    words = ["--steps", "0,2", "--positions", "0-7", "--sites", "z_L"]
+    said = refused(record(cli, copier, grids, tmp_path / "little", *words))  # all at once
+    assert "lacks z_H; it holds" in said
+    assert "; kept the states of steps 0, 2 of 3; kept 8 of 18 positions: record again" in said
+    assert "collect --sites z_L,z_H --steps 3 without --positions" in said
     whole = record(cli, copier, grids, tmp_path / "whole", "--steps", 1)
     assert "no such checkpoint" in refused(whole, "--ckpt", tmp_path / "nowhere")
 

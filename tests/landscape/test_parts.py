@@ -1,7 +1,10 @@
 """Outcomes, trajectories, divergence and losses end to end on a tiny checkpoint."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pandas as pd
 import pytest
 
 from trm_interp.analysis.outcomes import wilson
+from trm_interp.landscape.trajectories import umap_settings
 
 Cli = Callable[..., Any]
 STEPS = 4
@@ -88,12 +92,41 @@ def test_trajectories_have_a_point_and_a_board_for_every_step(
 
 
 def test_umap_is_stored_with_its_seed(cli: Cli, store: Path, tmp_path: Path):
-    words = ["trajectories", store, "--umap", "--site", "z_H", "--out"]
+    words = ["trajectories", store, "--umap", "--site", "z_H", "--shown", 5, "--out"]
     found = summary(cli, *words, tmp_path / "a")
     summary(cli, *words, tmp_path / "b")
     one, other = (pd.read_csv(tmp_path / name / "umap.csv") for name in "ab")
     assert one[["umap1", "umap2"]].equals(other[["umap1", "umap2"]])
     assert found["umap"]["seed"] == 0 and "umap-learn" in found["umap"]
+    assert found["umap"]["init"] == "pca" and umap_settings(15, 3) == {
+        "n_neighbors": 15,
+        "random_state": 3,
+        "n_jobs": 1,
+        "init": "pca",  # a spectral start, the default, differs between processes
+    }
+
+
+@pytest.mark.slow
+def test_the_seed_of_umap_holds_in_every_process(store: Path, tmp_path: Path):
+    tables = []
+    for name in "ab":
+        words = ["trajectories", store, "--umap", "--seed", "0", "--out", tmp_path / name]
+        command = [sys.executable, "-m", "trm_interp", *map(str, words)]
+        subprocess.run(command, check=True, capture_output=True, timeout=280)
+        tables.append((tmp_path / name / "umap.csv").read_bytes())
+    assert tables[0] == tables[1]
+
+
+def test_titles_count_what_is_drawn(cli: Cli, store: Path, tmp_path: Path):
+    found = summary(cli, "trajectories", store, "--shown", 5, "--out", tmp_path)
+    page = (tmp_path / "paths.html").read_text()
+    assert found["drawn"] == 5
+    assert f"5 puzzles; axes of 13 puzzles x {4 * STEPS} updates of z_L" in page
+    table = pd.read_csv(tmp_path / "paths.csv")
+    assert table["puzzle"].nunique() == 13
+    assert table["puzzle"][table["drawn"]].nunique() == 5
+    counts = re.findall(r"(?:solved|failed) \(n = (\d+)\)", page)
+    assert sum(map(int, counts)) == 5
 
 
 def test_divergence_over_puzzles_and_starts(cli: Cli, store: Path, tmp_path: Path):
@@ -132,7 +165,9 @@ def test_a_store_that_lacks_what_is_needed(
     assert cli("collect", *on, "--out", tmp_path / "s", "--steps", "0,3").code == 0
     out = ["--out", tmp_path / "out"]
     assert "lacks z_L; it holds z_H" in refused(cli, "trajectories", tmp_path / "H", *out)
-    assert "steps [0, 3] of 4" in refused(cli, "divergence", tmp_path / "s", *out)
+    assert "steps 0, 3 of 4: record again with collect --steps 4" in refused(
+        cli, "divergence", tmp_path / "s", *out
+    )
     assert not (tmp_path / "out").exists()
     assert str(tmp_path / "none") in refused(cli, "divergence", tmp_path / "none", *out)
 
@@ -148,6 +183,13 @@ def test_a_state_that_is_not_finite_is_named(cli: Cli, store: Path, tmp_path: Pa
     said = f"z_L is not finite, first in puzzle {solved}"
     assert said in refused(cli, "trajectories", broken, *out)
     assert said in refused(cli, "divergence", broken, "--starts", 0, *out)
+
+
+def test_both_inputs_are_opened_before_anything_is_written(cli: Cli, store: Path, tmp_path: Path):
+    out = ["--out", tmp_path / "out", "--ckpt", tmp_path / "nowhere"]
+    assert "nowhere: no such checkpoint" in refused(cli, "divergence", store, *out)
+    assert not (tmp_path / "out").exists()
+    assert cli("divergence", store, *out, "--starts", 0).code == 0  # which needs none
 
 
 def test_settings_that_make_no_sense(cli: Cli, copier: Path, store: Path, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Claim F5: do failures leave the successes early, and for good? With the same-puzzle control."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.analysis.trajectories import states_of
 from trm_interp.clock import schedule
 from trm_interp.core.infer import Readouts, run_batch
-from trm_interp.core.model import State
+from trm_interp.core.model import TRM, State
 from trm_interp.errors import UserError
 from trm_interp.figures.landscape import divergence_figure
 from trm_interp.landscape.by_outcome import compared
@@ -32,10 +33,9 @@ TABLES = ("divergence", "divergence_auc", "same_puzzle", "same_puzzle_auc", "sam
 
 def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     """Over puzzles, from the store; and over starts of one puzzle, which the checkpoint runs."""
-    with (
-        opening(config, config.site, tell) as store,
-        results_of("divergence", config, TABLES) as results,
-    ):
+    with opening(config, config.site, tell) as store, ExitStack() as stack:
+        checkpoint = open_model(store, config.ckpt, config.device) if config.starts else None
+        results = stack.enter_context(results_of("divergence", config, TABLES))
         solved = store["solved"][:, -1]
         n_solved = int(solved.sum())
         over_puzzles = {}
@@ -49,7 +49,9 @@ def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> dict[str, A
             )
             starts = range(0, far.shape[1], far.shape[1] // store.n_steps)
             over_puzzles = _compare(results, "divergence", far, solved, starts, config)
-        control = _same_puzzle(store, config, results, tell, progress) if config.starts else {}
+        control = {}
+        if checkpoint is not None:
+            control = _same_puzzle(store, checkpoint.model, config, results, tell, progress)
         if not over_puzzles and not control.get("puzzles"):
             raise UserError(few)
         summary = {
@@ -115,7 +117,12 @@ def _with_bounds(values: np.ndarray, seed: int) -> dict[str, float]:
 
 
 def _same_puzzle(
-    store: Store, config: DivergenceConfig, results: Results, tell: Tell, progress: Progress
+    store: Store,
+    plain: TRM,
+    config: DivergenceConfig,
+    results: Results,
+    tell: Tell,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Many starts of one puzzle: what is left of the distance when the input is the same.
 
@@ -124,8 +131,7 @@ def _same_puzzle(
     puzzle: its intervals are over starts of these puzzles, not over puzzles. `of_each` has them one
     by one.
     """
-    checkpoint = open_model(store, config.ckpt, config.device)
-    model = HookedTRM.of(checkpoint.model, store.n_steps)
+    model = HookedTRM.of(plain, store.n_steps)
     clean = store["solved"][:, -1]
     order = [*np.flatnonzero(~clean), *np.flatnonzero(clean)]
     far, solved, owner, tried = [], [], [], 0

@@ -13,7 +13,7 @@ from trm_interp.core.model import TRM
 from trm_interp.figures.lens import lens_figure
 from trm_interp.landscape.config import LensConfig
 from trm_interp.landscape.results import Progress, Tell, results_of
-from trm_interp.landscape.subject import open_model, opening, said_of, whole_boards
+from trm_interp.landscape.subject import open_model, opening, said_of
 from trm_interp.sae.sites import SiteReader, final_solved
 from trm_interp.store import Store
 
@@ -40,8 +40,7 @@ def head_answers(model: TRM, states: np.ndarray) -> np.ndarray:
 
 
 def run(config: LensConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
-    with opening(config, "z_L,z_H", tell) as store:
-        whole_boards(store)
+    with opening(config, "z_L,z_H", tell, whole_boards=True) as store:
         model = open_model(store, config.ckpt, config.device).model
         with results_of("lens", config, TABLES) as results:
             readers = {site: SiteReader(store, site) for site in SITES}

@@ -21,7 +21,7 @@ from trm_interp.figures.lens import probe_figure
 from trm_interp.landscape.config import ProbesConfig
 from trm_interp.landscape.lens import SITES, head_answers
 from trm_interp.landscape.results import Progress, Tell, results_of
-from trm_interp.landscape.subject import open_model, opening, said_of, whole_boards
+from trm_interp.landscape.subject import open_model, opening, said_of
 from trm_interp.sae.sites import SiteReader, run_clock, spell, split_puzzles
 from trm_interp.settings import parse_indices
 from trm_interp.store import Store
@@ -50,8 +50,7 @@ class Board(NamedTuple):
 
 
 def run(config: ProbesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
-    with opening(config, "z_L,z_H", tell) as store:
-        whole_boards(store)
+    with opening(config, "z_L,z_H", tell, whole_boards=True) as store:
         model = open_model(store, config.ckpt, config.device).model
         inputs = store["inputs"][:]
         train, test = split_puzzles(inputs, config.held_out, config.seed)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from trm_interp.core.model import TRM, State
 from trm_interp.errors import UserError
 from trm_interp.landscape.config import OnCheckpoint, OnStore
 from trm_interp.landscape.results import Tell
+from trm_interp.sae.sites import spell
 from trm_interp.settings import default_checkpoint
 from trm_interp.sources import open_device, open_subject_of
 from trm_interp.store import Store
@@ -79,8 +81,9 @@ def open_subject(config: OnCheckpoint, float64: bool = False) -> Subject:
 
 
 @contextmanager
-def opening(config: OnStore, needs: str, tell: Tell) -> Iterator[Store]:
-    """The store, if it holds all of the comma-separated arrays at all steps and positions.
+def opening(config: OnStore, needs: str, tell: Tell, whole_boards: bool = False) -> Iterator[Store]:
+    """The store, if it holds all of the comma-separated arrays at all steps, with `whole_boards` at
+    all positions as well; else a UserError names everything that it lacks, and how to record it.
 
     An unfinished one shows its finished puzzles, and says so.
     """
@@ -89,17 +92,27 @@ def opening(config: OnStore, needs: str, tell: Tell) -> Iterator[Store]:
             tell(f"{store.path} is unfinished: using its {store.n_puzzles} complete puzzles")
         if not store.n_puzzles:
             raise UserError(f"{store.path} holds no complete puzzle yet")
-        if lacking := [name for name in needs.split(",") if name not in store.names]:
-            raise UserError(
-                f"{store.path} lacks {', '.join(lacking)}; it holds {', '.join(store.names)}: "
-                f"record again with --sites {needs}"
-            )
-        if store.steps != list(range(store.n_steps)):
-            raise UserError(
-                f"{store.path} kept the states of steps {store.steps} of {store.n_steps}: "
-                "record all of them"
-            )
+        _require(store, needs, whole_boards)
         yield store
+
+
+def _require(store: Store, needs: str, whole_boards: bool) -> None:
+    """UserError where the store lacks what `opening` is told."""
+    wrong, options = [], []
+    if lacking := [name for name in needs.split(",") if name not in store.names]:
+        holds = shorten(", ".join(store.names), 100, placeholder=" ...")
+        wrong.append(f"lacks {', '.join(lacking)}; it holds {holds}")
+        options.append(f"--sites {needs}")
+    if store.steps != list(range(store.n_steps)):
+        wrong.append(f"kept the states of steps {spell(store.steps)} of {store.n_steps}")
+        options.append(f"--steps {store.n_steps}")
+    positions = store.model.prefix + store.model.cells
+    if whole_boards and len(store.positions) != positions:
+        wrong.append(f"kept {len(store.positions)} of {positions} positions")
+        options.append("without --positions")
+    if wrong:
+        said = "; ".join(wrong)
+        raise UserError(f"{store.path} {said}: record again with collect {' '.join(options)}")
 
 
 def said_of(store: Store) -> dict[str, Any]:
@@ -135,12 +148,3 @@ def finite(values: np.ndarray, what: str, puzzles: np.ndarray | range) -> np.nda
     if wrong.any():
         raise UserError(f"{what} is not finite, first in puzzle {puzzles[int(wrong.argmax())]}")
     return values
-
-
-def whole_boards(store: Store) -> None:
-    """UserError where the states of some positions were not kept."""
-    wanted = store.model.prefix + store.model.cells
-    if len(store.positions) != wanted:
-        raise UserError(
-            f"{store.path} kept {len(store.positions)} of {wanted} positions: record all of them"
-        )
