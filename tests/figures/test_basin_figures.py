@@ -27,7 +27,7 @@ def plane() -> pd.DataFrame:
 def test_points_are_coloured_by_steps_and_black_where_unsolved():
     numbers = pd.DataFrame(
         {"puzzle": [4, 4, 4, 9], "start": [0, 1, 2, 0], "radius": [0, 1, 2, 0]}
-        | {"solved_from": [3, -1, 0, -1], "answer": [0, 1, 0, 0]}
+        | {"solved_from": [3, -1, 0, -1], "answer": [0, 1, 0, 0], "state": 0}
         | {"x": [0.0, 1, 2, 3], "y": [4.0, 5, 6, 7]}
     )
     explained = {4: np.array([0.5, 0.25]), 9: np.array([0.3, 0.2])}
@@ -37,7 +37,19 @@ def test_points_are_coloured_by_steps_and_black_where_unsolved():
     assert list(solved.x) == [0, 2] and list(solved.marker.color) == [4, 1]
     assert (list(own.x), list(own.text)) == ([0], ["own start"])
     assert list(other.y) == [7] and not len(none.x)
+    assert own.marker.symbol == "circle-open"  # a ring, so that the points in it are seen
     assert "50.0%" in figure.layout.xaxis.title.text and "20.0%" in figure.layout.yaxis2.title.text
+
+
+def test_the_own_end_is_named_as_one_and_counts_those_that_share_it():
+    ends = {"state": [7, 3, 7, 7], "solved_from": [0, -1, 0, 1], "x": [0.0, 5, 0, 0], "y": 0.0}
+    numbers = pd.DataFrame({"puzzle": 4, "start": range(4), "radius": 1.0, "answer": 0, **ends})
+    explained = {4: np.array([0.5, 0.25])}
+    figure = basin_figure(numbers, explained, {4: "puzzle 4"}, 16, "end", "a title")
+    own = figure.data[-1]
+    assert list(own.text) == ["end of the own start and 2 of 3 others"]
+    assert (list(own.x), own.marker.symbol) == ([0], "circle-open")
+    assert [len(trace.x) for trace in figure.data[:2]] == [1, 3]
 
 
 def test_an_image_is_in_the_order_of_its_places(plane: pd.DataFrame):
@@ -95,3 +107,10 @@ def test_probes_leave_out_what_has_no_number():
         ([3], [0.75], "x"),
         ([3], [0.75], "x2"),
     ]
+
+
+def test_a_curve_of_one_panel_alone_is_in_the_legend():
+    row = {"site": "z_H", "kind": "state", "tick": 2, "low": 0.4, "high": 1.0, "n": 4}
+    rows = [row | {"label": "candidates", "auc": np.nan}, row | {"label": "violations", "auc": 0.7}]
+    figure = probe_figure(pd.DataFrame(rows), {"state": "the state"}, "a title")
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["z_H: the state"]

@@ -50,12 +50,23 @@ BOUNDED = ("recurrence", "drift", "transient", "lead")
 
 def write_dashboard(path: Path, data: dict[str, Any]) -> Path:
     """One page a feature that fires, of `dashboard_data`; search, sort and pictures in the file."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     page = files("trm_interp.sae").joinpath("dashboard.html").read_text("utf-8")
     page = page.replace("/*PLOTLY*/", get_plotlyjs().replace("</script", "<\\/script"), 1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, page.replace("/*DATA*/", text, 1))
+    write_text(path, page.replace("/*DATA*/", json_in_page(data), 1))
     return path
+
+
+def json_in_page(data: Any) -> str:
+    """JSON that may stand in a script element whatever its texts are: no tag, comment or entity.
+
+    >>> json_in_page({"name": "<!--<script> & \\u2028"})
+    '{"name":"\\\\u003c!--\\\\u003cscript\\\\u003e \\\\u0026 \\\\u2028"}'
+    """
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))  # in ASCII, U+2028 escaped
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
 
 
 def dashboard_data(
