@@ -111,3 +111,20 @@ def test_a_static_picture_says_where_its_slider_stands():
     still = without_controls(figure)
     assert still.layout.title.text == "Moments (H-cycle 2)"
     assert not still.layout.sliders and not still.layout.updatemenus
+
+
+def test_a_library_that_a_full_disk_cut_short_is_written_again(data, tmp_path: Path):
+    page = write_html(trajectory_figure(**data), tmp_path / "page.html")
+    library = tmp_path / "plotly.min.js"
+    whole, written = library.read_bytes(), library.stat().st_mtime_ns
+    write_html(trajectory_figure(**data), page)
+    assert library.stat().st_mtime_ns == written  # a whole one is left alone
+    for damaged in (whole[:-1], whole[:-1] + b"?", b""):
+        library.write_bytes(damaged)
+        write_html(trajectory_figure(**data), page)
+        assert library.read_bytes() == whole
+
+
+def test_the_same_figure_is_the_same_page(data, tmp_path: Path):
+    pages = [write_html(trajectory_figure(**data), tmp_path / f"{name}.html") for name in "ab"]
+    assert pages[0].read_bytes() == pages[1].read_bytes()

@@ -70,7 +70,7 @@ def _holds(path: Path, text: str) -> bool:
 def _write_pictures(figure: go.Figure, path: Path) -> None:
     """PNG and PDF beside a page; why not, on standard error."""
     still = without_controls(figure)
-    drawing = still.to_json()
+    drawing = str(still.to_json())
     size = {"width": 1100, "height": figure.layout.height or 640, "scale": 1.5}
     try:
         for kind in ("png", "pdf"):
