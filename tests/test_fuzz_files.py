@@ -29,7 +29,7 @@ fuzz = settings(
 
 @pytest.fixture(scope="module")
 def work(cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store, an SAE, a checkpoint, a search and a study, each made by its command."""
+    """A store, an SAE, a checkpoint, a search and a study, each made by its command."""
     at = tmp_path_factory.mktemp("lies")
     on = ["--ckpt", copier, "--puzzles", grids]
     tiny = ["--expansion", 2, "--max-steps", 4, "--batch-size", 16, "--device", "cpu"]

@@ -91,5 +91,5 @@ def test_what_is_missing_damaged_or_of_another_run_is_named(
         load_portable(make(), tmp_path)
     index = json.loads((tmp_path / INDEX).read_text())
     (tmp_path / INDEX).write_text(json.dumps({k: v for k, v in index.items() if k != "step"}))
-    with pytest.raises(UserError, match="state.json: damaged"):
+    with pytest.raises(UserError, match="state.json has no step: not a state"):
         load_portable(make(), tmp_path)

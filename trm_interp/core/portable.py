@@ -6,7 +6,7 @@ going on after a save equals going on from the files, saving does to the run wha
 rounds the moments and restarts the slots (`settle`).
 """
 
-import json
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -17,13 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trm_interp.core.config import TRMConfig
+from trm_interp.core.headers import read_json
 from trm_interp.core.model import TRM
+from trm_interp.core.states import FIELDS, require_fields, restoring
 from trm_interp.core.train import Trainer
-from trm_interp.errors import UserError, first_line
+from trm_interp.errors import UserError
 from trm_interp.files import replacing, sha256_of, write_json
 
 INDEX = "state.json"
 PART_BYTES = 15_000_000
+PART = re.compile(r"step-\d+-\d+\.safetensors")
 SCALARS = ("settings", "identity", "changes", "step", "seconds", "rows")
 SCALARS += ("about", "summed_steps", "validated_on", "validated_at", "best", "micro_batches")
 
@@ -69,6 +72,12 @@ def load_portable(trainer: Trainer, folder: Path) -> dict[str, Any]:
     UserError names what is missing, damaged or of another run.
     """
     index, tensors = read_portable(folder)
+    with restoring(folder / INDEX):
+        _take(trainer, index, tensors, folder / INDEX)
+    return index["about"]
+
+
+def _take(trainer: Trainer, index: dict[str, Any], tensors: dict[str, Tensor], file: Path) -> None:
     optimizers = []
     for i, optimizer in enumerate(trainer.optimizers):
         fresh = optimizer.state_dict()
@@ -86,38 +95,39 @@ def load_portable(trainer: Trainer, folder: Path) -> dict[str, Any]:
             "optimizers": optimizers,
             "sums": tensors["sums"].to(trainer.device),
         },
-        folder / INDEX,
+        file,
     )
     slots = trainer.slots.restarted()
     slots.draws = tensors["slots.draws"].to(trainer.device)[slots.index]
     trainer.put(slots)
-    return index["about"]
 
 
 def read_portable(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Scalars and tensors of a state, every file checked against its sha256."""
-    try:
-        index = json.loads((folder / INDEX).read_text())
-        files, _ = index["files"], [index[name] for name in SCALARS]
-    except FileNotFoundError:
-        raise UserError(f"{folder / INDEX} is missing: no state to go on from") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / INDEX}: damaged ({first_line(error)})") from None
+    if not (folder / INDEX).exists():
+        raise UserError(f"{folder / INDEX} is missing: no state to go on from")
+    index = read_json(folder / INDEX)
+    require_fields(index, FIELDS | {"files": dict, "about": dict}, folder / INDEX)
     tensors: dict[str, Tensor] = {}
-    for name, digest in files.items():
+    for name, digest in index["files"].items():
+        if not PART.fullmatch(name):  # also one that leaves the folder
+            raise UserError(f"{folder / INDEX}: {name[:60]!r} is no part of a state")
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing: bring it from where the state was saved")
         if sha256_of(folder / name) != digest:
             raise UserError(f"{folder / name} is damaged (sha256 differs): bring it again")
-        tensors |= load_file(folder / name)
+        with restoring(folder / name):
+            tensors |= load_file(folder / name)
     return index, tensors
 
 
 def average_of(index: dict[str, Any], tensors: dict[str, Tensor]) -> TRM:
     """The model with the averaged weights of a state, on the CPU."""
-    shape = {f.name: index["identity"][f.name] for f in fields(TRMConfig)}
-    model = TRM(TRMConfig(**shape), torch.Generator())
-    model.load_state_dict(_under(tensors, "model") | _under(tensors, "average"))
+    weights = _under(tensors, "model") | _under(tensors, "average")
+    with restoring(Path(INDEX)):
+        shape = {f.name: index["identity"][f.name] for f in fields(TRMConfig)}
+        model = TRM(TRMConfig(**shape), torch.Generator())
+        model.load_state_dict(weights)
     return model
 
 

@@ -56,6 +56,16 @@ class Slots:
     draws: Tensor  # int64 [slot], puzzles drawn so far
     index: Tensor  # int64 [slot]
 
+    def read(self, saved: dict[str, Tensor], rank: int) -> "Slots":
+        """Those of this process among the saved ones of all; ValueError for other shapes."""
+        n = len(self.index)
+        found: dict[str, Tensor] = {}
+        for name, mine in vars(self).items():
+            found[name] = saved[name][n * rank : n * (rank + 1)].clone().to(mine.device)
+            if found[name].shape != mine.shape:
+                raise ValueError(f"{name} is {list(found[name].shape)}, not {list(mine.shape)}")
+        return Slots(**found)
+
     @staticmethod
     def empty(model: TRM, tokens: Tensor, index: Tensor, dtype: torch.dtype) -> "Slots":
         """All halted, so that the first step fills them. `tokens` tells dtype and device."""

@@ -36,7 +36,8 @@ from trm_interp.core.optim import (
 )
 from trm_interp.core.ranks import Ranks
 from trm_interp.core.slots import Slots, TrainData, fingerprint
-from trm_interp.errors import UserError, first_line, is_out_of_memory
+from trm_interp.core.states import read_state, require_shapes, restoring
+from trm_interp.errors import UserError, is_out_of_memory
 from trm_interp.files import replacing
 
 STATE_FILE = "train_state.pt"
@@ -354,23 +355,22 @@ class Trainer:
     def resume(self) -> None:
         """Go on from the saved state. UserError names the settings that differ."""
         file = self.out / STATE_FILE
-        try:
-            # a state of another device may hold float64, which this one may not have
-            at = self.device if has_float64(self.device) else "cpu"
-            state = torch.load(file, map_location=at, weights_only=True)
-        except Exception as error:  # a truncated file makes torch raise many kinds
-            raise UserError(f"{file}: truncated or damaged ({first_line(error)})") from None
+        # a state of another device may hold float64, which this one may not have
+        state = read_state(file, self.device if has_float64(self.device) else "cpu")
         self.restore(state, file)
-        best = state["best_weights"] if self.best["exact"] >= 0 else []
-        self.best_weights = [weights.to(self.device) for weights in best]
-        n = len(self.slots.index)
-        mine = slice(n * self.ranks.rank, n * (self.ranks.rank + 1))
-        self.slots = Slots(
-            **{k: v[mine].clone().to(self.device) for k, v in state["slots"].items()}
-        )
+        with restoring(file):
+            best = state["best_weights"] if self.best["exact"] >= 0 else []
+            if best:
+                require_shapes(best, self.average.mean, "best_weights", file)
+            self.best_weights = [weights.to(self.device) for weights in best]
+            self.slots = self.slots.read(state["slots"], self.ranks.rank)
 
     def restore(self, state: dict[str, Any], file: Path) -> None:
         """All of a state but the slots and the best weights. UserError if it is another run's."""
+        with restoring(file):
+            self._restore(state, file)
+
+    def _restore(self, state: dict[str, Any], file: Path) -> None:
         old, new = state["identity"], self.identity()
         if differ := [k for k in {**old, **new} if old.get(k) != new.get(k)]:
             what = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in differ)
@@ -385,6 +385,7 @@ class Trainer:
         if before["micro_batches"] == now["micro_batches"]:  # what --auto-batch found
             self.micro_batches = state.get("micro_batches", 1)
         self.model.load_state_dict(state["model"])
+        require_shapes(state["average"], self.average.mean, "average", file)
         self.average.mean = [mean.to(self.device) for mean in state["average"]]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             load_optimizer(optimizer, saved)
