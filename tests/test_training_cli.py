@@ -182,9 +182,6 @@ def test_outputs_that_are_refused(cli: Cli, train: list[object], whole: Path, tm
     refused(cli, [*train, "--out", whole, "--resume", "--d-model", 32], whole, "d_model 16 -> 32")
     refused(cli, [*train, "--out", whole, "--resume", "--lr", 0.5], whole, "lr 0.003 -> 0.5")
     assert {file.name: file.read_bytes() for file in whole.iterdir()} == before
-    refused(
-        cli, [*train, "--out", tmp_path / "new", "--resume"], tmp_path / "new", "no run to resume"
-    )
     (tmp_path / "thesis.tex").write_text("mine")
     refused(cli, [*train, "--out", tmp_path, "--overwrite"], tmp_path, "holds no run")
     refused(cli, [*train, "--out", tmp_path / "thesis.tex"], tmp_path / "thesis.tex")

@@ -97,8 +97,6 @@ def fit(
 def _check_output(run: RunConfig) -> None:
     if run.resume and run.overwrite:
         raise UserError("give one of --resume and --overwrite")
-    if run.resume and not run.out.exists():
-        raise UserError(f"{run.out}: no run to resume; start it without --resume")
     held = {path.name for path in run.out.iterdir()} if run.out.exists() else set()
     if held and not held & {STATE_FILE, METRICS_FILE}:
         raise UserError(f"{run.out} is not empty and holds no run: choose another output")
