@@ -13,7 +13,7 @@ from trm_interp.runtime.limits import parse_indices
 STATES = "z_L,z_H"
 Device = Literal["auto", "cpu", "cuda", "mps"]
 CKPT_HELP = "checkpoint: our folder, a public step_N, a nano-trm .ckpt, or hf://owner/repo"
-PUZZLES_HELP = "puzzles: lines, Sudoku-Extreme's CSV, or a public data folder"
+PUZZLES_HELP = "puzzles: lines, drawn grids, CSV with a header, or a public data folder"
 STATIC_HELP = "also PNG and PDF, where kaleido and a browser are installed"
 BATCH_HELP = "puzzles at once; bounds the memory"
 

@@ -215,13 +215,6 @@ def test_rows_of_a_csv_need_all_fields(file):
         load(path)
 
 
-def test_uniqueness_of_solved_puzzles_is_checked_on_request(file):
-    path = file(f"{TWO},{B_SOLVED}", f"{A},{A_SOLVED}")
-    assert len(load(path)) == 2
-    with pytest.raises(PuzzleError, match="line 1: several solutions"):
-        load(path, check_unique=True)
-
-
 def test_missing_and_empty_files_are_one_line_errors(tmp_path, file):
     for path, reason in ((tmp_path / "absent", "no such file"), (file(), "no puzzle"),
                          (file("# only", ""), "no puzzle")):  # fmt: skip
@@ -286,9 +279,7 @@ def test_a_preset_made_twice_has_the_same_bytes_and_another_seed_others(made, tm
 
 
 def test_splits_share_no_class_and_hold_no_class_twice(made):
-    sets = {
-        split: load(made / f"{split}.txt", check_unique=True) for split in ("train", "val", "test")
-    }
+    sets = {split: load(made / f"{split}.txt") for split in ("train", "val", "test")}
     assert {split: len(puzzles) for split, puzzles in sets.items()} == PRESETS["sudoku4"].sizes
     keys = class_keys(np.concatenate([puzzles.puzzles for puzzles in sets.values()]))
     assert len(np.unique(keys)) == len(keys) == 300

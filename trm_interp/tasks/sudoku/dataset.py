@@ -1,7 +1,7 @@
 """Puzzles of a file, in any form that `formats.py` reads.
 
 Everything read is checked; what is wrong is named by file and line. A file that carries its
-solutions needs NumPy alone; only missing solutions and uniqueness call the solver.
+solutions needs NumPy alone; missing solutions call the solver.
 """
 
 import hashlib
@@ -13,13 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_interp.files import replacing
-from trm_interp.tasks.sudoku.formats import PuzzleError, Reasons, Table, read_folder, read_text
+from trm_interp.files import replacing, require_regular
+from trm_interp.runtime.limits import require_memory
+from trm_interp.tasks.sudoku.formats import PuzzleError, Reasons, Table, read_text
 from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of, to_tokens
+from trm_interp.tasks.sudoku.public import read_folder
+from trm_interp.tasks.sudoku.unique import ambiguous
 
 SHOWN = 5  # bad lines spelled out in a message
 CHUNK = 16384  # grids checked at once; keeps the temporaries near 10 MB
 SOLVED_AT_ONCE = 1024
+BYTES_A_CHARACTER = 10  # of memory, while text becomes digits
 
 
 @dataclass(frozen=True)
@@ -77,18 +81,16 @@ def load(
     path: str | os.PathLike[str],
     skip_bad: bool = False,
     limit: int | None = None,
-    check_unique: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
     several: bool = False,
 ) -> PuzzleSet:
-    """Puzzles of a text file, a Sudoku-Extreme CSV or a public data folder, solved and checked.
+    """Puzzles of a text file, a CSV with a header or a public data folder, solved and checked.
 
-    Text: one puzzle per line, '.' or '0' for a blank, optionally a comma and its solution; empty
-    lines and lines that start with '#' are passed over. `limit` reads only the first so many
-    puzzles. Missing solutions are computed, and then exactly one must exist (at least one with
-    `several`); with `check_unique` that is demanded of every puzzle. Bad lines raise one
+    `formats.py` has the forms of text. `limit` reads only the first so many puzzles. Missing
+    solutions are computed. Every puzzle must have exactly one solution (at least one with
+    `several`): of two right answers only one would count as solved. Bad lines raise one
     PuzzleError, or with `skip_bad` are left out and listed in `skipped`. `progress` is told how
-    many puzzles are solved, of how many.
+    many puzzles are solved or proved, of how many.
     """
     path = Path(path)
     if not path.exists():
@@ -96,21 +98,22 @@ def load(
     if path.is_dir():
         table = read_folder(path, limit)
     else:
+        require_regular(path)
+        require_memory(path.stat().st_size * BYTES_A_CHARACTER, f"{path}", "split the file")
         table = read_text(path.read_bytes(), path.name, limit)
-    return _checked(table, path, skip_bad, check_unique, progress, several)
+    return _checked(table, path, skip_bad, progress, several)
 
 
 def load_text(text: str, name: str, skip_bad: bool = False, several: bool = False) -> PuzzleSet:
     """As `load`, of a text that is at hand; `name` stands in messages for the file's."""
     table = read_text(text.encode(), name, None)
-    return _checked(table, name, skip_bad, False, lambda done, of: None, several)
+    return _checked(table, name, skip_bad, lambda done, of: None, several)
 
 
 def _checked(
     table: Table,
     path: Path | str,
     skip_bad: bool,
-    check_unique: bool,
     progress: Callable[[int, int], None],
     several: bool,
 ) -> PuzzleSet:
@@ -120,22 +123,13 @@ def _checked(
     bad, solutions = dict(table.bad), table.solutions
     if len(bad) < len(table.lines):
         bad |= _broken(table.puzzles, solutions, table.solved, bad)
-    rows = [
-        row
-        for row, solved in enumerate(table.solved.tolist())
-        if row not in bad and (check_unique or not solved)
-    ]
-    if rows:
-        from trm_interp.tasks.sudoku.solver import solve_batch
-
-        for start in range(0, len(rows), SOLVED_AT_ONCE):
-            part = rows[start : start + SOLVED_AT_ONCE]
-            found = solve_batch(table.puzzles[part], limit=2)
-            solutions[part] = found.solutions
-            for row, count in zip(part, found.counts.tolist(), strict=True):
-                if count == 0 or (count > 1 and not several):
-                    bad[row] = "several solutions" if count > 1 else "no solution"
-            progress(start + len(part), len(rows))
+    good = np.array([row not in bad for row in range(len(table.lines))], bool)
+    rows = np.flatnonzero(good & ~table.solved)
+    bad |= _solve(table.puzzles, solutions, rows, several, progress)
+    rows = np.flatnonzero(good & table.solved)
+    if len(rows) and not several:
+        second = ambiguous(table.puzzles[rows], solutions[rows], progress)
+        bad |= dict.fromkeys(rows[second].tolist(), "several solutions")
 
     reports = [f"{table.unit} {table.lines[row]}: {bad[row]}" for row in sorted(bad)]
     if bad and not skip_bad:
@@ -151,6 +145,28 @@ def _checked(
         table.sha256,
         tuple(reports),
     )
+
+
+def _solve(
+    puzzles: Grid,
+    solutions: Grid,
+    rows: NDArray[np.int64],
+    several: bool,
+    progress: Callable[[int, int], None],
+) -> Reasons:
+    """Write the solutions of those rows; which of them have none, or more than one."""
+    bad: Reasons = {}
+    for start in range(0, len(rows), SOLVED_AT_ONCE):
+        from trm_interp.tasks.sudoku.solver import solve_batch
+
+        part = rows[start : start + SOLVED_AT_ONCE]
+        found = solve_batch(puzzles[part], limit=2)
+        solutions[part] = found.solutions
+        for row, count in zip(part.tolist(), found.counts.tolist(), strict=True):
+            if count == 0 or (count > 1 and not several):
+                bad[row] = "several solutions" if count > 1 else "no solution"
+        progress(start + len(part), len(rows))
+    return bad
 
 
 def _message(path: Path | str, unit: str, reports: list[str], n: int) -> str:

@@ -1,11 +1,17 @@
-"""The forms of puzzle files, read into digits: text (plain lines, CSV) and the public data folder.
+"""Puzzles as text, read into digits. Blanks are '.', '0', '_' or '*'; '#' begins a comment line.
+
+- A puzzle on each line, optionally a comma and its solution.
+- CSV with a header that names the columns (`PUZZLE`, `SOLUTION`), as Sudoku-Extreme and Kaggle's
+  sets have it; other columns are left alone.
+- A row of the grid on each line, set apart with spaces, |, + and - if need be; a blank line or a
+  title such as `Grid 01` ends a grid, and so does its last row.
 
 Whether puzzles keep the rules is not asked here.
 """
 
 import hashlib
-import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trm_interp.errors import UserError
-from trm_interp.files import sha256_of
-from trm_interp.tasks.sudoku.grid import Grid, from_tokens, parse, shape_of
+from trm_interp.tasks.sudoku.grid import BLANKS, SHAPES, Grid, parse, shape_of
 
-INPUTS, LABELS, DATASET = "all__inputs.npy", "all__labels.npy", "dataset.json"
+PUZZLE = ("question", "puzzle", "puzzles", "quiz", "quizzes")
+SOLUTION = ("answer", "answers", "solution", "solutions")
+LINES = " |+-"  # drawn between the cells of a grid
+TITLE = re.compile(r"grid\s*\d+", re.IGNORECASE)
+CELL = "123456789" + BLANKS
+DIGITS = np.full(256, 255, np.uint8)  # of a character's code; 255 for what is no cell
+DIGITS[[ord(char) for char in CELL]] = [*range(1, 10), *(0 for _ in BLANKS)]
 
 Reasons = dict[int, str]  # row in the file's puzzles -> what is wrong with it
 
@@ -49,8 +60,8 @@ class Table(NamedTuple):
 def read_text(content: bytes, name: str, limit: int | None) -> Table:
     """Lines or CSV; `name`: the file's, for its digest."""
     text = content.decode("utf-8-sig", "replace")
-    entries, bad = _entries(text, limit)
-    cells = next((len(e.puzzle) for e in entries if not _size_error(len(e.puzzle))), 0)
+    entries, bad = (_grids if _begins_with_a_row(text) else _entries)(text, limit)
+    cells = next((len(e.puzzle) for e in entries if not size_error(len(e.puzzle))), 0)
     first = next((e.line for e in entries if len(e.puzzle) == cells), 0)
     for row, entry in enumerate(entries):
         if row not in bad and (reason := _wrong_length(entry, cells, first)):
@@ -74,25 +85,94 @@ def read_text(content: bytes, name: str, limit: int | None) -> Table:
     return Table(puzzles, solutions, solved, lines, bad, {name: digest}, "line")
 
 
+class _Header(NamedTuple):
+    """Where a CSV file has what."""
+
+    puzzle: int
+    solution: int | None
+    names: list[str]
+
+
+def _header(fields: list[str]) -> _Header | None:
+    """The header that these fields are, if they are one."""
+    names = [name.lower() for name in fields]
+    puzzle = next((at for at, name in enumerate(names) if name in PUZZLE), None)
+    solution = next((at for at, name in enumerate(names) if name in SOLUTION), None)
+    return None if puzzle is None else _Header(puzzle, solution, names)
+
+
 def _entries(text: str, limit: int | None) -> tuple[list[_Entry], Reasons]:
-    """The puzzles of a file as text, and the rows whose fields do not fit."""
-    puzzle_at, solution_at, width = 0, 1, None
+    """The puzzles of lines as text, and the rows whose fields do not fit."""
+    header: _Header | None = None
     entries: list[_Entry] = []
     bad: Reasons = {}
     for line, fields in _records(text):
-        if not entries and width is None and {"question", "answer"} <= set(fields):
-            puzzle_at, solution_at = fields.index("question"), fields.index("answer")
-            width = len(fields)
+        if not entries and header is None and (header := _header(fields)):
             continue
         if limit is not None and len(entries) == limit:
             break
-        if width is None and len(fields) > 2:
+        if header is None and len(fields) > 2:
             bad[len(entries)] = f"{len(fields)} fields; a line is puzzle or puzzle,solution"
-        if width is not None and len(fields) != width:
-            bad[len(entries)] = f"{len(fields)} fields, the header has {width}"
-        fields = fields + [""] * (1 + max(puzzle_at, solution_at) - len(fields))
-        entries.append(_Entry(line, fields[puzzle_at], fields[solution_at]))
+        if header is not None and len(fields) != len(header.names):
+            bad[len(entries)] = f"{len(fields)} fields, the header has {len(header.names)}"
+        puzzle_at, solution_at = (header.puzzle, header.solution) if header else (0, 1)
+        puzzle, solution = (
+            "" if at is None or at >= len(fields) else "".join(fields[at].split())
+            for at in (puzzle_at, solution_at)
+        )
+        entries.append(_Entry(line, puzzle, solution))
     return entries, bad
+
+
+def _begins_with_a_row(text: str) -> bool:
+    """Whether the first cells of a text are a row of a grid, and not a whole puzzle."""
+    for line in text.split("\n"):
+        row = cells_of(line)
+        if row and not line.startswith("#") and not TITLE.fullmatch(line.strip()):
+            return len(row) in SHAPES and set(row) <= set(CELL)
+    return False
+
+
+def cells_of(line: str) -> str:
+    """The cells of a line of a drawn grid.
+
+    >>> cells_of("1 2 | . 4"), cells_of("----+----")
+    ('12.4', '')
+    """
+    return "".join(char for char in line if char not in LINES and not char.isspace())
+
+
+def _grids(text: str, limit: int | None) -> tuple[list[_Entry], Reasons]:
+    """The puzzles of drawn grids as text, and those whose rows do not fit."""
+    entries: list[_Entry] = []
+    bad: Reasons = {}
+    rows: list[str] = []
+    begin = 0
+    for number, line in enumerate([*text.split("\n"), ""], start=1):
+        row = "" if line.startswith("#") or TITLE.fullmatch(line.strip()) else cells_of(line)
+        if limit is not None and len(entries) == limit:
+            break
+        if row:
+            begin = begin if rows else number
+            rows.append(row)
+        ends = not row and (not line.strip() or TITLE.fullmatch(line.strip()))
+        if rows and (ends or len(rows) == len(rows[0])):
+            if reason := _misfit(rows):
+                bad[len(entries)] = reason
+            entries.append(_Entry(begin, "" if reason else "".join(rows), ""))
+            rows = []
+    return entries, bad
+
+
+def _misfit(rows: list[str]) -> str | None:
+    """What is wrong with the rows of a grid, if anything is."""
+    side = len(rows[0])
+    if len(rows) != side:
+        return f"a grid of {len(rows)} rows, its first has {side} cells"
+    for at, row in enumerate(rows):
+        if len(row) != side:
+            return f"row {at + 1} of the grid has {len(row)} cells, its first {side}"
+    return None
 
 
 def _records(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -109,17 +189,17 @@ def _records(text: str) -> Iterator[tuple[int, list[str]]]:
 def column(path: str | os.PathLike[str], name: str, lines: NDArray[np.int64]) -> list[str] | None:
     """What a CSV file with a header says under `name` on those lines; None where it does not."""
     path = Path(path)
-    records = (
-        {} if path.is_dir() else dict(_records(path.read_bytes().decode("utf-8-sig", "replace")))
-    )
-    header = next(iter(records.values()), [])
-    if "question" not in header or name not in header:
+    if path.is_dir():
         return None
-    at = header.index(name)
+    records = dict(_records(path.read_bytes().decode("utf-8-sig", "replace")))
+    header = _header(next(iter(records.values()), []))
+    if header is None or name not in header.names:
+        return None
+    at = header.names.index(name)
     return [records[line][at] for line in lines.tolist()]
 
 
-def _size_error(cells: int) -> str | None:
+def size_error(cells: int) -> str | None:
     try:
         shape_of(cells)
     except ValueError as error:
@@ -129,8 +209,8 @@ def _size_error(cells: int) -> str | None:
 
 def _wrong_length(entry: _Entry, cells: int, first: int) -> str | None:
     n = len(entry.puzzle)
-    if n != cells:
-        return _size_error(n) or f"{n} cells where line {first} has {cells}"
+    if n != cells or n == 0:
+        return size_error(n) or f"{n} cells where line {first} has {cells}"
     if entry.solution and len(entry.solution) != cells:
         return f"solution has {len(entry.solution)} cells, its puzzle {cells}"
     return None
@@ -139,8 +219,7 @@ def _wrong_length(entry: _Entry, cells: int, first: int) -> str | None:
 def _digits(texts: list[str], cells: int) -> tuple[Grid, Reasons]:
     """uint8 [n, cells] of texts of that length; what no digit or blank is, is reported."""
     ascii_text = "".join(texts).encode("ascii", "replace")  # one byte per character
-    codes = np.frombuffer(ascii_text, np.uint8).reshape(len(texts), cells)
-    digits = np.where(codes == ord("."), np.uint8(0), codes - np.uint8(ord("0")))
+    digits = DIGITS[np.frombuffer(ascii_text, np.uint8)].reshape(len(texts), cells)
     if not cells:
         return digits, {}
     illegal: Reasons = {}
@@ -151,58 +230,3 @@ def _digits(texts: list[str], cells: int) -> tuple[Grid, Reasons]:
         except ValueError as error:
             illegal[row] = str(error)
     return digits, illegal
-
-
-def read_folder(path: Path, limit: int | None) -> Table:
-    """The public data folder of a split, or the folder around a single one."""
-    if not (path / INPUTS).exists():
-        inside = sorted(p.parent.name for p in path.glob(f"*/{INPUTS}"))
-        if len(inside) != 1:
-            inside = inside or sorted(p.name for p in path.glob("*.txt"))
-            known = f"name one of {', '.join(inside)}" if inside else f"no {INPUTS} in it"
-            raise PuzzleError(f"{path}: a folder; {known}")
-        path = path / inside[0]
-    files = {name: path / name for name in (INPUTS, LABELS, DATASET)}
-    if not files[LABELS].exists():
-        raise PuzzleError(f"{path}: {INPUTS} without {LABELS}")
-    inputs, labels = (_tokens(files[name], limit) for name in (INPUTS, LABELS))
-    if inputs.shape != labels.shape:
-        raise PuzzleError(f"{path}: inputs {inputs.shape}, labels {labels.shape}")
-    cells = inputs.shape[1]
-    if error := _size_error(cells):
-        raise PuzzleError(f"{path}: {error}")
-    shape = shape_of(cells)
-    if files[DATASET].exists():
-        try:
-            card = json.loads(files[DATASET].read_text())
-        except ValueError as error:
-            raise PuzzleError(f"{files[DATASET]}: {error}") from None
-        for key, expected in (("seq_len", cells), ("vocab_size", shape.vocab)):
-            if card.get(key, expected) != expected:
-                raise PuzzleError(f"{path}: {DATASET} says {key} {card[key]}, here {expected}")
-
-    bad: Reasons = {}
-    for what, tokens, lowest in (("input", inputs, 1), ("label", labels, 2)):
-        outside = (tokens < lowest) | (tokens >= shape.vocab)
-        for row in np.flatnonzero(outside.any(1)).tolist():
-            at = int(outside[row].argmax())
-            bad.setdefault(
-                row, f"{what} token {tokens[row, at]} at {at}; {lowest} to {shape.vocab - 1}"
-            )
-    puzzles, solutions = from_tokens(inputs), from_tokens(labels)
-    puzzles[list(bad)] = solutions[list(bad)] = 0
-    sha256 = {p.name: sha256_of(p) for p in files.values() if p.exists()}
-    rows = np.arange(len(inputs))
-    return Table(puzzles, solutions, np.ones(len(rows), bool), rows, bad, sha256, "row")
-
-
-def _tokens(path: Path, limit: int | None) -> NDArray[np.integer]:
-    try:
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False)[:limit]
-    except (ValueError, OSError, EOFError) as error:
-        raise PuzzleError(f"{path}: not a plain NumPy array ({error})") from None
-    if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
-        raise PuzzleError(
-            f"{path}: integers [n, cells] expected, got {tokens.dtype} {tokens.shape}"
-        )
-    return np.asarray(tokens)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Grid = NDArray[np.uint8]
-BLANKS = ".0"
+BLANKS = ".0_*"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def shape_of(cells: int) -> Shape:
 
 
 def parse(text: str) -> Grid:
-    """Digits of one line, blanks as '.' or '0'; ValueError says what is wrong.
+    """Digits of one line, blanks as '.', '0', '_' or '*'; ValueError says what is wrong.
 
     >>> parse("1.3.....4......2").tolist()
     [1, 0, 3, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 2]
@@ -68,7 +68,7 @@ def parse(text: str) -> Grid:
     for at, char in enumerate(text):
         if char not in BLANKS and not ("1" <= char <= str(shape.side)):
             raise ValueError(f"character {char!r} at {at}; digits 1 to {shape.side}, '.' or '0'")
-    return np.array([0 if char == "." else int(char) for char in text], np.uint8)
+    return np.array([0 if char in BLANKS else int(char) for char in text], np.uint8)
 
 
 def render(grid: Grid) -> str:
