@@ -128,12 +128,22 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
     Only plain files under names that `partial_name` gives are touched.
     """
-    for entry in folder.iterdir():
+    for entry in leftovers(folder, name):
+        if entry.is_file():
+            entry.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path, name: str | None = None) -> Iterator[Path]:
+    """Entries of `folder` under names that `partial_name` gave to dead processes of this machine.
+
+    Of `name` only, or with None of all.
+    """
+    for entry in list(folder.iterdir()):
         match = PARTIAL.fullmatch(entry.name)
         if match is None or (name is not None and match["name"] != name[:LONGEST_NAME]):
             continue
-        if match["host"] == _host() and not is_running(int(match["pid"])) and entry.is_file():
-            entry.unlink(missing_ok=True)
+        if match["host"] == _host() and not is_running(int(match["pid"])):
+            yield entry
 
 
 @cache

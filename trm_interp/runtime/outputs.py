@@ -80,7 +80,7 @@ def writing(
             yield _claim(folder, command, names, resume, overwrite, resumable, unmarked)
         finally:
             if is_new:
-                _drop_if_empty(folder)
+                drop_if_empty(folder)
 
 
 def maker(folder: Path) -> str | None:
@@ -171,7 +171,7 @@ def _foreign(folder: Path, command: str, made_by: str | None) -> str:
     return f"{folder} {what}, so `{command}` leaves it alone: choose another output, or delete it"
 
 
-def _drop_if_empty(folder: Path) -> None:
+def drop_if_empty(folder: Path) -> None:
     """Remove a folder in which nothing came to be."""
     with suppress(OSError):
         if {entry.name for entry in folder.iterdir()} <= {LOCK, MARKER}:

@@ -6,7 +6,6 @@ It goes when the data set is there.
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
@@ -17,12 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from trm_interp.errors import first_line
 from trm_interp.files import append_row, keep_rows, write_json
+from trm_interp.runtime.outputs import drop_if_empty, remove_own, writing
+from trm_interp.runtime.schema import convert, read_json
 from trm_interp.tasks.sudoku.formats import PuzzleError
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid, parse, render
 from trm_interp.tasks.sudoku.splits import assign
 from trm_interp.tasks.sudoku.walk import Lineage, Walk, energy_tables, grow, is_plain, lineage_seed
 
+COMMAND = "data make"
 ABOUT, LINEAGES = "build.json", "lineages.jsonl"
 ORDER = 3  # what a random number is for, beside the seed
 Update = Callable[[int, int], None]
@@ -45,21 +48,25 @@ def building(folder: Path, about: dict[str, Any], resume: bool, overwrite: bool)
 
     After an error or an interruption it stays. `about` must be what it was begun with.
     """
-    if folder.exists() and overwrite and not resume:
-        shutil.rmtree(folder)
-    about = json.loads(json.dumps(about))
-    if folder.exists():
-        if not resume:
-            raise PuzzleError(
-                f"{folder}: an unfinished build; --resume goes on, --overwrite starts anew"
-            )
-        began = json.loads((folder / ABOUT).read_text()) if (folder / ABOUT).exists() else about
+    names = (ABOUT, LINEAGES)
+    with writing(
+        folder,
+        COMMAND,
+        names,
+        resume=resume,
+        overwrite=overwrite and not resume,  # then it is the data set that is overwritten
+        unmarked=lambda folder: (folder / ABOUT).is_file(),
+    ):
+        about = json.loads(json.dumps(about))
+        began = about
+        if (folder / ABOUT).exists():
+            began = read_json(folder / ABOUT, dict[str, Any], PuzzleError, "start with --overwrite")
         if changed := [key for key in {**began, **about} if began.get(key) != about.get(key)]:
             raise PuzzleError(f"{folder}: begun with another {', '.join(changed)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / ABOUT, about)
-    yield folder
-    shutil.rmtree(folder)
+        write_json(folder / ABOUT, about)
+        yield folder
+        remove_own(folder, COMMAND, names)
+    drop_if_empty(folder)
 
 
 def build(
@@ -77,7 +84,7 @@ def build(
     """
     wanted = sum(sizes.values())
     may_fail = 16 + wanted // 8
-    done = _finished(folder, seed)
+    done = _finished(folder, seed, SHAPES[walk.side].cells)
     number = 0
     chosen: dict[str, list[int]] = {split: [] for split in sizes}
     grown: list[Lineage] = []
@@ -161,12 +168,40 @@ def _row(found: Lineage) -> dict[str, Any]:
     return {**found._asdict(), **{name: render(grid) for name, grid in grids.items()}}
 
 
-def _finished(folder: Path | None, seed: int) -> dict[int, Lineage]:
+def _finished(folder: Path | None, seed: int, cells: int) -> dict[int, Lineage]:
     """Lineages of an earlier run by number; a line that a kill cut off is dropped."""
     if folder is None or not (folder / LINEAGES).exists():
         return {}
     path = folder / LINEAGES
     keep_rows(path, sum(1 for _ in path.open("rb")))
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    found = [Lineage(parse(row.pop("puzzle")), parse(row.pop("solution")), **row) for row in rows]
+    found = [
+        _lineage(line, cells, f"{path}: line {at}")
+        for at, line in enumerate(path.open("rb"), start=1)
+    ]
     return {lineage.seed - lineage_seed(seed, 0): lineage for lineage in found}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a build."""
+
+    puzzle: str
+    solution: str
+    seed: int
+    target: float
+    energy: float
+    lists: int
+
+
+def _lineage(line: bytes, cells: int, name: str) -> Lineage:
+    advice = "start with --overwrite"
+    try:
+        row = convert(json.loads(line), Row, name, PuzzleError, advice)
+        if not len(row.puzzle) == len(row.solution) == cells:
+            raise PuzzleError(f"{name}: {cells} cells expected: {advice}")
+        grids = parse(row.puzzle), parse(row.solution)
+    except PuzzleError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise PuzzleError(f"{name} is damaged ({first_line(error)[:100]}): {advice}") from None
+    return Lineage(*grids, row.seed, row.target, row.energy, row.lists)

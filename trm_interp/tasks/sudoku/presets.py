@@ -6,8 +6,8 @@ are of different symmetry classes (`canonical.py`), so no augmentation of a trai
 test puzzle.
 """
 
+import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,13 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trm_interp import __version__
+from trm_interp.errors import UserError
 from trm_interp.files import write_json
-from trm_interp.tasks.sudoku.build import building
-from trm_interp.tasks.sudoku.dataset import load, save_lines
+from trm_interp.runtime.fresh import filled, held
+from trm_interp.runtime.limits import at_most, in_seed_range, require_memory, shown
+from trm_interp.runtime.locks import locked_beside
+from trm_interp.runtime.schema import read_json
+from trm_interp.tasks.sudoku.build import COMMAND, building
+from trm_interp.tasks.sudoku.dataset import lines_text, load, save_lines
 from trm_interp.tasks.sudoku.formats import PuzzleError
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid
 from trm_interp.tasks.sudoku.hard import HardPreset, make
-from trm_interp.tasks.sudoku.walk import Walk
+from trm_interp.tasks.sudoku.walk import LARGEST_SEED, Walk
 
 if TYPE_CHECKING:
     from trm_interp.tasks.sudoku.generate import Hardness
@@ -34,6 +39,28 @@ HUB = "sapientinc/sudoku-extreme"
 MAX_DRAWS = 50  # puzzles drawn per puzzle wanted, before the classes count as used up
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}  # of guesses, on the card
 EXTRA_GIVENS, ORDER = 1, 2  # what a random number is for, beside the seed
+MOST_PUZZLES = 10_000_000  # of a split
+MOST_WORKERS = 256
+CLASSES = {4: 4710}  # of all puzzles of a side, where they have been counted
+BYTES_A_CELL = 24  # of memory, while puzzles are drawn
+
+
+@dataclass(frozen=True)
+class MadeCard:
+    """What tells the card of a data set that was made here."""
+
+    preset: str
+    trm_interp: str
+    splits: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImportedCard:
+    """What tells the card of an imported file; `file` is its name."""
+
+    source: dict[str, Any]
+    trm_interp: str
+    file: str
 
 
 @dataclass(frozen=True)
@@ -102,6 +129,7 @@ def make_preset(
     if name not in PRESETS:
         raise PuzzleError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
     preset = replace(PRESETS[name], **(sizes or {}))
+    _require_limits(preset, seed, sizes or {}, workers)
     if isinstance(preset, HardPreset):
         return _grow_preset(name, preset, Path(out), seed, overwrite, progress, resume, workers)
     names = {CARD, *(f"{split}.txt" for split in preset.sizes)}
@@ -126,6 +154,25 @@ def make_preset(
     return card
 
 
+def _require_limits(
+    preset: Preset | HardPreset, seed: int, sizes: dict[str, int], workers: int | None
+) -> None:
+    """UserError for numbers that cannot be met."""
+    in_seed_range(seed)
+    if isinstance(preset, HardPreset):
+        at_most("seed", seed, LARGEST_SEED, "lineages have seeds of their own, made from it")
+    for name, n in {**sizes, "workers": workers}.items():
+        if n is not None and n < 1:
+            raise PuzzleError(f"{name} must be at least 1, got {shown(n)}")
+        at_most(name, n, MOST_WORKERS if name == "workers" else MOST_PUZZLES)
+    wanted, classes = sum(preset.sizes.values()), CLASSES.get(preset.side)
+    if classes is not None and wanted > classes:
+        side = f"{preset.side}x{preset.side}"
+        raise PuzzleError(f"{side} puzzles are of {classes} classes, {wanted} are wanted")
+    size = wanted * preset.side**2 * BYTES_A_CELL
+    require_memory(size, f"{wanted} puzzles", "lower --train, --val or --test")
+
+
 def _grow_preset(
     name: str,
     preset: HardPreset,
@@ -138,12 +185,14 @@ def _grow_preset(
 ) -> Card:
     about = {"preset": name, "seed": seed, **asdict(preset), "trm_interp": __version__}
     names = {CARD, *(f"{split}.csv" for split in preset.sizes)}
-    with _new_folder(out, names, overwrite) as at:
-        folder = out.with_name(f"{out.name}.build")
-        with building(folder, about, resume, overwrite) as grown:
-            tell = progress or (lambda done, of: None)
-            card = {**about, **make(preset, at, seed, grown, workers, tell)}
-            write_json(at / CARD, card)
+    folder = out.with_name(f"{out.name}.build")
+    with (
+        _new_folder(out, names, overwrite) as at,
+        building(folder, about, resume, overwrite) as grown,
+    ):
+        tell = progress or (lambda done, of: None)
+        card = {**about, **make(preset, at, seed, grown, workers, tell)}
+        write_json(at / CARD, card)
     return card
 
 
@@ -161,26 +210,43 @@ def import_file(
     """
     out = Path(out)
     card_path = out.with_suffix(".json")
-    for path in (out, card_path):
-        if path.exists() and not overwrite:
-            raise PuzzleError(f"{path} exists; --overwrite replaces it")
     if out == card_path:
         raise PuzzleError(f"{out}: puzzles are lines of text; name it .txt")
+    if os.path.realpath(out) == os.path.realpath(src):
+        raise PuzzleError(f"{out} is what is imported: choose another output")
+    _require_replaceable(out, overwrite)
 
     from trm_interp.tasks.sudoku.canonical import class_keys
 
-    puzzles = load(src, skip_bad=skip_bad, check_unique=True, progress=progress)
+    puzzles = load(src, skip_bad=skip_bad, progress=progress)
     card = {
         "source": {"name": Path(src).name, "sha256": puzzles.sha256},
         "skipped": list(puzzles.skipped),
         "trm_interp": __version__,
         "class_keys": len(np.unique(class_keys(puzzles.puzzles))),
         "file": out.name,
-        "sha256": save_lines(out, puzzles.puzzles, puzzles.solutions),
+        "sha256": hashlib.sha256(lines_text(puzzles.puzzles, puzzles.solutions)).hexdigest(),
         **describe(puzzles.puzzles),
     }
-    write_json(card_path, card)
+    with locked_beside(out):
+        _require_replaceable(out, overwrite)
+        save_lines(out, puzzles.puzzles, puzzles.solutions)
+        write_json(card_path, card)
     return card
+
+
+def _require_replaceable(out: Path, overwrite: bool) -> None:
+    """UserError where the file or its card is there, unless both are an import to be replaced."""
+    card_path = out.with_suffix(".json")
+    present = [path for path in (out, card_path) if path.exists()]
+    if present and not overwrite:
+        raise PuzzleError(f"{present[0]} exists; --overwrite replaces it")
+    made_here = _card(card_path, ImportedCard)
+    if present and (made_here is None or made_here.file != out.name):
+        raise PuzzleError(
+            f"{present[0]} has no card of `data import` beside it, so it is not replaced: "
+            "choose another output, or delete it"
+        )
 
 
 def download_sudoku_extreme(
@@ -282,20 +348,32 @@ def _with_givens(puzzles: Grid, solutions: Grid, most: int, seed: int, start: in
 def _new_folder(out: Path, names: set[str], overwrite: bool) -> Iterator[Path]:
     """A folder to fill, which becomes `out` at the end; after an error nothing is left of it.
 
-    Overwriting goes only over a folder that holds nothing but `names`.
+    Overwriting goes only over a data set: a folder with its card that holds nothing but `names`.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not overwrite:
-            raise PuzzleError(f"{out} exists; --overwrite replaces it")
-        if not out.is_dir():
-            raise PuzzleError(f"{out} is a file: not a data set, so not replaced")
-        if foreign := {path.name for path in out.iterdir()} - names:
-            raise PuzzleError(f"{out} holds {min(foreign)}: not a data set, so not replaced")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        fresh = Path(scratch) / "new"
-        fresh.mkdir()
-        yield fresh
-        if out.exists():
-            out.rename(Path(scratch) / "old")
-        fresh.rename(out)
+    with held(out, COMMAND) as place:
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            if not overwrite:
+                raise PuzzleError(f"{out} exists; --overwrite replaces it")
+            if not place.is_dir():
+                raise PuzzleError(f"{out} is a file: not a data set, so not replaced")
+            foreign = {
+                path.name
+                for path in place.iterdir()
+                if path.name not in names or path.is_symlink() or not path.is_file()
+            }
+            if foreign:
+                raise PuzzleError(f"{out} holds {min(foreign)}: not a data set, so not replaced")
+            if _card(place / CARD, MadeCard) is None:
+                raise PuzzleError(
+                    f"{out} has no {CARD} of `{COMMAND}`: not a data set, so not replaced"
+                )
+        with filled(place, COMMAND) as fresh:
+            yield fresh
+
+
+def _card(path: Path, kind: type[Any]) -> Any:
+    """A card of that kind; None where there is none."""
+    try:
+        return read_json(path, kind) if path.is_file() else None
+    except UserError:
+        return None

@@ -31,6 +31,7 @@ from trm_interp.tasks.sudoku.solver import NO_CAP, geometry, search
 LISTED = 100  # solutions that are listed of a puzzle without one of its clues
 RELABELINGS_SEED = 1  # the energy's; a rating's default is 0, so ratings are held out
 LINEAGES = 2**32  # per seed of a data set
+LARGEST_SEED = LINEAGES // 2 - 1  # of a data set: that of a lineage fits an int64
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def lineage_seed(seed: int, number: int) -> int:
     >>> lineage_seed(1, 2)
     4294967298
     """
-    if not (0 <= number < LINEAGES and 0 <= seed < LINEAGES // 2):
+    if not (0 <= number < LINEAGES and 0 <= seed <= LARGEST_SEED):
         raise ValueError(f"seed from 0 to 2**31 - 1 and number to 2**32 - 1, got {seed}, {number}")
     return seed * LINEAGES + number
 
