@@ -1,19 +1,28 @@
 """`solve`: what a person sees, and what is refused before any network is run."""
 
+import io
 import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import trm_interp.search.solve
 from trm_interp.cli import app
+from trm_interp.errors import UserError
 from trm_interp.search.config import SOLVE, SearchConfig, SolveConfig
-from trm_interp.search.solve import solve
+from trm_interp.search.show import broken, legend
+from trm_interp.search.solve import read_puzzles, solve
 from trm_interp.settings import default_checkpoint
+from trm_interp.tasks.sudoku.grid import parse
+from trm_interp.tasks.sudoku.partial import completable_part
+from trm_interp.tasks.sudoku.solver import solve_batch
 
 Cli = Callable[..., Any]
 FULL = "1243431221343421"  # the plain run of the checkpoint copies it in one step
@@ -58,7 +67,17 @@ def test_an_unsolved_puzzle_is_called_so(cli: Cli, words: list[object]):
     answer = cli("solve", "." + "." * 11 + FULL[12:], *words)
     assert "NOT confirmed by the rules" in answer.out and answer.code == 0
     assert "several solutions; any of them counts" in answer.err
-    assert "one of several solutions" in answer.out
+    assert answer.out.startswith("line 1: the puzzle has several solutions\n")
+    assert "one of several solutions" not in answer.out
+    (known,) = json.loads(cli("solve", "." + "." * 11 + FULL[12:], *words, "--json").out)["puzzles"]
+    wrong = broken(parse(known["puzzle"]), parse(known["answer"]))
+    assert f"line 1: no solution found; this grid breaks the rules in {wrong.sum()} cells" in (
+        answer.out
+    )
+    kept = 16 - known["partial"].count(".")
+    assert f"of its 16 cells {kept} can be completed to a solution" in answer.out
+    assert known["partial"].endswith(FULL[12:])
+    assert solve_batch(parse(known["partial"])[None], limit=1).counts[0] == 1
 
 
 def test_a_trace_shows_every_cycle_and_ends_in_the_answer(words: list[object], copier: Path):
@@ -74,6 +93,60 @@ def test_a_trace_shows_every_cycle_and_ends_in_the_answer(words: list[object], c
     )
     assert "changed, " in shown.stdout and "step 1, confidence" in shown.stdout
     assert shown.stdout.count("cycle by cycle") == solution.steps
+
+
+def test_marks_stand_for_colours_where_there_are_none(cli: Cli, words: list[object]):
+    shown = cli("solve", "." + FULL[1:], *words, "--trace").out.partition("line 1: no")[0]
+    lines = shown.splitlines()
+    assert lines[0] == "* changed, ! in conflict, # both"
+    counts = [int(n) for n in re.findall(r"(\d+) changed", shown)]
+    clashes = [int(n) for n in re.findall(r"(\d+) in conflict", shown)]
+    boards = "".join(line for line in lines[1:] if re.match(r"[\d.].[\d.].\|", line))
+    assert boards.count("*") + boards.count("#") == sum(counts) > 0
+    assert boards.count("!") + boards.count("#") == sum(clashes)
+    assert all(len(line) in (24, 9) for line in lines if line.startswith("----"))
+    plain = Console(file=io.StringIO(), force_terminal=True, no_color=True, color_system="standard")
+    assert legend(plain).plain.startswith("* changed")
+    colours = Console(file=io.StringIO(), force_terminal=True, color_system="standard")
+    assert legend(colours).plain == "given changed in conflict"
+
+
+def test_the_part_that_can_be_completed():
+    # one solution: the cells that are right
+    puzzle, answer = parse("......2..3..2.4."), parse("1234342143122144")
+    right = parse("1234342143122143")
+    assert (completable_part(puzzle, answer) == np.where(answer == right, answer, 0)).all()
+    # several: as many as fit together, the givens among them
+    empty = np.zeros(16, np.uint8)
+    assert (completable_part(empty, right) == right).all()
+    same = completable_part(empty, np.full(16, 1, np.uint8))
+    assert (same == 1).sum() == 4 and solve_batch(same[None], limit=1).counts[0] == 1
+    assert not completable_part(parse("123....4........"), right).any()  # no solution
+
+
+@pytest.mark.parametrize(
+    ("given", "puzzles"),
+    [
+        ("1 2 | 4 3\n4 3 | 1 2\n----+----\n2 1 | 3 4\n3 4 | 2 .\n", 1),
+        ("12|43 43|12 21|34 34|2_", 1),
+        (f"{FULL}\n{FULL}\n", 2),
+    ],
+)
+def test_puzzles_as_they_are_pasted(given: str, puzzles: int):
+    assert len(read_puzzles(given)) == puzzles
+
+
+def test_what_is_no_puzzle_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for given in ("1A" * 128, "x" * 5000, "a\0b"):
+        with pytest.raises(UserError, match="no such file, and no puzzle") as caught:
+            read_puzzles(given)
+        assert len(str(caught.value)) < 300
+    with pytest.raises(UserError, match="256 cells; a Sudoku here has 16, 36, 81"):
+        read_puzzles("12" * 128)
+    os.mkfifo("pipe")
+    with pytest.raises(UserError, match="pipe is a named pipe"):
+        read_puzzles("pipe")
 
 
 def test_colours_of_a_cell():

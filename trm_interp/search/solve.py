@@ -1,5 +1,7 @@
 """Solve puzzles for a person: the board, how sure the model is, what the rules say of it."""
 
+import errno
+import string
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +21,28 @@ from trm_interp.search.selection import choose
 from trm_interp.settings import artifact
 from trm_interp.sources import open_device, require_size
 from trm_interp.tasks.sudoku.dataset import PuzzleSet, load, load_text
-from trm_interp.tasks.sudoku.grid import Grid, Shape, from_tokens, render
+from trm_interp.tasks.sudoku.formats import CELL, LINES, cells_of
+from trm_interp.tasks.sudoku.grid import BLANKS, Grid, Shape, from_tokens, render
+from trm_interp.tasks.sudoku.partial import completable_part
 from trm_interp.tasks.sudoku.solver import solve_batch
 
 SHIPPED = {6: ("trm-sudoku6",), 9: ("trm-sudoku-extreme", "trm-sudoku9")}  # the first that is there
 
+LONGEST_SHOWN = 60  # characters of what was given, in a message
+
 
 @dataclass(frozen=True)
 class Solution:
-    """The answer to one puzzle. `guesses` [step, h_cycle, cell] (digits) where it was traced."""
+    """The answer to one puzzle. `guesses` [step, h_cycle, cell] (digits) where it was traced.
+
+    `partial`: the part of the answer that can be completed, all of it where it is confirmed
+    (`completable_part`).
+    """
 
     line: int
     puzzle: Grid
     answer: Grid
+    partial: Grid
     confirmed: bool  # by the rules: a proof
     several: bool  # the puzzle has more than one solution
     q: float  # halting logit of the answer
@@ -52,7 +63,7 @@ class Solution:
             name: getattr(self, name)
             for name in ("line", "confirmed", "several", "confidence", "trajectory", "steps")
         }
-        grids = {"puzzle": render(self.puzzle), "answer": render(self.answer)}
+        grids = {name: render(getattr(self, name)) for name in ("puzzle", "answer", "partial")}
         spent = {"trajectories": self.trajectories, "evaluations": self.evaluations}
         if self.guesses is None:
             return grids | found | spent
@@ -66,7 +77,7 @@ def solve(
     """Search the puzzles that `config` names; nothing is computed before all of them are checked.
 
     The answer is a grid that the rules confirm where a trajectory found one, else the one that
-    `how.select` takes.
+    `how.select` takes, with the part of it that can be completed.
     """
     puzzles = read_puzzles(config.puzzle, config.skip_bad)
     for line in puzzles.skipped:
@@ -79,7 +90,7 @@ def solve(
     require_halting_head(checkpoint, how)
     several = solve_batch(puzzles.puzzles, limit=2).counts > 1
     for line in puzzles.lines[several].tolist():
-        tell(f"line {line}: several solutions; any of them counts")
+        tell(f"line {line}: the puzzle has several solutions; any of them counts")
     model = checkpoint.model
     inputs = torch.from_numpy(puzzles.inputs)
     found = search(model, inputs, how, config.batch_size)
@@ -89,10 +100,12 @@ def solve(
         proofs = np.flatnonzero(found.valid[i, : found.k, -1])
         taken = int(proofs[0]) if len(proofs) else int(chosen[i])
         steps = int(found.ran[i, taken])
+        answer = from_tokens(found.tokens[i, taken, -1])
         solution = Solution(
             line=int(puzzles.lines[i]),
             puzzle=puzzles.puzzles[i],
-            answer=from_tokens(found.tokens[i, taken, -1]),
+            answer=answer,
+            partial=answer if len(proofs) else completable_part(puzzles.puzzles[i], answer),
             confirmed=bool(len(proofs)),
             several=bool(several[i]),
             q=float(found.q[i, taken, -1]),
@@ -122,12 +135,28 @@ def read_puzzles(given: str, skip_bad: bool = False) -> PuzzleSet:
     """Puzzles of the text itself, of a file of that name, or of standard input for -."""
     if given == "-":
         return load_text(sys.stdin.read(), "standard input", skip_bad, several=True)
-    text = "".join(given.split())
-    if set(text) <= set(".0123456789,"):
+    if not _is_there(given):
+        if not set(given) <= set(f"{CELL},{LINES}{string.whitespace}"):
+            name = given if len(given) <= LONGEST_SHOWN else f"{given[:LONGEST_SHOWN]}..."
+            blanks = ", ".join(f"'{blank}'" for blank in BLANKS)
+            raise UserError(
+                f"{name}: no such file, and no puzzle (digits, blanks as one of {blanks})"
+            )
+        text = given if "\n" in given.strip() else cells_of(given)
         return load_text(text, "the puzzle", skip_bad, several=True)
-    if not Path(given).exists():
-        raise UserError(f"{given}: no such file, and no puzzle (digits, blanks as '.' or '0')")
     return load(given, skip_bad, several=True)
+
+
+def _is_there(name: str) -> bool:
+    """Whether something has that name; no name is too long to ask."""
+    try:
+        return Path(name).exists() and name.strip(".") != ""
+    except ValueError:  # a NUL
+        return False
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def shipped_for(shape: Shape) -> Path:
