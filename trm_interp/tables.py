@@ -8,8 +8,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from trm_interp.runtime.limits import LARGEST_INT, in_seed_range, shown
 from trm_interp.tasks.sudoku.dataset import load
-from trm_interp.tasks.sudoku.formats import column
+from trm_interp.tasks.sudoku.formats import PuzzleError, column
 from trm_interp.tasks.sudoku.grid import render
 
 
@@ -47,7 +48,8 @@ def ratings(
     """
     from trm_interp.tasks.sudoku.rate import rate
 
-    puzzles = load(source, skip_bad=skip_bad, check_unique=True)
+    in_seed_range(seed)
+    puzzles = load(source, skip_bad=skip_bad)
     table = pd.DataFrame(
         {
             "line": puzzles.lines,
@@ -56,8 +58,17 @@ def ratings(
         }
     )
     if (lineages := column(source, "lineage", puzzles.lines)) is not None:
-        table["lineage"] = [int(seed) for seed in lineages]
+        table["lineage"] = [
+            _lineage(seed, f"{source}: line {line}")
+            for seed, line in zip(lineages, puzzles.lines.tolist(), strict=True)
+        ]
     return table, puzzles.skipped
+
+
+def _lineage(text: str, place: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_INT))):
+        raise PuzzleError(f"{place}: lineage {shown(text)!r} is no seed")
+    return int(text)
 
 
 def check_lines(found: dict[str, Any]) -> list[str]:

@@ -135,3 +135,20 @@ def test_assign_keeps_kin_together_and_shares_kinds_out():
     # more puzzles only add
     fewer = assign(all_of[:24], plain[:24], {"train": 16, "test": 8}, plain_every=4)
     assert all(chosen[split][: len(numbers)] == numbers for split, numbers in fewer.items())
+
+
+def test_one_file_is_checked_by_itself(two_files, cli):
+    train, *_ = two_files
+    answer = cli("data", "check", train)
+    assert answer.code == 0 and "0 repeated" in answer.out
+    assert f"{train}: checked by itself; name two files or more to compare splits" in answer.err
+
+
+def test_empty_lineages_are_in_no_two_files(two_files, tmp_path):
+    _, _, puzzles, solutions = two_files
+    files = []
+    for i in (0, 1):
+        files.append(tmp_path / f"{i}.csv")
+        row = f"{render(puzzles[i])},{render(solutions[i])},"
+        files[-1].write_text(f"question,answer,lineage\n{row}\n")
+    assert check(files, lambda line: None)["pairs"][0]["lineages"] == 0

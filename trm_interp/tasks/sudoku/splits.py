@@ -114,7 +114,7 @@ def check(
     """
     if len({path.resolve() for path in files}) < len(files):
         raise PuzzleError("a file is named twice; two splits are two files")
-    sets = [load(path, skip_bad=True, check_unique=True) for path in files]
+    sets = [load(path, skip_bad=True) for path in files]
     for path, puzzles in zip(files, sets, strict=True):
         if puzzles.shape != sets[0].shape:
             a, b = sets[0].shape.side, puzzles.shape.side
@@ -174,7 +174,7 @@ def _pair(
             first = at_a[min(shared)]
             tell(f"{files[b]}: line {line}: one clue away from {files[a]} line {first}")
     seeds = [column(files[i], "lineage", sets[i].lines) for i in (a, b)]
-    lineages = None if None in seeds else len(set(seeds[0] or ()) & set(seeds[1] or ()))
+    lineages = None if None in seeds else len(set(seeds[0] or ()) & set(seeds[1] or ()) - {""})
     if lineages:
         tell(f"{files[b]}: {lineages} lineages of {files[a]}")
     return {
