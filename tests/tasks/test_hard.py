@@ -138,6 +138,7 @@ def test_a_killed_build_resumes_to_the_same_bytes(made, tmp_path):
     if not out.exists():  # else the child was done before it could be killed
         make_preset("tiny-hard", out, seed=4, resume=True)
     assert contents(out) == contents(made)
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}  # what the kill left is gone
 
 
 def test_targets_out_of_reach_end_at_the_budget():
