@@ -209,7 +209,7 @@ def test_what_does_not_fit_is_refused_in_one_line(store: Path, tmp_path: Path):
     with pytest.raises(UserError, match="holds no 'z_H'; it holds z_L"):
         look(sae, store, site="z_H")
     (sae / "sae_weights.safetensors").write_bytes(b"half")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="sae_weights.safetensors: truncated or damaged"):
         look(sae, store)
     with pytest.raises(ValueError, match="limit must be at least 1"):
         EvalSAEConfig(sae=sae, store=store, limit=0)

@@ -103,8 +103,12 @@ def test_steering(cli: Cli, sae: Path, store: Path, features: Path, tmp_path: Pa
     effect = found["feature"]["loss"]
     assert effect["value"] != 0 and effect["low"] <= effect["value"] <= effect["high"]
     assert 0 < found["rank_p"] <= 1
+    assert found["last_change"] == 0 and found["steps"] == 4  # ticks 0, 1 and 3 of 6 a step
+    assert found["feature"]["after_last_change"]["loss"]["value"] not in (0, effect["value"])
     if mode == "ablate":
         assert "control" in cli("steer", sae, store, *words).out
+        told = cli("steer", sae, store, *words, "--ticks", "0,1,3").out
+        assert "after supervision step 1, that of the last change: loss" in told
 
 
 def test_bad_words_end_in_one_line_and_exit_status_2(

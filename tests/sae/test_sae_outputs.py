@@ -1,6 +1,7 @@
 """What the SAE commands write where: nothing foreign deleted, one writer, leftovers removed."""
 
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from sae_store import noise, write_store
 
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.errors import UserError
+from trm_interp.files import DiskError
 from trm_interp.runtime.locks import locked_folder
 from trm_interp.runtime.outputs import maker, mark
 from trm_interp.sae import saved
 from trm_interp.sae.train import train_sae
+from trm_interp.sae.trainer import Trainer
 
 Cli = Callable[..., Any]
 FLAGS: list[dict[str, bool]] = [{}, {"resume": True}, {"overwrite": True}]
@@ -105,6 +108,15 @@ def test_a_wrong_word_costs_nothing_of_an_earlier_run(run: Path, store: Path):
     assert contents(run) == before
 
 
+def test_an_sae_without_its_state_is_not_resumed_from_nothing(run: Path, store: Path):
+    for name in ("train_state.pt", "card.json"):
+        (run / name).unlink()
+    before = contents(run)
+    with pytest.raises(UserError, match=r"train_state.pt is missing: nothing to go on from"):
+        train_sae(quick(store, run, resume=True), silent)
+    assert contents(run) == before
+
+
 def test_a_second_process_is_refused(run: Path, store: Path):
     with locked_folder(run), pytest.raises(UserError, match="is being written by another process"):
         train_sae(quick(store, run, resume=True), silent)
@@ -151,6 +163,40 @@ def test_a_run_that_ended_before_its_first_save_is_begun_anew(
     told: list[str] = []
     assert train_sae(quick(store, out, resume=True), told.append)
     assert told == [] and len((out / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("limit", [900, 6000])  # bytes a file: a row of metrics, a state
+def test_a_full_disk_is_one_line_and_what_was_saved_is_resumed(
+    limit: int, store: Path, tmp_path: Path
+):
+    out, more = tmp_path / "sae", {"log_every": 2, "max_steps": 30}
+    train_sae(quick(store, tmp_path / "whole", **more), silent)
+    child = os.fork()
+    if child == 0:
+        plain = Trainer.save
+
+        def save(self: Trainer, *given: Any) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
+            plain(self, *given)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, 1 << 30))
+
+        if limit == 900:
+            Trainer.save = save  # type: ignore[method-assign]
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, 1 << 30))
+        try:
+            train_sae(quick(store, out, **more), silent)
+        except DiskError as error:
+            os._exit(7 if "make room" in str(error) and str(out) in str(error) else 8)
+        os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    told: list[str] = []
+    assert train_sae(quick(store, out, resume=True, **more), told.append)
+    assert told == (["resuming at optimizer step 10 of 30"] if limit == 900 else [])
+    whole, full = weights(tmp_path / "whole"), weights(out)
+    assert all(torch.equal(whole[name], full[name]) for name in whole)
+    rows = [(at / "metrics.jsonl").read_text() for at in (tmp_path / "whole", out)]
+    assert rows[0] == rows[1] and not list(out.glob(".*partial")) + list(out.glob(".saving*"))
 
 
 # states and metrics that lie

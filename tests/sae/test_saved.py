@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sae_lens import SAE, StandardSAE, StandardSAEConfig, TopKSAE, TopKSAEConfig
 from sae_runs import quick, silent
 from sae_store import noise, write_store
@@ -130,6 +133,40 @@ def test_sizes_are_read_before_anything_is_allocated(sae: Path):
     with pytest.raises(UserError, match="W_enc is 4 x 8"):
         load_sae(sae, CPU)
     assert time.monotonic() - began < 2
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.data())
+def test_no_cfg_ends_in_anything_but_a_line(made: Path, data: st.DataObject):
+    """Any value in any place: opened, with the sizes of the weights, or a UserError."""
+    with tempfile.TemporaryDirectory() as name:
+        sae = shutil.copytree(made, Path(name) / "sae")
+        config = json.loads((sae / "cfg.json").read_text())
+        place = config
+        while True:
+            key = data.draw(st.sampled_from(sorted(place)))
+            if not isinstance(place[key], dict) or data.draw(st.booleans()):
+                break
+            place = place[key]
+        place[key] = data.draw(JSON)
+        (sae / "cfg.json").write_text(json.dumps(config))
+        try:
+            provenance_of(sae)
+            opened = load_sae(sae, CPU)
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1 and len(str(error)) < 300 + len(str(sae))
+        else:
+            assert opened.encode(torch.zeros(2, 4)).shape == (2, 8)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -12,6 +12,7 @@ Arch = Literal["standard", "gated", "topk", "batchtopk", "jumprelu"]
 Variant = Literal["saelens", "paper"]
 Revive = Literal["none", "resample"]
 LARGEST_COUNT = 10**12  # of steps, rows, features a dimension, MB: far above any run
+MOST_SHUFFLES = 100_000
 STORE_HELP = "store that `trm-interp collect` wrote"
 SAE_HELP = "folder of a trained SAE"
 CKPT_HELP = "checkpoint; default where the store says that it was recorded from"
@@ -135,6 +136,7 @@ class FeaturesConfig(OnSAE):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "top", "examples", "shuffles")
+        at_most("shuffles", self.shuffles, MOST_SHUFFLES)
 
 
 @dataclass(frozen=True, kw_only=True)

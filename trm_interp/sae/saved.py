@@ -19,10 +19,10 @@ from msgspec import UNSET, Meta, UnsetType
 from sae_lens import SAE, TrainingSAE
 from sae_lens.registry import SAE_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
-from safetensors import safe_open
 
+from trm_interp.core.headers import tensor_shapes
 from trm_interp.errors import UserError, first_line
-from trm_interp.files import publish, require_regular, write_json
+from trm_interp.files import disk_errors, publish, write_json
 from trm_interp.runtime.schema import read_json
 from trm_interp.sae.stream import Scaling
 
@@ -105,14 +105,9 @@ def _check_shapes(file: Path, config: _Config) -> None:
     """UserError where the sizes of `cfg.json` are not those of the weights, by their header."""
     if not file.exists():
         raise UserError(f"{file} is missing: restore it, or train the SAE again")
-    require_regular(file)
-    try:
-        with safe_open(file, "pt") as weights:
-            shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
-    except Exception as error:  # safetensors' own kind, and those of its header's JSON
-        raise UserError(f"{file}: cannot be read ({first_line(error)[:120]})") from None
+    shapes = tensor_shapes(file)
     d_in, d_sae = config.d_in, config.d_sae
-    for name, shape in {"W_enc": [d_in, d_sae], "W_dec": [d_sae, d_in]}.items():
+    for name, shape in {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in)}.items():
         if shapes.get(name) != shape:
             held = "absent" if name not in shapes else " x ".join(map(str, shapes[name]))
             raise UserError(
@@ -148,9 +143,12 @@ def save_inference(
 
 @contextmanager
 def saving(out: Path) -> Iterator[Path]:
-    """A folder inside `out` for what is half-written; it goes with what is left in it."""
+    """A folder inside `out` for what is half-written; it goes with what is left in it.
+
+    A full disk is a DiskError, whichever library writes.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=SAVING) as folder:
+    with disk_errors(out), tempfile.TemporaryDirectory(dir=out, prefix=SAVING) as folder:
         yield Path(folder)
 
 

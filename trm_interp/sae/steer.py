@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from trm_interp.analysis.resample import mean_with_bounds
+from trm_interp.clock import Tick
 from trm_interp.errors import UserError
 from trm_interp.files import plain, write_json
 from trm_interp.runtime.limits import parse_indices, shown
@@ -94,11 +95,13 @@ def matched_controls(found: Usage, feature: int, n: int, seed: int) -> Int[np.nd
     return np.sort(np.random.default_rng([seed, 0xC0]).choice(near, n, replace=False))
 
 
-def effect(clean: Outcome, changed: Outcome, seed: int) -> dict[str, dict[str, float]]:
-    """Change of the last step's exact and cell accuracy and loss, paired; 95 % over puzzles."""
+def effect(
+    clean: Outcome, changed: Outcome, seed: int, step: int = -1
+) -> dict[str, dict[str, float]]:
+    """Change of a step's exact and cell accuracy and loss, paired; 95 % over puzzles."""
     effects = {}
     for name in Outcome._fields:
-        before, after = (getattr(run, name)[:, -1].astype(float) for run in (clean, changed))
+        before, after = (getattr(run, name)[:, step].astype(float) for run in (clean, changed))
         mean, low, high = mean_with_bounds(after - before, seed)
         effects[name] = {"value": float(mean), "low": float(low), "high": float(high)}
     return effects
@@ -121,7 +124,8 @@ def steer(
         if not found.density[config.feature]:
             raise UserError(f"feature {config.feature} never fires on these puzzles")
         loop, wrong = open_loop(opened, config.ckpt, config.force_mismatch, config.batch_size)
-        names = _names(opened, config.ticks)
+        ticks = _ticks(opened, config.ticks)
+        names = [hook_name(opened.site, tick) for tick in ticks]
         positions = _positions(opened, config.cells)
         controls = matched_controls(found, config.feature, config.controls, config.seed)
         rows = opened.sae.W_dec.detach().float()
@@ -132,9 +136,9 @@ def steer(
             value = _value(config, found, rows, feature)
             edit = edit_of(opened.sae.encode, rows, Change(feature, config.mode, value), positions)
             changed = loop.run(names, edit)
-            effects.append(
-                {"feature": feature, "value": value, **effect(clean, changed, config.seed)}
-            )
+            row = {"feature": feature, "value": value, **effect(clean, changed, config.seed)}
+            at_once = effect(clean, changed, config.seed, ticks[-1].step)
+            effects.append({**row, "after_last_change": at_once})
         progress(1 + len(controls), 1 + len(controls))
         lost = np.array([abs(e["loss"]["value"]) for e in effects])
         result = {
@@ -142,7 +146,9 @@ def steer(
             "model_mismatch": wrong,
             "mode": config.mode,
             "relative_value": None if config.mode == "ablate" else config.value,
+            "steps": loop.n_steps,
             "ticks_changed": len(names),
+            "last_change": ticks[-1].step,
             "cells_changed": config.cells or "all",
             "clean": {name: float(getattr(clean, name)[:, -1].mean()) for name in Outcome._fields},
             "feature": effects[0],
@@ -162,13 +168,13 @@ def _value(config: SteerConfig, found: Usage, rows: Tensor, feature: int) -> flo
     return own * float(rows[config.feature].norm() / rows[feature].norm().clamp(min=1e-12))
 
 
-def _names(opened: Opened, ticks: str | None) -> list[str]:
-    """Hook points of the site at these ticks of the run. UserError where it is not written."""
+def _ticks(opened: Opened, ticks: str | None) -> list[Tick]:
+    """These ticks of the run. UserError where the site is not written."""
     chosen = parse_indices(ticks, "ticks")
     reader = SiteReader(opened.store, opened.site)
     if chosen is not None:
         reader = SiteReader(opened.store, opened.site, chosen)
-    return [hook_name(opened.site, tick) for tick in reader.ticks]
+    return reader.ticks
 
 
 def _positions(opened: Opened, cells: str | None) -> list[int] | None:
@@ -183,7 +189,7 @@ def _positions(opened: Opened, cells: str | None) -> list[int] | None:
 
 def report(result: dict[str, Any]) -> None:
     """A table for people: the feature above its controls."""
-    clean = result["clean"]
+    clean, controls = result["clean"], result["controls"]
     table = Table(
         title=f"{result['mode']} feature {result['feature']['feature']} at "
         f"{result['ticks_changed']} ticks, cells {result['cells_changed']}, "
@@ -193,7 +199,7 @@ def report(result: dict[str, Any]) -> None:
     )
     for heading in ("feature", "exact", "cells right", "loss"):
         table.add_column(heading, justify="right")
-    for at, row in enumerate([result["feature"], *result["controls"]]):
+    for at, row in enumerate([result["feature"], *controls]):
         cells = [
             f"{row[name]['value']:+.4f} [{row[name]['low']:+.4f}, {row[name]['high']:+.4f}]"
             for name in Outcome._fields
@@ -202,7 +208,13 @@ def report(result: dict[str, Any]) -> None:
     show(table)
     print(
         f"at least this effect on the loss: {result['rank_p']:.0%} of the feature and its "
-        f"{len(result['controls'])} controls"
+        f"{len(controls)} controls"
     )
+    losses = [row["after_last_change"]["loss"]["value"] for row in (result["feature"], *controls)]
+    if result["last_change"] < result["steps"] - 1:
+        print(
+            f"after supervision step {result['last_change'] + 1}, that of the last change: loss "
+            f"{losses[0]:+.4f}, of the controls {min(losses[1:]):+.4f} to {max(losses[1:]):+.4f}"
+        )
     if wrong := result["mismatch"] or result["model_mismatch"]:
         print(f"mismatch: {wrong}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trm_interp.errors import UserError
-from trm_interp.files import append_row, keep_rows, plain, write_json
+from trm_interp.files import append_row, disk_errors, keep_rows, plain, write_json
 from trm_interp.provenance import git_commit, versions
 from trm_interp.runtime.limits import gigabytes, parse_indices, require_memory
 from trm_interp.runtime.outputs import remove_own, writing
@@ -143,7 +143,7 @@ def train_sae(
         if (out / STATE).exists():
             trainer.resume(out / STATE, identity)
             tell(f"resuming at optimizer step {trainer.n_training_steps} of {config.max_steps}")
-        elif (out / CARD).exists():
+        elif any((out / name).exists() for name in (CARD, WEIGHTS, CONFIG)):
             raise UserError(f"{out / STATE} is missing: nothing to go on from")
         else:  # also after a run that was killed before its first save
             remove_own(out, COMMAND, NAMES)
@@ -217,7 +217,8 @@ def _loop(
         row = trainer.advance()
         step = trainer.n_training_steps
         if row is not None:
-            append_row(metrics, row)
+            with disk_errors(metrics):
+                append_row(metrics, row)
             note(f"held-out FVU {row['held_out_fvu']:.3f}, L0 {row['held_out_l0']:.1f}")
         if step % config.save_every == 0:
             trainer.save(state, identity)

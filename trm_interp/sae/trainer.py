@@ -20,8 +20,9 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
+from trm_interp.core.headers import check_archive, check_calls, is_archive, require_file
 from trm_interp.errors import UserError, first_line
-from trm_interp.files import replacing, require_regular
+from trm_interp.files import DiskError, replacing
 from trm_interp.runtime.schema import convert
 from trm_interp.sae.config import TrainSAEConfig
 from trm_interp.sae.gated import GatedSAE
@@ -184,7 +185,7 @@ class Trainer(SAETrainer[Any, Any]):
 
     def resume(self, path: Path, identity: dict[str, Any]) -> None:
         """Go on from a saved state. UserError names the settings that differ."""
-        state = _read_state(path, self.stream.device)
+        state = _read_state(path)
         defaults = {
             f.name: f.default
             for f in fields(TrainSAEConfig)
@@ -196,6 +197,8 @@ class Trainer(SAETrainer[Any, Any]):
             raise UserError(f"{path} is of another run ({what[:200]})")
         try:
             self._take(state, path.parent)
+        except DiskError:
+            raise
         except Exception as error:  # wrong shapes, kinds and keys make torch raise many kinds
             why = first_line(error)[:120]
             raise UserError(f"{path}: damaged ({why}): start anew with --overwrite") from None
@@ -237,16 +240,21 @@ def fit_to(
 def is_run(folder: Path) -> bool:
     """Whether a folder without a marker holds a run of `train-sae`: by its state, safely read."""
     try:
-        _read_state(folder / STATE, torch.device("cpu"), mmap=True)
+        _read_state(folder / STATE)
     except (UserError, OSError):
         return False
     return True
 
 
-def _read_state(path: Path, device: torch.device, mmap: bool | None = None) -> _State:
-    require_regular(path)
+def _read_state(path: Path) -> _State:
+    """A saved state, whose tensors stay in the file until they are used."""
+    require_file(path)
+    if not is_archive(path):
+        raise UserError(f"{path}: truncated or damaged: start anew with --overwrite")
+    check_archive(path)
+    check_calls(path)
     try:
-        raw = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+        raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a truncated file makes torch raise many kinds
         raise UserError(f"{path}: truncated or damaged ({first_line(error)[:100]})") from None
     advice = "it is no state of `trm-interp train-sae`, or damaged: choose another output"
