@@ -255,6 +255,18 @@ def test_the_folder_is_a_checkpoint_of_the_best_average(make: Callable[..., Trai
     assert read.loss[:, -1].mean().item() == pytest.approx(loaded.card["validation"]["loss"])
 
 
+def test_cards_of_the_same_run_differ_in_their_times_alone(make: Callable[..., Trainer]):
+    cards = []
+    for seconds in (1.0, 2.0):
+        trainer = make(steps=2)
+        train(trainer)
+        trainer.seconds = seconds
+        trainer.export()
+        cards.append(load_checkpoint(trainer.out).card)
+    assert [card.pop("times") for card in cards] == [{"training_s": 1.0}, {"training_s": 2.0}]
+    assert cards[0] == cards[1]
+
+
 def test_at_equal_accuracy_the_lower_loss_is_best(make: Callable[..., Trainer]):
     trainer = make(steps=40, lr=1e-2, ema=0.5, eval_every=10, log_every=40)
     train(trainer)

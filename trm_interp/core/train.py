@@ -342,12 +342,12 @@ class Trainer:
                     **asdict(self.config),
                     "steps_done": self.step_count,
                     "changes_on_resume": self.changes,
-                    "seconds": round(self.seconds, 1),
                     "puzzles": len(self.data.inputs),
                     "data_sha256": self.trained_on,
                     "processes": self.ranks.size,
                 },
                 **self.provenance,
+                "times": {"training_s": round(self.seconds, 1)},
             }
             save_checkpoint(self.out, self.model, card)
         self.average.mean = kept
