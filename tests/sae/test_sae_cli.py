@@ -85,7 +85,8 @@ def test_the_same_command_gives_the_same_tables(
 ):
     words = ["--out", tmp_path / "again", "--all-puzzles", "--examples", 3]
     assert cli("features", sae, store, *words).code == 0
-    for name in ("features.csv", "figure1.csv", "summary.json", "dashboard.html"):
+    pages = ("figure1.html", "drift.html", "dashboard.html")
+    for name in ("features.csv", "figure1.csv", "summary.json", *pages):
         assert (tmp_path / "again" / name).read_bytes() == (features / name).read_bytes(), name
 
 

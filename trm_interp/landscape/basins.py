@@ -15,6 +15,7 @@ from trm_interp.evaluate import solve
 from trm_interp.figures.bands import groups
 from trm_interp.figures.basins import basin_figure, slice_figure, slice_movie
 from trm_interp.landscape.config import BasinsConfig
+from trm_interp.landscape.memory import for_basins
 from trm_interp.landscape.one_puzzle import Found, heading, look_at
 from trm_interp.landscape.parts import Arrays, Parts, read_identity
 from trm_interp.landscape.results import Progress, Tell, results_of
@@ -38,6 +39,7 @@ TABLES = (
 
 def run(config: BasinsConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     subject = open_puzzles(config)
+    for_basins(subject, config)
     identity = {k: v for k, v in asdict(config).items() if k not in APART} | {
         "device": subject.device.type,
         "checkpoint_sha256": subject.checkpoint.sha256,

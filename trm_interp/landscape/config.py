@@ -1,11 +1,11 @@
 """What the parts of the landscape can be told. Read by the command line; needs no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.config import argument, positive, required, setting
-from trm_interp.runtime.limits import parse_indices
+from trm_interp.runtime.limits import at_most, finite, in_seed_range, int64, parse_indices
 from trm_interp.settings import (
     BATCH_HELP,
     CKPT_HELP,
@@ -17,7 +17,22 @@ from trm_interp.settings import (
 OUT_HELP = "folder of tables and figures"
 SEED_HELP = "of every random choice"
 OVERWRITE_HELP = "replace the results of an earlier run"
+MOST_STEPS = 1_000_000  # supervision steps of a run; more take weeks
 Site = Literal["z_L", "z_H"]
+
+
+def _in_range(config: object) -> None:
+    """UserError for numbers that are not finite, or that no array, generator or lifetime holds."""
+    for f in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, f.name)
+        if f.name == "seed":
+            in_seed_range(value)
+        elif isinstance(value, int):
+            int64(f.name, value)
+        elif isinstance(value, float):
+            finite(f.name, value)
+    for name in ("steps", "long"):
+        at_most(name, getattr(config, name, None), MOST_STEPS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +52,7 @@ class OnCheckpoint:
     overwrite: bool = setting(False, OVERWRITE_HELP)
 
     def __post_init__(self) -> None:
+        _in_range(self)
         positive(self, "limit", "batch_size")
 
 
@@ -49,6 +65,9 @@ class OnStore:
     seed: int = setting(0, SEED_HELP)
     static: bool = setting(False, STATIC_HELP)
     overwrite: bool = setting(False, OVERWRITE_HELP)
+
+    def __post_init__(self) -> None:
+        _in_range(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +104,7 @@ class TrajectoriesConfig(OnStore):
     umap: bool = setting(False, "also a UMAP embedding of the steps' states")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(self, "shown")
 
 
@@ -100,6 +120,7 @@ class DivergenceConfig(OnStore):
     device: Device = setting("auto", "where the control runs; auto takes a GPU where there is one")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(self, "control_puzzles", "tries")
         if self.starts < 0:
             raise ValueError(f"starts must be at least 0, got {self.starts}")
@@ -189,6 +210,7 @@ class ProbesConfig(LensConfig):
     strength: float = setting(0.1, "inverse of the L2 penalty of the logistic regressions")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         parse_indices(self.cycles, "cycles")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")

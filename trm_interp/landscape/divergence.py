@@ -1,5 +1,6 @@
 """Claim F5: do failures leave the successes early, and for good? With the same-puzzle control."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -25,6 +26,7 @@ from trm_interp.landscape.config import DivergenceConfig
 from trm_interp.landscape.results import Progress, Results, Tell, results_of
 from trm_interp.landscape.subject import open_model, opening, said_of
 from trm_interp.record import HookedTRM, recording
+from trm_interp.runtime.limits import require_memory
 from trm_interp.store import Store
 
 PAPER_TICK = 50  # by which failures have left, says the seed paper
@@ -35,6 +37,8 @@ def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> dict[str, A
     """Over puzzles, from the store; and over starts of one puzzle, which the checkpoint runs."""
     with opening(config, config.site, tell) as store, ExitStack() as stack:
         checkpoint = open_model(store, config.ckpt, config.device) if config.starts else None
+        need = 2 * 2 * config.starts * math.prod(store[config.site].shape[1:])  # float16, joined
+        require_memory(need, f"the states of {config.starts} starts", "lower --starts")
         results = stack.enter_context(results_of("divergence", config, TABLES))
         solved = store["solved"][:, -1]
         n_solved = int(solved.sum())

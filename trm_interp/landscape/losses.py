@@ -19,6 +19,7 @@ from trm_interp.core.infer import run_batch
 from trm_interp.figures.landscape import losses_figure, solve_step_figure
 from trm_interp.landscape.by_outcome import compared
 from trm_interp.landscape.config import LossesConfig
+from trm_interp.landscape.memory import for_losses
 from trm_interp.landscape.results import Progress, Tell, results_of
 from trm_interp.landscape.subject import Subject, finite, open_subject
 
@@ -31,6 +32,7 @@ TABLES = ("losses", "losses_auc", "losses_puzzles", "solve_steps")
 def run(config: LossesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     """Tables `losses`, `losses_puzzles`, `losses_auc`, `solve_steps`."""
     subject = open_subject(config)
+    for_losses(subject, config)
     with results_of("losses", config, TABLES) as results:
         losses, after = measure(subject, config.steps, progress)
         per_step = after.shape[1] // config.steps

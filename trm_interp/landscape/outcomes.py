@@ -15,6 +15,7 @@ from trm_interp.analysis.outcomes import (
 from trm_interp.evaluate import solve
 from trm_interp.figures.landscape import outcomes_figure
 from trm_interp.landscape.config import OutcomesConfig
+from trm_interp.landscape.memory import for_outcomes
 from trm_interp.landscape.results import Progress, Tell, results_of
 from trm_interp.landscape.subject import finite, open_subject
 from trm_interp.tasks.sudoku.rate import Ratings, rate
@@ -25,6 +26,7 @@ TABLES = ("outcomes", "calibration", "ratings", "puzzles")
 def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     """Solve, rate, and compare: tables `outcomes`, `calibration`, `ratings`, `puzzles`."""
     subject = open_subject(config)
+    for_outcomes(subject, config)
     with results_of("outcomes", config, TABLES) as results:
         read = solve(
             subject.model, subject.puzzles, config.steps, config.batch_size, progress=progress

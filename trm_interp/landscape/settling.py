@@ -41,6 +41,7 @@ from trm_interp.figures.dynamics import (
 from trm_interp.landscape.by_outcome import compared, named, part_of
 from trm_interp.landscape.config import SettlingConfig
 from trm_interp.landscape.joint import CycleMap, joined
+from trm_interp.landscape.memory import for_settling
 from trm_interp.landscape.results import Progress, Results, Tell, results_of
 from trm_interp.landscape.subject import Subject, finite, open_subject
 
@@ -80,6 +81,7 @@ class Long(NamedTuple):
 
 def run(config: SettlingConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     subject = open_subject(config)
+    for_settling(subject, config, LONGEST_PERIOD, BACK)
     with results_of("settling", config, TABLES) as results:
         n_long = min(config.long_limit, len(subject.puzzles)) if config.long else 0
         total = len(subject.puzzles) * config.steps + n_long * config.long

@@ -20,6 +20,7 @@ from trm_interp.figures.dynamics import eigenvalue_figure, exponent_against_drif
 from trm_interp.landscape.by_outcome import compared, named, part_of
 from trm_interp.landscape.config import StabilityConfig
 from trm_interp.landscape.joint import CycleMap, joined
+from trm_interp.landscape.memory import for_stability
 from trm_interp.landscape.results import Progress, Results, Tell, results_of
 from trm_interp.landscape.subject import Subject, finite, open_subject
 from trm_interp.tasks.sudoku.rate import rate
@@ -39,6 +40,7 @@ def run(config: StabilityConfig, tell: Tell, progress: Progress) -> dict[str, An
                 f"{name} must be at most {dim - 2} (the joint state has {dim} numbers), "
                 f"got {getattr(config, name)}"
             )
+    for_stability(subject, config)
     with results_of("stability", config, TABLES) as results:
         n = len(subject.puzzles)
         sample = min(config.sample, n)

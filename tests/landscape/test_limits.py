@@ -1,0 +1,57 @@
+"""Numbers that cannot fit end in one line before anything is computed or written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., Any]
+HUGE = 10**12
+
+
+@pytest.fixture(scope="module")
+def store(cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("limits") / "store"
+    words = ["--ckpt", copier, "--puzzles", grids, "--out", out, "--steps", 2, "--limit", 3]
+    assert cli("collect", *words).code == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "said"),
+    [
+        ("outcomes", ["--steps", HUGE], "steps must be at most 1000000, got 1000000000000"),
+        ("losses", ["--seed", 2**64], "seed must be from 0 to"),
+        ("losses", ["--limit", 10**30], "limit must lie within"),
+        ("basins", ["--starts", HUGE], "1000000000000 starts would need"),
+        ("basins", ["--slice", 10**7], "a plane of 10000000 x 10000000 starts would need"),
+        ("basins", ["--shuffles", HUGE], "1000000000000 shuffles would need"),
+        ("basins", ["--index", HUGE], "no puzzle 1000000000000"),
+        ("basins", ["--index", f"0-{HUGE}"], "names more than 1000000 indices"),
+        ("basins", ["--tolerance", "nan"], "tolerance must be finite"),
+        ("settling", ["--long", HUGE], "long must be at most 1000000"),
+        ("stability", ["--k", HUGE], "k must be at most"),
+        ("stability", ["--eigenvalues", HUGE], "eigenvalues must be at most"),
+        ("divergence", ["--starts", HUGE], "the states of 1000000000000 starts would need"),
+        ("trajectories", ["--seed", 2**64], "seed must be from 0 to"),
+        ("probes", ["--strength", "inf"], "strength must be finite"),
+        ("probes", ["--cycles", f"0-{HUGE}"], "names more than 1000000 indices"),
+    ],
+)
+def test_a_number_that_cannot_fit_is_one_line(
+    cli: Cli, copier: Path, grids: Path, store: Path, tmp_path: Path, command: str, words: Any,
+    said: str,
+):  # fmt: skip
+    of_store = command in ("divergence", "trajectories", "probes")
+    on = [store] if of_store else ["--ckpt", copier, "--puzzles", grids]
+    answer = cli(command, *on, "--out", tmp_path / "out", *words)
+    assert (answer.code, answer.out) == (2, "") and answer.err.count("\n") == 1, answer.err
+    assert said in answer.err and len(answer.err) < 300
+    assert not (tmp_path / "out").exists()
+
+
+def test_seeds_of_64_bits_are_taken(cli: Cli, copier: Path, grids: Path, tmp_path: Path):
+    words = ["--ckpt", copier, "--puzzles", grids, "--steps", 2, "--limit", 3]
+    answer = cli("outcomes", *words, "--out", tmp_path / "out", "--seed", 2**63 - 1)
+    assert answer.code == 0, answer.err
