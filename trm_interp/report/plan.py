@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from trm_interp.collect import sites_of
-from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
+from trm_interp.core.checkpoint import Checkpoint
 from trm_interp.core.config import TRMConfig
 from trm_interp.core.flops import step_flops
 from trm_interp.errors import UserError
@@ -22,9 +23,8 @@ from trm_interp.report.jobs import Job, resting, run_jobs
 from trm_interp.report.verdicts import Found
 from trm_interp.search.run import evaluations_per_step
 from trm_interp.settings import default_checkpoint
-from trm_interp.sources import open_puzzles, test_puzzles
+from trm_interp.sources import open_subject_of
 from trm_interp.store import estimate_bytes
-from trm_interp.tasks.sudoku.dataset import load
 
 LANDSCAPE = (
     *("table1", "fig2", "fig3", "fig4", "fig5"),
@@ -60,10 +60,9 @@ class Plan:
     def __init__(self, request: Request, only: Sequence[str]) -> None:
         self.request = request
         ckpt = request.ckpt or default_checkpoint()
-        cells = load(request.puzzles, limit=1).shape.cells if request.puzzles else None
-        self.checkpoint: Checkpoint = load_checkpoint(ckpt, cells=cells)
-        self.puzzles = request.puzzles or test_puzzles(self.checkpoint)
-        self.n_puzzles = len(open_puzzles(self.puzzles, self.checkpoint, MOST))
+        found = open_subject_of(ckpt, request.puzzles, torch.device("cpu"), MOST)
+        self.checkpoint: Checkpoint = found[0]
+        self.n_puzzles, self.puzzles = len(found[1]), found[2]
         self.all = resting(self._jobs())
         jobs = {job.name: job for job in self.all}
         if unknown := [name for name in only if name not in jobs]:
