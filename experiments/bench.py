@@ -92,9 +92,7 @@ def recording(repeats: int, batch: int = 32) -> Numbers:
             run_batch(checkpoint.model, inputs[at], labels[at], 16)
 
     with tempfile.TemporaryDirectory() as folder:
-        config = CollectConfig(
-            "default", Path("-"), Path(folder) / "store", batch_size=batch, overwrite=True
-        )
+        config = CollectConfig(out=Path(folder) / "store", batch_size=batch, overwrite=True)
 
         def record() -> None:
             record_puzzles(checkpoint, puzzles, config, {}, tell=lambda line: None)
@@ -123,7 +121,9 @@ def _record_only(n: int, folder: str) -> None:
     puzzles = artifact("data") / f"sudoku{side}" / "test.txt"
     out = Path(folder) / "store"
     ckpt = str(default_checkpoint())
-    config = CollectConfig(ckpt, puzzles, out, steps="4", limit=n, batch_size=16, device="cpu")
+    config = CollectConfig(
+        ckpt=ckpt, puzzles=puzzles, out=out, steps="4", limit=n, batch_size=16, device="cpu"
+    )
     collect(config, lambda line: None)
     print(peak_memory() / 1e6)
 

@@ -23,7 +23,7 @@ def basins(repeats: int, medians: Medians) -> Numbers:
     settings = {"out": Path("-"), "limit": STARTS, "steps": STEPS, "batch_size": BATCH}
     shared = BasinsConfig(**settings, starts=STARTS - 1)  # and the model's own
     apart = BasinsConfig(**settings, starts=STARTS - 1, target="both", shared=False)
-    subject = open_subject(shared)
+    subject = open_subject(shared, print)
 
     def plain() -> None:
         for rows in subject.batches():

@@ -65,7 +65,12 @@ def record(args: argparse.Namespace, ckpt: Path, puzzles_file: Path) -> Path:
     with progress("solving", "puzzles") as update:
         solved = solve(checkpoint.model, puzzles, progress=update).solved[:, -1].numpy()
     config = CollectConfig(
-        str(ckpt), puzzles_file, store, sites=",".join(SITES), batch_size=8, overwrite=True
+        ckpt=str(ckpt),
+        puzzles=puzzles_file,
+        out=store,
+        sites=",".join(SITES),
+        batch_size=8,
+        overwrite=True,
     )
     chosen = puzzles.subset(half_failed(solved, args.record))
     with progress("recording", "puzzles") as update:

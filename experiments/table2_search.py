@@ -60,7 +60,7 @@ from trm_interp.search.engine import Found, search
 from trm_interp.search.run import evaluations_per_step
 from trm_interp.search.selection import RULES, choose, outcome_frame, share_table
 from trm_interp.settings import default_checkpoint
-from trm_interp.sources import open_device, open_subject_of
+from trm_interp.sources import open_both, open_device
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
 from trm_interp.tasks.sudoku.rate import rate
 
@@ -92,7 +92,7 @@ class Bench:
         self.out: Path = args.out
         self.sizes = sizes
         self.checkpoint: Checkpoint
-        self.checkpoint, self.puzzles, _ = open_subject_of(
+        self.checkpoint, self.puzzles = open_both(
             args.ckpt, args.puzzles, open_device("auto"), sizes.plain
         )
         self.batch_size: int = args.batch_size

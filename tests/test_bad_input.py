@@ -305,7 +305,8 @@ def test_bad_steps_and_positions(refused, collect: list[object], tmp_path: Path,
 
 def test_what_the_model_does_not_have(refused, collect: list[object], tmp_path: Path):
     out = ["--out", tmp_path / "out"]
-    refused([*collect, *out, "--sites", "z_L,z_Q"], "no site 'z_Q'", "blocks.1.hook_mlp_out")
+    told = "no site 'z_Q'", "such as blocks.1.", "hook_mlp_out"
+    refused([*collect, *out, "--sites", "z_L,z_Q"], *told)
     refused([*collect, *out, "--sites", "blocks.2.hook_mlp_out"], "no site")
     refused([*collect, *out, "--positions", "0,18"], "0..17", "18")
     assert not (tmp_path / "out").exists()
@@ -323,7 +324,7 @@ def test_cuda_without_cuda(refused, commands, copier: Path, grids: Path, tmp_pat
     "words",
     [
         ["eval", "--ckpt", "a", "--puzzles", "b", "--stepz", "3"],
-        ["eval", "--ckpt", "a"],
+        ["collect", "--ckpt", "a"],
         ["eval", "--ckpt", "a", "--puzzles", "b", "--steps", "three"],
         ["collect", "--ckpt", "a", "--puzzles", "b", "--out", "c", "--device", "tpu"],
         ["colect"],

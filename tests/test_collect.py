@@ -140,7 +140,9 @@ def test_bfloat16_states_are_exact(cli: Cli, copier: Path, grids: Path, tmp_path
 
 
 def test_size_is_told_before_any_state_is_written(copier: Path, grids: Path, tmp_path: Path):
-    config = CollectConfig(str(copier), grids, tmp_path / "store", steps=str(STEPS))
+    config = CollectConfig(
+        ckpt=str(copier), puzzles=grids, out=tmp_path / "store", steps=str(STEPS)
+    )
     told: list[tuple[str, bool]] = []
 
     def tell(line: str) -> None:
@@ -153,7 +155,9 @@ def test_size_is_told_before_any_state_is_written(copier: Path, grids: Path, tmp
 
 
 def test_progress_counts_puzzles(copier: Path, grids: Path, tmp_path: Path):
-    config = CollectConfig(str(copier), grids, tmp_path / "store", steps="2", batch_size=5)
+    config = CollectConfig(
+        ckpt=str(copier), puzzles=grids, out=tmp_path / "store", steps="2", batch_size=5
+    )
     seen: list[tuple[int, int]] = []
     trm_interp.collect.collect(config, lambda line: None, lambda *done: seen.append(done))
     assert seen == [(0, N), (5, N), (10, N), (N, N)]

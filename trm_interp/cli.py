@@ -20,9 +20,11 @@ from trm_interp.options import (
     with_errors_in_one_line,
 )
 from trm_interp.report.commands import register as register_report_commands
+from trm_interp.runtime.limits import at_most
 from trm_interp.sae.commands import register as register_sae_commands
 from trm_interp.search.commands import register as register_search_commands
 from trm_interp.settings import (
+    MOST_RECORDED,
     CollectConfig,
     EvalConfig,
     QuickstartConfig,
@@ -203,8 +205,12 @@ def hooks(
     from trm_interp.sources import open_checkpoint
 
     def body() -> None:
+        at_most("steps", steps, MOST_RECORDED)
+        if not ckpt:
+            say(f"taking {default_checkpoint()}")
         model = open_checkpoint(ckpt or default_checkpoint(), cells=cells).model
-        print("\n".join(hook_names(model.config, steps)))
+        for name in hook_names(model.config, steps):
+            print(name)
 
     with_errors_in_one_line(body)
 

@@ -19,7 +19,8 @@ from trm_interp.core.ranks import Ranks
 from trm_interp.errors import UserError
 from trm_interp.provenance import git_commit, versions
 from trm_interp.record import HookedTRM, recording
-from trm_interp.settings import CollectConfig, parse_indices
+from trm_interp.runtime.limits import parse_indices, shown
+from trm_interp.settings import CollectConfig
 from trm_interp.shards import Team
 from trm_interp.sources import open_both, open_device
 from trm_interp.store import Site, StoreWriter, estimate_bytes, plan_shards
@@ -44,10 +45,8 @@ def collect(
     if ranks.rank:
         tell, progress = (lambda line: None), (lambda done, of: None)
     checkpoint, puzzles = open_both(
-        config.ckpt, config.puzzles, device, config.limit, config.skip_bad
+        config.ckpt, config.puzzles, device, config.limit, config.skip_bad, tell
     )
-    for line in puzzles.skipped:
-        tell(f"skipped {line}")
     identity = {
         "checkpoint_sha256": checkpoint.sha256,
         "data_sha256": dict(puzzles.sha256),
@@ -170,7 +169,13 @@ def sites_of(config: TRMConfig, names: str, n_steps: int) -> list[Site]:
         resid = [k for k in known if k.endswith(("resid_mid", "resid_post"))]
         wanted += resid if name == "resid" else [name]
     if unknown := [name for name in wanted if name not in known]:
-        raise ValueError(f"no site {unknown[0]!r}; this model has resid, {', '.join(known)}")
+        last = f"blocks.{config.n_layers - 1}."
+        of_block = [name.removeprefix(last) for name in known if name.startswith(last)]
+        others = [name for name in known if not name.startswith("blocks.")]
+        raise ValueError(
+            f"no site {shown(unknown[0])!r}; there are resid, {', '.join(others)} and, of every "
+            f"block, such as {last}: {', '.join(of_block)}"
+        )
     return [known[name] for name in dict.fromkeys(wanted)]
 
 

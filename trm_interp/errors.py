@@ -21,8 +21,18 @@ def spoken(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         name = error.filename2 or error.filename  # the target of a rename, not its source
         place = f"{name}: " if name else ""
-        return f"{place}{error.strerror}"
-    return "; ".join(" ".join(line.split()) for line in str(error).splitlines())
+        return printable(f"{place}{error.strerror}")
+    return printable("; ".join(" ".join(line.split()) for line in str(error).splitlines()))
+
+
+def printable(text: str) -> str:
+    r"""One line for a terminal: control characters escaped, words that nobody reads cut.
+
+    >>> printable("a\nb\x1b[2J"), len(printable("9" * 5000))
+    ('a\\nb\\x1b[2J', 203)
+    """
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return re.sub(r"\S{250,}", lambda word: f"{word[0][:100]}...{word[0][-100:]}", shown)
 
 
 _OUT_OF_MEMORY = re.compile(

@@ -31,10 +31,8 @@ def evaluate(
     if ranks.rank:
         tell, progress = (lambda line: None), (lambda done, of: None)
     checkpoint, puzzles = open_both(
-        config.ckpt, config.puzzles, device, config.limit, config.skip_bad
+        config.ckpt, config.puzzles, device, config.limit, config.skip_bad, tell
     )
-    for line in puzzles.skipped:
-        tell(f"skipped {line}")
     if config.compile:
         compile_network(checkpoint.model.net, tell=tell)
     try:

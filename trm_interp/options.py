@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from trm_interp.core.config import in_range
 from trm_interp.core.processes import rank_and_size
 from trm_interp.errors import UserError, in_one_line
 
@@ -79,10 +80,9 @@ def command(
 
 
 def build(config: type, values: dict[str, Any]) -> Any:
-    """The dataclass; a failed check of its own is a UserError."""
-    if values.get("seed", 0) < 0:  # no generator takes one
-        raise UserError(f"seed must be at least 0, got {values['seed']}")
+    """The dataclass; a number out of range or a failed check of its own is a UserError."""
     try:
+        in_range(config, values)
         return config(**values)
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -104,6 +104,8 @@ def _parameter(
     if "flags" not in f.metadata and (default is True or (optional and isinstance(default, bool))):
         flag = f"{flag}/--no-{flag[2:]}"
     help_text = f.metadata["help"]
+    if "most" in f.metadata:
+        help_text += f" (at most {f.metadata['most']})"
     if optional:
         if default is not None:
             help_text += f" (default {default if told is None else told})"

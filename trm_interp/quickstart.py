@@ -13,9 +13,10 @@ from trm_interp.evaluate import solve
 from trm_interp.figures.style import write_html
 from trm_interp.figures.trajectories import trajectory_figure
 from trm_interp.files import write_text
+from trm_interp.options import say
 from trm_interp.progress import progress
 from trm_interp.settings import CollectConfig, QuickstartConfig, first_look
-from trm_interp.sources import open_device, open_subject_of
+from trm_interp.sources import open_both, open_device
 from trm_interp.store import Store
 from trm_interp.tables import accuracy_table, show
 
@@ -26,11 +27,10 @@ def look(config: QuickstartConfig, steps: int = 16) -> None:
     """Everything that `trm-interp quickstart` does, into `config.out`."""
     began = time.monotonic()
     device = open_device(config.device)
-    checkpoint, puzzles, file = open_subject_of(
-        config.ckpt or first_look(), config.puzzles, device, config.n, config.skip_bad
+    checkpoint, puzzles = open_both(
+        config.ckpt or first_look(), config.puzzles, device, config.n, config.skip_bad, say
     )
-    for line in puzzles.skipped:
-        print(f"skipped {line}")
+    file = Path(puzzles.source)
     n_weights = sum(p.numel() for p in checkpoint.model.parameters())
     print(f"{checkpoint.path}: {n_weights:,} weights; {len(puzzles)} puzzles of {file}")
 

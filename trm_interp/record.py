@@ -183,8 +183,9 @@ class HookedTRM(TRM, HookedRootModule):
 def hook_names(config: TRMConfig, n_sup: int = 16) -> list[str]:
     """Every hook point of a run, in module order."""
     with torch.device("meta"):
-        points = nn.ModuleDict({"step": nn.ModuleList(_StepPoints(config) for _ in range(n_sup))})
-    return ["hook_embed", *(n for n, m in points.named_modules() if isinstance(m, HookPoint))]
+        points = _StepPoints(config)
+    names = [name for name, m in points.named_modules() if isinstance(m, HookPoint)]
+    return ["hook_embed", *(f"step.{step}.{name}" for step in range(n_sup) for name in names)]
 
 
 def hook_points(model: nn.Module) -> dict[str, HookPoint]:

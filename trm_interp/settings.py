@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trm_interp.core.config import positive, required, setting
-from trm_interp.runtime.limits import parse_indices
+from trm_interp.core.config import MOST_STEPS, positive, required, setting
+from trm_interp.runtime.limits import at_most, parse_indices
 
 STATES = "z_L,z_H"
+MOST_RECORDED = 1024  # supervision steps; building hook points takes a second for each fifty
 Device = Literal["auto", "cpu", "cuda", "mps"]
 CKPT_HELP = "checkpoint: our folder, a public step_N, a nano-trm .ckpt, or hf://owner/repo"
 PUZZLES_HELP = "puzzles: lines, drawn grids, CSV with a header, or a public data folder"
+DEFAULT_CKPT_HELP = f"{CKPT_HELP}; default the one that ships"
+DEFAULT_PUZZLES_HELP = (
+    f"{PUZZLES_HELP}; default the test puzzles of the checkpoint's size that ship"
+)
 STATIC_HELP = "also PNG and PDF, where kaleido and a browser are installed"
 BATCH_HELP = "puzzles at once; bounds the memory"
 
@@ -35,13 +40,13 @@ def artifact(name: str) -> Path:
     return source if source.exists() and not here.exists() else here
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """Accuracy at every supervision step."""
 
-    ckpt: str = required(CKPT_HELP)
-    puzzles: Path = required(PUZZLES_HELP)
-    steps: int = setting(16, "supervision steps")
+    ckpt: str = setting("", DEFAULT_CKPT_HELP)
+    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
+    steps: int = setting(16, "supervision steps", most=MOST_STEPS)
     batch_size: int = setting(64, BATCH_HELP)
     limit: int | None = setting(None, "only the first so many puzzles")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
@@ -53,12 +58,12 @@ class EvalConfig:
         positive(self, "steps", "batch_size", "limit")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CollectConfig:
     """Record activations of a checkpoint. Written whole into the store's manifest."""
 
-    ckpt: str = required(CKPT_HELP)
-    puzzles: Path = required(PUZZLES_HELP)
+    ckpt: str = setting("", DEFAULT_CKPT_HELP)
+    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
     out: Path = required("folder of the store")
     sites: str = setting(
         STATES,
@@ -79,15 +84,19 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "limit")
+        if self.steps.isdecimal():
+            parse_indices(self.steps, "steps")  # no index is too large
+            at_most("steps", int(self.steps), MOST_RECORDED, "each has hook points of its own")
         if not self.kept_steps:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+        at_most("the last of steps", self.kept_steps[-1], MOST_RECORDED - 1)
         parse_indices(self.positions, "positions")
 
     @property
     def kept_steps(self) -> list[int]:
         """Supervision steps whose states are kept; a run goes to the last of them.
 
-        >>> CollectConfig("ckpt", Path("puzzles"), Path("out"), steps="3").kept_steps
+        >>> CollectConfig(out=Path("out"), steps="3").kept_steps
         [0, 1, 2]
         """
         if self.steps.isdecimal():

@@ -1,6 +1,7 @@
 """Opens what a command is told to work on: a device, a checkpoint, puzzles that fit it."""
 
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from trm_interp.core.devices import has_float64
 from trm_interp.core.memory import keep_freed_memory
 from trm_interp.core.processes import local_rank, rank_and_size
 from trm_interp.errors import UserError
-from trm_interp.settings import artifact
+from trm_interp.settings import artifact, default_checkpoint
 from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
 from trm_interp.tasks.sudoku.formats import PuzzleError
 
@@ -90,34 +91,31 @@ def open_checkpoint(
 
 def open_both(
     ckpt: str | Path,
-    puzzles: Path,
-    device: torch.device,
-    limit: int | None = None,
-    skip_bad: bool = False,
-) -> tuple[Checkpoint, PuzzleSet]:
-    """A checkpoint and puzzles of its grid. UserError where they are of another size.
-
-    The puzzles tell the number of cells where the checkpoint does not.
-    """
-    path = locate(ckpt)  # nothing is read of the puzzles where there is no checkpoint
-    found = load(puzzles, skip_bad=skip_bad, limit=limit)
-    checkpoint = load_checkpoint(path, device, found.shape.cells)
-    require_size(found, checkpoint)
-    return checkpoint, found
-
-
-def open_subject_of(
-    ckpt: str | Path,
     puzzles: Path | None,
     device: torch.device,
     limit: int | None = None,
     skip_bad: bool = False,
-) -> tuple[Checkpoint, PuzzleSet, Path]:
-    """As `open_both`; without puzzles those that ship for the checkpoint's size. And their file."""
+    tell: Callable[[str], None] = print,
+) -> tuple[Checkpoint, PuzzleSet]:
+    """A checkpoint and puzzles of its grid, those that ship where none are named.
+
+    `tell` gets the names of what was taken so, and of the puzzles that were skipped. Puzzles that
+    are named tell the number of cells where the checkpoint does not. UserError where they are of
+    another size.
+    """
+    path = locate(ckpt or default_checkpoint())  # before anything is read of the puzzles
+    taken = [] if ckpt else [str(path)]
     if puzzles is not None:
-        return *open_both(ckpt, puzzles, device, limit, skip_bad), puzzles
-    checkpoint = load_checkpoint(ckpt, device)
-    file = test_puzzles(checkpoint)
-    found = load(file, skip_bad=skip_bad, limit=limit)
+        found = load(puzzles, skip_bad=skip_bad, limit=limit)
+        checkpoint = load_checkpoint(path, device, found.shape.cells)
+    else:
+        checkpoint = load_checkpoint(path, device)
+        file = test_puzzles(checkpoint)
+        taken.append(str(file))
+        found = load(file, skip_bad=skip_bad, limit=limit)
     require_size(found, checkpoint)
-    return checkpoint, found, file
+    if taken:
+        tell(f"taking {' and '.join(taken)}")
+    for line in found.skipped:
+        tell(f"skipped {line}")
+    return checkpoint, found

@@ -20,6 +20,7 @@ from trm_interp.core.train import STATE_FILE, Trainer
 from trm_interp.errors import UserError
 from trm_interp.progress import progress
 from trm_interp.provenance import git_commit, versions
+from trm_interp.runtime.limits import require_memory
 from trm_interp.settings import RunConfig
 from trm_interp.sources import open_device
 from trm_interp.tasks.sudoku.augment import augment
@@ -63,6 +64,12 @@ def fit(
         )
     shape = training.shape
     trm_config = TRMConfig(**model, cells=shape.cells, vocab=shape.vocab)
+    if device.type == "cpu":
+        require_memory(
+            training_bytes(trm_config, config),
+            f"training {trm_config.n_weights:.2g} weights on {config.batch_size} puzzles at once",
+            "lower --batch-size or --d-model, or raise --micro-batches",
+        )
     _check_output(run)
     data = TrainData(
         *_tokens(training),
@@ -92,6 +99,16 @@ def fit(
     finally:
         trainer.ranks.close()
     return Trained(run.out, trainer.step_count, trainer.best, trainer.finished())
+
+
+def training_bytes(model: TRMConfig, config: TrainConfig) -> float:
+    """Memory that a run takes at least: weights with gradient, two moments, average and best; the
+    states in flight, and four tensors of each block that wait for the backward."""
+    waiting = 4 * model.n_layers * (model.l_cycles + 1) / config.micro_batches
+    state = config.batch_size * model.positions * model.d_model
+    return 6 * 4 * model.n_weights + state * (2 + waiting) * (
+        2 if config.dtype == "bfloat16" else 4
+    )
 
 
 def _check_output(run: RunConfig) -> None:

@@ -134,7 +134,7 @@ def test_puzzles_are_chosen_half_and_half(cli: Cli, words: list[Any], tmp_path: 
 
 def test_starts_share_the_input_and_differ_in_the_target_only(copier: Path, grids: Path):
     config = BasinsConfig(ckpt=str(copier), puzzles=grids, out=Path("-"), device="cpu")
-    subject = open_subject(config)
+    subject = open_subject(config, print)
     starts = Starts(subject, 3, "z_L")
     state = starts.random(torch.arange(5), [1.0], shared=True, seed=0)
     assert state.z_H.stride(0) == 0 and torch.equal(state.z_H[4], starts.own.z_H)

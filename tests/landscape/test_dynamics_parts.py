@@ -83,7 +83,7 @@ def test_settling_writes_all_that_it_plots(settling: Path):
 
 def test_drift_and_outcome_are_those_of_the_model(settling: Path, copier: Path, grids: Path):
     config = SettlingConfig(ckpt=str(copier), puzzles=grids, out=settling, device="cpu")
-    subject = open_subject(config)
+    subject = open_subject(config, print)
     short = _short_runs(subject, 5, lambda done: None)
     read = run(subject.model, subject.inputs, subject.labels, steps=5)
     np.testing.assert_array_equal(short.solved, read.solved.numpy())
@@ -106,7 +106,7 @@ def test_drift_and_outcome_are_those_of_the_model(settling: Path, copier: Path, 
 
 def test_runs_at_rest_are_not_run_on_but_keep_their_place(calm: Path, grids: Path, tmp_path: Path):
     config = SettlingConfig(ckpt=str(calm), puzzles=grids, out=tmp_path, device="cpu")
-    subject = open_subject(config)
+    subject = open_subject(config, print)
     calls: list[int] = []
     evaluate = subject.model.evaluate
     subject.model.evaluate = lambda tick, h, injection: (

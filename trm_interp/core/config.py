@@ -1,11 +1,21 @@
 """Settings of the model and of its training: default, help text and check in one place."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
+
+from trm_interp.errors import UserError
+from trm_interp.runtime.limits import at_most, finite, in_seed_range, int64, shown
+
+MOST_STEPS = 1_000_000  # supervision steps of a run; more take weeks
+MAX_EVALUATIONS = 1024  # of the network in a supervision step; the published models have 21
 
 
 def setting(default: Any, help: str, **more: Any) -> Any:
-    """A dataclass field whose help text the command line shows (`more`: parser, metavar, flags)."""
+    """A dataclass field whose help text the command line shows.
+
+    `more`: parser, metavar, flags, and `most`, the largest value.
+    """
     return field(default=default, metadata={"help": help, **more})
 
 
@@ -39,56 +49,67 @@ def positive(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+            raise ValueError(f"{name} must be at least 1, got {shown(value)}")
 
 
-# What a TRM may be at most: far above every published model, low enough that a file or an option
-# that is wrong ends in a message instead of filling the memory. Tokens are kept as uint8.
-LIMITS = {
-    **{"cells": 65_536, "prefix": 4_096, "vocab": 256, "d_model": 16_384, "n_layers": 64},
-    **{"h_cycles": 256, "l_cycles": 256, "n_heads": 1_024, "q_outputs": 16},
-    **{"expansion": 256, "multiple": 65_536, "norm_eps": 1.0, "rope_base": 1e12},
-}
-MAX_EVALUATIONS = 1_024  # of the network in one supervision step; the published models have 21
+def in_range(config: type, values: Mapping[str, Any]) -> None:
+    """UserError where a field's value is not finite, fits no int64, or is above its `most`.
+
+    Every integer field called `seed` is within what all generators take.
+    """
+    for f in fields(config):
+        value, most = values.get(f.name), f.metadata.get("most")
+        if isinstance(value, bool):
+            continue
+        if isinstance(value, float):
+            finite(f.name, value)
+        elif isinstance(value, int):
+            in_seed_range(value) if f.name == "seed" else int64(f.name, value)
+        elif "\0" in str(value):  # no file name and no text has one
+            raise UserError(f"{f.name} holds a null character")
+        if most is not None:
+            at_most(f.name, value, most)
 
 
 @dataclass(frozen=True)
 class TRMConfig:
-    """Shape of a TRM. The defaults are the published Sudoku model (TRM-MLP, about 5 M weights)."""
+    """Shape of a TRM. The defaults are the published Sudoku model (TRM-MLP, about 5 M weights).
 
-    cells: int = setting(81, "cells of the grid")
-    vocab: int = setting(11, "tokens: pad, blank and the digits")
-    d_model: int = setting(512, "width")
-    n_layers: int = setting(2, "blocks of the network")
-    h_cycles: int = setting(3, "H-cycles of a supervision step")
-    l_cycles: int = setting(6, "z_L updates of an H-cycle")
+    Limits are far above every published model, and low enough that a file or an option that is
+    wrong ends in a message instead of filling the memory. Tokens are kept as uint8.
+    """
+
+    cells: int = setting(81, "cells of the grid", most=65_536)
+    vocab: int = setting(11, "tokens: pad, blank and the digits", most=256)
+    d_model: int = setting(512, "width", most=16_384)
+    n_layers: int = setting(2, "blocks of the network", most=64)
+    h_cycles: int = setting(3, "H-cycles of a supervision step", most=256)
+    l_cycles: int = setting(6, "z_L updates of an H-cycle", most=256)
     mixer: Literal["mlp", "attention"] = setting("mlp", "mixing of positions")
-    n_heads: int = setting(8, "attention heads")
-    prefix: int = setting(16, "prefix positions before the cells (16, 1 or 0)")
-    expansion: float = setting(4.0, "SwiGLU expansion")
-    multiple: int = setting(256, "SwiGLU widths are rounded up to a multiple of this")
+    n_heads: int = setting(8, "attention heads", most=1024)
+    prefix: int = setting(16, "prefix positions before the cells (16, 1 or 0)", most=4096)
+    expansion: float = setting(4.0, "SwiGLU expansion", most=256)
+    multiple: int = setting(256, "SwiGLU widths are rounded up to a multiple of this", most=65_536)
     normalised_swiglu: bool = setting(False, "down(sigmoid(g) * RMSNorm(g * v)), for Muon")
-    q_outputs: int = setting(2, "halting head outputs; the first is q_halt")
-    norm_eps: float = setting(1e-5, "RMSNorm epsilon")
-    rope_base: float = setting(10_000.0, "rotary base")
+    q_outputs: int = setting(2, "halting head outputs; the first is q_halt", most=16)
+    norm_eps: float = setting(1e-5, "RMSNorm epsilon", most=1.0)
+    rope_base: float = setting(10_000.0, "rotary base", most=1e12)
 
     def __post_init__(self) -> None:
+        in_range(TRMConfig, vars(self))
         positive(self, "cells", "vocab", "d_model", "n_layers", "h_cycles", "l_cycles", "multiple")
         positive(self, "n_heads", "q_outputs")
         if self.prefix < 0:
             raise ValueError(f"prefix must be at least 0, got {self.prefix}")
+        evaluations = self.h_cycles * (self.l_cycles + 1)
+        at_most("h_cycles x (l_cycles + 1)", evaluations, MAX_EVALUATIONS)
         for name in ("expansion", "norm_eps", "rope_base"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name, most in LIMITS.items():
-            if getattr(self, name) > most:
-                raise ValueError(f"{name} must be at most {most:g}, got {getattr(self, name):.6g}")
-        if (evaluations := self.h_cycles * (self.l_cycles + 1)) > MAX_EVALUATIONS:
-            raise ValueError(
-                f"h_cycles x (l_cycles + 1) must be at most {MAX_EVALUATIONS}, got {evaluations}"
-            )
         if self.mixer not in ("mlp", "attention"):
             raise ValueError(f"mixer must be 'mlp' or 'attention', got {self.mixer!r}")
+        if not (self.swiglu_width(self.d_model) and self.swiglu_width(self.positions)):
+            raise ValueError(f"expansion {self.expansion} leaves the SwiGLU no width")
         if self.mixer == "attention" and self.d_model % (2 * self.n_heads):
             raise ValueError(
                 f"d_model {self.d_model} must be a multiple of 2 x {self.n_heads} heads"
@@ -97,6 +118,19 @@ class TRMConfig:
     @property
     def positions(self) -> int:
         return self.prefix + self.cells
+
+    @property
+    def n_weights(self) -> int:
+        """All that training changes.
+
+        >>> TRMConfig().n_weights
+        5029378
+        """
+        n, d = self.positions, self.d_model
+        channels = 3 * d * self.swiglu_width(d)
+        mixing = 4 * d * d if self.mixer == "attention" else 3 * n * self.swiglu_width(n)
+        ends = 2 * self.vocab * d + self.q_outputs * (d + 1) + (d if self.prefix else 0)
+        return self.n_layers * (channels + mixing) + ends
 
     @property
     def mixer_site(self) -> str:
@@ -117,36 +151,37 @@ class TRMConfig:
 class TrainConfig:
     """How to train. The defaults are the published recipe at a batch that suits one GPU."""
 
-    steps: int = setting(50_000, "optimizer steps of the whole run")
+    steps: int = setting(50_000, "optimizer steps of the whole run", most=10**9)
     budget: float | None = setting(
         None,
         "wall clock of the whole run instead of steps: 22m, 90s, 1.5h",
         parser=minutes,
         metavar="TIME",
+        most=525_600,  # a year
     )
     target: float = setting(
         0.0, "stop at a validation with this share exact at its last supervision step; 0: never"
     )
-    batch_size: int = setting(768, "puzzles in flight, over all processes")
+    batch_size: int = setting(768, "puzzles in flight, over all processes", most=10**6)
     micro_batches: int = setting(1, "parts in which a batch is computed, to need less memory")
     auto_batch: bool = setting(
         False, "double the micro-batches where the memory does not suffice (one process)"
     )
-    n_sup: int = setting(16, "supervision steps of a puzzle before its slot is refilled")
+    n_sup: int = setting(16, "supervision steps of a puzzle before its slot is refilled", most=1000)
     explore: float = setting(0.1, "chance that a slot may not halt before a random step")
     optimizer: Literal["adamw", "muon"] = setting("adamw", "muon: for matrices, AdamW for the rest")
-    lr: float = setting(1e-4, "peak AdamW learning rate")
-    muon_lr: float = setting(0.02, "peak Muon learning rate")
-    muon_decay: float = setting(0.0, "Muon weight decay")
+    lr: float = setting(1e-4, "peak AdamW learning rate", most=1000)
+    muon_lr: float = setting(0.02, "peak Muon learning rate", most=1000)
+    muon_decay: float = setting(0.0, "Muon weight decay", most=1000)
     beta1: float = setting(0.9, "AdamW beta 1")
     beta2: float = setting(0.95, "AdamW beta 2")
-    weight_decay: float = setting(1.0, "AdamW weight decay")
+    weight_decay: float = setting(1.0, "AdamW weight decay", most=1000)
     warmup: float = setting(0.03, "fraction of the run with a rising learning rate")
     decay: Literal["constant", "cosine"] = setting("constant", "learning rate after warm-up")
     curriculum: bool = setting(False, "depth curriculum (1,2) -> (2,4) -> full at 30 and 60 %")
     loss: Literal["stablemax", "softmax"] = setting("stablemax", "answer cross-entropy")
     smoothing: float = setting(0.0, "label smoothing of the softmax cross-entropy")
-    halt_weight: float = setting(0.5, "weight of the halting loss")
+    halt_weight: float = setting(0.5, "weight of the halting loss", most=1e6)
     clip: float = setting(1.0, "gradient norm limit; 0 for none")
     ema: float = setting(0.999, "decay of the moving average of the weights")
     augment: bool = setting(True, "draw a random symmetry of every puzzle")
@@ -159,6 +194,7 @@ class TrainConfig:
     seed: int = setting(0, "of weights, order, symmetries and exploration")
 
     def __post_init__(self) -> None:
+        in_range(TrainConfig, vars(self))
         positive(self, "steps", "batch_size", "micro_batches", "n_sup")
         positive(self, "eval_every", "save_every", "log_every")
         if self.budget is not None and not 0 < self.budget < float("inf"):
@@ -166,6 +202,13 @@ class TrainConfig:
         for name in ("target", "explore", "warmup", "smoothing", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if self.micro_batches > self.batch_size:
+            raise ValueError(
+                f"micro_batches {self.micro_batches} must not be above batch_size {self.batch_size}"
+            )
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be from 0 to below 1, got {getattr(self, name)}")
         for name in ("lr", "muon_lr", "muon_decay", "weight_decay", "halt_weight", "clip"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trm_interp.clock import Tick, schedule
 from trm_interp.core.config import TRMConfig
+from trm_interp.runtime.limits import require_memory
 from trm_interp.shapes import Float, Int
 
 STD_OF_UNIT_NORMAL_CUT_AT_2 = 0.8796256610342398
@@ -195,6 +196,11 @@ class TRM(nn.Module):
 
     def __init__(self, config: TRMConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
+        require_memory(
+            4 * config.n_weights,
+            f"a model of {config.n_weights:.2g} weights",
+            "a smaller d_model, expansion or n_layers",
+        )
         self.config = config
         self.net = Network(config)
         self.token_embedding = nn.Parameter(torch.empty(config.vocab, config.d_model))

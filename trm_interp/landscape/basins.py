@@ -38,7 +38,7 @@ TABLES = (
 
 
 def run(config: BasinsConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
-    subject = open_puzzles(config)
+    subject = open_puzzles(config, tell)
     for_basins(subject, config)
     identity = {k: v for k, v in asdict(config).items() if k not in APART} | {
         "device": subject.device.type,
@@ -110,14 +110,16 @@ def lines(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def open_puzzles(config: BasinsConfig) -> Subject:
+def open_puzzles(config: BasinsConfig, tell: Tell) -> Subject:
     """UserError where the file has no puzzle of that index."""
     if config.indices is None:
-        return open_subject(config)
+        return open_subject(config, tell)
     most = max(config.indices)
-    subject = open_subject(replace(config, limit=most + 1))
+    subject = open_subject(replace(config, limit=most + 1), tell)
     if most >= len(subject.puzzles):
-        raise UserError(f"no puzzle {most}: {subject.file} has {len(subject.puzzles)}, from 0")
+        raise UserError(
+            f"no puzzle {most}: {subject.puzzles.source} has {len(subject.puzzles)}, from 0"
+        )
     return subject
 
 

@@ -1,15 +1,15 @@
 """What the parts of the landscape can be told. Read by the command line; needs no torch."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trm_interp.core.config import argument, positive, required, setting
-from trm_interp.runtime.limits import at_most, finite, in_seed_range, int64, parse_indices
+from trm_interp.core.config import MOST_STEPS, argument, in_range, positive, required, setting
+from trm_interp.runtime.limits import at_most, parse_indices
 from trm_interp.settings import (
     BATCH_HELP,
-    CKPT_HELP,
-    PUZZLES_HELP,
+    DEFAULT_CKPT_HELP,
+    DEFAULT_PUZZLES_HELP,
     STATIC_HELP,
     Device,
 )
@@ -17,32 +17,15 @@ from trm_interp.settings import (
 OUT_HELP = "folder of tables and figures"
 SEED_HELP = "of every random choice"
 OVERWRITE_HELP = "replace the results of an earlier run"
-MOST_STEPS = 1_000_000  # supervision steps of a run; more take weeks
 Site = Literal["z_L", "z_H"]
-
-
-def _in_range(config: object) -> None:
-    """UserError for numbers that are not finite, or that no array, generator or lifetime holds."""
-    for f in fields(config):  # type: ignore[arg-type]
-        value = getattr(config, f.name)
-        if f.name == "seed":
-            in_seed_range(value)
-        elif isinstance(value, int):
-            int64(f.name, value)
-        elif isinstance(value, float):
-            finite(f.name, value)
-    for name in ("steps", "long"):
-        at_most(name, getattr(config, name, None), MOST_STEPS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnCheckpoint:
     """A part that runs the network itself."""
 
-    ckpt: str = setting("", f"{CKPT_HELP}; default the one that ships")
-    puzzles: Path | None = setting(
-        None, f"{PUZZLES_HELP}; default the test puzzles of the checkpoint's size that ship"
-    )
+    ckpt: str = setting("", DEFAULT_CKPT_HELP)
+    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
     out: Path = required(OUT_HELP)
     limit: int = setting(256, "only the first so many puzzles")
     batch_size: int = setting(64, BATCH_HELP)
@@ -52,7 +35,7 @@ class OnCheckpoint:
     overwrite: bool = setting(False, OVERWRITE_HELP)
 
     def __post_init__(self) -> None:
-        _in_range(self)
+        in_range(type(self), vars(self))
         positive(self, "limit", "batch_size")
 
 
@@ -67,7 +50,7 @@ class OnStore:
     overwrite: bool = setting(False, OVERWRITE_HELP)
 
     def __post_init__(self) -> None:
-        _in_range(self)
+        in_range(type(self), vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +58,7 @@ class OutcomesConfig(OnCheckpoint):
     """Which puzzles are solved when."""
 
     limit: int = setting(1000, "only the first so many puzzles")
-    steps: int = setting(16, "supervision steps")
+    steps: int = setting(16, "supervision steps", most=MOST_STEPS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +70,7 @@ class LossesConfig(OnCheckpoint):
     """The loss after every H-cycle."""
 
     limit: int = setting(512, "only the first so many puzzles")
-    steps: int = setting(16, "supervision steps")
+    steps: int = setting(16, "supervision steps", most=MOST_STEPS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,7 +130,7 @@ class BasinsConfig(OnCheckpoint):
         "RMS of what is added to the model's own start, whose RMS is about 1; every start has one",
     )
     slice: int = setting(21, "side of a plane's image, in starts; 0: no plane")
-    steps: int = setting(16, "supervision steps of a run")
+    steps: int = setting(16, "supervision steps of a run", most=MOST_STEPS)
     batch_size: int = setting(125, "starts at once; bounds the memory")
     neighbours: int = setting(10, "nearest starts that a start is compared with")
     tolerance: float = setting(0.1, "RMS distance up to which two final states are one")
@@ -167,7 +150,7 @@ class BasinsConfig(OnCheckpoint):
             raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
         if self.target not in ("z_H", "z_L", "both"):
             raise ValueError(f"target must be z_H, z_L or both, got {self.target!r}")
-        parse_indices(self.index, "index")
+        at_most("index", max(self.indices or [0]), 10**9)
         _ = self.radius
 
     @property
@@ -222,8 +205,12 @@ class ProbesConfig(LensConfig):
 class SettlingConfig(OnCheckpoint):
     """Do runs come to rest, cycle or wander, and do failures escape later?"""
 
-    steps: int = setting(16, "supervision steps of every puzzle; late drift is over the last 4")
-    long: int = setting(1024, "steps of the long rollouts; looked at from 64 on; 0: none")
+    steps: int = setting(
+        16, "supervision steps of every puzzle; late drift is over the last 4", most=MOST_STEPS
+    )
+    long: int = setting(
+        1024, "steps of the long rollouts; looked at from 64 on; 0: none", most=MOST_STEPS
+    )
     long_limit: int = setting(24, "puzzles that run long, half failed where there are that many")
     tolerance: float = setting(
         1e-3, "RMS distance (states have RMS 1) within which a run has come back to a state"
@@ -244,7 +231,7 @@ class SettlingConfig(OnCheckpoint):
 class StabilityConfig(OnCheckpoint):
     """Lyapunov exponents along runs, fixed points where they end."""
 
-    steps: int = setting(16, "supervision steps; late drift is over the last 4")
+    steps: int = setting(16, "supervision steps; late drift is over the last 4", most=MOST_STEPS)
     k: int = setting(8, "leading exponents")
     sample: int = setting(48, "puzzles with exponents, half failed where there are that many")
     fixed: int = setting(8, "of them, end points from which fixed points are sought; 0: none")

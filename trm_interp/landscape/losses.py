@@ -31,7 +31,7 @@ TABLES = ("losses", "losses_auc", "losses_puzzles", "solve_steps")
 
 def run(config: LossesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     """Tables `losses`, `losses_puzzles`, `losses_auc`, `solve_steps`."""
-    subject = open_subject(config)
+    subject = open_subject(config, tell)
     for_losses(subject, config)
     with results_of("losses", config, TABLES) as results:
         losses, after = measure(subject, config.steps, progress)

@@ -25,7 +25,7 @@ TABLES = ("outcomes", "calibration", "ratings", "puzzles")
 
 def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     """Solve, rate, and compare: tables `outcomes`, `calibration`, `ratings`, `puzzles`."""
-    subject = open_subject(config)
+    subject = open_subject(config, tell)
     for_outcomes(subject, config)
     with results_of("outcomes", config, TABLES) as results:
         read = solve(

@@ -80,7 +80,7 @@ class Long(NamedTuple):
 
 
 def run(config: SettlingConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
-    subject = open_subject(config)
+    subject = open_subject(config, tell)
     for_settling(subject, config, LONGEST_PERIOD, BACK)
     with results_of("settling", config, TABLES) as results:
         n_long = min(config.long_limit, len(subject.puzzles)) if config.long else 0

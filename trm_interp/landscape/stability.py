@@ -32,7 +32,7 @@ TABLES = ("exponents", "spectrum", "exponent_and_drift", "fixed_points", "eigenv
 
 
 def run(config: StabilityConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
-    subject = open_subject(config, float64=True)
+    subject = open_subject(config, tell, float64=True)
     dim = 2 * subject.model.config.positions * subject.model.config.d_model
     for name in ("k", "eigenvalues"):
         if getattr(config, name) > dim - 2:

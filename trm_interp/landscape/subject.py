@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -17,8 +16,7 @@ from trm_interp.errors import UserError
 from trm_interp.landscape.config import OnCheckpoint, OnStore
 from trm_interp.landscape.results import Tell
 from trm_interp.sae.sites import spell
-from trm_interp.settings import default_checkpoint
-from trm_interp.sources import open_device, open_subject_of
+from trm_interp.sources import open_both, open_device
 from trm_interp.store import Store
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
 
@@ -29,7 +27,6 @@ class Subject:
 
     checkpoint: Checkpoint
     puzzles: PuzzleSet
-    file: Path
     device: torch.device
     batch_size: int
 
@@ -61,7 +58,7 @@ class Subject:
         return {
             "ckpt": str(self.checkpoint.path),
             "checkpoint_sha256": self.checkpoint.sha256,
-            "puzzles": str(self.file),
+            "puzzles": self.puzzles.source,
             "data_sha256": dict(self.puzzles.sha256),
             "n": len(self.puzzles),
             "batch_size": self.batch_size,
@@ -69,15 +66,14 @@ class Subject:
         }
 
 
-def open_subject(config: OnCheckpoint, float64: bool = False) -> Subject:
+def open_subject(config: OnCheckpoint, tell: Tell, float64: bool = False) -> Subject:
     """UserError where the checkpoint, its puzzles or the device are not there.
 
     `float64`: on a device that has it.
     """
     device = open_device(config.device, float64)
-    ckpt = config.ckpt or default_checkpoint()
-    checkpoint, puzzles, file = open_subject_of(ckpt, config.puzzles, device, config.limit)
-    return Subject(checkpoint, puzzles, file, device, config.batch_size)
+    checkpoint, puzzles = open_both(config.ckpt, config.puzzles, device, config.limit, tell=tell)
+    return Subject(checkpoint, puzzles, device, config.batch_size)
 
 
 @contextmanager

@@ -7,25 +7,25 @@ import typer
 
 from trm_interp.core.config import positive, required, setting
 from trm_interp.options import command, say
-from trm_interp.settings import CKPT_HELP, PUZZLES_HELP, STATIC_HELP, Device
+from trm_interp.settings import DEFAULT_CKPT_HELP, DEFAULT_PUZZLES_HELP, STATIC_HELP, Device
 
 
 @dataclass(frozen=True, kw_only=True)
 class FiguresConfig:
     """All figures and tables of one checkpoint."""
 
-    ckpt: str = setting("", f"{CKPT_HELP}; default the one that ships")
+    ckpt: str = setting("", DEFAULT_CKPT_HELP)
     out: Path = required("folder; what is done there is not done again")
-    puzzles: Path | None = setting(
-        None, f"{PUZZLES_HELP}; default the test puzzles of the checkpoint's size that ship"
-    )
+    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
     only: str | None = setting(
         None,
         "comma-separated parts, such as fig3,table2; default: those of the paper; lens, probes and "
         "fig2-z_H are there as well",
     )
-    scale: float = setting(1.0, "of the numbers of puzzles and starts; below 1 for a trial")
-    workers: int = setting(2, "parts at a time")
+    scale: float = setting(
+        1.0, "of the numbers of puzzles and starts; below 1 for a trial", most=1000
+    )
+    workers: int = setting(2, "parts at a time", most=1024)
     seed: int = setting(0, "of every random choice")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     static: bool = setting(True, STATIC_HELP)
@@ -70,6 +70,8 @@ def register(app: typer.Typer) -> None:
             config.scale,
         )
         plan = Plan(request, config.only.split(",") if config.only else FIGURES)
+        if not (config.ckpt and config.puzzles):
+            say(f"taking {plan.checkpoint.path} and {plan.puzzles}")
         for line in plan.lines():
             print(line)
         if config.plan:

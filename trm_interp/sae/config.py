@@ -31,13 +31,13 @@ class TrainSAEConfig:
     gated_variant: Variant = setting(
         "saelens", "gated loss: sae-lens' own, or arXiv 2404.16014 (unit-norm rows, frozen decoder)"
     )
-    expansion: int = setting(32, "features per dimension of the site")
-    max_steps: int = setting(2000, "optimizer steps of the whole run")
+    expansion: int = setting(32, "features per dimension of the site", most=10_000)
+    max_steps: int = setting(2000, "optimizer steps of the whole run", most=10**9)
     batch_size: int = setting(1024, "rows (one position at one tick) per step")
     seed: int = setting(0, "of the split, the order and the weights")
-    lr: float = setting(1e-3, "peak Adam learning rate")
-    l1: float = setting(5.0, "sparsity weight of standard and gated")
-    l0: float = setting(1.0, "sparsity weight of jumprelu")
+    lr: float = setting(1e-3, "peak Adam learning rate", most=1000)
+    l1: float = setting(5.0, "sparsity weight of standard and gated", most=1e6)
+    l0: float = setting(1.0, "sparsity weight of jumprelu", most=1e6)
     k: int = setting(32, "active features of topk and batchtopk")
     warmup: float = setting(0.1, "fraction of the run with a rising learning rate and sparsity")
     revive: Revive = setting(
@@ -128,8 +128,8 @@ class FeaturesConfig(OnSAE):
     out: Path = required("folder for the dashboard, the tables and figure 1")
     ckpt: str | None = setting(None, CKPT_HELP)
     top: int = setting(10, "most active features in figure 1")
-    examples: int = setting(6, "top-activating examples of every feature")
-    shuffles: int = setting(19, "shuffled series behind each recurrence score")
+    examples: int = setting(6, "top-activating examples of every feature", most=1000)
+    shuffles: int = setting(19, "shuffled series behind each recurrence score", most=10_000)
     static: bool = setting(False, STATIC_HELP)
     overwrite: bool = setting(False, "replace what an earlier `features` wrote")
 
@@ -160,6 +160,8 @@ class SteerConfig(OnSAE):
         super().__post_init__()
         positive(self, "controls", "batch_size")
         finite("value", self.value)
+        if abs(self.value) > 1e6:
+            raise ValueError(f"value must lie within +-1000000, got {self.value}")
         if self.feature < 0:
             raise ValueError(f"feature must be at least 0, got {self.feature}")
         parse_indices(self.ticks, "ticks")

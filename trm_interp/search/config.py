@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trm_interp.core.config import argument, positive, required, setting
-from trm_interp.settings import BATCH_HELP, CKPT_HELP, PUZZLES_HELP, Device
+from trm_interp.core.config import MOST_STEPS, argument, positive, setting
+from trm_interp.settings import BATCH_HELP, DEFAULT_CKPT_HELP, DEFAULT_PUZZLES_HELP, Device
 
 Target = Literal["z_H", "z_L", "both"]
 When = Literal["init", "every"]
@@ -29,9 +29,9 @@ SOLVE: dict[str, Any] = {"symmetry": True, "adaptive": True, "stop": "rules", "k
 class SearchConfig:
     """How to search: K trajectories a puzzle, what makes them differ, when they end."""
 
-    k: int = setting(16, "trajectories a puzzle")
-    steps: int = setting(16, "supervision steps a trajectory")
-    sigma: float = setting(1.0, "standard deviation of the noise; states have RMS 1")
+    k: int = setting(16, "trajectories a puzzle", most=10**6)
+    steps: int = setting(16, "supervision steps a trajectory", most=MOST_STEPS)
+    sigma: float = setting(1.0, "standard deviation of the noise; states have RMS 1", most=1e6)
     target: Target = setting("z_H", "state that the noise is added to")
     when: When = setting("init", "noise on the start only, or before every supervision step")
     shared: bool = setting(False, "one noise vector for all positions, not one a position")
@@ -67,8 +67,8 @@ class SearchConfig:
 class SearchRun:
     """Where a search reads, computes and writes."""
 
-    ckpt: str = required(CKPT_HELP)
-    puzzles: Path = required(PUZZLES_HELP)
+    ckpt: str = setting("", DEFAULT_CKPT_HELP)
+    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
     out: Path | None = setting(
         None, "table, .csv or .parquet, a row for every puzzle and step; a .json goes beside it"
     )

@@ -44,10 +44,8 @@ def search_file(
     ranks = Ranks(device)
     if ranks.rank:
         tell, progress = (lambda line: None), (lambda done, of: None)
-    checkpoint, puzzles = open_both(run.ckpt, run.puzzles, device, run.limit, run.skip_bad)
+    checkpoint, puzzles = open_both(run.ckpt, run.puzzles, device, run.limit, run.skip_bad, tell)
     require_halting_head(checkpoint, config)
-    for line in puzzles.skipped:
-        tell(f"skipped {line}")
     identity = {
         "checkpoint_sha256": checkpoint.sha256,
         "data_sha256": dict(puzzles.sha256),
