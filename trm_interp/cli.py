@@ -1,6 +1,8 @@
 """The `trm-interp` command: reads settings, makes one call, prints what came of it."""
 
 import json
+import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -223,4 +225,7 @@ register_report_commands(app)
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files need not be in its encoding
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 SECONDS_BETWEEN_LINES = 30.0
 Update = Callable[[int, int], None]  # done, of how many
@@ -29,18 +30,19 @@ def _bar(label: str, unit: str, note: Callable[[], str]) -> Iterator[Update]:
         TimeRemainingColumn,
     )
 
+    text = partial(TextColumn, markup=False)  # names of files are no markup
     columns = (
-        TextColumn("{task.description}"),
+        text("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        text("{task.fields[unit]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        text("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        text("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=None, note="")
+        task = bar.add_task(label, total=None, unit=unit, note="")
 
         def update(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, note=note())

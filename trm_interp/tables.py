@@ -15,9 +15,13 @@ from trm_interp.tasks.sudoku.grid import render
 
 
 def show(table: Table) -> None:
-    """To standard output, as wide as it needs to be when that is not a terminal."""
-    console = Console()
-    Console(width=max(console.width, 100)).print(table)
+    """To standard output, as wide as it needs to be when that is not a terminal.
+
+    Titles and cells are text, never markup: a folder may be called `a[/b]`.
+    """
+    console = Console(markup=False, emoji=False)
+    console.width = max(console.width, 100)
+    console.print(table)
 
 
 def accuracy_table(outcomes: pd.DataFrame, title: str) -> Table:

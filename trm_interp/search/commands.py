@@ -83,6 +83,6 @@ def register(app: typer.Typer) -> None:
             found = [solution.as_json() for solution in solutions]
             print(json.dumps({"n": len(found), "puzzles": found}))
             return
-        console = Console()
+        console = Console(markup=False, emoji=False)
         for solution in solutions:
             show_solution(solution, console)
