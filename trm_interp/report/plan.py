@@ -22,8 +22,7 @@ from trm_interp.report.claims import claims_table
 from trm_interp.report.jobs import Job, resting, run_jobs
 from trm_interp.report.verdicts import Found
 from trm_interp.search.run import evaluations_per_step
-from trm_interp.settings import default_checkpoint
-from trm_interp.sources import open_subject_of
+from trm_interp.sources import open_both
 from trm_interp.store import estimate_bytes
 
 LANDSCAPE = (
@@ -59,10 +58,11 @@ class Plan:
 
     def __init__(self, request: Request, only: Sequence[str]) -> None:
         self.request = request
-        ckpt = request.ckpt or default_checkpoint()
-        found = open_subject_of(ckpt, request.puzzles, torch.device("cpu"), MOST)
-        self.checkpoint: Checkpoint = found[0]
-        self.n_puzzles, self.puzzles = len(found[1]), found[2]
+        cpu, quiet = torch.device("cpu"), lambda line: None
+        opened = open_both(request.ckpt, request.puzzles, cpu, MOST, tell=quiet)
+        self.checkpoint: Checkpoint = opened[0]
+        self.puzzles = Path(opened[1].source)
+        self.n_puzzles = len(opened[1])
         self.all = resting(self._jobs())
         jobs = {job.name: job for job in self.all}
         if unknown := [name for name in only if name not in jobs]:
