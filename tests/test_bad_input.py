@@ -262,7 +262,7 @@ def test_damaged_stores_are_named(refused, cli: Cli, collect: list[object], stor
     assert "is missing" in report()
     refused([*collect, "--out", store, "--resume"], shard, "is missing")
     (store / "manifest.json").write_text('{"format"')
-    refused(["info", store], store / "manifest.json", "cannot be read")
+    refused(["info", store], store / "manifest.json", "is damaged")
 
 
 def test_a_full_disk_is_noticed_first(

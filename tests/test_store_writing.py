@@ -186,6 +186,10 @@ def test_resume_with_other_settings_names_them(tmp_path):
     nested = {"identity": {**META["identity"], "config": {"d_model": 512}}}
     with pytest.raises(ValueError, match="config.d_model .4 there, 512 now.$"):
         open_writer(path, meta=nested, resume=True)
+    with pytest.raises(StoreError, match="; and 3 more$") as caught:
+        sites = {"steps": [0], "positions": [1], "n_puzzles": 99, "n_cells": 2, "shard_puzzles": 8}
+        open_writer(path, meta=other, resume=True, **sites)
+    assert len(str(caught.value)) < 300 + len(str(path))
     record(path, resume=True, meta={**META, "git_commit": "def"})  # no part of the identity
 
 

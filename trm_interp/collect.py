@@ -17,9 +17,10 @@ from trm_interp.core.config import TRMConfig
 from trm_interp.core.infer import Readouts, run_batch
 from trm_interp.core.ranks import Ranks
 from trm_interp.errors import UserError
+from trm_interp.layout import MOST_PUZZLES, MOST_TICKS
 from trm_interp.provenance import git_commit, versions
 from trm_interp.record import HookedTRM, recording
-from trm_interp.runtime.limits import parse_indices, shown
+from trm_interp.runtime.limits import at_most, parse_indices, require_memory, shown
 from trm_interp.settings import CollectConfig
 from trm_interp.shards import Team
 from trm_interp.sources import open_both, open_device
@@ -82,6 +83,7 @@ def record_puzzles(
         ]
     except ValueError as error:
         raise UserError(str(error)) from None
+    _require_room(config, model.config, sites, min(config.batch_size, len(puzzles)))
     per_puzzle = estimate_bytes(sites, 1)
     shard_puzzles = plan_shards(max(per_puzzle, 1), config.batch_size, len(puzzles))
     meta = {
@@ -94,7 +96,6 @@ def record_puzzles(
         "versions": versions(),
         "git_commit": git_commit(),
     }
-    hooked = HookedTRM.of(model, n_steps)
     with StoreWriter.create(
         config.out,
         meta,
@@ -106,6 +107,7 @@ def record_puzzles(
         resume=config.resume,
         overwrite=config.overwrite,
         team=team,
+        tell=tell,
     ) as writer:
         tell(
             f"{len(puzzles)} puzzles x {per_puzzle / 1e6:.2f} MB = "
@@ -115,6 +117,7 @@ def record_puzzles(
         if writer.done:
             tell(f"resuming at puzzle {writer.done} of {len(puzzles)}")
         progress(writer.done, len(puzzles))
+        hooked = HookedTRM.of(model, n_steps)
         began, told = time.monotonic(), False
         while writer.done < len(puzzles):
             batch = puzzles.subset(slice(writer.done, writer.done + config.batch_size))
@@ -138,6 +141,29 @@ def record_puzzles(
         if writer.team.size > 1:
             progress(len(puzzles), len(puzzles))
     return config.out
+
+
+def _require_room(
+    config: CollectConfig, model: TRMConfig, sites: list[Site], batch_size: int
+) -> None:
+    """UserError where there are more network evaluations than a store describes, or where the
+    states of a batch, one supervision step of them at a time, cannot be in memory."""
+    at_most("batch_size", config.batch_size, MOST_PUZZLES)
+    n_steps, per_step = config.kept_steps[-1] + 1, model.h_cycles * (model.l_cycles + 1)
+    if n_steps * per_step > MOST_TICKS:
+        raise UserError(
+            f"--steps: {n_steps} steps of {per_step} network evaluations are more than a store "
+            f"describes ({MOST_TICKS})"
+        )
+    held = sum(
+        estimate_bytes([site], 1) // (len(site.indices("step")) if "step" in site.dims else 1)
+        for site in sites
+    )
+    require_memory(
+        held * batch_size,
+        f"one step of {batch_size} puzzles at these sites",
+        "lower --batch-size, or keep fewer --sites or --positions",
+    )
 
 
 def sites_of(config: TRMConfig, names: str, n_steps: int) -> list[Site]:

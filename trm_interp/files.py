@@ -93,7 +93,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         full = _full(error)
         if full is None or isinstance(error, DiskError):
             raise
-        said = f"{full.why}: make room and start again; what was complete is kept"
+        said = f"{full.why}: make room and run it again, with --resume where there is one"
         raise DiskError(full.number, said, str(path)) from None
 
 
@@ -199,7 +199,7 @@ def sha256_of(path: Path) -> str:
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """One more line of a JSONL file."""
-    with path.open("a", encoding="utf-8") as file:
+    with disk_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 

@@ -21,7 +21,7 @@ from trm_interp.manifest import ADVICE, FORMAT, SCHEMA_VERSION, Manifest
 
 
 class Output(io.FileIO):
-    """A new file that HDF5 writes through; `check` raises what went wrong.
+    """A new file `*.partial` that HDF5 writes through; `check` raises what went wrong.
 
     After a failed write it takes everything and keeps nothing, so that HDF5 can always close.
     """
@@ -51,7 +51,7 @@ class Output(io.FileIO):
 
     def check(self) -> None:
         if self.error is not None:
-            with disk_errors(self.path):
+            with disk_errors(self.path.with_suffix("")):
                 raise self.error
 
 

@@ -18,34 +18,36 @@ def describe(path: str, thorough: bool = False, cells: int | None = None) -> dic
 
 
 def _store(path: str, thorough: bool) -> dict[str, Any]:
+    from trm_interp.manifest import Manifest
     from trm_interp.store import Store, StoreError, validate
 
-    with Store(path, allow_incomplete=True) as store:
-        try:
+    manifest = Manifest.read(Path(path))
+    try:
+        with Store(path, allow_incomplete=True) as store:
             exact = store["solved"][:].mean(0).tolist() if store.n_puzzles else []
-        except StoreError:  # named among the problems
-            exact = []
-        return {
-            "kind": "store",
-            "path": path,
-            "complete": store.complete,
-            "puzzles": store.n_puzzles,
-            "supervision_steps": store.n_steps,
-            "kept_steps": store.steps,
-            "kept_positions": store.positions,
-            "sites": {
-                name: {
-                    "dims": list(store[name].dims),
-                    "shape": list(store[name].shape),
-                    "dtype": str(store[name].dtype),
-                }
-                for name in store.names
-            },
-            "bytes": store.n_bytes,
-            "exact_at_step": exact,
-            "meta": store.meta,
-            "problems": validate(path, thorough),
-        }
+    except StoreError:  # named among the problems
+        exact = []
+    return {
+        "kind": "store",
+        "path": path,
+        "complete": manifest.complete,
+        "puzzles": manifest.done,
+        "supervision_steps": manifest.n_steps,
+        "kept_steps": manifest.kept("step"),
+        "kept_positions": manifest.kept("pos"),
+        "sites": {
+            name: {
+                "dims": list(site.labels),
+                "shape": [manifest.done, *site.stored_shape],
+                "dtype": site.dtype,
+            }
+            for name, site in manifest.arrays.items()
+        },
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "exact_at_step": exact,
+        "meta": manifest.meta,
+        "problems": validate(path, thorough),
+    }
 
 
 def fault(known: dict[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ MOST_PUZZLES = 10**8
 LARGEST_AXIS = 10**6
 MOST_AXES = 16
 MOST_KEPT = 8000  # steps or positions: an attribute of HDF5 has 64 KB
-MOST_TICKS = 10**6  # network evaluations of a run
+MOST_TICKS = 10**5  # network evaluations of a run
 NAME = re.compile(r"\w[\w.]{0,99}")
 
 _CYCLES = ("step", "h_cycle", "l_cycle", "pos", "d_model")
@@ -168,6 +168,14 @@ def check_space(path: str | os.PathLike[str], n_bytes: int) -> None:
     if n_bytes > free:
         raise OSError(
             errno.ENOSPC,
-            f"{path} needs {n_bytes / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free: "
+            f"{path} needs {_size(n_bytes)} and the disk has {_size(free)} free: "
             "lower --limit, or keep fewer --sites, --steps or --positions",
         )
+
+
+def _size(n_bytes: int) -> str:
+    """
+    >>> _size(1_250_000_000), _size(70_000)
+    ('1.25 GB', '0.07 MB')
+    """
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e7 else f"{n_bytes / 1e6:.2f} MB"

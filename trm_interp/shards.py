@@ -22,6 +22,7 @@ from trm_interp.layout import (
     readouts,
 )
 from trm_interp.manifest import MANIFEST, Manifest, Shard, shard_name
+from trm_interp.runtime.limits import shown
 from trm_interp.runtime.locks import LOCK, Lock
 from trm_interp.runtime.outputs import MARKER
 
@@ -319,8 +320,10 @@ def _compare(path: Path, old: Manifest, new: Manifest) -> None:
     """StoreError naming each key of the identity that differs, with both values."""
     there, now = old.identity(), new.identity()
     if differing := [
-        f"{key} ({there.get(key)!r} there, {now.get(key)!r} now)"
+        f"{key} ({shown(repr(there.get(key)))} there, {shown(repr(now.get(key)))} now)"
         for key in sorted(there | now)
         if there.get(key) != now.get(key)
     ]:
-        raise StoreError(f"cannot resume {path} with other settings: {'; '.join(differing)}")
+        more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
+        said = "; ".join(differing[:3]) + more
+        raise StoreError(f"cannot resume {path} with other settings: {said}")

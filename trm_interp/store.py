@@ -128,11 +128,6 @@ class Store:
         return hashlib.sha256(" ".join(s.sha256 for s in shards).encode()).hexdigest()
 
     @property
-    def n_bytes(self) -> int:
-        """Of the finished shards."""
-        return sum(shard.bytes for shard in self._manifest.shards)
-
-    @property
     def n_steps(self) -> int:
         return self._manifest.n_steps
 
