@@ -15,6 +15,7 @@ import trm_interp.training
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.core.loop import METRICS_FILE
 from trm_interp.core.train import STATE_FILE, Trainer
+from trm_interp.runtime.outputs import MARKER, mark
 from trm_interp.training import Trained
 
 Cli = Callable[..., Any]
@@ -71,7 +72,7 @@ def assert_same(one: Any, other: Any, where: str = "state") -> None:
 
 
 def test_a_run_is_a_checkpoint_with_a_card(cli: Cli, whole: Path, data: Path):
-    names = {"config.json", "model.safetensors", "card.json", METRICS_FILE, STATE_FILE}
+    names = {"config.json", "model.safetensors", "card.json", METRICS_FILE, STATE_FILE, MARKER}
     assert {file.name for file in whole.iterdir()} == names
     loaded = load_checkpoint(whole)
     config, card = loaded.model.config, loaded.card
@@ -158,8 +159,7 @@ def test_overwrite_leaves_nothing_of_the_old_run(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", killed)
         assert cli(*train, "--out", out, "--overwrite").code == 137
-    assert {file.name for file in out.iterdir()} == {"notes.txt"}
-    (out / "notes.txt").unlink()
+    assert {file.name for file in out.iterdir()} == {"notes.txt", MARKER}
     assert cli(*train, "--out", out).code == 0
     assert rows(out) == rows(whole)
 
@@ -183,7 +183,7 @@ def test_outputs_that_are_refused(cli: Cli, train: list[object], whole: Path, tm
     refused(cli, [*train, "--out", whole, "--resume", "--lr", 0.5], whole, "lr 0.003 -> 0.5")
     assert {file.name: file.read_bytes() for file in whole.iterdir()} == before
     (tmp_path / "thesis.tex").write_text("mine")
-    refused(cli, [*train, "--out", tmp_path, "--overwrite"], tmp_path, "holds no run")
+    refused(cli, [*train, "--out", tmp_path, "--overwrite"], tmp_path, "has no marker")
     refused(cli, [*train, "--out", tmp_path / "thesis.tex"], tmp_path / "thesis.tex")
 
 
@@ -191,7 +191,7 @@ def test_resume_before_the_first_save_starts_anew(
     cli: Cli, train: list[object], whole: Path, tmp_path: Path
 ):
     out = tmp_path / "run"
-    out.mkdir()
+    mark(out, "train")
     (out / METRICS_FILE).write_text((whole / METRICS_FILE).read_text()[:300])
     assert cli(*train, "--out", out, "--resume").code == 0
     assert rows(out) == rows(whole)
@@ -209,7 +209,7 @@ def test_a_checkpoint_without_its_state_is_not_started_anew(
 
 def test_a_damaged_state_is_named(cli: Cli, train: list[object], whole: Path, tmp_path: Path):
     out = tmp_path / "run"
-    out.mkdir()
+    mark(out, "train")
     (out / STATE_FILE).write_bytes((whole / STATE_FILE).read_bytes()[:2000])
     refused(cli, [*train, "--out", out, "--resume"], out / STATE_FILE, "truncated or damaged")
 

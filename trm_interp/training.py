@@ -21,6 +21,7 @@ from trm_interp.errors import UserError
 from trm_interp.progress import progress
 from trm_interp.provenance import git_commit, versions
 from trm_interp.runtime.limits import require_memory
+from trm_interp.runtime.outputs import by_the_first, writing
 from trm_interp.settings import RunConfig
 from trm_interp.sources import open_device
 from trm_interp.tasks.sudoku.augment import augment
@@ -70,7 +71,6 @@ def fit(
             f"training {trm_config.n_weights:.2g} weights on {config.batch_size} puzzles at once",
             "lower --batch-size or --d-model, or raise --micro-batches",
         )
-    _check_output(run)
     data = TrainData(
         *_tokens(training),
         *_tokens(validation),
@@ -88,14 +88,14 @@ def fit(
     except ValueError as error:
         raise UserError(str(error)) from None
     trainer.tell = tell
-    if run.resume and (run.out / STATE_FILE).exists():
-        trainer.resume()
-    elif trainer.ranks.rank == 0:  # also a run that was killed before its first save
-        for name in RUN_FILES:  # of the run that --overwrite replaces
-            (run.out / name).unlink(missing_ok=True)
     try:
-        with stop_signals() as should_stop:
-            train(trainer, report, should_stop)
+        with by_the_first(trainer.ranks, _output(run)) as has_state:
+            if has_state:
+                trainer.resume()
+            elif run.resume:
+                tell(f"{run.out}: nothing was saved yet, so the run starts anew")
+            with stop_signals() as should_stop:
+                train(trainer, report, should_stop)
     finally:
         trainer.ranks.close()
     return Trained(run.out, trainer.step_count, trainer.best, trainer.finished())
@@ -111,16 +111,33 @@ def training_bytes(model: TRMConfig, config: TrainConfig) -> float:
     )
 
 
-def _check_output(run: RunConfig) -> None:
-    if run.resume and run.overwrite:
-        raise UserError("give one of --resume and --overwrite")
-    held = {path.name for path in run.out.iterdir()} if run.out.exists() else set()
-    if held and not held & {STATE_FILE, METRICS_FILE}:
-        raise UserError(f"{run.out} is not empty and holds no run: choose another output")
-    if run.resume and WEIGHTS in held and STATE_FILE not in held:  # saved after the state
-        raise UserError(f"{run.out / STATE_FILE} is missing: nothing to go on from")
-    if held and not (run.resume or run.overwrite):
-        raise UserError(f"{run.out} exists: use --resume to go on or --overwrite to start anew")
+@contextmanager
+def _output(run: RunConfig) -> Iterator[bool]:
+    """Hold the run's folder, cleared with --overwrite; yields whether a state is there to go on
+    from."""
+    with writing(
+        run.out,
+        "train",
+        RUN_FILES,
+        resume=run.resume,
+        overwrite=run.overwrite,
+        unmarked=_is_older_run,
+    ) as begun:
+        has_state = (run.out / STATE_FILE).exists()
+        if begun and (run.out / WEIGHTS).exists() and not has_state:  # saved after the state
+            raise UserError(f"{run.out / STATE_FILE} is missing: nothing to go on from")
+        yield begun and has_state
+
+
+def _is_older_run(out: Path) -> bool:
+    """Whether it holds a run from before there were markers: the state says whose it is."""
+    if not ((out / METRICS_FILE).is_file() and (out / STATE_FILE).is_file()):
+        return False
+    try:
+        state = torch.load(out / STATE_FILE, map_location="meta", weights_only=True, mmap=True)
+        return {"slots", "average", "identity"} <= state.keys()
+    except Exception:  # a damaged file makes torch raise many kinds
+        return False
 
 
 def _tokens(puzzles: PuzzleSet) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,10 +1,12 @@
 """The claims of the seed paper, each beside our number and its verdict."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from trm_interp.errors import UserError, first_line
 from trm_interp.report.verdicts import (
     NOT_MEASURED,
     Found,
@@ -35,6 +37,16 @@ class Claim(NamedTuple):
     judge: Callable[[Found], dict[str, Any]]
 
 
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """UserError, which says what is damaged, where a summary lacks what is read in the block."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        why = f"{type(error).__name__} {first_line(error)}"[:120]
+        raise UserError(f"{what}: not what the command writes ({why}): run it again") from error
+
+
 def claims_table(found: Found) -> pd.DataFrame:
     """Columns id, claim, published, ours, interval, n, verdict, why; a row a claim."""
     rows = []
@@ -44,7 +56,8 @@ def claims_table(found: Found) -> pd.DataFrame:
         if missing:
             judged = verdict_row("", "", "", NOT_MEASURED, f"needs {', '.join(missing)}")
         else:
-            judged = claim.judge(found)
+            with reading(f"summary of {', '.join(claim.needs)}, claim {claim.id}"):
+                judged = claim.judge(found)
         rows.append(row | judged)
     return pd.DataFrame(rows)
 

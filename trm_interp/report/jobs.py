@@ -1,29 +1,50 @@
 """Runs many commands of this package, some at a time, each at most once, none losing another.
 
 A job is a command line of `trm-interp` that writes a folder and its `done` file last. What is done
-is not done again: a job is skipped where that file is there and was made by the same command on the
-same checkpoint, from jobs of which the same holds. A job that fails takes with it only those that
-need it.
+is not done again: a job is skipped where that file is there as the job left it, and was made by the
+same command on the same checkpoint, from jobs of which the same holds. A job that fails takes with
+it only those that need it. The commands end with the process that runs them.
 """
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from trm_interp.files import write_json
+from trm_interp.errors import UserError
+from trm_interp.files import sha256_of, write_json
+from trm_interp.runtime.children import Children, terminated_as_interrupted
+from trm_interp.runtime.schema import read_json
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a job depends on: `identity` of checkpoint and puzzles, its words, and `basis`."""
+
+    identity: str
+    words: list[str]
+    basis: list[object]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a job last; `sha256`: of its `done` file, where it was answered."""
+
+    question: Question
+    answered: bool
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Job:
     """`words` of the command line; `out`, the folder it writes; `done`, the file in it that is
-    written last; `after`, names of jobs that must be done before; `minutes` on one CPU core and
-    `megabytes` that it is expected to take, for the plan."""
+    written last; `after`, names of jobs that must be done before; `flags`: which of --resume and
+    --overwrite the command has; `minutes` on one CPU core and `megabytes` that it is expected
+    to take, for the plan."""
 
     name: str
     words: Sequence[str]
@@ -32,49 +53,59 @@ class Job:
     after: tuple[str, ...] = ()
     minutes: float = 1.0
     megabytes: float = 1.0
-    resumable: bool = False  # has --resume and --overwrite
+    flags: tuple[str, ...] = ("--overwrite",)
+    is_guest: bool = False  # `out` is another job's, and only the `done` file its own
     program: tuple[str, ...] = (sys.executable, "-m", "trm_interp")
     basis: tuple[object, ...] = ()  # questions of the jobs in `after`: see `resting`
 
     def is_done(self, identity: str) -> bool:
         """Was exactly this asked of the same checkpoint, and answered?"""
-        known = {"question": self._question(identity), "answered": True}
-        return self._known() == known and (self.out / self.done).exists()
+        known, file = self._known(), self.out / self.done
+        if known is None or not known.answered or not file.is_file():
+            return False
+        same = known.sha256 is None or known.sha256 == sha256_of(file)
+        return same and known.question == self._question(identity)
 
     @property
     def _asked(self) -> Path:
-        """Beside the folder, which the command may replace: what was asked last."""
+        """Beside the folder, which the command may replace: what was asked last. It also says that
+        the folder was made by a job."""
         return self.out.with_name(f"{self.name}-asked.json")
 
-    def _question(self, identity: str) -> dict[str, object]:
-        said = {"identity": identity, "words": self.words, "basis": self.basis}
-        return json.loads(json.dumps(said))
+    def _question(self, identity: str) -> Question:
+        words, basis = json.loads(json.dumps([self.words, self.basis]))
+        return Question(identity, words, basis)
 
-    def _known(self) -> dict[str, object]:
+    def _known(self) -> Asked | None:
+        """None where nothing was asked, or the note is damaged."""
         try:
-            return json.loads(self._asked.read_text())
-        except (OSError, ValueError):
-            return {}
-
-    def run(self, identity: str, threads: int) -> str | None:
-        """The last line that it had to say where it failed, else None."""
-        words, question = list(self.words), self._question(identity)
-        if self.resumable:
-            begun = self._known().get("question") == question
-            words.append("--resume" if begun else "--overwrite")
-        elif self.out.exists():
-            (self.out / self.done).unlink(missing_ok=True)
-        write_json(self._asked, {"question": question, "answered": False})
-        log = self.out.with_name(f"{self.name}-log.txt")
-        command = [*self.program, *words]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        with log.open("w") as to:
-            done = subprocess.run(command, stdout=to, stderr=subprocess.STDOUT, env=environment)
-        if done.returncode == 0:
-            write_json(self._asked, {"question": question, "answered": True})
+            return read_json(self._asked, Asked)
+        except (OSError, UserError):
             return None
-        said = [line for line in log.read_text().splitlines() if line.strip()]
-        return f"exit status {done.returncode}: {said[-1] if said else 'no word'} ({log})"
+
+    def run(self, identity: str, threads: int, children: Children) -> str | None:
+        """The last line that it had to say where it failed, else None."""
+        words, question, known = list(self.words), self._question(identity), self._known()
+        made = self.out / self.done if self.is_guest else self.out
+        if self.flags and made.exists():
+            if known is None:
+                why = "is damaged" if self._asked.exists() else "does not exist"
+                return f"{made} was not made by this job ({self._asked.name} {why}): move it away"
+            goes_on = "--resume" in self.flags and known.question == question
+            words.append("--resume" if goes_on else "--overwrite")
+        write_json(self._asked, asdict(Asked(question, answered=False)))
+        log = self.out.with_name(f"{self.name}-log.txt")
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        status = children.run([*self.program, *words], log, environment)
+        if status == 0:
+            if not (self.out / self.done).is_file():
+                return f"it wrote no {self.out / self.done} ({log})"
+            answer = Asked(question, answered=True, sha256=sha256_of(self.out / self.done))
+            write_json(self._asked, asdict(answer))
+            return None
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = [line for line in said if line.strip()]
+        return f"exit status {status}: {said[-1] if said else 'no output'} ({log})"
 
 
 def resting(jobs: Sequence[Job]) -> list[Job]:
@@ -113,7 +144,7 @@ def run_jobs(
             tell(f"{job.name}: done before")
     failed: dict[str, str] = {}
     running: dict[Future[str | None], tuple[Job, float]] = {}
-    with ThreadPoolExecutor(workers) as pool:
+    with terminated_as_interrupted(), ThreadPoolExecutor(workers) as pool, Children() as children:
         while True:
             spent = round(60 * sum(job.minutes for job in jobs if job.name in {*done, *failed}))
             progress(spent, total)
@@ -126,7 +157,7 @@ def run_jobs(
                     tell(f"{job.name}: {failed[job.name]}")
                 elif set(job.after) <= done and len(running) < workers:
                     tell(f"{job.name}: trm-interp {' '.join(job.words)}")
-                    future = pool.submit(job.run, identity, threads)
+                    future = pool.submit(job.run, identity, threads, children)
                     running[future] = (job, time.monotonic())
                     under_way.add(job.name)
             if not running:

@@ -1,6 +1,5 @@
 """What it takes to make every figure and table of the seed paper for one checkpoint."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,17 @@ from trm_interp.errors import UserError
 from trm_interp.figures.search import NAMES, shares_figure
 from trm_interp.figures.style import write_html
 from trm_interp.files import sha256_of, write_json, write_text
-from trm_interp.report.claims import claims_table
+from trm_interp.landscape.commands import PARTS
+from trm_interp.report.claims import claims_table, reading
 from trm_interp.report.jobs import Job, resting, run_jobs
 from trm_interp.report.verdicts import Found
+from trm_interp.runtime.outputs import writing
+from trm_interp.runtime.schema import read_json
+from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
+from trm_interp.search.config import SearchRun
+from trm_interp.search.output import read_beside
 from trm_interp.search.run import evaluations_per_step
+from trm_interp.settings import CollectConfig
 from trm_interp.sources import open_both
 from trm_interp.store import estimate_bytes
 
@@ -37,6 +43,12 @@ STORED, SAE_STORED = 256, 96  # puzzles in the store of states, and in the SAE's
 MOST = 256  # puzzles that a plan looks at before it is told
 WIDE = 16  # trajectories and supervision steps, against one trajectory of WIDE**2 steps
 ENDS = ("", "_low", "_high")
+FLAGS = ("resume", "overwrite")
+CONFIGS: dict[str, type] = {part.name: part.config for part in PARTS} | {
+    **{"collect": CollectConfig, "search": SearchRun, "train-sae": TrainSAEConfig},
+    **{"sae-eval": EvalSAEConfig, "features": FeaturesConfig},
+}
+OWN = ("claims.csv", "plan.json", "*-asked.json", "*-log.txt")  # beside the jobs' folders
 UNIT = TRMConfig(cells=36, vocab=8, d_model=96, multiple=32, prefix=0)  # minutes are for this one
 
 
@@ -97,14 +109,19 @@ class Plan:
         workers: int,
         extra: Found | None = None,
     ) -> dict[str, str]:
-        """Runs what is not done, writes claims.csv; why each job that failed did."""
-        failed = run_jobs(self.jobs, self.identity, tell, progress, workers)
-        found = self.found()
-        if "table2" in found:
-            self._draw_table2(found["table2"])
-        claims = claims_table(found | (extra or {}))
-        write_text(self.request.out / "claims.csv", claims.to_csv(index=False))
-        write_json(self.request.out / "plan.json", {"identity": self.identity, "failed": failed})
+        """Runs what is not done, writes claims.csv; why each job that failed did.
+
+        UserError where another process does, or where the folder holds anything else.
+        """
+        out = self.request.out
+        with writing(out, "figures", OWN, resume=True, unmarked=_has_notes):
+            failed = run_jobs(self.jobs, self.identity, tell, progress, workers)
+            found = self.found()
+            if "table2" in found:
+                self._draw_table2(found["table2"])
+            claims = claims_table(found | (extra or {}))
+            write_text(out / "claims.csv", claims.to_csv(index=False))
+            write_json(out / "plan.json", {"identity": self.identity, "failed": failed})
         return failed
 
     def _draw_table2(self, summary: dict[str, Any]) -> None:
@@ -124,14 +141,22 @@ class Plan:
         done = {job.name for job in self.all if job.is_done(self.identity)}
         for job in self.all:
             if job.name in done and set(job.after) <= done and job.done.endswith(".json"):
-                known = json.loads((job.out / job.done).read_text())
-                found[job.name] = known.get("summary", known)
+                found[job.name] = self._summary(job)
         if "sae" in found:
-            found["sae"] = _of_sae(found["sae"])
+            with reading(f"{self.request.out}, part sae"):
+                found["sae"] = _of_sae(found["sae"])
         if "wide" in found and "deep" in found:
             per_step = evaluations_per_step(self.checkpoint.model.config)
             found["breadth"] = _of_search(found["wide"], found["deep"], per_step)
         return found
+
+    def _summary(self, job: Job) -> dict[str, Any]:
+        """What a job that is done found."""
+        if job.words[0] == "search":
+            known = read_beside(job.out / f"{job.name}.csv")
+            return known.summary if known else {}
+        advice = f"delete {job.out.name} and run the same command again"
+        return read_json(job.out / job.done, dict[str, Any], advice=advice)
 
     def _jobs(self) -> list[Job]:
         out, seed = self.request.out, ("--seed", str(self.request.seed))
@@ -150,7 +175,9 @@ class Plan:
         def job(name: str, words: Sequence[str], minutes: float, size: float, **more: Any) -> Job:
             folder = out / name
             words = (*words, "--out", str(folder))
-            return Job(name, words, folder, minutes=begin + minutes * cost, megabytes=size, **more)
+            minutes = begin + minutes * cost
+            known = {"minutes": minutes, "megabytes": size, "flags": _flags(words)}
+            return Job(name, words, folder, **known, **more)
 
         def part(name: str, minutes: float, *words: str, **more: Any) -> Job:
             return job(name, (*words, *on, *seed, *static), minutes, 10, **more)
@@ -164,19 +191,20 @@ class Plan:
             words = ("search", "--preset", "paper", *words, *on, *seed, "--limit", str(n(200, 4)))
             words, done = (*words, "--out", str(out / name / f"{name}.csv")), f"{name}.json"
             minutes = begin + minutes * cost
-            return Job(name, words, out / name, done, minutes=minutes, resumable=True)
+            return Job(name, words, out / name, done, minutes=minutes, flags=_flags(words))
 
         limit = n(STORED, 16)
         store = ("collect", *on, "--limit", str(limit))
         sae_limit = n(SAE_STORED, 16)
         sae_store = ("collect", *on, "--limit", str(sae_limit), "--sites", sae_site)
         sae = out / "fig1-sae"
+        measuring = ("sae-eval", str(sae), str(out / "fig1-store"), "--ckpt", ckpt, *device)
         return [
-            job("store", store, 1, self._size("z_L,z_H", limit), done="store.h5", resumable=True),
+            job("store", store, 1, self._size("z_L,z_H", limit), done="store.h5"),
             part("table1", 2, "outcomes", "--limit", str(n(1000, 16))),
             of_store("fig2", 1, "trajectories"),
             of_store("fig2-z_H", 1, "trajectories", "--site", "z_H"),
-            part("fig3", 15, "basins", "--starts", str(n(1000, 30)), resumable=True),
+            part("fig3", 15, "basins", "--starts", str(n(1000, 30))),
             part("fig4", 2, "losses", "--limit", str(n(512, 16))),
             of_store("fig5", 4, "divergence", *device),
             part("settling", 5, "settling", "--limit", str(n(256, 16))),
@@ -189,7 +217,6 @@ class Plan:
                 1,
                 self._size(sae_site, sae_limit),
                 done="store.h5",
-                resumable=True,
             ),
             job(
                 "fig1-sae",
@@ -201,18 +228,16 @@ class Plan:
                 20,
                 done="card.json",
                 after=("fig1-store",),
-                resumable=True,
             ),
             Job(
                 "sae",
-                (
-                    *("sae-eval", str(sae), str(out / "fig1-store"), "--ckpt", ckpt, *device),
-                    "--overwrite",
-                ),
+                measuring,
                 sae,
                 done="measures.json",
                 after=("fig1-store", "fig1-sae"),
                 minutes=begin + 2 * cost,
+                flags=_flags(measuring),
+                is_guest=True,
             ),
             job(
                 "fig1",
@@ -232,6 +257,17 @@ class Plan:
     def _size(self, sites: str, n_puzzles: int) -> float:
         found = sites_of(self.checkpoint.model.config, sites, 16)
         return estimate_bytes(found, min(n_puzzles, self.n_puzzles)) / 1e6
+
+
+def _flags(words: Sequence[str]) -> tuple[str, ...]:
+    """Which of --resume and --overwrite a command has."""
+    known = CONFIGS[words[0]].__dataclass_fields__
+    return tuple(f"--{name}" for name in FLAGS if name in known)
+
+
+def _has_notes(folder: Path) -> bool:
+    """Whether it is of an earlier version, which left no marker."""
+    return any(folder.glob("*-asked.json"))
 
 
 def _of_sae(measures: dict[str, Any]) -> dict[str, Any]:

@@ -131,6 +131,12 @@ def remove_own(folder: Path, command: str, names: Sequence[str]) -> None:
             entry.unlink()
 
 
+def discard(folder: Path, command: str, names: Sequence[str]) -> None:
+    """`remove_own`, and the folder itself unless there is anything else in it."""
+    remove_own(folder, command, names)
+    _drop_if_empty(folder)
+
+
 def _claim(
     folder: Path,
     command: str,

@@ -1,7 +1,5 @@
 """Search a file of puzzles: opened, checked, in blocks, resumable, by one process or several."""
 
-import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,17 +15,17 @@ from trm_interp.core.config import TRMConfig
 from trm_interp.core.model import TRM
 from trm_interp.core.ranks import Ranks
 from trm_interp.errors import UserError
-from trm_interp.files import replacing, write_json, write_text
-from trm_interp.provenance import git_commit, versions
+from trm_interp.files import write_text
+from trm_interp.runtime.outputs import by_the_first
 from trm_interp.search.config import SearchConfig, SearchRun
 from trm_interp.search.engine import Found, search
+from trm_interp.search.output import Identity, finish, output, read_block, read_table
 from trm_interp.search.selection import SHARES, outcome_frame, share_table
 from trm_interp.sources import open_both, open_device
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
 from trm_interp.tasks.sudoku.grid import from_tokens, render
 
 BLOCK_BYTES = 128e6  # answers of one block
-IDENTITY = "identity.json"
 
 
 def search_file(
@@ -46,32 +44,31 @@ def search_file(
         tell, progress = (lambda line: None), (lambda done, of: None)
     checkpoint, puzzles = open_both(run.ckpt, run.puzzles, device, run.limit, run.skip_bad, tell)
     require_halting_head(checkpoint, config)
-    identity = {
-        "checkpoint_sha256": checkpoint.sha256,
-        "data_sha256": dict(puzzles.sha256),
-        "search": asdict(config),
-        "batch_size": run.batch_size,
-        "device": device.type,
-        "dtype": run.dtype,
-        "limit": run.limit,
-        "skip_bad": run.skip_bad,
-        "compile": run.compile,
-    }
+    identity = Identity(
+        checkpoint_sha256=checkpoint.sha256,
+        data_sha256=dict(puzzles.sha256),
+        search=asdict(config),
+        batch_size=run.batch_size,
+        device=device.type,
+        dtype=run.dtype,
+        limit=run.limit,
+        skip_bad=run.skip_bad,
+        compile=run.compile,
+    )
     try:
-        parts, whole = _open_together(run, identity, ranks)
-        if whole:
-            tell(f"{run.out} is complete")
-            return read_table(whole), json.loads(beside(whole).read_text())["summary"]
-        if run.compile:
-            compile_network(checkpoint.model.net, True, tell)
-        table = _search_blocks(checkpoint.model, puzzles, run, config, parts, tell, progress, ranks)
-        summary = _summary(table, checkpoint, puzzles, run, config, device.type)
-        if run.out and parts and ranks.rank == 0:
-            write_table(run.out, table)
-            made = {"versions": versions(), "git_commit": git_commit()}
-            write_json(beside(run.out), {"summary": summary, "identity": identity, **made})
-            shutil.rmtree(parts)
-        ranks.objects(None)  # nobody leaves before the table is there
+        with by_the_first(ranks, output(run, identity)) as (parts, done):
+            if run.out and done:
+                tell(f"{run.out} is complete")
+                return read_table(run.out), done.summary
+            if run.compile:
+                compile_network(checkpoint.model.net, True, tell)
+            table = _search_blocks(
+                checkpoint.model, puzzles, run, config, parts, tell, progress, ranks
+            )
+            summary = _summary(table, checkpoint, puzzles, run, config, device.type)
+            if run.out and ranks.rank == 0:
+                finish(run.out, table, summary, identity)
+            ranks.objects(None)  # nobody leaves before the table is there
     finally:
         ranks.close()
     return table, summary
@@ -110,15 +107,17 @@ def _search_blocks(
     size = block_puzzles(config, puzzles.shape.cells, run.batch_size)
     starts = range(0, len(puzzles), size)
     files = [parts / f"block-{start:08d}.csv" if parts else None for start in starts]
-    known = sum(file is not None and file.exists() for file in files)
-    if known:
+    if known := sum(file is not None and file.exists() for file in files):
         tell(f"resuming at block {known} of {len(starts)}")
     frames: list[pd.DataFrame] = []
     total = len(puzzles)
     progress(0, total)
     for start, file in list(zip(starts, files, strict=True))[ranks.rank :: ranks.size]:
-        if file is None or not file.exists():
-            block = puzzles.subset(slice(start, start + size))
+        block = puzzles.subset(slice(start, start + size))
+        frame = read_block(file, block, config.steps) if file else None
+        if frame is None:
+            if file and file.exists():
+                tell(f"{file} is damaged: searching its puzzles again")
 
             def done(n: int, before: int = ranks.size * sum(_lengths(frames))) -> None:
                 progress(min(before + n * ranks.size, total), total)
@@ -127,11 +126,10 @@ def _search_blocks(
             inputs = torch.from_numpy(block.inputs)
             found = search(model, inputs, config, run.batch_size, dtype, done)
             frame = block_table(found, block, config)
-            if file is None:
-                frames.append(frame)
-                continue
-            write_text(file, frame.to_csv(index=False))
-        frames.append(read_table(file))
+            if file:
+                write_text(file, frame.to_csv(index=False))
+                frame = read_table(file)  # as a resumed run reads it
+        frames.append(frame)
     everyone = ranks.objects(frames)
     order = [everyone[i % ranks.size][i // ranks.size] for i in range(len(starts))]
     progress(total, total)
@@ -189,82 +187,3 @@ def _summary(
         "evaluations": steps_run * per_step,
         "evaluations_of_the_full_grid": len(puzzles) * config.k * config.steps * per_step,
     }
-
-
-# files
-
-
-def beside(out: Path) -> Path:
-    """Summary, settings and versions of a table."""
-    return out.with_suffix(".json")
-
-
-def write_table(out: Path, table: pd.DataFrame) -> None:
-    with replacing(out) as to:
-        if out.suffix == ".csv":
-            table.to_csv(to, index=False)
-            return
-        try:
-            table.to_parquet(to, index=False)
-        except ImportError:
-            raise UserError(
-                f"{out}: parquet needs 'pip install pyarrow'; then the same command with --resume"
-            ) from None
-
-
-def read_table(out: Path) -> pd.DataFrame:
-    if out.suffix == ".parquet":
-        return pd.read_parquet(out)
-    return pd.read_csv(out, dtype={"answer": str})
-
-
-Opened = tuple[Path | None, Path | None]  # folder of finished blocks; the table, if complete
-
-
-def _open_together(run: SearchRun, identity: dict[str, Any], ranks: Ranks) -> Opened:
-    """What the first process finds, or its error, for all of them."""
-    mine: Opened | UserError | None = None
-    if ranks.rank == 0:
-        try:
-            mine = _open_output(run, identity)
-        except UserError as error:
-            mine = error
-    opened = ranks.objects(mine)[0]
-    if isinstance(opened, UserError):
-        raise opened
-    return opened
-
-
-def _open_output(run: SearchRun, identity: dict[str, Any]) -> Opened:
-    if run.out is None:
-        return None, None
-    parts = run.out.with_name(run.out.name + ".parts")
-    if run.resume and run.out.exists() and beside(run.out).exists():
-        there = json.loads(beside(run.out).read_text())["identity"]
-        _require_same(beside(run.out), there, identity)
-        shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed at its very end
-        return None, run.out
-    if run.resume and (parts / IDENTITY).exists():
-        _require_same(parts, json.loads((parts / IDENTITY).read_text()), identity)
-        return parts, None
-    fresh = run.overwrite or (run.resume and not run.out.exists())  # killed before its first block
-    if not fresh and (run.out.exists() or parts.exists()):
-        place = run.out if run.out.exists() else parts
-        raise UserError(f"{place} exists: use --resume to go on or --overwrite to start anew")
-    if parts.exists():
-        shutil.rmtree(parts)
-    for old in (run.out, beside(run.out)):
-        old.unlink(missing_ok=True)
-    write_json(parts / IDENTITY, identity)
-    return parts, None
-
-
-def _require_same(place: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
-    """UserError that names the first setting in which the runs differ."""
-    flat_there, flat_now = ({**d, **d["search"]} for d in (there, now))
-    for name, value in flat_now.items():
-        if name != "search" and flat_there.get(name) != value:
-            raise UserError(
-                f"{place}: {name} is {flat_there.get(name)} there and {value} now; "
-                "give the same settings, or --overwrite to start anew"
-            )

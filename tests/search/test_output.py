@@ -1,0 +1,179 @@
+"""The files of a search: only its own are removed, and what is damaged is no result."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from trm_interp.errors import UserError
+from trm_interp.runtime.outputs import mark
+from trm_interp.search.config import SearchRun
+from trm_interp.search.output import CURVES, Identity, finish, output
+
+Cli = Callable[..., Any]
+NOW = Identity(
+    checkpoint_sha256="c0ffee",
+    data_sha256={"p.txt": "feed"},
+    search={"k": 2, "steps": 1, "seed": 0},
+    batch_size=1,
+    device="cpu",
+    dtype="float32",
+    limit=None,
+    skip_bad=False,
+    compile=False,
+)
+SUMMARY: dict[str, Any] = {"ckpt": "c", "checkpoint_sha256": "c0ffee", "puzzles": "p", "n": 1}
+SUMMARY |= {"target": "z_H", "sigma": 1.0, "k": 2, "steps": 1, "evaluations": 2}
+SUMMARY |= {"evaluations_of_the_full_grid": 2, **{name: [0.5] for name in CURVES}}
+TABLE = pd.DataFrame({"line": [1], "step": [0]})
+
+
+def run_of(out: Path, **more: Any) -> SearchRun:
+    return SearchRun(ckpt="ckpt", puzzles=Path("p.txt"), out=out, **more)
+
+
+def search(out: Path, identity: Identity = NOW, killed: bool = False, **flags: bool) -> Any:
+    """A search without its work; killed: before its table."""
+    with output(run_of(out, **flags), identity) as (parts, done):
+        if parts and not killed:
+            (parts / "block-00000000.csv").touch()
+            finish(out, TABLE, SUMMARY, identity)
+        return done
+
+
+def refused(out: Path, match: str, **flags: bool) -> None:
+    before = {f: f.read_bytes() for f in sorted(out.parent.rglob("*")) if f.is_file()}
+    with pytest.raises(UserError, match=match):
+        search(out, **flags)
+    assert {f: f.read_bytes() for f in sorted(out.parent.rglob("*")) if f.is_file()} == before
+
+
+FLAGS = [{}, {"overwrite": True}, {"resume": True}]
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "null", "{}", "\xff", "[" * 10**5, '{"thesis": 1}', '{"summary": {}}'),
+        json.dumps({"summary": SUMMARY, "identity": {}}),
+        json.dumps({"summary": SUMMARY | {"steps": 10**9}, "identity": vars(NOW)}),
+        json.dumps({"summary": SUMMARY | {"vote": "all"}, "identity": vars(NOW)}),
+    ],
+)
+def test_what_is_beside_and_no_summary_stays(tmp_path: Path, text: str, flags: dict[str, bool]):
+    (tmp_path / "x.json").write_text(text, encoding="latin-1")
+    refused(tmp_path / "x.csv", "x.json", **flags)
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_a_table_that_no_search_made_stays(tmp_path: Path, flags: dict[str, bool]):
+    (tmp_path / "x.csv").write_text("mine")
+    refused(tmp_path / "x.csv", "x.csv has no summary of a search beside it", **flags)
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_a_folder_that_no_search_made_stays(tmp_path: Path, flags: dict[str, bool]):
+    (tmp_path / "x.csv.parts").mkdir()
+    (tmp_path / "x.csv.parts" / "block-1.csv").touch()
+    refused(tmp_path / "x.csv", "x.csv.parts was not made by `search`", **flags)
+    mark(tmp_path / "x.csv.parts", "basins")
+    refused(tmp_path / "x.csv", "x.csv.parts was not made by `search`", **flags)
+
+
+def test_earlier_work_needs_a_flag(tmp_path: Path):
+    out = tmp_path / "x.csv"
+    assert search(out, killed=True) is None
+    refused(out, "x.csv.parts exists: use --resume to go on or --overwrite to start anew")
+    assert search(out, resume=True) is None
+    assert {file.name for file in tmp_path.iterdir()} == {"x.csv", "x.json"}
+    refused(out, "x.csv exists: use --resume")
+    assert search(out, resume=True).summary == SUMMARY
+    with pytest.raises(UserError, match="seed is 0 there and 1 now"):
+        search(out, replace(NOW, search=NOW.search | {"seed": 1}), resume=True)
+    assert search(out, overwrite=True, killed=True) is None
+    assert {file.name for file in tmp_path.iterdir()} == {"x.csv.parts"}
+
+
+def test_a_table_of_the_same_name_keeps_its_summary(tmp_path: Path):
+    search(tmp_path / "x.csv")
+    refused(tmp_path / "x.parquet", "x.json is of x.csv: choose another name", overwrite=True)
+
+
+@pytest.mark.parametrize("cut", [0, 5])
+def test_a_table_that_was_cut_is_not_complete(tmp_path: Path, cut: int):
+    out = tmp_path / "x.csv"
+    search(out)
+    out.write_bytes(out.read_bytes()[:cut])
+    refused(out, "x.csv is not the table that .*x.json is of: use --overwrite", resume=True)
+    known = json.loads((tmp_path / "x.json").read_text())
+    del known["table_sha256"], known["table"]  # as older ones have it
+    (tmp_path / "x.json").write_text(json.dumps(known))
+    refused(out, "x.csv is not the table", resume=True)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"search": {}}', "\xff"])
+def test_a_damaged_identity_is_one_line(tmp_path: Path, text: str):
+    out = tmp_path / "x.csv"
+    search(out, killed=True)
+    (tmp_path / "x.csv.parts" / "identity.json").write_text(text, encoding="latin-1")
+    refused(out, "identity.json.*: start anew with --overwrite", resume=True)
+    assert search(out, overwrite=True) is None
+
+
+def test_an_output_is_no_input_and_has_one_writer(tmp_path: Path):
+    for name in ("x.csv", "x.json"):
+        run = SearchRun(ckpt="c", puzzles=tmp_path / name, out=tmp_path / "x.csv", overwrite=True)
+        with pytest.raises(UserError, match="is what --puzzles reads"), output(run, NOW):
+            pass
+    with output(run_of(tmp_path / "x.csv"), NOW):
+        refused(tmp_path / "x.parquet", "is being written by another process")
+
+
+def test_blocks_from_before_the_markers_are_gone_on_with(tmp_path: Path):
+    search(tmp_path / "x.csv", killed=True)
+    (tmp_path / "x.csv.parts" / ".trm-interp.json").unlink()
+    refused(tmp_path / "x.csv", "was not made by `search`", overwrite=True)
+    assert search(tmp_path / "x.csv", resume=True) is None
+    assert (tmp_path / "x.csv").exists()
+
+
+def test_blocks_that_are_damaged_are_searched_again(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Five blocks of one or two puzzles, each damaged in its own way."""
+    import trm_interp.search.run as module
+
+    monkeypatch.setattr(module, "block_puzzles", lambda *size: 2)
+    words = ["search", "--ckpt", copier, "--puzzles", grids, "--k", 2, "--steps", 2]
+    words += ["--limit", 9, "--device", "cpu"]
+    assert cli(*words, "--out", tmp_path / "whole.csv").code == 0
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert cli(*words, "--out", tmp_path / "x.csv").code == 130
+    empty, cut, binary, other, order = sorted((tmp_path / "x.csv.parts").glob("block-*"))
+    empty.write_text("")
+    cut.write_bytes(cut.read_bytes()[:-20])
+    binary.write_bytes(bytes(range(256)) * 20)
+    other.write_text("a,b\n1,2\n1,2\n1,2\n1,2\n")
+    rows = order.read_text().splitlines()
+    order.write_text("\n".join([rows[0], *rows[:0:-1]]) + "\n")
+    answer = cli(*words, "--out", tmp_path / "x.csv", "--resume")
+    assert answer.code == 0, answer.err
+    assert answer.err.count("is damaged: searching its puzzles again") == 5
+    assert (tmp_path / "x.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_checkpoint_is_not_destroyed(cli: Cli, copier: Path, grids: Path, tmp_path: Path):
+    before = {file.name: file.read_bytes() for file in copier.iterdir()}
+    words = ["search", "--ckpt", copier, "--puzzles", grids, "--out", copier / "config.csv"]
+    for flag in ([], ["--overwrite"], ["--resume"]):
+        answer = cli(*words, *flag)
+        assert (answer.code, answer.err.count("\n")) == (2, 1)
+        assert "config.json" in answer.err and "choose another --out" in answer.err
+    assert {file.name: file.read_bytes() for file in copier.iterdir()} == before

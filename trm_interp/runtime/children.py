@@ -1,0 +1,90 @@
+"""Child processes that end with this one, also where it is terminated or killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+PATIENCE = 10.0  # seconds that a child has to save what it wants to
+
+
+class Stopped(RuntimeError):
+    """No more children are started."""
+
+
+class Children:
+    """Runs programs from several threads, until `stop`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+        """The exit status of a program whose output goes to `log`. Stopped after `stop`."""
+        with log.open("w") as to:
+            with self._lock:
+                if self._stopped:
+                    raise Stopped
+                child = subprocess.Popen(
+                    _tied(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=to,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                )
+                self._running.add(child)
+            try:
+                return child.wait()
+            finally:
+                with self._lock:
+                    self._running.discard(child)
+
+    def stop(self) -> None:
+        """Terminate what runs, kill what does not end in time, and start no more."""
+        with self._lock:
+            self._stopped = True
+            children = list(self._running)
+        for child in children:
+            child.terminate()
+        for child in children:
+            try:
+                child.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+    def __enter__(self) -> "Children":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+def _tied(command: Sequence[str]) -> list[str]:
+    """The same command, ended by the kernel with this process where that can be had."""
+    if not sys.platform.startswith("linux"):
+        return list(command)
+    tied = str(Path(__file__).with_name("tied.py"))
+    return [sys.executable, "-I", tied, str(os.getpid()), *command]
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM in the block is a KeyboardInterrupt, as Ctrl-C is, so that the block can clean up."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # signals are of the main thread
+        yield
+        return
+    kept = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, kept)
