@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from trm_interp.errors import UserError
 from trm_interp.report.claims import CLAIMS, claims_table
 from trm_interp.report.verdicts import VERDICTS
 
@@ -18,6 +19,15 @@ def test_nothing_measured_gives_no_verdict():
     table = claims_table({})
     assert set(table["verdict"]) == {"not measured"}
     assert table.set_index("id")["why"]["C1"] == "needs wide and deep, settling"
+
+
+@pytest.mark.parametrize(
+    "known",
+    [{}, {"steps": "many"}, {"steps": 3, "exact": [1]}, {"steps": None}, {"steps": 0}],
+)
+def test_a_summary_that_lies_is_one_line(known: dict[str, Any]):
+    with pytest.raises(UserError, match="summary of table1, claim T1: not what the command"):
+        claims_table({"table1": known})
 
 
 def outcomes(exact: list[float], half: float) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Jobs run once, need each other, and fail alone."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ def program(tmp_path: Path) -> None:
     """Stands for `trm-interp`: does to its second word what the first says."""
     (tmp_path / "program.py").write_text(
         """import sys
+from dataclasses import replace
 from pathlib import Path
 
 what, out, *more = sys.argv[1:]
@@ -27,10 +29,13 @@ if what == "fail":
     )
 
 
+BOTH = ("--resume", "--overwrite")
+
+
 def job(tmp_path: Path, name: str, what: str = "write", words=(), **more) -> Job:
     program = (sys.executable, str(tmp_path / "program.py"))
     words = [what, str(tmp_path / name), *words]
-    return Job(name, words, tmp_path / name, program=program, **more)
+    return Job(name, words, tmp_path / name, program=program, **({"flags": ()} | more))
 
 
 def calls(tmp_path: Path, name: str) -> list[str]:
@@ -71,10 +76,10 @@ class TestJobs:
         assert len(calls(tmp_path, "one")) == len(calls(tmp_path, "two")) == 2
 
     def test_another_question_that_is_killed_leaves_nothing_done(self, tmp_path: Path):
-        go([job(tmp_path, "one", resumable=True)])
-        go([job(tmp_path, "one", "fail", resumable=True)])  # the old summary is still there
+        go([job(tmp_path, "one", flags=BOTH)])
+        go([job(tmp_path, "one", "fail", flags=BOTH)])  # the old summary is still there
         assert (tmp_path / "one" / "summary.json").exists()
-        go([job(tmp_path, "one", "fail", resumable=True)])
+        go([job(tmp_path, "one", "fail", flags=BOTH)])
         assert calls(tmp_path, "one")[-1] == "call --resume"
 
     def test_what_a_job_rests_on_is_part_of_its_question(self, tmp_path: Path):
@@ -101,12 +106,42 @@ class TestJobs:
         assert calls(tmp_path, "fine") == ["call"] and calls(tmp_path, "child") == []
 
     def test_one_that_was_begun_is_resumed(self, tmp_path: Path):
-        jobs = [job(tmp_path, "one", resumable=True)]
+        jobs = [job(tmp_path, "one", flags=BOTH)]
         go(jobs)
         (tmp_path / "one" / "summary.json").unlink()
         go(jobs)
         go(jobs, identity="b")
-        assert calls(tmp_path, "one") == ["call --overwrite", "call --resume", "call --overwrite"]
+        assert calls(tmp_path, "one") == ["call", "call --resume", "call --overwrite"]
+
+    def test_a_folder_that_no_job_made_is_left_alone(self, tmp_path: Path):
+        """Not even one whose note is damaged, which could be of anything."""
+        (tmp_path / "one").mkdir()
+        jobs = [job(tmp_path, "one", flags=BOTH)]
+        for _ in range(2):
+            failed, _, _ = go(jobs)
+            assert "one was not made by this job (one-asked.json does not exist)" in failed["one"]
+        assert not any((tmp_path / "one").iterdir())
+        for text in ("", "[]", "null", '{"question": 3, "answered": true}', "\xff"):
+            (tmp_path / "one-asked.json").write_text(text, encoding="latin-1")
+            assert "(one-asked.json is damaged): move it away" in go(jobs)[0]["one"]
+
+    def test_a_job_in_the_folder_of_another_replaces_only_its_own_file(self, tmp_path: Path):
+        host = job(tmp_path, "host")
+        guest = {"out": tmp_path / "host", "done": "measures.json", "after": ("host",)}
+        words = [*host.words, "guest"]
+        guest |= {"words": words, "is_guest": True, "flags": ("--overwrite",)}
+        jobs = [host, replace(host, name="guest", **guest)]
+        assert "it wrote no" in go(jobs)[0]["guest"]
+        (tmp_path / "host" / "measures.json").touch()
+        assert go(jobs)[0] == {}
+        assert calls(tmp_path, "host") == ["call", "call guest", "call guest --overwrite"]
+
+    def test_an_answer_that_was_changed_is_asked_again(self, tmp_path: Path):
+        jobs = [job(tmp_path, "one")]
+        go(jobs)
+        (tmp_path / "one" / "summary.json").write_text("{")
+        assert go(jobs)[0] == {} and len(calls(tmp_path, "one")) == 2
+        assert (tmp_path / "one" / "summary.json").read_text() == "{}"
 
     def test_a_need_that_is_not_there_is_refused(self, tmp_path: Path):
         with pytest.raises(ValueError, match="no job two; there are one"):
