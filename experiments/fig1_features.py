@@ -30,11 +30,12 @@ import torch
 from trm_interp.analysis.outcomes import half_failed
 from trm_interp.collect import record_puzzles
 from trm_interp.core.checkpoint import load_checkpoint
-from trm_interp.errors import in_one_line
+from trm_interp.errors import UserError, in_one_line
 from trm_interp.evaluate import solve
 from trm_interp.features import look_at_features
 from trm_interp.files import write_json, write_text
 from trm_interp.progress import progress
+from trm_interp.runtime.schema import read_json
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.sae.evaluate import evaluate_sae
 from trm_interp.sae.train import train_sae
@@ -54,28 +55,31 @@ def record(args: argparse.Namespace, ckpt: Path, puzzles_file: Path) -> Path:
     store, note = args.out / "store", args.out / "store.json"
     checkpoint, puzzles = open_both(ckpt, puzzles_file, open_device("auto"), args.solve)
     identity = {"checkpoint_sha256": checkpoint.sha256, "data_sha256": dict(puzzles.sha256)}
-    chosen_from = {"solve": args.solve, "record": args.record}
-    if (store / "store.h5").exists():
+    asked = {"solve": args.solve, "record": args.record}
+    noted = read_json(note, dict[str, Any]) if note.exists() else None
+    if store.exists() and noted is None:
+        raise UserError(f"{store} is not of this script ({note} does not exist): move it away")
+    if noted == asked | {"recorded": True} and (store / "store.h5").exists():
         with Store(store) as there:
             known = there.meta.get("identity", {})
-            same = note.exists() and json.loads(note.read_text()) == chosen_from
-            if same and known == known | identity:
+            if known == known | identity:
                 print(f"{store}: recorded before")
                 return store
     with progress("solving", "puzzles") as update:
         solved = solve(checkpoint.model, puzzles, progress=update).solved[:, -1].numpy()
+    write_json(note, asked | {"recorded": False})
     config = CollectConfig(
         ckpt=str(ckpt),
         puzzles=puzzles_file,
         out=store,
         sites=",".join(SITES),
         batch_size=8,
-        overwrite=True,
+        overwrite=store.exists(),
     )
     chosen = puzzles.subset(half_failed(solved, args.record))
     with progress("recording", "puzzles") as update:
         record_puzzles(checkpoint, chosen, config, identity, progress=update)
-    write_json(note, chosen_from)
+    write_json(note, asked | {"recorded": True})
     return store
 
 

@@ -13,7 +13,6 @@ the tables that are small into a folder.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from trm_interp.files import write_text
 from trm_interp.progress import progress
 from trm_interp.report.plan import LANDSCAPE, Plan, Request
 from trm_interp.report.verdicts import Found
+from trm_interp.runtime.schema import read_json
 from trm_interp.search.config import PRESETS
 
 SMALL = 30_000  # bytes of a table that ships
@@ -36,7 +36,7 @@ SHARES = ("best_q", "best_q_low", "best_q_high")
 
 def of_search(tables: Path, plan: Plan) -> Found:
     """Claims T2 and C1 from the tables of table2_search.py, on the same checkpoint."""
-    summary = json.loads((tables / "summary.json").read_text())
+    summary = read_json(tables / "summary.json", dict[str, Any])
     if summary["checkpoint_sha256"] != plan.checkpoint.sha256:
         raise UserError(f"{tables} is of another checkpoint than {plan.checkpoint.path}")
     table2 = pd.read_csv(tables / "table2.csv")
@@ -65,7 +65,7 @@ def of_search(tables: Path, plan: Plan) -> Found:
 
 def of_features(run: Path, plan: Plan) -> Found:
     """Claims F1 and S1 from fig1_features.py, on the same checkpoint."""
-    summary = json.loads((run / "features" / "summary.json").read_text())
+    summary = read_json(run / "features" / "summary.json", dict[str, Any])
     if summary["checkpoint_sha256"] != plan.checkpoint.sha256:
         raise UserError(f"{run} is of another checkpoint than {plan.checkpoint.path}")
     table = pd.read_csv(run / "table.csv")
@@ -87,7 +87,7 @@ def read(of: Callable[[Path, Plan], Found], folder: Path | None, plan: Plan) -> 
         return of(folder, plan)
     except UserError:
         raise
-    except (LookupError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder} is not whole ({error}): run its experiment again") from None
 
 
@@ -143,9 +143,9 @@ def main() -> None:
     with in_one_line():
         plan = Plan(request, args.only)
         extra = read(of_search, args.search, plan) | read(of_features, args.features, plan)
-    print("\n".join(plan.lines()), flush=True)
-    with progress("expected work", "s") as update:
-        failed = plan.run(lambda line: print(line, flush=True), update, args.workers, extra)
+        print("\n".join(plan.lines()), flush=True)
+        with progress("expected work", "s") as update:
+            failed = plan.run(lambda line: print(line, flush=True), update, args.workers, extra)
     claims = pd.read_csv(args.out / "claims.csv")
     entry = log_entry(plan, claims, time.monotonic() - began, failed)
     write_text(args.out / "log.md", entry)

@@ -54,7 +54,10 @@ from trm_interp.figures.search import (
 )
 from trm_interp.figures.style import write_html
 from trm_interp.files import replacing, write_json, write_text
+from trm_interp.landscape.parts import DAMAGED
 from trm_interp.progress import progress
+from trm_interp.runtime.outputs import writing
+from trm_interp.runtime.schema import read_json
 from trm_interp.search.config import PRESETS, SearchConfig
 from trm_interp.search.engine import Found, search
 from trm_interp.search.run import evaluations_per_step
@@ -65,6 +68,7 @@ from trm_interp.tasks.sudoku.dataset import PuzzleSet
 from trm_interp.tasks.sudoku.rate import rate
 
 PAPER = {name: PRESETS["paper"][name] for name in ("sigma", "target", "when")}
+OWN = ("identity.json", "*.npz", "*.html", "*.png", "*.pdf", "plotly.min.js", "log.md")
 SHIPPED_PICTURES = ("table2", "breadth_depth", "escape")
 PTRM = {name: PRESETS["ptrm"][name] for name in ("sigma", "target", "when")}
 
@@ -108,7 +112,7 @@ class Bench:
             "sizes": json.loads(json.dumps(asdict(sizes))),
         }
         known = self.out / "identity.json"
-        if known.exists() and json.loads(known.read_text()) != self.identity:
+        if known.exists() and read_json(known, dict[str, Any]) != self.identity:
             raise UserError(f"{known} is of other settings: choose another --out")
         write_json(known, self.identity)
 
@@ -127,14 +131,21 @@ class Bench:
     def part(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, np.ndarray]:
         """Arrays of a part: from the folder, or computed and kept there with their time."""
         file = self.out / f"{name}.npz"
-        if not file.exists():
-            began = time.monotonic()
-            arrays = make()
-            with replacing(file) as to, to.open("wb") as stream:
-                np.savez_compressed(stream, seconds=time.monotonic() - began, **arrays)
-            print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+        try:
+            with np.load(file) as kept:
+                return dict(kept)
+        except FileNotFoundError:
+            pass
+        except DAMAGED:
+            print(f"{file} is damaged: computing it again", flush=True)
+        began = time.monotonic()
+        arrays = make()
+        took = time.monotonic() - began
+        with replacing(file) as to, to.open("wb") as stream:
+            np.savez_compressed(stream, seconds=took, **arrays)
+        print(f"{name}: {took:.0f} s", flush=True)
         with np.load(file) as kept:
-            return {key: kept[key] for key in kept.files}
+            return dict(kept)
 
 
 def results(found: Found, puzzles: PuzzleSet) -> dict[str, np.ndarray]:
@@ -233,8 +244,16 @@ def main() -> None:
     args.out = args.out or Path("runs") / f"table2-{name}"
     shipped = Path("artifacts") / f"search-{name}"
     args.tables = args.tables or (args.out / "tables" if args.quick else shipped)
-    with in_one_line():
+    with (
+        in_one_line(),
+        writing(args.out, "table2_search", OWN, resume=True, unmarked=_is_older_run),
+    ):
         run(args)
+
+
+def _is_older_run(folder: Path) -> bool:
+    """Whether it was filled before there were markers."""
+    return (folder / "identity.json").is_file() and (folder / "plain.npz").is_file()
 
 
 def run(args: argparse.Namespace) -> None:

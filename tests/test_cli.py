@@ -17,6 +17,7 @@ import torch
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.record import hook_names
+from trm_interp.runtime.outputs import MARKER, mark
 from trm_interp.store import Store
 from trm_interp.tasks.sudoku.dataset import load
 
@@ -244,7 +245,7 @@ def test_quickstart_writes_a_table_a_store_and_a_page(
     answer = cli("quickstart", *words)
     assert answer.code == 0
     named = {file.name for file in out.iterdir()}
-    assert named == {"accuracy.csv", "store", "trajectories.html", "plotly.min.js"}
+    assert named == {"accuracy.csv", "store", "trajectories.html", "plotly.min.js", MARKER}
     rows = list(csv.DictReader((out / "accuracy.csv").open()))
     assert len(rows) == 16 and {row["n"] for row in rows} == {"10"}
     with Store(out / "store") as store:
@@ -261,5 +262,48 @@ def test_quickstart_writes_a_table_a_store_and_a_page(
     assert not re.findall(r"https?://", html)
     for file in ("accuracy.csv", "store", "trajectories.html"):
         assert str(out / file) in answer.out
-    # a second look replaces the first
-    assert cli("quickstart", *words).code == 0
+    # a second look replaces the first, when told
+    before = (out / "store" / "store.h5").stat().st_mtime_ns
+    answer = cli("quickstart", *words)
+    assert answer.code == 2 and f"{out} exists: use --overwrite to replace" in answer.err
+    assert (out / "store" / "store.h5").stat().st_mtime_ns == before
+    assert cli("quickstart", *words, "--overwrite").code == 0
+    assert (out / "store" / "store.h5").stat().st_mtime_ns != before
+
+
+def test_quickstart_leaves_a_store_of_another_origin(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path
+):
+    out = tmp_path / "look"
+    words = ["--ckpt", copier, "--puzzles", grids]
+    assert cli("collect", *words, "--limit", 2, "--steps", 1, "--out", out / "store").code == 0
+    before = {file: file.stat().st_mtime_ns for file in (out / "store").iterdir()}
+    for flag in ([], ["--overwrite"]):
+        answer = cli("quickstart", *words, "--out", out, *flag)
+        assert answer.code == 2 and "has no marker, so `quickstart` leaves it" in answer.err
+    mark(out, "quickstart")
+    answer = cli("quickstart", *words, "--out", out, "--overwrite")
+    assert answer.code == 2 and "store was not made by `quickstart`" in answer.err
+    assert {file: file.stat().st_mtime_ns for file in (out / "store").iterdir()} == before
+
+
+def test_eval_writes_over_no_input_and_no_other_file(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path
+):
+    words = ["eval", "--ckpt", copier, "--puzzles", grids, "--limit", 2, "--steps", 1]
+    before = grids.read_bytes()
+    (tmp_path / "link.csv").symlink_to(grids)
+    for name in (grids, tmp_path / "link.csv"):
+        answer = cli(*words, "--csv", name, "--overwrite")
+        assert answer.code == 2 and "is what --puzzles reads" in answer.err
+    assert grids.read_bytes() == before
+    table = tmp_path / "table.csv"
+    assert cli(*words, "--csv", table).code == 0
+    answer = cli(*words, "--csv", table)
+    assert answer.code == 2 and "table.csv exists: use --overwrite" in answer.err
+    assert cli(*words, "--csv", table, "--overwrite").code == 0
+    for text in ("mine", "", "\x00" * 20):
+        table.write_text(text)
+        answer = cli(*words, "--csv", table, "--overwrite")
+        assert answer.code == 2 and "is no table of this command" in answer.err
+        assert table.read_text() == text

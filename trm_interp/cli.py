@@ -65,13 +65,19 @@ def evaluate(
     config: EvalConfig,
     json_: AsJson = False,
     csv: Annotated[Path | None, typer.Option(help="also write the table as CSV")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace that CSV file")] = False,
 ) -> None:
     """Accuracy at every supervision step, with 95 % Wilson intervals over puzzles."""
+    from trm_interp.evaluate import COLUMNS
     from trm_interp.evaluate import evaluate as run
-    from trm_interp.files import write_text
+    from trm_interp.files import require_apart, write_text
     from trm_interp.progress import progress
+    from trm_interp.runtime.outputs import require_own_table
     from trm_interp.tables import accuracy_table, show
 
+    if csv:
+        require_apart(csv, puzzles=config.puzzles, ckpt=config.ckpt)
+        require_own_table(csv, COLUMNS, overwrite)
     with progress("solving", "puzzles") as update:
         table, summary = run(config, say, update)
     if not is_first_process():

@@ -16,6 +16,9 @@ from trm_interp.settings import EvalConfig
 from trm_interp.sources import open_both, open_device
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
 
+# of the table
+COLUMNS = tuple(outcome_table(np.zeros((1, 1), bool)).columns)
+
 
 def evaluate(
     config: EvalConfig,

@@ -9,18 +9,22 @@ from trm_interp.analysis.outcomes import half_failed, outcome_table
 from trm_interp.analysis.trajectories import trajectories
 from trm_interp.collect import record_puzzles
 from trm_interp.core.checkpoint import Checkpoint
+from trm_interp.errors import UserError
 from trm_interp.evaluate import solve
 from trm_interp.figures.style import write_html
 from trm_interp.figures.trajectories import trajectory_figure
 from trm_interp.files import write_text
 from trm_interp.options import say
 from trm_interp.progress import progress
+from trm_interp.runtime.outputs import mark, writing
 from trm_interp.settings import CollectConfig, QuickstartConfig, first_look
 from trm_interp.sources import open_both, open_device
 from trm_interp.store import Store
 from trm_interp.tables import accuracy_table, show
 
 SITES = "z_L,z_H,resid"
+COMMAND = "quickstart"
+NAMES = ("accuracy.csv", "trajectories.html", "plotly.min.js", "store/")
 
 
 def look(config: QuickstartConfig, steps: int = 16) -> None:
@@ -34,34 +38,35 @@ def look(config: QuickstartConfig, steps: int = 16) -> None:
     n_weights = sum(p.numel() for p in checkpoint.model.parameters())
     print(f"{checkpoint.path}: {n_weights:,} weights; {len(puzzles)} puzzles of {file}")
 
-    with progress("solving", "puzzles") as update:
-        read = solve(checkpoint.model, puzzles, steps, progress=update)
-    solved = read.solved.numpy()
-    table = outcome_table(solved)
-    show(accuracy_table(table, f"{len(puzzles)} unseen puzzles"))
-    table_file = config.out / "accuracy.csv"
-    write_text(table_file, table.to_csv(index=False))
+    with writing(config.out, COMMAND, NAMES, overwrite=config.overwrite, resumable=False):
+        store = config.out / "store"
+        if store.exists():  # in a folder of this command's, but not made by it
+            raise UserError(f"{store} was not made by `{COMMAND}`: choose another --out")
+        with progress("solving", "puzzles") as update:
+            read = solve(checkpoint.model, puzzles, steps, progress=update)
+        solved = read.solved.numpy()
+        table = outcome_table(solved)
+        show(accuracy_table(table, f"{len(puzzles)} unseen puzzles"))
+        table_file = config.out / "accuracy.csv"
+        write_text(table_file, table.to_csv(index=False))
 
-    chosen = half_failed(solved[:, -1], config.record)
-    settings = CollectConfig(
-        ckpt=str(checkpoint.path),
-        puzzles=file,
-        out=config.out / "store",
-        sites=SITES,
-        steps=str(steps),
-        batch_size=8,
-        device=config.device,
-        overwrite=True,
-    )
-    identity = {"checkpoint_sha256": checkpoint.sha256, "data_sha256": dict(puzzles.sha256)}
-    subset = puzzles.subset(chosen)
-    with progress("recording", "puzzles") as update:
-        record_puzzles(checkpoint, subset, settings, identity, progress=update)
-
-    figure_file = draw(settings.out, config.out / "trajectories.html", checkpoint.path.name)
-    print(
-        f"wrote {table_file}, {settings.out} and {figure_file} in {time.monotonic() - began:.0f} s"
-    )
+        chosen = half_failed(solved[:, -1], config.record)
+        mark(store, COMMAND)
+        settings = CollectConfig(
+            ckpt=str(checkpoint.path),
+            puzzles=file,
+            out=store,
+            sites=SITES,
+            steps=str(steps),
+            batch_size=8,
+            device=config.device,
+        )
+        identity = {"checkpoint_sha256": checkpoint.sha256, "data_sha256": dict(puzzles.sha256)}
+        subset = puzzles.subset(chosen)
+        with progress("recording", "puzzles") as update:
+            record_puzzles(checkpoint, subset, settings, identity, progress=update)
+        figure_file = draw(store, config.out / "trajectories.html", checkpoint.path.name)
+    print(f"wrote {table_file}, {store} and {figure_file} in {time.monotonic() - began:.0f} s")
     print(_next_steps(config, checkpoint, file, figure_file))
 
 

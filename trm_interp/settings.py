@@ -132,6 +132,7 @@ class QuickstartConfig:
     n: int = setting(200, "puzzles to solve")
     record: int = setting(16, "puzzles to record, half of them failed where there are that many")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    overwrite: bool = setting(False, "replace the results of an earlier run")
 
     def __post_init__(self) -> None:
         positive(self, "n", "record")

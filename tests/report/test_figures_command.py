@@ -8,7 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from trm_interp.landscape import commands as landscape
+from trm_interp.report.plan import FIGURES, Plan, Request
 from trm_interp.report.verdicts import VERDICTS
+from trm_interp.runtime.locks import locked_folder
+from trm_interp.runtime.outputs import mark
 
 Cli = Callable[..., Any]
 PARTS = "table1,table2,fig2,fig4,fig5"
@@ -66,6 +70,37 @@ def test_the_plan_names_times_and_sizes_and_does_nothing(
     assert answer.code == 0
     assert "store" in answer.out and "fig5" in answer.out and "core minutes" in answer.out
     assert "fig3" not in answer.out and not (tmp_path / "out").exists()
+
+
+def test_a_store_of_another_origin_is_left_alone(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path
+):
+    on, out = ["--ckpt", copier, "--puzzles", grids], tmp_path / "all"
+    assert cli("collect", *on, "--limit", 2, "--steps", 1, "--out", out / "store").code == 0
+    before = {file: file.stat().st_mtime_ns for file in (out / "store").iterdir()}
+    words = ["figures", *on, "--out", out, "--only", "fig2", "--no-static"]
+    answer = cli(*words)
+    assert answer.code == 2 and "has no marker, so `figures` leaves it alone" in answer.err
+    mark(out, "figures")
+    answer = cli(*words)
+    assert answer.code == 2 and "store was not made by this job" in answer.err
+    assert {file: file.stat().st_mtime_ns for file in (out / "store").iterdir()} == before
+
+
+def test_a_second_process_is_refused(cli: Cli, copier: Path, grids: Path, tmp_path: Path):
+    mark(tmp_path, "figures")
+    words = ["figures", "--ckpt", copier, "--puzzles", grids, "--out", tmp_path]
+    with locked_folder(tmp_path):
+        answer = cli(*words, "--only", "fig4")
+    assert answer.code == 2 and "is being written by another process" in answer.err
+
+
+def test_every_part_is_a_command_with_its_flags(copier: Path, grids: Path, tmp_path: Path):
+    plan = Plan(Request(str(copier), grids, tmp_path), FIGURES)
+    flags = {job.words[0]: job.flags for job in plan.all}
+    both = ("--resume", "--overwrite")
+    assert all(flags[name] == both for name in ("collect", "search", "basins", "train-sae"))
+    assert all(flags[part.name] for part in landscape.PARTS)
 
 
 def test_a_part_that_does_not_exist(cli: Cli, copier: Path, grids: Path, tmp_path: Path):

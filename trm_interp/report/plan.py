@@ -241,10 +241,7 @@ class Plan:
             ),
             job(
                 "fig1",
-                (
-                    *("features", str(sae), str(out / "fig1-store"), *seed, *device, *static),
-                    "--overwrite",
-                ),
+                ("features", str(sae), str(out / "fig1-store"), *seed, *device, *static),
                 3,
                 10,
                 after=("fig1-store", "fig1-sae"),

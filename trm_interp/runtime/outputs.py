@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from trm_interp.errors import UserError
-from trm_interp.files import remove_leftovers, write_json
+from trm_interp.files import remove_leftovers, require_regular, write_json
 from trm_interp.runtime.locks import LOCK, locked_folder
 
 MARKER = ".trm-interp.json"
@@ -129,6 +129,19 @@ def remove_own(folder: Path, command: str, names: Sequence[str]) -> None:
                 shutil.rmtree(entry)
         elif _matches(entry.name, names):
             entry.unlink()
+
+
+def require_own_table(file: Path, columns: Sequence[str], overwrite: bool) -> None:
+    """UserError where a CSV file is there, unless it may be replaced and has these columns."""
+    if not file.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{file} exists: use --overwrite to replace it")
+    require_regular(file)
+    with file.open("rb") as opened:
+        header = opened.readline(10_000).decode(errors="replace").strip()
+    if header != ",".join(columns):
+        raise UserError(f"{file} is no table of this command: choose another output, or delete it")
 
 
 def discard(folder: Path, command: str, names: Sequence[str]) -> None:
