@@ -147,7 +147,7 @@ def require_own_table(file: Path, columns: Sequence[str], overwrite: bool) -> No
 def discard(folder: Path, command: str, names: Sequence[str]) -> None:
     """`remove_own`, and the folder itself unless there is anything else in it."""
     remove_own(folder, command, names)
-    _drop_if_empty(folder)
+    drop_if_empty(folder)
 
 
 def _claim(
