@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -259,6 +260,16 @@ def test_resume_reads_what_it_keeps(tmp_path: Path):
     assert shard.read_bytes() == before  # nothing was touched
     record(path, overwrite=True)
     assert validate(path) == []
+
+
+def test_resume_writes_a_lost_store_h5_again(whole: Path, tmp_path: Path):
+    path = Path(shutil.copytree(whole, tmp_path / "a"))
+    for damage in (lambda f: f.write_bytes(b"not HDF5"), lambda f: f.unlink()):
+        damage(path / "store.h5")
+        (problem,) = validate(path)
+        assert "store.h5 cannot be read" in problem and "--resume writes it again" in problem
+        record(path, resume=True)
+        assert_same(path, whole)
 
 
 def test_long_checks_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

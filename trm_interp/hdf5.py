@@ -19,6 +19,9 @@ from trm_interp.files import disk_errors, publish
 from trm_interp.layout import Site, StoreError
 from trm_interp.manifest import ADVICE, FORMAT, SCHEMA_VERSION, Manifest
 
+STORE = "store.h5"
+AGAIN = "the same `collect` with --resume writes it again"
+
 
 class Output(io.FileIO):
     """A new file `*.partial` that HDF5 writes through; `check` raises what went wrong.
@@ -114,7 +117,7 @@ class ShardFile:
 
 def write_virtual(path: Path, manifest: Manifest) -> None:
     """store.h5; where a shard is lost, plain HDF5 readers see NaN in it instead of an error."""
-    partial = path / "store.h5.partial"
+    partial = path / f"{STORE}.partial"
     output = Output(partial)
     try:
         with h5py.File(output, "w") as file:
@@ -130,8 +133,8 @@ def write_virtual(path: Path, manifest: Manifest) -> None:
                 _label(file.create_virtual_dataset(site.name, layout, fillvalue=fill), site)
         output.close()
         output.check()
-        with disk_errors(path / "store.h5"):
-            publish(partial, path / "store.h5")
+        with disk_errors(path / STORE):
+            publish(partial, path / STORE)
     finally:
         output.close()
         partial.unlink(missing_ok=True)
@@ -158,15 +161,15 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return data
 
 
-def open_file(path: Path) -> h5py.File:
+def open_file(path: Path, advice: str = ADVICE) -> h5py.File:
     """For reading: without a chunk cache, so that one tick of a step reads its own bytes only, and
     without a lock, which finished files do not need and some file systems do not have."""
     if path.is_symlink():
-        raise StoreError(f"{path} is a link, which files of a store must not be: restore it")
+        raise StoreError(f"{path} is a link, which files of a store must not be: {advice}")
     try:
         return h5py.File(path, "r", rdcc_nbytes=0, locking=False)
     except Exception as error:  # a damaged file makes h5py raise many kinds
-        raise StoreError(f"{path} cannot be read ({_short(error)}): {ADVICE}") from None
+        raise StoreError(f"{path} cannot be read ({_short(error)}): {advice}") from None
 
 
 def open_shard(path: Path, manifest: Manifest, n: int) -> h5py.File:
@@ -183,16 +186,20 @@ def shard_problems(file: h5py.File, path: Path, manifest: Manifest, n: int) -> l
     return _in_words(path, _of_shard(file, path.stat().st_size, manifest, n))
 
 
-def virtual_problems(file: h5py.File, path: Path, manifest: Manifest) -> list[str]:
-    """Arrays of an open store.h5 that are not the shards of its manifest, one after another."""
-    return _in_words(path, _of_virtual(file, manifest))
-
-
-def _in_words(path: Path, found: Iterator[str]) -> list[str]:
+def virtual_problems(path: Path, manifest: Manifest) -> list[str]:
+    """Arrays of a store's store.h5 that are not the shards of its manifest, one after another."""
     try:
-        return [f"{path}: {problem}: {ADVICE}" for problem in found]
+        with open_file(path / STORE, AGAIN) as file:
+            return _in_words(path / STORE, _of_virtual(file, manifest), AGAIN)
+    except StoreError as error:
+        return [str(error)]
+
+
+def _in_words(path: Path, found: Iterator[str], advice: str = ADVICE) -> list[str]:
+    try:
+        return [f"{path}: {problem}: {advice}" for problem in found]
     except Exception as error:  # a damaged file makes h5py raise many kinds
-        return [f"{path} cannot be read ({_short(error)}): {ADVICE}"]
+        return [f"{path} cannot be read ({_short(error)}): {advice}"]
 
 
 def _of_shard(file: h5py.File, size: int, manifest: Manifest, n: int) -> Iterator[str]:

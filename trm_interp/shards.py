@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trm_interp.files import remove_leftovers, sha256_of
-from trm_interp.hdf5 import ShardFile, write_virtual
+from trm_interp.hdf5 import STORE, ShardFile, virtual_problems, write_virtual
 from trm_interp.layout import (
     Site,
     StoreError,
@@ -27,7 +27,6 @@ from trm_interp.runtime.locks import LOCK, Lock
 from trm_interp.runtime.outputs import MARKER
 
 LONG = 1e9  # bytes whose checking takes long enough to be told
-STORE = "store.h5"
 OWN = re.compile(r"(shard-\d{5,9}|store)\.h5(\.partial)?")  # names of all files of a store
 
 
@@ -123,7 +122,7 @@ class StoreWriter:
         try:
             agreed = _agreed(path, manifest, resume, overwrite, tell)
             writer = cls(path, agreed, lock, team)
-            if writer.manifest.done == n_puzzles and not writer.manifest.complete:
+            if agreed.done == n_puzzles and (not agreed.complete or virtual_problems(path, agreed)):
                 writer._complete()
             team.objects(None)
         except BaseException:

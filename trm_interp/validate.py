@@ -7,10 +7,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from trm_interp.hdf5 import dataset, open_file, shard_problems, virtual_problems
+from trm_interp.hdf5 import STORE, dataset, open_file, shard_problems, virtual_problems
 from trm_interp.layout import StoreError
 from trm_interp.manifest import Manifest, Shard
-from trm_interp.shards import STORE, left_over
+from trm_interp.shards import left_over
 
 
 def validate(path: str | os.PathLike[str], thorough: bool = True) -> list[str]:
@@ -37,7 +37,7 @@ def validate(path: str | os.PathLike[str], thorough: bool = True) -> list[str]:
         return problems
     if expected != manifest.n_puzzles:
         problems.append(f"{path}: shards hold {expected} of {manifest.n_puzzles} puzzles")
-    problems += _problems_of_virtual(path, manifest)
+    problems += virtual_problems(path, manifest)
     listed = {STORE, *(shard.file for shard in manifest.shards)}
     return problems + [f"{f} is left over: resume or delete it" for f in left_over(path, listed)]
 
@@ -59,15 +59,6 @@ def _problems_of(path: Path, manifest: Manifest, shard: Shard, thorough: bool) -
             if problems := list(shard_problems(opened, file, manifest, shard.n_puzzles)):
                 return problems
             return list(_not_finite(opened, file, manifest, shard)) if thorough else []
-    except StoreError as error:
-        return [str(error)]
-
-
-def _problems_of_virtual(path: Path, manifest: Manifest) -> list[str]:
-    file = path / STORE
-    try:
-        with open_file(file) as opened:
-            return list(virtual_problems(opened, file, manifest))
     except StoreError as error:
         return [str(error)]
 
