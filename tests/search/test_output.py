@@ -12,7 +12,8 @@ import pytest
 from trm_interp.errors import UserError
 from trm_interp.runtime.outputs import mark
 from trm_interp.search.config import SearchRun
-from trm_interp.search.output import CURVES, Identity, finish, output
+from trm_interp.search.output import COUNTS, CURVES, Identity, finish, output
+from trm_interp.search.selection import SHARES, share_table
 
 Cli = Callable[..., Any]
 NOW = Identity(
@@ -26,10 +27,12 @@ NOW = Identity(
     skip_bad=False,
     compile=False,
 )
+ROW: dict[str, Any] = {"line": 1, "step": 0, "answer": "1234"} | dict.fromkeys(COUNTS, 1)
+TABLE = pd.DataFrame([ROW | {"q": 0.5, "steps_run": 2} | dict.fromkeys(SHARES, True)])
 SUMMARY: dict[str, Any] = {"ckpt": "c", "checkpoint_sha256": "c0ffee", "puzzles": "p", "n": 1}
-SUMMARY |= {"target": "z_H", "sigma": 1.0, "k": 2, "steps": 1, "evaluations": 2}
-SUMMARY |= {"evaluations_of_the_full_grid": 2, **{name: [0.5] for name in CURVES}}
-TABLE = pd.DataFrame({"line": [1], "step": [0]})
+SUMMARY |= {"target": "z_H", "sigma": 1.0, "evaluations": 14, **NOW.search}
+SUMMARY |= {"evaluations_of_the_full_grid": 14}  # 2 trajectories x 1 step x 7 evaluations
+SUMMARY |= {name: share_table(TABLE)[name].tolist() for name in CURVES}
 
 
 def run_of(out: Path, **more: Any) -> SearchRun:
@@ -123,6 +126,26 @@ def test_a_damaged_identity_is_one_line(tmp_path: Path, text: str):
     (tmp_path / "x.csv.parts" / "identity.json").write_text(text, encoding="latin-1")
     refused(out, "identity.json.*: start anew with --overwrite", resume=True)
     assert search(out, overwrite=True) is None
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [{"vote": [0.25]}, {"n": 2}, {"seed": 3}, {"k": 4}, {"evaluations": 2}, {"best_q_low": [0]}],
+)
+def test_a_summary_of_other_numbers_is_refused(tmp_path: Path, lie: dict[str, Any]):
+    out = tmp_path / "x.csv"
+    search(out)
+    known = json.loads((tmp_path / "x.json").read_text())
+    known["summary"] |= lie
+    (tmp_path / "x.json").write_text(json.dumps(known))
+    refused(out, "x.csv is not the table that .*x.json is of: use --overwrite", resume=True)
+
+
+def test_files_that_were_renamed_together_are_complete(tmp_path: Path):
+    search(tmp_path / "x.csv")
+    for kind in ("csv", "json"):
+        (tmp_path / f"x.{kind}").rename(tmp_path / f"y.{kind}")
+    assert search(tmp_path / "y.csv", resume=True).summary == SUMMARY
 
 
 def test_an_output_is_no_input_and_has_one_writer(tmp_path: Path):

@@ -16,7 +16,7 @@ from trm_interp.runtime.locks import locked_beside
 from trm_interp.runtime.outputs import discard, maker, mark, remove_own
 from trm_interp.runtime.schema import convert, read_json
 from trm_interp.search.config import SearchRun
-from trm_interp.search.selection import RULES, SHARES
+from trm_interp.search.selection import RULES, SHARES, share_table
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
 
 COMMAND, IDENTITY = "search", "identity.json"
@@ -122,8 +122,9 @@ def _open(run: SearchRun, out: Path, identity: Identity) -> Opened:
     """All is looked at before anything is removed."""
     parts = _parts(out)
     known, begun = read_beside(out), _begun(parts, run.overwrite)
-    if known and known.table not in (None, out.name):
-        raise UserError(f"{beside(out)} is of {known.table}: choose another name for --out")
+    other = out.with_suffix(".csv" if out.suffix == ".parquet" else ".parquet")
+    if known and known.table == other.name and other.exists():
+        raise UserError(f"{beside(out)} is of {other.name}: choose another name for --out")
     if run.resume and known and out.exists():
         _require_same(beside(out), known.identity, identity)
         _require_whole(out, known)
@@ -196,17 +197,30 @@ def _require_same(place: Path, there: Identity, now: Identity) -> None:
 
 def _require_whole(out: Path, known: Beside) -> None:
     """UserError where a table is not the one that its summary is of."""
-    if known.table_sha256:
-        same = sha256_of(out) == known.table_sha256
-    else:
-        try:
-            table = read_table(out)
-            same = set(table.columns) == set(COLUMNS)
-            same = same and len(table) == known.summary["n"] * known.summary["steps"]
-        except UNREADABLE:
-            same = False
+    try:
+        same = known.table_sha256 in (None, sha256_of(out)) and _agree(read_table(out), known)
+    except (*UNREADABLE, LookupError, TypeError):
+        same = False
     if not same:
         raise UserError(f"{out} is not the table that {beside(out)} is of: use --overwrite")
+
+
+def _agree(table: pd.DataFrame, known: Beside) -> bool:
+    """Whether a summary says what its table and its settings say."""
+    said, steps = known.summary, known.summary["steps"]
+    if set(table.columns) != set(COLUMNS) or len(table) != said["n"] * steps:
+        return False
+    if not np.array_equal(table["step"], np.tile(np.arange(steps), said["n"])):
+        return False
+    shares = share_table(table)
+    steps_run = int(table["steps_run"].to_numpy()[table["step"].to_numpy() == 0].sum())
+    return (
+        all(shares[name].tolist() == said[name] for name in CURVES)
+        and all(said.get(name) == value for name, value in known.identity.search.items())
+        # network evaluations a step are the model's, and the same in both numbers
+        and said["evaluations"] * said["n"] * said["k"] * steps
+        == said["evaluations_of_the_full_grid"] * steps_run
+    )
 
 
 # tables
