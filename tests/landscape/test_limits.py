@@ -1,5 +1,6 @@
 """Numbers that cannot fit end in one line before anything is computed or written."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,20 @@ def test_seeds_of_64_bits_are_taken(cli: Cli, copier: Path, grids: Path, tmp_pat
     words = ["--ckpt", copier, "--puzzles", grids, "--steps", 2, "--limit", 3]
     answer = cli("outcomes", *words, "--out", tmp_path / "out", "--seed", 2**63 - 1)
     assert answer.code == 0, answer.err
+
+
+@pytest.mark.parametrize("command", ["outcomes", "losses", "basins", "settling", "stability"])
+def test_skip_bad_does_what_the_message_says(cli: Cli, copier: Path, tmp_path: Path, command: str):
+    solution = "1234341221434321"
+    two = ".2.4.4.221434321"  # 1 and 3 can change places
+    file = tmp_path / "two.txt"
+    file.write_text(f".{solution[1:]},{solution}\n{two},{solution}\n{solution},{solution}\n")
+    words = [command, "--ckpt", copier, "--puzzles", file, "--out", tmp_path / "out"]
+    refused = cli(*words)
+    assert refused.code == 2 and "line 2: several solutions" in refused.err
+    assert "--skip-bad" in refused.err and "--skip-bad" in cli(command, "--help").out
+    if command == "losses":
+        answer = cli(*words, "--steps", 2, "--skip-bad", "--json")
+        assert answer.code == 0 and "skipped line 2: several solutions" in answer.err
+        found = json.loads(answer.out)
+        assert (found["n"], found["skipped"]) == (2, 1)

@@ -55,3 +55,18 @@ def test_inputs_that_do_not_fit_are_said_before_any_plan(
         answer = cli("figures", *words, *more)
         assert (answer.code, answer.out) == (2, "") and answer.err.count("\n") == 1
         assert said in answer.err and not (tmp_path / "out").exists()
+
+
+def test_skip_bad_goes_to_every_part_that_reads_puzzles(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path
+):
+    file = tmp_path / "bad.txt"
+    file.write_text(grids.read_text() + "11..............\n")
+    words = ["--ckpt", copier, "--puzzles", file, "--out", tmp_path / "out", "--plan"]
+    refused = cli("figures", *words)
+    assert refused.code == 2 and "--skip-bad goes on without them" in refused.err
+    answer = cli("figures", *words, "--skip-bad")
+    assert answer.code == 0 and "skipped line 14: contradictory givens" in answer.err
+    plan = Plan(Request(str(copier), file, skip_bad=True), ["fig3", "store", "table2", "fig2"])
+    for job in plan.jobs:
+        assert ("--skip-bad" in job.words) == ("--puzzles" in job.words)

@@ -23,7 +23,7 @@ from trm_interp.landscape.subject import Subject, open_subject
 
 # what the numbers do not depend on
 APART = {"ckpt", "puzzles", "out", "static", "resume", "overwrite", "shuffles", "neighbours"}
-APART |= {"tolerance"}
+APART |= {"tolerance", "skip_bad"}  # a run that skips none does not depend on skip_bad
 TABLES = (
     "basins",
     "ends",

@@ -28,6 +28,7 @@ class OnCheckpoint:
     puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
     out: Path = required(OUT_HELP)
     limit: int = setting(256, "only the first so many puzzles")
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     batch_size: int = setting(64, BATCH_HELP)
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     seed: int = setting(0, SEED_HELP)

@@ -61,6 +61,7 @@ class Subject:
             "puzzles": self.puzzles.source,
             "data_sha256": dict(self.puzzles.sha256),
             "n": len(self.puzzles),
+            "skipped": len(self.puzzles.skipped),
             "batch_size": self.batch_size,
             "device": self.device.type,
         }
@@ -72,7 +73,9 @@ def open_subject(config: OnCheckpoint, tell: Tell, float64: bool = False) -> Sub
     `float64`: on a device that has it.
     """
     device = open_device(config.device, float64)
-    checkpoint, puzzles = open_both(config.ckpt, config.puzzles, device, config.limit, tell=tell)
+    checkpoint, puzzles = open_both(
+        config.ckpt, config.puzzles, device, config.limit, config.skip_bad, tell
+    )
     return Subject(checkpoint, puzzles, device, config.batch_size)
 
 

@@ -17,6 +17,7 @@ class FiguresConfig:
     ckpt: str = setting("", DEFAULT_CKPT_HELP)
     out: Path = required("folder; what is done there is not done again")
     puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     only: str | None = setting(
         None,
         "comma-separated parts, such as fig3,table2; default: those of the paper; lens, probes and "
@@ -68,10 +69,13 @@ def register(app: typer.Typer) -> None:
             config.device,
             config.static,
             config.scale,
+            config.skip_bad,
         )
         plan = Plan(request, config.only.split(",") if config.only else FIGURES)
         if not (config.ckpt and config.puzzles):
             say(f"taking {plan.checkpoint.path} and {plan.puzzles}")
+        for line in plan.skipped:
+            say(f"skipped {line}")
         for line in plan.lines():
             print(line)
         if config.plan:

@@ -63,6 +63,7 @@ class Request:
     device: str = "auto"
     static: bool = True
     scale: float = 1.0  # of the numbers of puzzles and starts; below 1 for a trial
+    skip_bad: bool = False
 
 
 class Plan:
@@ -71,10 +72,11 @@ class Plan:
     def __init__(self, request: Request, only: Sequence[str]) -> None:
         self.request = request
         cpu, quiet = torch.device("cpu"), lambda line: None
-        opened = open_both(request.ckpt, request.puzzles, cpu, MOST, tell=quiet)
+        opened = open_both(request.ckpt, request.puzzles, cpu, MOST, request.skip_bad, quiet)
         self.checkpoint: Checkpoint = opened[0]
         self.puzzles = Path(opened[1].source)
         self.n_puzzles = len(opened[1])
+        self.skipped = opened[1].skipped
         self.all = resting(self._jobs())
         jobs = {job.name: job for job in self.all}
         if unknown := [name for name in only if name not in jobs]:
@@ -163,7 +165,8 @@ class Plan:
         device = ("--device", self.request.device)
         static = ("--static",) if self.request.static else ()
         ckpt = str(self.checkpoint.path)
-        on = ("--ckpt", ckpt, "--puzzles", str(self.puzzles), *device)
+        skip_bad = ("--skip-bad",) if self.request.skip_bad else ()
+        on = ("--ckpt", ckpt, "--puzzles", str(self.puzzles), *device, *skip_bad)
         cost = _cost(self.checkpoint.model.config) * self.request.scale
         begin = 0.3  # minutes: imports, compilers, pictures
         last = self.checkpoint.model.config.n_layers - 1
