@@ -1,6 +1,8 @@
 """The forms of puzzle files that people have."""
 
+import hashlib
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trm_interp.errors import UserError
+from trm_interp.runtime import limits
 from trm_interp.tasks.sudoku.dataset import load, load_text
 from trm_interp.tasks.sudoku.formats import PuzzleError, column
 from trm_interp.tasks.sudoku.grid import parse
@@ -135,3 +138,34 @@ def test_no_text_ends_in_anything_but_puzzles_or_one_error(lines):
         assert len(load_text("\n".join(lines), "p", skip_bad=True, several=True)) > 0
     except PuzzleError as error:
         assert str(error).startswith("p: ")
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_limit_reads_the_first_lines_of_a_file_that_memory_cannot_hold(
+    tmp_path, monkeypatch, drawn
+):
+    rows = [A[i : i + 4] for i in (0, 4, 8, 12)]
+    puzzle = "\n".join([*rows, "\n"]) if drawn else f"puzzle,solution\n{A},{A_SOLVED}\n"
+    content = (puzzle + f"# {'x' * 97}\n" * 100_000).encode()  # 10 MB
+    file = tmp_path / "large.csv"
+    file.write_bytes(content)
+    held = limits.Memory(5 * 10**7, "this machine has")
+    monkeypatch.setattr(limits, "memory_limit", lambda: held)
+    with pytest.raises(UserError, match=r"would need 0\.1 GB of memory.*--limit"):
+        load(file)
+    tracemalloc.start()
+    try:
+        puzzles = load(file, limit=1)
+        assert tracemalloc.get_traced_memory()[1] < 3 * 10**6
+    finally:
+        tracemalloc.stop()
+    assert (puzzles.solutions == parse(A_SOLVED)).all()
+    assert puzzles.sha256 == {"large.csv": hashlib.sha256(content).hexdigest()}
+
+
+def test_a_line_without_an_end_is_not_read_to_its_end(tmp_path):
+    file = tmp_path / "model.bin"
+    with file.open("wb") as opened:
+        opened.truncate(10**8)
+    with pytest.raises(PuzzleError, match="no puzzles; a line has over 1000000 characters"):
+        load(file, limit=1)

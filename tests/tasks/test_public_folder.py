@@ -37,7 +37,8 @@ def folder(tmp_path) -> Path:
         ("null", "Expected `object`, got `null`"),
         ('{"seq_len": "16"}', "seq_len: Expected `int"),
         ('{"seq_len": 16.5}', "seq_len: Expected `int"),
-        ('{"vocab_size": 7}', "says vocab_size 7, here 6"),
+        ('{"vocab_size": 5}', "says vocab_size 5, here 6"),
+        ('{"vocab_size": 8}', "says vocab_size 8, here 6"),
         ('{"seq_len": ' + "9" * 5000 + "}", "damaged"),
         ("\xff\xfe", "damaged"),
         ("", "damaged"),
@@ -49,6 +50,29 @@ def test_cards(folder, card, problem):
     with pytest.raises(PuzzleError, match=f"{DATASET}.*{problem}") as caught:
         load(folder)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300 + len(str(folder))
+
+
+def test_the_folder_of_nano_trm(folder):
+    puzzle = SOLUTION.copy()
+    puzzle[0, 0] = 1  # a blank
+
+    def write(inputs: np.ndarray, labels: np.ndarray) -> None:
+        np.save(folder / INPUTS, inputs)
+        np.save(folder / LABELS, labels)
+
+    (folder / DATASET).write_text('{"seq_len": 16, "vocab_size": 7}')
+    write(puzzle + 1, SOLUTION + 1)  # 0 pad, 1 end, 2 blank, digit + 2
+    puzzles = load(folder)
+    assert (puzzles.inputs == puzzle).all() and (puzzles.labels == SOLUTION).all()
+    for inputs, labels, said in (
+        (puzzle, SOLUTION + 1, "input token 1 at 0; 2 to 6"),
+        (puzzle * 0, SOLUTION + 1, "input token 0 at 0; 2 to 6"),
+        (puzzle + 1, puzzle + 1, "label token 2 at 0; 3 to 6"),
+        (puzzle + 2, SOLUTION + 1, "input token 7 at"),
+    ):
+        write(inputs, labels)
+        with pytest.raises(PuzzleError, match=said):
+            load(folder)
 
 
 def header(shape: object, descr: str = "|u1") -> bytes:

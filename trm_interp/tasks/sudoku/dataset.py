@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trm_interp.files import replacing, require_regular
 from trm_interp.runtime.limits import require_memory
-from trm_interp.tasks.sudoku.formats import PuzzleError, Reasons, Table, read_text
+from trm_interp.tasks.sudoku.formats import PuzzleError, Reasons, Table, read_file, read_text
 from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of, to_tokens
 from trm_interp.tasks.sudoku.public import read_folder
 from trm_interp.tasks.sudoku.unique import ambiguous
@@ -24,6 +24,7 @@ SHOWN = 5  # bad lines spelled out in a message
 CHUNK = 16384  # grids checked at once; keeps the temporaries near 10 MB
 SOLVED_AT_ONCE = 1024
 BYTES_A_CHARACTER = 10  # of memory, while text becomes digits
+CHARACTERS = 1000  # that a puzzle takes in a file, at most as a rule
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,17 @@ def load(
         table = read_folder(path, limit)
     else:
         require_regular(path)
-        require_memory(path.stat().st_size * BYTES_A_CHARACTER, f"{path}", "split the file")
-        table = read_text(path.read_bytes(), path.name, limit)
+        size = path.stat().st_size
+        taken = size if limit is None else min(size, limit * CHARACTERS)
+        advice = "split the file, or read less of it with --limit"
+        require_memory(taken * BYTES_A_CHARACTER, f"{path}", advice)
+        table = read_file(path, limit)
     return _checked(table, path, skip_bad, progress, several)
 
 
 def load_text(text: str, name: str, skip_bad: bool = False, several: bool = False) -> PuzzleSet:
     """As `load`, of a text that is at hand; `name` stands in messages for the file's."""
-    table = read_text(text.encode(), name, None)
+    table = read_text(text, name)
     return _checked(table, name, skip_bad, lambda done, of: None, several)
 
 

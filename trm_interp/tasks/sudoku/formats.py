@@ -12,7 +12,8 @@ Whether puzzles keep the rules is not asked here.
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trm_interp.errors import UserError
+from trm_interp.files import sha256_of
 from trm_interp.tasks.sudoku.grid import BLANKS, SHAPES, Grid, parse, shape_of
 
 PUZZLE = ("question", "puzzle", "puzzles", "quiz", "quizzes")
@@ -27,6 +29,7 @@ SOLUTION = ("answer", "answers", "solution", "solutions")
 LINES = " |+-"  # drawn between the cells of a grid
 TITLE = re.compile(r"grid\s*\d+", re.IGNORECASE)
 CELL = "123456789" + BLANKS
+LONGEST_LINE = 10**6  # characters; a longer one is refused before all of it is in memory
 DIGITS = np.full(256, 255, np.uint8)  # of a character's code; 255 for what is no cell
 DIGITS[[ord(char) for char in CELL]] = [*range(1, 10), *(0 for _ in BLANKS)]
 
@@ -57,10 +60,35 @@ class Table(NamedTuple):
     unit: str  # what `lines` counts: "line" or "row"
 
 
-def read_text(content: bytes, name: str, limit: int | None) -> Table:
-    """Lines or CSV; `name`: the file's, for its digest."""
-    text = content.decode("utf-8-sig", "replace")
-    entries, bad = (_grids if _begins_with_a_row(text) else _entries)(text, limit)
+def read_file(path: Path, limit: int | None) -> Table:
+    """Lines, CSV or drawn grids of a file; with a limit it is read no further than that.
+
+    Its digest is of all of it.
+    """
+    return _read(_lines_of(path), {path.name: sha256_of(path)}, limit)
+
+
+def _lines_of(path: Path) -> Iterator[str]:
+    """The lines of a text file, read one by one. PuzzleError for one that is no line of text."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
+        while line := file.readline(LONGEST_LINE):
+            if len(line) == LONGEST_LINE:
+                raise PuzzleError(f"{path}: no puzzles; a line has over {LONGEST_LINE} characters")
+            yield line
+
+
+def read_text(text: str, name: str) -> Table:
+    """As `read_file`, of text that is at hand; `name` takes the place of the file's."""
+    content = text.encode("utf-8", "surrogateescape")
+    lines = content.decode("utf-8-sig", "replace").split("\n")
+    return _read(lines, {name: hashlib.sha256(content).hexdigest()}, None)
+
+
+def _read(lines: Iterable[str], sha256: dict[str, str], limit: int | None) -> Table:
+    lines = iter(lines)
+    begin: list[str] = []
+    are_rows = _begin_with_a_row(lines, begin)
+    entries, bad = (_grids if are_rows else _entries)(chain(begin, lines), limit)
     cells = next((len(e.puzzle) for e in entries if not size_error(len(e.puzzle))), 0)
     first = next((e.line for e in entries if len(e.puzzle) == cells), 0)
     for row, entry in enumerate(entries):
@@ -80,9 +108,8 @@ def read_text(content: bytes, name: str, limit: int | None) -> Table:
     )
     for at, reason in illegal.items():
         bad.setdefault(int(with_solution[at]), f"solution: {reason}")
-    lines = np.array([entry.line for entry in entries], np.int64)
-    digest = hashlib.sha256(content).hexdigest()
-    return Table(puzzles, solutions, solved, lines, bad, {name: digest}, "line")
+    numbers = np.array([entry.line for entry in entries], np.int64)
+    return Table(puzzles, solutions, solved, numbers, bad, sha256, "line")
 
 
 class _Header(NamedTuple):
@@ -101,12 +128,12 @@ def _header(fields: list[str]) -> _Header | None:
     return None if puzzle is None else _Header(puzzle, solution, names)
 
 
-def _entries(text: str, limit: int | None) -> tuple[list[_Entry], Reasons]:
+def _entries(lines: Iterable[str], limit: int | None) -> tuple[list[_Entry], Reasons]:
     """The puzzles of lines as text, and the rows whose fields do not fit."""
     header: _Header | None = None
     entries: list[_Entry] = []
     bad: Reasons = {}
-    for line, fields in _records(text):
+    for line, fields in _records(lines):
         if not entries and header is None and (header := _header(fields)):
             continue
         if limit is not None and len(entries) == limit:
@@ -124,9 +151,13 @@ def _entries(text: str, limit: int | None) -> tuple[list[_Entry], Reasons]:
     return entries, bad
 
 
-def _begins_with_a_row(text: str) -> bool:
-    """Whether the first cells of a text are a row of a grid, and not a whole puzzle."""
-    for line in text.split("\n"):
+def _begin_with_a_row(lines: Iterator[str], taken: list[str]) -> bool:
+    """Whether the first cells of a text are a row of a grid, and not a whole puzzle.
+
+    The lines that were read to know it are put into `taken`.
+    """
+    for line in lines:
+        taken.append(line)
         row = cells_of(line)
         if row and not line.startswith("#") and not TITLE.fullmatch(line.strip()):
             return len(row) in SHAPES and set(row) <= set(CELL)
@@ -142,13 +173,13 @@ def cells_of(line: str) -> str:
     return "".join(char for char in line if char not in LINES and not char.isspace())
 
 
-def _grids(text: str, limit: int | None) -> tuple[list[_Entry], Reasons]:
+def _grids(lines: Iterable[str], limit: int | None) -> tuple[list[_Entry], Reasons]:
     """The puzzles of drawn grids as text, and those whose rows do not fit."""
     entries: list[_Entry] = []
     bad: Reasons = {}
     rows: list[str] = []
     begin = 0
-    for number, line in enumerate([*text.split("\n"), ""], start=1):
+    for number, line in enumerate(chain(lines, [""]), start=1):
         row = "" if line.startswith("#") or TITLE.fullmatch(line.strip()) else cells_of(line)
         if limit is not None and len(entries) == limit:
             break
@@ -175,12 +206,12 @@ def _misfit(rows: list[str]) -> str | None:
     return None
 
 
-def _records(text: str) -> Iterator[tuple[int, list[str]]]:
+def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """Line number from 1 and fields of every line that is not empty or a comment.
 
     Fields lose spaces and quotes around them; no field of these formats holds a comma.
     """
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         line = line.strip()
         if line and not line.startswith("#"):
             yield number, [value.strip(' \t"') for value in line.split(",")]
@@ -191,12 +222,14 @@ def column(path: str | os.PathLike[str], name: str, lines: NDArray[np.int64]) ->
     path = Path(path)
     if path.is_dir():
         return None
-    records = dict(_records(path.read_bytes().decode("utf-8-sig", "replace")))
-    header = _header(next(iter(records.values()), []))
+    records = _records(_lines_of(path))
+    _, first = next(records, (0, []))
+    header = _header(first)
     if header is None or name not in header.names:
         return None
-    at = header.names.index(name)
-    return [records[line][at] for line in lines.tolist()]
+    at, wanted = header.names.index(name), set(lines.tolist())
+    values = {line: fields[at] for line, fields in records if line in wanted}
+    return [values[line] for line in lines.tolist()]
 
 
 def size_error(cells: int) -> str | None:

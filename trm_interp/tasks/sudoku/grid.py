@@ -67,7 +67,10 @@ def parse(text: str) -> Grid:
     shape = shape_of(len(text))
     for at, char in enumerate(text):
         if char not in BLANKS and not ("1" <= char <= str(shape.side)):
-            raise ValueError(f"character {char!r} at {at}; digits 1 to {shape.side}, '.' or '0'")
+            blanks = " ".join(BLANKS)
+            raise ValueError(
+                f"character {char!r} at {at}; digits are 1 to {shape.side}, blanks {blanks}"
+            )
     return np.array([0 if char in BLANKS else int(char) for char in text], np.uint8)
 
 

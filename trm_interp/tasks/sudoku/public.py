@@ -1,4 +1,8 @@
-"""The public data folder of TRM and HRM: tokens in NumPy files, read into digits."""
+"""The public data folder of TRM and HRM: tokens in NumPy files, read into digits.
+
+nano-trm's folders have a token more, 1 for the end of a text, which no puzzle holds: 2 is a blank
+and digit + 2 a digit. `vocab_size` tells them apart.
+"""
 
 import math
 from dataclasses import dataclass
@@ -45,11 +49,13 @@ def read_folder(path: Path, limit: int | None) -> Table:
     if error := size_error(cells):
         raise PuzzleError(f"{path}: {error}")
     shape = shape_of(cells)
+    shift = 0
     if files[DATASET].exists():
         card = read_json(files[DATASET], Card, PuzzleError)
+        shift = int(card.vocab_size == shape.vocab + 1)
         for key, said, here in (
             ("seq_len", card.seq_len, cells),
-            ("vocab_size", card.vocab_size, shape.vocab),
+            ("vocab_size", card.vocab_size, shape.vocab + shift),
         ):
             if said not in (None, here):
                 raise PuzzleError(f"{path}: {DATASET} says {key} {said}, here {here}")
@@ -58,13 +64,14 @@ def read_folder(path: Path, limit: int | None) -> Table:
 
     bad: Reasons = {}
     for what, tokens, lowest in (("input", inputs, 1), ("label", labels, 2)):
-        outside = (tokens < lowest) | (tokens >= shape.vocab)
+        lowest, end = lowest + shift, shape.vocab + shift
+        outside = (tokens < lowest) | (tokens >= end)
         for row in np.flatnonzero(outside.any(1)).tolist():
             at = int(outside[row].argmax())
-            bad.setdefault(
-                row, f"{what} token {tokens[row, at]} at {at}; {lowest} to {shape.vocab - 1}"
-            )
-    puzzles, solutions = from_tokens(inputs), from_tokens(labels)
+            bad.setdefault(row, f"{what} token {tokens[row, at]} at {at}; {lowest} to {end - 1}")
+    puzzles, solutions = (
+        from_tokens(tokens.astype(np.int64) - shift) for tokens in (inputs, labels)
+    )
     puzzles[list(bad)] = solutions[list(bad)] = 0
     sha256 = {p.name: sha256_of(p) for p in files.values() if p.exists()}
     rows = np.arange(len(inputs))
