@@ -164,10 +164,10 @@ def _our_config(path: Path) -> TRMConfig:
         if type(value) is not kinds[name] and (type(value), kinds[name]) != (int, float):
             kind = kinds[name].__name__
             raise CheckpointError(f"{path}: {name} is {repr(value)[:40]}, not a {kind}")
-    try:
-        return TRMConfig(**settings)
+    try:  # a whole float may stand in JSON as an integer
+        return TRMConfig(**{name: kinds[name](value) for name, value in settings.items()})
     except (ValueError, OverflowError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {first_line(error)[:150]}") from error
 
 
 def _load_public(path: Path, cells: int | None, averages: bool) -> Checkpoint:
