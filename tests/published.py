@@ -46,11 +46,11 @@ def same_weights(one: TRM, other: TRM) -> bool:
 
 
 def error_of(path: Path | str) -> str:
-    """The message of the CheckpointError: one line."""
+    """The message of the CheckpointError: one short line, the test's own folder apart."""
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     message = str(caught.value)
-    assert "\n" not in message and len(message) < 600
+    assert "\n" not in message and len(message.replace(str(Path(path).parent), "")) < 300
     return message
 
 

@@ -123,6 +123,7 @@ def test_the_newest_of_several_files_by_what_they_say(tmp_path: Path, model: TRM
     [
         ({"pos_emb_type": None}, "rotary positions"),
         ({"pos_emb_type": "2d"}, "2-D rotary"),
+        ({"use_2d_rope": True}, "2-D rotary"),
         ({"attn_gate_type": "headwise"}, "no gate"),
     ],
 )
@@ -231,3 +232,12 @@ def test_other_classes_are_refused_with_the_command_that_converts(tmp_path: Path
     assert same_weights(load_checkpoint(copy).model, model)
     with pytest.raises(CheckpointError, match="exists"):
         convert(tmp_path / "last.ckpt")
+
+
+def test_a_legacy_file_is_refused_with_what_helps_there(tmp_path: Path, model: TRM):
+    file = nano(model)
+    file["hyper_parameters"]["scheduler"] = argparse.ArgumentError(None, "mine")
+    torch.save(file, tmp_path / "last.ckpt", _use_new_zipfile_serialization=False)
+    message = error_of(tmp_path)
+    assert "it names argparse.ArgumentError); it was not run" in message
+    assert "cannot be converted: save the state_dict alone" in message

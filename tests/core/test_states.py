@@ -1,6 +1,7 @@
 """Training states that lie: one line, before memory is spent and before the run is touched."""
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +26,40 @@ def saved(make: Make, tmp_path: Path) -> Path:
     return tmp_path / "run" / STATE_FILE
 
 
-def refusal(make: Make) -> str:
+def refusal(make: Make, **settings: Any) -> str:
+    """One short line, the test's own folder apart."""
+    trainer = make(**settings)
     with pytest.raises(UserError) as caught:
-        make().resume()
+        trainer.resume()
     line = str(caught.value)
-    assert "\n" not in line and len(line) < 400
+    assert "\n" not in line and len(line.replace(str(trainer.out.parent), "")) < 300
     return line
+
+
+def test_of_many_changed_settings_three_are_told(make: Make, saved: Path):
+    state = torch.load(saved, weights_only=True)
+    torch.save(state | {"identity": state["identity"] | {"data": "0" * 64, "puzzles": 9}}, saved)
+    others: dict[str, Any] = {"lr": 1.0, "seed": 5, "weight_decay": 0.5, "ema": 0.5}
+    line = refusal(make, **others, beta2=0.5, explore=0.25)
+    assert line.count("->") == 3 and re.search(r" and \d more\)$", line)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_a_lack_of_memory_is_no_damage(
+    make: Make, saved: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    trainer = make()
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(trainer.model, "load_state_dict", fail)
+        trainer.resume()
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)):
+        trainer.resume()
 
 
 FIELDS = (

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ import torch
 from published import error_of, lightning, public_state
 from safetensors.torch import load_file, save_file
 
-from trm_interp.core.checkpoint import load_checkpoint, save_checkpoint
+from trm_interp.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trm_interp.core.config import TRMConfig
+from trm_interp.core.convert import convert
 from trm_interp.core.model import TRM
 
 
@@ -270,3 +272,57 @@ def test_lightning_settings_that_lie(tmp_path: Path, value: Any):
         assert load_checkpoint(tmp_path).model.config.h_cycles == 3
     else:
         assert error_of(tmp_path).startswith(f"{tmp_path / 'last.ckpt'}: ")
+
+
+# folders of others
+
+
+def test_files_of_others_beside_a_configuration_of_theirs(tmp_path: Path, published: TRM):
+    (tmp_path / "config.json").write_text('{"architectures": ["TRM"], "d_model": 64}')
+    assert "model.safetensors: missing" in error_of(tmp_path)
+    save_file(public_state(published, ""), tmp_path / "model.safetensors")
+    assert load_checkpoint(tmp_path).path == tmp_path / "model.safetensors"
+    (tmp_path / "config.json").unlink()
+    assert load_checkpoint(tmp_path).format == "TRM"
+    (tmp_path / "config.json").write_text('{"architectures": ["TRM"]}')
+    torch.save(public_state(published), tmp_path / "step_10")
+    assert load_checkpoint(tmp_path).path == tmp_path / "step_10"
+
+
+# pickles that are malformed, and words that only look like a call
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02.", b"\x80\x02K\x01(N.", b"\x80\x02h\x07."])
+def test_malformed_pickles(step: Path, tmp_path: Path, content: bytes):
+    def edit(name: str, data: bytes) -> bytes:
+        return content if name.endswith("data.pkl") else data
+
+    bad = rewritten(step, tmp_path / "a.ckpt", zipfile.ZIP_STORED, edit)
+    shutil.copy(bad, tmp_path / "b.ckpt")
+    step.unlink()
+    assert error_of(tmp_path).startswith(f"{bad}: ")  # both are opened for the newer one
+    with pytest.raises(CheckpointError, match="a.ckpt: "):
+        convert(bad)
+
+
+def test_weights_may_hold_any_word_and_pickles_any_case(step: Path, tmp_path: Path, published: TRM):
+    word = torch.frombuffer(bytearray(b"bytearray\n.."), dtype=torch.float32)
+    with torch.no_grad():
+        published.lm_head.weight[0, :3] = word
+    torch.save(public_state(published), step)
+    assert torch.equal(load_checkpoint(step).model.lm_head.weight[0, :3], word)
+    torch.save(public_state(published) | {"x": Bytes()}, step)
+    content = step.read_bytes().replace(b"/data.pkl", b"/DATA.PKL")
+    step.write_bytes(content)
+    assert "asks for a bytearray" in error_of(step)
+
+
+def test_a_lack_of_memory_is_no_damage(step: Path, ours: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", fail)
+    monkeypatch.setattr("trm_interp.core.checkpoint.load_file", fail)
+    for path in (step, ours):
+        with pytest.raises(MemoryError):
+            load_checkpoint(path)

@@ -6,6 +6,7 @@ nano-trm's Lightning file, and `hf://owner/repo` for either. Pickles are opened 
 """
 
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from trm_interp.core.headers import CheckpointError, read_json, require_file, te
 from trm_interp.core.model import TRM
 from trm_interp.core.pickles import load_pickle
 from trm_interp.core.public import read_public
-from trm_interp.errors import first_line
+from trm_interp.errors import first_line, is_out_of_memory
 from trm_interp.files import replacing, sha256_of, write_json
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
@@ -70,6 +71,8 @@ def load_checkpoint(
     except CheckpointError:
         raise
     except Exception as error:  # a stranger's file can be wrong in any way
+        if is_out_of_memory(error):
+            raise
         why = f"{type(error).__name__}: {first_line(error)}"
         raise CheckpointError(f"{path}: not a checkpoint that can be read ({why})") from error
     loaded.model.to(device).eval()
@@ -91,8 +94,9 @@ def locate(source: str | Path) -> Path:
 
 
 def _inside(folder: Path) -> Path:
-    """Our folder itself, or the newest public `step_N`, `checkpoint` or Lightning file in it."""
-    if (folder / CONFIG).exists() or (folder / WEIGHTS).exists():
+    """Our folder itself, or in one of others the newest `step_N`, `checkpoint`, Lightning file or
+    `model.safetensors`."""
+    if _is_ours(folder):
         return folder
     steps = [p for p in folder.iterdir() if re.fullmatch(r"step_\d+", p.name)]
     if steps:
@@ -101,10 +105,24 @@ def _inside(folder: Path) -> Path:
         return folder / "checkpoint"
     if lightning := sorted(folder.glob("*.ckpt")):
         return _newest(lightning)
+    if (folder / WEIGHTS).exists():
+        return folder / WEIGHTS
+    if (folder / CONFIG).exists():
+        return folder
     raise CheckpointError(
         f"{folder}: no {CONFIG} with {WEIGHTS}, no 'checkpoint', "
         "no step_N and no *.ckpt file in this folder"
     )
+
+
+def _is_ours(folder: Path) -> bool:
+    """By the format in config.json, or where that is damaged or missing by the weights' names."""
+    with suppress(CheckpointError):
+        if str(read_json(folder / CONFIG).get("format")).startswith(FORMAT.split("/")[0]):
+            return True
+    with suppress(CheckpointError):
+        return "token_embedding" in tensor_shapes(folder / WEIGHTS)
+    return False
 
 
 def _newest(files: list[Path]) -> Path:

@@ -88,17 +88,40 @@ def check_archive(path: Path) -> None:
         raise CheckpointError(
             f"{path}: its directory promises {total / 1e6:.0f} MB, it has {size / 1e6:.0f}"
         )
-    objects = sum(member.file_size for member in members if member.filename.endswith(".pkl"))
+    objects = sum(member.file_size for member in members if _is_pickle(member))
     if objects > MAX_PICKLE:
         raise CheckpointError(f"{path}: {objects / 1e6:.0f} MB of objects that are not tensors")
 
 
 def check_calls(path: Path) -> None:
-    """CheckpointError for a pickle with the one allowed call that fills memory by a number."""
-    if path.stat().st_size:
-        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-            if content.find(b"bytearray\n") >= 0:
-                raise CheckpointError(f"{path}: asks for a bytearray, which no checkpoint needs")
+    """CheckpointError for a pickle with the one allowed call that fills memory by a number.
+
+    Of a zip, which passed `check_archive`, only the pickles are searched, not the weights.
+    """
+    if not path.stat().st_size:
+        return
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        places = _pickles(path, content) if is_archive(path) else [(0, len(content))]
+        if any(content.find(b"bytearray\n", start, end) >= 0 for start, end in places):
+            raise CheckpointError(f"{path}: asks for a bytearray, which no checkpoint needs")
+
+
+def _pickles(path: Path, content: mmap) -> list[tuple[int, int]]:
+    """Where the pickles of a zip begin and end. `ZipFile.read` would refuse torch's files without
+    checksums."""
+    places = []
+    with zipfile.ZipFile(path) as archive:
+        for member in filter(_is_pickle, archive.infolist()):
+            at = member.header_offset + 26  # lengths of the name and of extra fields
+            lengths = (int.from_bytes(content[i : i + 2], "little") for i in (at, at + 2))
+            start = at + 4 + sum(lengths)
+            places.append((start, start + member.file_size))
+    return places
+
+
+def _is_pickle(member: zipfile.ZipInfo) -> bool:
+    """torch finds `data.pkl` in any case."""
+    return member.filename.lower().endswith(".pkl")
 
 
 def check_tensor(tensor: Tensor, name: str, path: Path) -> None:

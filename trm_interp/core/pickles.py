@@ -20,7 +20,7 @@ from trm_interp.core.headers import (
     is_archive,
     require_file,
 )
-from trm_interp.errors import first_line
+from trm_interp.errors import first_line, is_out_of_memory
 
 
 class Inert:
@@ -90,7 +90,9 @@ def load_pickle(path: Path, everything_inert: bool = False) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: {_refused(path, archive, str(error))}") from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a malformed pickle makes the reader raise any kind
+        if is_out_of_memory(error):
+            raise
         raise CheckpointError(f"{path}: truncated or damaged ({first_line(error)})") from error
 
 
@@ -105,11 +107,16 @@ def _refused(path: Path, archive: bool, why: str) -> str:
         if file.read(1) not in (b"\x80", b"P"):  # a bare pickle, or torch's zip of one
             return "no weights"
     named = re.search(r"GLOBAL ([\w.]+)", why)
-    if not archive or not named or any(name.split(".")[0] in _NEVER for name in _unknown(path)):
+    names = [named[1], *(_unknown(path) if archive else [])] if named else []
+    if not names or any(name.split(".")[0] in _NEVER for name in names):
         return "a pickle that is not plain weights; it was not run"
+    said = f"a pickle that is not plain weights (it names {names[0][:60]}); it was not run"
+    if archive:
+        convert = "'python -m trm_interp.core.convert FILE'"
+        return f"{said}. {convert} writes a copy of its tensors and settings alone"
     return (
-        f"a pickle that is not plain weights (it names {named[1]}); it was not run. "
-        "'python -m trm_interp.core.convert FILE' writes a copy of its tensors and settings alone"
+        f"{said}. PyTorch's format from before 1.6 cannot be converted: save the state_dict alone "
+        "with torch.save, where the file was made"
     )
 
 

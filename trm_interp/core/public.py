@@ -171,8 +171,9 @@ def _renamed(raw: dict[Any, Any], path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: {target} comes twice, the second time as {name}")
         check_tensor(tensor, str(name), path)
         ours[target] = tensor
-    if "lm_head.weight" not in ours:
-        raise CheckpointError(f"{path}: no lm_head.weight; is this a TRM checkpoint?")
+    for name in ("lm_head.weight", "q_head.weight"):
+        if name not in ours:
+            raise CheckpointError(f"{path}: no {name}; is this a TRM checkpoint?")
     if (prefix := ours.get("prefix_embedding")) is not None:
         if prefix.shape[0] != 1:
             raise CheckpointError(
@@ -295,7 +296,8 @@ def _config_of(
     mixer_down = tensors.get("net.blocks.0.mixer.down.weight")
     positions = None if mixer_down is None else mixer_down.shape[0]
     attention = positions is None
-    if said.get("use_conv_swiglu") or (attention and said.get("pos_emb_type") == "2d"):
+    rotary_2d = said.get("pos_emb_type") == "2d" or said.get("use_2d_rope")
+    if said.get("use_conv_swiglu") or (attention and rotary_2d):
         raise CheckpointError(f"{path}: convolutional SwiGLU and 2-D rotary are not supported")
     without_rotary = said.get("pos_emb_type", "1d") != "1d" or (
         said.get("pos_encodings", "rope") != "rope"

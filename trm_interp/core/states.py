@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.headers import check_archive, is_archive, require_file
-from trm_interp.errors import UserError, first_line
+from trm_interp.errors import UserError, first_line, is_out_of_memory
 
 # what every state of a training run holds
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -31,6 +31,8 @@ def read_state(file: Path, device: torch.device | str) -> dict[str, Any]:
     try:
         state = torch.load(file, map_location=device, weights_only=True)
     except Exception as error:  # a truncated file makes torch raise many kinds
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{file}: truncated or damaged ({first_line(error)[:100]})") from None
     require_fields(state, FIELDS | WEIGHTS, file)
     return state
@@ -57,6 +59,25 @@ def require_shapes(found: list[Tensor], wanted: list[Tensor], what: str, file: P
         raise UserError(f"{file}: {what} are not this model's weights: start the run anew")
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The entries that differ, three of them with their values; empty where none does.
+
+    >>> differences({"seed": 1, "data": "0123456789" * 6}, {"seed": 2, "data": None})
+    "seed 1 -> 2, data '0123456789... -> None"
+    >>> differences(dict.fromkeys("abcde", 1), {})
+    'a 1 -> None, b 1 -> None, c 1 -> None and 2 more'
+    """
+    differ = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    told = (f"{name} {_short(old.get(name))} -> {_short(new.get(name))}" for name in differ[:3])
+    more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+    return ", ".join(told) + more
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 24 else f"{text[:11]}..."
+
+
 @contextmanager
 def restoring(file: Path) -> Iterator[None]:
     """What goes wrong while a state is taken over is a fault of its file."""
@@ -68,5 +89,7 @@ def restoring(file: Path) -> Iterator[None]:
         *(KeyError, IndexError, TypeError, ValueError, AttributeError),
         *(RuntimeError, OverflowError),
     ) as error:
+        if is_out_of_memory(error):
+            raise
         why = f"{type(error).__name__}: {first_line(error)[:100]}"
         raise UserError(f"{file}: damaged ({why}): start the run anew") from None

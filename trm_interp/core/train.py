@@ -36,7 +36,7 @@ from trm_interp.core.optim import (
 )
 from trm_interp.core.ranks import Ranks
 from trm_interp.core.slots import Slots, TrainData, fingerprint
-from trm_interp.core.states import read_state, require_shapes, restoring
+from trm_interp.core.states import differences, read_state, require_shapes, restoring
 from trm_interp.errors import UserError, is_out_of_memory
 from trm_interp.files import replacing
 
@@ -371,10 +371,8 @@ class Trainer:
             self._restore(state, file)
 
     def _restore(self, state: dict[str, Any], file: Path) -> None:
-        old, new = state["identity"], self.identity()
-        if differ := [k for k in {**old, **new} if old.get(k) != new.get(k)]:
-            what = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in differ)
-            raise UserError(f"{file} is of another run ({what})")
+        if differ := differences(state["identity"], self.identity()):
+            raise UserError(f"{file} is of another run ({differ})")
         self.step_count, self.seconds = state["step"], state["seconds"]
         self.clock.fill_(self.step_count)
         before, now = asdict(TrainConfig()) | state["settings"], asdict(self.config)

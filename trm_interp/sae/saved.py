@@ -21,7 +21,7 @@ from sae_lens.registry import SAE_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
 
 from trm_interp.core.headers import tensor_shapes
-from trm_interp.errors import UserError, first_line
+from trm_interp.errors import UserError, first_line, is_out_of_memory
 from trm_interp.files import disk_errors, publish, write_json
 from trm_interp.runtime.schema import read_json
 from trm_interp.sae.stream import Scaling
@@ -78,6 +78,8 @@ def load_sae(path: Path, device: torch.device) -> SAE[Any]:
             acts = sae.encode(torch.zeros(1, config.d_in, device=device))
             out = sae.decode(acts)
     except Exception as error:  # a damaged file makes several libraries raise many kinds
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{path}: cannot be read ({first_line(error)[:120]})") from None
     if acts.shape != (1, config.d_sae) or out.shape != (1, config.d_in):
         shapes = f"{tuple(acts.shape)[1:]} features and {tuple(out.shape)[1:]} channels"

@@ -21,7 +21,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from trm_interp.core.headers import check_archive, check_calls, is_archive, require_file
-from trm_interp.errors import UserError, first_line
+from trm_interp.errors import UserError, first_line, is_out_of_memory
 from trm_interp.files import DiskError, replacing
 from trm_interp.runtime.schema import convert
 from trm_interp.sae.config import TrainSAEConfig
@@ -200,6 +200,8 @@ class Trainer(SAETrainer[Any, Any]):
         except DiskError:
             raise
         except Exception as error:  # wrong shapes, kinds and keys make torch raise many kinds
+            if is_out_of_memory(error):
+                raise
             why = first_line(error)[:120]
             raise UserError(f"{path}: damaged ({why}): start anew with --overwrite") from None
 
@@ -256,6 +258,8 @@ def _read_state(path: Path) -> _State:
     try:
         raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a truncated file makes torch raise many kinds
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{path}: truncated or damaged ({first_line(error)[:100]})") from None
     advice = "it is no state of `trm-interp train-sae`, or damaged: choose another output"
     return convert(raw, _State, str(path), advice=advice)
