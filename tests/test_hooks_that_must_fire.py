@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trm_interp.core.model import TRM
 from trm_interp.record import HookedTRM, hook_names, recording
@@ -115,3 +115,17 @@ def test_gradients_of_a_cache_need_a_loss(hooked: HookedTRM, puzzles: Any):
     with hooked.hooks(bwd_hooks=[(INSIDE, lambda grad, hook: seen.append(grad))]):
         hooked(puzzles[0])[0].square().sum().backward()
     assert len(seen) == 1 and seen[0].abs().sum() > 0
+
+
+def test_names_are_not_gathered_again_at_every_run(
+    hooked: HookedTRM, puzzles: Any, monkeypatch: pytest.MonkeyPatch
+):
+    def walked(*_: Any, **__: Any) -> None:
+        raise AssertionError("thousands of modules")
+
+    for name in ("modules", "named_modules"):
+        monkeypatch.setattr(nn.Module, name, walked)
+    assert list(hooked.run_with_cache(puzzles[0], names_filter=INSIDE)[1]) == [INSIDE]
+    hooked.run_with_hooks(puzzles[0], fwd_hooks=[(INSIDE, nothing)])
+    with recording(hooked, [INSIDE], sink=lambda name, z: None):
+        pass

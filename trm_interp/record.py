@@ -190,9 +190,16 @@ def hook_names(config: TRMConfig, n_sup: int = 16) -> list[str]:
 
 def hook_points(model: nn.Module) -> dict[str, HookPoint]:
     """All hook points by name. TypeError for a compiled model, where hooks silently do not fire."""
-    for module in model.modules():
+    left: list[nn.Module | None] = [model]  # thousands: `modules` would take longer than a run
+    while left:
+        module = left.pop()
+        if module is None:
+            continue
         if isinstance(module, OptimizedModule) or module._compiled_call_impl is not None:
             raise TypeError("hook the eager model: torch.compile skips hooks added later")
+        left.extend(module._modules.values())
+    if isinstance(model, HookedTRM):
+        return model.hook_dict
     return {name: m for name, m in model.named_modules() if isinstance(m, HookPoint)}
 
 
