@@ -9,6 +9,7 @@ import re
 import secrets
 import socket
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -20,7 +21,7 @@ from trm_interp.errors import UserError
 # what a file system says that cannot do it, as opposed to one that failed
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 PARTIAL = re.compile(r"\.(?P<name>.*)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.partial")
-LONGEST_NAME = 150  # of a file's own name in that of its partial
+LONGEST_NAME = 150  # bytes of a file's own name in that of its partial; 255 are allowed
 FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -46,7 +47,8 @@ def publish(partial: Path, path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    # Windows syncs only what may be written, and a folder may not
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     except OSError as error:
@@ -120,7 +122,15 @@ def _full(error: BaseException) -> _Full | None:
 
 def partial_name(name: str) -> str:
     """A hidden name for what will become `name`, by this process."""
-    return f".{name[:LONGEST_NAME]}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+    return f".{_cut(name)}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+
+
+def _cut(name: str) -> str:
+    """As much of a name as there is room for: file systems count its bytes."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    return encoded[:LONGEST_NAME].decode(sys.getfilesystemencoding(), "ignore")
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
@@ -140,7 +150,7 @@ def leftovers(folder: Path, name: str | None = None) -> Iterator[Path]:
     """
     for entry in list(folder.iterdir()):
         match = PARTIAL.fullmatch(entry.name)
-        if match is None or (name is not None and match["name"] != name[:LONGEST_NAME]):
+        if match is None or (name is not None and match["name"] != _cut(name)):
             continue
         if match["host"] == _host() and not is_running(int(match["pid"])):
             yield entry
@@ -148,8 +158,14 @@ def leftovers(folder: Path, name: str | None = None) -> Iterator[Path]:
 
 @cache
 def _host() -> str:
-    """Short digest of this machine's name: process numbers mean something on one machine only."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """Short digest of where process numbers mean something: on one machine, in one container.
+
+    Containers may share the name of their machine and a folder, but count processes of their own.
+    """
+    space = ""
+    with suppress(OSError):  # Linux only
+        space = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
 
 
 def is_running(pid: int) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from numba import njit
 from numba.core import config
 
-from trm_interp.runtime.caches import first_writable, let_numba_cache
+from trm_interp.runtime.caches import first_writable, let_numba_cache, user_cache
 
 NOWHERE = [Path("/proc/nowhere"), Path("/dev/null/x")]
 numba: Any = config
@@ -57,3 +57,16 @@ def test_a_folder_that_others_can_write_is_not_taken(kept: Path, tmp_path: Path)
     kept.unlink()
     kept.touch()
     assert first_writable(NOWHERE).parent == tmp_path
+
+
+def test_a_folder_that_is_not_absolute_is_no_cache(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert user_cache() == tmp_path / "home" / ".cache" / "trm-interp"
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # neither HOME nor an entry
+    assert user_cache() is None and first_writable([user_cache()]) == kept
+    let_numba_cache()
+    assert str(kept) == numba.CACHE_DIR and list(tmp_path.iterdir()) == [kept]

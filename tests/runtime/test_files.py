@@ -1,6 +1,7 @@
 """Files appear whole, through names of their own, and pipes are not waited for."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -142,3 +143,37 @@ def test_rows_that_are_not_text_are_kept(tmp_path: Path):
     file.write_bytes(b'{"step": 1}\n\xff\xfe\n{"st')
     files.keep_rows(file, 2)
     assert file.read_bytes() == b'{"step": 1}\n\xff\xfe\n'
+
+
+@pytest.mark.parametrize("name", ["\u6570" * 80 + ".txt", "\u00e9" * 120, "x" * 250])
+def test_names_as_long_as_a_file_system_takes(tmp_path: Path, name: str):
+    dead = partial_name(name).replace(f"-{os.getpid()}-", f"-{dead_process()}-")
+    (tmp_path / dead).touch()
+    write_text(tmp_path / name, "1")
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_processes_of_other_containers_are_not_judged(tmp_path: Path, monkeypatch):
+    """They may call their machine the same, but count processes of their own."""
+    dead = partial_name("x").replace(f"-{os.getpid()}-", f"-{dead_process()}-")
+    (tmp_path / dead).touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readlink", lambda path: "pid:[1]")
+        files._host.cache_clear()
+        remove_leftovers(tmp_path)
+    files._host.cache_clear()
+    assert (tmp_path / dead).exists()
+    remove_leftovers(tmp_path)
+    assert not (tmp_path / dead).exists()
+
+
+def test_a_file_is_synced_through_a_handle_that_may_write(tmp_path: Path, monkeypatch):
+    """Windows syncs no other."""
+
+    def fsync(handle: int) -> None:
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "x", "1")
+    assert (tmp_path / "x").read_text() == "1"

@@ -78,7 +78,7 @@ def test_file_systems_without_locks_are_warned_of_once(tmp_path, monkeypatch, ca
         with locked_folder(tmp_path):
             pass
     line = f"{tmp_path}: its file system has no locks; let no other process write there\n"
-    assert capsys.readouterr().err == line
+    assert capsys.readouterr().err == line and not list(tmp_path.iterdir())
 
 
 def test_a_system_without_fcntl_is_warned_of(tmp_path, monkeypatch, capsys):
@@ -94,6 +94,7 @@ def test_a_system_without_fcntl_is_warned_of(tmp_path, monkeypatch, capsys):
     with locked_folder(tmp_path):
         pass
     assert "this system has no file locks" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_errors_of_a_lock_are_errors(tmp_path, monkeypatch):

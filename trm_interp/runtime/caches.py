@@ -20,20 +20,22 @@ def can_write(folder: Path) -> bool:
     return True
 
 
-def user_cache() -> Path:
-    """The cache folder of this user."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "trm-interp"
+def user_cache() -> Path | None:
+    """The cache folder of this user; None for one without a home."""
+    for base in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):
+        if os.path.isabs(base):
+            return Path(base) / "trm-interp"
+    return None
 
 
-def first_writable(folders: Iterable[Path]) -> Path:
+def first_writable(folders: Iterable[Path | None]) -> Path:
     """The first of the folders that can be written, or else a temporary one of this user.
 
     Compiled code is run, so a temporary folder that somebody else can write is not taken: then it
     is a new one, for this process alone.
     """
     for folder in folders:
-        if can_write(folder):
+        if folder is not None and can_write(folder):
             return folder
     has_owners = hasattr(os, "getuid")
     user = os.getuid() if has_owners else "user"
@@ -55,7 +57,9 @@ def let_numba_cache() -> None:
     """
     from numba.core import config
 
-    if not config.CACHE_DIR and not can_write(user_cache()):  # type: ignore[attr-defined]
+    cache = user_cache()
+    has_own = cache is not None and can_write(cache)
+    if not config.CACHE_DIR and not has_own:  # type: ignore[attr-defined]
         folder = first_writable([])
         os.environ["NUMBA_CACHE_DIR"] = str(folder)
         setattr(config, "CACHE_DIR", str(folder))  # noqa: B010

@@ -60,6 +60,7 @@ class Lock:
             try:
                 if not _take(handle, what, warn):
                     os.close(handle)
+                    self._remove()
                     return
                 if _is_still(handle, file):  # not removed by whoever held it until now
                     self._handle = handle
@@ -72,9 +73,12 @@ class Lock:
     def release(self) -> None:
         handle, self._handle = self._handle, None
         if handle is not None:
-            with suppress(OSError):
-                self.file.unlink()
+            self._remove()
             os.close(handle)
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            self.file.unlink()
 
 
 def _take(handle: int, what: Path, warn: Callable[[str], None]) -> bool:

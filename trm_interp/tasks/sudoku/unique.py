@@ -41,7 +41,7 @@ def ambiguous(
     [False, True]
     """
     file = _kept(puzzles)
-    if (known := _read(file, len(puzzles))) is not None:
+    if file is not None and (known := _read(file, len(puzzles))) is not None:
         return known
     found = np.zeros(len(puzzles), bool)
     states = 0
@@ -50,7 +50,7 @@ def ambiguous(
         found[part], n = _second_solutions(puzzles[part], solutions[part], FEW - states)
         states += n
         progress(min(start + PART, len(puzzles)), len(puzzles))
-    if states > len(puzzles):
+    if file is not None and states > len(puzzles):
         with suppress(OSError):  # a cache that cannot be written is done without
             write_json(file, {"ambiguous": np.flatnonzero(found).tolist()})
     return found
@@ -150,11 +150,13 @@ def _all_digits(shape: Shape) -> np.uint16:
 # What was proved before -------------------------------------------------------------------------
 
 
-def _kept(puzzles: Grid) -> Path:
-    """Where the proof for these puzzles is kept."""
+def _kept(puzzles: Grid) -> Path | None:
+    """Where the proof for these puzzles is kept; None where nothing is."""
+    if (cache := user_cache()) is None:
+        return None
     digest = hashlib.sha256(f"{puzzles.shape}".encode())
     digest.update(np.ascontiguousarray(puzzles, np.uint8).tobytes())
-    return user_cache() / EDITION / f"{digest.hexdigest()}.json"
+    return cache / EDITION / f"{digest.hexdigest()}.json"
 
 
 def _read(file: Path, n: int) -> NDArray[np.bool_] | None:
