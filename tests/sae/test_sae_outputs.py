@@ -239,6 +239,18 @@ def test_a_state_that_lies_is_refused_in_a_line(fault: str, run: Path, store: Pa
     assert "train_state.pt" in told and "\n" not in told and len(told) < 300 + len(str(run))
 
 
+@pytest.mark.parametrize("where", ["torch.load", "trm_interp.sae.trainer.Trainer._take"])
+def test_a_lack_of_memory_is_no_damage(
+    where: str, run: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(where, fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        train_sae(quick(store, run, resume=True), silent)
+
+
 @pytest.mark.parametrize(
     "line", [b"\xff\xfe\n", b"[]\n", b'{"step": "1"}\n', b"{\n", b"[" * 10**5 + b"\n"]
 )
