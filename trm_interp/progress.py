@@ -3,11 +3,16 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 SECONDS_BETWEEN_LINES = 30.0
 Update = Callable[[int, int], None]  # done, of how many
+_open: "Progress | None" = None  # what is on the terminal
 
 
 @contextmanager
@@ -19,7 +24,47 @@ def progress(label: str, unit: str, note: Callable[[], str] = lambda: "") -> Ite
 
 
 @contextmanager
-def _bar(label: str, unit: str, note: Callable[[], str]) -> Iterator[Update]:
+def passing(label: str, unit: str) -> Iterator[Update]:
+    """As `progress`, of work that is often none: shown once there is some, gone when it is done.
+
+    It may be within another `progress`.
+    """
+    with ExitStack() as stack:
+        shown: list[Update] = []
+
+        def update(done: int, total: int) -> None:
+            if not shown and done < total:
+                show = partial(_bar, passes=True) if sys.stderr.isatty() else _lines
+                shown.append(stack.enter_context(show(label, unit, lambda: "")))
+            for tell in shown:
+                tell(done, total)
+
+        yield update
+
+
+@contextmanager
+def _bar(label: str, unit: str, note: Callable[[], str], passes: bool = False) -> Iterator[Update]:
+    with _display(passes) as bar:
+        task = bar.add_task(label, total=None, unit=unit, note="")
+
+        def update(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, note=note())
+
+        try:
+            yield update
+        finally:
+            if passes:
+                bar.remove_task(task)
+
+
+@contextmanager
+def _display(passes: bool) -> Iterator["Progress"]:
+    """The one display of this terminal, whose lines are tasks; it stays unless it `passes`."""
+    global _open
+    if _open is not None:
+        yield _open
+        return
+
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -41,13 +86,11 @@ def _bar(label: str, unit: str, note: Callable[[], str]) -> Iterator[Update]:
         TimeRemainingColumn(),
         text("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=None, unit=unit, note="")
-
-        def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, note=note())
-
-        yield update
+    with Progress(*columns, console=Console(stderr=True), transient=passes) as _open:
+        try:
+            yield _open
+        finally:
+            _open = None
 
 
 @contextmanager

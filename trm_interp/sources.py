@@ -12,6 +12,7 @@ from trm_interp.core.devices import has_float64
 from trm_interp.core.memory import keep_freed_memory
 from trm_interp.core.processes import local_rank, rank_and_size
 from trm_interp.errors import UserError
+from trm_interp.progress import passing
 from trm_interp.settings import artifact, default_checkpoint
 from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
 from trm_interp.tasks.sudoku.formats import PuzzleError
@@ -78,6 +79,19 @@ def test_puzzles(checkpoint: Checkpoint) -> Path:
     return file
 
 
+def load_puzzles(
+    file: Path, skip_bad: bool = False, limit: int | None = None, several: bool = False
+) -> PuzzleSet:
+    """As `load`; what takes long, solving them or proving their solutions unique, shows progress.
+
+    The first process of a machine shows it.
+    """
+    if local_rank():
+        return load(file, skip_bad, limit, several=several)
+    with passing("checking", "puzzles") as update:
+        return load(file, skip_bad, limit, update, several)
+
+
 def open_checkpoint(
     source: str | Path, device: torch.device | str = "cpu", cells: int | None = None
 ) -> Checkpoint:
@@ -106,13 +120,13 @@ def open_both(
     path = locate(ckpt or default_checkpoint())  # before anything is read of the puzzles
     taken = [] if ckpt else [str(path)]
     if puzzles is not None:
-        found = load(puzzles, skip_bad=skip_bad, limit=limit)
+        found = load_puzzles(puzzles, skip_bad, limit)
         checkpoint = load_checkpoint(path, device, found.shape.cells)
     else:
         checkpoint = load_checkpoint(path, device)
         file = test_puzzles(checkpoint)
         taken.append(str(file))
-        found = load(file, skip_bad=skip_bad, limit=limit)
+        found = load_puzzles(file, skip_bad, limit)
     require_size(found, checkpoint)
     if taken:
         tell(f"taking {' and '.join(taken)}")

@@ -8,6 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from trm_interp.progress import passing
 from trm_interp.runtime.limits import LARGEST_INT, in_seed_range, shown
 from trm_interp.tasks.sudoku.dataset import load
 from trm_interp.tasks.sudoku.formats import PuzzleError, column
@@ -53,7 +54,8 @@ def ratings(
     from trm_interp.tasks.sudoku.rate import rate
 
     in_seed_range(seed)
-    puzzles = load(source, skip_bad=skip_bad)
+    with passing("checking", "puzzles") as update:
+        puzzles = load(source, skip_bad, progress=update)
     table = pd.DataFrame(
         {
             "line": puzzles.lines,

@@ -23,10 +23,10 @@ from trm_interp.provenance import git_commit, versions
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.outputs import by_the_first, writing
 from trm_interp.settings import RunConfig
-from trm_interp.sources import open_device
+from trm_interp.sources import load_puzzles, open_device
 from trm_interp.tasks.sudoku.augment import augment
 from trm_interp.tasks.sudoku.canonical import class_keys
-from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
+from trm_interp.tasks.sudoku.dataset import PuzzleSet
 from trm_interp.tasks.sudoku.grid import Shape
 
 RUN_FILES = (STATE_FILE, METRICS_FILE, CONFIG, WEIGHTS, CARD)
@@ -51,8 +51,8 @@ def fit(
 ) -> Trained:
     """Train a model with these TRMConfig settings (its cells and vocab come from the puzzles)."""
     device = open_device(run.device)
-    training = load(run.train, run.skip_bad)
-    validation = load(run.val, run.skip_bad, run.val_limit)
+    training = load_puzzles(run.train, run.skip_bad)
+    validation = load_puzzles(run.val, run.skip_bad, run.val_limit)
     for puzzles in (training, validation):
         for line in puzzles.skipped:
             tell(f"skipped {puzzles.source} {line}")

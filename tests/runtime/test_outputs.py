@@ -124,3 +124,24 @@ def test_nothing_is_left_of_a_start_that_failed(tmp_path: Path):
     file.touch()
     with pytest.raises(UserError, match="file is a file"), writing(file, "train", NAMES):
         pass
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep"])
+def test_files_that_nobody_wrote_are_left_alone(tmp_path: Path, name: str):
+    (tmp_path / name).write_text("left")
+    assert fill(tmp_path) is False
+    assert fill(tmp_path, overwrite=True) is False
+    assert (tmp_path / name).read_text() == "left"
+
+
+def test_a_folder_of_such_a_name_is_foreign(tmp_path: Path):
+    (tmp_path / ".DS_Store").mkdir()
+    with pytest.raises(UserError, match="is not empty and has no marker"):
+        fill(tmp_path)
+
+
+def test_a_dangling_link_is_named(tmp_path: Path):
+    (tmp_path / "out").symlink_to("nowhere")
+    with pytest.raises(UserError, match="out is a link to nowhere, which is missing"):
+        fill(tmp_path / "out")
+    assert names(tmp_path) == {"out"}

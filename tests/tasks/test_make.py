@@ -16,7 +16,7 @@ from trm_interp.runtime.outputs import MARKER, mark
 from trm_interp.tasks.sudoku.build import ABOUT, COMMAND, LINEAGES, building
 from trm_interp.tasks.sudoku.dataset import load
 from trm_interp.tasks.sudoku.formats import PuzzleError
-from trm_interp.tasks.sudoku.presets import PRESETS, Preset, make_preset
+from trm_interp.tasks.sudoku.presets import PRESETS, Preset, import_file, make_preset
 
 A, A_SOLVED = ".3....1.3......2", "1324241332414132"
 
@@ -248,3 +248,49 @@ def test_import_replaces_only_what_it_wrote(tmp_path, cli):
     itself = cli("data", "import", out, "--out", out, "--overwrite")
     assert itself.code == 2 and "out.txt is what is imported" in itself.err
     assert len(load(out)) == 1 and names(tmp_path) == {"source.csv", "out.txt", "out.json"}
+
+
+def test_the_working_directory_can_be_the_output(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for name in ("tiny4", "sudoku6-hard"):
+        with pytest.raises(PuzzleError, match=r"^/ is the root folder: choose another output"):
+            make_preset(name, "/", overwrite=True)
+    with pytest.raises(PuzzleError, match="exists; --overwrite"):
+        make_preset("tiny4", "..")
+    (tmp_path / "here.build").write_text("")  # what a hard preset fills beside its output
+    with pytest.raises(UserError, match=r"here\.build is a file"):
+        make_preset("sudoku6-hard", ".")
+    make_preset("tiny4", ".")
+    assert names(here) == {"card.json", "train.txt", "val.txt", "test.txt"}
+
+
+@pytest.mark.parametrize("out", [".", "..", "/", "folder"])
+def test_import_writes_no_folder(tmp_path, monkeypatch, out):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "p.txt").write_text(f"{A},{A_SOLVED}\n")
+    monkeypatch.chdir(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(PuzzleError, match="is a folder: name a file in it, such as"):
+            import_file("p.txt", out, overwrite=overwrite)
+
+
+def test_files_that_nobody_wrote_are_in_no_way(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".gitkeep").write_text("kept")
+    make_preset("tiny4", out)
+    (out / ".DS_Store").touch()
+    make_preset("tiny4", out, seed=1, overwrite=True)
+    assert names(out) >= {".gitkeep", ".DS_Store", "card.json"}
+    assert (out / ".gitkeep").read_text() == "kept"
+
+
+def test_a_data_set_of_another_preset_is_replaced(tmp_path):
+    out = tmp_path / "out"
+    make_preset("tiny4", out)
+    for split in ("train", "val", "test"):  # hard ones
+        (out / f"{split}.txt").rename(out / f"{split}.csv")
+    make_preset("tiny4", out, overwrite=True)
+    assert names(out) == {"card.json", "train.txt", "val.txt", "test.txt"}

@@ -2,12 +2,15 @@
 
 import json
 import sys
+from contextlib import contextmanager
+from io import StringIO
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from trm_interp import progress
 from trm_interp.tasks.sudoku import unique
 from trm_interp.tasks.sudoku.dataset import load, load_text
 from trm_interp.tasks.sudoku.formats import PuzzleError
@@ -54,7 +57,7 @@ def test_without_numba(monkeypatch):
     told = []
     found = ambiguous(puzzles, solutions, lambda *at: told.append(at))
     assert found.tolist() == [i % 2 == 0 for i in range(40)]
-    assert told == [(16, 40), (32, 40), (40, 40)]
+    assert told == [(0, 40), (16, 40), (32, 40), (40, 40)]
 
 
 def test_few_states_wait_in_a_grid_without_givens():
@@ -127,3 +130,55 @@ def test_public_folders_are_checked_too(tmp_path):
 def test_what_singles_solve_leaves_nothing_on_disk(cache):
     assert len(load_text(f".{SOLUTION[1:]},{SOLUTION}", "p")) == 1
     assert not Path(cache).exists()
+
+
+def test_the_proofs_that_were_used_last_are_kept(cache, monkeypatch):
+    monkeypatch.setattr(unique, "MOST_KEPT", 2)
+    puzzles, solutions = mixed(9, 8)
+    for part in (slice(0, 5), slice(0, 6), slice(0, 5), slice(0, 7)):
+        ambiguous(puzzles[part], solutions[part])
+    assert len(list(cache.rglob("*.json"))) == 2
+    for n in (5, 7):
+        assert unique._kept(puzzles[:n]).exists()
+
+
+def test_every_command_shows_that_it_checks(tmp_path, cli, copier, monkeypatch):
+    proved, solved = tmp_path / "proved.txt", tmp_path / "solved.txt"
+    proved.write_text(f".{SOLUTION[1:]},{SOLUTION}\n")
+    solved.write_text(f".{SOLUTION[1:]}\n")
+    shown: list[str] = []
+
+    @contextmanager
+    def bar(label, unit, note, **options):
+        yield lambda done, total: shown.append(f"{label} {done}/{total}")
+
+    monkeypatch.setattr(progress, "_lines", bar)
+    on, out = ["--ckpt", copier], tmp_path / "out"
+    for words in (
+        ["eval", *on, "--puzzles", proved, "--steps", 1],
+        ["losses", *on, "--puzzles", proved, "--steps", 2, "--out", out],
+        ["data", "rate", proved],
+        ["solve", solved, *on],
+    ):
+        shown.clear()
+        answer = cli(*words)
+        assert answer.code in (0, 1), answer.err
+        assert shown[:2] == ["checking 0/1", "checking 1/1"], words
+
+
+def test_a_passing_bar_shares_the_terminal(monkeypatch):
+    terminal = StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.progress("solving", "puzzles") as outer:
+        with progress.passing("checking", "puzzles") as inner:
+            assert progress._open is not None and len(progress._open.tasks) == 1
+            inner(0, 3)
+            assert [task.description for task in progress._open.tasks] == ["solving", "checking"]
+        assert [task.description for task in progress._open.tasks] == ["solving"]
+        outer(2, 2)
+    assert progress._open is None and "solving" in terminal.getvalue()
+    with progress.passing("checking", "puzzles") as nothing:
+        nothing(0, 0)
+        assert progress._open is None

@@ -19,6 +19,8 @@ from trm_interp.files import remove_leftovers, require_regular, write_json
 from trm_interp.runtime.locks import LOCK, locked_folder
 
 MARKER = ".trm-interp.json"
+# files that file managers and git users leave in any folder
+IGNORED = {".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep"}
 T = TypeVar("T")
 
 
@@ -71,6 +73,9 @@ def writing(
     """
     if resume and overwrite:
         raise UserError("give one of --resume and --overwrite")
+    if folder.is_symlink() and not folder.exists():
+        missing = os.readlink(folder)
+        raise UserError(f"{folder} is a link to {missing}, which is missing: choose another output")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another output")
     is_new = not folder.exists()
@@ -81,6 +86,11 @@ def writing(
         finally:
             if is_new:
                 drop_if_empty(folder)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds, less the files of `IGNORED`."""
+    return [path for path in folder.iterdir() if path.name not in IGNORED or path.is_dir()]
 
 
 def maker(folder: Path) -> str | None:
@@ -161,7 +171,7 @@ def _claim(
 ) -> bool:
     """Under the lock: the folder is this command's from now on; whether it holds earlier work."""
     remove_leftovers(folder)
-    held = sorted({entry.name for entry in folder.iterdir()} - {LOCK, MARKER})
+    held = sorted({entry.name for entry in entries(folder)} - {LOCK, MARKER})
     made_by = maker(folder)
     if not held:
         mark(folder, command)

@@ -19,8 +19,8 @@ from trm_interp.search.engine import search, trace
 from trm_interp.search.run import evaluations_per_step, require_halting_head
 from trm_interp.search.selection import choose
 from trm_interp.settings import artifact
-from trm_interp.sources import open_device, require_size
-from trm_interp.tasks.sudoku.dataset import PuzzleSet, load, load_text
+from trm_interp.sources import load_puzzles, open_device, require_size
+from trm_interp.tasks.sudoku.dataset import PuzzleSet, load_text
 from trm_interp.tasks.sudoku.formats import CELL, LINES, cells_of
 from trm_interp.tasks.sudoku.grid import BLANKS, Grid, Shape, from_tokens, render
 from trm_interp.tasks.sudoku.partial import completable_part
@@ -144,7 +144,7 @@ def read_puzzles(given: str, skip_bad: bool = False) -> PuzzleSet:
             )
         text = given if "\n" in given.strip() else cells_of(given)
         return load_text(text, "the puzzle", skip_bad, several=True)
-    return load(given, skip_bad, several=True)
+    return load_puzzles(Path(given), skip_bad, several=True)
 
 
 def _is_there(name: str) -> bool:

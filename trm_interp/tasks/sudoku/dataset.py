@@ -161,6 +161,7 @@ def _solve(
     """Write the solutions of those rows; which of them have none, or more than one."""
     bad: Reasons = {}
     for start in range(0, len(rows), SOLVED_AT_ONCE):
+        progress(start, len(rows))
         from trm_interp.tasks.sudoku.solver import solve_batch
 
         part = rows[start : start + SOLVED_AT_ONCE]

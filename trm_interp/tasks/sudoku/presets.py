@@ -8,6 +8,7 @@ test puzzle.
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from trm_interp.files import write_json
 from trm_interp.runtime.fresh import filled, held
 from trm_interp.runtime.limits import at_most, in_seed_range, require_memory, shown
 from trm_interp.runtime.locks import locked_beside
+from trm_interp.runtime.outputs import IGNORED, entries
 from trm_interp.runtime.schema import read_json
 from trm_interp.tasks.sudoku.build import COMMAND, building
 from trm_interp.tasks.sudoku.dataset import lines_text, load, save_lines
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 Card = dict[str, Any]
 CARD = "card.json"
+SPLITS = "train", "val", "test"
+FILES = {CARD, *(f"{split}.{kind}" for split in SPLITS for kind in ("txt", "csv"))}
 HUB = "sapientinc/sudoku-extreme"
 MAX_DRAWS = 50  # puzzles drawn per puzzle wanted, before the classes count as used up
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}  # of guesses, on the card
@@ -82,7 +86,7 @@ class Preset:
 
     @property
     def sizes(self) -> dict[str, int]:
-        return {"train": self.train, "val": self.val, "test": self.test}
+        return dict(zip(SPLITS, (self.train, self.val, self.test), strict=True))
 
 
 PRESETS: dict[str, Preset | HardPreset] = {
@@ -130,10 +134,11 @@ def make_preset(
         raise PuzzleError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
     preset = replace(PRESETS[name], **(sizes or {}))
     _require_limits(preset, seed, sizes or {}, workers)
+    if not Path(os.path.realpath(out)).name:
+        raise PuzzleError(f"{out} is the root folder: choose another output")
     if isinstance(preset, HardPreset):
         return _grow_preset(name, preset, Path(out), seed, overwrite, progress, resume, workers)
-    names = {CARD, *(f"{split}.txt" for split in preset.sizes)}
-    with _new_folder(Path(out), names, overwrite) as at:
+    with _new_folder(Path(out), overwrite) as at:
         puzzles, solutions = _draw(preset, seed, progress)
         splits: dict[str, Card] = {}
         start = 0
@@ -184,10 +189,10 @@ def _grow_preset(
     workers: int | None,
 ) -> Card:
     about = {"preset": name, "seed": seed, **asdict(preset), "trm_interp": __version__}
-    names = {CARD, *(f"{split}.csv" for split in preset.sizes)}
-    folder = out.with_name(f"{out.name}.build")
+    place = Path(os.path.realpath(out))  # `.` has no name
+    folder = place.with_name(f"{place.name}.build")
     with (
-        _new_folder(out, names, overwrite) as at,
+        _new_folder(out, overwrite) as at,
         building(folder, about, resume, overwrite) as grown,
     ):
         tell = progress or (lambda done, of: None)
@@ -209,6 +214,8 @@ def import_file(
     from, what was left out, what they are like.
     """
     out = Path(out)
+    if out.is_dir():
+        raise PuzzleError(f"{out} is a folder: name a file in it, such as {out / 'puzzles.txt'}")
     card_path = out.with_suffix(".json")
     if out == card_path:
         raise PuzzleError(f"{out}: puzzles are lines of text; name it .txt")
@@ -345,21 +352,21 @@ def _with_givens(puzzles: Grid, solutions: Grid, most: int, seed: int, start: in
 
 
 @contextmanager
-def _new_folder(out: Path, names: set[str], overwrite: bool) -> Iterator[Path]:
+def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     """A folder to fill, which becomes `out` at the end; after an error nothing is left of it.
 
-    Overwriting goes only over a data set: a folder with its card that holds nothing but `names`.
+    Overwriting goes only over a data set: a folder with its card that holds nothing but `FILES`.
     """
     with held(out, COMMAND) as place:
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        if place.exists() and (not place.is_dir() or entries(place)):
             if not overwrite:
                 raise PuzzleError(f"{out} exists; --overwrite replaces it")
             if not place.is_dir():
                 raise PuzzleError(f"{out} is a file: not a data set, so not replaced")
             foreign = {
                 path.name
-                for path in place.iterdir()
-                if path.name not in names or path.is_symlink() or not path.is_file()
+                for path in entries(place)
+                if path.name not in FILES or path.is_symlink() or not path.is_file()
             }
             if foreign:
                 raise PuzzleError(f"{out} holds {min(foreign)}: not a data set, so not replaced")
@@ -369,6 +376,9 @@ def _new_folder(out: Path, names: set[str], overwrite: bool) -> Iterator[Path]:
                 )
         with filled(place, COMMAND) as fresh:
             yield fresh
+            for name in IGNORED:
+                if os.path.lexists(place / name):
+                    shutil.copy2(place / name, fresh / name, follow_symlinks=False)
 
 
 def _card(path: Path, kind: type[Any]) -> Any:

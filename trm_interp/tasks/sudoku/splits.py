@@ -114,7 +114,7 @@ def check(
     """
     if len({path.resolve() for path in files}) < len(files):
         raise PuzzleError("a file is named twice; two splits are two files")
-    sets = [load(path, skip_bad=True) for path in files]
+    sets = [load(path, skip_bad=True, progress=progress) for path in files]
     for path, puzzles in zip(files, sets, strict=True):
         if puzzles.shape != sets[0].shape:
             a, b = sets[0].shape.side, puzzles.shape.side

@@ -5,6 +5,7 @@ The proof for a set of puzzles is kept in the user's cache folder, under the has
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
 PART = 16384  # puzzles that are searched together
 AT_ONCE = 2048  # states of the search that are propagated together
 FEW = 120_000  # states after which the compiled solver, slow to start, takes what is left
+MOST_KEPT = 100  # proofs in the cache folder
 EDITION = "unique-1"  # of the kept proofs
 
 Masks = NDArray[np.uint16]  # [cell, state]: bit d of a cell is set where digit d may stand there
@@ -45,6 +47,7 @@ def ambiguous(
         return known
     found = np.zeros(len(puzzles), bool)
     states = 0
+    progress(0, len(puzzles))
     for start in range(0, len(puzzles), PART):
         part = slice(start, start + PART)
         found[part], n = _second_solutions(puzzles[part], solutions[part], FEW - states)
@@ -53,6 +56,7 @@ def ambiguous(
     if file is not None and states > len(puzzles):
         with suppress(OSError):  # a cache that cannot be written is done without
             write_json(file, {"ambiguous": np.flatnonzero(found).tolist()})
+            _drop_the_oldest(file.parent)
     return found
 
 
@@ -167,6 +171,15 @@ def _read(file: Path, n: int) -> NDArray[np.bool_] | None:
         return None
     if not isinstance(rows, list) or not all(type(row) is int and 0 <= row < n for row in rows):
         return None
+    with suppress(OSError):
+        os.utime(file)  # in use: not among the oldest
     found = np.zeros(n, bool)
     found[rows] = True
     return found
+
+
+def _drop_the_oldest(folder: Path) -> None:
+    """Keep the proofs that were used last."""
+    kept = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+    for file in kept[:-MOST_KEPT]:
+        file.unlink(missing_ok=True)
