@@ -139,7 +139,8 @@ def test_the_proofs_that_were_used_last_are_kept(cache, monkeypatch):
         ambiguous(puzzles[part], solutions[part])
     assert len(list(cache.rglob("*.json"))) == 2
     for n in (5, 7):
-        assert unique._kept(puzzles[:n]).exists()
+        kept = unique._kept(puzzles[:n])
+        assert kept is not None and kept.exists()
 
 
 def test_every_command_shows_that_it_checks(tmp_path, cli, copier, monkeypatch):
