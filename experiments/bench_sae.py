@@ -36,7 +36,7 @@ def write_random_store(
     dims = ("step", "h_cycle", "l_cycle", "pos", "d_model")
     site = Site("z_L", dims, (steps, 3, 6, pos, d_model))
     model = {"h_cycles": 3, "l_cycles": 6, "prefix": 0, "cells": pos, "d_model": d_model}
-    meta = {"identity": {"checkpoint_sha256": "none"}, "model": model}
+    meta = {"identity": {}, "model": model}
     rng = np.random.default_rng(0)
     one = estimate_bytes([site], 1)
     shard = plan_shards(one, 4, n)

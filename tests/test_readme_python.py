@@ -15,7 +15,7 @@ from trm_interp.settings import CollectConfig
 
 data = Path("artifacts/data/sudoku6/test.txt")
 out = Path({out!r})
-collect(CollectConfig("artifacts/trm-sudoku6", data, out, steps="4", limit=6))
+collect(CollectConfig(puzzles=data, out=out, steps="4", limit=6))
 """
 MEASURE = """
 from trm_interp.core.memory import peak_memory

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny_store import CELLS, META, POS, SITES, STEPS, TRUTH, D, H, L, N, open_writer, record
 
+from trm_interp import hdf5
 from trm_interp.clock import Tick, schedule
 from trm_interp.hdf5 import dataset
 from trm_interp.store import (
@@ -223,3 +224,24 @@ def test_arrays_describe_themselves(whole):
         assert isinstance(store["z_H"], StoredArray) and len(store["z_H"]) == N
         assert repr(store["solved"]) == "StoredArray(solved: bool [puzzle 11, step 4])"
         assert "11 puzzles; z_L, z_H" in repr(store)
+
+
+def test_plain_h5py_and_a_store_read_side_by_side(whole: Path):
+    """HDF5 refuses a second opening of a file with another way of locking."""
+    with h5py.File(whole / "store.h5") as plain, Store(whole) as store:
+        assert np.array_equal(plain["z_H"][0], store["z_H"][0])
+        assert np.array_equal(plain["z_H"][-1], store["z_H"][-1])
+        assert validate(whole) == []
+
+
+def test_the_content_of_a_shard_is_compared_once(whole: Path, monkeypatch: pytest.MonkeyPatch):
+    checked: list[int] = []
+    check = hdf5.shard_problems
+    monkeypatch.setattr(
+        hdf5, "shard_problems", lambda *args: checked.append(args[-1]) or check(*args)
+    )
+    monkeypatch.setattr("trm_interp.store.MAX_OPEN", 1)
+    with Store(whole) as store:
+        for puzzle in (0, N - 1, 0, N - 1, 0):
+            store["z_H"][puzzle]
+    assert len(checked) == 2

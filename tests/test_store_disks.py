@@ -264,10 +264,13 @@ def test_resume_reads_what_it_keeps(tmp_path: Path):
 
 def test_resume_writes_a_lost_store_h5_again(whole: Path, tmp_path: Path):
     path = Path(shutil.copytree(whole, tmp_path / "a"))
-    for damage in (lambda f: f.write_bytes(b"not HDF5"), lambda f: f.unlink()):
+    for told, damage in (
+        ("cannot be read", lambda f: f.write_bytes(b"not HDF5")),
+        ("is missing", lambda f: f.unlink()),
+    ):
         damage(path / "store.h5")
         (problem,) = validate(path)
-        assert "store.h5 cannot be read" in problem and "--resume writes it again" in problem
+        assert f"store.h5 {told}" in problem and "--resume writes it again" in problem
         record(path, resume=True)
         assert_same(path, whole)
 

@@ -98,7 +98,7 @@ def figure_1(
 def _push(opened: Opened, config: FeaturesConfig, tell: Callable[[str], None]) -> np.ndarray | None:
     """What every decoder row adds to the digits' logits; None where the checkpoint is away."""
     source = config.ckpt or opened.store.checkpoint_path or ""
-    if config.ckpt is None and not Path(source).exists():
+    if config.ckpt is None and not (source and Path(source).exists()):
         tell(f"no checkpoint at {source or 'the place the store names'}: no output directions")
         return None
     checkpoint, wrong = open_model(opened, config.ckpt, config.force_mismatch)

@@ -14,10 +14,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from trm_interp.errors import first_line
+from trm_interp.errors import first_line, is_out_of_memory
 from trm_interp.files import disk_errors, publish
 from trm_interp.layout import Site, StoreError
-from trm_interp.manifest import ADVICE, FORMAT, SCHEMA_VERSION, Manifest
+from trm_interp.manifest import ADVICE, COPY, FORMAT, SCHEMA_VERSION, Manifest
 
 STORE = "store.h5"
 AGAIN = "the same `collect` with --resume writes it again"
@@ -162,13 +162,25 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def open_file(path: Path, advice: str = ADVICE) -> h5py.File:
-    """For reading: without a chunk cache, so that one tick of a step reads its own bytes only, and
-    without a lock, which finished files do not need and some file systems do not have."""
+    """For reading: without a chunk cache, so that one tick of a step reads its own bytes only.
+
+    With HDF5's own lock, as other readers of the file in this process have it, or without where
+    the file system has none: finished files do not need it.
+    """
     if path.is_symlink():
-        raise StoreError(f"{path} is a link, which files of a store must not be: {advice}")
+        raise StoreError(f"{path} is a link, which files of a store must not be: {COPY}")
+    if not path.exists():
+        raise StoreError(f"{path} is missing: {advice}")
     try:
-        return h5py.File(path, "r", rdcc_nbytes=0, locking=False)
+        try:
+            return h5py.File(path, "r", rdcc_nbytes=0)
+        except OSError as error:
+            if "lock" not in str(error):
+                raise
+            return h5py.File(path, "r", rdcc_nbytes=0, locking=False)
     except Exception as error:  # a damaged file makes h5py raise many kinds
+        if is_out_of_memory(error):
+            raise
         raise StoreError(f"{path} cannot be read ({_short(error)}): {advice}") from None
 
 
@@ -199,6 +211,8 @@ def _in_words(path: Path, found: Iterator[str], advice: str = ADVICE) -> list[st
     try:
         return [f"{path}: {problem}: {advice}" for problem in found]
     except Exception as error:  # a damaged file makes h5py raise many kinds
+        if is_out_of_memory(error):
+            raise
         return [f"{path} cannot be read ({_short(error)}): {advice}"]
 
 

@@ -41,6 +41,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 ADVICE = "restore it, or delete the store and record again"
 RESTORE = "restore it, or record again with `collect --overwrite`"
+COPY = "copy the store with its files (`cp -rL`)"
 
 Axis = Annotated[int, Meta(ge=1, le=LARGEST_AXIS)]
 Index = Annotated[int, Meta(ge=0, lt=LARGEST_AXIS)]
@@ -106,8 +107,10 @@ class Shard:
             found = file.lstat()
         except FileNotFoundError:
             return f"{file} is missing: {RESTORE}"
+        if stat.S_ISLNK(found.st_mode):
+            return f"{file} is a link, which files of a store must not be: {COPY}"
         if not stat.S_ISREG(found.st_mode):
-            return f"{file} is a link or no plain file, which a shard must be: {RESTORE}"
+            return f"{file} is no plain file, which a shard must be: {RESTORE}"
         if found.st_size != self.bytes:
             return f"{file} has {found.st_size} bytes instead of {self.bytes}: {RESTORE}"
         return None

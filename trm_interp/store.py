@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from trm_interp.clock import Tick
-from trm_interp.hdf5 import dataset, open_shard
+from trm_interp.hdf5 import dataset, open_file, open_shard
 from trm_interp.layout import (
     Site,
     StoreError,
@@ -73,6 +73,7 @@ class Store:
         self.n_puzzles = self._manifest.done
         self.complete = self._manifest.complete
         self._files: OrderedDict[int, h5py.File] = OrderedDict()  # by shard, last used last
+        self._checked: set[int] = set()  # shards whose content was compared with the manifest
         size = self._manifest.shard_puzzles
         self._shards = {shard.first_puzzle // size: shard for shard in self._manifest.shards}
         if not (self.complete or allow_incomplete):
@@ -222,13 +223,15 @@ class Store:
 
     def _open(self, index: int) -> h5py.File:
         if index not in self._files:
-            shard = self._shards[index]
-            if problem := shard.problem(self.path):
-                raise StoreError(problem)
             if len(self._files) == MAX_OPEN:
                 self._files.popitem(last=False)[1].close()
-            path = self.path / shard.file
-            self._files[index] = open_shard(path, self._manifest, shard.n_puzzles)
+            path = self.path / self._shards[index].file
+            if index in self._checked:
+                self._files[index] = open_file(path)
+            else:
+                n_puzzles = self._shards[index].n_puzzles
+                self._files[index] = open_shard(path, self._manifest, n_puzzles)
+                self._checked.add(index)
         self._files.move_to_end(index)
         return self._files[index]
 

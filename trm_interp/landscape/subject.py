@@ -119,7 +119,7 @@ def said_of(store: Store) -> dict[str, Any]:
     return {
         "store": str(store.path),
         "store_sha256": store.sha256,
-        "checkpoint_sha256": store.checkpoint_sha256,
+        "checkpoint_sha256": store.identity.checkpoint_sha256,
         "data_sha256": store.identity.data_sha256,
         "n": store.n_puzzles,
         "batch_size": store.identity.batch_size,

@@ -80,7 +80,7 @@ class Opened:
             "n_solved": int(self.solved.sum()),
             "ticks": len(self.reader.indices),
             "store_sha256": self.store.sha256,
-            "checkpoint_sha256": self.store.checkpoint_sha256,
+            "checkpoint_sha256": self.store.identity.checkpoint_sha256,
             "mismatch": self.mismatch,
             "d_in": self.sae.cfg.d_in,
             "d_sae": self.d_sae,
@@ -153,7 +153,7 @@ def _mismatch(
             f"{reader.d_model} wide"
         )
     wrong = []
-    theirs, ours = known.checkpoint_sha256 if known else None, store.checkpoint_sha256
+    theirs, ours = known.checkpoint_sha256 if known else None, store.identity.checkpoint_sha256
     if known and theirs != ours:
         wrong.append(f"checkpoint {str(theirs)[:12]}, the store's is {str(ours)[:12]}")
     if known and reader.site not in known.sites:

@@ -117,7 +117,7 @@ def _prepare(config: TrainSAEConfig, tell: Callable[[str], None]) -> _Prepared:
             "solved_share_of_training": float(final_solved(store)[training].mean()),
             "store_sha256": store.sha256,
             "store_puzzles": store.n_puzzles,
-            "checkpoint_sha256": store.checkpoint_sha256,
+            "checkpoint_sha256": store.identity.checkpoint_sha256,
             "versions": {**versions(), "sae_lens": version("sae-lens")},
             "git_commit": git_commit(),
         }
