@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.config import MOST_STEPS, argument, in_range, positive, required, setting
-from trm_interp.runtime.limits import at_most, parse_indices
+from trm_interp.runtime.limits import parse_indices
 from trm_interp.settings import (
     BATCH_HELP,
     DEFAULT_CKPT_HELP,
@@ -151,7 +151,7 @@ class BasinsConfig(OnCheckpoint):
             raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
         if self.target not in ("z_H", "z_L", "both"):
             raise ValueError(f"target must be z_H, z_L or both, got {self.target!r}")
-        at_most("index", max(self.indices or [0]), 10**9)
+        parse_indices(self.index, "index")
         _ = self.radius
 
     @property
