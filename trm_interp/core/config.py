@@ -8,6 +8,7 @@ from trm_interp.errors import UserError
 from trm_interp.runtime.limits import at_most, finite, in_seed_range, int64, shown
 
 MOST_STEPS = 1_000_000  # supervision steps of a run; more take weeks
+MOST_COUNTED = 32_767  # of them where their number is kept, as an int16
 MAX_EVALUATIONS = 1024  # of the network in a supervision step; the published models have 21
 
 
