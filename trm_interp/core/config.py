@@ -64,12 +64,12 @@ def in_range(config: type, values: Mapping[str, Any]) -> None:
             continue
         if isinstance(value, float):
             finite(f.name, value)
-        elif isinstance(value, int):
-            in_seed_range(value) if f.name == "seed" else int64(f.name, value)
         elif "\0" in str(value):  # no file name and no text has one
             raise UserError(f"{f.name} holds a null character")
         if most is not None:
             at_most(f.name, value, most)
+        if isinstance(value, int):
+            in_seed_range(value) if f.name == "seed" else int64(f.name, value)
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ class BasinsConfig(OnCheckpoint):
     steps: int = setting(16, "supervision steps of a run", most=MOST_STEPS)
     batch_size: int = setting(125, "starts at once; bounds the memory")
     neighbours: int = setting(10, "nearest starts that a start is compared with")
-    tolerance: float = setting(0.1, "RMS distance up to which two final states are one")
+    tolerance: float = setting(0.1, "RMS distance up to which two final states are one", most=1e6)
     shuffles: int = setting(999, "shuffles behind a p-value")
     resume: bool = setting(False, "go on where a run was stopped or killed")
 
@@ -214,7 +214,9 @@ class SettlingConfig(OnCheckpoint):
     )
     long_limit: int = setting(24, "puzzles that run long, half failed where there are that many")
     tolerance: float = setting(
-        1e-3, "RMS distance (states have RMS 1) within which a run has come back to a state"
+        1e-3,
+        "RMS distance (states have RMS 1) within which a run has come back to a state",
+        most=1e6,
     )
 
     def __post_init__(self) -> None:
