@@ -12,6 +12,7 @@ from trm_interp.core.compiling import compile_network
 from trm_interp.core.infer import Readouts, iter_run
 from trm_interp.core.model import TRM
 from trm_interp.core.ranks import Ranks
+from trm_interp.runtime.limits import require_memory
 from trm_interp.settings import EvalConfig
 from trm_interp.sources import open_both, open_device
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
@@ -36,6 +37,9 @@ def evaluate(
     checkpoint, puzzles = open_both(
         config.ckpt, config.puzzles, device, config.limit, config.skip_bad, tell
     )
+    n, cells = len(puzzles), puzzles.shape.cells
+    answers = n * config.steps * (cells + 9)  # grids, two numbers and a flag
+    require_memory(2 * answers, f"{config.steps} steps of {n} puzzles", "lower --steps or --limit")
     if config.compile:
         compile_network(checkpoint.model.net, tell=tell)
     try:

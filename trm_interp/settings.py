@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trm_interp.core.config import MOST_STEPS, positive, required, setting
+from trm_interp.core.config import MOST_COUNTED, positive, required, setting
 from trm_interp.runtime.limits import at_most, parse_indices
 
 STATES = "z_L,z_H"
@@ -46,7 +46,7 @@ class EvalConfig:
 
     ckpt: str = setting("", DEFAULT_CKPT_HELP)
     puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
-    steps: int = setting(16, "supervision steps", most=MOST_STEPS)
+    steps: int = setting(16, "supervision steps", most=MOST_COUNTED)
     batch_size: int = setting(64, BATCH_HELP)
     limit: int | None = setting(None, "only the first so many puzzles")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")

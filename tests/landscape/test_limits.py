@@ -74,3 +74,24 @@ def test_skip_bad_does_what_the_message_says(cli: Cli, copier: Path, tmp_path: P
         assert answer.code == 0 and "skipped line 2: several solutions" in answer.err
         found = json.loads(answer.out)
         assert (found["n"], found["skipped"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("losses", ["--steps", 1]),  # two H-cycles: the plateau has no slope
+        ("basins", ["--seed", 2**63 - 1]),  # scikit-learn takes 32 bits
+        ("stability", ["--fixed", 1, "--k", 1, "--steps", 5]),  # no end point of one outcome
+        ("divergence", ["--seed", 2**63 - 1, "--starts", 2, "--control-puzzles", 1]),
+    ],
+)
+def test_values_at_the_edge_are_worked_with(
+    cli: Cli, copier: Path, grids: Path, store: Path, tmp_path: Path, command: str, words: Any
+):
+    small = ["--starts", 8, "--neighbours", 2, "--slice", 2, "--steps", 1, "--n-puzzles", 1]
+    words = [*words, *(small if command == "basins" else [])]
+    on = [store] if command == "divergence" else ["--ckpt", copier, "--puzzles", grids]
+    limit = [] if command == "divergence" else ["--limit", 3]
+    answer = cli(command, *on, "--out", tmp_path / "out", *limit, *words)
+    assert answer.code == 0 or "solved runs; a centroid that" in answer.err, answer.err
+    assert "None" not in answer.out

@@ -139,7 +139,7 @@ def test_numbers_that_cannot_be(cli: Cli, sae: Path, store: Path, tmp_path: Path
         "value must be finite, got nan": [*steer, "--mode", "clamp", "--value", "nan"],
         "value must be finite, got -inf": [*steer, "--mode", "steer", "--value=-inf"],
         "--feature 1000000000: there are 64": [*steer[:3], "--feature", 10**9],
-        "--feature 10000000000000000000...": [*steer[:3], "--feature", huge],
+        "feature must lie within": [*steer[:3], "--feature", huge],
         "seed must be from 0 to": [*steer, "--seed", 2**64],
         "ticks: 0-99999999999 names more than": [*steer, "--ticks", "0-99999999999"],
         "--k 65: there are 64 features (4 x 16)": [
@@ -162,12 +162,12 @@ def test_numbers_that_cannot_be(cli: Cli, sae: Path, store: Path, tmp_path: Path
         "shuffles must be at most 100000": [
             *("features", sae, store, "--out", tmp_path / "new", "--shuffles", huge)
         ],
-        "others fire|never fires|other features fire": [*steer, "--controls", huge],
+        "controls must lie within": [*steer, "--controls", huge],
     }
     for words, command in cases.items():
         line = refused(cli, *command)
         assert any(word in line.replace("'", "") for word in words.split("|")), (words, line)
         assert len(line) < 300
     assert not (tmp_path / "new").exists()
-    assert cli("sae-eval", sae, store, "--batch-size", huge).code == 0  # no more than there are
+    assert cli("sae-eval", sae, store, "--batch-size", 10**12).code == 0  # no more than there are
     assert memory_limit().n_bytes < 4 * 4 * 10**9 * 16 * 16  # so that --expansion did not fit

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.core.counter import normal
+from trm_interp.runtime.limits import seed32
 from trm_interp.shapes import Float, Int
 
 States = tuple[Tensor, ...]
@@ -185,6 +186,6 @@ def principal_plane(
 ) -> tuple[Float[np.ndarray, "start 2"], Float[np.ndarray, "2"]]:
     """Coordinates [start, 2] of points [start, number] along their first two principal axes, in
     RMS distance over the numbers, and the share of the variance that each axis explains."""
-    found = PCA(2, svd_solver="randomized", random_state=seed)
+    found = PCA(2, svd_solver="randomized", random_state=seed32(seed))
     places = found.fit_transform(points.astype(np.float32)) / np.sqrt(points.shape[1])
     return places, found.explained_variance_ratio_

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from trm_interp.runtime.limits import seed32
 from trm_interp.shapes import Float
 
 
@@ -100,7 +101,7 @@ def mixture(values: Float[np.ndarray, " value"], seed: int) -> dict[str, float]:
 
     column = values[:, None].astype(np.float64)
     one = GaussianMixture(1).fit(column)
-    two = GaussianMixture(2, n_init=5, random_state=seed).fit(column)
+    two = GaussianMixture(2, n_init=5, random_state=seed32(seed)).fit(column)
     means, variances = np.ravel(two.means_), np.ravel(two.covariances_)  # type: ignore[arg-type]
     low, high = np.argsort(means)
     return {

@@ -70,10 +70,10 @@ def auc_by_tick(
 
 
 def slopes(values: Float[np.ndarray, "puzzle x"]) -> Float[np.ndarray, " puzzle"]:
-    """Least-squares slope of every row, per column.
+    """Least-squares slope of every row, per column; NaN where there is one column.
 
     >>> slopes(np.array([[0.0, 1, 2], [1, 1, 1]])).tolist()
     [1.0, 0.0]
     """
     x = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
-    return values @ x / np.square(x).sum()
+    return values @ x / (np.square(x).sum() or np.nan)

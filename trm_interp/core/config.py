@@ -8,6 +8,7 @@ from trm_interp.errors import UserError
 from trm_interp.runtime.limits import at_most, finite, in_seed_range, int64, shown
 
 MOST_STEPS = 1_000_000  # supervision steps of a run; more take weeks
+MOST_COUNTED = 32_767  # of them where their number is kept, as an int16
 MAX_EVALUATIONS = 1024  # of the network in a supervision step; the published models have 21
 
 
@@ -63,12 +64,12 @@ def in_range(config: type, values: Mapping[str, Any]) -> None:
             continue
         if isinstance(value, float):
             finite(f.name, value)
-        elif isinstance(value, int):
-            in_seed_range(value) if f.name == "seed" else int64(f.name, value)
         elif "\0" in str(value):  # no file name and no text has one
             raise UserError(f"{f.name} holds a null character")
         if most is not None:
             at_most(f.name, value, most)
+        if isinstance(value, int):
+            in_seed_range(value) if f.name == "seed" else int64(f.name, value)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.config import MOST_STEPS, argument, in_range, positive, required, setting
-from trm_interp.runtime.limits import at_most, parse_indices
+from trm_interp.runtime.limits import parse_indices
 from trm_interp.settings import (
     BATCH_HELP,
     DEFAULT_CKPT_HELP,
@@ -134,7 +134,7 @@ class BasinsConfig(OnCheckpoint):
     steps: int = setting(16, "supervision steps of a run", most=MOST_STEPS)
     batch_size: int = setting(125, "starts at once; bounds the memory")
     neighbours: int = setting(10, "nearest starts that a start is compared with")
-    tolerance: float = setting(0.1, "RMS distance up to which two final states are one")
+    tolerance: float = setting(0.1, "RMS distance up to which two final states are one", most=1e6)
     shuffles: int = setting(999, "shuffles behind a p-value")
     resume: bool = setting(False, "go on where a run was stopped or killed")
 
@@ -151,7 +151,7 @@ class BasinsConfig(OnCheckpoint):
             raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
         if self.target not in ("z_H", "z_L", "both"):
             raise ValueError(f"target must be z_H, z_L or both, got {self.target!r}")
-        at_most("index", max(self.indices or [0]), 10**9)
+        parse_indices(self.index, "index")
         _ = self.radius
 
     @property
@@ -214,7 +214,9 @@ class SettlingConfig(OnCheckpoint):
     )
     long_limit: int = setting(24, "puzzles that run long, half failed where there are that many")
     tolerance: float = setting(
-        1e-3, "RMS distance (states have RMS 1) within which a run has come back to a state"
+        1e-3,
+        "RMS distance (states have RMS 1) within which a run has come back to a state",
+        most=1e6,
     )
 
     def __post_init__(self) -> None:

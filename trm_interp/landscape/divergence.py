@@ -191,7 +191,7 @@ def _run_starts(
     """One puzzle from standard normal starts, z_H and z_L, per position."""
     many = config.starts
     device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + puzzle)
+    generator = torch.Generator().manual_seed((config.seed * 1_000_003 + puzzle) % 2**63)
     shape = (2, many, model.config.positions, model.config.d_model)
     z_H, z_L = torch.randn(shape, generator=generator).to(device)
     return run_batch(

@@ -144,6 +144,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
                 f"{name} {known[name]['value']:.3g} [{known[name]['low']:.3g}, "
                 f"{known[name]['high']:.3g}]"
                 for name in ("first", "early", "level", "slope")
+                if known[name]["value"] is not None  # two H-cycles have no slope
             )
             said.append(f"{outcome}: {spans}")
     return said

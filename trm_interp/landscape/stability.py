@@ -255,11 +255,11 @@ def _said_of_fixed_points(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
             "n": len(part),
             "converged": share_with_bounds(part["converged"].to_numpy()),
             "right_of_converged": share_with_bounds(there["right"].to_numpy()),
-            "q_start": median_with_bounds(part["q_start"].to_numpy(), seed),
-            "q": median_with_bounds(part["q"].to_numpy(), seed),
-            "moved": median_with_bounds(there["moved"].to_numpy(), seed),
+            "q_start": median_with_bounds(part["q_start"].to_numpy(float), seed),
+            "q": median_with_bounds(part["q"].to_numpy(float), seed),
+            "moved": median_with_bounds(there["moved"].to_numpy(float), seed),
             "largest_modulus": median_with_bounds(
-                there["largest_modulus"].dropna().to_numpy(), seed
+                there["largest_modulus"].dropna().to_numpy(float), seed
             ),
             "modulus_above_1": share_with_bounds(there["largest_modulus"].to_numpy() > 1),
         }

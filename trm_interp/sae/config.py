@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trm_interp.core.config import argument, positive, required, setting
-from trm_interp.runtime.limits import at_most, finite, in_seed_range, int64, parse_indices
+from trm_interp.core.config import argument, in_range, positive, required, setting
+from trm_interp.runtime.limits import parse_indices
 from trm_interp.settings import STATIC_HELP, Device
 
 Arch = Literal["standard", "gated", "topk", "batchtopk", "jumprelu"]
@@ -31,9 +31,9 @@ class TrainSAEConfig:
     gated_variant: Variant = setting(
         "saelens", "gated loss: sae-lens' own, or arXiv 2404.16014 (unit-norm rows, frozen decoder)"
     )
-    expansion: int = setting(32, "features per dimension of the site", most=10_000)
-    max_steps: int = setting(2000, "optimizer steps of the whole run", most=10**9)
-    batch_size: int = setting(1024, "rows (one position at one tick) per step")
+    expansion: int = setting(32, "features per dimension of the site", most=LARGEST_COUNT)
+    max_steps: int = setting(2000, "optimizer steps of the whole run", most=LARGEST_COUNT)
+    batch_size: int = setting(1024, "rows (one position at one tick) per step", most=LARGEST_COUNT)
     seed: int = setting(0, "of the split, the order and the weights")
     lr: float = setting(1e-3, "peak Adam learning rate", most=1000)
     l1: float = setting(5.0, "sparsity weight of standard and gated", most=1e6)
@@ -49,7 +49,9 @@ class TrainSAEConfig:
     ticks: str | None = setting(None, "ticks of the run, such as 0-20,315-335 (default all)")
     held_out: float = setting(0.2, "share of the puzzles that metrics are measured on")
     balance: bool = setting(False, "as many rows of failed runs as of solved ones")
-    buffer_mb: int = setting(512, "memory of the shuffle buffer, MB; half of it is read ahead")
+    buffer_mb: int = setting(
+        512, "memory of the shuffle buffer, MB; half of it is read ahead", most=LARGEST_COUNT
+    )
     stats_puzzles: int = setting(64, "training puzzles that centre and scale are taken from")
     autocast: bool = setting(False, "bfloat16 products; weights stay float32")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
@@ -59,17 +61,16 @@ class TrainSAEConfig:
     overwrite: bool = setting(False, "start anew where there is a run")
 
     def __post_init__(self) -> None:
+        in_range(TrainSAEConfig, vars(self))
         positive(self, "expansion", "max_steps", "batch_size", "k", "buffer_mb", "stats_puzzles")
         positive(self, "save_every", "log_every", "revive_every")
-        in_seed_range(self.seed)
-        for name in ("max_steps", "batch_size", "expansion", "buffer_mb"):
-            at_most(name, getattr(self, name), LARGEST_COUNT)
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup must be between 0 and 1, got {self.warmup}")
-        for name in ("lr", "l1", "l0"):
-            finite(name, getattr(self, name))
+        if not self.lr > 0:
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+        for name in ("l1", "l0"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.resume and self.overwrite:
@@ -99,9 +100,8 @@ class OnSAE:
     force_mismatch: bool = setting(False, FORCE_HELP)
 
     def __post_init__(self) -> None:
+        in_range(type(self), vars(self))
         positive(self, "limit")
-        int64("limit", self.limit)
-        in_seed_range(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,6 @@ class EvalSAEConfig(OnSAE):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "batch_size")
-        int64("tick", self.tick)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,15 +127,14 @@ class FeaturesConfig(OnSAE):
     out: Path = required("folder for the dashboard, the tables and figure 1")
     ckpt: str | None = setting(None, CKPT_HELP)
     top: int = setting(10, "most active features in figure 1")
-    examples: int = setting(6, "top-activating examples of every feature", most=1000)
-    shuffles: int = setting(19, "shuffled series behind each recurrence score", most=10_000)
+    examples: int = setting(6, "top-activating examples of every feature")
+    shuffles: int = setting(19, "shuffled series behind each recurrence score", most=MOST_SHUFFLES)
     static: bool = setting(False, STATIC_HELP)
     overwrite: bool = setting(False, "replace what an earlier `features` wrote")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "top", "examples", "shuffles")
-        at_most("shuffles", self.shuffles, MOST_SHUFFLES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +157,6 @@ class SteerConfig(OnSAE):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "controls", "batch_size")
-        finite("value", self.value)
         if abs(self.value) > 1e6:
             raise ValueError(f"value must lie within +-1000000, got {self.value}")
         if self.feature < 0:

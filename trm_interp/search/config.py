@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trm_interp.core.config import MOST_STEPS, argument, positive, setting
+from trm_interp.core.config import MOST_COUNTED, argument, positive, setting
 from trm_interp.settings import BATCH_HELP, DEFAULT_CKPT_HELP, DEFAULT_PUZZLES_HELP, Device
 
 Target = Literal["z_H", "z_L", "both"]
@@ -29,8 +29,8 @@ SOLVE: dict[str, Any] = {"symmetry": True, "adaptive": True, "stop": "rules", "k
 class SearchConfig:
     """How to search: K trajectories a puzzle, what makes them differ, when they end."""
 
-    k: int = setting(16, "trajectories a puzzle", most=10**6)
-    steps: int = setting(16, "supervision steps a trajectory", most=MOST_STEPS)
+    k: int = setting(16, "trajectories a puzzle", most=100_000)
+    steps: int = setting(16, "supervision steps a trajectory", most=MOST_COUNTED)
     sigma: float = setting(1.0, "standard deviation of the noise; states have RMS 1", most=1e6)
     target: Target = setting("z_H", "state that the noise is added to")
     when: When = setting("init", "noise on the start only, or before every supervision step")

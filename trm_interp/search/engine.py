@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.model import TRM, State
+from trm_interp.runtime.limits import require_memory
 from trm_interp.search.config import SearchConfig
 from trm_interp.search.noise import perturb, puzzle_keys, symmetric_copies
 from trm_interp.shapes import Bool, Float, Int
@@ -100,6 +101,9 @@ def search(
         raise ValueError(f"the model reads {model.config.cells} cells, got {inputs.shape[1]}")
     n, cells = inputs.shape
     columns = config.k + (not config.clean)
+    answers = n * columns * config.steps * (cells + 5)  # grids, logits and flags
+    what = f"{config.k} trajectories of {config.steps} steps for {n} puzzles"
+    require_memory(2 * answers, what, "lower --k or --steps")
     tokens = np.zeros((n, columns, config.steps, cells), np.uint8)
     q = np.full((n, columns, config.steps), -np.inf, np.float32)
     valid = np.zeros((n, columns, config.steps), bool)
