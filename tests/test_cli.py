@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import trm_interp.quickstart
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.core.checkpoint import load_checkpoint
 from trm_interp.record import hook_names
@@ -237,8 +238,12 @@ def test_data_make_then_import_then_rate(cli: Cli, made: Path, tmp_path: Path):
 # quickstart
 
 
+def stopped(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_quickstart_writes_a_table_a_store_and_a_page(
-    cli: Cli, copier: Path, grids: Path, tmp_path: Path
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "look"
     words = ["--ckpt", copier, "--puzzles", grids, "--n", 10, "--record", 4, "--out", out]
@@ -266,6 +271,10 @@ def test_quickstart_writes_a_table_a_store_and_a_page(
     before = (out / "store" / "store.h5").stat().st_mtime_ns
     answer = cli("quickstart", *words)
     assert answer.code == 2 and f"{out} exists: use --overwrite to replace" in answer.err
+    assert (out / "store" / "store.h5").stat().st_mtime_ns == before
+    with monkeypatch.context() as patched:
+        patched.setattr(trm_interp.quickstart, "solve", stopped)
+        assert cli("quickstart", *words, "--overwrite").code == 130
     assert (out / "store" / "store.h5").stat().st_mtime_ns == before
     assert cli("quickstart", *words, "--overwrite").code == 0
     assert (out / "store" / "store.h5").stat().st_mtime_ns != before

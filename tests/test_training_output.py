@@ -87,12 +87,25 @@ def test_a_run_from_before_the_markers_is_gone_on_with_and_not_overwritten(
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     (out / MARKER).unlink()
-    refused(cli, train, out, "use --resume to go on or --overwrite")
+    refused(cli, train, out, "use --resume to go on, or delete it")
     refused(cli, [*train, "--overwrite"], out, "has no marker")
     answer = cli(*train, "--out", out, "--resume")
     assert answer.code == 0 and "after 3 optimizer steps" in answer.out
     assert load_checkpoint(out).sha256 == load_checkpoint(whole).sha256
     assert (out / MARKER).exists()
+
+
+def test_a_run_from_before_the_markers_that_saved_nothing_is_begun_anew(
+    cli: Cli, train: list[object], whole: Path, tmp_path: Path
+):
+    (tmp_path / METRICS_FILE).write_text('{"step": 1}\n')
+    refused(cli, [*train, "--overwrite"], tmp_path, "has no marker")
+    answer = cli(*train, "--out", tmp_path, "--resume")
+    assert answer.code == 0, answer.err
+    assert "nothing was saved yet" in answer.err
+    assert load_checkpoint(tmp_path).sha256 == load_checkpoint(whole).sha256
+    rows = [(at / METRICS_FILE).read_text().splitlines() for at in (whole, tmp_path)]
+    assert len(rows[0]) == len(rows[1])
 
 
 @pytest.mark.parametrize("n", [1, 2])

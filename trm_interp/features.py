@@ -11,7 +11,7 @@ from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.figures.features import activity_figure, drift_figure
 from trm_interp.figures.style import write_html
 from trm_interp.files import write_json, write_text
-from trm_interp.runtime.outputs import writing
+from trm_interp.runtime.outputs import remove_own, writing
 from trm_interp.sae.config import FeaturesConfig
 from trm_interp.sae.dashboard import dashboard_data, write_dashboard
 from trm_interp.sae.early import separation
@@ -43,7 +43,8 @@ def look_at_features(
     with opening(config, tell) as opened:
         push = _push(opened, config, tell)
         check_gathering(opened, config.examples)
-        with writing(config.out, COMMAND, NAMES, overwrite=config.overwrite, resumable=False):
+        overwrite = config.overwrite
+        with writing(config.out, COMMAND, NAMES, overwrite=overwrite, resumable=False, clear=False):
             found = gather(opened, config.examples, progress)
             apart = separation(found.level, opened.solved, config.seed)
             meant = meaning(found.acts, found.facts, len(found.cells), config.seed)
@@ -52,6 +53,7 @@ def look_at_features(
             summary = {**opened.said, **summarise(table, apart, opened.solved, top)}
             figures = figure_1(opened, found, top, config.seed)
             page = dashboard_data(opened, found, table, meant, push, summary)
+            remove_own(config.out, COMMAND, NAMES)
             write_dashboard(files["dashboard"], page)
             write_html(figures[0], files["figure 1"], config.static)
             write_html(figures[1], files["drift"], config.static)

@@ -16,7 +16,7 @@ from trm_interp.figures.trajectories import trajectory_figure
 from trm_interp.files import write_text
 from trm_interp.options import say
 from trm_interp.progress import progress
-from trm_interp.runtime.outputs import mark, writing
+from trm_interp.runtime.outputs import maker, mark, remove_own, writing
 from trm_interp.settings import CollectConfig, QuickstartConfig, first_look
 from trm_interp.sources import open_both, open_device
 from trm_interp.store import Store
@@ -38,12 +38,16 @@ def look(config: QuickstartConfig, steps: int = 16) -> None:
     n_weights = sum(p.numel() for p in checkpoint.model.parameters())
     print(f"{checkpoint.path}: {n_weights:,} weights; {len(puzzles)} puzzles of {file}")
 
-    with writing(config.out, COMMAND, NAMES, overwrite=config.overwrite, resumable=False):
+    overwrite = config.overwrite
+    with writing(config.out, COMMAND, NAMES, overwrite=overwrite, resumable=False, clear=False):
         store = config.out / "store"
-        if store.exists():  # in a folder of this command's, but not made by it
+        if (
+            store.exists() and maker(store) != COMMAND
+        ):  # in a folder of this command's, but not made by it
             raise UserError(f"{store} was not made by `{COMMAND}`: choose another --out")
         with progress("solving", "puzzles") as update:
             read = solve(checkpoint.model, puzzles, steps, progress=update)
+        remove_own(config.out, COMMAND, NAMES)
         solved = read.solved.numpy()
         table = outcome_table(solved)
         show(accuracy_table(table, f"{len(puzzles)} unseen puzzles"))

@@ -21,7 +21,7 @@ from trm_interp.errors import UserError
 from trm_interp.progress import progress
 from trm_interp.provenance import git_commit, versions
 from trm_interp.runtime.limits import require_memory
-from trm_interp.runtime.outputs import by_the_first, writing
+from trm_interp.runtime.outputs import by_the_first, holds_only, writing
 from trm_interp.settings import RunConfig
 from trm_interp.sources import load_puzzles, open_device
 from trm_interp.tasks.sudoku.augment import augment
@@ -130,7 +130,12 @@ def _output(run: RunConfig) -> Iterator[bool]:
 
 
 def _is_older_run(out: Path) -> bool:
-    """Whether it holds a run from before there were markers: the state says whose it is."""
+    """Whether it holds a run from before there were markers: the state says whose it is.
+
+    One that was killed before its first save holds nothing but metrics.
+    """
+    if holds_only(out, METRICS_FILE):
+        return True
     if not ((out / METRICS_FILE).is_file() and (out / STATE_FILE).is_file()):
         return False
     try:

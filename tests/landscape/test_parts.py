@@ -76,6 +76,19 @@ def test_losses_are_those_of_eval_and_agree_over_conventions(
     }
 
 
+def test_what_umap_cannot_do_costs_no_earlier_results(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path
+):
+    one, out = tmp_path / "one", tmp_path / "out"
+    on = ["--ckpt", copier, "--puzzles", grids, "--limit", 1, "--steps", 2]
+    assert cli("collect", *on, "--out", one).code == 0
+    assert cli("trajectories", one, "--out", out).code == 0
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    answer = cli("trajectories", one, "--out", out, "--umap", "--overwrite")
+    assert answer.code == 2 and "UMAP needs neighbours" in answer.err
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
 def test_trajectories_have_a_point_and_a_board_for_every_step(
     cli: Cli, store: Path, tmp_path: Path
 ):

@@ -188,7 +188,23 @@ def test_a_resumed_run_of_other_settings_keeps_the_results(tmp_path: Path):
         Parts(tmp_path / "parts", "basins", {"seed": 1}, print)
     assert "outcomes.csv" in names(tmp_path)
     with results_of("basins", BasinsConfig(out=tmp_path, overwrite=True), NAMES, ("parts",)):
-        assert names(tmp_path) == {MARKER, ".lock"}
+        assert names(tmp_path) == {MARKER, ".lock", "outcomes.csv"}
+
+
+@pytest.mark.parametrize("error", [UserError, MemoryError, KeyboardInterrupt])
+def test_overwriting_costs_nothing_until_there_is_a_table(
+    tmp_path: Path, error: type[BaseException]
+):
+    write(tmp_path, "outcomes", "plane-3")
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    config = OutcomesConfig(out=tmp_path, overwrite=True)
+    with pytest.raises(error), results_of("outcomes", config, NAMES):
+        raise error
+    assert {file: file.read_bytes() for file in before} == before
+    with pytest.raises(error), results_of("outcomes", config, NAMES) as results:
+        results.table("outcomes", pd.DataFrame())
+        raise error
+    assert names(tmp_path) - {".lock"} == {MARKER, "outcomes.csv"}
 
 
 def test_a_second_process_is_refused(tmp_path: Path):

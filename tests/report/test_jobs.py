@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from trm_interp.report.jobs import Job, resting, run_jobs
+from trm_interp.runtime.outputs import maker
 
 
 @pytest.fixture
@@ -113,6 +114,17 @@ class TestJobs:
         go(jobs, identity="b")
         assert calls(tmp_path, "one") == ["call", "call --resume", "call --overwrite"]
 
+    @pytest.mark.parametrize("identity", ["a", "b"])
+    def test_a_folder_from_before_the_markers_is_marked(self, tmp_path: Path, identity: str):
+        """Only where the job's note says that it made it, and what is unfinished inside as well."""
+        jobs = [job(tmp_path, "one", "fail", flags=("--overwrite",))]
+        assert "no luck" in go(jobs)[0]["one"] and maker(tmp_path / "one") is None
+        for name in ("parts", "table.csv.parts", "other"):
+            (tmp_path / "one" / name).mkdir()
+        go(jobs, identity)
+        made = {name: maker(tmp_path / "one" / name) for name in ("", "parts", "table.csv.parts")}
+        assert set(made.values()) == {"fail"} and maker(tmp_path / "one" / "other") is None
+
     def test_a_folder_that_no_job_made_is_left_alone(self, tmp_path: Path):
         """Not even one whose note is damaged, which could be of anything."""
         (tmp_path / "one").mkdir()
@@ -135,6 +147,7 @@ class TestJobs:
         (tmp_path / "host" / "measures.json").touch()
         assert go(jobs)[0] == {}
         assert calls(tmp_path, "host") == ["call", "call guest", "call guest --overwrite"]
+        assert maker(tmp_path / "host") is None
 
     def test_an_answer_that_was_changed_is_asked_again(self, tmp_path: Path):
         jobs = [job(tmp_path, "one")]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trm_interp.errors import UserError
-from trm_interp.runtime.outputs import MARKER, maker, mark, writing
+from trm_interp.runtime.outputs import MARKER, maker, mark, remove_own, writing
 
 NAMES = ("*.csv", "state.pt", "parts/")
 
@@ -38,6 +38,15 @@ def test_resume_of_nothing_starts(tmp_path: Path):
     assert fill(tmp_path / "new", resume=True) is False
     (tmp_path / "empty").mkdir()
     assert fill(tmp_path / "empty", resume=True) is False
+
+
+def test_earlier_work_stays_until_the_command_removes_it(tmp_path: Path):
+    out = tmp_path / "out"
+    fill(out)
+    with writing(out, "search", NAMES, overwrite=True, clear=False) as begun:
+        assert begun and names(out) == {MARKER, ".lock", "a.csv", "parts"}
+        remove_own(out, "search", NAMES)
+        assert names(out) == {MARKER, ".lock"}
 
 
 def test_overwriting_leaves_what_the_command_did_not_make(tmp_path: Path):
@@ -104,13 +113,17 @@ def test_a_damaged_marker_proves_nothing(tmp_path: Path, text: str):
 def test_a_folder_from_before_the_markers_is_resumed_and_not_overwritten(tmp_path: Path):
     (tmp_path / "state.pt").touch()
     known = {"unmarked": lambda folder: (folder / "state.pt").exists()}
-    with pytest.raises(UserError, match="use --resume"), writing(tmp_path, "train", NAMES, **known):
-        pass
     with (
-        pytest.raises(UserError, match="has no marker"),
-        writing(tmp_path, "train", NAMES, overwrite=True, **known),
+        pytest.raises(UserError, match="use --resume to go on, or delete it$"),
+        writing(tmp_path, "train", NAMES, **known),
     ):
         pass
+    for clear in (True, False):
+        with (
+            pytest.raises(UserError, match="has no marker"),
+            writing(tmp_path, "train", NAMES, overwrite=True, clear=clear, **known),
+        ):
+            pass
     with writing(tmp_path, "train", NAMES, resume=True, **known) as begun:
         assert begun
     assert maker(tmp_path) == "train"

@@ -61,6 +61,13 @@ def test_measures_of_the_command(cli: Cli, sae: Path, store: Path):
     assert refused.code == 2 and "z_L is not read at tick 5" in refused.err
 
 
+def test_a_finished_run_is_resumed_in_a_tidy_line(cli: Cli, sae: Path, store: Path):
+    words = ["--site", "z_L", "--out", sae, *TRAIN, "--held-out", 0.4, "--resume"]
+    answer = cli("train-sae", store, *words)
+    assert answer.code == 0
+    assert answer.out == f"wrote {sae} (measure it: trm-interp sae-eval {sae} STORE)\n"
+
+
 def test_tables_of_features(features: Path, sae: Path):
     table = pd.read_csv(features / "features.csv")
     assert len(table) == 64 and table["density"].between(0, 1).all()

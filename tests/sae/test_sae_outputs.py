@@ -131,6 +131,17 @@ def test_a_run_from_before_the_markers_is_resumed_not_overwritten(run: Path, sto
     assert train_sae(quick(store, run, resume=True), silent) and maker(run) == "train-sae"
 
 
+def test_a_run_from_before_the_markers_that_saved_nothing_is_begun_anew(
+    made: Path, store: Path, tmp_path: Path
+):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(UserError, match="no marker"):
+        train_sae(quick(store, tmp_path, overwrite=True), silent)
+    assert train_sae(quick(store, tmp_path, resume=True), silent)
+    assert all(torch.equal(row, weights(made)[name]) for name, row in weights(tmp_path).items())
+    assert (tmp_path / "metrics.jsonl").read_text() == (made / "metrics.jsonl").read_text()
+
+
 def test_what_a_kill_leaves_while_saving_is_removed_on_the_next_start(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import trm_interp.features
 from trm_interp.runtime.limits import memory_limit
 from trm_interp.runtime.locks import locked_beside, locked_folder
 from trm_interp.runtime.outputs import maker
@@ -83,7 +84,13 @@ def test_features_are_not_written_into_an_input(cli: Cli, sae: Path, store: Path
     assert {p.name for p in folder.iterdir()} - {".lock"} == {*before} - {".lock"}
 
 
-def test_features_replace_their_own_when_told(cli: Cli, sae: Path, store: Path, tmp_path: Path):
+def stopped(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_features_replace_their_own_when_told(
+    cli: Cli, sae: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     out = tmp_path / "features"
     words = ["features", sae, store, "--out", out, "--all-puzzles", "--shuffles", 2]
     assert cli(*words, "--examples", 10**12).code == 0  # as many as there are
@@ -94,6 +101,10 @@ def test_features_replace_their_own_when_told(cli: Cli, sae: Path, store: Path, 
     assert (out / "features.csv").read_bytes() == before
     refused(cli, *words, "--overwrite", "--ckpt", tmp_path / "nowhere")
     assert (out / "features.csv").read_bytes() == before  # a wrong word costs nothing
+    with monkeypatch.context() as patched:
+        patched.setattr(trm_interp.features, "gather", stopped)
+        assert cli(*words, "--overwrite").code == 130
+    assert (out / "features.csv").read_bytes() == before
     assert cli(*words, "--limit", 9, "--overwrite").code == 0
     assert (out / "features.csv").read_bytes() != before
     assert (out / "notes.md").read_text() == "mine"

@@ -12,7 +12,7 @@ import pytest
 from trm_interp.errors import UserError
 from trm_interp.runtime.outputs import mark
 from trm_interp.search.config import SearchRun
-from trm_interp.search.output import COUNTS, CURVES, Identity, finish, output
+from trm_interp.search.output import COUNTS, CURVES, Identity, finish, output, write_block
 from trm_interp.search.selection import SHARES, share_table
 
 Cli = Callable[..., Any]
@@ -99,7 +99,48 @@ def test_earlier_work_needs_a_flag(tmp_path: Path):
     with pytest.raises(UserError, match="seed is 0 there and 1 now"):
         search(out, replace(NOW, search=NOW.search | {"seed": 1}), resume=True)
     assert search(out, overwrite=True, killed=True) is None
-    assert {file.name for file in tmp_path.iterdir()} == {"x.csv.parts"}
+    assert {file.name for file in tmp_path.iterdir()} == {"x.csv", "x.json", "x.csv.parts"}
+
+
+OTHER = replace(NOW, search=NOW.search | {"seed": 1})
+
+
+def test_overwriting_costs_nothing_before_the_first_block(tmp_path: Path):
+    out = tmp_path / "x.csv"
+    search(out)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    search(out, OTHER, killed=True, overwrite=True)
+    assert {file: file.read_bytes() for file in before} == before
+    assert search(out, resume=True).summary == SUMMARY  # the earlier one, which is whole
+    search(out, OTHER, killed=True, overwrite=True)
+    assert search(out, OTHER, resume=True) is None  # goes on
+    assert json.loads((tmp_path / "x.json").read_text())["identity"]["search"]["seed"] == 1
+
+
+@pytest.mark.parametrize("identity", [NOW, OTHER])
+def test_overwriting_that_was_killed_after_a_block_goes_on(tmp_path: Path, identity: Identity):
+    out = tmp_path / "x.csv"
+    search(out)
+    with output(run_of(out, overwrite=True), identity) as (parts, _):
+        write_block(out, parts / "block-00000000.csv", TABLE)
+    assert {file.name for file in tmp_path.iterdir()} == {"x.csv", "x.csv.parts"}
+    with output(run_of(out, resume=True), identity) as (parts, done):
+        assert done is None and (parts / "block-00000000.csv").exists()
+
+
+def test_links_are_written_through(tmp_path: Path):
+    out, real = tmp_path / "x.csv", tmp_path / "real"
+    search(real / "y.csv")
+    for kind in ("csv", "json"):
+        (tmp_path / f"x.{kind}").symlink_to(real / f"y.{kind}")
+    (real / "y.csv").write_text("old")
+    with output(run_of(out, overwrite=True), OTHER) as (parts, _):
+        write_block(out, parts / "block-00000000.csv", TABLE)
+        assert not (real / "y.json").exists()
+        finish(out, TABLE, SUMMARY, OTHER)
+    assert out.is_symlink() and (tmp_path / "x.json").is_symlink()
+    assert (real / "y.csv").read_text() == TABLE.to_csv(index=False)
+    assert json.loads((real / "y.json").read_text())["identity"]["search"]["seed"] == 1
 
 
 def test_a_table_of_the_same_name_keeps_its_summary(tmp_path: Path):
@@ -161,6 +202,7 @@ def test_blocks_from_before_the_markers_are_gone_on_with(tmp_path: Path):
     search(tmp_path / "x.csv", killed=True)
     (tmp_path / "x.csv.parts" / ".trm-interp.json").unlink()
     refused(tmp_path / "x.csv", "was not made by `search`", overwrite=True)
+    refused(tmp_path / "x.csv", "x.csv.parts exists: use --resume to go on$")
     assert search(tmp_path / "x.csv", resume=True) is None
     assert (tmp_path / "x.csv").exists()
 

@@ -35,8 +35,8 @@ def results_of(
 
     `names`: patterns of all its tables and figures, without endings; `folders`: names of its own
     folders inside, which a resumed run finds again; `unmarked` as in `writing`. What an earlier
-    run wrote under these names is removed so that no two are mixed: with --overwrite at once, with
-    --resume, which makes it again, before the first table is written.
+    run wrote under these names is removed before the first table is written, so that no two are
+    mixed and a run that fails before costs nothing; with --overwrite, its folders go at once.
     """
     files = [f"{name}{kind}" for name in names for kind in KINDS] + [SUMMARY, PLOTLY]
     resume = getattr(config, "resume", None)
@@ -47,8 +47,11 @@ def results_of(
         resume=bool(resume),
         overwrite=config.overwrite,
         resumable=resume is not None,
+        clear=False,
         unmarked=unmarked,
     ) as begun:
+        if config.overwrite and begun:
+            remove_own(config.out, command, [f"{folder}/" for folder in folders])
         clear = partial(remove_own, config.out, command, files) if begun else None
         yield Results(config.out, names, config.static, clear)
 
@@ -72,9 +75,7 @@ class Results:
     def table(self, name: str, table: pd.DataFrame) -> Path:
         if not any(fnmatchcase(name, known) for known in self.known):
             raise ValueError(f"{name} is none of the results {', '.join(self.known)}")
-        if self._clear:
-            self._clear()
-            self._clear = None
+        self._clear_once()
         self.names.append(name)
         write_text(self.out / f"{name}.csv", table.to_csv(index=False))
         return self.out / f"{name}.csv"
@@ -88,5 +89,11 @@ class Results:
         """The part is done: its numbers, with what computed them. Numbers as JSON has them."""
         summary = summary | {"written": sorted(set(self.names))}
         done = plain(summary | {"versions": versions(), "git_commit": git_commit()})
+        self._clear_once()
         write_json(self.out / SUMMARY, done)
         return done
+
+    def _clear_once(self) -> None:
+        if self._clear:
+            self._clear()
+            self._clear = None

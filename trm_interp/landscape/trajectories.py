@@ -1,5 +1,6 @@
 """Claim F2: do successes travel and failures sink? Paths through one pooled PCA, by outcome."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,14 @@ TABLES = ("paths", "paths_3d", "paths_ticks", "umap")
 def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
     """`paths.csv` has the point of every puzzle and step, drawn or not; `paths_ticks.csv` all
     updates that are drawn."""
-    with (
-        opening(config, config.site, tell) as store,
-        results_of("trajectories", config, TABLES) as results,
-    ):
-        solved = store["solved"][:, -1]
+    with ExitStack() as stack:
+        store = stack.enter_context(opening(config, config.site, tell))
         if config.umap and store.n_puzzles < 2:
             raise UserError(
                 f"{store.path} holds one puzzle; UMAP needs neighbours: record at least 2"
             )
+        results = stack.enter_context(results_of("trajectories", config, TABLES))
+        solved = store["solved"][:, -1]
         n_components = max(3, UMAP_OF if config.umap else 0)
         width = int(np.prod(store[config.site].shape[-2:]))
         try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from trm_interp.errors import UserError
 from trm_interp.files import sha256_of, write_json
 from trm_interp.runtime.children import Children, terminated_as_interrupted
+from trm_interp.runtime.outputs import maker, mark
 from trm_interp.runtime.schema import read_json
 
 
@@ -83,6 +84,13 @@ class Job:
         except (OSError, UserError):
             return None
 
+    def _mark(self) -> None:
+        """Mark the folder and its unfinished parts where they are from before there were markers:
+        the note proves whose they are."""
+        for folder in (self.out, *self.out.glob("*parts")):
+            if folder.is_dir() and maker(folder) is None:
+                mark(folder, self.words[0])
+
     def run(self, identity: str, threads: int, children: Children) -> str | None:
         """The last line that it had to say where it failed, else None."""
         words, question, known = list(self.words), self._question(identity), self._known()
@@ -93,6 +101,8 @@ class Job:
                 return f"{made} was not made by this job ({self._asked.name} {why}): move it away"
             goes_on = "--resume" in self.flags and known.question == question
             words.append("--resume" if goes_on else "--overwrite")
+            if not self.is_guest:
+                self._mark()
         write_json(self._asked, asdict(Asked(question, answered=False)))
         log = self.out.with_name(f"{self.name}-log.txt")
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}

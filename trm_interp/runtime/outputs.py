@@ -60,12 +60,15 @@ def writing(
     resume: bool = False,
     overwrite: bool = False,
     resumable: bool = True,
+    clear: bool = True,
     unmarked: Callable[[Path], bool] = lambda folder: False,
 ) -> Iterator[bool]:
     """Hold `folder` for `command` while the block runs; yields whether it holds earlier work.
 
     `names`: patterns (`*.csv`) of what the command writes; a pattern that ends in `/` names folders
     of its own inside, which carry the same marker. `resumable`: whether the command has --resume.
+    `clear`: whether `overwrite` deletes earlier work at once; a command that may fail before it has
+    anything to put in its place calls `remove_own` itself.
     `unmarked`: recognises a folder from before there were markers; such a one can be resumed, not
     overwritten. `resume` where there is nothing yet starts anew. UserError where another process
     writes there, where the folder holds anything that this command did not make, or where it holds
@@ -82,7 +85,7 @@ def writing(
     folder.mkdir(parents=True, exist_ok=True)
     with locked_folder(folder):
         try:
-            yield _claim(folder, command, names, resume, overwrite, resumable, unmarked)
+            yield _claim(folder, command, names, resume, overwrite, resumable, clear, unmarked)
         finally:
             if is_new:
                 drop_if_empty(folder)
@@ -91,6 +94,11 @@ def writing(
 def entries(folder: Path) -> list[Path]:
     """What a folder holds, less the files of `IGNORED`."""
     return [path for path in folder.iterdir() if path.name not in IGNORED or path.is_dir()]
+
+
+def holds_only(folder: Path, name: str) -> bool:
+    """Whether a folder holds one file of this name and, at most, a lock."""
+    return {entry.name for entry in entries(folder)} - {LOCK} == {name}
 
 
 def maker(folder: Path) -> str | None:
@@ -167,6 +175,7 @@ def _claim(
     resume: bool,
     overwrite: bool,
     resumable: bool,
+    clear: bool,
     unmarked: Callable[[Path], bool],
 ) -> bool:
     """Under the lock: the folder is this command's from now on; whether it holds earlier work."""
@@ -183,12 +192,18 @@ def _claim(
         name for name in held if _matches(f"{name}/" if (folder / name).is_dir() else name, names)
     ]
     if work and not (resume or overwrite):
-        how = "--resume to go on or --overwrite to start anew" if resumable else ""
-        raise UserError(f"{folder} exists: use {how or '--overwrite to replace its results'}")
-    if overwrite:
+        how = "--overwrite to replace its results"
+        if made_by is None:  # and cannot be overwritten
+            how = "--resume to go on, or delete it"
+        elif resumable:
+            how = "--resume to go on or --overwrite to start anew"
+        raise UserError(f"{folder} exists: use {how}")
+    if overwrite and made_by is None:
+        raise UserError(_foreign(folder, command, made_by))
+    if overwrite and clear:
         remove_own(folder, command, names)
     mark(folder, command)
-    return bool(work) and not overwrite
+    return bool(work) and not (overwrite and clear)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

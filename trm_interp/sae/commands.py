@@ -40,7 +40,8 @@ def register(app: typer.Typer) -> None:
         if not finished:
             say(f"stopped before the end: {how_to_go_on(config.overwrite)}")
             raise typer.Exit(130)
-        print(f"wrote {config.out} ({last}; measure it: trm-interp sae-eval {config.out} STORE)")
+        measure = f"measure it: trm-interp sae-eval {config.out} STORE"
+        print(f"wrote {config.out} ({'; '.join(filter(None, [last, measure]))})")
 
     @command(
         app,

@@ -23,11 +23,12 @@ from torch import Tensor
 from trm_interp.core.headers import check_archive, check_calls, is_archive, require_file
 from trm_interp.errors import UserError, first_line, is_out_of_memory
 from trm_interp.files import DiskError, replacing
+from trm_interp.runtime.outputs import holds_only
 from trm_interp.runtime.schema import convert
 from trm_interp.sae.config import TrainSAEConfig
 from trm_interp.sae.gated import GatedSAE
 from trm_interp.sae.revive import resample
-from trm_interp.sae.saved import STATE, saving
+from trm_interp.sae.saved import METRICS, STATE, saving
 from trm_interp.sae.stream import ActivationStream, Position, stream_state
 from trm_interp.shapes import Float
 
@@ -240,7 +241,12 @@ def fit_to(
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder without a marker holds a run of `train-sae`: by its state, safely read."""
+    """Whether a folder without a marker holds a run of `train-sae`: by its state, safely read.
+
+    One that was killed before its first save holds nothing but metrics.
+    """
+    if holds_only(folder, METRICS):
+        return True
     try:
         _read_state(folder / STATE)
     except (UserError, OSError):

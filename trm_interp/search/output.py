@@ -1,5 +1,6 @@
 """The files of a search: a table, a summary beside it, and blocks until both are there."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, make_dataclass
@@ -10,7 +11,14 @@ import numpy as np
 import pandas as pd
 
 from trm_interp.errors import UserError
-from trm_interp.files import remove_leftovers, replacing, require_apart, sha256_of, write_json
+from trm_interp.files import (
+    remove_leftovers,
+    replacing,
+    require_apart,
+    sha256_of,
+    write_json,
+    write_text,
+)
 from trm_interp.provenance import git_commit, versions
 from trm_interp.runtime.locks import locked_beside
 from trm_interp.runtime.outputs import discard, maker, mark, remove_own
@@ -109,6 +117,12 @@ def output(run: SearchRun, identity: Identity) -> Iterator[Opened]:
         yield _open(run, run.out, identity)
 
 
+def write_block(out: Path, file: Path, table: pd.DataFrame) -> None:
+    """One block is done. From then on an earlier table, which goes at the end, has no summary."""
+    Path(os.path.realpath(beside(out))).unlink(missing_ok=True)
+    write_text(file, table.to_csv(index=False))
+
+
 def finish(out: Path, table: pd.DataFrame, summary: dict[str, Any], identity: Identity) -> None:
     """Write the table, then what is beside it; the blocks go."""
     write_table(out, table)
@@ -125,7 +139,9 @@ def _open(run: SearchRun, out: Path, identity: Identity) -> Opened:
     other = out.with_suffix(".csv" if out.suffix == ".parquet" else ".parquet")
     if known and known.table == other.name and other.exists():
         raise UserError(f"{beside(out)} is of {other.name}: choose another name for --out")
-    if run.resume and known and out.exists():
+    # a search with other settings than those of the table, killed before its first block
+    is_newer = known and begun and known.identity != begun and not _difference(begun, identity)
+    if run.resume and known and out.exists() and not is_newer:
         _require_same(beside(out), known.identity, identity)
         _require_whole(out, known)
         if parts.exists():  # of a run that was killed at its very end
@@ -143,12 +159,10 @@ def _open(run: SearchRun, out: Path, identity: Identity) -> Opened:
         _require_same(beside(out), known.identity, identity)
     elif not run.overwrite and (out.exists() or known or begun):
         place = out if out.exists() else parts if begun else beside(out)
-        raise UserError(f"{place} exists: use --resume to go on or --overwrite to start anew")
-    if not (run.resume and begun):
-        if parts.exists() and ours:
-            remove_own(parts, COMMAND, NAMES)
-        for old in (out, beside(out)):
-            old.unlink(missing_ok=True)
+        anew = " or --overwrite to start anew" if ours or not begun else ""
+        raise UserError(f"{place} exists: use --resume to go on{anew}")
+    if not (run.resume and begun) and parts.exists() and ours:
+        remove_own(parts, COMMAND, NAMES)
     mark(parts, COMMAND)
     write_json(parts / IDENTITY, asdict(identity))
     return Opened(parts)
@@ -185,14 +199,21 @@ def _begun(parts: Path, overwrite: bool) -> Identity | None:
 
 def _require_same(place: Path, there: Identity, now: Identity) -> None:
     """UserError that names the first setting in which the runs differ."""
+    if found := _difference(there, now):
+        name, was, value = found
+        raise UserError(
+            f"{place}: {name} is {str(was)[:100]} there and {value} now; "
+            "give the same settings, or --overwrite to start anew"
+        )
+
+
+def _difference(there: Identity, now: Identity) -> tuple[str, Any, Any] | None:
+    """The first setting in which two searches differ, and what it is in either."""
     flat_there, flat_now = ({**asdict(i), **i.search} for i in (there, now))
     for name, value in flat_now.items():
         if name != "search" and flat_there.get(name) != value:
-            was = str(flat_there.get(name))[:100]
-            raise UserError(
-                f"{place}: {name} is {was} there and {value} now; "
-                "give the same settings, or --overwrite to start anew"
-            )
+            return name, flat_there.get(name), value
+    return None
 
 
 def _require_whole(out: Path, known: Beside) -> None:

@@ -15,11 +15,17 @@ from trm_interp.core.config import TRMConfig
 from trm_interp.core.model import TRM
 from trm_interp.core.ranks import Ranks
 from trm_interp.errors import UserError
-from trm_interp.files import write_text
 from trm_interp.runtime.outputs import by_the_first
 from trm_interp.search.config import SearchConfig, SearchRun
 from trm_interp.search.engine import Found, search
-from trm_interp.search.output import Identity, finish, output, read_block, read_table
+from trm_interp.search.output import (
+    Identity,
+    finish,
+    output,
+    read_block,
+    read_table,
+    write_block,
+)
 from trm_interp.search.selection import SHARES, outcome_frame, share_table
 from trm_interp.sources import open_both, open_device
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
@@ -126,8 +132,8 @@ def _search_blocks(
             inputs = torch.from_numpy(block.inputs)
             found = search(model, inputs, config, run.batch_size, dtype, done)
             frame = block_table(found, block, config)
-            if file:
-                write_text(file, frame.to_csv(index=False))
+            if run.out and file:
+                write_block(run.out, file, frame)
                 frame = read_table(file)  # as a resumed run reads it
         frames.append(frame)
     everyone = ranks.objects(frames)
