@@ -307,5 +307,5 @@ def test_bad_budgets(cli: Cli, settings: list[tuple[Any, ...]], text: str):
 def test_a_budget_ends_the_run(cli: Cli, train: list[object], tmp_path: Path):
     words = [*train, "--budget", "0.3s", "--steps", 10**6]
     assert cli(*words, "--out", tmp_path / "out").code == 0
-    card = load_checkpoint(tmp_path / "out").card["train"]
-    assert 0 < card["steps_done"] < 10**6 and card["seconds"] >= 0.3
+    card = load_checkpoint(tmp_path / "out").card
+    assert 0 < card["train"]["steps_done"] < 10**6 and card["times"]["training_s"] >= 0.3

@@ -101,9 +101,9 @@ class Mender:
             self.tell(f"compiling failed ({first_line(causes[-1])}): again with an empty cache")
             self._leave_cache()
         else:
-            raise UserError(
-                f"torch.compile failed ({first_line(causes[-1])[:150]}): leave out --compile"
-            ) from error
+            why = first_line(causes[-1])
+            why = why if len(why) <= 150 else f"...{why[-147:]}"  # a path first, the reason last
+            raise UserError(f"torch.compile failed ({why}): leave out --compile") from error
         _forget()
         return True
 

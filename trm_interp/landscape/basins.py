@@ -110,7 +110,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def open_puzzles(config: BasinsConfig, tell: Tell) -> Subject:
+def open_puzzles(config: BasinsConfig, tell: Tell = print) -> Subject:
     """UserError where the file has no puzzle of that index."""
     if config.indices is None:
         return open_subject(config, tell)

@@ -67,7 +67,7 @@ class Subject:
         }
 
 
-def open_subject(config: OnCheckpoint, tell: Tell, float64: bool = False) -> Subject:
+def open_subject(config: OnCheckpoint, tell: Tell = print, float64: bool = False) -> Subject:
     """UserError where the checkpoint, its puzzles or the device are not there.
 
     `float64`: on a device that has it.
