@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
             print(f"wrote {folder / 'card.json'}")
 
         # --overwrite, of the data set, stays when its build is resumed
-        with_errors_in_one_line(body, how_to_go_on() if preset.endswith("-hard") else "")
+        with_errors_in_one_line(body, how_to_go_on(overwrite) if preset.endswith("-hard") else "")
 
     @data.command("check")
     def data_check(
