@@ -175,7 +175,7 @@ def _our_config(path: Path) -> TRMConfig:
     settings = read_json(path)
     if settings.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path}: not written by this project (format {FORMAT})")
-    kinds = {f.name: type(f.default) for f in fields(TRMConfig)}
+    kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(TRMConfig)}
     for name, value in settings.items():
         if name not in kinds:
             raise CheckpointError(f"{path}: unknown setting {name[:40]!r}")
