@@ -19,7 +19,7 @@ from option_world import World, commands, make_world, smallest
 EXAMPLES = int(os.environ.get("TRM_INTERP_EXAMPLES", "30"))
 SECONDS = 20  # for a machine that is busy; each takes about one
 NUMBERS = ["0", "1", "-1", "2", "-0.0", "0.5", "nan", "inf", "-inf", "1e308", "-1e308", "1e-320"]
-NUMBERS += [str(10**6), str(10**12), str(2**31), str(2**63 - 1), str(2**63), str(2**64), "9" * 400]
+NUMBERS += [str(10**12), str(2**63 - 1), str(2**63), str(2**64), "9" * 400]
 TEXTS = ["", " ", ",", "0-99999999999", "3-1", "0,18446744073709551616", "a[/b]", "[red]", "x\ny"]
 TEXTS += ["é", "\x1b[2J", "z_L,z_L", "../..", "/dev/null", "-", "--", "nowhere/at/all", "x" * 300]
 WRITES = {"--out", "--csv"}  # where is another question
@@ -59,6 +59,10 @@ def is_flag(name: str, option: str) -> bool:
     return any(p.is_flag for p in COMMANDS[name].params if p.opts[0] == option)
 
 
+# what lies between is work that was asked for, and takes as long
+HUGE = st.integers(-3, 3) | st.integers(min_value=10**10) | st.integers(max_value=-(10**10))
+
+
 @st.composite
 def mutations(draw: st.DrawFn, group: str) -> tuple[str, list[str]]:
     """A command and one or two of its options with values that are drawn from all kinds."""
@@ -67,7 +71,7 @@ def mutations(draw: st.DrawFn, group: str) -> tuple[str, list[str]]:
     for option in draw(st.lists(st.sampled_from(options(name)), min_size=1, max_size=2)):
         words.append(option)
         if not is_flag(name, option):
-            value = st.sampled_from(NUMBERS) | st.sampled_from(TEXTS) | st.integers().map(str)
+            value = st.sampled_from(NUMBERS) | st.sampled_from(TEXTS) | HUGE.map(str)
             words.append(draw(value | st.floats().map(str)))
     return name, words
 
@@ -104,7 +108,7 @@ def test_no_value_of_an_option_ends_in_a_traceback(
         deadline=None,
         database=None,
         derandomize=EXAMPLES < 100,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow],
     )
     @given(mutations(group))
     def run(drawn: tuple[str, list[str]]) -> None:
