@@ -87,3 +87,13 @@ def test_every_command_runs_and_shows_something(
             assert len(set(losses[-4:])) == 4, answer.out  # four ways at one tick
         ran.add(name)
     assert len(ran) >= 18
+
+
+def test_options_that_the_text_names_exist():
+    def every(command: Any) -> set[str]:
+        inner = getattr(command, "commands", {}).values()
+        own = {o for param in command.params for o in (*param.opts, *param.secondary_opts)}
+        return own.union(*map(every, inner))
+
+    named = re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", (ROOT / "README.md").read_text())
+    assert set(named) <= every(get_command(app)) | {"--nproc-per-node", "--dist", "--help"}
