@@ -6,7 +6,6 @@ thorough.
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from option_world import World, commands, make_world, smallest
 
 EXAMPLES = int(os.environ.get("TRM_INTERP_EXAMPLES", "8"))
-SECONDS = 20  # for a machine that is busy; each takes about one
 NUMBERS = ["0", "1", "-1", "2", "-0.0", "0.5", "nan", "inf", "-inf", "1e308", "-1e308", "1e-320"]
 NUMBERS += [str(10**12), str(2**63 - 1), str(2**63), str(2**64), "9" * 400]
 TEXTS = ["", " ", ",", "0-99999999999", "3-1", "0,18446744073709551616", "a[/b]", "[red]", "x\ny"]
@@ -114,9 +112,7 @@ def test_no_value_of_an_option_ends_in_a_traceback(
     def run(drawn: tuple[str, list[str]]) -> None:
         name, words = drawn
         shutil.rmtree(world.out, ignore_errors=True)
-        began = time.monotonic()
         answer = cli(*name.split(), *base[name], *words)
         check(answer, [name, *words])
-        assert time.monotonic() - began < SECONDS, (name, words)
 
     run()
