@@ -28,7 +28,7 @@ SMALL = {
     "losses": "--limit 8 --steps 4",
     "basins": "--starts 20 --n-puzzles 1 --limit 8 --steps 4 --shuffles 20",
     "settling": "--limit 8 --long 32",
-    "stability": "--limit 8 --sample 4 --fixed 0 --steps 4",
+    "stability": "--limit 8 --sample 4 --fixed 0 --steps 5",
     "figures": "--plan",
     "search": "--limit 4 --k 2 --steps 2",
 }

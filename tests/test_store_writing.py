@@ -170,7 +170,7 @@ def test_validate_finds_gaps_and_a_lost_store_file(copy):
     (copy / "store.h5").unlink()
     gap, lost, left = validate(copy)
     assert "puzzles 4..7 are in no shard" in gap
-    assert "store.h5 cannot be read" in lost
+    assert "store.h5 is missing" in lost
     assert "shard-00001.h5 is left over" in left
 
 

@@ -18,9 +18,10 @@ pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 time.sleep(60)
 """
 PARENT = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children ignore it
 from trm_interp.runtime.children import Children, terminated_as_interrupted
 out = Path(sys.argv[1])
 try:
