@@ -59,6 +59,7 @@ def is_flag(name: str, option: str) -> bool:
 
 # what lies between is work that was asked for, and takes as long
 HUGE = st.integers(-3, 3) | st.integers(min_value=10**10) | st.integers(max_value=-(10**10))
+FLOATS = st.floats(-3, 3) | st.floats(min_value=1e10) | st.floats(max_value=-1e10)  # 3.0 is a 3
 
 
 @st.composite
@@ -70,7 +71,7 @@ def mutations(draw: st.DrawFn, group: str) -> tuple[str, list[str]]:
         words.append(option)
         if not is_flag(name, option):
             value = st.sampled_from(NUMBERS) | st.sampled_from(TEXTS) | HUGE.map(str)
-            words.append(draw(value | st.floats().map(str)))
+            words.append(draw(value | FLOATS.map(str)))
     return name, words
 
 
