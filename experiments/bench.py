@@ -34,16 +34,16 @@ from bench_pca import pca
 from bench_sae import sae
 from bench_search import search_section
 
-from trm_interp.core.checkpoint import load_checkpoint
+from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.flops import step_flops
 from trm_interp.core.infer import run_batch
 from trm_interp.core.memory import keep_freed_memory, peak_memory
-from trm_interp.core.model import TRM
-from trm_interp.core.slots import TrainData
-from trm_interp.core.train import Trainer
-from trm_interp.files import write_json
-from trm_interp.settings import CollectConfig, artifact, default_checkpoint
+from trm_interp.core.models.trm import TRM
+from trm_interp.core.training.slots import TrainData
+from trm_interp.core.training.trainer import Trainer
+from trm_interp.runtime.files import write_json
+from trm_interp.subjects.settings import CollectConfig, artifact, default_checkpoint
 from trm_interp.tasks.sudoku.dataset import load
 
 Numbers = dict[str, float]
@@ -79,7 +79,7 @@ def matrix_rate(dtype: torch.dtype, device: str, n: int = 2048, repeats: int = 9
 
 def recording(repeats: int, batch: int = 32) -> Numbers:
     """Recording z_L and z_H of all 336 evaluations to disk, against plain inference."""
-    from trm_interp.collect import record_puzzles
+    from trm_interp.recording.collect import record_puzzles
 
     checkpoint = load_checkpoint(default_checkpoint())
     side = int(checkpoint.model.config.cells**0.5)
@@ -115,7 +115,7 @@ def _peak_of_child(n: int) -> float:
 
 
 def _record_only(n: int, folder: str) -> None:
-    from trm_interp.collect import collect
+    from trm_interp.recording.collect import collect
 
     side = int(load_checkpoint(default_checkpoint()).model.config.cells ** 0.5)
     puzzles = artifact("data") / f"sudoku{side}" / "test.txt"
@@ -181,9 +181,9 @@ def _paths(model: TRM, batch: int, repeats: int) -> Numbers:
 
 def puzzles(repeats: int) -> Numbers:
     """Per core and second; all of it runs on one thread."""
-    from trm_interp.tasks.sudoku.generate import generate
+    from trm_interp.tasks.sudoku.forge.generate import generate
+    from trm_interp.tasks.sudoku.forge.solver import solve_batch
     from trm_interp.tasks.sudoku.grid import SHAPES
-    from trm_interp.tasks.sudoku.solver import solve_batch
 
     random9, _ = generate(SHAPES[9], 2000, seed=0)
     hard = _hard_puzzles()
@@ -214,8 +214,8 @@ def _lineages(n: int = 40) -> Numbers:
     """
     from dataclasses import replace
 
-    from trm_interp.tasks.sudoku.presets import PRESETS
-    from trm_interp.tasks.sudoku.walk import Walk, grow
+    from trm_interp.tasks.sudoku.forge.presets import PRESETS
+    from trm_interp.tasks.sudoku.forge.walk import Walk, grow
 
     mix = PRESETS["sudoku9-hard"].walk  # type: ignore[union-attr]
     grow(mix, 0)  # compiles
@@ -237,7 +237,7 @@ def _lineages(n: int = 40) -> Numbers:
 
 def _hard_puzzles() -> np.ndarray:
     """The hardest at hand: forum-hardest from a Sudoku-Extreme file, else of 20 000 random ones."""
-    from trm_interp.tasks.sudoku.generate import generate
+    from trm_interp.tasks.sudoku.forge.generate import generate
     from trm_interp.tasks.sudoku.grid import SHAPES
 
     listed = _listed("forum_hardest_11plus")[:2000]

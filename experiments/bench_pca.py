@@ -20,7 +20,7 @@ PUZZLES = 16
 PEAK = """
 import sys
 from trm_interp.analysis.trajectories import trajectories
-from trm_interp.store import Store
+from trm_interp.recording.store import Store
 with Store(sys.argv[1]) as store:
     trajectories(store, "z_L")
 status = open("/proc/self/status").read().splitlines()
@@ -36,7 +36,7 @@ def pca(repeats: int, medians: Medians) -> Numbers:
     """
     from trm_interp.analysis.pca import ITERATIONS, streamed_pca
     from trm_interp.analysis.trajectories import states_of
-    from trm_interp.store import Store
+    from trm_interp.recording.store import Store
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -31,7 +31,7 @@ def write_random_store(
     path: Path, n: int, d_model: int = 96, pos: int = 36, steps: int = 16
 ) -> int:
     """z_L of random numbers, as the recorder lays it out; bytes of one puzzle."""
-    from trm_interp.store import Site, StoreWriter, estimate_bytes, plan_shards
+    from trm_interp.recording.store import Site, StoreWriter, estimate_bytes, plan_shards
 
     dims = ("step", "h_cycle", "l_cycle", "pos", "d_model")
     site = Site("z_L", dims, (steps, 3, 6, pos, d_model))

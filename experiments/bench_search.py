@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from trm_interp.analysis.outcomes import wilson
-from trm_interp.core.checkpoint import load_checkpoint
+from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.infer import run_batch
 from trm_interp.search.config import SearchConfig
 from trm_interp.search.engine import search
 from trm_interp.search.selection import choose
-from trm_interp.settings import artifact, default_checkpoint
+from trm_interp.subjects.settings import artifact, default_checkpoint
 from trm_interp.tasks.sudoku.dataset import load
 
 Medians = Callable[[dict[str, Callable[[], object]], int], dict[str, float]]

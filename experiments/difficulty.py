@@ -17,13 +17,13 @@ import numpy as np
 
 from trm_interp.analysis.auc import auc_with_bounds
 from trm_interp.analysis.outcomes import by_rating
-from trm_interp.core.checkpoint import load_checkpoint
-from trm_interp.evaluate import solve
-from trm_interp.files import write_json
-from trm_interp.progress import progress
-from trm_interp.settings import artifact
+from trm_interp.core.checkpoints.folder import load_checkpoint
+from trm_interp.runtime.files import write_json
+from trm_interp.runtime.progress import progress
+from trm_interp.subjects.evaluate import solve
+from trm_interp.subjects.settings import artifact
 from trm_interp.tasks.sudoku.dataset import load
-from trm_interp.tasks.sudoku.rate import rate
+from trm_interp.tasks.sudoku.forge.rate import rate
 
 RUNS = [  # checkpoint, puzzles that it may be asked
     ("trm-sudoku9", "data/sudoku9-hard/test.csv"),

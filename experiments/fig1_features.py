@@ -28,20 +28,20 @@ import pandas as pd
 import torch
 
 from trm_interp.analysis.outcomes import half_failed
-from trm_interp.collect import record_puzzles
-from trm_interp.core.checkpoint import load_checkpoint
-from trm_interp.errors import UserError, in_one_line
-from trm_interp.evaluate import solve
-from trm_interp.features import look_at_features
-from trm_interp.files import write_json, write_text
-from trm_interp.progress import progress
+from trm_interp.core.checkpoints.folder import load_checkpoint
+from trm_interp.recording.collect import record_puzzles
+from trm_interp.recording.store import Store
+from trm_interp.runtime.errors import UserError, in_one_line
+from trm_interp.runtime.files import write_json, write_text
+from trm_interp.runtime.progress import progress
 from trm_interp.runtime.schema import read_json
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.sae.evaluate import evaluate_sae
+from trm_interp.sae.features import look_at_features
 from trm_interp.sae.train import train_sae
-from trm_interp.settings import CollectConfig, artifact, default_checkpoint
-from trm_interp.sources import open_both, open_device, test_puzzles
-from trm_interp.store import Store
+from trm_interp.subjects.evaluate import solve
+from trm_interp.subjects.opening import open_both, open_device, test_puzzles
+from trm_interp.subjects.settings import CollectConfig, artifact, default_checkpoint
 
 SITES = [f"blocks.{block}.hook_resid_{at}" for block in range(2) for at in ("mid", "post")]
 SHOWN = SITES[-1]  # the state itself, at every evaluation

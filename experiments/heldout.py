@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from trm_interp.files import write_json
-from trm_interp.progress import progress
+from trm_interp.runtime.files import write_json
+from trm_interp.runtime.progress import progress
 from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.sudoku.forge.hard import distribution, distributions
+from trm_interp.tasks.sudoku.forge.rate import rate
+from trm_interp.tasks.sudoku.forge.walk import is_plain
 from trm_interp.tasks.sudoku.formats import column
 from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
-from trm_interp.tasks.sudoku.hard import distribution, distributions
-from trm_interp.tasks.sudoku.rate import rate
-from trm_interp.tasks.sudoku.walk import is_plain
 
 
 def variables(shape: Shape) -> np.ndarray:

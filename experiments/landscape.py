@@ -21,12 +21,12 @@ from typing import Any
 
 import pandas as pd
 
-from trm_interp.errors import UserError, in_one_line
 from trm_interp.figures.bands import where
-from trm_interp.files import write_text
-from trm_interp.progress import progress
 from trm_interp.report.plan import LANDSCAPE, Plan, Request
 from trm_interp.report.verdicts import Found
+from trm_interp.runtime.errors import UserError, in_one_line
+from trm_interp.runtime.files import write_text
+from trm_interp.runtime.progress import progress
 from trm_interp.runtime.schema import read_json
 from trm_interp.search.config import PRESETS
 

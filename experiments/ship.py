@@ -13,11 +13,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from trm_interp.core.checkpoint import CARD, CONFIG, WEIGHTS
-from trm_interp.evaluate import evaluate
-from trm_interp.files import write_json
-from trm_interp.progress import progress
-from trm_interp.settings import EvalConfig
+from trm_interp.core.checkpoints.folder import CARD, CONFIG, WEIGHTS
+from trm_interp.runtime.files import write_json
+from trm_interp.runtime.progress import progress
+from trm_interp.subjects.evaluate import evaluate
+from trm_interp.subjects.settings import EvalConfig
 
 
 def ship(run: Path, test: Path, out: Path, steps: int) -> dict[str, Any]:

@@ -43,8 +43,7 @@ from table2_tables import (
     splits_of,
 )
 
-from trm_interp.core.checkpoint import Checkpoint
-from trm_interp.errors import UserError, in_one_line
+from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.figures.search import (
     ablation_figure,
     breadth_depth_figure,
@@ -53,19 +52,20 @@ from trm_interp.figures.search import (
     shares_figure,
 )
 from trm_interp.figures.style import write_html
-from trm_interp.files import replacing, write_json, write_text
-from trm_interp.landscape.parts import DAMAGED
-from trm_interp.progress import progress
+from trm_interp.runtime.errors import UserError, in_one_line
+from trm_interp.runtime.files import replacing, write_json, write_text
 from trm_interp.runtime.outputs import writing
+from trm_interp.runtime.parts import DAMAGED
+from trm_interp.runtime.progress import progress
 from trm_interp.runtime.schema import read_json
 from trm_interp.search.config import PRESETS, SearchConfig
 from trm_interp.search.engine import Found, search
 from trm_interp.search.run import evaluations_per_step
 from trm_interp.search.selection import RULES, choose, outcome_frame, share_table
-from trm_interp.settings import default_checkpoint
-from trm_interp.sources import open_both, open_device
+from trm_interp.subjects.opening import open_both, open_device
+from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
-from trm_interp.tasks.sudoku.rate import rate
+from trm_interp.tasks.sudoku.forge.rate import rate
 
 PAPER = {name: PRESETS["paper"][name] for name in ("sigma", "target", "when")}
 OWN = ("identity.json", "*.npz", "*.html", "*.png", "*.pdf", "plotly.min.js", "log.md")

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from heldout import conflicts
 
-from trm_interp.files import write_json, write_text
-from trm_interp.progress import progress
+from trm_interp.runtime.files import write_json, write_text
+from trm_interp.runtime.progress import progress
 from trm_interp.tasks.sudoku.dataset import load
-from trm_interp.tasks.sudoku.generate import stream
+from trm_interp.tasks.sudoku.forge.generate import stream
+from trm_interp.tasks.sudoku.forge.rate import rate
+from trm_interp.tasks.sudoku.forge.tournament import TOURNAMENT, Race, family, race
+from trm_interp.tasks.sudoku.forge.walk import Walker, roam
 from trm_interp.tasks.sudoku.grid import render
-from trm_interp.tasks.sudoku.rate import rate
-from trm_interp.tasks.sudoku.tournament import TOURNAMENT, Race, family, race
-from trm_interp.tasks.sudoku.walk import Walker, roam
 
 BELOW = 10  # how far a family may fall below the E of its start
 DISTANCES = (10, 20, 40, 80)  # the same, of --spread

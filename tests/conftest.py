@@ -10,9 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-CHECKED = ["checkpoint", "infer", "loss", "model", "optim", "train"]  # config checks itself
-CHECKED = [f"trm_interp.core.{name}" for name in CHECKED] + ["trm_interp.record"]
-CHECKED += ["trm_interp.analysis", "trm_interp.figures"]
+CHECKED = ["checkpoints", "infer", "models", "training.losses", "training.optimizers"]
+CHECKED = [f"trm_interp.core.{name}" for name in [*CHECKED, "training.trainer"]]
+CHECKED += ["trm_interp.recording.hooks", "trm_interp.analysis", "trm_interp.figures"]
 CHECKED += [f"trm_interp.search.{name}" for name in ("engine", "noise", "selection")]
 with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
     import trm_interp.analysis.bimodality
@@ -23,18 +23,18 @@ with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
     import trm_interp.analysis.settling
     import trm_interp.analysis.tangent
     import trm_interp.analysis.trajectories
-    import trm_interp.core.checkpoint
+    import trm_interp.core.checkpoints.folder
     import trm_interp.core.infer
-    import trm_interp.core.train
+    import trm_interp.core.training.trainer
     import trm_interp.figures.dynamics
     import trm_interp.figures.trajectories
-    import trm_interp.record
+    import trm_interp.recording.hooks
     import trm_interp.search.selection  # noqa: F401
 
 from trm_interp.cli import app  # noqa: E402
-from trm_interp.core.checkpoint import save_checkpoint  # noqa: E402
+from trm_interp.core.checkpoints.folder import save_checkpoint  # noqa: E402
 from trm_interp.core.config import TRMConfig  # noqa: E402
-from trm_interp.core.model import TRM  # noqa: E402
+from trm_interp.core.models.trm import TRM  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from trm_interp.core.checkpoint import CheckpointError, load_checkpoint
-from trm_interp.core.model import TRM
+from trm_interp.core.checkpoints.folder import CheckpointError, load_checkpoint
+from trm_interp.core.models.trm import TRM
 
 NAMES = {  # ours -> public
     "z_H_init": "H_init",

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from trm_interp.layout import readouts
-from trm_interp.store import Site, StoreWriter
+from trm_interp.recording.schema import readouts
+from trm_interp.recording.store import Site, StoreWriter
 
 STEPS, H, L, CELLS = 3, 2, 2, 16
 MODEL = {"h_cycles": H, "l_cycles": L, "prefix": 0, "cells": CELLS, "vocab": 6}

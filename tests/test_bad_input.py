@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from trm_interp.core.checkpoint import load_checkpoint, save_checkpoint
-from trm_interp.tasks.sudoku import presets
+from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
+from trm_interp.tasks.sudoku.forge import presets
 
 Cli = Callable[..., Any]
 

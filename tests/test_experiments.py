@@ -14,7 +14,7 @@ import pytest
 from sae_store import noise, write_store
 
 from trm_interp.analysis.outcomes import wilson
-from trm_interp.errors import UserError
+from trm_interp.runtime.errors import UserError
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
-from trm_interp.core.checkpoint import load_checkpoint
-from trm_interp.core.portable import INDEX, read_portable
-from trm_interp.tasks.sudoku.presets import make_preset
+from trm_interp.core.checkpoints.folder import load_checkpoint
+from trm_interp.core.training.portable import INDEX, read_portable
+from trm_interp.tasks.sudoku.forge.presets import make_preset
 
 SCRIPTS = Path(__file__).parents[1] / "experiments" / "flagship"
 trainer = runpy.run_path(str(SCRIPTS / "train.py"))

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutations import lies
 
-from trm_interp.store import Store
+from trm_interp.recording.store import Store
 
 Cli = Callable[..., Any]
 fuzz = settings(

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from trm_interp import tables
-from trm_interp.errors import UserError, printable, spoken
-from trm_interp.progress import progress
+from trm_interp.cli import tables
+from trm_interp.runtime.errors import UserError, printable, spoken
+from trm_interp.runtime.progress import progress
 
 HOSTILE = "a[/b] [red]:smile: {x}"
 

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 2.0  # GB at most; with the graph of one run more than 8 would be needed
 STORE = """
 from pathlib import Path
-from trm_interp.collect import collect
-from trm_interp.settings import CollectConfig
+from trm_interp.recording.collect import collect
+from trm_interp.subjects.settings import CollectConfig
 
 data = Path("artifacts/data/sudoku6/test.txt")
 out = Path({out!r})

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-import trm_interp.collect
+import trm_interp.recording.collect
 import trm_interp.sae.train
 import trm_interp.search.run
-import trm_interp.tasks.sudoku.hard
-from trm_interp.core.train import Trainer
-from trm_interp.landscape.starts import Starts
-from trm_interp.tasks.sudoku.hard import HardPreset
-from trm_interp.tasks.sudoku.presets import PRESETS
-from trm_interp.tasks.sudoku.walk import Walk
+import trm_interp.tasks.sudoku.forge.hard
+from trm_interp.core.training.trainer import Trainer
+from trm_interp.studies.starts import Starts
+from trm_interp.tasks.sudoku.forge.hard import HardPreset
+from trm_interp.tasks.sudoku.forge.presets import PRESETS
+from trm_interp.tasks.sudoku.forge.walk import Walk
 
 Cli = Callable[..., Any]
 WALK = Walk(side=6, mean=30, sd=8, low=21, high=45, temperature=2, lists=100, climbs=60)
@@ -54,12 +54,12 @@ def commands(copier: Path, grids: Path, store: Path, splits: Path) -> dict[str, 
 
 
 FIRST_WORK: dict[str, tuple[Any, str]] = {
-    "collect": (trm_interp.collect, "record_batch"),
+    "collect": (trm_interp.recording.collect, "record_batch"),
     "search": (trm_interp.search.run, "search"),
     "train": (Trainer, "step"),
     "train-sae": (trm_interp.sae.train.Trainer, "advance"),
     "basins": (Starts, "follow"),
-    "data make": (trm_interp.tasks.sudoku.hard, "build"),
+    "data make": (trm_interp.tasks.sudoku.forge.hard, "build"),
 }
 
 

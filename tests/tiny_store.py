@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from trm_interp.store import Site, StoreWriter, halt_steps, readouts
+from trm_interp.recording.store import Site, StoreWriter, halt_steps, readouts
 
 N, STEPS, CELLS, H, L, POS, D = 11, 4, 3, 2, 3, 5, 4  # 11 puzzles: 3 shards of at most 4
 SITES = (

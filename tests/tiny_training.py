@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.config import TRMConfig
-from trm_interp.core.loop import METRICS_FILE
-from trm_interp.core.train import Trainer
+from trm_interp.core.training.loop import METRICS_FILE
+from trm_interp.core.training.trainer import Trainer
 
 SMALL = TRMConfig(cells=16, vocab=6, d_model=16, h_cycles=2, l_cycles=2, multiple=8, prefix=1)
 FAST: dict[str, Any] = {"steps": 12, "batch_size": 5, "n_sup": 3, "lr": 1e-3, "muon_lr": 1e-2}

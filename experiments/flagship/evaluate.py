@@ -21,18 +21,18 @@ from typing import Any
 import torch
 
 from trm_interp.analysis.outcomes import outcome_table
-from trm_interp.core.checkpoint import load_checkpoint, save_checkpoint
+from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.config import TrainConfig
 from trm_interp.core.flops import step_flops
-from trm_interp.core.loop import METRICS_FILE
-from trm_interp.core.model import TRM
-from trm_interp.core.optim import depth
-from trm_interp.core.portable import average_of, read_portable
-from trm_interp.errors import UserError, in_one_line
-from trm_interp.evaluate import solve, summarise
-from trm_interp.files import write_json, write_text
-from trm_interp.progress import progress
-from trm_interp.sources import open_device
+from trm_interp.core.models.trm import TRM
+from trm_interp.core.training.loop import METRICS_FILE
+from trm_interp.core.training.optimizers import depth
+from trm_interp.core.training.portable import average_of, read_portable
+from trm_interp.runtime.errors import UserError, in_one_line
+from trm_interp.runtime.files import write_json, write_text
+from trm_interp.runtime.progress import progress
+from trm_interp.subjects.evaluate import solve, summarise
+from trm_interp.subjects.opening import open_device
 from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
 
 PUBLISHED = {1: 0.156, 2: 0.539, 3: 0.656, 5: 0.751, 10: 0.834, 16: 0.872}  # of 10 000 puzzles

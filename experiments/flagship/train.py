@@ -37,14 +37,14 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from trm_interp.core.checkpoint import load_checkpoint  # noqa: E402
+from trm_interp.core.checkpoints.folder import load_checkpoint  # noqa: E402
 from trm_interp.core.config import PRESETS, TrainConfig, TRMConfig  # noqa: E402
-from trm_interp.core.loop import METRICS_FILE, train  # noqa: E402
-from trm_interp.core.portable import INDEX, load_portable, save_portable  # noqa: E402
-from trm_interp.core.slots import TrainData  # noqa: E402
-from trm_interp.core.train import Trainer  # noqa: E402
-from trm_interp.errors import UserError, in_one_line  # noqa: E402
-from trm_interp.sources import open_device  # noqa: E402
+from trm_interp.core.training.loop import METRICS_FILE, train  # noqa: E402
+from trm_interp.core.training.portable import INDEX, load_portable, save_portable  # noqa: E402
+from trm_interp.core.training.slots import TrainData  # noqa: E402
+from trm_interp.core.training.trainer import Trainer  # noqa: E402
+from trm_interp.runtime.errors import UserError, in_one_line  # noqa: E402
+from trm_interp.subjects.opening import open_device  # noqa: E402
 from trm_interp.tasks.sudoku.augment import augment  # noqa: E402
 from trm_interp.tasks.sudoku.dataset import load  # noqa: E402
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trm_interp.analysis.trajectories import trajectories
-from trm_interp.layout import readouts
-from trm_interp.store import Site, Store, StoreWriter
+from trm_interp.recording.schema import readouts
+from trm_interp.recording.store import Site, Store, StoreWriter
 
 N, STEPS, H, L, POS, D = 5, 2, 2, 3, 2, 4
 TICKS = STEPS * H * L  # updates of z_L

@@ -9,8 +9,8 @@ from tiny_training import FAST, SMALL
 from torch import Tensor
 
 from trm_interp.core.config import TrainConfig
-from trm_interp.core.slots import TrainData
-from trm_interp.core.train import Trainer
+from trm_interp.core.training.slots import TrainData
+from trm_interp.core.training.trainer import Trainer
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import pytest
 import torch
 from published import error_of, public_state, same_weights
 
-from trm_interp.core.checkpoint import load_checkpoint
+from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.config import TRMConfig
 from trm_interp.core.infer import run
-from trm_interp.core.model import TRM
-from trm_interp.landscape.config import OnCheckpoint
-from trm_interp.landscape.subject import open_subject
-from trm_interp.record import HookedTRM
+from trm_interp.core.models.trm import TRM
+from trm_interp.recording.hooks import HookedTRM
 from trm_interp.report.plan import Plan, Request
+from trm_interp.studies.config import OnCheckpoint
+from trm_interp.studies.subject import open_subject
 
 
 def attention(cells: int, vocab: int) -> TRM:

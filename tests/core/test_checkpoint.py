@@ -14,9 +14,9 @@ from published import error_of, lightning, public_state, same_weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trm_interp.core.checkpoint import load_checkpoint, save_checkpoint
+from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.config import TRMConfig
-from trm_interp.core.model import TRM
+from trm_interp.core.models.trm import TRM
 
 
 @pytest.fixture
@@ -337,7 +337,7 @@ def test_files_are_whole_or_absent(ours: Path, tiny_mlp: TRM, monkeypatch: Any):
     def fail(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("trm_interp.core.checkpoint.save_file", fail)
+    monkeypatch.setattr("trm_interp.core.checkpoints.folder.save_file", fail)
     with torch.no_grad():
         tiny_mlp.lm_head.weight.zero_()
     with pytest.raises(OSError, match="No space"):

@@ -13,10 +13,10 @@ from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompil
 
 from trm_interp.core import compiling
 from trm_interp.core.compiling import CompileStopped, Mender, compile_network, is_compiling
-from trm_interp.core.loop import train
-from trm_interp.core.train import STATE_FILE, Trainer
-from trm_interp.errors import UserError
-from trm_interp.training import stop_signals
+from trm_interp.core.training.loop import train
+from trm_interp.core.training.trainer import STATE_FILE, Trainer
+from trm_interp.runtime.errors import UserError
+from trm_interp.subjects.training import stop_signals
 
 KEY = "c" + "a" * 51
 

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trm_interp import sources
 from trm_interp.core import counter, devices
 from trm_interp.core.counter import normal, uniform
 from trm_interp.core.devices import widened, widest
 from trm_interp.core.infer import run_batch
-from trm_interp.core.loop import train
-from trm_interp.core.loss import stablemax_cross_entropy
-from trm_interp.core.train import STATE_FILE, Trainer
-from trm_interp.errors import UserError
-from trm_interp.sources import open_device
+from trm_interp.core.training.loop import train
+from trm_interp.core.training.losses import stablemax_cross_entropy
+from trm_interp.core.training.trainer import STATE_FILE, Trainer
+from trm_interp.runtime.errors import UserError
+from trm_interp.subjects import opening as sources
+from trm_interp.subjects.opening import open_device
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def python(code: str) -> str:
 
 def test_settings_do_not_import_torch():
     code = """
-import sys, trm_interp.core, trm_interp.core.config, trm_interp.clock
+import sys, trm_interp.core, trm_interp.core.config, trm_interp.core.clock
 from trm_interp.core import TRMConfig, TrainConfig
 print(sorted({"torch", "numpy", "pandas", "transformer_lens"} & sys.modules.keys()))"""
     assert python(code).strip() == "[]"
@@ -40,8 +40,8 @@ class Bare:
 wanted = set()
 sys.meta_path.insert(0, Bare())
 import pkgutil, trm_interp.core as core
-for module in pkgutil.iter_modules(core.__path__):
-    __import__(f"trm_interp.core.{module.name}")
+for module in pkgutil.walk_packages(core.__path__, "trm_interp.core."):
+    __import__(module.name)
 print(sorted(wanted - {"jaxtyping"}))  # taken where it is there
 model = core.TRM(core.TRMConfig(cells=4, vocab=4, d_model=8))
 tokens = torch.ones(1, 4, dtype=torch.int64)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trm_interp.core.infer import Readouts, iter_run, run, run_batch
-from trm_interp.core.model import TRM, State
+from trm_interp.core.models.trm import TRM, State
 
 
 def test_shapes_and_dtypes(tiny_trm: TRM, puzzles: Any):

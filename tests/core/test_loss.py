@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from trm_interp.core.loss import (
+from trm_interp.core.training.losses import (
     is_solved,
     mean_over_cells,
     softmax_cross_entropy,

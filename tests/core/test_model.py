@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trm_interp.clock import schedule
-from trm_interp.core.checkpoint import load_checkpoint
+from trm_interp.core.checkpoints.folder import load_checkpoint
+from trm_interp.core.clock import schedule
 from trm_interp.core.config import TRMConfig
-from trm_interp.core.model import TRM, Linear, SwiGLU, rms_norm
-from trm_interp.record import HookedTRM, recording
+from trm_interp.core.models.trm import TRM, Linear, SwiGLU, rms_norm
+from trm_interp.recording.hooks import HookedTRM, recording
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = ROOT.parent / "shared" / "golden"  # what the public implementation computes

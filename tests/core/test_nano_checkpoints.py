@@ -13,14 +13,14 @@ import torch
 from published import error_of, lightning, public_state, same_weights
 from torch import Tensor
 
-from trm_interp.core.checkpoint import CheckpointError, load_checkpoint
+from trm_interp.core.checkpoints.folder import CheckpointError, load_checkpoint
 from trm_interp.core.config import TRMConfig
 from trm_interp.core.convert import convert
 from trm_interp.core.infer import run
-from trm_interp.core.model import TRM
-from trm_interp.evaluate import solve
-from trm_interp.info import describe
-from trm_interp.sources import open_both
+from trm_interp.core.models.trm import TRM
+from trm_interp.recording.info import describe
+from trm_interp.subjects.evaluate import solve
+from trm_interp.subjects.opening import open_both
 
 SETTINGS: dict[str, Any] = {
     "cells": 16, "vocab": 6, "d_model": 32, "prefix": 0, "q_outputs": 1, "expansion": 2.0,

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from trm_interp.core.config import TrainConfig
-from trm_interp.core.model import TRM
-from trm_interp.core.optim import (
+from trm_interp.core.models.trm import TRM
+from trm_interp.core.training.optimizers import (
     NEWTON_SCHULZ,
     Average,
     SmallMuon,

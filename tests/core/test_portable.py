@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trm_interp.core import portable
 from trm_interp.core.config import TRMConfig
-from trm_interp.core.portable import INDEX, load_portable, save_portable
-from trm_interp.core.train import Trainer
-from trm_interp.errors import UserError
+from trm_interp.core.training import portable
+from trm_interp.core.training.portable import INDEX, load_portable, save_portable
+from trm_interp.core.training.trainer import Trainer
+from trm_interp.runtime.errors import UserError
 
 
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "muon"}, {"dtype": "bfloat16"}])

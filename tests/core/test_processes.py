@@ -10,7 +10,7 @@ import torch
 
 from trm_interp.core.processes import local_rank, rank_and_size
 from trm_interp.core.ranks import Ranks
-from trm_interp.errors import UserError, in_one_line, is_out_of_memory
+from trm_interp.runtime.errors import UserError, in_one_line, is_out_of_memory
 
 WHOLE = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 LEFT_OVER = [

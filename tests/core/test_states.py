@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from trm_interp.core.portable import INDEX, load_portable, save_portable
-from trm_interp.core.train import STATE_FILE, Trainer
-from trm_interp.errors import UserError
+from trm_interp.core.training.portable import INDEX, load_portable, save_portable
+from trm_interp.core.training.trainer import STATE_FILE, Trainer
+from trm_interp.runtime.errors import UserError
 
 Make = Callable[..., Trainer]
 

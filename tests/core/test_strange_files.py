@@ -15,10 +15,10 @@ import torch
 from published import error_of, lightning, public_state
 from safetensors.torch import load_file, save_file
 
-from trm_interp.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from trm_interp.core.checkpoints.folder import CheckpointError, load_checkpoint, save_checkpoint
 from trm_interp.core.config import TRMConfig
 from trm_interp.core.convert import convert
-from trm_interp.core.model import TRM
+from trm_interp.core.models.trm import TRM
 
 
 @pytest.fixture
@@ -322,7 +322,7 @@ def test_a_lack_of_memory_is_no_damage(step: Path, ours: Path, monkeypatch: pyte
         raise MemoryError
 
     monkeypatch.setattr(torch, "load", fail)
-    monkeypatch.setattr("trm_interp.core.checkpoint.load_file", fail)
+    monkeypatch.setattr("trm_interp.core.checkpoints.folder.load_file", fail)
     for path in (step, ours):
         with pytest.raises(MemoryError):
             load_checkpoint(path)

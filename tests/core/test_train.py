@@ -10,15 +10,15 @@ import torch
 from tiny_training import SMALL, assert_same_bits, rows
 from torch import Tensor
 
-from trm_interp.core.checkpoint import load_checkpoint
+from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.counter import hash64
 from trm_interp.core.infer import run
-from trm_interp.core.loop import train
-from trm_interp.core.loss import step_losses
-from trm_interp.core.model import State
-from trm_interp.core.slots import PICK, TrainData
-from trm_interp.core.train import STATE_FILE, Trainer
+from trm_interp.core.models.trm import State
+from trm_interp.core.training.loop import train
+from trm_interp.core.training.losses import step_losses
+from trm_interp.core.training.slots import PICK, TrainData
+from trm_interp.core.training.trainer import STATE_FILE, Trainer
 
 # learning
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from tiny_training import assert_same_bits, rows
 
-from trm_interp.core.graphs import GraphedStep
-from trm_interp.core.loop import train
-from trm_interp.core.model import State
-from trm_interp.core.optim import set_rates
-from trm_interp.core.train import STATE_FILE, Trainer
-from trm_interp.errors import UserError
+from trm_interp.core.models.trm import State
+from trm_interp.core.training.graphs import GraphedStep
+from trm_interp.core.training.loop import train
+from trm_interp.core.training.optimizers import set_rates
+from trm_interp.core.training.trainer import STATE_FILE, Trainer
+from trm_interp.runtime.errors import UserError
 
 # what goes wrong
 

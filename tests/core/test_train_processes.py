@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from trm_interp.core.checkpoint import load_checkpoint
-from trm_interp.core.loop import METRICS_FILE, train
-from trm_interp.core.train import STATE_FILE
+from trm_interp.core.checkpoints.folder import load_checkpoint
+from trm_interp.core.training.loop import METRICS_FILE, train
+from trm_interp.core.training.trainer import STATE_FILE
 
 ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("train_child.py")

@@ -18,11 +18,11 @@ import torch
 import torch._dynamo  # optimizers import it late; here once for all forks
 import torch.distributed
 
-import trm_interp.core.loop as loop
+import trm_interp.core.training.loop as loop
 from trm_interp.core.config import TrainConfig, TRMConfig
-from trm_interp.core.loop import train
-from trm_interp.core.slots import TrainData
-from trm_interp.core.train import STATE_FILE, Trainer
+from trm_interp.core.training.loop import train
+from trm_interp.core.training.slots import TrainData
+from trm_interp.core.training.trainer import STATE_FILE, Trainer
 
 MODEL: dict[str, Any] = {"cells": 4, "vocab": 4, "d_model": 8, "multiple": 8}
 MODEL |= {"h_cycles": 2, "l_cycles": 2, "prefix": 1}

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from trm_interp.errors import UserError
 from trm_interp.report.claims import CLAIMS, claims_table
 from trm_interp.report.verdicts import VERDICTS
+from trm_interp.runtime.errors import UserError
 
 
 def judged(name: str, found: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from trm_interp.landscape import commands as landscape
+from trm_interp.cli import studies as landscape
 from trm_interp.report.plan import FIGURES, Plan, Request
 from trm_interp.report.verdicts import VERDICTS
 from trm_interp.runtime.locks import locked_folder

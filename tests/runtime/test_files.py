@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from trm_interp import files
-from trm_interp.errors import UserError
-from trm_interp.files import (
+from trm_interp.runtime import files
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.files import (
     partial_name,
     publish,
     remove_leftovers,

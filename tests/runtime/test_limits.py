@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from trm_interp.core.counter import hash64
-from trm_interp.errors import UserError
 from trm_interp.runtime import limits
+from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import (
     LARGEST_INT,
     LARGEST_SEED,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trm_interp.errors import UserError
 from trm_interp.runtime import locks
+from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.locks import Lock, locked_beside, locked_folder
 
 HOLD = """

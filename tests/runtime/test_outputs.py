@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trm_interp.errors import UserError
+from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.outputs import MARKER, maker, mark, remove_own, writing
 
 NAMES = ("*.csv", "state.pt", "parts/")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from trm_interp.errors import UserError
+from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.schema import read_json
 
 

@@ -11,10 +11,10 @@ import torch
 from sae_lens import SAE, StandardSAE, StandardSAEConfig
 from sae_store import noise, write_store
 
-from trm_interp.clock import Tick
-from trm_interp.core.checkpoint import load_checkpoint
-from trm_interp.errors import UserError
-from trm_interp.record import HookedTRM
+from trm_interp.core.checkpoints.folder import load_checkpoint
+from trm_interp.core.clock import Tick
+from trm_interp.recording.hooks import HookedTRM
+from trm_interp.runtime.errors import UserError
 from trm_interp.sae.config import EvalSAEConfig, OnSAE
 from trm_interp.sae.measures import Usage, decoder_cosines, measures
 from trm_interp.sae.opened import opening

@@ -149,7 +149,7 @@ def test_another_checkpoint_is_refused_unless_forced(
 ):
     import torch
 
-    from trm_interp.core.checkpoint import load_checkpoint, save_checkpoint
+    from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 
     model = load_checkpoint(copier).model
     with torch.no_grad():

@@ -13,9 +13,9 @@ import torch
 from sae_runs import quick, silent, weights
 from sae_store import noise, write_store
 
-from trm_interp.core.checkpoint import load_checkpoint
-from trm_interp.errors import UserError
-from trm_interp.files import DiskError
+from trm_interp.core.checkpoints.folder import load_checkpoint
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.files import DiskError
 from trm_interp.runtime.locks import locked_folder
 from trm_interp.runtime.outputs import maker, mark
 from trm_interp.sae import saved

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import trm_interp.features
+import trm_interp.sae.features
 from trm_interp.runtime.limits import memory_limit
 from trm_interp.runtime.locks import locked_beside, locked_folder
 from trm_interp.runtime.outputs import maker
@@ -102,7 +102,7 @@ def test_features_replace_their_own_when_told(
     refused(cli, *words, "--overwrite", "--ckpt", tmp_path / "nowhere")
     assert (out / "features.csv").read_bytes() == before  # a wrong word costs nothing
     with monkeypatch.context() as patched:
-        patched.setattr(trm_interp.features, "gather", stopped)
+        patched.setattr(trm_interp.sae.features, "gather", stopped)
         assert cli(*words, "--overwrite").code == 130
     assert (out / "features.csv").read_bytes() == before
     assert cli(*words, "--limit", 9, "--overwrite").code == 0

@@ -18,13 +18,13 @@ from sae_runs import quick, silent
 from sae_store import noise, write_store
 from safetensors.torch import load_file, save_file
 
-from trm_interp.errors import UserError
+from trm_interp.recording.site_reader import open_sites, split_puzzles
+from trm_interp.recording.store import Store
+from trm_interp.runtime.errors import UserError
 from trm_interp.sae.config import OnSAE
 from trm_interp.sae.opened import opening
 from trm_interp.sae.saved import load_sae, provenance_of
-from trm_interp.sae.sites import open_sites, split_puzzles
 from trm_interp.sae.train import held_out_rows, train_sae
-from trm_interp.store import Store
 
 CPU = torch.device("cpu")
 LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

@@ -8,10 +8,10 @@ import pytest
 import torch
 from sae_store import CELLS, STEPS, H, L, noise, numbered, write_store
 
-from trm_interp.errors import UserError
-from trm_interp.sae.sites import SiteReader, open_sites, split_puzzles
+from trm_interp.recording.site_reader import SiteReader, open_sites, split_puzzles
+from trm_interp.recording.store import Store
+from trm_interp.runtime.errors import UserError
 from trm_interp.sae.stream import ActivationStream, Position, Scaling, measure_scaling, puzzle_order
-from trm_interp.store import Store
 
 N, ROWS = 8, STEPS * H * L * CELLS  # 192 rows a puzzle
 ONE = ROWS * 4 * 2  # bytes of a puzzle: 4 float16 a row

@@ -12,10 +12,10 @@ from sae_lens import SAE
 from sae_runs import quick, weights
 from sae_store import noise, write_store
 
-from trm_interp.errors import UserError
+from trm_interp.recording.store import Store
+from trm_interp.runtime.errors import UserError
 from trm_interp.sae.opened import encode
 from trm_interp.sae.train import Trainer, train_sae
-from trm_interp.store import Store
 
 ARCHS = ("standard", "gated", "topk", "batchtopk", "jumprelu")
 

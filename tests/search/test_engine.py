@@ -11,14 +11,14 @@ from conftest import TINY, lively
 from torch import Tensor
 
 from trm_interp.analysis.outcomes import wilson
-from trm_interp.core.checkpoint import load_checkpoint
+from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.config import TRMConfig
 from trm_interp.core.infer import run_batch
-from trm_interp.core.model import TRM
+from trm_interp.core.models.trm import TRM
 from trm_interp.search.config import SearchConfig
 from trm_interp.search.engine import ROUND, search, trace
 from trm_interp.search.selection import choose
-from trm_interp.settings import default_checkpoint
+from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.sudoku.dataset import load
 
 Puzzles = tuple[Tensor, Tensor]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trm_interp.core.counter import normal
-from trm_interp.core.model import State
+from trm_interp.core.models.trm import State
 from trm_interp.search.config import SearchConfig
 from trm_interp.search.noise import perturb, puzzle_keys, symmetric_copies
 from trm_interp.tasks.sudoku.grid import SHAPES

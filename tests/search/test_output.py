@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from trm_interp.errors import UserError
+from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.outputs import mark
 from trm_interp.search.config import SearchRun
 from trm_interp.search.output import COUNTS, CURVES, Identity, finish, output, write_block

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from trm_interp.core.checkpoint import load_checkpoint, save_checkpoint
+from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.infer import run_batch
 from trm_interp.search.config import PRESETS, SearchConfig
 from trm_interp.search.run import search_file

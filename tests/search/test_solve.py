@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 import trm_interp.search.solve
 from trm_interp.cli import app
-from trm_interp.errors import UserError
+from trm_interp.runtime.errors import UserError
 from trm_interp.search.config import SOLVE, SearchConfig, SolveConfig
 from trm_interp.search.show import broken, legend
 from trm_interp.search.solve import read_puzzles, solve
-from trm_interp.settings import default_checkpoint
+from trm_interp.subjects.settings import default_checkpoint
+from trm_interp.tasks.sudoku.forge.solver import solve_batch
 from trm_interp.tasks.sudoku.grid import parse
 from trm_interp.tasks.sudoku.partial import completable_part
-from trm_interp.tasks.sudoku.solver import solve_batch
 
 Cli = Callable[..., Any]
 FULL = "1243431221343421"  # the plain run of the checkpoint copies it in one step

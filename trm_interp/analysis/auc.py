@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from trm_interp.analysis.resample import TIMES, bounds
-from trm_interp.shapes import Bool, Float
+from trm_interp.runtime.shapes import Bool, Float
 
 FEWEST = 5  # puzzles of either outcome, below which no comparison is made
 

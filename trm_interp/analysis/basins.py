@@ -19,7 +19,7 @@ from torch import Tensor
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.core.counter import normal
 from trm_interp.runtime.limits import seed32
-from trm_interp.shapes import Float, Int
+from trm_interp.runtime.shapes import Float, Int
 
 States = tuple[Tensor, ...]
 Advance = Callable[[States], States]

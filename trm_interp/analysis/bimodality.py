@@ -3,7 +3,7 @@
 import numpy as np
 
 from trm_interp.runtime.limits import seed32
-from trm_interp.shapes import Float
+from trm_interp.runtime.shapes import Float
 
 
 def otsu(values: Float[np.ndarray, " value"]) -> tuple[float, float]:

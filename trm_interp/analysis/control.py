@@ -5,7 +5,7 @@ from scipy.stats import rankdata
 
 from trm_interp.analysis.auc import FEWEST
 from trm_interp.analysis.resample import TIMES, bounds, resamples
-from trm_interp.shapes import Bool, Float, Int
+from trm_interp.runtime.shapes import Bool, Float, Int
 
 
 def partial_rank_correlation(

@@ -9,7 +9,7 @@ from trm_interp.analysis.auc import auc_with_bounds
 from trm_interp.analysis.control import auc_within
 from trm_interp.analysis.pca import NotFinite
 from trm_interp.analysis.resample import mean_with_bounds
-from trm_interp.shapes import Bool, Float, Int
+from trm_interp.runtime.shapes import Bool, Float, Int
 
 
 def distance_to_successes(

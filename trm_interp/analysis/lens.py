@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from trm_interp.shapes import Bool, Float, Int
+from trm_interp.runtime.shapes import Bool, Float, Int
 
 
 def decided(answers: Int[np.ndarray, "*puzzle tick cell"]) -> Int[np.ndarray, "*puzzle cell"]:

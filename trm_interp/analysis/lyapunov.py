@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trm_interp.analysis.tangent import Push
-from trm_interp.shapes import Float
+from trm_interp.runtime.shapes import Float
 
 
 class Growth(NamedTuple):

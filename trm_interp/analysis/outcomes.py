@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from trm_interp.shapes import Bool, Float, Int
+from trm_interp.runtime.shapes import Bool, Float, Int
 
 Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 

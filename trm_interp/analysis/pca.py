@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_interp.shapes import Float
+from trm_interp.runtime.shapes import Float
 
 SPARE = 8  # directions beyond those that are wanted
 BLOCK = 8_000_000  # bytes of float32 states that are multiplied at once: a cache holds them

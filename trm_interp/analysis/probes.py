@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from trm_interp.analysis.auc import auc_of_ranks
-from trm_interp.shapes import Bool, Float, Int
+from trm_interp.runtime.shapes import Bool, Float, Int
 
 STRENGTH = 0.1  # scikit-learn's C: inverse of the L2 penalty
 ITERATIONS = 200

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from trm_interp.shapes import Float, Int
+from trm_interp.runtime.shapes import Float, Int
 
 TAIL = 0.5  # share of a run, its end, that counts as stationary
 STILL = 1e-3  # standard deviation of a tail, over the largest value, below which nothing moves

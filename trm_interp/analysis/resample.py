@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trm_interp.shapes import Bool, Float, Int
+from trm_interp.runtime.shapes import Bool, Float, Int
 
 TIMES = 1000  # resamples behind an interval
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trm_interp.analysis.outcomes import wilson
-from trm_interp.shapes import Bool, Float, Int
+from trm_interp.runtime.shapes import Bool, Float, Int
 
 LAST = 4  # supervision steps that late drift is the mean of
 LEAST_DRIFT = 1e-8  # below float32's rounding of states of RMS 1

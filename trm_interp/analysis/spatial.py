@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 from sklearn.neighbors import NearestNeighbors
 
-from trm_interp.shapes import Float, Int
+from trm_interp.runtime.shapes import Float, Int
 
 TIMES = 999  # shuffles behind a p-value
 AT_ONCE = 64  # shuffles measured together: bounds the memory

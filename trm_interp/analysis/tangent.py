@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trm_interp.shapes import Float
+from trm_interp.runtime.shapes import Float
 
 Map = Callable[[Tensor], Tensor]
 Push = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

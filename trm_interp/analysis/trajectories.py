@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from trm_interp.analysis.pca import Components, streamed_pca
-from trm_interp.shapes import Float
-from trm_interp.store import Store
+from trm_interp.recording.store import Store
+from trm_interp.runtime.shapes import Float
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "TRM": "model",
-    "State": "model",
+    "TRM": "models.trm",
+    "State": "models.trm",
     "TRMConfig": "config",
     "TrainConfig": "config",
-    "load_checkpoint": "checkpoint",
-    "save_checkpoint": "checkpoint",
+    "load_checkpoint": "checkpoints.folder",
+    "save_checkpoint": "checkpoints.folder",
     "run": "infer",
     "iter_run": "infer",
     "Readouts": "infer",
-    "TrainData": "train",
-    "Trainer": "train",
+    "TrainData": "training.trainer",
+    "Trainer": "training.trainer",
 }
 __all__ = sorted(_HOME)
 

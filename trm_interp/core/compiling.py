@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trm_interp.errors import UserError, first_line, is_out_of_memory
+from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
 
 # of the exceptions that torch raises while it compiles, and of none while compiled code runs
 COMPILERS_OWN = {"TorchDynamoException", "CppCompileError", "InvalidCxxCompiler"}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from trm_interp.errors import UserError
+from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, finite, in_seed_range, int64, shown
 
 MOST_STEPS = 1_000_000  # supervision steps of a run; more take weeks

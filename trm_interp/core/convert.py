@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trm_interp.core.headers import CheckpointError
-from trm_interp.core.pickles import load_pickle, unwrapped
-from trm_interp.errors import in_one_line
-from trm_interp.files import replacing
+from trm_interp.core.checkpoints.headers import CheckpointError
+from trm_interp.core.checkpoints.pickles import load_pickle, unwrapped
+from trm_interp.runtime.errors import in_one_line
+from trm_interp.runtime.files import replacing
 
 DEPTH = 8  # of dictionaries and lists in each other
 

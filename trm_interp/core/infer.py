@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.config import TRMConfig
-from trm_interp.core.loss import is_solved, mean_over_cells, stablemax_cross_entropy
-from trm_interp.core.model import TRM, State
+from trm_interp.core.models.trm import TRM, State
+from trm_interp.core.training.losses import is_solved, mean_over_cells, stablemax_cross_entropy
 
 
 @dataclass(frozen=True)

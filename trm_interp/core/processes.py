@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from trm_interp.errors import UserError
+from trm_interp.runtime.errors import UserError
 
 ADVICE = "start with torchrun, or unset RANK, LOCAL_RANK and WORLD_SIZE"
 

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trm_interp.core.processes import ADVICE, rank_and_size
-from trm_interp.errors import UserError, first_line
+from trm_interp.runtime.errors import UserError, first_line
 
 
 class Ranks:

@@ -10,7 +10,7 @@ from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
 from trm_interp.figures.style import styled
-from trm_interp.shapes import Float
+from trm_interp.runtime.shapes import Float
 
 UNSOLVED, MARK = "black", "#d62728"
 SCALE = "Viridis_r"

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from trm_interp.figures.style import FAILED, SOLVED, styled
-from trm_interp.shapes import Float, Int
+from trm_interp.runtime.shapes import Float, Int
 from trm_interp.tasks.sudoku.grid import conflicts, from_tokens, shape_of
 
 GIVEN, RIGHT, WRONG, CLASH = 0, 1, 2, 3  # what a cell of the board is

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from trm_interp.figures.pictures import NoPictures, draw
-from trm_interp.files import replacing, write_text
+from trm_interp.runtime.files import replacing, write_text
 
 SOLVED, FAILED = "#1f77b4", "#d62728"
 COLOUR = {"solved": SOLVED, "failed": FAILED}

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from trm_interp.figures.bands import where
 from trm_interp.figures.style import FAILED, SOLVED, literal, styled
-from trm_interp.shapes import Bool, Float, Int
+from trm_interp.runtime.shapes import Bool, Float, Int
 
 
 def trajectory_figure(

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from trm_interp.errors import UserError, first_line
 from trm_interp.report.verdicts import (
     NOT_MEASURED,
     Found,
@@ -23,6 +22,7 @@ from trm_interp.report.verdicts import (
     w1,
     w2,
 )
+from trm_interp.runtime.errors import UserError, first_line
 
 MADE_OF = {"breadth": "wide and deep"}  # parts that are made of others
 

@@ -15,9 +15,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from trm_interp.errors import UserError
-from trm_interp.files import sha256_of, write_json
 from trm_interp.runtime.children import Children, terminated_as_interrupted
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.files import sha256_of, write_json
 from trm_interp.runtime.outputs import maker, mark
 from trm_interp.runtime.schema import read_json
 

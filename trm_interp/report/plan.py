@@ -9,27 +9,27 @@ import numpy as np
 import pandas as pd
 import torch
 
-from trm_interp.collect import sites_of
-from trm_interp.core.checkpoint import Checkpoint
+from trm_interp.cli.studies import PARTS
+from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.core.config import TRMConfig
 from trm_interp.core.flops import step_flops
-from trm_interp.errors import UserError
 from trm_interp.figures.search import NAMES, shares_figure
 from trm_interp.figures.style import write_html
-from trm_interp.files import sha256_of, write_json, write_text
-from trm_interp.landscape.commands import PARTS
+from trm_interp.recording.collect import sites_of
+from trm_interp.recording.store import estimate_bytes
 from trm_interp.report.claims import claims_table, reading
 from trm_interp.report.jobs import Job, resting, run_jobs
 from trm_interp.report.verdicts import Found
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.files import sha256_of, write_json, write_text
 from trm_interp.runtime.outputs import writing
 from trm_interp.runtime.schema import read_json
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.search.config import SearchRun
 from trm_interp.search.output import read_beside
 from trm_interp.search.run import evaluations_per_step
-from trm_interp.settings import CollectConfig
-from trm_interp.sources import open_both
-from trm_interp.store import estimate_bytes
+from trm_interp.subjects.opening import open_both
+from trm_interp.subjects.settings import CollectConfig
 
 LANDSCAPE = (
     *("table1", "fig2", "fig3", "fig4", "fig5"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trm_interp.files import leftovers, partial_name, remove_leftovers
+from trm_interp.runtime.files import leftovers, partial_name, remove_leftovers
 from trm_interp.runtime.locks import locked_beside
 from trm_interp.runtime.outputs import maker, mark
 

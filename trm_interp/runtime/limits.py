@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from trm_interp.errors import UserError
+from trm_interp.runtime.errors import UserError
 
 LARGEST_INT = 2**63 - 1  # of an int64
 LARGEST_SEED = LARGEST_INT  # every generator and hash in use takes it, or `seed32` of it

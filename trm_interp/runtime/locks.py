@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trm_interp.errors import UserError
-from trm_interp.files import NOT_SUPPORTED
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.files import NOT_SUPPORTED
 
 LOCK = ".lock"
 _warned = False

@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from trm_interp.errors import UserError
-from trm_interp.files import remove_leftovers, require_regular, write_json
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.files import remove_leftovers, require_regular, write_json
 from trm_interp.runtime.locks import LOCK, locked_folder
 
 MARKER = ".trm-interp.json"

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trm_interp.errors import UserError, first_line
-from trm_interp.files import require_regular
+from trm_interp.runtime.errors import UserError, first_line
+from trm_interp.runtime.files import require_regular
 
 T = TypeVar("T")
 LARGEST = 256 * 10**6  # bytes of a JSON file that is read at all

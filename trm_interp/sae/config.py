@@ -6,7 +6,7 @@ from typing import Literal
 
 from trm_interp.core.config import argument, in_range, positive, required, setting
 from trm_interp.runtime.limits import parse_indices
-from trm_interp.settings import STATIC_HELP, Device
+from trm_interp.subjects.settings import STATIC_HELP, Device
 
 Arch = Literal["standard", "gated", "topk", "batchtopk", "jumprelu"]
 Variant = Literal["saelens", "paper"]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from trm_interp.files import write_text
+from trm_interp.runtime.files import write_text
 from trm_interp.sae.meaning import Meaning
 from trm_interp.sae.opened import Opened
 from trm_interp.tasks.sudoku.grid import from_tokens, render, shape_of

@@ -7,7 +7,7 @@ from scipy.stats import rankdata
 
 from trm_interp.analysis.auc import auc_of_ranks, auc_p
 from trm_interp.analysis.resample import discoveries
-from trm_interp.shapes import Bool, Float, Int
+from trm_interp.runtime.shapes import Bool, Float, Int
 
 FLIPS = 10_000  # sign patterns behind a p-value
 

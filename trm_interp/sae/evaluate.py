@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from trm_interp.files import plain, write_json
+from trm_interp.cli.tables import show
+from trm_interp.runtime.files import plain, write_json
 from trm_interp.runtime.locks import locked_beside, locked_folder
 from trm_interp.runtime.outputs import require_replaceable
 from trm_interp.sae.config import EvalSAEConfig
@@ -17,7 +18,6 @@ from trm_interp.sae.measures import measures
 from trm_interp.sae.opened import Progress, opening, quiet
 from trm_interp.sae.saved import MEASURES
 from trm_interp.sae.splice import splice, tick_of
-from trm_interp.tables import show
 
 
 @dataclass(frozen=True)

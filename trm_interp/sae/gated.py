@@ -10,9 +10,9 @@ from sae_lens import GatedTrainingSAE, GatedTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
-from trm_interp.core.model import at_least_float32
+from trm_interp.core.models.trm import at_least_float32
+from trm_interp.runtime.shapes import Float
 from trm_interp.sae.config import Variant
-from trm_interp.shapes import Float
 
 
 class GatedSAE(GatedTrainingSAE):

@@ -10,7 +10,7 @@ from torch import Tensor
 from trm_interp.analysis.lens import decided
 from trm_interp.analysis.recurrence import STILL, relative_drift
 from trm_interp.core.devices import widest
-from trm_interp.errors import UserError
+from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import require_memory
 from trm_interp.sae.early import lead
 from trm_interp.sae.meaning import Facts, facts_of

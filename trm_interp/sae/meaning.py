@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse
 from scipy.stats import rankdata
 
-from trm_interp.shapes import Bool, Float, Int
+from trm_interp.runtime.shapes import Bool, Float, Int
 from trm_interp.tasks.sudoku.grid import conflicts, from_tokens, shape_of
 from trm_interp.tasks.sudoku.logic import candidates, hidden_singles, naked_singles, places
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from trm_interp.analysis.resample import ratio_with_bounds
 from trm_interp.core.devices import widest
+from trm_interp.runtime.shapes import Float
 from trm_interp.sae.opened import Opened, Progress, quiet
-from trm_interp.shapes import Float
 
 DENSE = 0.1  # a feature that fires on more than this share of the rows
 ALIKE = 0.9  # cosine of two decoder rows above which they count as twins

@@ -11,13 +11,13 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 
-from trm_interp.core.checkpoint import Checkpoint, load_checkpoint
-from trm_interp.errors import UserError
+from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint
+from trm_interp.recording.site_reader import SiteReader, board_keys, final_solved
+from trm_interp.recording.store import Store
+from trm_interp.runtime.errors import UserError
 from trm_interp.sae.config import OnSAE
 from trm_interp.sae.saved import Provenance, load_sae, provenance_of
-from trm_interp.sae.sites import SiteReader, board_keys, final_solved
-from trm_interp.sources import open_device
-from trm_interp.store import Store
+from trm_interp.subjects.opening import open_device
 
 Progress = Callable[[int, int], None]
 ROWS_AT_ONCE = 4096  # encoded together: bounds what a gate and a magnitude take

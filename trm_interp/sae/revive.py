@@ -13,7 +13,7 @@ import torch
 from sae_lens import TrainingSAE
 from torch import Tensor
 
-from trm_interp.shapes import Bool, Float
+from trm_interp.runtime.shapes import Bool, Float
 
 ENCODER_SHARE = 0.2  # norm of a revived encoder column, in mean norms of those that fire
 # features that must pass a threshold, or be among the k largest, to fire at all

@@ -20,9 +20,9 @@ from sae_lens import SAE, TrainingSAE
 from sae_lens.registry import SAE_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
 
-from trm_interp.core.headers import tensor_shapes
-from trm_interp.errors import UserError, first_line, is_out_of_memory
-from trm_interp.files import disk_errors, publish, write_json
+from trm_interp.core.checkpoints.headers import tensor_shapes
+from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
+from trm_interp.runtime.files import disk_errors, publish, write_json
 from trm_interp.runtime.schema import read_json
 from trm_interp.sae.stream import Scaling
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from trm_interp.analysis.resample import bounds, mean_with_bounds, resamples
-from trm_interp.clock import Tick
+from trm_interp.core.clock import Tick
 from trm_interp.core.infer import Readouts, run_batch
-from trm_interp.core.loss import PAD
-from trm_interp.core.model import TRM
-from trm_interp.errors import UserError
-from trm_interp.record import HookedTRM
+from trm_interp.core.models.trm import TRM
+from trm_interp.core.training.losses import PAD
+from trm_interp.recording.hooks import HookedTRM
+from trm_interp.recording.site_reader import run_clock, spell
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.shapes import Bool, Float
 from trm_interp.sae.opened import Opened, Progress, open_model, quiet
-from trm_interp.sae.sites import run_clock, spell
-from trm_interp.shapes import Bool, Float
 
 Edit = Callable[[Tensor], Tensor]  # [batch, pos, d_model], and the same back
 

@@ -16,19 +16,19 @@ from rich.table import Table
 from torch import Tensor
 
 from trm_interp.analysis.resample import mean_with_bounds
-from trm_interp.clock import Tick
-from trm_interp.errors import UserError
-from trm_interp.files import plain, write_json
+from trm_interp.cli.tables import show
+from trm_interp.core.clock import Tick
+from trm_interp.recording.site_reader import SiteReader
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.files import plain, write_json
 from trm_interp.runtime.limits import parse_indices, shown
 from trm_interp.runtime.locks import locked_beside
 from trm_interp.runtime.outputs import require_replaceable
+from trm_interp.runtime.shapes import Float, Int
 from trm_interp.sae.config import SteerConfig
 from trm_interp.sae.measures import Usage, usage
 from trm_interp.sae.opened import Opened, Progress, opening, quiet
-from trm_interp.sae.sites import SiteReader
 from trm_interp.sae.splice import Edit, Outcome, hook_name, open_loop
-from trm_interp.shapes import Float, Int
-from trm_interp.tables import show
 
 Mode = Literal["ablate", "clamp", "steer"]
 NEAREST = 0.05  # share of the features that fire from which controls are drawn

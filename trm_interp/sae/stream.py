@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.counter import hash64
-from trm_interp.errors import UserError
+from trm_interp.recording.site_reader import SiteReader, open_sites
+from trm_interp.recording.store import Store
+from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import require_memory
-from trm_interp.sae.sites import SiteReader, open_sites
-from trm_interp.store import Store
 
 
 class Scaling(NamedTuple):

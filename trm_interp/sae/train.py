@@ -12,11 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_interp.errors import UserError
-from trm_interp.files import append_row, disk_errors, keep_rows, plain, write_json
-from trm_interp.provenance import git_commit, versions
+from trm_interp.recording.site_reader import (
+    SiteReader,
+    board_keys,
+    final_solved,
+    open_sites,
+    split_puzzles,
+)
+from trm_interp.recording.store import Store
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.files import append_row, disk_errors, keep_rows, plain, write_json
 from trm_interp.runtime.limits import gigabytes, parse_indices, require_memory
 from trm_interp.runtime.outputs import remove_own, writing
+from trm_interp.runtime.provenance import git_commit, versions
+from trm_interp.runtime.shapes import Float
 from trm_interp.sae.config import TrainSAEConfig
 from trm_interp.sae.opened import encode
 from trm_interp.sae.saved import (
@@ -30,18 +39,9 @@ from trm_interp.sae.saved import (
     remove_half_saved,
     save_inference,
 )
-from trm_interp.sae.sites import (
-    SiteReader,
-    board_keys,
-    final_solved,
-    open_sites,
-    split_puzzles,
-)
 from trm_interp.sae.stream import ActivationStream, Scaling, measure_scaling, puzzle_order
 from trm_interp.sae.trainer import Trainer, fit_to, is_run, make_sae
-from trm_interp.shapes import Float
-from trm_interp.sources import open_device
-from trm_interp.store import Store
+from trm_interp.subjects.opening import open_device
 
 COMMAND = "train-sae"
 # of sae-eval, the measures: they are of the SAE that goes with them

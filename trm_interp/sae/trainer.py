@@ -20,17 +20,17 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
-from trm_interp.core.headers import check_archive, check_calls, is_archive, require_file
-from trm_interp.errors import UserError, first_line, is_out_of_memory
-from trm_interp.files import DiskError, replacing
+from trm_interp.core.checkpoints.headers import check_archive, check_calls, is_archive, require_file
+from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
+from trm_interp.runtime.files import DiskError, replacing
 from trm_interp.runtime.outputs import holds_only
 from trm_interp.runtime.schema import convert
+from trm_interp.runtime.shapes import Float
 from trm_interp.sae.config import TrainSAEConfig
 from trm_interp.sae.gated import GatedSAE
 from trm_interp.sae.revive import resample
 from trm_interp.sae.saved import METRICS, STATE, saving
 from trm_interp.sae.stream import ActivationStream, Position, stream_state
-from trm_interp.shapes import Float
 
 SHARE_OF_DECAY = 0.2  # of the run, at its end, with a falling learning rate; nothing is revived
 Count = Annotated[int, Meta(ge=0)]

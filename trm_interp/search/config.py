@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trm_interp.core.config import MOST_COUNTED, argument, positive, setting
-from trm_interp.settings import BATCH_HELP, DEFAULT_CKPT_HELP, DEFAULT_PUZZLES_HELP, Device
+from trm_interp.subjects.settings import BATCH_HELP, DEFAULT_CKPT_HELP, DEFAULT_PUZZLES_HELP, Device
 
 Target = Literal["z_H", "z_L", "both"]
 When = Literal["init", "every"]

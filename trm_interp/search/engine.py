@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_interp.core.model import TRM, State
+from trm_interp.core.models.trm import TRM, State
 from trm_interp.runtime.limits import require_memory
+from trm_interp.runtime.shapes import Bool, Float, Int
 from trm_interp.search.config import SearchConfig
 from trm_interp.search.noise import perturb, puzzle_keys, symmetric_copies
-from trm_interp.shapes import Bool, Float, Int
 from trm_interp.tasks.sudoku.augment import Symmetry
 from trm_interp.tasks.sudoku.dataset import repeats
 from trm_interp.tasks.sudoku.grid import from_tokens, shape_of

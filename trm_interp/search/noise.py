@@ -7,9 +7,9 @@ depend on what else is in the batch, on the order of the puzzles or on how often
 from torch import Tensor
 
 from trm_interp.core.counter import hash64, normal
-from trm_interp.core.model import State
+from trm_interp.core.models.trm import State
+from trm_interp.runtime.shapes import Int
 from trm_interp.search.config import SearchConfig
-from trm_interp.shapes import Int
 from trm_interp.tasks.sudoku.augment import Symmetry, random_symmetry
 from trm_interp.tasks.sudoku.grid import Shape
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from trm_interp.errors import UserError
-from trm_interp.files import (
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.files import (
     remove_leftovers,
     replacing,
     require_apart,
@@ -19,9 +19,9 @@ from trm_interp.files import (
     write_json,
     write_text,
 )
-from trm_interp.provenance import git_commit, versions
 from trm_interp.runtime.locks import locked_beside
 from trm_interp.runtime.outputs import discard, maker, mark, remove_own
+from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.schema import convert, read_json
 from trm_interp.search.config import SearchRun
 from trm_interp.search.selection import RULES, SHARES, share_table

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from trm_interp.core.checkpoint import Checkpoint
+from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.core.compiling import compile_network
 from trm_interp.core.config import TRMConfig
-from trm_interp.core.model import TRM
+from trm_interp.core.models.trm import TRM
 from trm_interp.core.ranks import Ranks
-from trm_interp.errors import UserError
+from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.outputs import by_the_first
 from trm_interp.search.config import SearchConfig, SearchRun
 from trm_interp.search.engine import Found, search
@@ -27,7 +27,7 @@ from trm_interp.search.output import (
     write_block,
 )
 from trm_interp.search.selection import SHARES, outcome_frame, share_table
-from trm_interp.sources import open_both, open_device
+from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.tasks.sudoku.dataset import PuzzleSet
 from trm_interp.tasks.sudoku.grid import from_tokens, render
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from trm_interp.analysis.outcomes import wilson
+from trm_interp.runtime.shapes import Float, Int
 from trm_interp.search.engine import Found
-from trm_interp.shapes import Float, Int
 
 RULES = ("best_q", "vote", "vote_q")
 SHARES = ("baseline", *RULES, "pass_at_k", "verified")

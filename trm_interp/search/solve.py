@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from trm_interp.core.checkpoint import load_checkpoint
-from trm_interp.core.model import TRM
-from trm_interp.errors import UserError
+from trm_interp.core.checkpoints.folder import load_checkpoint
+from trm_interp.core.models.trm import TRM
+from trm_interp.runtime.errors import UserError
 from trm_interp.search.config import SearchConfig, SolveConfig
 from trm_interp.search.engine import search, trace
 from trm_interp.search.run import evaluations_per_step, require_halting_head
 from trm_interp.search.selection import choose
-from trm_interp.settings import artifact
-from trm_interp.sources import load_puzzles, open_device, require_size
+from trm_interp.subjects.opening import load_puzzles, open_device, require_size
+from trm_interp.subjects.settings import artifact
 from trm_interp.tasks.sudoku.dataset import PuzzleSet, load_text
+from trm_interp.tasks.sudoku.forge.solver import solve_batch
 from trm_interp.tasks.sudoku.formats import CELL, LINES, cells_of
 from trm_interp.tasks.sudoku.grid import BLANKS, Grid, Shape, from_tokens, render
 from trm_interp.tasks.sudoku.partial import completable_part
-from trm_interp.tasks.sudoku.solver import solve_batch
 
 SHIPPED = {6: ("trm-sudoku6",), 9: ("trm-sudoku-extreme", "trm-sudoku9")}  # the first that is there
 

@@ -13,7 +13,7 @@ from itertools import permutations, product
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_interp.tasks.sudoku.compiled import compiled
+from trm_interp.tasks.sudoku.forge.compiled import compiled
 from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
 
 EXACT_SIDES = (4, 6)

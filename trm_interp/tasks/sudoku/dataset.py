@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_interp.files import replacing, require_regular
+from trm_interp.runtime.files import replacing, require_regular
 from trm_interp.runtime.limits import require_memory
 from trm_interp.tasks.sudoku.formats import PuzzleError, Reasons, Table, read_file, read_text
 from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of, to_tokens
@@ -162,7 +162,7 @@ def _solve(
     bad: Reasons = {}
     for start in range(0, len(rows), SOLVED_AT_ONCE):
         progress(start, len(rows))
-        from trm_interp.tasks.sudoku.solver import solve_batch
+        from trm_interp.tasks.sudoku.forge.solver import solve_batch
 
         part = rows[start : start + SOLVED_AT_ONCE]
         found = solve_batch(puzzles[part], limit=2)

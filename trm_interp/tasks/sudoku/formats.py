@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_interp.errors import UserError
-from trm_interp.files import sha256_of
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.files import sha256_of
 from trm_interp.tasks.sudoku.grid import BLANKS, SHAPES, Grid, parse, shape_of
 
 PUZZLE = ("question", "puzzle", "puzzles", "quiz", "quizzes")

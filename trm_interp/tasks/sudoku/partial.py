@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from trm_interp.tasks.sudoku.forge.solver import solve_batch
 from trm_interp.tasks.sudoku.grid import Grid, conflicts
-from trm_interp.tasks.sudoku.solver import solve_batch
 
 
 def completable_part(puzzle: Grid, answer: Grid) -> Grid:

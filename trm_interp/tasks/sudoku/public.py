@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_interp.errors import UserError, first_line
-from trm_interp.files import require_regular, sha256_of
+from trm_interp.runtime.errors import UserError, first_line
+from trm_interp.runtime.files import require_regular, sha256_of
 from trm_interp.runtime.limits import require_memory, shown
 from trm_interp.runtime.schema import read_json
 from trm_interp.tasks.sudoku.formats import PuzzleError, Reasons, Table, size_error

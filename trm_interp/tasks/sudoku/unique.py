@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_interp.files import write_json
 from trm_interp.runtime.caches import user_cache
+from trm_interp.runtime.files import write_json
 from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
 
 PART = 16384  # puzzles that are searched together
@@ -77,7 +77,7 @@ def _second_solutions(puzzles: Grid, solutions: Grid, few: int) -> tuple[NDArray
         if states > few and may_compile:
             left = np.unique(np.concatenate([owner for _, owner in waiting]))
             try:
-                from trm_interp.tasks.sudoku.solver import solve_batch
+                from trm_interp.tasks.sudoku.forge.solver import solve_batch
             except ImportError:  # a machine without numba
                 may_compile = False
             else:

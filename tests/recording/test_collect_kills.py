@@ -1,0 +1,155 @@
+"""`collect` that is killed or stopped and resumed leaves the store of an undisturbed run."""
+
+import json
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trm_interp.recording.collect
+from trm_interp.recording.store import Store, validate
+
+Cli = Callable[..., Any]
+CHILD = Path(__file__).with_name("collect_child.py")
+N = 13
+
+
+@pytest.fixture
+def words(copier: Path, grids: Path) -> list[object]:
+    return ["--ckpt", copier, "--puzzles", grids, "--steps", 4, "--batch-size", 2]
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of two puzzles, as in the child: 7 for 13 puzzles."""
+    plan = runpy.run_path(str(CHILD))["small_shards"]()
+    monkeypatch.setattr(trm_interp.recording.collect, "plan_shards", plan)
+
+
+@pytest.fixture
+def whole(cli: Cli, words: list[object], small_shards: None, tmp_path: Path) -> Path:
+    """The store of an undisturbed run."""
+    assert cli("collect", *words, "--out", tmp_path / "whole").code == 0
+    assert len(list((tmp_path / "whole").glob("shard-*.h5"))) == 7
+    return tmp_path / "whole"
+
+
+def lives(number: str, moments: list[int], words: list[object], out: Path) -> list[dict[str, Any]]:
+    """Exit statuses and standard error of processes that got a signal at these moments."""
+    command = [sys.executable, CHILD, number, ",".join(map(str, moments))]
+    done = subprocess.run(
+        [str(word) for word in (*command, "collect", *words, "--out", out)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def assert_same_store(one: Path, other: Path) -> None:
+    assert validate(one) == []
+    with Store(one) as a, Store(other) as b:
+        assert a.complete and a.names == b.names
+        for name in b.names:
+            assert a[name][:].tobytes() == b[name][:].tobytes(), name
+    assert {file.name for file in one.iterdir()} == {file.name for file in other.iterdir()}
+
+
+def test_killed_three_times_and_resumed_equals_undisturbed(
+    cli: Cli, words: list[object], whole: Path, tmp_path: Path
+):
+    """SIGKILL at three moments among 56 writes, 7 batches and about 50 syncs and renames."""
+    moments = [random.Random(seed).randrange(5, 40) for seed in range(3)]
+    out = tmp_path / "killed"
+    ends = lives("SIGKILL", moments, words, out)
+    assert [end["status"] for end in ends] == [-signal.SIGKILL] * 3
+    with Store(out, allow_incomplete=True) as store:
+        assert not store.complete and store.n_puzzles % 2 == 0
+        done = store.n_puzzles
+    unfinished = cli("info", out, "--json")
+    assert unfinished.code == 0 and json.loads(unfinished.out)["complete"] is False
+    answer = cli("collect", *words, "--out", out, "--resume")
+    assert answer.code == 0
+    assert (f"resuming at puzzle {done} of {N}" in answer.err) == bool(done)
+    assert_same_store(out, whole)
+
+
+def test_ctrl_c_exits_130_with_one_line_and_leaves_a_store_to_resume(
+    cli: Cli, words: list[object], whole: Path, tmp_path: Path
+):
+    out = tmp_path / "stopped"
+    [end] = lives("SIGINT", [30], words, out)
+    assert end["status"] == 130
+    told = [line for line in end["said"] if "MB" not in line and not line.startswith("about")]
+    assert told == ["stopped; the same command with --resume goes on"]
+    assert not list(out.glob("*.partial")) and not (out / "store.h5").exists()
+    with Store(out, allow_incomplete=True) as store:
+        assert 0 < store.n_puzzles < N
+    assert cli("collect", *words, "--out", out, "--resume").code == 0
+    assert_same_store(out, whole)
+
+
+def team(*command: object) -> subprocess.CompletedProcess[str]:
+    """Two processes on gloo."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launch, *map(str, command)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def test_two_processes_finish_what_one_began(
+    words: list[object], whole: Path, small_shards: None, cli: Cli, tmp_path: Path
+):
+    """A killed run of one process, resumed by two: the shards of an undisturbed run."""
+    out = tmp_path / "team"
+    [end] = lives("SIGKILL", [25], words, out)
+    assert end["status"] == -signal.SIGKILL
+    with Store(out, allow_incomplete=True) as store:
+        assert 0 < store.n_puzzles < N
+    done = team(CHILD, "TEAM", "collect", *words, "--out", out, "--resume")
+    assert done.stdout.count("wrote") == done.stderr.count("resuming at puzzle") == 1
+    assert_same_store(out, whole)
+
+
+def test_two_processes_evaluate_as_one(cli: Cli, copier: Path, grids: Path):
+    words = ["eval", "--ckpt", copier, "--puzzles", grids, "--steps", 4, "--batch-size", 2]
+    done = team("-m", "trm_interp", *words, "--json")
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line) == json.loads(cli(*words, "--json").out)
+
+
+def test_ctrl_c_in_this_process(
+    cli: Cli, words: list[object], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    record, out = trm_interp.recording.collect.record_batch, tmp_path / "stopped"
+    batches = iter(range(N))
+
+    def interrupted(*args: Any) -> Any:
+        if next(batches) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return record(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trm_interp.recording.collect, "record_batch", interrupted)
+        answer = cli("collect", *words, "--out", out)
+    assert answer.code == 130 and answer.err.splitlines()[-1].startswith("stopped")
+    with Store(out, allow_incomplete=True) as store:
+        assert store.n_puzzles == 6
+    answer = cli("collect", *words, "--out", out, "--resume")
+    assert answer.code == 0 and f"resuming at puzzle 6 of {N}" in answer.err
+    assert_same_store(out, whole)

@@ -1,0 +1,147 @@
+"""One command a part: settings in, one call, where the results are and what they say."""
+
+import importlib
+import json
+from typing import NamedTuple
+
+import typer
+
+from trm_interp.cli.options import AsJson, command, say
+from trm_interp.studies import config as settings
+
+
+class Part(NamedTuple):
+    """`trm_interp.studies.<module>.run(config, tell, progress)` and its command."""
+
+    name: str
+    config: type
+    module: str
+    doc: str
+    unit: str  # what progress counts
+    examples: str
+
+
+PARTS = [
+    Part(
+        "outcomes",
+        settings.OutcomesConfig,
+        "outcomes",
+        "Which puzzles are solved when, lost again, and whether the halting head knows it.",
+        "puzzles",
+        """
+        trm-interp outcomes --out runs/outcomes
+        trm-interp outcomes --ckpt step_65104 --puzzles test.csv --limit 2000 --out runs/outcomes
+        """,
+    ),
+    Part(
+        "trajectories",
+        settings.TrajectoriesConfig,
+        "trajectories",
+        "Paths of z_L or z_H through one pooled PCA, in 2-D and 3-D, with the board of each step.",
+        "puzzles",
+        """
+        trm-interp trajectories runs/states --out runs/trajectories
+        trm-interp trajectories runs/states --site z_H --relative --umap --out runs/paths
+        """,
+    ),
+    Part(
+        "divergence",
+        settings.DivergenceConfig,
+        "divergence",
+        "Distance to the successes at every update, over puzzles and over starts of one puzzle.",
+        "puzzles",
+        """
+        trm-interp divergence runs/states --out runs/divergence
+        trm-interp divergence runs/states --starts 0 --out runs/divergence
+        """,
+    ),
+    Part(
+        "losses",
+        settings.LossesConfig,
+        "losses",
+        "The loss after every H-cycle by outcome, in every convention.",
+        "puzzles",
+        """
+        trm-interp losses --out runs/losses
+        trm-interp losses --ckpt artifacts/trm-sudoku9 --limit 200 --steps 32 --out runs/losses
+        """,
+    ),
+    Part(
+        "basins",
+        settings.BasinsConfig,
+        "basins",
+        "Where runs of a puzzle end that start elsewhere: answers, states, solve maps.",
+        "starts",
+        """
+        trm-interp basins --out runs/basins
+        trm-interp basins --out runs/basins --index 3,17 --target both --per-position
+        trm-interp basins --out runs/basins --slice 61 --starts 4000 --resume
+        """,
+    ),
+    Part(
+        "lens",
+        settings.LensConfig,
+        "lens",
+        "The output head on z_H and z_L at every tick: when cells are decided, how often revised.",
+        "puzzles",
+        """
+        trm-interp lens runs/states --out runs/lens
+        """,
+    ),
+    Part(
+        "probes",
+        settings.ProbesConfig,
+        "probes",
+        "Linear probes for candidates and rule violations, with controls, on unseen puzzles.",
+        "fits",
+        """
+        trm-interp probes runs/states --out runs/probes
+        trm-interp probes runs/states --out runs/probes --cycles 0-5,47 --held-out 0.5
+        """,
+    ),
+    Part(
+        "settling",
+        settings.SettlingConfig,
+        "settling",
+        "Do runs come to rest, cycle or wander, and do failures escape in long rollouts?",
+        "puzzle steps",
+        """
+        trm-interp settling --out runs/settling
+        trm-interp settling --ckpt artifacts/trm-sudoku9 --long 256 --out runs/settling9
+        """,
+    ),
+    Part(
+        "stability",
+        settings.StabilityConfig,
+        "stability",
+        "Lyapunov exponents by outcome, and the fixed points near where runs end.",
+        "puzzle steps",
+        """
+        trm-interp stability --out runs/stability
+        trm-interp stability --k 4 --sample 24 --fixed 0 --out runs/exponents
+        """,
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    for part in PARTS:
+        _register(app, part)
+
+
+def _register(app: typer.Typer, part: Part) -> None:
+    def body(config: object, json_: AsJson = False) -> None:
+        from trm_interp.runtime.progress import progress
+
+        module = importlib.import_module(f"trm_interp.studies.{part.module}")
+        with progress(part.name, part.unit) as update:
+            summary = module.run(config, say, update)
+        if json_:
+            print(json.dumps(summary))
+        else:
+            for line in module.lines(summary):
+                print(line)
+        say(f"wrote {config.out}")  # type: ignore[attr-defined]
+
+    body.__doc__ = part.doc
+    command(app, part.name, part.config, part.examples)(body)

@@ -1,0 +1,93 @@
+"""Tables for people: accuracy in the terminal, ratings as a data frame."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from trm_interp.runtime.limits import LARGEST_INT, in_seed_range, shown
+from trm_interp.runtime.progress import passing
+from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.sudoku.formats import PuzzleError, column
+from trm_interp.tasks.sudoku.grid import render
+
+
+def show(table: Table) -> None:
+    """To standard output, as wide as it needs to be when that is not a terminal.
+
+    Titles and cells are text, never markup: a folder may be called `a[/b]`.
+    """
+    console = Console(markup=False, emoji=False)
+    console.width = max(console.width, 100)
+    console.print(table)
+
+
+def accuracy_table(outcomes: pd.DataFrame, title: str) -> Table:
+    """`analysis.outcomes.outcome_table` in per cent."""
+    table = Table(title=title, caption="95 % Wilson intervals over puzzles; steps count from 1")
+    for heading in ("step", "exact %", "ever solved %", "lost again %"):
+        table.add_column(heading, justify="right")
+    for row in outcomes.to_dict("records"):
+        cells = [
+            "-"
+            if pd.isna(row[name])
+            else f"{row[name]:6.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]"
+            for name in ("exact", "ever", "unsolved")
+        ]
+        table.add_row(str(row["step"] + 1), *(cell.replace("%", "") for cell in cells))
+    return table
+
+
+def ratings(
+    source: Path,
+    seed: int,
+    skip_bad: bool,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """One row per puzzle: line, puzzle and the fields of `rate.Ratings`; and what was skipped.
+
+    Where the file knows the seeds of the puzzles' lineages, they are there as `lineage`.
+    """
+    from trm_interp.tasks.sudoku.forge.rate import rate
+
+    in_seed_range(seed)
+    with passing("checking", "puzzles") as update:
+        puzzles = load(source, skip_bad, progress=update)
+    table = pd.DataFrame(
+        {
+            "line": puzzles.lines,
+            "puzzle": [render(grid) for grid in puzzles.puzzles],
+            **rate(puzzles.puzzles, seed, progress=progress)._asdict(),
+        }
+    )
+    if (lineages := column(source, "lineage", puzzles.lines)) is not None:
+        table["lineage"] = [
+            _lineage(seed, f"{source}: line {line}")
+            for seed, line in zip(lineages, puzzles.lines.tolist(), strict=True)
+        ]
+    return table, puzzles.skipped
+
+
+def _lineage(text: str, place: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_INT))):
+        raise PuzzleError(f"{place}: lineage {shown(text)!r} is no seed")
+    return int(text)
+
+
+def check_lines(found: dict[str, Any]) -> list[str]:
+    """What `splits.check` found, for people: a line for every file and every pair."""
+    lines = [
+        f"{entry['file']}: {entry['puzzles']} puzzles, {entry['invalid']} invalid lines, "
+        f"{entry['repeated']} repeated"
+        for entry in found["files"]
+    ]
+    for pair in found["pairs"]:
+        shared = "lineages unknown" if pair["lineages"] is None else f"{pair['lineages']} lineages"
+        lines.append(
+            f"{pair['files'][0]} and {pair['files'][1]}: {pair['copies']} copies, "
+            f"{pair['neighbours']} neighbours, {shared} in both"
+        )
+    return lines

@@ -1,0 +1,231 @@
+"""Checkpoints: our own folder, and readers for the files that others publish.
+
+Ours is a folder with `config.json`, `model.safetensors` and `card.json` (measured numbers and
+provenance). Also read: the public TRM file `step_N` (with `all_config.yaml` beside it or not),
+nano-trm's Lightning file, and `hf://owner/repo` for either. Pickles are opened for tensors only.
+"""
+
+import re
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trm_interp.core.checkpoints.headers import (
+    CheckpointError,
+    read_json,
+    require_file,
+    tensor_shapes,
+)
+from trm_interp.core.checkpoints.pickles import load_pickle
+from trm_interp.core.checkpoints.public import read_public
+from trm_interp.core.config import TRMConfig
+from trm_interp.core.models.trm import TRM
+from trm_interp.runtime.errors import first_line, is_out_of_memory
+from trm_interp.runtime.files import replacing, sha256_of, write_json
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
+FORMAT = "trm-interp/1"
+
+__all__ = ["CARD", "CONFIG", "WEIGHTS", "Checkpoint", "CheckpointError"]
+__all__ += ["load_checkpoint", "locate", "save_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model with where it came from. `sha256` is of the weights' file."""
+
+    model: TRM
+    path: Path
+    format: str  # "trm-interp", "TRM" or "nano-trm"
+    sha256: str
+    card: dict[str, Any]
+    weights: str = "as saved"  # which of the file's weights: its moving averages where it has them
+
+
+def save_checkpoint(folder: Path, model: TRM, card: dict[str, Any]) -> None:
+    """Write our folder; each file is whole or absent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    with replacing(folder / WEIGHTS) as to:
+        save_file(tensors, to)
+    write_json(folder / CONFIG, {"format": FORMAT, **asdict(model.config)})
+    write_json(folder / CARD, card)
+
+
+def load_checkpoint(
+    source: str | Path,
+    device: torch.device | str = "cpu",
+    cells: int | None = None,
+    averages: bool = True,
+) -> Checkpoint:
+    """Read any known checkpoint; CheckpointError says in one line why it cannot be read.
+
+    `cells` is the number of cells of its puzzles, for files of attention models that do not say.
+    Of files with trained weights and their moving averages the averages are read, which is what
+    their authors validate; `averages=False` takes the others.
+    """
+    path = locate(source)
+    try:
+        loaded = _load_ours(path) if path.is_dir() else _load_public(path, cells, averages)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a stranger's file can be wrong in any way
+        if is_out_of_memory(error):
+            raise
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise CheckpointError(f"{path}: not a checkpoint that can be read ({why})") from error
+    loaded.model.to(device).eval()
+    return loaded
+
+
+def locate(source: str | Path) -> Path:
+    """Our folder or the file of others that `source` means; a file of the hub is fetched."""
+    path = _fetch(str(source)) if str(source).startswith("hf://") else Path(source)
+    try:
+        if not path.exists():
+            raise CheckpointError(f"{path}: no such checkpoint")
+        if path.is_dir():
+            return _inside(path)
+    except OSError as error:
+        raise CheckpointError(f"{str(path)[:200]}: {error.strerror}") from error
+    require_file(path)
+    return path
+
+
+def _inside(folder: Path) -> Path:
+    """Our folder itself, or in one of others the newest `step_N`, `checkpoint`, Lightning file or
+    `model.safetensors`."""
+    if _is_ours(folder):
+        return folder
+    steps = [p for p in folder.iterdir() if re.fullmatch(r"step_\d+", p.name)]
+    if steps:
+        return max(steps, key=lambda p: int(p.name.removeprefix("step_")))
+    if (folder / "checkpoint").is_file():
+        return folder / "checkpoint"
+    if lightning := sorted(folder.glob("*.ckpt")):
+        return _newest(lightning)
+    if (folder / WEIGHTS).exists():
+        return folder / WEIGHTS
+    if (folder / CONFIG).exists():
+        return folder
+    raise CheckpointError(
+        f"{folder}: no {CONFIG} with {WEIGHTS}, no 'checkpoint', "
+        "no step_N and no *.ckpt file in this folder"
+    )
+
+
+def _is_ours(folder: Path) -> bool:
+    """By the format in config.json, or where that is damaged or missing by the weights' names."""
+    with suppress(CheckpointError):
+        if str(read_json(folder / CONFIG).get("format")).startswith(FORMAT.split("/")[0]):
+            return True
+    with suppress(CheckpointError):
+        return "token_embedding" in tensor_shapes(folder / WEIGHTS)
+    return False
+
+
+def _newest(files: list[Path]) -> Path:
+    """The Lightning file with the most optimizer steps; the last by name of equal ones."""
+    if len(files) == 1:
+        return files[0]
+    steps = {}
+    for file in files:
+        known = load_pickle(file)
+        step = known.get("global_step") if isinstance(known, dict) else None
+        if type(step) is not int:
+            raise CheckpointError(f"{file}: no global_step in it to tell the newest: name one file")
+        steps[file] = step
+    return max(files, key=lambda file: (steps[file], file.name))
+
+
+def _fetch(url: str) -> Path:
+    parts = url.removeprefix("hf://").strip("/").split("/")
+    if len(parts) < 2:
+        raise CheckpointError(f"{url}: expected hf://owner/repo, optionally with /a/folder or file")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise CheckpointError(f"{url}: needs 'pip install huggingface_hub'") from error
+    inner = "/".join(parts[2:])
+    wanted = [f"{inner}*", "*.yaml", "*dataset.json"] if inner else None
+    try:
+        root = snapshot_download("/".join(parts[:2]), allow_patterns=wanted)
+    except Exception as error:  # the hub raises many kinds: offline, absent, gated
+        raise CheckpointError(f"{url}: download failed ({first_line(error)})") from error
+    return Path(root) / inner
+
+
+def _load_ours(folder: Path) -> Checkpoint:
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).exists():
+            raise CheckpointError(f"{folder / name}: missing")
+    file = folder / WEIGHTS
+    config = _our_config(folder / CONFIG)
+    _check_shapes(config, tensor_shapes(file), file)
+    try:
+        tensors = load_file(file)
+    except SafetensorError as error:
+        raise CheckpointError(f"{file}: truncated or damaged ({first_line(error)})") from error
+    card = read_json(folder / CARD) if (folder / CARD).exists() else {}
+    return Checkpoint(_filled(config, tensors, file), folder, "trm-interp", sha256_of(file), card)
+
+
+def _our_config(path: Path) -> TRMConfig:
+    settings = read_json(path)
+    if settings.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{path}: not written by this project (format {FORMAT})")
+    kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(TRMConfig)}
+    for name, value in settings.items():
+        if name not in kinds:
+            raise CheckpointError(f"{path}: unknown setting {name[:40]!r}")
+        if type(value) is not kinds[name] and (type(value), kinds[name]) != (int, float):
+            kind = kinds[name].__name__
+            raise CheckpointError(f"{path}: {name} is {repr(value)[:40]}, not a {kind}")
+    try:  # a whole float may stand in JSON as an integer
+        return TRMConfig(**{name: kinds[name](value) for name, value in settings.items()})
+    except (ValueError, OverflowError) as error:
+        raise CheckpointError(f"{path}: {first_line(error)[:150]}") from error
+
+
+def _load_public(path: Path, cells: int | None, averages: bool) -> Checkpoint:
+    found = read_public(path, cells, averages)
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
+    _check_shapes(found.config, shapes, path)
+    model = _filled(found.config, found.tensors, path)
+    return Checkpoint(model, path, found.format, sha256_of(path), found.card, found.weights)
+
+
+def _check_shapes(config: TRMConfig, found: dict[str, tuple[int, ...]], path: Path) -> None:
+    """CheckpointError where names or shapes are not the configuration's; allocates nothing."""
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in TRM(config).state_dict().items()}
+    if missing := sorted(wanted.keys() - found.keys()):
+        raise CheckpointError(f"{path}: lacks {missing[0]} ({len(missing)} missing)")
+    if extra := sorted(found.keys() - wanted.keys()):
+        raise CheckpointError(f"{path}: unknown tensor {extra[0][:80]} ({len(extra)} unknown)")
+    for name, shape in found.items():
+        if shape != wanted[name]:
+            raise CheckpointError(
+                f"{path}: {name} has shape {list(shape)}, "
+                f"the configuration gives {list(wanted[name])}"
+            )
+
+
+def _filled(config: TRMConfig, tensors: dict[str, Tensor], path: Path) -> TRM:
+    """The model; reading a file draws nothing from the global random numbers."""
+    weights = {name: tensor.float() for name, tensor in tensors.items()}
+    for name, tensor in weights.items():
+        if wrong := int((~torch.isfinite(tensor)).sum()):
+            raise CheckpointError(
+                f"{path}: {name} has NaN or infinite entries ({wrong} of {tensor.numel()}): "
+                "training diverged, or the file is damaged"
+            )
+    model = TRM(config, torch.Generator())
+    model.load_state_dict(weights)
+    return model

@@ -1,0 +1,1 @@
+"""Training: trainer, slots, losses, optimizers, and states that can be resumed."""

@@ -1,0 +1,186 @@
+"""Optimizers, their schedule, and the moving average of the weights."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trm_interp.core.config import TrainConfig
+from trm_interp.core.models.trm import TRM
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor:
+    """Roughly U V^T of matrix = U S V^T, by a quintic Newton-Schulz iteration in bfloat16.
+
+    Most singular values end between about 0.7 and 1.2, very small ones lower (Jordan et al.,
+    Muon, 2024).
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrix.bfloat16()
+    wide = x.shape[0] <= x.shape[1]
+    x = x if wide else x.T
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        gram_update = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.addmm(x, gram_update, x, beta=a)
+    return x if wide else x.T
+
+
+class SmallMuon(torch.optim.Optimizer):
+    """Muon for matrices where torch.optim has none (torch < 2.9): the same rule and defaults.
+
+    Nesterov momentum, Newton-Schulz, a step scaled by sqrt(max(1, rows / columns)), decoupled
+    weight decay.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, weight_decay: float, momentum: float = 0.95
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(weight.grad)
+                momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
+                update = orthogonalise(weight.grad.lerp(momentum, group["momentum"]))
+                rows, columns = weight.shape
+                scale = math.sqrt(max(1.0, rows / columns))
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update.to(weight.dtype), alpha=-group["lr"] * scale)
+
+
+Muon: Any = getattr(torch.optim, "Muon", SmallMuon)
+
+
+def make_optimizers(model: TRM, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW over everything, or Muon over the network's matrices and AdamW over the rest.
+
+    Every group keeps its peak learning rate in `peak_lr`, which the schedule scales. On a GPU the
+    rates of AdamW are tensors, so that a CUDA graph sees them change.
+    """
+    muon = config.optimizer == "muon"
+    matrices = [p for p in model.net.parameters() if p.ndim == 2] if muon else []
+    taken = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in taken]
+    on_gpu = rest[0].is_cuda
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            rest,
+            capturable=on_gpu,
+            lr=config.lr,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+    ]
+    if muon:
+        optimizers.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.muon_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take the state, but keep what depends on this device: the state may be of another one's."""
+    here = {"fused", "capturable"}
+    own = [{k: v for k, v in group.items() if k in here} for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, kept in zip(optimizer.param_groups, own, strict=True):
+        group.update(kept)
+
+
+def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
+    """Every learning rate at this share of its peak."""
+    for group in (g for optimizer in optimizers for g in optimizer.param_groups):
+        rate = group["peak_lr"] * factor
+        if group.get("capturable"):
+            if not torch.is_tensor(group["lr"]):
+                group["lr"] = torch.zeros((), device=group["params"][0].device)
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
+    """Scale all gradients so that their common norm is at most `limit`; the norm of each before.
+
+    As `torch.nn.utils.clip_grad_norm_`, which does not tell which tensor is not finite.
+    """
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm(grads))  # type: ignore[reportPrivateImportUsage]
+    factor = (limit / (norms.norm() + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(grads, factor)  # type: ignore[reportPrivateImportUsage]
+    return norms
+
+
+def lr_factor(config: TrainConfig, fraction: float) -> float:
+    """Share of the peak learning rate when `fraction` of the run is used: warm-up, then decay.
+
+    The very first update, at fraction 0, changes no weight.
+
+    >>> config = TrainConfig(warmup=0.1, decay="cosine")
+    >>> [round(lr_factor(config, f), 3) for f in (0.05, 0.1, 0.55, 1.0)]
+    [0.5, 1.0, 0.5, 0.0]
+    """
+    if fraction < config.warmup:
+        return fraction / config.warmup
+    if config.decay == "constant":
+        return 1.0
+    done = (fraction - config.warmup) / max(1 - config.warmup, 1e-9)
+    return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def depth(config: TrainConfig, fraction: float, full: tuple[int, int]) -> tuple[int, int]:
+    """(H_cycles, L_cycles) of a supervision step when `fraction` of the run is used.
+
+    With the curriculum: (1, 2) to 30 %, (2, 4) to 60 %, then the model's own.
+
+    >>> config = TrainConfig(curriculum=True)
+    >>> [depth(config, f, (3, 6)) for f in (0.0, 0.3, 0.6)]
+    [(1, 2), (2, 4), (3, 6)]
+    """
+    if not config.curriculum or fraction >= 0.6:
+        return full
+    h, l = (1, 2) if fraction < 0.3 else (2, 4)
+    return min(h, full[0]), min(l, full[1])
+
+
+class Average:
+    """Exponential moving average of a model's parameters."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.live = list(model.parameters())
+        self.mean = [p.detach().clone() for p in self.live]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        live = [p.detach() for p in self.live]
+        torch._foreach_lerp_(self.mean, live, 1 - self.decay)  # type: ignore[reportPrivateImportUsage]
+
+    def __enter__(self) -> "Average":
+        """Put the average into the model while the block runs."""
+        self._kept = [p.detach().clone() for p in self.live]
+        self._put(self.mean)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._put(self._kept)
+
+    @torch.no_grad()
+    def _put(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self.live, values, strict=True):
+            parameter.copy_(value)

@@ -1,0 +1,95 @@
+"""Training states as files: looked at before they are believed, refused in one line."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trm_interp.core.checkpoints.headers import check_archive, is_archive, require_file
+from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
+
+# what every state of a training run holds
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    **{"identity": dict, "settings": dict, "best": dict, "changes": list},
+    **{"step": int, "rows": int, "summed_steps": int, "validated_at": int},
+    **{"seconds": (int, float), "validated_on": str},
+}
+WEIGHTS: dict[str, type | tuple[type, ...]] = {
+    **{"model": dict, "average": list, "best_weights": list, "optimizers": list},
+    **{"slots": dict, "sums": Tensor},
+}
+
+
+def read_state(file: Path, device: torch.device | str) -> dict[str, Any]:
+    """What `Trainer.save` wrote. UserError for anything else, before memory is spent on it."""
+    require_file(file)
+    if is_archive(file):
+        check_archive(file)
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:  # a truncated file makes torch raise many kinds
+        if is_out_of_memory(error):
+            raise
+        raise UserError(f"{file}: truncated or damaged ({first_line(error)[:100]})") from None
+    require_fields(state, FIELDS | WEIGHTS, file)
+    return state
+
+
+def require_fields(state: Any, fields: Mapping[str, type | tuple[type, ...]], file: Path) -> None:
+    """UserError names the first field that is missing or of another type."""
+    if not isinstance(state, dict):
+        raise UserError(f"{file} holds a {type(state).__name__}: not a state of `trm-interp train`")
+    for name, kind in fields.items():
+        if name not in state:
+            raise UserError(f"{file} has no {name}: not a state of `trm-interp train`")
+        value = state[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UserError(
+                f"{file}: {name} is a {type(value).__name__}: not a state of `trm-interp train`"
+            )
+
+
+def require_shapes(found: list[Tensor], wanted: list[Tensor], what: str, file: Path) -> None:
+    """UserError where saved weights are not those of this model."""
+    shapes = [list(t.shape) if isinstance(t, Tensor) else t for t in found]
+    if shapes != [list(t.shape) for t in wanted]:
+        raise UserError(f"{file}: {what} are not this model's weights: start the run anew")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The entries that differ, three of them with their values; empty where none does.
+
+    >>> differences({"seed": 1, "data": "0123456789" * 6}, {"seed": 2, "data": None})
+    "seed 1 -> 2, data '0123456789... -> None"
+    >>> differences(dict.fromkeys("abcde", 1), {})
+    'a 1 -> None, b 1 -> None, c 1 -> None and 2 more'
+    """
+    differ = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    told = (f"{name} {_short(old.get(name))} -> {_short(new.get(name))}" for name in differ[:3])
+    more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+    return ", ".join(told) + more
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 24 else f"{text[:11]}..."
+
+
+@contextmanager
+def restoring(file: Path) -> Iterator[None]:
+    """What goes wrong while a state is taken over is a fault of its file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (
+        *(KeyError, IndexError, TypeError, ValueError, AttributeError),
+        *(RuntimeError, OverflowError),
+    ) as error:
+        if is_out_of_memory(error):
+            raise
+        why = f"{type(error).__name__}: {first_line(error)[:100]}"
+        raise UserError(f"{file}: damaged ({why}): start the run anew") from None

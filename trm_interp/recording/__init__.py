@@ -1,0 +1,1 @@
+"""Hook points, the recorder and the HDF5 stores that it writes."""

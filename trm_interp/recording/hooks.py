@@ -1,0 +1,255 @@
+"""Listen to a TRM: a hook point for every network evaluation, and a recorder that streams them.
+
+`HookedTRM` is a TRM with transformer-lens hook points, one for every moment of a run, so nothing
+overwrites anything: `run_with_cache(names_filter=...)` returns 336 distinct states and
+`run_with_hooks` edits one state at one moment. Names hold the `Tick`:
+
+    hook_embed                          x, the injected input
+    step.3.h.1.l.2.hook_z_L             z_L after that evaluation
+    step.3.h.1.hook_z_H                 z_H after that H-cycle
+    step.3.h.1.l.2.blocks.0.hook_resid_pre | hook_mixer_out | hook_resid_mid | hook_mlp_out
+                           | hook_resid_post          inside an evaluation that writes z_L
+    step.3.h.1.blocks.0...                            inside the one that writes z_H
+    step.3.hook_logits, step.3.hook_q_halt            the read-outs
+
+Attention models have hook_attn_out in the place of hook_mixer_out.
+
+A name that the model does not have, a filter that matches nothing and a compiled model, where hooks
+silently do not fire, are errors, through whichever method the hook was to be added.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.eval_frame import OptimizedModule
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from trm_interp.core.clock import Tick
+from trm_interp.core.config import TRMConfig
+from trm_interp.core.infer import require_tokens
+from trm_interp.core.models.trm import TRM, BlockSites, State
+from trm_interp.runtime.shapes import Int
+
+Names = str | Sequence[str] | Callable[[str], bool] | None  # of hook points; None: all
+
+
+class _EvaluationPoints(nn.Module):
+    """Hook points inside one evaluation, and of the state that it writes."""
+
+    def __init__(self, config: TRMConfig, state: str) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            BlockSites(config.mixer_site, HookPoint) for _ in range(config.n_layers)
+        )
+        self.state = state
+        self.add_module(state, HookPoint())
+
+
+class _CyclePoints(_EvaluationPoints):
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__(config, "hook_z_H")
+        self.l = nn.ModuleList(
+            _EvaluationPoints(config, "hook_z_L") for _ in range(config.l_cycles)
+        )
+
+
+class _StepPoints(nn.Module):
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__()
+        self.h = nn.ModuleList(_CyclePoints(config) for _ in range(config.h_cycles))
+        self.hook_logits = HookPoint()
+        self.hook_q_halt = HookPoint()
+
+
+class HookedTRM(TRM, HookedRootModule):
+    """A TRM whose runs of up to `n_sup` supervision steps can be listened to and edited.
+
+    Weights and state-dict names are those of the TRM. `forward(tokens)` is a whole run, as
+    transformer-lens expects of a model: logits [batch, step, cell, vocab] and q_halt
+    [batch, step].
+
+    `run_with_cache` computes no gradients unless asked; `run_with_hooks` and a plain call do
+    outside `torch.no_grad()`, and then keep the activations of all evaluations of the run.
+    """
+
+    def __init__(
+        self, config: TRMConfig, n_sup: int = 16, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__(config, generator)
+        self.n_sup = n_sup
+        self.hook_embed = HookPoint()
+        self.step = nn.ModuleList(_StepPoints(config) for _ in range(n_sup))
+        self.setup()
+
+    @classmethod
+    def of(cls, model: TRM, n_sup: int = 16) -> "HookedTRM":
+        """A hooked copy of a model, on its device."""
+        hooked = cls(model.config, n_sup, torch.Generator())  # not the global random numbers
+        hooked.load_state_dict(model.state_dict())
+        return hooked.to(next(model.parameters()).device).eval()
+
+    def embed(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.hook_embed(super().embed(tokens, dtype))
+
+    def evaluate(self, tick: Tick, h: Tensor, injection: Tensor) -> Tensor:
+        cycle = cast(_CyclePoints, self._points(tick.step).h[tick.h_cycle])
+        here = cycle.l[tick.l_cycle] if tick.writes == "z_L" else cycle
+        here = cast(_EvaluationPoints, here)
+        written = self.net(h, injection, here.blocks)
+        return here.get_submodule(here.state)(written)
+
+    def readout(self, z_H: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
+        logits, q_halt = super().readout(z_H, step)
+        points = self._points(step)
+        return points.hook_logits(logits), points.hook_q_halt(q_halt)
+
+    # every method of transformer-lens that adds a hook comes through one of these four
+
+    def hooks(  # type: ignore[override]
+        self,
+        fwd_hooks: Sequence[tuple[Names, Callable[..., Any]]] = (),
+        bwd_hooks: Sequence[tuple[Names, Callable[..., Any]]] = (),
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        points = hook_points(self)
+        for name, _ in (*fwd_hooks, *bwd_hooks):
+            select(points, name)
+        return super().hooks(list(fwd_hooks), list(bwd_hooks), *args, **kwargs)  # type: ignore
+
+    def add_hook(self, name: Names, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        select(hook_points(self), name)
+        super().add_hook(name, *args, **kwargs)  # type: ignore[arg-type]
+
+    def get_caching_hooks(self, names_filter: Names = None, *args: Any, **kwargs: Any) -> Any:
+        names = list(select(hook_points(self), names_filter))
+        return super().get_caching_hooks(names, *args, **kwargs)
+
+    def add_caching_hooks(self, names_filter: Names = None, *args: Any, **kwargs: Any) -> Any:
+        names = list(select(hook_points(self), names_filter))
+        return super().add_caching_hooks(names, *args, **kwargs)
+
+    def run_with_cache(
+        self,
+        *args: Any,
+        names_filter: Names = None,
+        incl_bwd: bool = False,
+        with_grad: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """The result of a run and the activations that `names_filter` selects, by their names.
+
+        Without gradients, so that memory holds what is cached and no more. `with_grad=True` keeps
+        the graph of the result, which needs the activations of all evaluations; what is cached is
+        detached even then. The other arguments are transformer-lens'.
+        """
+        if incl_bwd:
+            raise TypeError(
+                "incl_bwd needs a model that returns one loss: add bwd_hooks with `hooks`, and "
+                "call backward on a loss of your own inside the block"
+            )
+        with torch.set_grad_enabled(with_grad):
+            return super().run_with_cache(*args, names_filter=names_filter, **kwargs)
+
+    def _points(self, step: int) -> _StepPoints:
+        if not 0 <= step < self.n_sup:
+            raise ValueError(f"no hook points for step {step}; this model has {self.n_sup} steps")
+        return cast(_StepPoints, self.step[step])
+
+    def forward(  # type: ignore[override]
+        self,
+        tokens: Int[Tensor, "batch cell"],
+        state: State | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[Tensor, Tensor]:
+        """A whole run from `state` (default: the start vectors), all H-cycles with gradient."""
+        require_tokens(self.config, tokens)
+        x = self.embed(tokens, dtype)
+        state = state or self.initial_state(x)
+        read = []
+        for step in range(self.n_sup):
+            state, _ = self.advance(state, x, step)
+            read.append(self.readout(state.z_H, step))
+        logits, q_halt = zip(*read, strict=True)
+        return torch.stack(logits, dim=1), torch.stack(q_halt, dim=1)
+
+
+def hook_names(config: TRMConfig, n_sup: int = 16) -> list[str]:
+    """Every hook point of a run, in module order."""
+    with torch.device("meta"):
+        points = _StepPoints(config)
+    names = [name for name, m in points.named_modules() if isinstance(m, HookPoint)]
+    return ["hook_embed", *(f"step.{step}.{name}" for step in range(n_sup) for name in names)]
+
+
+def hook_points(model: nn.Module) -> dict[str, HookPoint]:
+    """All hook points by name. TypeError for a compiled model, where hooks silently do not fire."""
+    left: list[nn.Module | None] = [model]  # thousands: `modules` would take longer than a run
+    while left:
+        module = left.pop()
+        if module is None:
+            continue
+        if isinstance(module, OptimizedModule) or module._compiled_call_impl is not None:
+            raise TypeError("hook the eager model: torch.compile skips hooks added later")
+        left.extend(module._modules.values())
+    if isinstance(model, HookedTRM):
+        return model.hook_dict
+    return {name: m for name, m in model.named_modules() if isinstance(m, HookPoint)}
+
+
+def select(points: dict[str, HookPoint], names: Names) -> dict[str, HookPoint]:
+    """Those with these names: one, several, the ones that a function accepts, or all.
+
+    ValueError for a name that is not there, or a function that accepts none.
+    """
+    if names is None:
+        return points
+    if callable(names):
+        if accepted := {name: point for name, point in points.items() if names(name)}:
+            return accepted
+        raise ValueError(f"the filter accepts none of {len(points)} hook points: {_some(points)}")
+    wanted = [names] if isinstance(names, str) else list(names)
+    for name in wanted:
+        if name not in points:
+            close = get_close_matches(str(name), points, n=3)
+            raise ValueError(
+                f"no hook point {name!r}; there are {len(points)}: "
+                + (f"the nearest are {', '.join(close)}" if close else _some(points))
+            )
+    return {name: points[name] for name in wanted}
+
+
+def _some(points: Mapping[str, Any]) -> str:
+    return ", ".join([*list(points)[:3], "..."])
+
+
+@contextmanager
+def recording(
+    model: nn.Module, names: Sequence[str], sink: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    """Send each named activation to `sink` while the block runs; unhook also after an error.
+
+    The tensor is the live one: a sink that keeps it must copy it. TypeError for a compiled model,
+    where hooks silently do not fire; ValueError for a name that the model does not have.
+    """
+    handles = [
+        point.register_forward_hook(partial(_emit, sink, name))
+        for name, point in select(hook_points(model), names).items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _emit(
+    sink: Callable[[str, Tensor], None], name: str, module: nn.Module, args: Any, output: Tensor
+) -> None:
+    sink(name, output)

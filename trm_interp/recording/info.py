@@ -1,0 +1,92 @@
+"""What a path holds: a store or a checkpoint, in a few facts."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+
+def describe(path: str, thorough: bool = False, cells: int | None = None) -> dict[str, Any]:
+    """Facts about a store or a checkpoint. UserError where it is neither.
+
+    Problems of a store are those that show without reading all of it, or with `thorough` all.
+    `cells` is for checkpoints that do not say how many they read.
+    """
+    if (Path(path) / "manifest.json").exists():
+        return _store(path, thorough)
+    return _checkpoint(path, cells)
+
+
+def _store(path: str, thorough: bool) -> dict[str, Any]:
+    from trm_interp.recording.manifest import Manifest
+    from trm_interp.recording.store import Store, StoreError, validate
+
+    manifest = Manifest.read(Path(path))
+    try:
+        with Store(path, allow_incomplete=True) as store:
+            exact = store["solved"][:].mean(0).tolist() if store.n_puzzles else []
+    except StoreError:  # named among the problems
+        exact = []
+    return {
+        "kind": "store",
+        "path": path,
+        "complete": manifest.complete,
+        "puzzles": manifest.done,
+        "supervision_steps": manifest.n_steps,
+        "kept_steps": manifest.kept("step"),
+        "kept_positions": manifest.kept("pos"),
+        "sites": {
+            name: {
+                "dims": list(site.labels),
+                "shape": [manifest.done, *site.stored_shape],
+                "dtype": site.dtype,
+            }
+            for name, site in manifest.arrays.items()
+        },
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "exact_at_step": exact,
+        "meta": manifest.meta,
+        "problems": validate(path, thorough),
+    }
+
+
+def fault(known: dict[str, Any]) -> str | None:
+    """What is wrong with a store, in one line; that it is unfinished is no fault."""
+    problems = known.get("problems", [])[not known.get("complete", True) :]
+    more = f"; and {len(problems) - 1} more problems" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}" if problems else None
+
+
+def _checkpoint(path: str, cells: int | None) -> dict[str, Any]:
+    from trm_interp.subjects.opening import open_checkpoint
+
+    checkpoint = open_checkpoint(path, cells=cells)
+    config = checkpoint.model.config
+    return {
+        "kind": "checkpoint",
+        "path": str(checkpoint.path),
+        "format": checkpoint.format,
+        "sha256": checkpoint.sha256,
+        "weights": checkpoint.weights,
+        "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
+        "evaluations_per_step": config.h_cycles * (config.l_cycles + 1),
+        "config": asdict(config),
+        "card": checkpoint.card,
+    }
+
+
+def lines(known: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Nested facts, one a line; lists of numbers rounded.
+
+    >>> list(lines({"kind": "store", "meta": {"seed": 1}, "exact": [0.5, 1 / 3]}))
+    ['kind: store', 'meta:', '  seed: 1', 'exact: 0.5 0.3333']
+    """
+    for name, value in known.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}:"
+            yield from lines(value, indent + "  ")
+        elif isinstance(value, list):
+            spelled = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
+            yield f"{indent}{name}: {' '.join(spelled)}"
+        else:
+            yield f"{indent}{name}: {value}"

@@ -1,0 +1,181 @@
+"""What the arrays of an activation store are: their axes, their sizes on disk, the read-outs."""
+
+import errno
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.shapes import Float, Int
+
+# sizes that no store has: what lies beyond is a mistake or a lie
+MOST_PUZZLES = 10**8
+LARGEST_AXIS = 10**6
+MOST_AXES = 16
+MOST_KEPT = 8000  # steps or positions: an attribute of HDF5 has 64 KB
+MOST_TICKS = 10**5  # network evaluations of a run
+NAME = re.compile(r"\w[\w.]{0,99}")
+
+_CYCLES = ("step", "h_cycle", "l_cycle", "pos", "d_model")
+_DIMS = {
+    "z_L": _CYCLES,
+    "z_H": ("step", "h_cycle", "pos", "d_model"),
+    "embed": ("pos", "d_model"),
+    "logits": ("step", "cell", "vocab"),
+}
+_IN_BLOCK = re.compile(r"blocks\.\d+\.hook_\w+")
+
+
+class StoreError(UserError):
+    """A store cannot be used as it is. One line: the file, what is wrong, what to do next."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One array of a store: name, and its axes after `puzzle` with their sizes in the run.
+
+    `kept` lists the indices that are stored of an axis that is not stored whole; see `select`.
+    An array with a `step` axis has it first.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str = "float16"
+    kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.dims) != len(self.shape) or min(self.shape, default=1) < 1:
+            raise ValueError(f"{self.name}: axes {self.dims} do not fit shape {self.shape}")
+        if not NAME.fullmatch(self.name) or len(self.dims) > MOST_AXES:
+            raise ValueError(f"{self.name[:99]!r} with {len(self.dims)} axes: not an array's name")
+        if max(self.shape, default=1) > LARGEST_AXIS:
+            raise ValueError(f"{self.name}: no axis has more than {LARGEST_AXIS}: {self.shape}")
+        if "step" in self.dims[1:] or len({"puzzle", *self.dims}) <= len(self.dims):
+            raise ValueError(
+                f"{self.name}: `step` must be the first of different axes, got {self.dims}"
+            )
+
+    def select(
+        self, steps: Iterable[int] | None = None, positions: Iterable[int] | None = None
+    ) -> "Site":
+        """The same array with only these supervision steps and positions stored (None: all)."""
+        wanted = {"step": steps, "pos": positions}
+        kept = {
+            dim: tuple(sorted(set(indices)))
+            for dim, indices in wanted.items()
+            if indices is not None and dim in self.dims
+        }
+        for dim, indices in kept.items():
+            size = self.shape[self.dims.index(dim)]
+            if not indices or indices[0] < 0 or indices[-1] >= size:
+                got = list(indices) if len(indices) < 9 else f"{indices[0]}..{indices[-1]}"
+                raise ValueError(f"{self.name} has {dim} 0..{size - 1}, got {got}")
+        return replace(self, kept=kept)
+
+    def indices(self, dim: str) -> Sequence[int]:
+        """Which indices of an axis are stored, in the numbering of the run."""
+        return self.kept.get(dim, range(self.shape[self.dims.index(dim)]))
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape in the file without the puzzle axis.
+
+        >>> Site("z_H", ("step", "pos"), (16, 97)).select(steps=[0, 15]).stored_shape
+        (2, 97)
+        """
+        return tuple(len(self.indices(dim)) for dim in self.dims)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return ("puzzle", *self.dims)
+
+
+def known_dims(name: str) -> tuple[str, ...] | None:
+    """The axes of an array that recordings have by this name; None for a name of someone's own.
+
+    >>> known_dims("embed")
+    ('pos', 'd_model')
+    """
+    return _CYCLES if _IN_BLOCK.fullmatch(name) else _DIMS.get(name)
+
+
+def readouts(n_steps: int, n_cells: int) -> tuple[Site, ...]:
+    """What every store holds for all supervision steps, whichever states it keeps.
+
+    inputs, labels, predictions: tokens. solved: all cells right. loss: stablemax cross-entropy,
+    nats per cell. q_halt: halting logit. halt_step: first step with q_halt > 0, or -1.
+    puzzle_id: line in the source file, from 1 (a public data folder: row, from 0).
+    """
+    run = ("step",), (n_steps,)
+    return (
+        Site("inputs", ("cell",), (n_cells,), "uint8"),
+        Site("labels", ("cell",), (n_cells,), "uint8"),
+        Site("predictions", ("step", "cell"), (n_steps, n_cells), "uint8"),
+        Site("solved", *run, "bool"),
+        Site("loss", *run, "float32"),
+        Site("q_halt", *run, "float32"),
+        Site("halt_step", (), (), "int16"),
+        Site("puzzle_id", (), (), "int64"),
+    )
+
+
+def halt_steps(q_halt: Float[np.ndarray, "puzzle step"]) -> Int[np.ndarray, " puzzle"]:
+    """First supervision step with q_halt > 0, or -1.
+
+    >>> halt_steps(np.array([[-1.0, 2.0, 3.0], [-1.0, 0.0, -1.0]])).tolist()
+    [1, -1]
+    """
+    halts = q_halt > 0
+    return np.where(halts.any(axis=1), halts.argmax(axis=1), -1).astype(np.int16)
+
+
+def estimate_bytes(sites: Iterable[Site], n_puzzles: int) -> int:
+    """Bytes on disk of the states; read-outs add about n_steps * n_cells bytes a puzzle.
+
+    >>> z_L = Site("z_L", ("step", "h_cycle", "l_cycle", "pos", "d_model"), (16, 3, 6, 97, 512))
+    >>> estimate_bytes([z_L], 1)
+    28606464
+    """
+    per_puzzle = sum(math.prod(s.stored_shape) * np.dtype(s.dtype).itemsize for s in sites)
+    return per_puzzle * n_puzzles
+
+
+def plan_shards(
+    bytes_per_puzzle: int, batch_size: int, n_puzzles: int, target: float = 100e6
+) -> int:
+    """Puzzles per shard: whole batches, as near to `target` bytes as they come, at least one.
+
+    >>> plan_shards(bytes_per_puzzle=1_000_000, batch_size=32, n_puzzles=1024)
+    96
+    """
+    batches = round(target / (bytes_per_puzzle * batch_size))
+    return batch_size * max(1, min(batches, math.ceil(n_puzzles / batch_size)))
+
+
+def check_space(path: str | os.PathLike[str], n_bytes: int) -> None:
+    """OSError with both numbers if the disk that holds (or will hold) `path` is too full."""
+    where = Path(path).absolute()
+    while not where.exists():
+        where = where.parent
+    free = shutil.disk_usage(where).free
+    if n_bytes > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{path} needs {_size(n_bytes)} and the disk has {_size(free)} free: "
+            "lower --limit, or keep fewer --sites, --steps or --positions",
+        )
+
+
+def _size(n_bytes: int) -> str:
+    """
+    >>> _size(1_250_000_000), _size(70_000)
+    ('1.25 GB', '0.07 MB')
+    """
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e7 else f"{n_bytes / 1e6:.2f} MB"

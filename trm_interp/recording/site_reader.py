@@ -1,0 +1,167 @@
+"""Rows of a store as an SAE sees them: one site, tick after tick, [tick, pos, d_model]."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from trm_interp.core.clock import Tick, schedule
+from trm_interp.recording.store import Store
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.shapes import Float, Int
+
+EXPONENT = np.uint16(0x7C00)  # of a float16; all ones in infinities and NaN
+
+
+def run_clock(store: Store) -> list[Tick]:
+    """Every tick of the runs in a store, in order; a tick's index is its place here."""
+    return schedule(store.n_steps, store.model.h_cycles, store.model.l_cycles)
+
+
+def spell(indices: Sequence[int]) -> str:
+    """Indices in words: ranges of at least three.
+
+    >>> spell([0, 1, 2, 3, 7, 9, 10])
+    '0-3, 7, 9, 10'
+    """
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    parts = [[f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run) for run in runs]
+    return ", ".join(part for found in parts for part in found)
+
+
+class SiteReader:
+    """One site of an open store.
+
+    ticks: those that are read, as `Tick`s; indices: the same in the numbering of the run.
+    UserError where the store lacks the site or one of the ticks, with what it has.
+    """
+
+    def __init__(self, store: Store, site: str, ticks: Sequence[int] | None = None) -> None:
+        held = [name for name in store.names if "step" in store[name].dims[:2]]
+        held = [name for name in held if store[name].dims[-1] == "d_model"]
+        if site not in held:
+            raise UserError(f"{store.path} holds no {site!r}; it holds {', '.join(held)}")
+        self.store, self.site = store, site
+        self._array = store[site]
+        clock = run_clock(store)
+        if "l_cycle" not in self._array.dims:
+            written = [t.writes == "z_H" for t in clock]
+        elif self._array.shape[self._array.dims.index("l_cycle")] == store.model.l_cycles:
+            written = [t.writes == "z_L" for t in clock]
+        else:  # inside a block: every evaluation
+            written = [True] * len(clock)
+        kept = set(store.steps)
+        there = [i for i, t in enumerate(clock) if written[i] and t.step in kept]
+        wanted = there if ticks is None else list(ticks)
+        if missing := sorted(set(wanted) - set(there)):
+            raise UserError(
+                f"{store.path} holds no {site} at tick {missing[0]}; it holds ticks {spell(there)}"
+            )
+        self.indices = wanted
+        self.ticks = [clock[i] for i in wanted]
+        steps = [t.step for t in self.ticks]
+        self._steps = slice(min(steps), max(steps) + 1)
+        read = [i for i in there if steps and min(steps) <= clock[i].step <= max(steps)]
+        self._pick = None if read == wanted else [read.index(i) for i in wanted]
+        self.n_pos, self.d_model = self._array.shape[-2:]
+
+    @property
+    def rows(self) -> int:
+        """Rows of one puzzle."""
+        return len(self.indices) * self.n_pos
+
+    @property
+    def ticks_per_cycle(self) -> int:
+        """Rows in time of one H-cycle: the period that the schedule forces."""
+        first = self.ticks[0]
+        return sum(t.step == first.step and t.h_cycle == first.h_cycle for t in self.ticks)
+
+    def read(self, puzzle: int) -> Float[np.ndarray, "tick pos d_model"]:
+        """All ticks of one puzzle, as stored. UserError names puzzle and tick of a bad number."""
+        values = self._array[puzzle, self._steps].reshape(-1, self.n_pos, self.d_model)
+        if self._pick is not None:
+            values = values[self._pick]
+        self._check(values, puzzle)
+        return values
+
+    def _check(self, values: np.ndarray, puzzle: int) -> None:
+        if values.dtype == np.float16:
+            # a sum of non-negative 16-bit masks is too slow; the largest exponent tells as much
+            bad = int((values.view(np.uint16) & EXPONENT).max(initial=0)) == EXPONENT
+        else:
+            bad = not np.isfinite(values).all()
+        if bad:
+            at = int(np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))[0])
+            raise UserError(
+                f"{self.store.path}: {self.site} of puzzle {puzzle} is not finite at tick "
+                f"{self.indices[at]} ({self.ticks[at].name}): record it again"
+            )
+
+
+def open_sites(
+    store: Store, sites: Sequence[str], ticks: Sequence[int] | None = None
+) -> list[SiteReader]:
+    """Readers of several sites, which must be of one width. With `ticks`, each where it has them.
+
+    UserError for a tick that none of them has.
+    """
+    readers = [SiteReader(store, site) for site in sites]
+    if len({reader.d_model for reader in readers}) > 1:
+        widths = ", ".join(f"{r.site} {r.d_model}" for r in readers)
+        raise UserError(f"{store.path}: sites of several widths cannot be pooled ({widths})")
+    if ticks is None:
+        return readers
+    there = sorted({i for reader in readers for i in reader.indices})
+    if missing := sorted(set(ticks) - set(there)):
+        raise UserError(
+            f"{store.path} holds no {', '.join(sites)} at tick {missing[0]}; "
+            f"it holds ticks {spell(there)}"
+        )
+    chosen = [[i for i in ticks if i in reader.indices] for reader in readers]
+    return [
+        SiteReader(store, reader.site, found)
+        for reader, found in zip(readers, chosen, strict=True)
+        if found
+    ]
+
+
+def final_solved(store: Store) -> np.ndarray:
+    """bool [puzzle]: solved at the last supervision step."""
+    return store["solved"][:, -1].astype(bool)
+
+
+def split_puzzles(
+    inputs: Int[np.ndarray, "puzzle cell"], held_out: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out puzzles, in store order. Copies of a board stay on one side; symmetric
+    ones are not looked for: `data check` finds them in a file, and the sets that ship have none.
+
+    UserError where one of the two would be empty.
+    """
+    _, board = np.unique(inputs, axis=0, return_inverse=True)
+    board = board.ravel()
+    order = np.random.default_rng([seed, 0x5AE]).permutation(board.max() + 1)
+    n = round(held_out * len(order))
+    out = np.isin(board, order[:n])
+    if out.all() or not out.any():
+        raise UserError(
+            f"{len(order)} different puzzles cannot be split into {1 - held_out:.0%} for training "
+            f"and {held_out:.0%} held out: record more, or change --held-out"
+        )
+    return np.flatnonzero(~out), np.flatnonzero(out)
+
+
+def board_keys(inputs: Int[np.ndarray, "puzzle cell"]) -> list[str]:
+    """A short name of every board, the same in every store.
+
+    >>> a, b, c = board_keys(np.array([[1, 2], [1, 3], [1, 2]]))
+    >>> a == c, a == b, len(a)
+    (True, False, 12)
+    """
+    rows = np.ascontiguousarray(inputs, np.uint8)
+    return [hashlib.sha256(row.tobytes()).hexdigest()[:12] for row in rows]

@@ -1,0 +1,347 @@
+"""Reading an activation store: lazily, by puzzle and by true supervision step.
+
+    with Store("runs/a") as store:
+        store["z_L"][5, 3, 0, 2]            # puzzle 5, step 3, H-cycle 0, L-cycle 2: [pos, d_model]
+        store["z_H"][:, 15, -1]             # last answer state of every puzzle
+        store.at(tick, puzzles=range(8))    # the state that a tick wrote: [puzzle, pos, d_model]
+        store.frame()                       # solved, loss, q_halt per puzzle and step
+
+`manifest.py` describes the format, `shards.py` writes it, `validate.py` checks it; their public
+names are here too.
+"""
+
+import hashlib
+import operator
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from trm_interp.core.clock import Tick
+from trm_interp.recording.hdf5 import dataset, open_file, open_shard
+from trm_interp.recording.manifest import MANIFEST, Identity, Manifest, ModelShape
+from trm_interp.recording.schema import (
+    Site,
+    StoreError,
+    check_space,
+    estimate_bytes,
+    halt_steps,
+    plan_shards,
+    readouts,
+)
+from trm_interp.recording.validate import unfinished, validate
+from trm_interp.recording.writer import StoreWriter
+from trm_interp.runtime.shapes import Float
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Site",
+    "Store",
+    "StoreError",
+    "StoreWriter",
+    "StoredArray",
+    "check_space",
+    "estimate_bytes",
+    "halt_steps",
+    "plan_shards",
+    "readouts",
+    "validate",
+]
+
+Puzzles = int | slice | range | Sequence[int] | np.ndarray
+MAX_OPEN = 8  # shards kept open by one Store
+
+
+class Store:
+    """A recorded run. Nothing is read before it is indexed.
+
+    names: arrays it holds. meta: what the recorder wrote. n_puzzles: puzzles that can be read.
+    steps, positions: the supervision steps and positions whose states were kept; read-outs are
+    there for all steps. An incomplete store opens only with `allow_incomplete`, and then shows
+    its finished shards. StoreError where the manifest is damaged or no shard is as it says.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, allow_incomplete: bool = False) -> None:
+        self.path = Path(path)
+        self._manifest = Manifest.read(self.path)
+        self.n_puzzles = self._manifest.done
+        self.complete = self._manifest.complete
+        self._files: OrderedDict[int, h5py.File] = OrderedDict()  # by shard, last used last
+        self._checked: set[int] = set()  # shards whose content was compared with the manifest
+        size = self._manifest.shard_puzzles
+        self._shards = {shard.first_puzzle // size: shard for shard in self._manifest.shards}
+        if not (self.complete or allow_incomplete):
+            raise StoreError(unfinished(self.path, self._manifest))
+        if self.complete and self.n_puzzles < self._manifest.n_puzzles:
+            raise StoreError(
+                f"{self.path} says that it is complete, but no shard has puzzle {self.n_puzzles}: "
+                "restore its manifest.json, or delete the store and record again"
+            )
+        shards = self._manifest.shards
+        if shards and all(shard.problem(self.path) for shard in shards):
+            raise StoreError(str(shards[0].problem(self.path)))  # nothing confirms its sizes
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._manifest.arrays)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        return self._manifest.meta
+
+    @property
+    def model(self) -> ModelShape:
+        """Sizes of the recorded model. StoreError where the recorder did not write them."""
+        if (model := self._manifest.recorded.model) is None:
+            raise StoreError(self._lacks("model"))
+        return model
+
+    @property
+    def identity(self) -> Identity:
+        """What was recorded, from what, as far as the recorder wrote it."""
+        return self._manifest.recorded.identity
+
+    @property
+    def checkpoint_sha256(self) -> str:
+        """Of the recorded model's weights. StoreError where the recorder did not write it."""
+        if (sha256 := self.identity.checkpoint_sha256) is None:
+            raise StoreError(self._lacks("identity.checkpoint_sha256"))
+        return sha256
+
+    @property
+    def checkpoint_path(self) -> str | None:
+        """Where the recorded checkpoint was."""
+        return self._manifest.recorded.checkpoint.path
+
+    def _lacks(self, field: str) -> str:
+        return f"{self.path / MANIFEST}: meta.{field} is missing: restore it, or record again"
+
+    @property
+    def sha256(self) -> str:
+        """Of what can be read: the checksums of the finished shards, in order."""
+        shards = sorted(self._manifest.shards, key=lambda shard: shard.first_puzzle)
+        return hashlib.sha256(" ".join(s.sha256 for s in shards).encode()).hexdigest()
+
+    @property
+    def n_steps(self) -> int:
+        return self._manifest.n_steps
+
+    @property
+    def steps(self) -> list[int]:
+        return self._manifest.kept("step")
+
+    @property
+    def positions(self) -> list[int]:
+        return self._manifest.kept("pos")
+
+    def __getitem__(self, name: str) -> "StoredArray":
+        if name not in self._manifest.arrays:
+            raise KeyError(f"{self.path} holds no {name}; it holds {', '.join(self.names)}")
+        return StoredArray(self, self._manifest.arrays[name])
+
+    def at(
+        self, tick: Tick, puzzles: Puzzles = slice(None)
+    ) -> Float[np.ndarray, "*puzzle pos d_model"]:
+        """The state that this tick wrote; without the puzzle axis for a single puzzle."""
+        cycle = (tick.h_cycle, tick.l_cycle) if tick.writes == "z_L" else (tick.h_cycle,)
+        return self[tick.writes][puzzles, tick.step, *cycle]
+
+    def iter(self, name: str, puzzles_per_read: int = 1) -> Iterator[np.ndarray]:
+        """All puzzles in order and whole, [puzzle, ...], at most `puzzles_per_read` at a time."""
+        for first in range(0, self.n_puzzles, puzzles_per_read):
+            puzzles = range(first, min(first + puzzles_per_read, self.n_puzzles))
+            self._require(puzzles)
+            out = np.empty((len(puzzles), *self[name].shape[1:]), self[name].dtype)
+            self._read(name, puzzles, (slice(None),) * (out.ndim - 1), out)
+            yield out
+
+    def frame(self) -> "pd.DataFrame":
+        """One row per puzzle and supervision step, in that order.
+
+        Columns puzzle (index in this store), puzzle_id (line in the source file), step, solved,
+        loss (stablemax, nats per cell), q_halt (logit), halt_step (-1: never).
+        """
+        import pandas as pd
+
+        n, steps = self.n_puzzles, self.n_steps
+        return pd.DataFrame(
+            {
+                "puzzle": np.repeat(np.arange(n), steps),
+                "puzzle_id": np.repeat(self["puzzle_id"][:], steps),
+                "step": np.tile(np.arange(steps), n),
+                **{name: self[name][:].ravel() for name in ("solved", "loss", "q_halt")},
+                "halt_step": np.repeat(self["halt_step"][:], steps),
+            }
+        )
+
+    def close(self) -> None:
+        while self._files:
+            self._files.popitem()[1].close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        sites = ", ".join(site.name for site in self._manifest.sites)
+        return f"Store({str(self.path)!r}: {self.n_puzzles} puzzles; {sites}; steps {self.steps})"
+
+    def _read(
+        self, name: str, puzzles: Sequence[int], rest: tuple[slice, ...], out: np.ndarray
+    ) -> None:
+        """Fill `out`, one plain HDF5 read per run of neighbouring puzzles in a shard.
+
+        `out` has all axes of the array: HDF5 is 100 times slower between arrays of unequal rank.
+        """
+        for index, row, place in _runs(puzzles, self._manifest.shard_puzzles):
+            file = self._open(index)
+            rows = slice(row, row + place.stop - place.start)
+            try:
+                dataset(file, name).read_direct(out[place], (rows, *rest))
+            except (OSError, RuntimeError) as error:
+                raise StoreError(f"{file.filename} cannot be read ({error}): restore it") from None
+
+    def _require(self, puzzles: Sequence[int]) -> None:
+        """StoreError where a shard of these puzzles is not there, before memory is taken."""
+        size = self._manifest.shard_puzzles
+        if isinstance(puzzles, range) and len(puzzles):
+            low, high = sorted((puzzles[0], puzzles[-1]))
+            shards = set(range(low // size, high // size + 1))
+        else:
+            shards = {puzzle // size for puzzle in puzzles}
+        for index in sorted(shards - self._files.keys()):
+            if problem := self._shards[index].problem(self.path):
+                raise StoreError(problem)
+
+    def _open(self, index: int) -> h5py.File:
+        if index not in self._files:
+            if len(self._files) == MAX_OPEN:
+                self._files.popitem(last=False)[1].close()
+            path = self.path / self._shards[index].file
+            if index in self._checked:
+                self._files[index] = open_file(path)
+            else:
+                n_puzzles = self._shards[index].n_puzzles
+                self._files[index] = open_shard(path, self._manifest, n_puzzles)
+                self._checked.add(index)
+        self._files.move_to_end(index)
+        return self._files[index]
+
+
+class StoredArray:
+    """One array of a store. Indexing reads from disk and gives numpy, a scalar for ints alone.
+
+    Puzzles: an int, a slice, a list in any order, or a mask over the store's puzzles. Other axes:
+    ints and slices. `step` and `pos` are numbered as in the run, also where only some were kept:
+    an int that was not kept is an IndexError, a slice gives the kept ones in its range.
+    """
+
+    def __init__(self, store: Store, site: Site) -> None:
+        self._store, self._site = store, site
+        self.name, self.dims = site.name, site.labels
+        self.shape = (store.n_puzzles, *site.stored_shape)
+        self.dtype = np.dtype(site.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{dim} {n}" for dim, n in zip(self.dims, self.shape, strict=True))
+        return f"StoredArray({self.name}: {self.dtype} [{axes}])"
+
+    def __getitem__(self, key: Any) -> Any:
+        puzzle_key, *rest_keys = _expand(key if isinstance(key, tuple) else (key,), len(self.shape))
+        puzzles = self._puzzles(puzzle_key)
+        self._store._require(puzzles)
+        reads, picks = [], []
+        for dim, axis_key in zip(self._site.dims, rest_keys, strict=True):
+            read, pick = self._axis(dim, axis_key)
+            reads.append(read)
+            picks.append(pick)
+        sizes = (len(range(*r.indices(n))) for r, n in zip(reads, self.shape[1:], strict=True))
+        out = np.empty((len(puzzles), *sizes), self.dtype)
+        if out.size:
+            self._store._read(self.name, puzzles, tuple(reads), out)
+        picks.insert(0, 0 if isinstance(puzzle_key, int | np.integer) else slice(None))
+        for axis in reversed(range(out.ndim)):  # an int drops its axis: start from the last
+            out = out[(slice(None),) * axis + (picks[axis],)]
+        return out
+
+    def _puzzles(self, key: Any) -> Sequence[int]:
+        n = self.shape[0]
+        if isinstance(key, slice):
+            return range(*key.indices(n))
+        keys = np.atleast_1d(np.asarray(key))
+        if keys.dtype == bool and keys.shape == (n,):
+            return np.flatnonzero(keys).tolist()
+        if keys.ndim != 1 or (keys.size and keys.dtype.kind not in "iu"):
+            raise IndexError(f"{self.name}: {key!r} is not a puzzle, slice, list, or mask of {n}")
+        puzzles = [int(i) + n if i < 0 else int(i) for i in keys]
+        if wrong := [i for i in puzzles if not 0 <= i < n]:
+            raise IndexError(f"{self.name}: no puzzle {wrong[0]}; there are {n}")
+        return puzzles
+
+    def _axis(self, dim: str, key: Any) -> tuple[slice, int | slice | list[int]]:
+        """What to read of an axis, and what to take of that."""
+        size = self._site.shape[self._site.dims.index(dim)]
+        kept = {index: at for at, index in enumerate(self._site.indices(dim))}
+        if not isinstance(key, slice):
+            try:
+                index = operator.index(key)
+            except TypeError:
+                raise IndexError(f"{self.name}: {dim} takes an int or slice, got {key!r}") from None
+            index += size if index < 0 else 0
+            if index not in kept:
+                raise IndexError(f"{self.name}: no {dim} {key}; recorded are {_spell(list(kept))}")
+            return slice(kept[index], kept[index] + 1), 0
+        asked = range(*key.indices(size))
+        at = [kept[i] for i in asked if i in kept]
+        if asked and not at:
+            raise IndexError(f"{self.name}: no {dim} in {asked}; recorded are {_spell(list(kept))}")
+        if not at:
+            return slice(0, 0), slice(None)
+        stride = max(1, at[1] - at[0]) if len(at) > 1 else 1
+        if at == list(range(at[0], at[-1] + 1, stride)):
+            return slice(at[0], at[-1] + 1, stride), slice(None)
+        return slice(None), at  # uneven or backwards: read all, then take
+
+
+def _runs(puzzles: Sequence[int], shard_puzzles: int) -> Iterator[tuple[int, int, slice]]:
+    """Neighbouring puzzles of one shard: shard, its first row, place in `puzzles`.
+
+    >>> list(_runs([2, 3, 4, 0], shard_puzzles=4))
+    [(0, 2, slice(0, 2, None)), (1, 0, slice(2, 3, None)), (0, 0, slice(3, 4, None))]
+    """
+    start = 0
+    for end in range(1, len(puzzles) + 1):
+        same = end < len(puzzles) and puzzles[end] == puzzles[end - 1] + 1
+        if not same or puzzles[end] % shard_puzzles == 0:
+            yield *divmod(puzzles[start], shard_puzzles), slice(start, end)
+            start = end
+
+
+def _expand(key: tuple[Any, ...], ndim: int) -> list[Any]:
+    """One key per axis: `...` and the axes that are not named become full slices."""
+    dots = [i for i, k in enumerate(key) if k is Ellipsis]
+    at = dots[0] if dots else len(key)
+    full = [slice(None)] * (ndim - len(key) + len(dots))
+    if len(dots) > 1 or len(key) - len(dots) > ndim:
+        raise IndexError(f"{len(key)} indices for {ndim} axes")
+    return [*key[:at], *full, *key[at + len(dots) :]]
+
+
+def _spell(indices: Sequence[int]) -> str:
+    """
+    >>> _spell([0, 1, 2]), _spell([0, 15])
+    ('0..2', '0, 15')
+    """
+    whole = len(indices) > 2 and list(indices) == list(range(indices[0], indices[-1] + 1))
+    return f"{indices[0]}..{indices[-1]}" if whole else ", ".join(map(str, indices))

@@ -1,0 +1,30 @@
+"""Runs by outcome: are there enough of either kind to compare, and which to look at closer."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from trm_interp.analysis.auc import FEWEST
+from trm_interp.studies.results import Tell
+from trm_interp.studies.subject import Subject
+
+
+def named(solved: np.ndarray) -> np.ndarray:
+    """`solved` or `failed` for every run."""
+    return np.where(solved, "solved", "failed")
+
+
+def compared(solved: np.ndarray, tell: Tell) -> str | None:
+    """What keeps solved and failed runs from being compared; told, and None where nothing does."""
+    counts = {"solved": int(solved.sum()), "failed": int((~solved).sum())}
+    few = [f"{n} {kind}" for kind, n in counts.items() if n < FEWEST]
+    if not few:
+        return None
+    why = f"{' and '.join(few)} runs, {FEWEST} are needed: outcomes are not compared, the rest is"
+    tell(why)
+    return why
+
+
+def part_of(subject: Subject, picked: np.ndarray) -> Subject:
+    """The same with some of its puzzles."""
+    return replace(subject, puzzles=subject.puzzles.subset(picked))

@@ -1,0 +1,250 @@
+"""What the parts of the landscape can be told. Read by the command line; needs no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from trm_interp.core.config import MOST_STEPS, argument, in_range, positive, required, setting
+from trm_interp.runtime.limits import parse_indices
+from trm_interp.subjects.settings import (
+    BATCH_HELP,
+    DEFAULT_CKPT_HELP,
+    DEFAULT_PUZZLES_HELP,
+    STATIC_HELP,
+    Device,
+)
+
+OUT_HELP = "folder of tables and figures"
+SEED_HELP = "of every random choice"
+OVERWRITE_HELP = "replace the results of an earlier run"
+Site = Literal["z_L", "z_H"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnCheckpoint:
+    """A part that runs the network itself."""
+
+    ckpt: str = setting("", DEFAULT_CKPT_HELP)
+    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
+    out: Path = required(OUT_HELP)
+    limit: int = setting(256, "only the first so many puzzles")
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+    batch_size: int = setting(64, BATCH_HELP)
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    seed: int = setting(0, SEED_HELP)
+    static: bool = setting(False, STATIC_HELP)
+    overwrite: bool = setting(False, OVERWRITE_HELP)
+
+    def __post_init__(self) -> None:
+        in_range(type(self), vars(self))
+        positive(self, "limit", "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnStore:
+    """A part that reads recorded states."""
+
+    store: Path = argument("store that `trm-interp collect` wrote")
+    out: Path = required(OUT_HELP)
+    seed: int = setting(0, SEED_HELP)
+    static: bool = setting(False, STATIC_HELP)
+    overwrite: bool = setting(False, OVERWRITE_HELP)
+
+    def __post_init__(self) -> None:
+        in_range(type(self), vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomesConfig(OnCheckpoint):
+    """Which puzzles are solved when."""
+
+    limit: int = setting(1000, "only the first so many puzzles")
+    steps: int = setting(16, "supervision steps", most=MOST_STEPS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossesConfig(OnCheckpoint):
+    """The loss after every H-cycle."""
+
+    limit: int = setting(512, "only the first so many puzzles")
+    steps: int = setting(16, "supervision steps", most=MOST_STEPS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoriesConfig(OnStore):
+    """Paths in one pooled PCA."""
+
+    site: Site = setting("z_L", "z_L or z_H")
+    relative: bool = setting(False, "from each puzzle's first state")
+    shown: int = setting(40, "puzzles drawn, half of them failed if there are so many")
+    umap: bool = setting(False, "also a UMAP embedding of the steps' states")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "shown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DivergenceConfig(OnStore):
+    """Distance to the success centroid, over puzzles and over starts of one puzzle."""
+
+    site: Site = setting("z_L", "z_L or z_H")
+    ckpt: str = setting("", "checkpoint; default where the store says that it was recorded from")
+    starts: int = setting(48, "random starts of each puzzle of the control; 0 leaves it out")
+    control_puzzles: int = setting(4, "puzzles of the control")
+    tries: int = setting(12, "puzzles that may be tried to find them")
+    device: Device = setting("auto", "where the control runs; auto takes a GPU where there is one")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "control_puzzles", "tries")
+        if self.starts < 0:
+            raise ValueError(f"starts must be at least 0, got {self.starts}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BasinsConfig(OnCheckpoint):
+    """Where runs of one puzzle end that start elsewhere."""
+
+    index: str | None = setting(
+        None,
+        "puzzles by their place in the file from 0, such as 3,17 (default: the first few that the "
+        "model's own start solves, and as many that it fails)",
+    )
+    n_puzzles: int = setting(4, "how many, where --index does not say")
+    limit: int = setting(64, "puzzles of the file, in its order, that those are chosen from")
+    starts: int = setting(1000, "random starts of a puzzle")
+    target: Literal["z_H", "z_L", "both"] = setting("z_H", "the state that starts elsewhere")
+    shared: bool = setting(
+        True, "one random vector for all positions, or one each", flags="--shared/--per-position"
+    )
+    radii: str = setting(
+        "0.5,1,2,4",
+        "RMS of what is added to the model's own start, whose RMS is about 1; every start has one",
+    )
+    slice: int = setting(21, "side of a plane's image, in starts; 0: no plane")
+    steps: int = setting(16, "supervision steps of a run", most=MOST_STEPS)
+    batch_size: int = setting(125, "starts at once; bounds the memory")
+    neighbours: int = setting(10, "nearest starts that a start is compared with")
+    tolerance: float = setting(0.1, "RMS distance up to which two final states are one", most=1e6)
+    shuffles: int = setting(999, "shuffles behind a p-value")
+    resume: bool = setting(False, "go on where a run was stopped or killed")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "n_puzzles", "starts", "steps", "neighbours", "shuffles")
+        if self.slice < 0 or self.slice == 1:
+            raise ValueError(f"slice must be 0 or at least 2, got {self.slice}")
+        if self.neighbours >= self.starts:
+            raise ValueError(
+                f"neighbours {self.neighbours} must be fewer than the {self.starts} starts"
+            )
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
+        if self.target not in ("z_H", "z_L", "both"):
+            raise ValueError(f"target must be z_H, z_L or both, got {self.target!r}")
+        parse_indices(self.index, "index")
+        _ = self.radius
+
+    @property
+    def radius(self) -> list[float]:
+        """The radii as numbers.
+
+        >>> BasinsConfig(out=Path("out"), radii="0.5, 2").radius
+        [0.5, 2.0]
+        """
+        try:
+            found = [float(part) for part in self.radii.split(",")]
+        except ValueError:
+            raise ValueError(f"radii: {self.radii!r} are no numbers; try 0.5,1,2") from None
+        if not all(0 < radius < float("inf") for radius in found):
+            raise ValueError(f"radii must be above 0 and finite, got {self.radii}")
+        return found
+
+    @property
+    def indices(self) -> list[int] | None:
+        """The puzzles that were asked for."""
+        return parse_indices(self.index, "index")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensConfig(OnStore):
+    """The output head on every recorded state."""
+
+    ckpt: str = setting("", "checkpoint of the store; default where the store says it is")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbesConfig(LensConfig):
+    """Linear probes of recorded states."""
+
+    cycles: str | None = setting(
+        None, "H-cycles of the run to probe at the ends of, such as 0-5,47 (default: a dozen)"
+    )
+    held_out: float = setting(0.4, "share of the puzzles that probes are tested on")
+    strength: float = setting(0.1, "inverse of the L2 penalty of the logistic regressions")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_indices(self.cycles, "cycles")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")
+        if not self.strength > 0:
+            raise ValueError(f"strength must be above 0, got {self.strength}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettlingConfig(OnCheckpoint):
+    """Do runs come to rest, cycle or wander, and do failures escape later?"""
+
+    steps: int = setting(
+        16, "supervision steps of every puzzle; late drift is over the last 4", most=MOST_STEPS
+    )
+    long: int = setting(
+        1024, "steps of the long rollouts; looked at from 64 on; 0: none", most=MOST_STEPS
+    )
+    long_limit: int = setting(24, "puzzles that run long, half failed where there are that many")
+    tolerance: float = setting(
+        1e-3,
+        "RMS distance (states have RMS 1) within which a run has come back to a state",
+        most=1e6,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "long_limit")
+        if self.steps < 5:
+            raise ValueError(f"steps must be at least 5 to see the last 4 drift, got {self.steps}")
+        if self.long and self.long < self.steps:
+            raise ValueError(f"long must be at least steps, {self.steps}, or 0, got {self.long}")
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilityConfig(OnCheckpoint):
+    """Lyapunov exponents along runs, fixed points where they end."""
+
+    steps: int = setting(16, "supervision steps; late drift is over the last 4", most=MOST_STEPS)
+    k: int = setting(8, "leading exponents")
+    sample: int = setting(48, "puzzles with exponents, half failed where there are that many")
+    fixed: int = setting(8, "of them, end points from which fixed points are sought; 0: none")
+    eigenvalues: int = setting(6, "leading eigenvalues at every fixed point")
+    dtype: Literal["float32", "float64"] = setting("float32", "of the exponents")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "k", "sample", "eigenvalues")
+        if self.steps < 5:
+            raise ValueError(f"steps must be at least 5 to see the last 4 drift, got {self.steps}")
+        if self.fixed < 0:
+            raise ValueError(f"fixed must be at least 0, got {self.fixed}")

@@ -1,0 +1,68 @@
+"""What a part would hold at once, told before it begins: a number that cannot fit is one line."""
+
+from trm_interp.runtime.limits import require_memory
+from trm_interp.studies.config import (
+    BasinsConfig,
+    LossesConfig,
+    OutcomesConfig,
+    SettlingConfig,
+    StabilityConfig,
+)
+from trm_interp.studies.subject import Subject
+
+COPIES = 2  # of what is joined from parts, or multiplied
+CONVENTIONS = 6  # in which losses are measured, float64 each
+
+
+def for_outcomes(subject: Subject, config: OutcomesConfig) -> None:
+    n, cells = len(subject.puzzles), subject.model.config.cells
+    need = COPIES * n * config.steps * (cells + 9)  # grids, and two numbers and a flag
+    require_memory(need, f"{config.steps} steps of {n} puzzles", "lower --steps or --limit")
+
+
+def for_losses(subject: Subject, config: LossesConfig) -> None:
+    n, model = len(subject.puzzles), subject.model.config
+    cycles, batch = config.steps * model.h_cycles, min(config.batch_size, n)
+    logits = 4 * batch * cycles * model.cells * model.vocab
+    need = COPIES * (logits + 8 * CONVENTIONS * n * cycles)
+    what = f"the logits of {config.steps} steps of {batch} puzzles"
+    require_memory(need, what, "lower --steps or --batch-size")
+
+
+def for_settling(subject: Subject, config: SettlingConfig, longest_period: int, back: int) -> None:
+    n, model = len(subject.puzzles), subject.model.config
+    numbers = 4 * _numbers(subject)
+    batch, cycles = min(config.batch_size, n), config.steps * model.h_cycles
+    held = batch * numbers * (back * model.h_cycles + 4)
+    if config.long:
+        batch_long = min(config.batch_size, n, config.long_limit)
+        held = max(held, batch_long * numbers * (longest_period + 4))
+    need = held + COPIES * 8 * n * (config.steps + cycles)
+    what = f"the states of {batch} runs and {config.steps} steps of {n}"
+    require_memory(need, what, "lower --batch-size or --steps")
+
+
+def for_stability(subject: Subject, config: StabilityConfig) -> None:
+    runs = min(config.batch_size, config.sample, len(subject.puzzles))
+    size = 4 if config.dtype == "float32" else 8
+    need = COPIES * size * runs * (config.k + 1) * _numbers(subject)
+    require_memory(need, f"{config.k} exponents of {runs} runs", "lower --k or --batch-size")
+
+
+def for_basins(subject: Subject, config: BasinsConfig) -> None:
+    """Of one puzzle: all starts with their ends, or a whole plane."""
+    model = subject.model.config
+    run = config.steps * (model.cells + 8)
+    moved = 4 * (1 if config.shared else model.positions) * model.d_model
+    starts = COPIES * (1 + config.starts) * (run + 2 * _numbers(subject) + 2 * moved)
+    require_memory(starts, f"{config.starts} starts", "lower --starts or --steps")
+    plane = config.slice**2 * (COPIES * run + 8 * config.steps)
+    require_memory(plane, f"a plane of {config.slice} x {config.slice} starts", "lower --slice")
+    order = 8 * config.starts * config.neighbours
+    require_memory(COPIES * order, f"{config.neighbours} neighbours a start", "lower --neighbours")
+    require_memory(8 * config.shuffles, f"{config.shuffles} shuffles", "lower --shuffles")
+
+
+def _numbers(subject: Subject) -> int:
+    """Of z_H and z_L of one run."""
+    return 2 * subject.model.config.positions * subject.model.config.d_model

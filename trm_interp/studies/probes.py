@@ -1,0 +1,194 @@
+"""Linear probes of z_H and z_L for each cell's candidates and rule violations, beside controls."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from trm_interp.analysis.probes import (
+    auc_by_puzzle,
+    probe_scores,
+    scores_by_cell,
+    shuffled_in_puzzles,
+)
+from trm_interp.analysis.resample import mean_with_bounds
+from trm_interp.core.models.trm import TRM
+from trm_interp.figures.bands import groups
+from trm_interp.figures.lens import probe_figure
+from trm_interp.recording.site_reader import SiteReader, run_clock, spell, split_puzzles
+from trm_interp.recording.store import Store
+from trm_interp.runtime.errors import UserError
+from trm_interp.studies.config import ProbesConfig
+from trm_interp.studies.lens import SITES, head_answers
+from trm_interp.studies.results import Progress, Tell, results_of
+from trm_interp.studies.subject import open_model, opening, said_of
+from trm_interp.subjects.settings import parse_indices
+from trm_interp.tasks.sudoku.grid import from_tokens, violations
+from trm_interp.tasks.sudoku.logic import candidates
+
+DOZEN = 12
+KINDS = {  # what is fitted
+    "state": "probe of the state",
+    "shuffled": "cells of a puzzle trade labels",
+    "x": "embedded input of the cell",
+    "board": "whole input, a probe a cell",
+}
+TABLES = ("probes",)
+
+
+class Board(NamedTuple):
+    """Rows are blank cells, puzzle by puzzle."""
+
+    puzzle: np.ndarray  # [row]
+    cell: np.ndarray
+    candidates: np.ndarray  # bool [row, digit]
+    x: np.ndarray  # [row, d_model], the cell's embedded input
+    one_hot: np.ndarray  # [row, cell * vocab] of the whole board, which x is a linear image of
+    test: np.ndarray  # bool [row]
+
+
+def run(config: ProbesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
+    with opening(config, "z_L,z_H", tell, whole_boards=True) as store:
+        model = open_model(store, config.ckpt, config.device).model
+        inputs = store["inputs"][:]
+        train, test = split_puzzles(inputs, config.held_out, config.seed)
+        ends = _ends(store, config)
+        with results_of("probes", config, TABLES) as results:
+            board = _board(inputs, test, model)
+            total = len(ends) * (2 * len(SITES) + 2)
+            rows: list[dict[str, Any]] = []
+            for cycle, ticks, states, labels, names in _moments(store, model, board, ends):
+                for site, kind, scores, wanted in _fits(states, labels, board, config):
+                    auc = auc_by_puzzle(scores, wanted, board.puzzle[board.test])
+                    known = {
+                        "cycle": cycle,
+                        "site": site,
+                        "kind": kind,
+                        "tick": ticks[site or "z_H"],
+                    }
+                    rows += [known | row for row in _means(auc, names, config.seed)]
+                    progress(len({(r["cycle"], r["site"], r["kind"]) for r in rows}), total)
+            said = said_of(store)
+            table = pd.DataFrame(rows)
+            title = f"Linear probes of single blank cells, {len(test)} unseen puzzles"
+            results.figure("probes", probe_figure(table, KINDS, title), table)
+            return results.finish(
+                said
+                | {"n_train": len(train), "n_test": len(test), "n_rows": len(board.puzzle)}
+                | {"cycles": [cycle for cycle, _ in ends], "strength": config.strength}
+                | {"seed": config.seed, "auc": table.to_dict("records")}
+            )
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+    """The first, the best and the last moment of each probe, and its controls; of both kinds of
+    labels as a whole."""
+    table = pd.DataFrame(summary["auc"]).dropna(subset=["auc"])
+    table = table.query("label in ['candidates', 'violations']")
+    said = [f"{summary['n_train']} puzzles to train on, {summary['n_test']} to test; AUC"]
+    for (label, site, kind), rows in groups(table, "label", "site", "kind"):
+        at = rows.iloc[[0, int(rows["auc"].to_numpy().argmax()), -1]]
+        told = (
+            f"{r.auc:.3f} [{r.low:.3f}, {r.high:.3f}] at tick {r.tick} (n = {r.n})"
+            for r in at.drop_duplicates("tick").itertuples()
+        )
+        said.append(f"{label}, {site or 'input'}, {KINDS[kind]}: {'; '.join(told)}")
+    return said
+
+
+def _ends(store: Store, config: ProbesConfig) -> list[tuple[int, dict[str, int]]]:
+    """The H-cycles that are probed, and the index of the tick that writes each site last there."""
+    clock = run_clock(store)
+    last: dict[int, dict[str, int]] = {}
+    h_cycles = store.model.h_cycles
+    for index, tick in enumerate(clock):
+        last.setdefault(tick.step * h_cycles + tick.h_cycle, {})[tick.writes] = index
+    wanted = parse_indices(config.cycles, "cycles")
+    if wanted is None:
+        wanted = sorted({round(at) - 1 for at in np.geomspace(1, len(last), DOZEN)})
+    if missing := [cycle for cycle in wanted if cycle not in last]:
+        raise UserError(f"no H-cycle {missing[0]}; {store.path} holds {spell(sorted(last))}")
+    return [(cycle, last[cycle]) for cycle in wanted]
+
+
+@torch.no_grad()
+def _board(inputs: np.ndarray, test: np.ndarray, model: TRM) -> Board:
+    puzzle, cell = np.nonzero(inputs == 1)
+    possible = np.stack([candidates(from_tokens(one)) for one in inputs])
+    one_hot = (inputs[..., None] == np.arange(1, model.config.vocab)).reshape(len(inputs), -1)
+    tokens = torch.from_numpy(inputs).to(model.lm_head.weight.device)
+    x = model.embed(tokens).cpu().numpy()[puzzle, model.config.prefix + cell]
+    held_out = np.isin(puzzle, test)
+    if held_out.all() or not held_out.any():
+        raise UserError("probes need blank cells in training and in held-out puzzles: record more")
+    one_hot = one_hot[puzzle].astype(np.float32)
+    return Board(puzzle, cell, possible[puzzle, cell], x, one_hot, held_out)
+
+
+def _moments(
+    store: Store, model: TRM, board: Board, ends: list[tuple[int, dict[str, int]]]
+) -> Iterator[tuple[int, dict[str, int], dict[str, np.ndarray], np.ndarray, list[str]]]:
+    """At the end of each H-cycle: its ticks, the states [row, d_model] of each site, the labels
+    [row, label] and their names. Violations are those of the guess that the cycle ends with."""
+    side = board.candidates.shape[1]
+    names = [f"candidate {digit}" for digit in range(1, side + 1)]
+    names += [f"{kind} conflict" for kind in ("row", "column", "box")]
+    at = model.config.prefix + board.cell
+    for cycle, ticks in ends:
+        states: dict[str, np.ndarray] = {}
+        guesses = []
+        for site in SITES:
+            reader = SiteReader(store, site, [ticks[site]])
+            kept = np.empty((len(board.puzzle), reader.d_model), np.float16)
+            for puzzle in range(store.n_puzzles):
+                state = reader.read(puzzle)
+                mine = board.puzzle == puzzle
+                kept[mine] = state[0, at[mine]]
+                if site == "z_H":
+                    guesses.append(from_tokens(head_answers(model, state)[0]))
+            states[site] = kept
+        broken = violations(np.stack(guesses))[board.puzzle, :, board.cell]
+        labels = np.concatenate([board.candidates, broken], axis=1)
+        yield cycle, ticks, states, labels, names
+
+
+def _fits(
+    states: dict[str, np.ndarray],
+    labels: np.ndarray,
+    board: Board,
+    config: ProbesConfig,
+) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+    """Site, kind, scores and labels of the test rows. x is the same vector at every blank cell.
+
+    Shuffled labels train the control, which the true ones of the test puzzles judge.
+    """
+    test, train = board.test, ~board.test
+    rng = np.random.default_rng([config.seed, 0x9B0B])
+    other = shuffled_in_puzzles(labels, board.puzzle, rng)
+    for site, rows in states.items():
+        for kind, wanted in (("state", labels), ("shuffled", other)):
+            scores = probe_scores(rows[train], wanted[train], rows[test], config.strength)
+            yield site, kind, scores, labels[test]
+    scores = probe_scores(board.x[train], labels[train], board.x[test], config.strength)
+    yield "", "x", scores, labels[test]
+    cells = board.cell[train], board.one_hot[test], board.cell[test]
+    scores = scores_by_cell(board.one_hot[train], labels[train], *cells, config.strength)
+    yield "", "board", scores, labels[test]
+
+
+def _means(auc: np.ndarray, names: list[str], seed: int) -> Iterator[dict[str, Any]]:
+    """Mean AUC over test puzzles that have cells of both kinds, with its 95 % bootstrap interval:
+    candidates and violations pooled (mean over digits or units first), and each."""
+    pooled = {
+        "candidates": [i for i, name in enumerate(names) if name.startswith("candidate")],
+        "violations": [i for i, name in enumerate(names) if name.endswith("conflict")],
+    }
+    for name, columns in (pooled | {name: [i] for i, name in enumerate(names)}).items():
+        there = np.isfinite(auc[:, columns])
+        count = there.sum(1)
+        total = np.where(there, auc[:, columns], 0.0).sum(1)
+        values = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        mean, low, high = map(float, mean_with_bounds(values, seed))
+        yield {"label": name, "auc": mean, "low": low, "high": high, "n": int((count > 0).sum())}

@@ -1,0 +1,93 @@
+"""Runs of one puzzle from many starts: random ones, and planes through chosen states."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_interp.analysis.basins import Endings, Plane, States, displacements, follow
+from trm_interp.core.models.trm import State
+from trm_interp.runtime.errors import UserError
+from trm_interp.studies.subject import Subject
+
+TARGETS = {"z_H": (0,), "z_L": (1,), "both": (0, 1)}  # places in a State
+
+
+class Starts:
+    """Starts of one puzzle (its place in `subject.puzzles`) that differ from the model's own in the
+    target states. Every start has the same input, held once."""
+
+    def __init__(self, subject: Subject, puzzle: int, target: str) -> None:
+        self.subject, self.puzzle, self.which = subject, puzzle, TARGETS[target]
+        own, self.x = subject.begin(slice(puzzle, puzzle + 1))
+        self.own = State(*(z[0] for z in own))  # [pos, d_model]
+        self.answer = subject.puzzles.labels[puzzle]
+
+    def _state(self, targets: Sequence[Tensor]) -> State:
+        """The model's own start but for these [start, pos, d_model]."""
+        n = len(targets[0])
+        states = [z.expand(n, -1, -1) for z in self.own]
+        for which, z in zip(self.which, targets, strict=True):
+            states[which] = z.to(states[which].dtype)
+        return State(*states)
+
+    def moved(
+        self, starts: Tensor, radii: Sequence[float], shared: bool, seed: int
+    ) -> list[Tensor]:
+        """What is added to each target state, [start, pos or 1, d_model].
+
+        Start 0 is the model's own; the others take the radii in turn.
+        """
+        starts = starts.to(self.x.device)
+        radius = radius_of(starts, radii).to(self.x.device)
+        size = (self.own.z_H.shape[0], self.own.z_H.shape[1])
+        return [
+            displacements(starts, radius, *size, shared, seed, self.puzzle, which)
+            for which in self.which
+        ]
+
+    def random(self, starts: Tensor, radii: Sequence[float], shared: bool, seed: int) -> State:
+        """The states of these starts, which are the same in any company."""
+        moved = self.moved(starts, radii, shared, seed)
+        return self._state(
+            [self.own[which] + d for which, d in zip(self.which, moved, strict=True)]
+        )
+
+    def targets(self, state: State) -> Tensor:
+        """[target, pos, d_model] of one state [pos, d_model]: a point of a plane."""
+        return torch.stack([state[which] for which in self.which])
+
+    def on_plane(self, plane: Plane, places: np.ndarray) -> State:
+        """The states at places [start, 2] of a plane through `targets`."""
+        return self._state(plane.at(places).unbind(1))
+
+    def follow(self, start: State, steps: int) -> Endings:
+        """Run them together. UserError where a state is not finite."""
+        model = self.subject.model
+        x = self.x.expand(len(start.z_H), -1, -1)
+
+        def advance(state: States) -> States:
+            return model.advance(State(*state), x)[0]
+
+        def read(state: States) -> tuple[Tensor, Tensor]:
+            logits, q_halt = model.readout(state[0])
+            return logits.argmax(-1), q_halt
+
+        found = follow(start, advance, read, steps)
+        if not (np.isfinite(found.moved).all() and all(z.isfinite().all() for z in found.end)):
+            raise UserError(
+                f"states of puzzle {self.puzzle} are not finite: {self.subject.checkpoint.path} "
+                "cannot be run from these starts"
+            )
+        return found
+
+
+def radius_of(starts: Tensor, radii: Sequence[float]) -> Tensor:
+    """Of start 0, which is the model's own, nothing; the others take the radii in turn.
+
+    >>> radius_of(torch.arange(4), [0.5, 2.0]).tolist()
+    [0.0, 0.5, 2.0, 0.5]
+    """
+    found = torch.tensor(radii, device=starts.device)[(starts - 1) % len(radii)]
+    return torch.where(starts == 0, 0.0, found)

@@ -1,0 +1,149 @@
+"""What a part looks at: a checkpoint with puzzles, or a store, checked before any work."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint
+from trm_interp.core.models.trm import TRM, State
+from trm_interp.recording.site_reader import spell
+from trm_interp.recording.store import Store
+from trm_interp.runtime.errors import UserError
+from trm_interp.studies.config import OnCheckpoint, OnStore
+from trm_interp.studies.results import Tell
+from trm_interp.subjects.opening import open_both, open_device
+from trm_interp.tasks.sudoku.dataset import PuzzleSet
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A checkpoint and puzzles of its size."""
+
+    checkpoint: Checkpoint
+    puzzles: PuzzleSet
+    device: torch.device
+    batch_size: int
+
+    @property
+    def model(self) -> TRM:
+        return self.checkpoint.model
+
+    @property
+    def inputs(self) -> Tensor:
+        """Tokens [puzzle, cell]."""
+        return torch.from_numpy(self.puzzles.inputs)
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.from_numpy(self.puzzles.labels)
+
+    def batches(self) -> Iterator[slice]:
+        for first in range(0, len(self.puzzles), self.batch_size):
+            yield slice(first, min(first + self.batch_size, len(self.puzzles)))
+
+    def begin(self, rows: slice, dtype: torch.dtype = torch.float32) -> tuple[State, Tensor]:
+        """The model's own start and the embedded input of some puzzles."""
+        x = self.model.embed(self.inputs[rows].to(self.device), dtype)
+        return self.model.initial_state(x), x
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What a result was measured on."""
+        return {
+            "ckpt": str(self.checkpoint.path),
+            "checkpoint_sha256": self.checkpoint.sha256,
+            "puzzles": self.puzzles.source,
+            "data_sha256": dict(self.puzzles.sha256),
+            "n": len(self.puzzles),
+            "skipped": len(self.puzzles.skipped),
+            "batch_size": self.batch_size,
+            "device": self.device.type,
+        }
+
+
+def open_subject(config: OnCheckpoint, tell: Tell = print, float64: bool = False) -> Subject:
+    """UserError where the checkpoint, its puzzles or the device are not there.
+
+    `float64`: on a device that has it.
+    """
+    device = open_device(config.device, float64)
+    checkpoint, puzzles = open_both(
+        config.ckpt, config.puzzles, device, config.limit, config.skip_bad, tell
+    )
+    return Subject(checkpoint, puzzles, device, config.batch_size)
+
+
+@contextmanager
+def opening(config: OnStore, needs: str, tell: Tell, whole_boards: bool = False) -> Iterator[Store]:
+    """The store, if it holds all of the comma-separated arrays at all steps, with `whole_boards` at
+    all positions as well; else a UserError names everything that it lacks, and how to record it.
+
+    An unfinished one shows its finished puzzles, and says so.
+    """
+    with Store(config.store, allow_incomplete=True) as store:
+        if not store.complete:
+            tell(f"{store.path} is unfinished: using its {store.n_puzzles} complete puzzles")
+        if not store.n_puzzles:
+            raise UserError(f"{store.path} holds no complete puzzle yet")
+        _require(store, needs, whole_boards)
+        yield store
+
+
+def _require(store: Store, needs: str, whole_boards: bool) -> None:
+    """UserError where the store lacks what `opening` is told."""
+    wrong, options = [], []
+    if lacking := [name for name in needs.split(",") if name not in store.names]:
+        holds = shorten(", ".join(store.names), 100, placeholder=" ...")
+        wrong.append(f"lacks {', '.join(lacking)}; it holds {holds}")
+        options.append(f"--sites {needs}")
+    if store.steps != list(range(store.n_steps)):
+        wrong.append(f"kept the states of steps {spell(store.steps)} of {store.n_steps}")
+        options.append(f"--steps {store.n_steps}")
+    positions = store.model.prefix + store.model.cells
+    if whole_boards and len(store.positions) != positions:
+        wrong.append(f"kept {len(store.positions)} of {positions} positions")
+        options.append("without --positions")
+    if wrong:
+        said = "; ".join(wrong)
+        raise UserError(f"{store.path} {said}: record again with collect {' '.join(options)}")
+
+
+def said_of(store: Store) -> dict[str, Any]:
+    """What a result was measured on."""
+    return {
+        "store": str(store.path),
+        "store_sha256": store.sha256,
+        "checkpoint_sha256": store.identity.checkpoint_sha256,
+        "data_sha256": store.identity.data_sha256,
+        "n": store.n_puzzles,
+        "batch_size": store.identity.batch_size,
+        "device": store.identity.device,
+    }
+
+
+def open_model(store: Store, ckpt: str = "", device: str = "auto") -> Checkpoint:
+    """The checkpoint that a store was recorded from. UserError for one with other weights."""
+    source = ckpt or store.checkpoint_path
+    if not source:
+        raise UserError(f"{store.path} does not say where its checkpoint is: give --ckpt")
+    checkpoint = load_checkpoint(source, open_device(device), store.model.cells)
+    ours = store.checkpoint_sha256
+    if checkpoint.sha256 != ours:
+        raise UserError(
+            f"{checkpoint.path} has weights {checkpoint.sha256[:12]}, the store's {str(ours)[:12]}"
+        )
+    return checkpoint
+
+
+def finite(values: np.ndarray, what: str, puzzles: np.ndarray | range) -> np.ndarray:
+    """The values, if all are finite. UserError names the first puzzle where one is not."""
+    wrong = ~np.isfinite(values).reshape(len(values), -1).all(1)
+    if wrong.any():
+        raise UserError(f"{what} is not finite, first in puzzle {puzzles[int(wrong.argmax())]}")
+    return values

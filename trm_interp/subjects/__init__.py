@@ -1,0 +1,1 @@
+"""Subjects, a checkpoint together with puzzles: opening, training and evaluating them."""

@@ -1,0 +1,135 @@
+"""Opens what a command is told to work on: a device, a checkpoint, puzzles that fit it."""
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from trm_interp.core.checkpoints.folder import Checkpoint, CheckpointError, load_checkpoint, locate
+from trm_interp.core.devices import has_float64
+from trm_interp.core.memory import keep_freed_memory
+from trm_interp.core.processes import local_rank, rank_and_size
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.progress import passing
+from trm_interp.subjects.settings import artifact, default_checkpoint
+from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
+from trm_interp.tasks.sudoku.formats import PuzzleError
+
+
+def open_device(name: str, float64: bool = False) -> torch.device:
+    """`auto` is the first GPU where there is one. UserError for a GPU that is not there.
+
+    With `float64` the CPU takes the place of an Apple GPU, which has none.
+    """
+    for kind, title, is_there in (
+        ("cuda", "CUDA device", torch.cuda.is_available),
+        ("mps", "Apple GPU for one process", _has_apple_gpu),
+    ):
+        if name.startswith(kind) and not is_there():
+            raise UserError(f"--device {name}: this PyTorch sees no {title}; try --device cpu")
+        if name == "auto" and is_there():
+            name = kind
+    device = torch.device("cpu" if name == "auto" else name)
+    if not has_float64(device):
+        _say_once(
+            f"{device.type} has no float64: "
+            + ("computing on the CPU" if float64 else "losses and sums are in float32")
+        )
+        device = torch.device("cpu") if float64 else device
+    if device.type == "cpu":
+        keep_freed_memory()
+    elif device.type == "cuda":
+        if (index := local_rank()) >= torch.cuda.device_count():
+            raise UserError(
+                f"LOCAL_RANK is {index}, but there are {torch.cuda.device_count()} CUDA devices: "
+                "start as many processes a machine"
+            )
+        torch.cuda.set_device(index)
+    return device
+
+
+def _has_apple_gpu() -> bool:
+    """One that can be used: processes that work together need another kind of device."""
+    return torch.backends.mps.is_available() and rank_and_size()[1] == 1
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def require_size(puzzles: PuzzleSet, checkpoint: Checkpoint) -> None:
+    """UserError where the puzzles are of another size than the checkpoint's."""
+    config = checkpoint.model.config
+    if (config.cells, config.vocab) != (puzzles.shape.cells, puzzles.shape.vocab):
+        raise PuzzleError(
+            f"{puzzles.source}: {puzzles.shape.side}x{puzzles.shape.side} puzzles, "
+            f"but {checkpoint.path} reads {config.cells} cells of {config.vocab} tokens"
+        )
+
+
+def test_puzzles(checkpoint: Checkpoint) -> Path:
+    """The test puzzles of the checkpoint's size that ship. UserError where there are none."""
+    side = int(checkpoint.model.config.cells**0.5)
+    file = artifact("data") / f"sudoku{side}" / "test.txt"
+    if not file.exists():
+        raise UserError(f"{file}: no test puzzles of this size ship; give --puzzles")
+    return file
+
+
+def load_puzzles(
+    file: Path, skip_bad: bool = False, limit: int | None = None, several: bool = False
+) -> PuzzleSet:
+    """As `load`; what takes long, solving them or proving their solutions unique, shows progress.
+
+    The first process of a machine shows it.
+    """
+    if local_rank():
+        return load(file, skip_bad, limit, several=several)
+    with passing("checking", "puzzles") as update:
+        return load(file, skip_bad, limit, update, several)
+
+
+def open_checkpoint(
+    source: str | Path, device: torch.device | str = "cpu", cells: int | None = None
+) -> Checkpoint:
+    """The checkpoint; `cells` is what --cells says. UserError where the file says otherwise."""
+    checkpoint = load_checkpoint(source, device, cells)
+    found = checkpoint.model.config.cells
+    if cells is not None and cells != found:
+        raise CheckpointError(f"{checkpoint.path} reads {found} cells, but --cells is {cells}")
+    return checkpoint
+
+
+def open_both(
+    ckpt: str | Path,
+    puzzles: Path | None,
+    device: torch.device,
+    limit: int | None = None,
+    skip_bad: bool = False,
+    tell: Callable[[str], None] = print,
+) -> tuple[Checkpoint, PuzzleSet]:
+    """A checkpoint and puzzles of its grid, those that ship where none are named.
+
+    `tell` gets the names of what was taken so, and of the puzzles that were skipped. Puzzles that
+    are named tell the number of cells where the checkpoint does not. UserError where they are of
+    another size.
+    """
+    path = locate(ckpt or default_checkpoint())  # before anything is read of the puzzles
+    taken = [] if ckpt else [str(path)]
+    if puzzles is not None:
+        found = load_puzzles(puzzles, skip_bad, limit)
+        checkpoint = load_checkpoint(path, device, found.shape.cells)
+    else:
+        checkpoint = load_checkpoint(path, device)
+        file = test_puzzles(checkpoint)
+        taken.append(str(file))
+        found = load_puzzles(file, skip_bad, limit)
+    require_size(found, checkpoint)
+    if taken:
+        tell(f"taking {' and '.join(taken)}")
+    for line in found.skipped:
+        tell(f"skipped {line}")
+    return checkpoint, found

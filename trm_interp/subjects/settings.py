@@ -1,0 +1,138 @@
+"""What the commands can be told. Read by the command line; needs no torch.
+
+Training has its own settings, `core.config.TrainConfig`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from trm_interp.core.config import MOST_COUNTED, positive, required, setting
+from trm_interp.runtime.limits import at_most, parse_indices
+
+STATES = "z_L,z_H"
+MOST_RECORDED = 1024  # supervision steps; building hook points takes a second for each fifty
+Device = Literal["auto", "cpu", "cuda", "mps"]
+CKPT_HELP = "checkpoint: our folder, a public step_N, a nano-trm .ckpt, or hf://owner/repo"
+PUZZLES_HELP = "puzzles: lines, drawn grids, CSV with a header, or a public data folder"
+DEFAULT_CKPT_HELP = f"{CKPT_HELP}; default the one that ships"
+DEFAULT_PUZZLES_HELP = (
+    f"{PUZZLES_HELP}; default the test puzzles of the checkpoint's size that ship"
+)
+STATIC_HELP = "also PNG and PDF, where kaleido and a browser are installed"
+BATCH_HELP = "puzzles at once; bounds the memory"
+
+
+def default_checkpoint() -> Path:
+    """The checkpoint that ships, in this directory or in the source tree of the package."""
+    return artifact("trm-sudoku6")
+
+
+def first_look() -> Path:
+    """The checkpoint that `quickstart` shows: the one for 9x9, the paper's task."""
+    return artifact("trm-sudoku9")
+
+
+def artifact(name: str) -> Path:
+    """A shipped file or folder; where it is in neither place, its name, for the error message."""
+    here = Path("artifacts") / name
+    source = Path(__file__).resolve().parents[2] / here
+    return source if source.exists() and not here.exists() else here
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Accuracy at every supervision step."""
+
+    ckpt: str = setting("", DEFAULT_CKPT_HELP)
+    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
+    steps: int = setting(16, "supervision steps", most=MOST_COUNTED)
+    batch_size: int = setting(64, BATCH_HELP)
+    limit: int | None = setting(None, "only the first so many puzzles")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
+    compile: bool = setting(False, "torch.compile the network; pays for thousands of puzzles")
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+
+    def __post_init__(self) -> None:
+        positive(self, "steps", "batch_size", "limit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """Record activations of a checkpoint. Written whole into the store's manifest."""
+
+    ckpt: str = setting("", DEFAULT_CKPT_HELP)
+    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
+    out: Path = required("folder of the store")
+    sites: str = setting(
+        STATES,
+        "comma-separated: z_L, z_H, embed, logits, resid (resid_mid and resid_post of all blocks), "
+        "or a site of a block such as blocks.0.hook_mlp_out",
+    )
+    steps: str = setting(
+        "16", "supervision steps to run, or which of them to keep the states of, such as 0-3,15"
+    )
+    positions: str | None = setting(None, "positions that are kept, such as 0-15 (default all)")
+    limit: int | None = setting(None, "only the first so many puzzles")
+    batch_size: int = setting(16, BATCH_HELP)
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+    resume: bool = setting(False, "go on with an unfinished store")
+    overwrite: bool = setting(False, "replace an existing store")
+
+    def __post_init__(self) -> None:
+        positive(self, "batch_size", "limit")
+        if self.steps.isdecimal():
+            parse_indices(self.steps, "steps")  # no index is too large
+            at_most("steps", int(self.steps), MOST_RECORDED, "each has hook points of its own")
+        if not self.kept_steps:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        at_most("the last of steps", self.kept_steps[-1], MOST_RECORDED - 1)
+        parse_indices(self.positions, "positions")
+
+    @property
+    def kept_steps(self) -> list[int]:
+        """Supervision steps whose states are kept; a run goes to the last of them.
+
+        >>> CollectConfig(out=Path("out"), steps="3").kept_steps
+        [0, 1, 2]
+        """
+        if self.steps.isdecimal():
+            return list(range(int(self.steps)))
+        return parse_indices(self.steps, "steps") or []
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where training reads and writes."""
+
+    train: Path = required("training puzzles")
+    val: Path = required("validation puzzles, none of them a symmetric copy of a training one")
+    out: Path = required("folder of the run, which is a checkpoint from the first validation on")
+    val_limit: int | None = setting(500, "only the first so many validation puzzles")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+    resume: bool = setting(False, "go on exactly where a run was stopped or killed")
+    overwrite: bool = setting(False, "start anew where there is a run")
+
+    def __post_init__(self) -> None:
+        positive(self, "val_limit")
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """A first look: solve, record, draw."""
+
+    ckpt: str = setting("", "checkpoint; the default is the one that ships")
+    out: Path = setting(Path("quickstart"), "folder for the store, the table and the figure")
+    puzzles: Path | None = setting(None, "puzzles; the default are the checkpoint's test puzzles")
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+    n: int = setting(200, "puzzles to solve")
+    record: int = setting(16, "puzzles to record, half of them failed where there are that many")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    overwrite: bool = setting(False, "replace the results of an earlier run")
+
+    def __post_init__(self) -> None:
+        positive(self, "n", "record")

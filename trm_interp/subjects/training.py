@@ -1,0 +1,198 @@
+"""Train a checkpoint from puzzle files: opens them, starts or resumes the run, reports it."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from trm_interp.core.checkpoints.folder import CARD, CONFIG, WEIGHTS
+from trm_interp.core.compiling import CompileStopped, is_compiling
+from trm_interp.core.config import TrainConfig, TRMConfig
+from trm_interp.core.training.loop import METRICS_FILE, train
+from trm_interp.core.training.slots import Augment, TrainData
+from trm_interp.core.training.trainer import STATE_FILE, Trainer
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.limits import require_memory
+from trm_interp.runtime.outputs import by_the_first, holds_only, writing
+from trm_interp.runtime.progress import progress
+from trm_interp.runtime.provenance import git_commit, versions
+from trm_interp.subjects.opening import load_puzzles, open_device
+from trm_interp.subjects.settings import RunConfig
+from trm_interp.tasks.sudoku.augment import augment
+from trm_interp.tasks.sudoku.canonical import class_keys
+from trm_interp.tasks.sudoku.dataset import PuzzleSet
+from trm_interp.tasks.sudoku.grid import Shape
+
+RUN_FILES = (STATE_FILE, METRICS_FILE, CONFIG, WEIGHTS, CARD)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run came to. `finished` is False where it was stopped early and can be resumed."""
+
+    out: Path
+    steps: int
+    best: dict[str, Any]
+    finished: bool
+
+
+def fit(
+    run: RunConfig,
+    model: dict[str, Any],
+    config: TrainConfig,
+    report: Callable[[dict[str, Any]], None] = lambda row: None,
+    tell: Callable[[str], None] = print,
+) -> Trained:
+    """Train a model with these TRMConfig settings (its cells and vocab come from the puzzles)."""
+    device = open_device(run.device)
+    training = load_puzzles(run.train, run.skip_bad)
+    validation = load_puzzles(run.val, run.skip_bad, run.val_limit)
+    for puzzles in (training, validation):
+        for line in puzzles.skipped:
+            tell(f"skipped {puzzles.source} {line}")
+    if training.shape != validation.shape:
+        raise UserError(f"{run.val}: puzzles of another size than {run.train}")
+    leaked = set(class_keys(training.puzzles)) & set(class_keys(validation.puzzles))
+    if leaked:
+        raise UserError(
+            f"{run.val}: {len(leaked)} puzzles are symmetric copies of puzzles in {run.train}"
+        )
+    shape = training.shape
+    trm_config = TRMConfig(**model, cells=shape.cells, vocab=shape.vocab)
+    if device.type == "cpu":
+        require_memory(
+            training_bytes(trm_config, config),
+            f"training {trm_config.n_weights:.2g} weights on {config.batch_size} puzzles at once",
+            "lower --batch-size or --d-model, or raise --micro-batches",
+        )
+    data = TrainData(
+        *_tokens(training),
+        *_tokens(validation),
+        augment=augmentation(shape),
+    )
+    provenance = {
+        "task": f"sudoku {shape.side}x{shape.side}",
+        "command": " ".join(["trm-interp", *sys.argv[1:]]),
+        "data": {"train": dict(training.sha256), "validation": dict(validation.sha256)},
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+    try:
+        trainer = Trainer(trm_config, config, data, run.out, device, provenance)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    trainer.tell = tell
+    try:
+        with by_the_first(trainer.ranks, _output(run)) as has_state:
+            if has_state:
+                trainer.resume()
+            elif run.resume:
+                tell(f"{run.out}: nothing was saved yet, so the run starts anew")
+            with stop_signals() as should_stop:
+                train(trainer, report, should_stop)
+    finally:
+        trainer.ranks.close()
+    return Trained(run.out, trainer.step_count, trainer.best, trainer.finished())
+
+
+def training_bytes(model: TRMConfig, config: TrainConfig) -> float:
+    """Memory that a run takes at least: weights with gradient, two moments, average and best; the
+    states in flight, and four tensors of each block that wait for the backward."""
+    waiting = 4 * model.n_layers * (model.l_cycles + 1) / config.micro_batches
+    state = config.batch_size * model.positions * model.d_model
+    return 6 * 4 * model.n_weights + state * (2 + waiting) * (
+        2 if config.dtype == "bfloat16" else 4
+    )
+
+
+@contextmanager
+def _output(run: RunConfig) -> Iterator[bool]:
+    """Hold the run's folder, cleared with --overwrite; yields whether a state is there to go on
+    from."""
+    with writing(
+        run.out,
+        "train",
+        RUN_FILES,
+        resume=run.resume,
+        overwrite=run.overwrite,
+        unmarked=_is_older_run,
+    ) as begun:
+        has_state = (run.out / STATE_FILE).exists()
+        if begun and (run.out / WEIGHTS).exists() and not has_state:  # saved after the state
+            raise UserError(f"{run.out / STATE_FILE} is missing: nothing to go on from")
+        yield begun and has_state
+
+
+def _is_older_run(out: Path) -> bool:
+    """Whether it holds a run from before there were markers: the state says whose it is.
+
+    One that was killed before its first save holds nothing but metrics.
+    """
+    if holds_only(out, METRICS_FILE):
+        return True
+    if not ((out / METRICS_FILE).is_file() and (out / STATE_FILE).is_file()):
+        return False
+    try:
+        state = torch.load(out / STATE_FILE, map_location="meta", weights_only=True, mmap=True)
+        return {"slots", "average", "identity"} <= state.keys()
+    except Exception:  # a damaged file makes torch raise many kinds
+        return False
+
+
+def _tokens(puzzles: PuzzleSet) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
+
+
+def augmentation(shape: Shape) -> Augment:
+    return lambda inputs, labels, keys: augment(inputs, labels, keys, shape)
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """A question that SIGINT (once) or SIGTERM answers with yes, at the next whole step.
+
+    A step that is still being compiled can take minutes, and Ctrl-C reaches the compilers it waits
+    for too: there CompileStopped is raised at once.
+    """
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if is_compiling(frame):
+            raise CompileStopped
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked = True
+
+    kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def reporting(config: TrainConfig) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar with loss and time left, and a line on standard error for every validation."""
+    note = ""
+    of = config.steps if config.budget is None else round(60 * config.budget)
+    unit = "steps" if config.budget is None else "s"
+    with progress("training", unit, lambda: note) as update:
+
+        def report(row: dict[str, Any]) -> None:
+            nonlocal note
+            if "val_exact" in row:
+                curve = " ".join(f"{100 * share:.1f}" for share in row["val_exact"])
+                print(f"step {row['step']}: validation exact % by step {curve}", file=sys.stderr)
+                return
+            note = f"loss {row['loss']:.3f}, exact {row['exact']:.1%}"
+            update(row["step"] if config.budget is None else round(row["seconds"]), of)
+
+        yield report

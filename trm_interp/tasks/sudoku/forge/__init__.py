@@ -1,0 +1,1 @@
+"""Making and rating Sudoku puzzles: solver, walk, effort, generator and presets."""

@@ -1,0 +1,389 @@
+"""Data sets by name: made with our own generator, imported from a file, or downloaded.
+
+A made data set is a folder of `train.txt`, `val.txt`, `test.txt` (hard ones: `.csv`, with ratings)
+and `card.json`. All its puzzles
+are of different symmetry classes (`canonical.py`), so no augmentation of a training puzzle is a
+test puzzle.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trm_interp import __version__
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.files import write_json
+from trm_interp.runtime.fresh import filled, held
+from trm_interp.runtime.limits import at_most, in_seed_range, require_memory, shown
+from trm_interp.runtime.locks import locked_beside
+from trm_interp.runtime.outputs import IGNORED, entries
+from trm_interp.runtime.schema import read_json
+from trm_interp.tasks.sudoku.dataset import lines_text, load, save_lines
+from trm_interp.tasks.sudoku.forge.build import COMMAND, building
+from trm_interp.tasks.sudoku.forge.hard import HardPreset, make
+from trm_interp.tasks.sudoku.forge.walk import LARGEST_SEED, Walk
+from trm_interp.tasks.sudoku.formats import PuzzleError
+from trm_interp.tasks.sudoku.grid import SHAPES, Grid
+
+if TYPE_CHECKING:
+    from trm_interp.tasks.sudoku.forge.generate import Hardness
+
+Card = dict[str, Any]
+CARD = "card.json"
+SPLITS = "train", "val", "test"
+FILES = {CARD, *(f"{split}.{kind}" for split in SPLITS for kind in ("txt", "csv"))}
+HUB = "sapientinc/sudoku-extreme"
+MAX_DRAWS = 50  # puzzles drawn per puzzle wanted, before the classes count as used up
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}  # of guesses, on the card
+EXTRA_GIVENS, ORDER = 1, 2  # what a random number is for, beside the seed
+MOST_PUZZLES = 10_000_000  # of a split
+MOST_WORKERS = 256
+CLASSES = {4: 4710}  # of all puzzles of a side, where they have been counted
+BYTES_A_CELL = 24  # of memory, while puzzles are drawn
+
+
+@dataclass(frozen=True)
+class MadeCard:
+    """What tells the card of a data set that was made here."""
+
+    preset: str
+    trm_interp: str
+    splits: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImportedCard:
+    """What tells the card of an imported file; `file` is its name."""
+
+    source: dict[str, Any]
+    trm_interp: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A data set to generate: `side` 4, 6 or 9, puzzles per split, and how they are drawn.
+
+    `harder_of`: each puzzle is the hardest of that many random minimal ones, by `hardness`, whose
+    values are `generate.Hardness`.
+    `extra_givens`: up to that many solved cells, a number uniform from 0, are given on top.
+    """
+
+    side: int
+    train: int
+    val: int
+    test: int
+    harder_of: int = 1
+    hardness: "Hardness" = "search"
+    extra_givens: int = 0
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return dict(zip(SPLITS, (self.train, self.val, self.test), strict=True))
+
+
+PRESETS: dict[str, Preset | HardPreset] = {
+    # A smoke test: no 4x4 puzzle needs search. The 36 classes of minimal puzzles would not fill
+    # three splits, so these carry extra givens and draw on the 4 710 classes of all puzzles.
+    "sudoku4": Preset(side=4, train=200, val=50, test=50, extra_givens=6),
+    # Solved by naked singles, in many waves of singles: what a TRM solves step by step. On random
+    # minimal puzzles, and on those that need search, its first step does too much (LOG.md).
+    "sudoku6": Preset(side=6, train=1000, val=500, test=5000, harder_of=16, hardness="chain"),
+    "sudoku9": Preset(side=9, train=16000, val=500, test=2000),
+    # Three of four climb to a target of E (`walk.py`), the fourth is random minimal.
+    # At 6x6 E = 21 is one guess that no search is spared; few climbs come to 50.
+    "sudoku6-hard": HardPreset(
+        Walk(side=6, mean=30, sd=10, low=21, high=50, temperature=2, lists=100, climbs=60),
+        train=1000,
+        val=500,
+        test=2000,
+    ),
+    "sudoku9-hard": HardPreset(
+        Walk(side=9, mean=168, sd=22, low=110, high=215), train=1000, val=1000, test=2000
+    ),
+}
+
+
+def make_preset(
+    name: str,
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    sizes: dict[str, int] | None = None,
+    resume: bool = False,
+    workers: int | None = None,
+) -> Card:
+    """Generate a data set of `PRESETS` into the folder `out`; its card, which is written there too.
+
+    `sizes` changes how many puzzles a split gets. Hard presets grow on `workers` threads (default:
+    all cores) in a folder beside `out`, `out` + ".build"; killed there, they go on with `resume`.
+    The same name, seed and version give the same bytes. `progress` is called now and then with the
+    number of puzzles found, out of `sum(sizes)`; it falls a little when duplicates are dropped.
+    The folder appears when all of it is there; one that exists is refused, or with `overwrite`
+    replaced.
+    """
+    if name not in PRESETS:
+        raise PuzzleError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    preset = replace(PRESETS[name], **(sizes or {}))
+    _require_limits(preset, seed, sizes or {}, workers)
+    if not Path(os.path.realpath(out)).name:
+        raise PuzzleError(f"{out} is the root folder: choose another output")
+    if isinstance(preset, HardPreset):
+        return _grow_preset(name, preset, Path(out), seed, overwrite, progress, resume, workers)
+    with _new_folder(Path(out), overwrite) as at:
+        puzzles, solutions = _draw(preset, seed, progress)
+        splits: dict[str, Card] = {}
+        start = 0
+        for split, size in preset.sizes.items():
+            part = slice(start, start + size)
+            start += size
+            sha256 = save_lines(at / f"{split}.txt", puzzles[part], solutions[part])
+            splits[split] = {"file": f"{split}.txt", "sha256": sha256, **describe(puzzles[part])}
+        card = {
+            "preset": name,
+            "seed": seed,
+            **asdict(preset),
+            "trm_interp": __version__,
+            "classes": "no two puzzles of the data set share a class key",
+            "splits": splits,
+        }
+        write_json(at / CARD, card)
+    return card
+
+
+def _require_limits(
+    preset: Preset | HardPreset, seed: int, sizes: dict[str, int], workers: int | None
+) -> None:
+    """UserError for numbers that cannot be met."""
+    in_seed_range(seed)
+    if isinstance(preset, HardPreset):
+        at_most("seed", seed, LARGEST_SEED, "lineages have seeds of their own, made from it")
+    for name, n in {**sizes, "workers": workers}.items():
+        if n is not None and n < 1:
+            raise PuzzleError(f"{name} must be at least 1, got {shown(n)}")
+        at_most(name, n, MOST_WORKERS if name == "workers" else MOST_PUZZLES)
+    wanted, classes = sum(preset.sizes.values()), CLASSES.get(preset.side)
+    if classes is not None and wanted > classes:
+        side = f"{preset.side}x{preset.side}"
+        raise PuzzleError(f"{side} puzzles are of {classes} classes, {wanted} are wanted")
+    size = wanted * preset.side**2 * BYTES_A_CELL
+    require_memory(size, f"{wanted} puzzles", "lower --train, --val or --test")
+
+
+def _grow_preset(
+    name: str,
+    preset: HardPreset,
+    out: Path,
+    seed: int,
+    overwrite: bool,
+    progress: Callable[[int, int], None] | None,
+    resume: bool,
+    workers: int | None,
+) -> Card:
+    about = {"preset": name, "seed": seed, **asdict(preset), "trm_interp": __version__}
+    place = Path(os.path.realpath(out))  # `.` has no name
+    folder = place.with_name(f"{place.name}.build")
+    with (
+        _new_folder(out, overwrite) as at,
+        building(folder, about, resume, overwrite) as grown,
+    ):
+        tell = progress or (lambda done, of: None)
+        card = {**about, **make(preset, at, seed, grown, workers, tell)}
+        write_json(at / CARD, card)
+    return card
+
+
+def import_file(
+    src: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Card:
+    """Check every puzzle of a file or folder, uniqueness included, and write them to `out`.
+
+    `out` gets `puzzle,solution` lines, and `out` with the suffix .json a card: where they come
+    from, what was left out, what they are like.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise PuzzleError(f"{out} is a folder: name a file in it, such as {out / 'puzzles.txt'}")
+    card_path = out.with_suffix(".json")
+    if out == card_path:
+        raise PuzzleError(f"{out}: puzzles are lines of text; name it .txt")
+    if os.path.realpath(out) == os.path.realpath(src):
+        raise PuzzleError(f"{out} is what is imported: choose another output")
+    _require_replaceable(out, overwrite)
+
+    from trm_interp.tasks.sudoku.canonical import class_keys
+
+    puzzles = load(src, skip_bad=skip_bad, progress=progress)
+    card = {
+        "source": {"name": Path(src).name, "sha256": puzzles.sha256},
+        "skipped": list(puzzles.skipped),
+        "trm_interp": __version__,
+        "class_keys": len(np.unique(class_keys(puzzles.puzzles))),
+        "file": out.name,
+        "sha256": hashlib.sha256(lines_text(puzzles.puzzles, puzzles.solutions)).hexdigest(),
+        **describe(puzzles.puzzles),
+    }
+    with locked_beside(out):
+        _require_replaceable(out, overwrite)
+        save_lines(out, puzzles.puzzles, puzzles.solutions)
+        write_json(card_path, card)
+    return card
+
+
+def _require_replaceable(out: Path, overwrite: bool) -> None:
+    """UserError where the file or its card is there, unless both are an import to be replaced."""
+    card_path = out.with_suffix(".json")
+    present = [path for path in (out, card_path) if path.exists()]
+    if present and not overwrite:
+        raise PuzzleError(f"{present[0]} exists; --overwrite replaces it")
+    made_here = _card(card_path, ImportedCard)
+    if present and (made_here is None or made_here.file != out.name):
+        raise PuzzleError(
+            f"{present[0]} has no card of `data import` beside it, so it is not replaced: "
+            "choose another output, or delete it"
+        )
+
+
+def download_sudoku_extreme(
+    out: str | os.PathLike[str], files: tuple[str, ...] = ("train.csv", "test.csv")
+) -> list[Path]:
+    """Fetch Sudoku-Extreme's CSV files from the Hugging Face hub into the folder `out`."""
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise PuzzleError(f"{HUB} needs huggingface_hub: pip install huggingface_hub") from None
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return [
+            Path(hf_hub_download(HUB, name, repo_type="dataset", local_dir=folder))
+            for name in files
+        ]
+    except Exception as error:  # the hub's errors have no common base; offline is the usual one
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PuzzleError(f"could not download {HUB}: {reason}") from error
+
+
+def describe(puzzles: Grid) -> Card:
+    """What puzzles are like (`rate.py`): how many have each number of clues, tier and waves.
+
+    `guesses`: mean and quantiles of the solver's guesses until the first solution, single run.
+    """
+    from trm_interp.tasks.sudoku.forge.rate import rate
+
+    ratings = rate(puzzles, images=1)
+    card: Card = {"n": len(puzzles)}
+    for name in ("clues", "tier", "waves"):
+        values, counts = np.unique(getattr(ratings, name), return_counts=True)
+        card[name] = {str(v): n for v, n in zip(values.tolist(), counts.tolist(), strict=True)}
+    guesses = ratings.guesses_first
+    quantiles = np.quantile(guesses, list(QUANTILES.values())).round(2).tolist()
+    card["guesses"] = {
+        "mean": round(float(guesses.mean()), 3),
+        **dict(zip(QUANTILES, quantiles, strict=True)),
+    }
+    return card
+
+
+def _draw(
+    preset: Preset, seed: int, progress: Callable[[int, int], None] | None
+) -> tuple[Grid, Grid]:
+    """As many puzzles as the preset wants, of distinct classes, in random order.
+
+    Of each class the first puzzle drawn stays; the order is then shuffled, so that classes that
+    turn up early, being common, go to all splits alike.
+    """
+    import torch
+
+    from trm_interp.core.counter import hash64
+    from trm_interp.tasks.sudoku.canonical import class_keys
+    from trm_interp.tasks.sudoku.forge.generate import generate
+
+    shape, wanted = SHAPES[preset.side], sum(preset.sizes.values())
+    puzzles, solutions = np.zeros((2, 0, shape.cells), np.uint8)
+    drawn, missing = 0, wanted
+    if progress:
+        progress(0, wanted)
+    while missing:
+        if drawn > MAX_DRAWS * wanted:
+            raise PuzzleError(f"{drawn} puzzles hold {len(puzzles)} classes, {wanted} are wanted")
+        have = len(puzzles)
+        report = (lambda done, have=have: progress(have + done, wanted)) if progress else None
+        more, answers = generate(
+            shape, missing, seed, preset.harder_of, drawn, report, preset.hardness
+        )
+        more = _with_givens(more, answers, preset.extra_givens, seed, drawn)
+        drawn += missing
+        puzzles, solutions = np.concatenate([puzzles, more]), np.concatenate([solutions, answers])
+        kept = np.sort(np.unique(class_keys(puzzles), return_index=True)[1])
+        puzzles, solutions = puzzles[kept], solutions[kept]
+        missing = wanted - len(puzzles)
+    order = hash64(seed, ORDER, torch.arange(wanted)).argsort().numpy()
+    return puzzles[order], solutions[order]
+
+
+def _with_givens(puzzles: Grid, solutions: Grid, most: int, seed: int, start: int) -> Grid:
+    """Puzzle start + i with 0 to `most` of its blanks filled in, chosen by (seed, start + i)."""
+    if most == 0:
+        return puzzles
+    import torch
+
+    from trm_interp.core.counter import hash64
+
+    index = torch.arange(start, start + len(puzzles))[:, None]
+    extra = (hash64(seed, EXTRA_GIVENS, index) % (most + 1)).numpy()  # [n, 1]
+    draws = hash64(seed, EXTRA_GIVENS, index, torch.arange(puzzles.shape[1])).numpy()
+    blank = puzzles == 0
+    order = np.where(blank, draws, np.iinfo(np.int64).max).argsort(1, kind="stable")
+    rank = order.argsort(1)  # of each cell; blanks come before givens
+    return np.where(blank & (rank < extra), solutions, puzzles)
+
+
+@contextmanager
+def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` at the end; after an error nothing is left of it.
+
+    Overwriting goes only over a data set: a folder with its card that holds nothing but `FILES`.
+    """
+    with held(out, COMMAND) as place:
+        if place.exists() and (not place.is_dir() or entries(place)):
+            if not overwrite:
+                raise PuzzleError(f"{out} exists; --overwrite replaces it")
+            if not place.is_dir():
+                raise PuzzleError(f"{out} is a file: not a data set, so not replaced")
+            foreign = {
+                path.name
+                for path in entries(place)
+                if path.name not in FILES or path.is_symlink() or not path.is_file()
+            }
+            if foreign:
+                raise PuzzleError(f"{out} holds {min(foreign)}: not a data set, so not replaced")
+            if _card(place / CARD, MadeCard) is None:
+                raise PuzzleError(
+                    f"{out} has no {CARD} of `{COMMAND}`: not a data set, so not replaced"
+                )
+        with filled(place, COMMAND) as fresh:
+            yield fresh
+            for name in IGNORED:
+                if os.path.lexists(place / name):
+                    shutil.copy2(place / name, fresh / name, follow_symlinks=False)
+
+
+def _card(path: Path, kind: type[Any]) -> Any:
+    """A card of that kind; None where there is none."""
+    try:
+        return read_json(path, kind) if path.is_file() else None
+    except UserError:
+        return None
