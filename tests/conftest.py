@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-CHECKED = ["checkpoints", "infer", "models", "training.losses", "training.optimizers"]
+CHECKED = ["checkpoints.folder", "infer", "models", "training.losses", "training.optimizers"]
 CHECKED = [f"trm_interp.core.{name}" for name in [*CHECKED, "training.trainer"]]
 CHECKED += ["trm_interp.recording.hooks", "trm_interp.analysis", "trm_interp.figures"]
 CHECKED += [f"trm_interp.search.{name}" for name in ("engine", "noise", "selection")]
