@@ -12,11 +12,17 @@ from torch import Tensor, nn
 from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
 
 from trm_interp.core import compiling
-from trm_interp.core.compiling import CompileStopped, Mender, compile_network, is_compiling
+from trm_interp.core.compiling import (
+    CompileStopped,
+    Mender,
+    compile_network,
+    is_compiling,
+    stop_compiling,
+)
 from trm_interp.core.training.loop import train
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
 from trm_interp.runtime.errors import UserError
-from trm_interp.subjects.training import stop_signals
+from trm_interp.runtime.signals import stop_signals
 
 KEY = "c" + "a" * 51
 
@@ -113,7 +119,7 @@ def test_a_signal_while_torch_compiles_stops_at_once_and_otherwise_at_the_next_s
         signal.raise_signal(signal.SIGINT)
         return graph
 
-    with stop_signals() as should_stop:
+    with stop_signals(stop_compiling) as should_stop:
         with pytest.raises(CompileStopped):
             compiled_with(interrupted)(torch.ones(2))
         assert not should_stop()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from trm_interp.runtime.children import Children, Stopped, terminated_as_interrupted
+from trm_interp.runtime.children import Children, Stopped
+from trm_interp.runtime.signals import terminated_as_interrupted
 
 CHILD = """
 import os, pathlib, sys, time
@@ -22,7 +23,8 @@ import os, signal, sys
 from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children ignore it
-from trm_interp.runtime.children import Children, terminated_as_interrupted
+from trm_interp.runtime.children import Children
+from trm_interp.runtime.signals import terminated_as_interrupted
 out = Path(sys.argv[1])
 try:
     with terminated_as_interrupted(), ThreadPoolExecutor() as pool, Children() as children:

@@ -144,7 +144,7 @@ def test_another_run_is_not_resumed_and_a_finished_one_stays(store: Path, tmp_pa
     before = weights(out)
     with pytest.raises(UserError, match="use --resume to go on or --overwrite"):
         train_sae(quick(store, out))
-    with pytest.raises(UserError, match=r"another run \(batch_size 32 there, 16 now\)"):
+    with pytest.raises(UserError, match=r"another run: batch_size \(32 there, 16 now\)"):
         train_sae(quick(store, out, resume=True, batch_size=16))
     assert train_sae(quick(store, out, resume=True), lambda line: None)
     after = weights(out)

@@ -27,16 +27,10 @@ def register(app: typer.Typer) -> None:
         """Train a sparse autoencoder on recorded activations; exact resume."""
         from trm_interp.runtime.progress import progress
         from trm_interp.sae.train import train_sae
-        from trm_interp.subjects.training import stop_signals
 
-        last = ""
-
-        def note(text: str) -> None:
-            nonlocal last
-            last = text
-
-        with progress("training", "steps", lambda: last) as update, stop_signals() as stopped:
-            finished = train_sae(config, say, update, note, stopped)
+        with progress("training", "steps") as update:
+            finished = train_sae(config, say, update)
+            last = update.note
         if not finished:
             say(f"stopped before the end: {how_to_go_on(config.overwrite)}")
             raise typer.Exit(130)

@@ -42,6 +42,16 @@ def is_compiling(frame: FrameType | None) -> bool:
     return False
 
 
+def stop_compiling(frame: FrameType | None) -> None:
+    """For `runtime.signals.stop_signals`: CompileStopped where a signal arrives in the compiler.
+
+    A step that is still being compiled can take minutes, and Ctrl-C reaches the compilers it waits
+    for too.
+    """
+    if is_compiling(frame):
+        raise CompileStopped
+
+
 def compile_network(
     net: nn.Module, dynamic: bool | None = None, tell: Callable[[str], None] = lambda line: None
 ) -> "Mender":

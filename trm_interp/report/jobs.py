@@ -15,11 +15,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from trm_interp.runtime.children import Children, terminated_as_interrupted
+from trm_interp.runtime.children import Children
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import sha256_of, write_json
 from trm_interp.runtime.outputs import maker, mark
 from trm_interp.runtime.schema import read_json
+from trm_interp.runtime.signals import terminated_as_interrupted
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,11 @@
 """Child processes that end with this one, also where it is terminated or killed."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 PATIENCE = 10.0  # seconds that a child has to save what it wants to
 
@@ -71,20 +68,3 @@ def _tied(command: Sequence[str]) -> list[str]:
         return list(command)
     tied = str(Path(__file__).with_name("tied.py"))
     return [sys.executable, "-I", tied, str(os.getpid()), *command]
-
-
-@contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM in the block is a KeyboardInterrupt, as Ctrl-C is, so that the block can clean up."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # signals are of the main thread
-        yield
-        return
-    kept = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, kept)

@@ -124,14 +124,12 @@ def mark(folder: Path, command: str) -> None:
 def require_replaceable(path: Path, kind: type, command: str, overwrite: bool) -> None:
     """UserError unless a result file may be written to `path`: nothing is there, or an earlier
     result of `command`, which has the schema `kind`, and it may be overwritten."""
-    from trm_interp.runtime.schema import read_json
-
     if not os.path.lexists(path):
         return
     if not overwrite:
         raise UserError(f"{path} exists: use --overwrite to replace it, or choose another output")
     if path.exists():  # a dangling link is written through
-        read_json(path, kind, advice=f"no result of `{command}`: choose another output")
+        own_json(kind, command)(path)
 
 
 def remove_own(folder: Path, command: str, names: Sequence[str]) -> None:
@@ -155,11 +153,32 @@ def require_own_table(file: Path, columns: Sequence[str], overwrite: bool) -> No
         return
     if not overwrite:
         raise UserError(f"{file} exists: use --overwrite to replace it")
-    require_regular(file)
-    with file.open("rb") as opened:
-        header = opened.readline(10_000).decode(errors="replace").strip()
-    if header != ",".join(columns):
-        raise UserError(f"{file} is no table of this command: choose another output, or delete it")
+    own_table(columns)(file)
+
+
+def own_table(columns: Sequence[str]) -> Callable[[Path], None]:
+    """For `runs.FileRun`: a check that a file is a CSV table with exactly these columns."""
+
+    def check(file: Path) -> None:
+        require_regular(file)
+        with file.open("rb") as opened:
+            header = opened.readline(10_000).decode(errors="replace").strip()
+        if header != ",".join(columns):
+            raise UserError(
+                f"{file} is no table of this command: choose another output, or delete it"
+            )
+
+    return check
+
+
+def own_json(kind: type, command: str) -> Callable[[Path], None]:
+    """For `runs.FileRun`: a check that a file is JSON with the schema `kind`."""
+    from trm_interp.runtime.schema import read_json
+
+    def check(file: Path) -> None:
+        read_json(file, kind, advice=f"no result of `{command}`: choose another output")
+
+    return check
 
 
 def discard(folder: Path, command: str, names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -11,13 +12,72 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 SECONDS_BETWEEN_LINES = 30.0
+WINDOW = 60.0  # seconds of recent work that the time left is reckoned from
+SAMPLES = 10  # that the window holds at least, where they are rare
 Update = Callable[[int, int], None]  # done, of how many
 _open: "Progress | None" = None  # what is on the terminal
 
 
+class Meter:
+    """A function that is told (done, total); it shows them, with the time left and a note.
+
+    The time left is that of the work still to do at the rate of this process's own recent work:
+    what an earlier run had done, be it told by the first call or by `reuse`, counts for no rate.
+    """
+
+    def __init__(
+        self, show: Callable[["Meter"], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.done, self.total, self.note = 0, 0, ""
+        self._show, self._clock = show, clock
+        self._before: int | None = None  # done by earlier runs
+        self._recent: deque[tuple[float, int]] = (
+            deque()
+        )  # when, and work of this process until then
+
+    def __call__(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        if self._before is None:
+            self._before = done
+        now = self._clock()
+        recent, worked = self._recent, done - self._before
+        if not recent or now - recent[-1][0] >= WINDOW / 60 or worked < recent[-1][1]:
+            recent.append((now, worked))
+        while len(recent) > SAMPLES and now - recent[0][0] > WINDOW:
+            recent.popleft()
+        self._show(self)
+
+    def reuse(self, n: int) -> None:
+        """`n` of what is done next was not done now but read from an earlier run."""
+        self._before = (self._before or 0) + n
+
+    def seconds_left(self) -> float | None:
+        """At the recent rate; None before any work is done."""
+        if self._before is None or not self._recent:
+            return None
+        then, before = self._recent[0]
+        worked = self.done - self._before - before
+        seconds = self._clock() - then
+        return (self.total - self.done) * seconds / worked if worked > 0 and seconds > 0 else None
+
+
+def duration(seconds: float) -> str:
+    """For people.
+
+    >>> duration(42.4), duration(200), duration(7500)
+    ('42 s', '3 min 20 s', '2 h 05 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
 @contextmanager
-def progress(label: str, unit: str, note: Callable[[], str] = lambda: "") -> Iterator[Update]:
-    """A function that is told (done, total); shows rate, time left and `note()`."""
+def progress(label: str, unit: str, note: Callable[[], str] = lambda: "") -> Iterator[Meter]:
+    """A meter that is told (done, total); it shows the time left, and its own or the given note."""
     show = _bar if sys.stderr.isatty() else _lines
     with show(label, unit, note) as update:
         yield update
@@ -42,16 +102,23 @@ def passing(label: str, unit: str) -> Iterator[Update]:
         yield update
 
 
-@contextmanager
-def _bar(label: str, unit: str, note: Callable[[], str], passes: bool = False) -> Iterator[Update]:
-    with _display(passes) as bar:
-        task = bar.add_task(label, total=None, unit=unit, note="")
+def _time_left(meter: Meter) -> str:
+    seconds = meter.seconds_left()
+    return "time left unknown" if seconds is None else f"{duration(seconds)} left"
 
-        def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, note=note())
+
+@contextmanager
+def _bar(label: str, unit: str, note: Callable[[], str], passes: bool = False) -> Iterator[Meter]:
+    with _display(passes) as bar:
+        task = bar.add_task(label, total=None, unit=unit, left="", note="")
+
+        def show(meter: Meter) -> None:
+            left = _time_left(meter) if meter.done < meter.total else ""
+            said = meter.note or note()
+            bar.update(task, completed=meter.done, total=meter.total, left=left, note=said)
 
         try:
-            yield update
+            yield Meter(show)
         finally:
             if passes:
                 bar.remove_task(task)
@@ -66,14 +133,7 @@ def _display(passes: bool) -> Iterator["Progress"]:
         return
 
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     text = partial(TextColumn, markup=False)  # names of files are no markup
     columns = (
@@ -82,8 +142,7 @@ def _display(passes: bool) -> Iterator["Progress"]:
         MofNCompleteColumn(),
         text("{task.fields[unit]}"),
         TimeElapsedColumn(),
-        text("left"),
-        TimeRemainingColumn(),
+        text("{task.fields[left]}"),
         text("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=passes) as _open:
@@ -94,19 +153,17 @@ def _display(passes: bool) -> Iterator["Progress"]:
 
 
 @contextmanager
-def _lines(label: str, unit: str, note: Callable[[], str]) -> Iterator[Update]:
-    began = shown = time.monotonic()
-    first: int | None = None
+def _lines(label: str, unit: str, note: Callable[[], str]) -> Iterator[Meter]:
+    shown = time.monotonic()
 
-    def update(done: int, total: int) -> None:
-        nonlocal shown, first
-        first = done if first is None else first
+    def show(meter: Meter) -> None:
+        nonlocal shown
         now = time.monotonic()
-        if now - shown < SECONDS_BETWEEN_LINES or done >= total:
+        if now - shown < SECONDS_BETWEEN_LINES or meter.done >= meter.total:
             return
         shown = now
-        rate = (done - first) / (now - began)
-        left = f"{(total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
-        print(f"{label}: {done}/{total} {unit}, {left} {note()}".rstrip(), file=sys.stderr)
+        counts = f"{meter.done}/{meter.total} {unit}"
+        line = f"{label}: {counts}, {_time_left(meter)} {meter.note or note()}"
+        print(line.rstrip(), file=sys.stderr)
 
-    yield update
+    yield Meter(show)

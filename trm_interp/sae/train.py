@@ -21,10 +21,10 @@ from trm_interp.recording.site_reader import (
 )
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.files import append_row, disk_errors, keep_rows, plain, write_json
+from trm_interp.runtime.files import append_row, disk_errors, keep_rows
 from trm_interp.runtime.limits import gigabytes, parse_indices, require_memory
-from trm_interp.runtime.outputs import remove_own, writing
 from trm_interp.runtime.provenance import git_commit, versions
+from trm_interp.runtime.runs import Run
 from trm_interp.runtime.shapes import Float
 from trm_interp.sae.config import TrainSAEConfig
 from trm_interp.sae.opened import encode
@@ -128,13 +128,25 @@ def train_sae(
     config: TrainSAEConfig,
     tell: Callable[[str], None] = print,
     progress: Callable[[int, int], None] = lambda done, of: None,
-    note: Callable[[str], None] = lambda text: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Everything that `trm-interp train-sae` does, into `config.out`; False if stopped early."""
     stream, raw, identity, known = _prepare(config, tell)
-    out, flags = config.out, {"resume": config.resume, "overwrite": config.overwrite}
-    with stream, writing(out, COMMAND, NAMES, unmarked=is_run, **flags):
+    out = config.out
+    with (
+        stream,
+        Run(
+            out,
+            COMMAND,
+            NAMES,
+            unmarked=is_run,
+            tell=tell,
+            progress=progress,
+            stops_at_steps=True,
+            resume=config.resume,
+            overwrite=config.overwrite,
+        ) as run,
+    ):
         remove_half_saved(out)
         scaling, device = stream.scaling, stream.device
         assert scaling is not None
@@ -146,8 +158,8 @@ def train_sae(
         elif any((out / name).exists() for name in (CARD, WEIGHTS, CONFIG)):
             raise UserError(f"{out / STATE} is missing: nothing to go on from")
         else:  # also after a run that was killed before its first save
-            remove_own(out, COMMAND, NAMES)
-        _loop(trainer, identity, progress, note, should_stop)
+            run.clear()
+        _loop(trainer, identity, run, lambda: run.should_stop() or should_stop())
         if not trainer.finished:
             return False
         known |= {"rows": trainer.n_training_samples}
@@ -161,7 +173,7 @@ def train_sae(
             "command": " ".join(["trm-interp", *sys.argv[1:]]),
             "times": {"training_s": round(trainer.seconds, 1)},
         }
-        write_json(out / CARD, plain(card))
+        run.write_json(CARD, card)
     return True
 
 
@@ -202,8 +214,7 @@ def _check_fits(config: TrainSAEConfig, d_model: int, device: torch.device) -> N
 def _loop(
     trainer: Trainer,
     identity: dict[str, Any],
-    progress: Callable[[int, int], None],
-    note: Callable[[str], None],
+    run: Run,
     should_stop: Callable[[], bool],
 ) -> None:
     """Optimizer steps to the end, or until asked to stop; rows and states as they fall due."""
@@ -212,18 +223,18 @@ def _loop(
     saved = trainer.n_training_steps
     odd_end = trainer.finished and saved % config.log_every > 0  # the last step has a row anyway
     keep_whole_rows(metrics, saved // config.log_every + odd_end)
-    progress(saved, config.max_steps)
+    run.advance(saved, config.max_steps)
     while not trainer.finished and not should_stop():
         row = trainer.advance()
         step = trainer.n_training_steps
         if row is not None:
             with disk_errors(metrics):
                 append_row(metrics, row)
-            note(f"held-out FVU {row['held_out_fvu']:.3f}, L0 {row['held_out_l0']:.1f}")
+            run.note(f"held-out FVU {row['held_out_fvu']:.3f}, L0 {row['held_out_l0']:.1f}")
         if step % config.save_every == 0:
             trainer.save(state, identity)
             saved = step
-        progress(step, config.max_steps)
+        run.advance(step, config.max_steps)
     if saved != trainer.n_training_steps:
         trainer.save(state, identity)
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from trm_interp.core.checkpoints.headers import check_archive, check_calls, is_archive, require_file
 from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
 from trm_interp.runtime.files import DiskError, replacing
+from trm_interp.runtime.identity import require_same
 from trm_interp.runtime.outputs import holds_only
 from trm_interp.runtime.schema import convert
 from trm_interp.runtime.shapes import Float
@@ -192,10 +193,7 @@ class Trainer(SAETrainer[Any, Any]):
             for f in fields(TrainSAEConfig)
             if f.name in identity and f.default is not MISSING
         }  # what a setting that came later would have been
-        old = {**defaults, **state.identity}
-        if differ := [k for k in {**old, **identity} if old.get(k) != identity.get(k)]:
-            what = ", ".join(f"{k} {old.get(k)!r} there, {identity.get(k)!r} now" for k in differ)
-            raise UserError(f"{path} is of another run ({what[:200]})")
+        require_same(path, {**defaults, **state.identity}, identity)
         try:
             self._take(state, path.parent)
         except DiskError:

@@ -1,27 +1,26 @@
 """Train a checkpoint from puzzle files: opens them, starts or resumes the run, reports it."""
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 from trm_interp.core.checkpoints.folder import CARD, CONFIG, WEIGHTS
-from trm_interp.core.compiling import CompileStopped, is_compiling
+from trm_interp.core.compiling import stop_compiling
 from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.training.loop import METRICS_FILE, train
 from trm_interp.core.training.slots import Augment, TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import require_memory
-from trm_interp.runtime.outputs import by_the_first, holds_only, writing
+from trm_interp.runtime.outputs import holds_only
 from trm_interp.runtime.progress import progress
 from trm_interp.runtime.provenance import git_commit, versions
+from trm_interp.runtime.runs import Run
 from trm_interp.subjects.opening import load_puzzles, open_device
 from trm_interp.subjects.settings import RunConfig
 from trm_interp.tasks.sudoku.augment import augment
@@ -89,13 +88,26 @@ def fit(
         raise UserError(str(error)) from None
     trainer.tell = tell
     try:
-        with by_the_first(trainer.ranks, _output(run)) as has_state:
-            if has_state:
+        with Run(
+            run.out,
+            "train",
+            RUN_FILES,
+            resume=run.resume,
+            overwrite=run.overwrite,
+            team=trainer.ranks,
+            tell=tell,
+            unmarked=_is_older_run,
+            stops_at_steps=True,
+            on_signal=stop_compiling,
+        ) as output:
+            has_state = (run.out / STATE_FILE).exists()
+            if output.begun and has_state:
                 trainer.resume()
+            elif output.begun and (run.out / WEIGHTS).exists():  # saved after the state
+                raise UserError(f"{run.out / STATE_FILE} is missing: nothing to go on from")
             elif run.resume:
-                tell(f"{run.out}: nothing was saved yet, so the run starts anew")
-            with stop_signals() as should_stop:
-                train(trainer, report, should_stop)
+                output.tell(f"{run.out}: nothing was saved yet, so the run starts anew")
+            train(trainer, report, output.should_stop)
     finally:
         trainer.ranks.close()
     return Trained(run.out, trainer.step_count, trainer.best, trainer.finished())
@@ -109,24 +121,6 @@ def training_bytes(model: TRMConfig, config: TrainConfig) -> float:
     return 6 * 4 * model.n_weights + state * (2 + waiting) * (
         2 if config.dtype == "bfloat16" else 4
     )
-
-
-@contextmanager
-def _output(run: RunConfig) -> Iterator[bool]:
-    """Hold the run's folder, cleared with --overwrite; yields whether a state is there to go on
-    from."""
-    with writing(
-        run.out,
-        "train",
-        RUN_FILES,
-        resume=run.resume,
-        overwrite=run.overwrite,
-        unmarked=_is_older_run,
-    ) as begun:
-        has_state = (run.out / STATE_FILE).exists()
-        if begun and (run.out / WEIGHTS).exists() and not has_state:  # saved after the state
-            raise UserError(f"{run.out / STATE_FILE} is missing: nothing to go on from")
-        yield begun and has_state
 
 
 def _is_older_run(out: Path) -> bool:
@@ -151,31 +145,6 @@ def _tokens(puzzles: PuzzleSet) -> tuple[torch.Tensor, torch.Tensor]:
 
 def augmentation(shape: Shape) -> Augment:
     return lambda inputs, labels, keys: augment(inputs, labels, keys, shape)
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """A question that SIGINT (once) or SIGTERM answers with yes, at the next whole step.
-
-    A step that is still being compiled can take minutes, and Ctrl-C reaches the compilers it waits
-    for too: there CompileStopped is raised at once.
-    """
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if is_compiling(frame):
-            raise CompileStopped
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked = True
-
-    kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
