@@ -13,6 +13,7 @@ from trm_interp.analysis.outcomes import (
     outcome_table,
     outcomes_by_rating,
     wilson,
+    wilson_bounds,
 )
 
 
@@ -23,10 +24,20 @@ def test_wilson_equals_scipy(successes: int, n: int):
 
 
 def test_wilson_by_hand():
-    # z = 1, 1 of 2: centre (1/2 + 1/4) / (1 + 1/2) = 1/2,
+    # one standard deviation (z = 1), 1 of 2: centre (1/2 + 1/4) / (1 + 1/2) = 1/2,
     # half sqrt(1/4 / 2 + 1/16) * 1 / (3/2) = sqrt(3)/4 * 2/3 = 1 / (2 sqrt(3))
     half = 1 / (2 * math.sqrt(3))
-    assert wilson(1, 2, z=1.0) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-15)
+    assert wilson(1, 2, level=math.erf(math.sqrt(0.5))) == pytest.approx(
+        (0.5 - half, 0.5 + half), abs=1e-15
+    )
+
+
+def test_many_intervals_are_those_of_each_one():
+    hits, n = np.array([0, 3, 7, 0, 2.5]), np.array([4, 4, 7, 0, 5])
+    low, high = wilson_bounds(hits, n)
+    each = [wilson(float(k), int(of)) for k, of in zip(hits, n, strict=True)]
+    np.testing.assert_array_equal(np.stack([low, high], 1), each)
+    assert low[0] == 0 and high[2] == 1 and np.isnan([low[3], high[3]]).all()
 
 
 def test_wilson_of_nothing_is_unknown():

@@ -1,7 +1,7 @@
 """Does a number tell failed puzzles from solved ones? AUC, its p-value and its interval."""
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import mannwhitneyu, rankdata
 
 from trm_interp.analysis.resample import TIMES, bounds
 from trm_interp.runtime.shapes import Bool, Float
@@ -25,22 +25,18 @@ def auc_of_ranks(
 
 
 def auc_p(
-    auc: Float[np.ndarray, "*rest"],
-    ranks: Float[np.ndarray, " row *rest"],
-    positive: Bool[np.ndarray, " row"],
+    values: Float[np.ndarray, " row *rest"], positive: Bool[np.ndarray, " row"]
 ) -> Float[np.ndarray, "*rest"]:
-    """Two-sided p-value (Mann-Whitney, normal approximation, exact variance under ties).
+    """Two-sided p-value of the AUC of values, or of their ranks, for positive rows.
 
-    NaN where all values are tied.
+    Mann-Whitney's test in its normal approximation, with the exact variance under ties and no
+    continuity correction. NaN where all values are tied, or without both kinds.
     """
-    n, n1 = len(positive), int(positive.sum())
-    n0 = n - n1
-    if not n1 or not n0:
-        return np.full(ranks.shape[1:], np.nan)
-    variance = ranks.var(axis=0) * n / (n - 1) * n1 * n0 / n  # of the rank sum
-    with np.errstate(invalid="ignore", divide="ignore"):
-        z = (auc - 0.5) * n1 * n0 / np.sqrt(variance)
-    return np.where(variance > 0, 2 * norm.sf(np.abs(z)), np.nan)
+    yes, no = values[positive], values[~positive]
+    if not len(yes) or not len(no):
+        return np.full(values.shape[1:], np.nan)
+    test = mannwhitneyu(yes, no, use_continuity=False, method="asymptotic")
+    return np.asarray(test.pvalue)
 
 
 def auc_with_bounds(
@@ -71,5 +67,5 @@ def auc_with_bounds(
     second = rng.multinomial(len(no), np.full(len(no), 1 / len(no)), size=times)
     drawn = np.einsum("ty,yn,tn->t", first, order, second, optimize=True) / order.size
     low, high = bounds(drawn)
-    p = float(auc_p(auc, ranks, positive))
+    p = float(auc_p(ranks, positive))
     return {"auc": float(auc), "low": float(low), "high": float(high), "p": p}

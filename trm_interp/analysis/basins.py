@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from trm_interp.analysis.outcomes import wilson
+from trm_interp.analysis.outcomes import wilson_bounds
 from trm_interp.core.counter import normal
 from trm_interp.runtime.limits import seed32
 from trm_interp.runtime.shapes import Float, Int
@@ -169,15 +169,10 @@ def shares(labels: Int[np.ndarray, " start"]) -> pd.DataFrame:
     [[0.0, 3.0, 0.75], [1.0, 1.0, 0.25]]
     """
     basins, counts = np.unique(labels, return_counts=True)
-    bounds = [wilson(int(count), len(labels)) for count in counts]
+    low, high = wilson_bounds(counts, np.full(len(counts), len(labels)))
+    share = counts / max(len(labels), 1)
     return pd.DataFrame(
-        {
-            "basin": basins,
-            "starts": counts,
-            "share": counts / max(len(labels), 1),
-            "low": [low for low, _ in bounds],
-            "high": [high for _, high in bounds],
-        }
+        {"basin": basins, "starts": counts, "share": share, "low": low, "high": high}
     )
 
 
@@ -186,6 +181,6 @@ def principal_plane(
 ) -> tuple[Float[np.ndarray, "start 2"], Float[np.ndarray, "2"]]:
     """Coordinates [start, 2] of points [start, number] along their first two principal axes, in
     RMS distance over the numbers, and the share of the variance that each axis explains."""
-    found = PCA(2, svd_solver="randomized", random_state=seed32(seed))
-    places = found.fit_transform(points.astype(np.float32)) / np.sqrt(points.shape[1])
-    return places, found.explained_variance_ratio_
+    pca = PCA(2, svd_solver="randomized", random_state=seed32(seed))
+    places = pca.fit_transform(points.astype(np.float32)) / np.sqrt(points.shape[1])
+    return places, pca.explained_variance_ratio_

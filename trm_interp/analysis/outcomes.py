@@ -8,24 +8,34 @@ import pandas as pd
 
 from trm_interp.runtime.shapes import Bool, Float, Int
 
-Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal
+
+def wilson_bounds(
+    successes: Float[np.ndarray, "*share"] | Int[np.ndarray, "*share"],
+    n: Int[np.ndarray, "*share"],
+    level: float = 0.95,
+) -> tuple[Float[np.ndarray, "*share"], Float[np.ndarray, "*share"]]:
+    """Wilson score intervals of proportions (Wilson 1927), their lower and upper bounds.
+
+    `successes` may be fractions, as of means over observations that are not independent. NaN where
+    n is 0; exactly 0 and 1 where none and all of them are successes.
+    """
+    from statsmodels.stats.proportion import proportion_confint  # slow to import
+
+    some = np.where(n > 0, n, 1)
+    low, high = proportion_confint(np.minimum(successes, some), some, 1 - level, method="wilson")
+    low = np.where(successes == 0, 0.0, low)  # without what rounding leaves
+    high = np.where(successes == n, 1.0, high)
+    return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
 
 
-def wilson(successes: int | float, n: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson 1927), 95 % unless told otherwise.
-
-    NaN for n = 0.
+def wilson(successes: int | float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """`wilson_bounds` of one proportion.
 
     >>> [round(bound, 4) for bound in wilson(0, 10)], [round(b, 4) for b in wilson(50, 100)]
     ([0.0, 0.2775], [0.4038, 0.5962])
     """
-    if n == 0:
-        return math.nan, math.nan
-    share, extra = successes / n, z * z / n
-    centre = (share + extra / 2) / (1 + extra)
-    half = z / (1 + extra) * math.sqrt(share * (1 - share) / n + extra / (4 * n))
-    low = 0.0 if successes == 0 else centre - half  # without what rounding leaves
-    return low, 1.0 if successes == n else centre + half
+    low, high = wilson_bounds(np.array(successes), np.array(n), level)
+    return float(low), float(high)
 
 
 def share_with_bounds(hits: Bool[np.ndarray, " run"]) -> dict[str, float]:
@@ -34,15 +44,15 @@ def share_with_bounds(hits: Bool[np.ndarray, " run"]) -> dict[str, float]:
     >>> share_with_bounds(np.array([True, False]))["share"]
     0.5
     """
-    found, n = int(hits.sum()), len(hits)
-    low, high = wilson(found, n)
-    return {"share": found / n if n else math.nan, "low": low, "high": high, "hits": found, "n": n}
+    count, n = int(hits.sum()), len(hits)
+    low, high = wilson(count, n)
+    return {"share": count / n if n else math.nan, "low": low, "high": high, "hits": count, "n": n}
 
 
 def named_share(name: str, hits: Bool[np.ndarray, " run"]) -> dict[str, float]:
     """The same as columns NAME, NAME_low and NAME_high."""
-    found = share_with_bounds(hits)
-    return {name: found["share"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+    share = share_with_bounds(hits)
+    return {name: share["share"], f"{name}_low": share["low"], f"{name}_high": share["high"]}
 
 
 def outcome_table(solved: Bool[np.ndarray, "puzzle step"]) -> pd.DataFrame:
@@ -66,9 +76,9 @@ def outcome_table(solved: Bool[np.ndarray, "puzzle step"]) -> pd.DataFrame:
     }
     table = pd.DataFrame({"step": np.arange(solved.shape[1]), "n": n})
     for name, (hits, of) in counts.items():
-        table[name] = [h / m if m else math.nan for h, m in zip(hits, of, strict=True)]
-        bounds = [wilson(int(h), int(m)) for h, m in zip(hits, of, strict=True)]
-        table[f"{name}_low"], table[f"{name}_high"] = map(list, zip(*bounds, strict=True))
+        with np.errstate(invalid="ignore"):
+            table[name] = hits / of
+        table[f"{name}_low"], table[f"{name}_high"] = wilson_bounds(hits, of)
     return table
 
 

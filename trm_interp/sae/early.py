@@ -34,8 +34,8 @@ def separation(
     for tick in range(shape[0]):
         ranks = rankdata(level[:, tick], axis=0)
         auc[tick] = auc_of_ranks(ranks, failed)
-        p[tick] = auc_p(auc[tick], ranks, failed)
-        p_chance[tick] = auc_p(auc_of_ranks(ranks, shuffled), ranks, shuffled)
+        p[tick] = auc_p(ranks, failed)
+        p_chance[tick] = auc_p(ranks, shuffled)
     return Separation(auc, p, discoveries(p), int(discoveries(p_chance).sum()))
 
 
