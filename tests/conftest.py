@@ -10,7 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-CHECKED = ["checkpoints.folder", "infer", "models", "training.losses", "training.optimizers"]
+CHECKED = ["checkpoints.folder", "infer", "models.base", "models.layers", "models.trm"]
+CHECKED += ["training.losses", "training.optimizers"]
 CHECKED = [f"trm_interp.core.{name}" for name in [*CHECKED, "training.trainer"]]
 CHECKED += ["trm_interp.recording.hooks", "trm_interp.analysis", "trm_interp.figures"]
 CHECKED += [f"trm_interp.search.{name}" for name in ("engine", "noise", "selection")]
@@ -33,7 +34,7 @@ with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
 
 from trm_interp.cli import app  # noqa: E402
 from trm_interp.core.checkpoints.folder import save_checkpoint  # noqa: E402
-from trm_interp.core.config import TRMConfig  # noqa: E402
+from trm_interp.core.models.config import TRMConfig  # noqa: E402
 from trm_interp.core.models.trm import TRM  # noqa: E402
 
 torch.set_num_threads(1)

@@ -7,7 +7,8 @@ import torch
 from trm_interp.analysis.lyapunov import lyapunov
 from trm_interp.analysis.tangent import push, pushforward, rms_norm_tangent, swiglu_tangent
 from trm_interp.core.joint import CycleMap, joined
-from trm_interp.core.models.trm import TRM, rms_norm
+from trm_interp.core.models.layers import rms_norm
+from trm_interp.core.models.trm import TRM
 
 EXACT = {"dtype": torch.float64}
 

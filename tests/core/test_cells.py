@@ -11,8 +11,8 @@ import torch
 from published import error_of, public_state, same_weights
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
-from trm_interp.core.config import TRMConfig
 from trm_interp.core.infer import run
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
 from trm_interp.recording.hooks import HookedTRM
 from trm_interp.report.plan import Plan, Request

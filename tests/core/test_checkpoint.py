@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
-from trm_interp.core.config import TRMConfig
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
 
 

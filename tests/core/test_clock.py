@@ -6,9 +6,9 @@ from trm_interp.core.clock import Tick, schedule
 def test_one_step_by_hand():
     assert schedule(n_sup=1, h_cycles=2, l_cycles=1) == [
         Tick(0, 0, 0, "z_L"),
-        Tick(0, 0, 1, "z_H"),
+        Tick(0, 0, 1, "z_H", ends_cycle=True),
         Tick(0, 1, 0, "z_L"),
-        Tick(0, 1, 1, "z_H"),
+        Tick(0, 1, 1, "z_H", ends_cycle=True),
     ]
 
 

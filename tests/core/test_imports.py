@@ -17,7 +17,8 @@ def python(code: str) -> str:
 
 def test_settings_do_not_import_torch():
     code = """
-import sys, trm_interp.core, trm_interp.core.config, trm_interp.core.clock
+import sys, trm_interp.core.clock, trm_interp.core.models.registry
+import trm_interp.core.models.config, trm_interp.core.training.config
 from trm_interp.core import TRMConfig, TrainConfig
 print(sorted({"torch", "numpy", "pandas", "transformer_lens"} & sys.modules.keys()))"""
     assert python(code).strip() == "[]"

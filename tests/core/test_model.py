@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.clock import schedule
-from trm_interp.core.config import TRMConfig
-from trm_interp.core.models.trm import TRM, Linear, SwiGLU, rms_norm
+from trm_interp.core.models.config import TRMConfig
+from trm_interp.core.models.layers import Linear, SwiGLU, rms_norm
+from trm_interp.core.models.trm import TRM
 from trm_interp.recording.hooks import HookedTRM, recording
 
 ROOT = Path(__file__).parents[2]

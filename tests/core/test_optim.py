@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from trm_interp.core.config import TrainConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.optimizers import (
     NEWTON_SCHULZ,
     Average,

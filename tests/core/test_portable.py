@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trm_interp.core.config import TRMConfig
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.training import portable
 from trm_interp.core.training.portable import INDEX, load_portable, save_portable
 from trm_interp.core.training.trainer import Trainer
@@ -60,7 +60,7 @@ def test_twelve_bytes_a_weight_in_parts(
 
 def test_the_published_model_fits_its_bounds():
     """4 + 4 + 2 + 2 bytes for each weight of the shape that is trained."""
-    from trm_interp.core.config import PRESETS
+    from trm_interp.core.training.config import PRESETS
 
     shape = {k: v for k, v in PRESETS["flagship"].items() if k in TRMConfig.__dataclass_fields__}
     with torch.device("meta"):

@@ -11,10 +11,11 @@ from tiny_training import SMALL, assert_same_bits, rows
 from torch import Tensor
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
-from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.counter import hash64
 from trm_interp.core.infer import run
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import State
+from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.loop import train
 from trm_interp.core.training.losses import step_losses
 from trm_interp.core.training.slots import PICK, TrainData

@@ -116,7 +116,9 @@ TICKS = [Tick(s, h, i, "z_L") for s in range(3) for h in range(2) for i in range
 
 @pytest.mark.parametrize("site", ["z_L", "z_H", "blocks.0.hook_resid_post"])
 def test_a_perfect_sae_recovers_all_and_zero_nothing(loop: Loop, site: str):
-    ticks = TICKS if site != "z_H" else [Tick(s, h, 2, "z_H") for s in range(3) for h in range(2)]
+    ticks = (
+        TICKS if site != "z_H" else [Tick(s, h, 2, "z_H", True) for s in range(3) for h in range(2)]
+    )
     mean = torch.zeros(16)
     perfect = in_the_loop(loop, site, ticks, lambda x: x, mean)
     assert perfect["recovered_over_zero"] == {"value": 1.0, "low": 1.0, "high": 1.0}

@@ -9,8 +9,8 @@ from typing import Any
 _HOME = {
     "TRM": "models.trm",
     "State": "models.trm",
-    "TRMConfig": "config",
-    "TrainConfig": "config",
+    "TRMConfig": "models.config",
+    "TrainConfig": "training.config",
     "load_checkpoint": "checkpoints.folder",
     "save_checkpoint": "checkpoints.folder",
     "run": "infer",

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trm_interp.core.config import TRMConfig
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM, State
 from trm_interp.core.training.losses import is_solved, mean_over_cells, stablemax_cross_entropy
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from trm_interp.analysis.tangent import push, rms_norm_tangent, swiglu_tangent
 from trm_interp.core.clock import schedule
-from trm_interp.core.models.trm import TRM, Block, Network, State, SwiGLU, from_the_left
+from trm_interp.core.models.layers import Block, Network, SwiGLU, from_the_left
+from trm_interp.core.models.trm import TRM, State
 from trm_interp.core.training.losses import is_solved
 
 

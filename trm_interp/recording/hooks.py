@@ -33,7 +33,8 @@ from transformer_lens.hook_points import HookPoint
 from trm_interp.core.clock import Tick
 from trm_interp.core.config import TRMConfig
 from trm_interp.core.infer import require_tokens
-from trm_interp.core.models.trm import TRM, BlockSites, State
+from trm_interp.core.models.layers import BlockSites
+from trm_interp.core.models.trm import TRM, State
 from trm_interp.runtime.shapes import Int
 
 Names = str | Sequence[str] | Callable[[str], bool] | None  # of hook points; None: all
@@ -101,7 +102,7 @@ class HookedTRM(TRM, HookedRootModule):
         cycle = cast(_CyclePoints, self._points(tick.step).h[tick.h_cycle])
         here = cycle.l[tick.l_cycle] if tick.writes == "z_L" else cycle
         here = cast(_EvaluationPoints, here)
-        written = self.net(h, injection, here.blocks)
+        written = self.net(h, injection, here)
         return here.get_submodule(here.state)(written)
 
     def readout(self, z_H: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:

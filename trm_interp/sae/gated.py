@@ -10,7 +10,7 @@ from sae_lens import GatedTrainingSAE, GatedTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
-from trm_interp.core.models.trm import at_least_float32
+from trm_interp.core.models.layers import at_least_float32
 from trm_interp.runtime.shapes import Float
 from trm_interp.sae.config import Variant
 

@@ -28,7 +28,7 @@ def hook_name(site: str, tick: Tick) -> str:
 
     >>> hook_name("z_L", Tick(0, 1, 2, "z_L"))
     'step.0.h.1.l.2.hook_z_L'
-    >>> hook_name("blocks.0.hook_resid_mid", Tick(0, 1, 6, "z_H"))
+    >>> hook_name("blocks.0.hook_resid_mid", Tick(0, 1, 6, "z_H", ends_cycle=True))
     'step.0.h.1.blocks.0.hook_resid_mid'
     """
     return tick.hook if site in ("z_L", "z_H") else f"{tick.name}.{site}"

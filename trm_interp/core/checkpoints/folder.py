@@ -24,7 +24,7 @@ from trm_interp.core.checkpoints.headers import (
 )
 from trm_interp.core.checkpoints.pickles import load_pickle
 from trm_interp.core.checkpoints.public import read_public
-from trm_interp.core.config import TRMConfig
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
 from trm_interp.runtime.errors import first_line, is_out_of_memory
 from trm_interp.runtime.files import replacing, sha256_of, write_json

@@ -23,7 +23,7 @@ from trm_interp.core.checkpoints.headers import (
     tensor_shapes,
 )
 from trm_interp.core.checkpoints.pickles import load_pickle, plain_settings
-from trm_interp.core.config import TRMConfig
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.runtime.errors import first_line
 
 PREFIXES = (1, 16)  # positions before the cells in published models with a puzzle embedding

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trm_interp.core.config import TrainConfig
 from trm_interp.core.models.trm import State
+from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.losses import StepLosses, step_losses
 from trm_interp.core.training.slots import Slots
 

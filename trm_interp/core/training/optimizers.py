@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trm_interp.core.config import TrainConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.training.config import TrainConfig
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 

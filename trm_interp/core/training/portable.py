@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trm_interp.core.checkpoints.headers import read_json
-from trm_interp.core.config import TRMConfig
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.training.states import FIELDS, require_fields, restoring
 from trm_interp.core.training.trainer import Trainer

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trm_interp.core.config import TrainConfig
 from trm_interp.core.counter import hash64, uniform
 from trm_interp.core.models.trm import TRM, State
+from trm_interp.core.training.config import TrainConfig
 
 PICK, SYMMETRY, EXPLORE, EXPLORE_STEPS = range(4)  # purposes of a random number
 

@@ -18,11 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.core.compiling import Mender, compile_network
-from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.devices import has_float64, widest
 from trm_interp.core.infer import run
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM, State
 from trm_interp.core.ranks import Ranks
+from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.gradients import backward_in_parts
 from trm_interp.core.training.graphs import GraphedStep, Metrics
 from trm_interp.core.training.losses import StepLosses

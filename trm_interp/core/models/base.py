@@ -1,0 +1,190 @@
+"""What every recursive model is: named states, networks, a schedule; the recursion, written once.
+
+A model reads a puzzle once (`embed`), starts from untrained states (`initial_state`), and then
+evaluates its networks tick by tick: each evaluation of the schedule writes one state. Logits and a
+halting logit are read from one of the states (`readout`) whenever wanted.
+
+A new architecture is a subclass in a module of its own, a configuration (`config.ModelConfig`) and
+a line in `registry`. Nothing outside `core.models` asks which one it has.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from trm_interp.core.clock import Schedule, Tick
+from trm_interp.core.models.config import ModelConfig
+
+States: TypeAlias = Any
+"""A model's states: a NamedTuple of tensors [batch, pos, d_model], of the class `model.State`."""
+
+
+class RecursiveModel(nn.Module, ABC):
+    """A network, or several, applied again and again to a few states.
+
+    The compute dtype is that of `embed`'s result; weights stay float32. Shapes: `batch`, `pos`
+    (prefix positions, then cells), `d_model`, `vocab`.
+    """
+
+    architecture: ClassVar[str]
+    """Name in the registry, as in checkpoints and stores; the same as the configuration's."""
+    Config: ClassVar[type[ModelConfig]]
+    State: ClassVar[Any]
+    """The NamedTuple of the states; their names, in this order, are those of stores and options."""
+    answer: ClassVar[str]
+    """The state that the read-outs read."""
+    latent: ClassVar[str]
+    """The state that reasons; the answer state where there is only one."""
+
+    config: Any  # an instance of Config
+
+    # what an architecture defines
+
+    @abstractmethod
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights and start vectors."""
+
+    @abstractmethod
+    def embed(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The injected input [batch, pos, d_model] of tokens [batch, cell], in this dtype."""
+
+    @abstractmethod
+    def initial_state(self, x: Tensor) -> States:
+        """The untrained states, in the shape and dtype of `x`; they do not depend on its values."""
+
+    @abstractmethod
+    def operands(self, tick: Tick, state: States, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the evaluation of a tick reads: (h, injection), [batch, pos, d_model] each."""
+
+    @abstractmethod
+    def networks(self) -> list[nn.Module]:
+        """All networks: what is compiled, and what Muon may train."""
+
+    @abstractmethod
+    def readout(self, answer: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
+        """Logits [batch, cell, vocab] and halting logits [batch] of the answer state.
+
+        At least float32. `step` only names the moment, for the recorder.
+        """
+
+    @classmethod
+    @abstractmethod
+    def evaluation_flops(cls, config: Any) -> int:
+        """Floating-point operations of one evaluation of one puzzle; a multiply-add is two."""
+
+    @classmethod
+    @abstractmethod
+    def readout_flops(cls, config: Any) -> int:
+        """Floating-point operations of one read-out of one puzzle."""
+
+    # what it may define
+
+    def network(self, tick: Tick) -> nn.Module:
+        """The network that evaluates this tick; called with (h, injection, points=None)."""
+        return self.networks()[0]
+
+    def carries_gradient(self, tick: Tick, schedule: Schedule, grad_cycles: int) -> bool:
+        """Whether this evaluation is differentiated when the last `grad_cycles` H-cycles are."""
+        return tick.h_cycle >= schedule.h_cycles - grad_cycles
+
+    @classmethod
+    def evaluation_points(cls, config: Any, point: type[nn.Module] = nn.Identity) -> nn.Module:
+        """A module with a `point()` at every place inside an evaluation that can be listened at.
+
+        It is what `network.forward` takes as `points`; the names of its modules are the names of
+        the sites. By default an evaluation has no such places.
+        """
+        return nn.Module()
+
+    @property
+    def logit_weight(self) -> Tensor | None:
+        """[vocab, d_model], where logits are a linear map of the answer state; else None."""
+        return None
+
+    @property
+    def halting_is_trained(self) -> bool:
+        """False where every state has the same halting logit, which then says nothing."""
+        return True
+
+    # written once
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @classmethod
+    def site_names(cls, config: Any) -> list[str]:
+        """Names of the places inside an evaluation, in the order in which they are passed."""
+        points = cls.evaluation_points(config, nn.Identity)
+        return [name for name, module in points.named_modules() if isinstance(module, nn.Identity)]
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        return self.State._fields
+
+    def answer_of(self, state: States) -> Tensor:
+        """The state that the read-outs read."""
+        return getattr(state, self.answer)
+
+    def evaluate(self, tick: Tick, h: Tensor, injection: Tensor) -> Tensor:
+        """One network evaluation. The recorder overrides this to listen at `tick`."""
+        return self.network(tick)(h, injection)
+
+    def advance(
+        self,
+        state: States,
+        x: Tensor,
+        step: int = 0,
+        grad_cycles: int | None = None,
+        depth: tuple[int, int] | None = None,
+    ) -> tuple[States, list[Tensor]]:
+        """One supervision step: the new state, and the answer state after each of its H-cycles.
+
+        `step` only names the ticks. `grad_cycles` is how many of the last H-cycles may carry
+        gradient: None all, 1 in training. `depth` is (H_cycles, L_cycles) where they are not the
+        model's own. Nothing is detached here.
+        """
+        per_cycle: list[Tensor] = []
+        schedule = self.config.schedule if depth is None else self.config.schedule_at(depth)
+        with_grad = schedule.h_cycles if grad_cycles is None else grad_cycles
+        enabled = torch.is_grad_enabled()
+        for tick in schedule.ticks():
+            tick = tick._replace(step=step)
+            carries = self.carries_gradient(tick, schedule, with_grad)
+            with torch.set_grad_enabled(enabled and carries):
+                written = self.evaluate(tick, *self.operands(tick, state, x))
+            state = state._replace(**{tick.writes: written})
+            if tick.ends_cycle:
+                per_cycle.append(self.answer_of(state))
+        return state, per_cycle
+
+    def forward(
+        self,
+        state: States,
+        tokens: Tensor,
+        dtype: torch.dtype = torch.float32,
+        depth: tuple[int, int] | None = None,
+    ) -> tuple[States, Tensor, Tensor]:
+        """One supervision step as trained, gradient through the last H-cycle only.
+
+        The new state, logits [batch, cell, vocab] and halting logits [batch].
+        """
+        x = self.embed(tokens, dtype)
+        state, _ = self.advance(state, x, grad_cycles=1, depth=depth)
+        return state, *self.readout(self.answer_of(state))
+
+    @classmethod
+    def step_flops(
+        cls, config: Any, training: bool = False, depth: tuple[int, int] | None = None
+    ) -> int:
+        """Floating-point operations of one supervision step of one puzzle, read-outs included.
+
+        With `training` also of the backward pass, which costs twice the forward of what carries
+        gradient.
+        """
+        schedule = config.schedule if depth is None else config.schedule_at(depth)
+        evaluations = schedule.evaluations + (2 * len(schedule.cycle) if training else 0)
+        head = cls.readout_flops(config) * (3 if training else 1)
+        return evaluations * cls.evaluation_flops(config) + head

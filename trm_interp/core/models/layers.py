@@ -1,0 +1,199 @@
+"""Layers that the architectures share.
+
+Shapes: `batch`, `pos` (prefix positions, then cells), `d_model`. Weights are float32 and are cast
+to the dtype of the input, which is the compute dtype.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trm_interp.core.models.config import BlockConfig
+from trm_interp.runtime.shapes import Float
+
+STD_OF_UNIT_NORMAL_CUT_AT_2 = 0.8796256610342398
+
+
+@torch.no_grad()
+def truncated_normal(tensor: Tensor, std: float, generator: torch.Generator | None = None) -> None:
+    """Fill with a normal cut at two standard deviations; `std` is that of what remains."""
+    std /= STD_OF_UNIT_NORMAL_CUT_AT_2
+    nn.init.trunc_normal_(tensor, 0.0, std, -2 * std, 2 * std, generator=generator)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """float32, or float64 where the whole run is (for derivatives, fixed points, exponents)."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def rms_norm(x: Tensor, dim: int, eps: float) -> Tensor:
+    """x over its root mean square along `dim`, in at least float32; no learned scale."""
+    wide = at_least_float32(x)
+    return (wide * torch.rsqrt(wide.square().mean(dim, keepdim=True) + eps)).to(x.dtype)
+
+
+def from_the_left(
+    weight: Float[Tensor, "n_out n_in"], x: Float[Tensor, "*batch n_in channel"]
+) -> Float[Tensor, "*batch n_out channel"]:
+    """The matrix product with every sample; `x` has at least one batch axis.
+
+    The weight is expanded, not copied. `torch.matmul` would fold the batch into the channels, which
+    copies transposes of input and output.
+    """
+    samples = x.flatten(0, -3)
+    product = torch.bmm(weight.expand(samples.shape[0], -1, -1), samples)
+    return product.unflatten(0, x.shape[:-2])
+
+
+class Linear(nn.Module):
+    """Bias-free unless asked; float32 weights, cast to the input's dtype.
+
+    Weights are truncated normal with standard deviation 1 / sqrt(fan-in) after the cut.
+    """
+
+    def __init__(self, n_in: int, n_out: int, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_out, n_in))
+        self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        truncated_normal(self.weight, 1 / math.sqrt(self.weight.shape[1]), generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+    def over_positions(
+        self, x: Float[Tensor, "*batch n_in channel"]
+    ) -> Float[Tensor, "*batch n_out channel"]:
+        """The same map along positions, not channels."""
+        return from_the_left(self.weight.to(x.dtype), x)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate) * value), along channels (dim -1) or positions (dim -2).
+
+    The normalised form, down(sigmoid(gate) * RMSNorm(gate * value)), is what Muon needs.
+    """
+
+    def __init__(self, n: int, config: BlockConfig, dim: int) -> None:
+        super().__init__()
+        width = config.swiglu_width(n)
+        self.gate_up = Linear(n, 2 * width)
+        self.down = Linear(width, n)
+        self.dim, self.normalised, self.eps = dim, config.normalised_swiglu, config.norm_eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        along_channels = self.dim == -1
+        wide = self.gate_up(x) if along_channels else self.gate_up.over_positions(x)
+        gate, value = wide.chunk(2, dim=self.dim)
+        if self.normalised:
+            hidden = torch.sigmoid(gate) * rms_norm(gate * value, self.dim, self.eps)
+        else:
+            hidden = F.silu(gate) * value
+        return self.down(hidden) if along_channels else self.down.over_positions(hidden)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all positions, not causal, with rotary positions."""
+
+    cos: Tensor  # [pos, d_head]
+    sin: Tensor
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.qkv = Linear(config.d_model, 3 * config.d_model)
+        self.out = Linear(config.d_model, config.d_model)
+        d_head = config.d_model // config.n_heads
+        rate = config.rope_base ** (-torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)
+        angle = torch.outer(torch.arange(config.positions, dtype=torch.float32), rate)
+        angle = torch.cat([angle, angle], dim=-1)  # [pos, d_head]
+        self.register_buffer("cos", angle.cos(), persistent=False)
+        self.register_buffer("sin", angle.sin(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, pos, d_model = x.shape
+        heads = self.qkv(x).view(batch, pos, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = heads  # [batch, head, pos, d_head]
+        mixed = F.scaled_dot_product_attention(self._rotate(query), self._rotate(key), value)
+        return self.out(mixed.transpose(1, 2).reshape(batch, pos, d_model))
+
+    def _rotate(self, x: Tensor) -> Tensor:
+        wide = at_least_float32(x)
+        first, second = wide.chunk(2, dim=-1)
+        turned = torch.cat([-second, first], dim=-1)
+        return (wide * self.cos + turned * self.sin).to(x.dtype)
+
+
+class BlockSites(nn.Module):
+    """The places inside a block that a recorder can listen at; identities here."""
+
+    hook_resid_pre: nn.Module
+    hook_resid_mid: nn.Module
+    hook_mlp_out: nn.Module
+    hook_resid_post: nn.Module
+
+    def __init__(self, mixer_site: str, point: type[nn.Module] = nn.Identity) -> None:
+        super().__init__()
+        self.mixer_site = mixer_site
+        for name in ("resid_pre", mixer_site[5:], "resid_mid", "mlp_out", "resid_post"):
+            self.add_module(f"hook_{name}", point())
+
+    def hook_mixer(self, x: Tensor) -> Tensor:
+        return self.get_submodule(self.mixer_site)(x)
+
+
+class Block(nn.Module):
+    """Post-norm: h = norm(h + mix(h)); h = norm(h + mlp(h)).
+
+    The token-mixing variant takes its first norm over positions, as the public code does.
+    """
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.eps = config.norm_eps
+        attention = config.mixer == "attention"
+        self.mixer_norm_dim = -1 if attention else -2
+        self.mixer = Attention(config) if attention else SwiGLU(config.positions, config, dim=-2)
+        self.mlp = SwiGLU(config.d_model, config, dim=-1)
+        self.sites = BlockSites(config.mixer_site)
+
+    def forward(self, h: Tensor, sites: BlockSites | None = None) -> Tensor:
+        at = self.sites if sites is None else sites
+        h = at.hook_resid_pre(h)
+        mixed = at.hook_mixer(self.mixer(h))
+        h = at.hook_resid_mid(rms_norm(h + mixed, self.mixer_norm_dim, self.eps))
+        out = at.hook_mlp_out(self.mlp(h))
+        return at.hook_resid_post(rms_norm(h + out, -1, self.eps))
+
+
+class NetworkSites(nn.Module):
+    """The places inside one evaluation of a `Network`, block by block."""
+
+    blocks: nn.ModuleList
+
+    def __init__(self, config: BlockConfig, point: type[nn.Module] = nn.Identity) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            BlockSites(config.mixer_site, point) for _ in range(config.n_layers)
+        )
+
+
+class Network(nn.Module):
+    """f(h, injection): blocks over the sum of both."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+
+    def forward(self, h: Tensor, injection: Tensor, points: Any = None) -> Tensor:
+        """`points`: `NetworkSites`, or any module with such `blocks`, where somebody listens."""
+        h = h + injection
+        for i, block in enumerate(self.blocks):
+            h = block(h, None if points is None else points.blocks[i])
+        return h

@@ -1,0 +1,134 @@
+"""Settings of training, and presets of them. Needs no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from trm_interp.runtime.settings import in_range, positive, setting
+
+
+def minutes(text: str) -> float:
+    """Minutes of a time such as 22m, 90s or 1.5h; a bare number is minutes.
+
+    >>> minutes("90s"), minutes("1.5h"), minutes("22")
+    (1.5, 90.0, 22.0)
+    """
+    per_unit = {"s": 1 / 60, "m": 1.0, "h": 60.0}
+    text = str(text).strip()
+    unit = text[-1:] if text[-1:] in per_unit else ""
+    try:
+        return float(text.removesuffix(unit)) * per_unit.get(unit, 1.0)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time; try 22m, 90s or 1.5h") from None
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The defaults are the published recipe at a batch that suits one GPU."""
+
+    steps: int = setting(50_000, "optimizer steps of the whole run", most=10**9)
+    budget: float | None = setting(
+        None,
+        "wall clock of the whole run instead of steps: 22m, 90s, 1.5h",
+        parser=minutes,
+        metavar="TIME",
+        most=525_600,  # a year
+    )
+    target: float = setting(
+        0.0, "stop at a validation with this share exact at its last supervision step; 0: never"
+    )
+    batch_size: int = setting(768, "puzzles in flight, over all processes", most=10**6)
+    micro_batches: int = setting(1, "parts in which a batch is computed, to need less memory")
+    auto_batch: bool = setting(
+        False, "double the micro-batches where the memory does not suffice (one process)"
+    )
+    n_sup: int = setting(16, "supervision steps of a puzzle before its slot is refilled", most=1000)
+    explore: float = setting(0.1, "chance that a slot may not halt before a random step")
+    optimizer: Literal["adamw", "muon"] = setting("adamw", "muon: for matrices, AdamW for the rest")
+    lr: float = setting(1e-4, "peak AdamW learning rate", most=1000)
+    muon_lr: float = setting(0.02, "peak Muon learning rate", most=1000)
+    muon_decay: float = setting(0.0, "Muon weight decay", most=1000)
+    beta1: float = setting(0.9, "AdamW beta 1")
+    beta2: float = setting(0.95, "AdamW beta 2")
+    weight_decay: float = setting(1.0, "AdamW weight decay", most=1000)
+    warmup: float = setting(0.03, "fraction of the run with a rising learning rate")
+    decay: Literal["constant", "cosine"] = setting("constant", "learning rate after warm-up")
+    curriculum: bool = setting(False, "depth curriculum (1,2) -> (2,4) -> full at 30 and 60 %")
+    loss: Literal["stablemax", "softmax"] = setting("stablemax", "answer cross-entropy")
+    smoothing: float = setting(0.0, "label smoothing of the softmax cross-entropy")
+    halt_weight: float = setting(0.5, "weight of the halting loss", most=1e6)
+    clip: float = setting(1.0, "gradient norm limit; 0 for none")
+    ema: float = setting(0.999, "decay of the moving average of the weights")
+    augment: bool = setting(True, "draw a random symmetry of every puzzle")
+    dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype; weights are float32")
+    compile: bool = setting(False, "torch.compile the network (needs a C++ compiler on CPU)")
+    graphs: bool = setting(True, "with compile, a whole step as one CUDA graph (AdamW, one GPU)")
+    eval_every: int = setting(500, "optimizer steps between validations")
+    save_every: int = setting(100, "optimizer steps between saved states")
+    log_every: int = setting(10, "optimizer steps between rows of metrics.jsonl")
+    seed: int = setting(0, "of weights, order, symmetries and exploration")
+
+    def __post_init__(self) -> None:
+        in_range(TrainConfig, vars(self))
+        positive(self, "steps", "batch_size", "micro_batches", "n_sup")
+        positive(self, "eval_every", "save_every", "log_every")
+        if self.budget is not None and not 0 < self.budget < float("inf"):
+            raise ValueError(f"budget must be above 0 minutes and finite, got {self.budget}")
+        for name in ("target", "explore", "warmup", "smoothing", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if self.micro_batches > self.batch_size:
+            raise ValueError(
+                f"micro_batches {self.micro_batches} must not be above batch_size {self.batch_size}"
+            )
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be from 0 to below 1, got {getattr(self, name)}")
+        for name in ("lr", "muon_lr", "muon_decay", "weight_decay", "halt_weight", "clip"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name, known in {
+            "optimizer": ("adamw", "muon"),
+            "decay": ("constant", "cosine"),
+            "loss": ("stablemax", "softmax"),
+            "dtype": ("float32", "bfloat16"),
+        }.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        if self.smoothing and self.loss != "softmax":
+            raise ValueError(f"smoothing {self.smoothing} needs loss 'softmax', got {self.loss!r}")
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    # the published recipe is what the defaults say
+    "published": {},
+    # the published model where a GPU is lent by the minute: no prefix, which the recursion does
+    # without and which costs a sixth of the positions; depth and rate follow the wall clock
+    "flagship": {
+        **{"prefix": 0, "budget": 25.0, "curriculum": True, "decay": "cosine"},
+        **{"dtype": "bfloat16", "compile": True},
+    },
+    # 8 000 steps of Muon, which needs the normalised SwiGLU
+    "flagship-muon": {
+        **{"prefix": 1, "normalised_swiglu": True, "optimizer": "muon", "muon_lr": 0.02},
+        **{"steps": 8000, "batch_size": 384, "lr": 1e-4, "decay": "cosine", "warmup": 0.0},
+        **{"weight_decay": 0.1, "loss": "softmax", "smoothing": 0.2, "halt_weight": 0.05},
+        **{"ema": 0.9, "dtype": "bfloat16", "compile": True},
+    },
+    # a smoke test on 4x4 puzzles: seconds
+    "tiny": {
+        **{"d_model": 32, "multiple": 16, "prefix": 0, "h_cycles": 2, "l_cycles": 2},
+        **{"steps": 300, "batch_size": 32, "n_sup": 4, "lr": 3e-3, "weight_decay": 0.1},
+        **{"warmup": 0.1, "ema": 0.98, "eval_every": 100},
+    },
+    # the checkpoints that ship, on two CPU cores
+    "sudoku6": {
+        **{"d_model": 96, "multiple": 32, "prefix": 0},
+        **{"steps": 1250, "target": 0.87, "batch_size": 128, "lr": 1e-3, "weight_decay": 0.1},
+        **{"warmup": 0.16, "ema": 0.995, "eval_every": 25, "dtype": "bfloat16", "compile": True},
+    },
+    "sudoku9": {
+        **{"d_model": 128, "multiple": 32, "prefix": 0},
+        **{"steps": 4000, "batch_size": 128, "n_sup": 8, "lr": 1e-3, "weight_decay": 0.1},
+        **{"warmup": 0.05, "ema": 0.99, "eval_every": 250, "dtype": "bfloat16", "compile": True},
+    },
+}
