@@ -24,6 +24,7 @@ from trm_interp.subjects.evaluate import solve
 from trm_interp.subjects.settings import artifact
 from trm_interp.tasks.sudoku.dataset import load
 from trm_interp.tasks.sudoku.forge.rate import rate
+from trm_interp.tasks.sudoku.grid import from_tokens
 
 RUNS = [  # checkpoint, puzzles that it may be asked
     ("trm-sudoku9", "data/sudoku9-hard/test.csv"),
@@ -40,7 +41,7 @@ def measure(ckpt: Path, file: Path, args: argparse.Namespace) -> dict[str, Any]:
     with progress(f"{ckpt.name} on {file.parent.name}", "puzzles") as update:
         read = solve(load_checkpoint(ckpt).model, puzzles, args.steps, progress=update)
     solved = read.solved.numpy()[:, -1]
-    ratings = rate(puzzles.puzzles)
+    ratings = rate(from_tokens(puzzles.inputs))
     found: dict[str, Any] = {"n": len(puzzles), "exact": float(solved.mean()), "ratings": {}}
     for name in RATINGS:
         values = np.asarray(getattr(ratings, name), float)

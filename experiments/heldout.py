@@ -22,7 +22,7 @@ from trm_interp.tasks.sudoku.forge.hard import distribution, distributions
 from trm_interp.tasks.sudoku.forge.rate import rate
 from trm_interp.tasks.sudoku.forge.walk import is_plain
 from trm_interp.tasks.sudoku.formats import column
-from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
+from trm_interp.tasks.sudoku.grid import Grid, Shape, from_tokens, shape_of
 
 
 def variables(shape: Shape) -> np.ndarray:
@@ -80,15 +80,15 @@ def groups(path: Path, by: str | None) -> dict[str, Grid]:
             puzzles = load(file)
             seeds = np.array(column(file, "lineage", puzzles.lines), np.int64)
             plain = is_plain(seeds, plain_every)
-            found[f"{split} hard"] = puzzles.puzzles[~plain]
-            found[f"{split} plain"] = puzzles.puzzles[plain]
+            found[f"{split} hard"] = from_tokens(puzzles.inputs[~plain])
+            found[f"{split} plain"] = from_tokens(puzzles.inputs[plain])
         return found
     puzzles = load(path)
     names = column(path, by, puzzles.lines) if by else None
     if by and names is None:
         raise SystemExit(f"{path} has no column {by}")
     values = np.array(names or ["all"] * len(puzzles))
-    return {str(value): puzzles.puzzles[values == value] for value in np.unique(values)}
+    return {str(value): from_tokens(puzzles.inputs[values == value]) for value in np.unique(values)}
 
 
 def main() -> None:

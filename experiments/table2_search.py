@@ -64,8 +64,7 @@ from trm_interp.search.run import evaluations_per_step
 from trm_interp.search.selection import RULES, choose, outcome_frame, share_table
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import default_checkpoint
-from trm_interp.tasks.sudoku.dataset import PuzzleSet
-from trm_interp.tasks.sudoku.forge.rate import rate
+from trm_interp.tasks.base import PuzzleSet
 
 PAPER = {name: PRESETS["paper"][name] for name in ("sigma", "target", "when")}
 OWN = ("identity.json", "*.npz", "*.html", "*.png", "*.pdf", "plotly.min.js", "log.md")
@@ -204,7 +203,7 @@ def depth(bench: Bench, failed: np.ndarray) -> dict[str, Any]:
 def escape(bench: Bench, failed: np.ndarray) -> dict[str, Any]:
     """Failed puzzles beyond those of table 2, searched as there, and ratings of all of them."""
     rest = bench.puzzles.subset(failed[failed >= bench.sizes.table])
-    ratings = rate(bench.puzzles.subset(failed).puzzles)._asdict()
+    ratings = bench.puzzles.task.rate(bench.puzzles.subset(failed))
     if not len(rest):
         return {**ratings, "solved": np.zeros((0, bench.sizes.k), bool)}
     found = bench.search(rest, k=bench.sizes.k, steps=STEPS, **PAPER)

@@ -24,7 +24,7 @@ from trm_interp.tasks.sudoku.forge.generate import stream
 from trm_interp.tasks.sudoku.forge.rate import rate
 from trm_interp.tasks.sudoku.forge.tournament import TOURNAMENT, Race, family, race
 from trm_interp.tasks.sudoku.forge.walk import Walker, roam
-from trm_interp.tasks.sudoku.grid import render
+from trm_interp.tasks.sudoku.grid import from_tokens, render
 
 BELOW = 10  # how far a family may fall below the E of its start
 DISTANCES = (10, 20, 40, 80)  # the same, of --spread
@@ -68,7 +68,7 @@ def spread(file: Path, lists: int) -> None:
     for below in DISTANCES:
         began, sizes, efforts, counts = time.process_time(), [], [], []
         for seed, (puzzle, answer) in enumerate(
-            zip(winners.puzzles, winners.solutions, strict=True)
+            zip(from_tokens(winners.inputs), from_tokens(winners.labels), strict=True)
         ):
             start = Walker(puzzle.copy(), answer.copy(), stream(np.uint64(seed), 0))
             roam(TOURNAMENT, start, lists=0)  # its E

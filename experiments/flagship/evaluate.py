@@ -33,7 +33,8 @@ from trm_interp.runtime.files import write_json, write_text
 from trm_interp.runtime.progress import progress
 from trm_interp.subjects.evaluate import solve, summarise
 from trm_interp.subjects.opening import open_device
-from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
+from trm_interp.tasks.base import PuzzleSet
+from trm_interp.tasks.sudoku.dataset import load
 
 PUBLISHED = {1: 0.156, 2: 0.539, 3: 0.656, 5: 0.751, 10: 0.834, 16: 0.872}  # of 10 000 puzzles
 LOG_ROWS = 300
@@ -48,7 +49,7 @@ def measure(
     compiled: bool,
 ) -> tuple[Any, dict[str, Any]]:
     """The outcome table, and the same as lists with how it was measured."""
-    if (model.config.cells, model.config.vocab) != (puzzles.shape.cells, puzzles.shape.vocab):
+    if (model.config.cells, model.config.vocab) != (puzzles.task.cells, puzzles.task.vocab):
         raise UserError(f"{puzzles.source}: puzzles of another size than the model's")
     if compiled:
         model.net.compile(dynamic=False)

@@ -49,7 +49,7 @@ def test_inputs_that_do_not_fit_are_said_before_any_plan(
     for ckpt, puzzles, said in (
         (copier, tmp_path / "nowhere.txt", "nowhere.txt: no such file"),
         (tmp_path / "nowhere", grids, "nowhere: no such checkpoint"),
-        (other, grids, "4x4 puzzles, but"),
+        (other, grids, "4x4 Sudoku puzzles, but"),
     ):
         words = ["--ckpt", ckpt, "--puzzles", puzzles, "--out", tmp_path / "out"]
         answer = cli("figures", *words, *more)

@@ -20,6 +20,7 @@ from trm_interp.search.config import PRESETS, SearchConfig
 from trm_interp.search.run import search_file
 from trm_interp.search.selection import SHARES
 from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.sudoku.grid import from_tokens
 
 Cli = Callable[..., Any]
 CHILD = Path(__file__).with_name("search_child.py")
@@ -51,7 +52,7 @@ def test_the_summary_and_the_table_agree(cli: Cli, words: list[object], grids, t
         )
     # 13 puzzles x 3 trajectories x 3 steps x 2 H-cycles x (2 + 1) evaluations
     assert summary["evaluations"] == summary["evaluations_of_the_full_grid"] == 702
-    solutions = ["".join(map(str, grid)) for grid in load(grids).solutions]
+    solutions = ["".join(map(str, grid)) for grid in from_tokens(load(grids).labels)]
     last = table[table["step"] == STEPS - 1]
     assert ((last["answer"] == solutions) == last["best_q"]).all()
     beside = json.loads(out.with_suffix(".json").read_text())

@@ -174,7 +174,7 @@ def test_the_checkpoint_that_ships_solves_its_puzzles(cli: Cli):
         ("5...............", "character '5' at 0"),
         ("", "no puzzle in it"),
         ("nowhere.txt", "nowhere.txt: no such file, and no puzzle"),
-        ("." * 36, "6x6 puzzles, but"),
+        ("." * 36, "6x6 Sudoku puzzles, but"),
     ],
 )
 def test_bad_puzzles_are_refused_before_anything_runs(
@@ -199,4 +199,4 @@ def test_bad_lines_can_be_left_out(cli: Cli, words: list[object], tmp_path: Path
 
 def test_a_size_without_a_checkpoint(cli: Cli):
     answer = cli("solve", FULL)
-    assert answer.code == 2 and "no checkpoint for 4x4 puzzles ships" in answer.err
+    assert answer.code == 2 and "no checkpoint for 4x4 Sudoku puzzles ships" in answer.err

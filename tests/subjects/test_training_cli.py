@@ -77,7 +77,7 @@ def test_a_run_is_a_checkpoint_with_a_card(cli: Cli, whole: Path, data: Path):
     loaded = load_checkpoint(whole)
     config, card = loaded.model.config, loaded.card
     assert (config.cells, config.vocab, config.d_model, config.h_cycles) == (16, 6, 16, 2)
-    assert card["task"] == "sudoku 4x4" and card["train"]["steps_done"] == STEPS
+    assert card["task"] == "sudoku4" and card["train"]["steps_done"] == STEPS
     assert card["train"]["lr"] == 3e-3  # of the preset
     assert card["validation"]["n"] == 9 and len(card["validation"]["exact_at_step"]) == 3
     assert card["data"]["train"].keys() == {"train.txt"} and card["train"]["puzzles"] == 200

@@ -8,11 +8,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from trm_interp.runtime.limits import LARGEST_INT, in_seed_range, shown
+from trm_interp.runtime.limits import in_seed_range
 from trm_interp.runtime.progress import passing
-from trm_interp.tasks.sudoku.dataset import load
-from trm_interp.tasks.sudoku.formats import PuzzleError, column
-from trm_interp.tasks.sudoku.grid import render
+from trm_interp.tasks.registry import load_puzzles
 
 
 def show(table: Table) -> None:
@@ -47,34 +45,23 @@ def ratings(
     skip_bad: bool,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """One row per puzzle: line, puzzle and the fields of `rate.Ratings`; and what was skipped.
+    """One row per puzzle: line, puzzle, its task's ratings, and what the file tells of it.
 
-    Where the file knows the seeds of the puzzles' lineages, they are there as `lineage`.
+    The second value names the puzzles that were skipped.
     """
-    from trm_interp.tasks.sudoku.forge.rate import rate
-
     in_seed_range(seed)
     with passing("checking", "puzzles") as update:
-        puzzles = load(source, skip_bad, progress=update)
+        puzzles = load_puzzles(source, skip_bad, progress=update)
+    task = puzzles.task
     table = pd.DataFrame(
         {
             "line": puzzles.lines,
-            "puzzle": [render(grid) for grid in puzzles.puzzles],
-            **rate(puzzles.puzzles, seed, progress=progress)._asdict(),
+            "puzzle": [task.text(tokens) for tokens in puzzles.inputs],
+            **task.rate(puzzles, seed, progress),
+            **task.remarks(source, puzzles),
         }
     )
-    if (lineages := column(source, "lineage", puzzles.lines)) is not None:
-        table["lineage"] = [
-            _lineage(seed, f"{source}: line {line}")
-            for seed, line in zip(lineages, puzzles.lines.tolist(), strict=True)
-        ]
     return table, puzzles.skipped
-
-
-def _lineage(text: str, place: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_INT))):
-        raise PuzzleError(f"{place}: lineage {shown(text)!r} is no seed")
-    return int(text)
 
 
 def check_lines(found: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from trm_interp.runtime.limits import at_most, parse_indices, require_memory, sh
 from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import CollectConfig
-from trm_interp.tasks.sudoku.dataset import PuzzleSet
+from trm_interp.tasks.base import PuzzleSet
 
 UNBOUNDED = ("embed", "logits")
 BLOCK_SITE = re.compile(r"blocks\.(\d+)\.(hook_\w+)")

@@ -21,9 +21,9 @@ from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.shapes import Bool, Float, Int
 from trm_interp.search.config import SearchConfig
 from trm_interp.search.noise import perturb, puzzle_keys, symmetric_copies
-from trm_interp.tasks.sudoku.augment import Symmetry
 from trm_interp.tasks.sudoku.dataset import repeats
 from trm_interp.tasks.sudoku.grid import from_tokens, shape_of
+from trm_interp.tasks.symmetry import Symmetry
 
 ROUND = 8  # most trajectories of one puzzle that an adaptive search runs at once
 Numbers = np.ndarray
@@ -234,8 +234,7 @@ class _Batch:
             state = State(*(torch.cat(pair) for pair in zip(self.state, state, strict=True)))
             x = torch.cat([self.x, x])
         if self.undo is not None and undo is not None:
-            cells = torch.cat([self.undo.cells, undo.cells])
-            undo = Symmetry(cells, torch.cat([self.undo.digits, undo.digits]))
+            undo = Symmetry.join([self.undo, undo])
         self.state, self.x, self.undo = state, x, undo
         self.puzzle = np.concatenate([self.puzzle, puzzle])
         self.column = np.concatenate([self.column, column])
@@ -250,13 +249,7 @@ class _Batch:
         keys, trajectory = self.keys[puzzle], torch.from_numpy(column).to(self.device)
         shape = shape_of(self.inputs.shape[1])
         drawn = symmetric_copies(keys, trajectory, self.config.seed, shape)
-        plain = torch.from_numpy(~self._varied(column)).to(self.device)[:, None]
-        cells, digits = (
-            torch.arange(size, device=self.device) for size in (shape.cells, shape.vocab)
-        )
-        drawn = Symmetry(
-            torch.where(plain, cells, drawn.cells), torch.where(plain, digits, drawn.digits)
-        )
+        drawn = drawn.keep_plain(torch.from_numpy(~self._varied(column)).to(self.device))
         return self.model.embed(drawn.apply(self.inputs[puzzle]), self.dtype), drawn.invert()
 
     def _varied(self, column: Numbers) -> Numbers:
@@ -297,4 +290,4 @@ class _Batch:
         at = torch.from_numpy(np.flatnonzero(kept)).to(self.device)
         self.state, self.x = State(*(z[at] for z in self.state)), self.x[at]
         if self.undo is not None:
-            self.undo = Symmetry(self.undo.cells[at], self.undo.digits[at])
+            self.undo = self.undo.take(at)

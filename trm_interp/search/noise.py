@@ -10,8 +10,9 @@ from trm_interp.core.counter import hash64, normal
 from trm_interp.core.models.trm import State
 from trm_interp.runtime.shapes import Int
 from trm_interp.search.config import SearchConfig
-from trm_interp.tasks.sudoku.augment import Symmetry, random_symmetry
+from trm_interp.tasks.sudoku.augment import random_symmetry
 from trm_interp.tasks.sudoku.grid import Shape
+from trm_interp.tasks.symmetry import Symmetry
 
 Z_H, Z_L, SYMMETRY = 0, 1, 2  # what a draw is for
 TARGETS = {"z_H": (Z_H,), "z_L": (Z_L,), "both": (Z_H, Z_L)}

@@ -25,7 +25,7 @@ from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.schema import convert, read_json
 from trm_interp.search.config import SearchRun
 from trm_interp.search.selection import RULES, SHARES, share_table
-from trm_interp.tasks.sudoku.dataset import PuzzleSet
+from trm_interp.tasks.base import PuzzleSet
 
 COMMAND, IDENTITY = "search", "identity.json"
 NAMES = (IDENTITY, "block-*.csv")  # of the files in the folder of blocks
@@ -288,6 +288,6 @@ def read_block(file: Path, puzzles: PuzzleSet, steps: int) -> pd.DataFrame | Non
         and bool(np.isfinite(table["q"].to_numpy()).all())
         and np.array_equal(table["line"], np.repeat(puzzles.lines, steps))
         and np.array_equal(table["step"], np.tile(np.arange(steps), n))
-        and bool((answers.fullmatch(r"[0-9.]+") & (answers.len() == puzzles.shape.cells)).all())
+        and bool((answers.fullmatch(r"[0-9.]+") & (answers.len() == puzzles.task.cells)).all())
     )
     return table if right else None

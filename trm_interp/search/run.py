@@ -28,7 +28,7 @@ from trm_interp.search.output import (
 )
 from trm_interp.search.selection import SHARES, outcome_frame, share_table
 from trm_interp.subjects.opening import open_both, open_device
-from trm_interp.tasks.sudoku.dataset import PuzzleSet
+from trm_interp.tasks.base import PuzzleSet
 from trm_interp.tasks.sudoku.grid import from_tokens, render
 
 BLOCK_BYTES = 128e6  # answers of one block
@@ -110,7 +110,7 @@ def _search_blocks(
     ranks: Ranks,
 ) -> pd.DataFrame:
     """All blocks: those of this process are searched or read, those of the others received."""
-    size = block_puzzles(config, puzzles.shape.cells, run.batch_size)
+    size = block_puzzles(config, puzzles.task.cells, run.batch_size)
     starts = range(0, len(puzzles), size)
     files = [parts / f"block-{start:08d}.csv" if parts else None for start in starts]
     if known := sum(file is not None and file.exists() for file in files):

@@ -20,13 +20,11 @@ from trm_interp.search.run import evaluations_per_step, require_halting_head
 from trm_interp.search.selection import choose
 from trm_interp.subjects.opening import load_puzzles, open_device, require_size
 from trm_interp.subjects.settings import artifact
-from trm_interp.tasks.sudoku.dataset import PuzzleSet, load_text
-from trm_interp.tasks.sudoku.forge.solver import solve_batch
+from trm_interp.tasks.base import PuzzleSet, Task
+from trm_interp.tasks.sudoku.dataset import load_text
 from trm_interp.tasks.sudoku.formats import CELL, LINES, cells_of
-from trm_interp.tasks.sudoku.grid import BLANKS, Grid, Shape, from_tokens, render
+from trm_interp.tasks.sudoku.grid import BLANKS, Grid, from_tokens, render
 from trm_interp.tasks.sudoku.partial import completable_part
-
-SHIPPED = {6: ("trm-sudoku6",), 9: ("trm-sudoku-extreme", "trm-sudoku9")}  # the first that is there
 
 LONGEST_SHOWN = 60  # characters of what was given, in a message
 
@@ -84,11 +82,11 @@ def solve(
         tell(f"skipped {line}")
     device = open_device(config.device)
     checkpoint = load_checkpoint(
-        config.ckpt or shipped_for(puzzles.shape), device, puzzles.shape.cells
+        config.ckpt or shipped_for(puzzles.task), device, puzzles.task.cells
     )
     require_size(puzzles, checkpoint)
     require_halting_head(checkpoint, how)
-    several = solve_batch(puzzles.puzzles, limit=2).counts > 1
+    several = puzzles.task.has_several_solutions(puzzles.inputs)
     for line in puzzles.lines[several].tolist():
         tell(f"line {line}: the puzzle has several solutions; any of them counts")
     model = checkpoint.model
@@ -101,11 +99,12 @@ def solve(
         taken = int(proofs[0]) if len(proofs) else int(chosen[i])
         steps = int(found.ran[i, taken])
         answer = from_tokens(found.tokens[i, taken, -1])
+        puzzle = from_tokens(puzzles.inputs[i])
         solution = Solution(
             line=int(puzzles.lines[i]),
-            puzzle=puzzles.puzzles[i],
+            puzzle=puzzle,
             answer=answer,
-            partial=answer if len(proofs) else completable_part(puzzles.puzzles[i], answer),
+            partial=answer if len(proofs) else completable_part(puzzle, answer),
             confirmed=bool(len(proofs)),
             several=bool(several[i]),
             q=float(found.q[i, taken, -1]),
@@ -159,11 +158,10 @@ def _is_there(name: str) -> bool:
         return False
 
 
-def shipped_for(shape: Shape) -> Path:
-    """The checkpoint that ships for puzzles of that size."""
-    paths = [artifact(name) for name in SHIPPED.get(shape.side, ())]
+def shipped_for(task: Task) -> Path:
+    """The checkpoint that ships for a task."""
+    paths = [artifact(name) for name in task.checkpoints]
     for path in paths:
         if path.exists():
             return path
-    size = f"{shape.side}x{shape.side}"
-    raise UserError(f"no checkpoint for {size} puzzles ships; name one with --ckpt")
+    raise UserError(f"no checkpoint for {task.title} puzzles ships; name one with --ckpt")

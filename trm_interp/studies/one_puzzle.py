@@ -269,7 +269,7 @@ def answer_table(starts: Starts, drawn: pd.DataFrame, last: np.ndarray) -> pd.Da
     cells in conflict, grid."""
     table = shares(drawn["answer"].to_numpy()).rename(columns={"basin": "answer"})
     solution = from_tokens(starts.answer)
-    given = starts.subject.puzzles.puzzles[starts.puzzle] > 0
+    given = from_tokens(starts.subject.puzzles.inputs[starts.puzzle]) > 0
     first = drawn.drop_duplicates("answer").set_index("answer")["start"]
     grids = [from_tokens(last[first[answer]]) for answer in table["answer"]]
     return table.assign(

@@ -18,7 +18,6 @@ from trm_interp.studies.memory import for_outcomes
 from trm_interp.studies.results import Progress, Tell, results_of
 from trm_interp.studies.subject import finite, open_subject
 from trm_interp.subjects.evaluate import solve
-from trm_interp.tasks.sudoku.forge.rate import Ratings, rate
 
 TABLES = ("outcomes", "calibration", "ratings", "puzzles")
 
@@ -40,7 +39,7 @@ def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> dict[str, Any
         )
         results.table("calibration", calibration)
 
-        ratings = rate(subject.puzzles.puzzles, config.seed)
+        ratings = subject.puzzles.task.rate(subject.puzzles, config.seed)
         by, predictive = _by_ratings(ratings, solved, q_halt, config.seed)
         results.table("ratings", by)
         results.table(
@@ -51,7 +50,7 @@ def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> dict[str, Any
                     "solved": solved[:, -1],
                     "first_solved": np.where(solved.any(1), solved.argmax(1) + 1, -1),
                     "q_halt": q_halt[:, -1],
-                    **ratings._asdict(),
+                    **ratings,
                 }
             ),
         )
@@ -77,11 +76,11 @@ def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> dict[str, Any
 
 
 def _by_ratings(
-    ratings: Ratings, solved: np.ndarray, q_halt: np.ndarray, seed: int
+    ratings: dict[str, np.ndarray], solved: np.ndarray, q_halt: np.ndarray, seed: int
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
     """Outcomes in groups of each rating that varies, and how well it tells what fails."""
     parts, predictive = [], {}
-    for name, values in ratings._asdict().items():
+    for name, values in ratings.items():
         values = np.asarray(values, float)
         if np.ptp(values):
             parts.append(outcomes_by_rating(values, solved, q_halt).assign(rating=name))

@@ -23,7 +23,6 @@ from trm_interp.studies.config import StabilityConfig
 from trm_interp.studies.memory import for_stability
 from trm_interp.studies.results import Progress, Results, Tell, results_of
 from trm_interp.studies.subject import Subject, finite, open_subject
-from trm_interp.tasks.sudoku.forge.rate import rate
 
 OUTCOMES = ("solved", "failed")
 RATINGS = ("tier", "waves", "guesses_all")
@@ -151,9 +150,9 @@ def _exponents(
         }
         parts.append(pd.DataFrame(part))
     table = pd.concat(parts, ignore_index=True)
-    ratings = rate(subject.puzzles.puzzles, config.seed)
+    ratings = subject.puzzles.task.rate(subject.puzzles, config.seed)
     for name in RATINGS:
-        table[name] = getattr(ratings, name)
+        table[name] = ratings[name]
     return table, torch.cat(ends)
 
 

@@ -18,7 +18,7 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.studies.config import OnCheckpoint, OnStore
 from trm_interp.studies.results import Tell
 from trm_interp.subjects.opening import open_both, open_device
-from trm_interp.tasks.sudoku.dataset import PuzzleSet
+from trm_interp.tasks.base import PuzzleSet
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from trm_interp.core.ranks import Ranks
 from trm_interp.runtime.limits import require_memory
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import EvalConfig
-from trm_interp.tasks.sudoku.dataset import PuzzleSet
+from trm_interp.tasks.base import PuzzleSet
 
 # of the table
 COLUMNS = tuple(outcome_table(np.zeros((1, 1), bool)).columns)
@@ -37,7 +37,7 @@ def evaluate(
     checkpoint, puzzles = open_both(
         config.ckpt, config.puzzles, device, config.limit, config.skip_bad, tell
     )
-    n, cells = len(puzzles), puzzles.shape.cells
+    n, cells = len(puzzles), puzzles.task.cells
     answers = n * config.steps * (cells + 9)  # grids, two numbers and a flag
     require_memory(2 * answers, f"{config.steps} steps of {n} puzzles", "lower --steps or --limit")
     if config.compile:

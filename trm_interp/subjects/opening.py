@@ -14,8 +14,8 @@ from trm_interp.core.processes import local_rank, rank_and_size
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.progress import passing
 from trm_interp.subjects.settings import artifact, default_checkpoint
-from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
-from trm_interp.tasks.sudoku.formats import PuzzleError
+from trm_interp.tasks.base import PuzzleError, PuzzleSet
+from trm_interp.tasks.registry import load_puzzles as load
 
 
 def open_device(name: str, float64: bool = False) -> torch.device:
@@ -63,9 +63,9 @@ def _say_once(line: str) -> None:
 def require_size(puzzles: PuzzleSet, checkpoint: Checkpoint) -> None:
     """UserError where the puzzles are of another size than the checkpoint's."""
     config = checkpoint.model.config
-    if (config.cells, config.vocab) != (puzzles.shape.cells, puzzles.shape.vocab):
+    if (config.cells, config.vocab) != (puzzles.task.cells, puzzles.task.vocab):
         raise PuzzleError(
-            f"{puzzles.source}: {puzzles.shape.side}x{puzzles.shape.side} puzzles, "
+            f"{puzzles.source}: {puzzles.task.title} puzzles, "
             f"but {checkpoint.path} reads {config.cells} cells of {config.vocab} tokens"
         )
 
@@ -121,7 +121,7 @@ def open_both(
     taken = [] if ckpt else [str(path)]
     if puzzles is not None:
         found = load_puzzles(puzzles, skip_bad, limit)
-        checkpoint = load_checkpoint(path, device, found.shape.cells)
+        checkpoint = load_checkpoint(path, device, found.task.cells)
     else:
         checkpoint = load_checkpoint(path, device)
         file = test_puzzles(checkpoint)

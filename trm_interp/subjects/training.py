@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from trm_interp.core.checkpoints.folder import CARD, CONFIG, WEIGHTS
 from trm_interp.core.compiling import stop_compiling
 from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.training.loop import METRICS_FILE, train
-from trm_interp.core.training.slots import Augment, TrainData
+from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import require_memory
@@ -23,10 +24,7 @@ from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.runs import Run
 from trm_interp.subjects.opening import load_puzzles, open_device
 from trm_interp.subjects.settings import RunConfig
-from trm_interp.tasks.sudoku.augment import augment
-from trm_interp.tasks.sudoku.canonical import class_keys
-from trm_interp.tasks.sudoku.dataset import PuzzleSet
-from trm_interp.tasks.sudoku.grid import Shape
+from trm_interp.tasks.base import PuzzleSet
 
 RUN_FILES = (STATE_FILE, METRICS_FILE, CONFIG, WEIGHTS, CARD)
 
@@ -55,15 +53,14 @@ def fit(
     for puzzles in (training, validation):
         for line in puzzles.skipped:
             tell(f"skipped {puzzles.source} {line}")
-    if training.shape != validation.shape:
+    if training.task != validation.task:
         raise UserError(f"{run.val}: puzzles of another size than {run.train}")
-    leaked = set(class_keys(training.puzzles)) & set(class_keys(validation.puzzles))
-    if leaked:
+    task = training.task
+    if leaked := copies(training, validation):
         raise UserError(
-            f"{run.val}: {len(leaked)} puzzles are symmetric copies of puzzles in {run.train}"
+            f"{run.val}: {leaked} puzzles are symmetric copies of puzzles in {run.train}"
         )
-    shape = training.shape
-    trm_config = TRMConfig(**model, cells=shape.cells, vocab=shape.vocab)
+    trm_config = TRMConfig(**model, cells=task.cells, vocab=task.vocab)
     if device.type == "cpu":
         require_memory(
             training_bytes(trm_config, config),
@@ -73,10 +70,10 @@ def fit(
     data = TrainData(
         *_tokens(training),
         *_tokens(validation),
-        augment=augmentation(shape),
+        augment=task.augment,
     )
     provenance = {
-        "task": f"sudoku {shape.side}x{shape.side}",
+        "task": task.name,
         "command": " ".join(["trm-interp", *sys.argv[1:]]),
         "data": {"train": dict(training.sha256), "validation": dict(validation.sha256)},
         "versions": versions(),
@@ -143,8 +140,15 @@ def _tokens(puzzles: PuzzleSet) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
 
 
-def augmentation(shape: Shape) -> Augment:
-    return lambda inputs, labels, keys: augment(inputs, labels, keys, shape)
+def copies(training: PuzzleSet, validation: PuzzleSet) -> int:
+    """Classes of puzzles that a symmetry of the task carries from one set into the other.
+
+    0 where the task cannot tell.
+    """
+    keys = [puzzles.task.class_keys(puzzles.inputs) for puzzles in (training, validation)]
+    if keys[0] is None or keys[1] is None:
+        return 0
+    return len(np.intersect1d(keys[0], keys[1]))
 
 
 @contextmanager

@@ -129,7 +129,7 @@ def chi_square_bound(freedom: int) -> float:
 @pytest.mark.parametrize("side", SIDES)
 def test_marginals_are_uniform(side):
     symmetry = random_symmetry(hash64(3, torch.arange(N)), SHAPES[side])
-    for images, what in ((symmetry.digits[:, FIRST_DIGIT:] - FIRST_DIGIT, side),
+    for images, what in ((symmetry.tokens[:, FIRST_DIGIT:] - FIRST_DIGIT, side),
                          (symmetry.cells, side**2)):  # fmt: skip
         for position in (0, 1, what - 1):
             counts = torch.bincount(images[:, position], minlength=what)

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from trm_interp.tasks.base import PuzzleError, PuzzleSet
 from trm_interp.tasks.sudoku.canonical import class_keys
-from trm_interp.tasks.sudoku.dataset import PuzzleSet, load, save_lines
+from trm_interp.tasks.sudoku.dataset import load, save_lines
 from trm_interp.tasks.sudoku.forge import presets
 from trm_interp.tasks.sudoku.forge.presets import (
     PRESETS,
@@ -19,8 +20,13 @@ from trm_interp.tasks.sudoku.forge.presets import (
     import_file,
     make_preset,
 )
-from trm_interp.tasks.sudoku.formats import PuzzleError
-from trm_interp.tasks.sudoku.grid import is_solution, parse, to_tokens
+from trm_interp.tasks.sudoku.grid import from_tokens, is_solution, parse, to_tokens
+
+
+def digits(puzzles):
+    """Puzzles and solutions as digits, 0 for a blank."""
+    return from_tokens(puzzles.inputs), from_tokens(puzzles.labels)
+
 
 A, A_SOLVED = ".3....1.3......2", "1324241332414132"
 B, B_SOLVED = "1234....2....32.", "1234341221434321"
@@ -56,10 +62,10 @@ def test_lines_with_comments_blanks_and_solutions(file):
     path = file("# 4x4", "", f"  {A},{A_SOLVED}", A.replace(".", "0") + "," + A_SOLVED, "")
     puzzles = load(path)
     assert len(puzzles) == 2
-    assert puzzles.shape.side == 4
+    assert puzzles.task.grid[0] == 4
     assert puzzles.lines.tolist() == [3, 4]
-    assert (puzzles.puzzles == parse(A)).all()
-    assert (puzzles.solutions == parse(A_SOLVED)).all()
+    assert (digits(puzzles)[0] == parse(A)).all()
+    assert (digits(puzzles)[1] == parse(A_SOLVED)).all()
     assert (puzzles.inputs == to_tokens(parse(A))).all() and puzzles.inputs.dtype == np.uint8
     assert (puzzles.labels == to_tokens(parse(A_SOLVED))).all()
     assert puzzles.source == str(path) and puzzles.skipped == ()
@@ -68,7 +74,9 @@ def test_lines_with_comments_blanks_and_solutions(file):
 
 def test_missing_solutions_are_solved(file):
     puzzles = load(file(A, f"{B},{B_SOLVED}", A))
-    assert (puzzles.solutions == np.stack([parse(s) for s in (A_SOLVED, B_SOLVED, A_SOLVED)])).all()
+    assert (
+        digits(puzzles)[1] == np.stack([parse(s) for s in (A_SOLVED, B_SOLVED, A_SOLVED)])
+    ).all()
 
 
 def test_windows_line_ends_and_byte_order_mark(tmp_path):
@@ -81,7 +89,7 @@ def test_sudoku_extreme_csv(file):
     rows = [f'"kaggle",{A},{A_SOLVED},0', f"17_clue,{B},{B_SOLVED},12"]
     puzzles = load(file("source,question,answer,rating", *rows, name="train.csv"))
     assert puzzles.lines.tolist() == [2, 3]
-    assert (puzzles.solutions == np.stack([parse(A_SOLVED), parse(B_SOLVED)])).all()
+    assert (digits(puzzles)[1] == np.stack([parse(A_SOLVED), parse(B_SOLVED)])).all()
 
 
 def write_folder(path: Path, inputs: np.ndarray, labels: np.ndarray, **card) -> Path:
@@ -137,10 +145,10 @@ def test_limit_reads_the_first(file):
 
 def test_lines_round_trip(tmp_path, file):
     puzzles = load(file(A, B))
-    digest = save_lines(tmp_path / "new" / "out.txt", puzzles.puzzles, puzzles.solutions)
+    digest = save_lines(tmp_path / "new" / "out.txt", *digits(puzzles))
     again = load(tmp_path / "new" / "out.txt")
-    assert (again.puzzles == puzzles.puzzles).all()
-    assert (again.solutions == puzzles.solutions).all()
+    assert (again.inputs == puzzles.inputs).all()
+    assert (again.labels == puzzles.labels).all()
     assert again.sha256 == {"out.txt": digest}
     assert os.listdir(tmp_path / "new") == ["out.txt"]
 
@@ -158,10 +166,10 @@ def test_subset_keeps_what_belongs_together(file):
     puzzles = load(file(A, B, A))
     for index in (slice(1, 3), [1, 2], np.array([1, 2])):
         assert puzzles.subset(index).lines.tolist() == [2, 3]
-    assert puzzles.subset([1, 0]).solutions[0].tolist() == parse(B_SOLVED).tolist()
+    assert from_tokens(puzzles.subset([1, 0]).labels[0]).tolist() == parse(B_SOLVED).tolist()
     assert len(puzzles.subset([])) == 0
     with pytest.raises(ValueError, match="belong together"):
-        PuzzleSet(puzzles.puzzles, puzzles.solutions, puzzles.lines[:2], "", {})
+        PuzzleSet(puzzles.task, puzzles.inputs, puzzles.labels, puzzles.lines[:2], "", {})
 
 
 # Bad lines ------------------------------------------------------------------------------------
@@ -195,7 +203,7 @@ def test_a_bad_line_is_named_with_its_reason(file, line, reason):
     skipping = load(path, skip_bad=True)
     assert skipping.lines.tolist() == [1, 4]
     assert skipping.skipped == (f"line 3: {reason}",)
-    assert all(is_solution(p, s) for p, s in zip(skipping.puzzles, skipping.solutions, strict=True))
+    assert all(is_solution(p, s) for p, s in zip(*digits(skipping), strict=True))
 
 
 def test_the_first_bad_lines_are_shown_and_the_rest_counted(file):
@@ -249,9 +257,9 @@ def test_files_with_solutions_need_no_numba(file):
 
 def test_shared_puzzles(extreme):
     puzzles = load(extreme, limit=500)
-    assert puzzles.shape.side == 9 and len(puzzles) == 500
+    assert puzzles.task.grid[0] == 9 and len(puzzles) == 500
     assert puzzles.lines.tolist() == list(range(2, 502))
-    assert all(is_solution(p, s) for p, s in zip(puzzles.puzzles, puzzles.solutions, strict=True))
+    assert all(is_solution(p, s) for p, s in zip(*digits(puzzles), strict=True))
 
 
 # Presets, import, download --------------------------------------------------------------------
@@ -281,7 +289,7 @@ def test_a_preset_made_twice_has_the_same_bytes_and_another_seed_others(made, tm
 def test_splits_share_no_class_and_hold_no_class_twice(made):
     sets = {split: load(made / f"{split}.txt") for split in ("train", "val", "test")}
     assert {split: len(puzzles) for split, puzzles in sets.items()} == PRESETS["sudoku4"].sizes
-    keys = class_keys(np.concatenate([puzzles.puzzles for puzzles in sets.values()]))
+    keys = class_keys(np.concatenate([digits(puzzles)[0] for puzzles in sets.values()]))
     assert len(np.unique(keys)) == len(keys) == 300
 
 

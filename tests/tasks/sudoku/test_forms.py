@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from trm_interp.runtime import limits
 from trm_interp.runtime.errors import UserError
+from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.sudoku.dataset import load, load_text
-from trm_interp.tasks.sudoku.formats import PuzzleError, column
-from trm_interp.tasks.sudoku.grid import parse
+from trm_interp.tasks.sudoku.formats import column
+from trm_interp.tasks.sudoku.grid import from_tokens, parse
 
 A, A_SOLVED = ".3....1.3......2", "1324241332414132"
 B, B_SOLVED = "1234....2....32.", "1234341221434321"
@@ -33,13 +34,13 @@ def test_headers(header, before, after):
     rows = [f"{before}{p},{s}{after}" for p, s in ((A, A_SOLVED), (B, B_SOLVED))]
     puzzles = load_text("\n".join([header, *rows]), "train.csv")
     assert puzzles.lines.tolist() == [2, 3]
-    assert (puzzles.puzzles == np.stack([parse(A), parse(B)])).all()
-    assert (puzzles.solutions == np.stack([parse(A_SOLVED), parse(B_SOLVED)])).all()
+    assert (from_tokens(puzzles.inputs) == np.stack([parse(A), parse(B)])).all()
+    assert (from_tokens(puzzles.labels) == np.stack([parse(A_SOLVED), parse(B_SOLVED)])).all()
 
 
 def test_a_header_without_solutions():
     puzzles = load_text(f"id,puzzle\n1,{A}\n2,{B}\n", "train.csv")
-    assert (puzzles.solutions == np.stack([parse(A_SOLVED), parse(B_SOLVED)])).all()
+    assert (from_tokens(puzzles.labels) == np.stack([parse(A_SOLVED), parse(B_SOLVED)])).all()
     assert len(load_text(f"puzzle\n{A}\n", "train.csv")) == 1
 
 
@@ -61,7 +62,9 @@ def test_a_lineage_that_is_no_seed(tmp_path, cli):
 
 @pytest.mark.parametrize("blank", [".", "0", "_", "*"])
 def test_blanks(blank):
-    assert (load_text(f"{A.replace('.', blank)},{A_SOLVED}", "p").puzzles == parse(A)).all()
+    assert (
+        from_tokens(load_text(f"{A.replace('.', blank)},{A_SOLVED}", "p").inputs) == parse(A)
+    ).all()
 
 
 DRAWN = """# two grids, the second one not drawn
@@ -83,11 +86,11 @@ ____
 
 def test_drawn_grids():
     puzzles = load_text(DRAWN, "p")
-    assert (puzzles.puzzles == np.stack([parse(A), parse(B)])).all()
+    assert (from_tokens(puzzles.inputs) == np.stack([parse(A), parse(B)])).all()
     assert puzzles.lines.tolist() == [4, 11]
     titled = "\n".join(["Grid 01", *(A[i : i + 4] for i in (0, 4, 8, 12)), "Grid 02"])
     titled += "\n" + "\r\n".join(B[i : i + 4] for i in (0, 4, 8, 12))
-    assert (load_text(titled, "p").puzzles == puzzles.puzzles).all()
+    assert (from_tokens(load_text(titled, "p").inputs) == from_tokens(puzzles.inputs)).all()
     assert len(load_text(titled, "p")) == 2
 
 
@@ -96,7 +99,7 @@ def test_grids_of_other_sizes(side):
     row = "123456789"[:side]
     rows = [row, *["." * side] * (side - 1)]
     puzzles = load_text("\n".join([*rows, "", *rows]), "p", several=True)
-    assert puzzles.puzzles.shape == (2, side**2) and puzzles.lines.tolist() == [1, side + 2]
+    assert puzzles.inputs.shape == (2, side**2) and puzzles.lines.tolist() == [1, side + 2]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_grids_that_do_not_fit_are_named_and_the_next_is_read(rows, reason):
     with pytest.raises(PuzzleError) as caught:
         load_text(text, "p")
     assert reason in str(caught.value) and "1 bad line of 2" in str(caught.value)
-    assert (load_text(text, "p", skip_bad=True).puzzles == parse(A)).all()
+    assert (from_tokens(load_text(text, "p", skip_bad=True).inputs) == parse(A)).all()
 
 
 def test_only_plain_files_are_opened(tmp_path, cli):
@@ -159,7 +162,7 @@ def test_a_limit_reads_the_first_lines_of_a_file_that_memory_cannot_hold(
         assert tracemalloc.get_traced_memory()[1] < 3 * 10**6
     finally:
         tracemalloc.stop()
-    assert (puzzles.solutions == parse(A_SOLVED)).all()
+    assert (from_tokens(puzzles.labels) == parse(A_SOLVED)).all()
     assert puzzles.sha256 == {"large.csv": hashlib.sha256(content).hexdigest()}
 
 

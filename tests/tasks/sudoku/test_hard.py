@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.sudoku.dataset import load
 from trm_interp.tasks.sudoku.forge import presets
 from trm_interp.tasks.sudoku.forge.build import LINEAGES, build
@@ -18,7 +19,6 @@ from trm_interp.tasks.sudoku.forge.presets import PRESETS, make_preset
 from trm_interp.tasks.sudoku.forge.rate import rate
 from trm_interp.tasks.sudoku.forge.tournament import TOURNAMENT, Race, family, race
 from trm_interp.tasks.sudoku.forge.walk import Walk, grow
-from trm_interp.tasks.sudoku.formats import PuzzleError
 from trm_interp.tasks.sudoku.grid import parse, render
 from trm_interp.tasks.sudoku.splits import check
 
@@ -65,7 +65,7 @@ def test_lines_hold_ratings_and_lineages_that_replay(made):
         plain = [int(row["lineage"]) % 4 == 3 for row in rows]
         assert plain != sorted(plain) and plain != sorted(plain, reverse=True)  # mixed
         assert sum(plain) == size // 4 == card["splits"][split]["random_minimal"]["n"]
-        assert load(file).puzzles.shape == (size, 36)
+        assert load(file).inputs.shape == (size, 36)
 
 
 def test_splits_are_clean_and_rate_knows_the_lineages(made, cli):

@@ -13,10 +13,10 @@ from trm_interp.runtime.files import partial_name
 from trm_interp.runtime.fresh import filled, held
 from trm_interp.runtime.locks import locked_beside
 from trm_interp.runtime.outputs import MARKER, mark
+from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.sudoku.dataset import load
 from trm_interp.tasks.sudoku.forge.build import ABOUT, COMMAND, LINEAGES, building
 from trm_interp.tasks.sudoku.forge.presets import PRESETS, Preset, import_file, make_preset
-from trm_interp.tasks.sudoku.formats import PuzzleError
 
 A, A_SOLVED = ".3....1.3......2", "1324241332414132"
 

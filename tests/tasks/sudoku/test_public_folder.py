@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trm_interp.runtime.errors import UserError
+from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.sudoku.dataset import load
-from trm_interp.tasks.sudoku.formats import PuzzleError
 from trm_interp.tasks.sudoku.grid import parse, to_tokens
 
 SOLUTION = to_tokens(parse("1234341221434321"))[None]

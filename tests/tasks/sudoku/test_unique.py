@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from trm_interp.runtime import progress
+from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.sudoku import unique
 from trm_interp.tasks.sudoku.dataset import load, load_text
 from trm_interp.tasks.sudoku.forge.generate import generate
 from trm_interp.tasks.sudoku.forge.solver import solve_batch
-from trm_interp.tasks.sudoku.formats import PuzzleError
 from trm_interp.tasks.sudoku.grid import SHAPES, parse, to_tokens
 from trm_interp.tasks.sudoku.unique import ambiguous
 

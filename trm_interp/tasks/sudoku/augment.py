@@ -5,36 +5,14 @@ x, where boxes are square, the transpose. A symmetry maps puzzles with one solut
 with one solution, so it augments training data and stays inside a class (`canonical.py`).
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from trm_interp.core.counter import hash64
 from trm_interp.tasks.sudoku.grid import Shape
+from trm_interp.tasks.symmetry import Symmetry
 
 FIRST_DIGIT = 2  # tokens below are pad and blank; no symmetry moves them
-
-
-@dataclass(frozen=True)
-class Symmetry:
-    """One group element per example: new[i] = digits[old[cells[i]]].
-
-    `cells` int64 [batch, cells], a permutation per row: where each new cell comes from.
-    `digits` int64 [batch, vocab], a permutation per row: the new token of each old one.
-    """
-
-    cells: Tensor
-    digits: Tensor
-
-    def apply(self, tokens: Tensor) -> Tensor:
-        """Transformed tokens, integers [batch, cells] in and out, dtype kept."""
-        moved = tokens.gather(1, self.cells).to(torch.int64)
-        return self.digits.gather(1, moved).to(tokens.dtype)
-
-    def invert(self) -> "Symmetry":
-        """The symmetries that undo these."""
-        return Symmetry(self.cells.argsort(1), self.digits.argsort(1))
 
 
 def _orders(draws: Tensor) -> Tensor:
@@ -56,7 +34,7 @@ def random_symmetry(keys: Tensor, shape: Shape) -> Symmetry:
     """The symmetry named by each key, int64 [batch]: all elements of the group equally likely.
 
     >>> from trm_interp.tasks.sudoku.grid import SHAPES
-    >>> random_symmetry(torch.tensor([8]), SHAPES[4]).digits.tolist()
+    >>> random_symmetry(torch.tensor([8]), SHAPES[4]).tokens.tolist()
     [[0, 1, 4, 3, 5, 2]]
     """
     side, bands, stacks = shape.side, shape.box_cols, shape.box_rows

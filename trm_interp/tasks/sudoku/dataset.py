@@ -6,8 +6,7 @@ solutions needs NumPy alone; missing solutions call the solver.
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,11 @@ from numpy.typing import NDArray
 
 from trm_interp.runtime.files import replacing, require_regular
 from trm_interp.runtime.limits import require_memory
-from trm_interp.tasks.sudoku.formats import PuzzleError, Reasons, Table, read_file, read_text
-from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of, to_tokens
+from trm_interp.tasks.base import PuzzleError, PuzzleSet
+from trm_interp.tasks.sudoku.formats import Reasons, Table, read_file, read_text
+from trm_interp.tasks.sudoku.grid import Grid, shape_of, to_tokens
 from trm_interp.tasks.sudoku.public import read_folder
+from trm_interp.tasks.sudoku.task import Sudoku
 from trm_interp.tasks.sudoku.unique import ambiguous
 
 SHOWN = 5  # bad lines spelled out in a message
@@ -25,57 +26,6 @@ CHUNK = 16384  # grids checked at once; keeps the temporaries near 10 MB
 SOLVED_AT_ONCE = 1024
 BYTES_A_CHARACTER = 10  # of memory, while text becomes digits
 CHARACTERS = 1000  # that a puzzle takes in a file, at most as a rule
-
-
-@dataclass(frozen=True)
-class PuzzleSet:
-    """Checked puzzles with their solutions, in file order.
-
-    `puzzles` and `solutions`: uint8 [n, cells] digits, 0 for a blank. `lines`: where each stood in
-    `source`, line numbers from 1 (a public data folder: rows from 0). `sha256`: file name -> hex
-    digest. `skipped`: what was left out and why, one text per bad line.
-    """
-
-    puzzles: Grid
-    solutions: Grid
-    lines: NDArray[np.int64]
-    source: str
-    sha256: dict[str, str]
-    skipped: tuple[str, ...] = field(default=())
-
-    def __post_init__(self) -> None:
-        if self.puzzles.shape != self.solutions.shape or len(self.lines) != len(self.puzzles):
-            raise ValueError(
-                f"puzzles {self.puzzles.shape}, solutions {self.solutions.shape}, "
-                f"lines {self.lines.shape} do not belong together"
-            )
-
-    def __len__(self) -> int:
-        return len(self.puzzles)
-
-    @property
-    def shape(self) -> Shape:
-        return shape_of(self.puzzles.shape[1])
-
-    @property
-    def inputs(self) -> Grid:
-        """uint8 [n, cells] tokens of the puzzles."""
-        return to_tokens(self.puzzles)
-
-    @property
-    def labels(self) -> Grid:
-        """uint8 [n, cells] tokens of the solutions."""
-        return to_tokens(self.solutions)
-
-    def subset(self, index: slice | Sequence[int] | NDArray[np.integer]) -> "PuzzleSet":
-        """The puzzles at those positions of this set (from 0), in the order given."""
-        at = index if isinstance(index, slice) else np.asarray(index, np.int64)
-        return replace(
-            self,
-            puzzles=self.puzzles[at],
-            solutions=self.solutions[at],
-            lines=self.lines[at],
-        )
 
 
 def load(
@@ -142,8 +92,9 @@ def _checked(
         raise PuzzleError(f"{path}: no good {table.unit} among {len(bad)}; first, {reports[0]}")
     good = np.array([row for row in range(len(table.lines)) if row not in bad], np.int64)
     return PuzzleSet(
-        table.puzzles[good],
-        solutions[good],
+        Sudoku.of(solutions.shape[1]),
+        to_tokens(table.puzzles[good]),
+        to_tokens(solutions[good]),
         table.lines[good],
         str(path),
         table.sha256,

@@ -12,16 +12,18 @@ Whether puzzles keep the rules is not asked here.
 import hashlib
 import os
 import re
+import string
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import sha256_of
+from trm_interp.runtime.limits import LARGEST_INT, shown
+from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.sudoku.grid import BLANKS, SHAPES, Grid, parse, shape_of
 
 PUZZLE = ("question", "puzzle", "puzzles", "quiz", "quizzes")
@@ -29,15 +31,12 @@ SOLUTION = ("answer", "answers", "solution", "solutions")
 LINES = " |+-"  # drawn between the cells of a grid
 TITLE = re.compile(r"grid\s*\d+", re.IGNORECASE)
 CELL = "123456789" + BLANKS
+FIRST_LINES = 20  # that tell whether a file holds puzzles
 LONGEST_LINE = 10**6  # characters; a longer one is refused before all of it is in memory
 DIGITS = np.full(256, 255, np.uint8)  # of a character's code; 255 for what is no cell
 DIGITS[[ord(char) for char in CELL]] = [*range(1, 10), *(0 for _ in BLANKS)]
 
 Reasons = dict[int, str]  # row in the file's puzzles -> what is wrong with it
-
-
-class PuzzleError(UserError):
-    """A puzzle file that cannot be used; the message says which lines and why."""
 
 
 class _Entry(NamedTuple):
@@ -230,6 +229,45 @@ def column(path: str | os.PathLike[str], name: str, lines: NDArray[np.int64]) ->
     at, wanted = header.names.index(name), set(lines.tolist())
     values = {line: fields[at] for line, fields in records if line in wanted}
     return [values[line] for line in lines.tolist()]
+
+
+def lineages(path: str | os.PathLike[str], lines: NDArray[np.int64]) -> list[int] | None:
+    """Seeds of the puzzles' lineages on those lines; None where the file does not know them.
+
+    PuzzleError for a text that is no seed.
+    """
+    texts = column(path, "lineage", lines)
+    if texts is None:
+        return None
+    for text, line in zip(texts, lines.tolist(), strict=True):
+        if not (text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_INT))):
+            raise PuzzleError(f"{path}: line {line}: lineage {shown(text)!r} is no seed")
+    return [int(text) for text in texts]
+
+
+def typed(text: str) -> str | None:
+    """A puzzle given on the command line as `read_text` reads it; None where it is none.
+
+    >>> typed("1 2 | 3 4"), typed("puzzles.txt")
+    ('1234', None)
+    """
+    if not set(text) <= set(f"{CELL},{LINES}{string.whitespace}"):
+        return None
+    return text if "\n" in text.strip() else cells_of(text)
+
+
+def looks_like_puzzles(path: Path) -> bool:
+    """Whether one of the first lines of a file is a puzzle, a row of a grid, or a CSV header."""
+    try:
+        begin = list(islice(_records(_lines_of(path)), FIRST_LINES))
+    except (OSError, PuzzleError):
+        return False
+    for _, fields in begin:
+        cells = cells_of(fields[0])
+        of_a_size = len(cells) in SHAPES or size_error(len(cells)) is None
+        if (cells and of_a_size and set(cells) <= set(CELL)) or _header(fields):
+            return True
+    return False
 
 
 def size_error(cells: int) -> str | None:

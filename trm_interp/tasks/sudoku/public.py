@@ -15,7 +15,8 @@ from trm_interp.runtime.errors import UserError, first_line
 from trm_interp.runtime.files import require_regular, sha256_of
 from trm_interp.runtime.limits import require_memory, shown
 from trm_interp.runtime.schema import read_json
-from trm_interp.tasks.sudoku.formats import PuzzleError, Reasons, Table, size_error
+from trm_interp.tasks.base import PuzzleError
+from trm_interp.tasks.sudoku.formats import Reasons, Table, size_error
 from trm_interp.tasks.sudoku.grid import from_tokens, shape_of
 
 INPUTS, LABELS, DATASET = "all__inputs.npy", "all__labels.npy", "dataset.json"
@@ -76,6 +77,24 @@ def read_folder(path: Path, limit: int | None) -> Table:
     sha256 = {p.name: sha256_of(p) for p in files.values() if p.exists()}
     rows = np.arange(len(inputs))
     return Table(puzzles, solutions, np.ones(len(rows), bool), rows, bad, sha256, "row")
+
+
+def is_public_folder(path: Path) -> bool:
+    """Whether a folder holds puzzles of a size that Sudoku has, as far as its headers tell."""
+    folders = [path] if (path / INPUTS).exists() else [p.parent for p in path.glob(f"*/{INPUTS}")]
+    if not folders:
+        return False
+    try:
+        cells = _tokens(folders[0] / INPUTS, None).shape[1]
+        card = Card()
+        if (folders[0] / DATASET).exists():
+            card = read_json(folders[0] / DATASET, Card, PuzzleError)
+    except UserError:
+        return False
+    if size_error(cells):
+        return False
+    vocab = shape_of(cells).vocab
+    return card.vocab_size in (None, vocab, vocab + 1)
 
 
 def _tokens(path: Path, limit: int | None) -> NDArray[np.integer]:

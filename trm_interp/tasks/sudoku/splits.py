@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trm_interp.tasks.base import PuzzleError, PuzzleSet
 from trm_interp.tasks.sudoku.canonical import Colours, class_keys
-from trm_interp.tasks.sudoku.dataset import PuzzleSet, load
-from trm_interp.tasks.sudoku.formats import PuzzleError, column
-from trm_interp.tasks.sudoku.grid import Grid
+from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.sudoku.formats import column
+from trm_interp.tasks.sudoku.grid import Grid, from_tokens
 
 KEYED_AT_ONCE = 256  # puzzles, each with all its one-clue-less ones
 Update = Callable[[int, int], None]
@@ -116,15 +117,16 @@ def check(
         raise PuzzleError("a file is named twice; two splits are two files")
     sets = [load(path, skip_bad=True, progress=progress) for path in files]
     for path, puzzles in zip(files, sets, strict=True):
-        if puzzles.shape != sets[0].shape:
-            a, b = sets[0].shape.side, puzzles.shape.side
+        if puzzles.task != sets[0].task:
+            a, b = sets[0].task.grid[0], puzzles.task.grid[0]
             raise PuzzleError(
                 f"{files[0]} holds {a}x{a} puzzles, {path} {b}x{b}: check one size at a time"
             )
     total, before = sum(map(len, sets)), 0
     known = []
     for puzzles in sets:
-        known.append(kin(puzzles.puzzles, lambda d, of, so_far=before: progress(so_far + d, total)))
+        grids = from_tokens(puzzles.inputs)
+        known.append(kin(grids, lambda d, of, so_far=before: progress(so_far + d, total)))
         before += len(puzzles)
     found: dict[str, Any] = {"files": [], "pairs": []}
     for path, puzzles, keys in zip(files, sets, known, strict=True):
@@ -133,7 +135,7 @@ def check(
         twice = _twice(keys.own, puzzles)
         for first, again in twice:
             tell(f"{path}: line {again}: the class of line {first}")
-        entry = {"file": str(path), "puzzles": len(puzzles), "sides": puzzles.shape.side}
+        entry = {"file": str(path), "puzzles": len(puzzles), "sides": puzzles.task.grid[0]}
         found["files"].append({**entry, "invalid": len(puzzles.skipped), "repeated": len(twice)})
     for a, b in combinations(range(len(files)), 2):
         found["pairs"].append(_pair(files, sets, known, a, b, tell))

@@ -20,6 +20,7 @@ from trm_interp.runtime.errors import first_line
 from trm_interp.runtime.files import append_row, keep_rows, write_json
 from trm_interp.runtime.outputs import drop_if_empty, remove_own, writing
 from trm_interp.runtime.schema import convert, read_json
+from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.sudoku.forge.walk import (
     Lineage,
     Walk,
@@ -28,7 +29,6 @@ from trm_interp.tasks.sudoku.forge.walk import (
     is_plain,
     lineage_seed,
 )
-from trm_interp.tasks.sudoku.formats import PuzzleError
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid, parse, render
 from trm_interp.tasks.sudoku.splits import assign
 

@@ -25,12 +25,12 @@ from trm_interp.runtime.limits import at_most, in_seed_range, require_memory, sh
 from trm_interp.runtime.locks import locked_beside
 from trm_interp.runtime.outputs import IGNORED, entries
 from trm_interp.runtime.schema import read_json
+from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.sudoku.dataset import lines_text, load, save_lines
 from trm_interp.tasks.sudoku.forge.build import COMMAND, building
 from trm_interp.tasks.sudoku.forge.hard import HardPreset, make
 from trm_interp.tasks.sudoku.forge.walk import LARGEST_SEED, Walk
-from trm_interp.tasks.sudoku.formats import PuzzleError
-from trm_interp.tasks.sudoku.grid import SHAPES, Grid
+from trm_interp.tasks.sudoku.grid import SHAPES, Grid, from_tokens
 
 if TYPE_CHECKING:
     from trm_interp.tasks.sudoku.forge.generate import Hardness
@@ -226,18 +226,19 @@ def import_file(
     from trm_interp.tasks.sudoku.canonical import class_keys
 
     puzzles = load(src, skip_bad=skip_bad, progress=progress)
+    givens, solutions = from_tokens(puzzles.inputs), from_tokens(puzzles.labels)
     card = {
         "source": {"name": Path(src).name, "sha256": puzzles.sha256},
         "skipped": list(puzzles.skipped),
         "trm_interp": __version__,
-        "class_keys": len(np.unique(class_keys(puzzles.puzzles))),
+        "class_keys": len(np.unique(class_keys(givens))),
         "file": out.name,
-        "sha256": hashlib.sha256(lines_text(puzzles.puzzles, puzzles.solutions)).hexdigest(),
-        **describe(puzzles.puzzles),
+        "sha256": hashlib.sha256(lines_text(givens, solutions)).hexdigest(),
+        **describe(givens),
     }
     with locked_beside(out):
         _require_replaceable(out, overwrite)
-        save_lines(out, puzzles.puzzles, puzzles.solutions)
+        save_lines(out, givens, solutions)
         write_json(card_path, card)
     return card
 

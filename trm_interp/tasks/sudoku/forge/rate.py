@@ -86,7 +86,7 @@ def relabelings(shape: Shape, images: int, seed: int) -> tuple[NDArray[np.int64]
     from trm_interp.tasks.sudoku.augment import random_symmetry
 
     symmetry = random_symmetry(hash64(seed, torch.arange(images)), shape)
-    return symmetry.cells.numpy(), from_tokens(symmetry.digits.numpy()[:, 1:])
+    return symmetry.cells.numpy(), from_tokens(symmetry.tokens.numpy()[:, 1:])
 
 
 # ---- compiled

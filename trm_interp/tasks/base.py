@@ -1,0 +1,412 @@
+"""What a task is: one kind of puzzle at one size, with everything the rest of the package asks of
+it; and sets of its puzzles.
+
+A puzzle and its solution are rows of tokens, uint8 [cell], in the same vocabulary: what a network
+reads and answers. How tokens are written, drawn, checked and transformed only the task knows.
+Importing this module needs NumPy alone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trm_interp.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trm_interp.tasks.symmetry import Symmetry
+
+Tokens = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
+Progress = Callable[[int, int], None]
+Piece = tuple[str, int | None]  # text of a drawn line, and the cell that it shows, if any
+
+
+def no_progress(done: int, of: int) -> None:
+    """What a caller without a progress bar passes."""
+
+
+class PuzzleError(UserError):
+    """A puzzle file that cannot be used; the message says which lines and why."""
+
+
+@dataclass(frozen=True)
+class PuzzleSet:
+    """Checked puzzles with their solutions, in file order.
+
+    `inputs` and `labels`: uint8 [n, cells] tokens of the puzzles and of their solutions. `lines`:
+    where each stood in `source`, line numbers from 1 (a public data folder: rows from 0).
+    `sha256`: file name -> hex digest. `skipped`: what was left out and why, one text per bad line.
+    """
+
+    task: "Task"
+    inputs: Tokens
+    labels: Tokens
+    lines: NDArray[np.int64]
+    source: str
+    sha256: dict[str, str]
+    skipped: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.inputs.shape != self.labels.shape or len(self.lines) != len(self.inputs):
+            raise ValueError(
+                f"inputs {self.inputs.shape}, labels {self.labels.shape}, "
+                f"lines {self.lines.shape} do not belong together"
+            )
+        if self.inputs.shape[1:] != (self.task.cells,):
+            raise ValueError(f"{self.task.name} has {self.task.cells} cells, {self.inputs.shape}")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def subset(self, index: slice | Sequence[int] | NDArray[np.integer]) -> "PuzzleSet":
+        """The puzzles at those positions of this set (from 0), in the order given."""
+        at = index if isinstance(index, slice) else np.asarray(index, np.int64)
+        return replace(self, inputs=self.inputs[at], labels=self.labels[at], lines=self.lines[at])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rules say of answers.
+
+    `proved`: bool [n], a full answer that keeps the givens and obeys every rule. `broken`: bool
+    [n, cell], cells that are not filled, change a given, or take part in breaking a rule.
+    """
+
+    proved: Bools
+    broken: Bools
+
+
+class Task(ABC):
+    """One kind of puzzle at one size. Tasks are equal where their names are.
+
+    The class stands for the family (all sizes), which reads files; an instance has one size.
+    """
+
+    family: ClassVar[str]
+    """Name of the kind of puzzle, such as "sudoku"; unique among the registered tasks."""
+    hints: ClassVar[tuple[str, ...]] = ()
+    """Words in the data paths of other people's checkpoints that mean this family, lower case."""
+
+    name: str
+    """Unique among all tasks, kept in checkpoints and stores: "sudoku9"."""
+    title: str
+    """For people: "9x9 Sudoku"."""
+    aliases: tuple[str, ...] = ()
+    """What older checkpoints call it."""
+    cells: int
+    vocab: int
+    grid: tuple[int, int]
+    """Rows and columns; their product is `cells`."""
+    tokens: tuple[str, ...]
+    """Printable name of every token, [vocab]."""
+    answer_tokens: tuple[int, ...]
+    """Tokens that a solution may hold in a cell that is asked."""
+    test_file: str = ""
+    """Test puzzles that ship, below the artifacts; "" where there are none."""
+    checkpoints: tuple[str, ...] = ()
+    """Checkpoints that ship, below the artifacts, the best first."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+    # Sizes and files, of the family
+
+    @classmethod
+    @abstractmethod
+    def sizes(cls) -> list["Task"]:
+        """Every size that the family has (of one with endlessly many, the usual ones)."""
+
+    @classmethod
+    def named(cls, name: str) -> "Task | None":
+        """The size of that name or alias; None where the family has none."""
+        sizes = cls.sizes()
+        return next((task for task in sizes if name == task.name or name in task.aliases), None)
+
+    @classmethod
+    def shaped(cls, cells: int, vocab: int) -> "Task | None":
+        """The size with that many cells and tokens; None where the family has none."""
+        sizes = cls.sizes()
+        return next((task for task in sizes if (task.cells, task.vocab) == (cells, vocab)), None)
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether a file or folder looks like one of the family; reads no more than it must.
+
+        Says yes to every file of the family, also to a damaged one if it can be told.
+        """
+
+    @classmethod
+    @abstractmethod
+    def load(
+        cls,
+        path: str | Path,
+        skip_bad: bool = False,
+        limit: int | None = None,
+        progress: Progress = no_progress,
+        several: bool = False,
+    ) -> PuzzleSet:
+        """Puzzles of a file or folder, solved and checked; their size is the file's.
+
+        `limit` reads only the first so many. PuzzleError names bad lines; with `skip_bad` they are
+        left out and listed in `skipped`. A puzzle with more than one solution is bad unless
+        `several`. `progress` is told how many puzzles are checked, of how many.
+        """
+
+    @classmethod
+    @abstractmethod
+    def load_text(
+        cls, text: str, name: str, skip_bad: bool = False, several: bool = False
+    ) -> PuzzleSet:
+        """As `load`, of a text that is at hand; `name` stands in messages for the file's."""
+
+    @classmethod
+    def typed(cls, text: str) -> str | None:
+        """A puzzle given on the command line, as `load_text` reads it; None where it is none."""
+        return None
+
+    typed_as: ClassVar[str] = ""
+    """How a puzzle is typed, for a message: "digits, blanks as '.'"."""
+
+    @classmethod
+    @abstractmethod
+    def save(cls, path: str | Path, puzzles: PuzzleSet) -> str:
+        """Write a file that `load` reads, whole or not at all; its sha256."""
+
+    @classmethod
+    def remarks(cls, path: Path, puzzles: PuzzleSet) -> dict[str, Sequence[Any]]:
+        """What the file itself tells of its puzzles, by name, one value per puzzle of the set."""
+        return {}
+
+    # Making data sets, of the family. A family without a generator leaves these as they are.
+
+    @classmethod
+    def presets(cls) -> dict[str, str]:
+        """Data sets that can be made: name -> one line on what it is."""
+        return {}
+
+    @classmethod
+    def is_resumable(cls, preset: str) -> bool:
+        """Whether making that data set takes so long that it can be stopped and resumed."""
+        return False
+
+    @classmethod
+    def make(
+        cls,
+        preset: str,
+        out: str | Path,
+        seed: int = 0,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+        sizes: dict[str, int] | None = None,
+        resume: bool = False,
+        workers: int | None = None,
+    ) -> dict[str, Any]:
+        """Generate a data set into the folder `out`; its card, with an entry in `splits` for each.
+
+        `sizes`: puzzles of a split, where it is not to be the preset's number.
+        """
+        raise UserError(f"{cls.family} has no generator")
+
+    @classmethod
+    def import_file(
+        cls,
+        source: str | Path,
+        out: str | Path,
+        skip_bad: bool = False,
+        overwrite: bool = False,
+        progress: Progress = no_progress,
+    ) -> dict[str, Any]:
+        """Check every puzzle of a file or folder and write them to `out`, with a card beside it."""
+        raise UserError(f"{cls.family} puzzles cannot be imported")
+
+    @classmethod
+    def check_splits(
+        cls,
+        files: Sequence[Path],
+        tell: Callable[[str], None] = print,
+        progress: Progress = no_progress,
+    ) -> dict[str, Any]:
+        """What is wrong with files as splits of one data set: `files`, `pairs`, and `clean`."""
+        raise UserError(f"splits of {cls.family} puzzles cannot be compared")
+
+    @classmethod
+    def downloads(cls) -> dict[str, str]:
+        """Public data sets that can be fetched: name -> one line on what it is."""
+        return {}
+
+    @classmethod
+    def download(cls, name: str, out: str | Path) -> list[Path]:
+        """Fetch a public data set into the folder `out`; the files that were written."""
+        raise UserError(f"{name}: there is no such {cls.family} data set to download")
+
+    # Tokens
+
+    @abstractmethod
+    def asked(self, inputs: Tokens) -> Bools:
+        """[*, cell] of [*, cell]: cells that the solver must fill, against givens."""
+
+    def keeps_givens(self, inputs: Tokens, answers: Tokens) -> Bools:
+        """[*, cell]: cells that are asked, or answered as they are given."""
+        return self.asked(inputs) | (answers == inputs)
+
+    # Symmetries
+
+    def symmetry(self, keys: "Tensor") -> "Symmetry | None":
+        """The symmetry named by each key, int64 [batch], on the keys' device; None: there is none.
+
+        All symmetries are equally likely; the same key names the same one on every device.
+        """
+        return None
+
+    def augment(
+        self, inputs: "Tensor", labels: "Tensor", keys: "Tensor"
+    ) -> tuple["Tensor", "Tensor"]:
+        """Each puzzle and its solution under the random symmetry that its key names.
+
+        `inputs`, `labels`: integer tokens [batch, cells]; `keys`: int64 [batch], on the same
+        device. A pure function of its arguments; without symmetries nothing changes.
+        """
+        symmetry = self.symmetry(keys)
+        if symmetry is None:
+            return inputs, labels
+        return symmetry.apply(inputs), symmetry.apply(labels)
+
+    def class_keys(self, inputs: Tokens) -> NDArray[np.uint64] | None:
+        """[n], equal for puzzles that a symmetry carries into each other; None: not known.
+
+        Unequal keys prove that two puzzles are no copies of each other.
+        """
+        return None
+
+    # Answers
+
+    @abstractmethod
+    def violations(self, answers: Tokens) -> dict[str, Bools]:
+        """By name of the rule, [*, cell] of [*, cell]: cells that take part in breaking it."""
+
+    def conflicts(self, answers: Tokens) -> Bools:
+        """[*, cell] of [*, cell]: cells that take part in breaking any rule."""
+        broken = np.zeros(answers.shape, bool)
+        for cells in self.violations(answers).values():
+            broken |= cells
+        return broken
+
+    def proves(self, inputs: Tokens, answers: Tokens) -> Bools:
+        """[n]: full answers that keep the givens and obey every rule. A proof, not an opinion.
+
+        `verify(inputs, answers).proved`, where that can be had faster.
+        """
+        return np.asarray(~self._broken(inputs, answers).any(-1))
+
+    def verify(self, inputs: Tokens, answers: Tokens) -> Verdict:
+        """What the rules say of answers [n, cell] to puzzles [n, cell], both tokens."""
+        return Verdict(self.proves(inputs, answers), self._broken(inputs, answers))
+
+    def _broken(self, inputs: Tokens, answers: Tokens) -> Bools:
+        unfilled = self.asked(inputs) & ~np.isin(answers, self.answer_tokens)
+        return unfilled | ~self.keeps_givens(inputs, answers) | self.conflicts(answers)
+
+    def has_several_solutions(self, inputs: Tokens) -> Bools:
+        """[n]: puzzles with more than one solution. False where the task cannot tell."""
+        return np.zeros(len(inputs), bool)
+
+    def completable(self, inputs: Tokens, answer: Tokens) -> Tokens:
+        """[cell]: the givens and as much of a wrong answer as some solution has; the rest as asked.
+
+        Without a solver that can tell, the givens alone.
+        """
+        return inputs.copy()
+
+    # Facts of a board, for probes and features
+
+    @abstractmethod
+    def places(self) -> dict[str, NDArray[np.int64]]:
+        """[cell] by name, from 0: where every cell lies, such as its "row"."""
+
+    def candidates(self, inputs: Tokens) -> tuple[tuple[str, ...], Bools] | None:
+        """Names of candidates, and [cell, candidate] which of them each cell may still hold.
+
+        None where the task has no such thing.
+        """
+        return None
+
+    def board_facts(self, inputs: Tokens, labels: Tokens) -> dict[str, Bools]:
+        """[cell] by name: what is true of cells of a puzzle and its solution; asked cells only."""
+        return {}
+
+    # Ratings
+
+    def ratings(self) -> tuple[str, ...]:
+        """Names of the numbers that `rate` gives: how hard a puzzle is."""
+        return ()
+
+    def rate(
+        self, puzzles: PuzzleSet, seed: int = 0, progress: Progress = no_progress
+    ) -> dict[str, NDArray[Any]]:
+        """By the names of `ratings`, a number per puzzle. Deterministic in puzzle and seed."""
+        return {}
+
+    # Drawing
+
+    @abstractmethod
+    def text(self, tokens: Tokens) -> str:
+        """One line for a puzzle or an answer [cell], as in files."""
+
+    @abstractmethod
+    def glyphs(self, tokens: Tokens) -> NDArray[np.str_]:
+        """[*, cell] of [*, cell]: what stands in each cell of a figure; "" for a blank or a pad."""
+
+    def rulings(self) -> tuple[list[int], list[int]]:
+        """(rows, columns) that a heavy line is drawn before, such as the borders of boxes."""
+        return [], []
+
+    def drawing(self, tokens: Tokens, marks: str = "") -> list[list[Piece]]:
+        """The board [cell] for a terminal: lines of pieces, each with the cell that it shows.
+
+        `marks`: a character after every cell, where there would else be a space. Blanks are dots.
+        """
+        rows, columns = self.grid
+        before_rows, before_columns = self.rulings()
+        glyphs = [glyph or "." for glyph in self.glyphs(tokens).tolist()]
+        edges = [0, *before_columns, columns]
+        dashes = "-+-".join("-" * (2 * (end - start) - 1) for start, end in pairwise(edges))
+        lines: list[list[Piece]] = []
+        for row in range(rows):
+            if row in before_rows:
+                lines.append([(dashes + (" " if marks else ""), None)])
+            line: list[Piece] = []
+            for column in range(columns):
+                cell = row * columns + column
+                if column in before_columns:
+                    line.append(("| ", None))
+                line.append((glyphs[cell], cell))
+                if marks or column < columns - 1:
+                    line.append((marks[cell] if marks else " ", None))
+            lines.append(line)
+        return lines
+
+    def lines(self, tokens: Tokens, marks: str = "") -> list[str]:
+        """`drawing` as plain text."""
+        drawn = self.drawing(tokens, marks)
+        return ["".join(piece for piece, _ in line) for line in drawn]
+
+    # Puzzle embeddings
+
+    def identifiers(self, puzzles: PuzzleSet) -> NDArray[np.int64] | None:
+        """[n], which embedding of its own each puzzle has; None where all share one."""
+        return None
