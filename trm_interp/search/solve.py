@@ -98,8 +98,7 @@ def solve(
         proofs = np.flatnonzero(found.valid[i, : found.k, -1])
         taken = int(proofs[0]) if len(proofs) else int(chosen[i])
         steps = int(found.ran[i, taken])
-        answer = from_tokens(found.tokens[i, taken, -1])
-        puzzle = from_tokens(puzzles.inputs[i])
+        puzzle, answer = map(from_tokens, (puzzles.inputs[i], found.tokens[i, taken, -1]))
         solution = Solution(
             line=int(puzzles.lines[i]),
             puzzle=puzzle,

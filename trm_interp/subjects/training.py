@@ -48,18 +48,8 @@ def fit(
 ) -> Trained:
     """Train a model with these TRMConfig settings (its cells and vocab come from the puzzles)."""
     device = open_device(run.device)
-    training = load_puzzles(run.train, run.skip_bad)
-    validation = load_puzzles(run.val, run.skip_bad, run.val_limit)
-    for puzzles in (training, validation):
-        for line in puzzles.skipped:
-            tell(f"skipped {puzzles.source} {line}")
-    if training.task != validation.task:
-        raise UserError(f"{run.val}: puzzles of another size than {run.train}")
+    training, validation = open_puzzles(run, tell)
     task = training.task
-    if leaked := copies(training, validation):
-        raise UserError(
-            f"{run.val}: {leaked} puzzles are symmetric copies of puzzles in {run.train}"
-        )
     trm_config = TRMConfig(**model, cells=task.cells, vocab=task.vocab)
     if device.type == "cpu":
         require_memory(
@@ -67,11 +57,7 @@ def fit(
             f"training {trm_config.n_weights:.2g} weights on {config.batch_size} puzzles at once",
             "lower --batch-size or --d-model, or raise --micro-batches",
         )
-    data = TrainData(
-        *_tokens(training),
-        *_tokens(validation),
-        augment=task.augment,
-    )
+    data = TrainData(*_tokens(training), *_tokens(validation), augment=task.augment)
     provenance = {
         "task": task.name,
         "command": " ".join(["trm-interp", *sys.argv[1:]]),
@@ -108,6 +94,23 @@ def fit(
     finally:
         trainer.ranks.close()
     return Trained(run.out, trainer.step_count, trainer.best, trainer.finished())
+
+
+def open_puzzles(run: RunConfig, tell: Callable[[str], None]) -> tuple[PuzzleSet, PuzzleSet]:
+    """Training and validation puzzles. UserError where they are of two tasks, or share a class."""
+    training = load_puzzles(run.train, run.skip_bad)
+    validation = load_puzzles(run.val, run.skip_bad, run.val_limit)
+    for puzzles in (training, validation):
+        for line in puzzles.skipped:
+            tell(f"skipped {puzzles.source} {line}")
+    if training.task != validation.task:
+        kind = "size" if training.task.family == validation.task.family else "task"
+        raise UserError(f"{run.val}: puzzles of another {kind} than {run.train}")
+    if leaked := copies(training, validation):
+        raise UserError(
+            f"{run.val}: {leaked} puzzles are symmetric copies of puzzles in {run.train}"
+        )
+    return training, validation
 
 
 def training_bytes(model: TRMConfig, config: TrainConfig) -> float:

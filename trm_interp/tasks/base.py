@@ -1,5 +1,5 @@
 """What a task is: one kind of puzzle at one size, with everything the rest of the package asks of
-it; and sets of its puzzles.
+it.
 
 A puzzle and its solution are rows of tokens, uint8 [cell], in the same vocabulary: what a network
 reads and answers. How tokens are written, drawn, checked and transformed only the task knows.
@@ -8,7 +8,7 @@ Importing this module needs NumPy alone.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trm_interp.runtime.errors import UserError
+from trm_interp.tasks.puzzles import PuzzleError as PuzzleError
+from trm_interp.tasks.puzzles import PuzzleSet as PuzzleSet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,45 +33,6 @@ Piece = tuple[str, int | None]  # text of a drawn line, and the cell that it sho
 
 def no_progress(done: int, of: int) -> None:
     """What a caller without a progress bar passes."""
-
-
-class PuzzleError(UserError):
-    """A puzzle file that cannot be used; the message says which lines and why."""
-
-
-@dataclass(frozen=True)
-class PuzzleSet:
-    """Checked puzzles with their solutions, in file order.
-
-    `inputs` and `labels`: uint8 [n, cells] tokens of the puzzles and of their solutions. `lines`:
-    where each stood in `source`, line numbers from 1 (a public data folder: rows from 0).
-    `sha256`: file name -> hex digest. `skipped`: what was left out and why, one text per bad line.
-    """
-
-    task: "Task"
-    inputs: Tokens
-    labels: Tokens
-    lines: NDArray[np.int64]
-    source: str
-    sha256: dict[str, str]
-    skipped: tuple[str, ...] = field(default=())
-
-    def __post_init__(self) -> None:
-        if self.inputs.shape != self.labels.shape or len(self.lines) != len(self.inputs):
-            raise ValueError(
-                f"inputs {self.inputs.shape}, labels {self.labels.shape}, "
-                f"lines {self.lines.shape} do not belong together"
-            )
-        if self.inputs.shape[1:] != (self.task.cells,):
-            raise ValueError(f"{self.task.name} has {self.task.cells} cells, {self.inputs.shape}")
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def subset(self, index: slice | Sequence[int] | NDArray[np.integer]) -> "PuzzleSet":
-        """The puzzles at those positions of this set (from 0), in the order given."""
-        at = index if isinstance(index, slice) else np.asarray(index, np.int64)
-        return replace(self, inputs=self.inputs[at], labels=self.labels[at], lines=self.lines[at])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""Puzzles of a task as tokens, with their solutions and where they come from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trm_interp.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from trm_interp.tasks.base import Task
+
+Tokens = NDArray[np.uint8]
+
+
+class PuzzleError(UserError):
+    """A puzzle file that cannot be used; the message says which lines and why."""
+
+
+@dataclass(frozen=True)
+class PuzzleSet:
+    """Checked puzzles with their solutions, in file order.
+
+    `inputs` and `labels`: uint8 [n, cells] tokens of the puzzles and of their solutions. `lines`:
+    where each stood in `source`, line numbers from 1 (a public data folder: rows from 0).
+    `sha256`: file name -> hex digest. `skipped`: what was left out and why, one text per bad line.
+    """
+
+    task: "Task"
+    inputs: Tokens
+    labels: Tokens
+    lines: NDArray[np.int64]
+    source: str
+    sha256: dict[str, str]
+    skipped: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.inputs.shape != self.labels.shape or len(self.lines) != len(self.inputs):
+            raise ValueError(
+                f"inputs {self.inputs.shape}, labels {self.labels.shape}, "
+                f"lines {self.lines.shape} do not belong together"
+            )
+        if self.inputs.shape[1:] != (self.task.cells,):
+            raise ValueError(f"{self.task.name} has {self.task.cells} cells, {self.inputs.shape}")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def subset(self, index: slice | Sequence[int] | NDArray[np.integer]) -> "PuzzleSet":
+        """The puzzles at those positions of this set (from 0), in the order given."""
+        at = index if isinstance(index, slice) else np.asarray(index, np.int64)
+        return replace(self, inputs=self.inputs[at], labels=self.labels[at], lines=self.lines[at])
