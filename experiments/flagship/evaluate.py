@@ -22,9 +22,9 @@ import torch
 
 from trm_interp.analysis.outcomes import outcome_table
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
-from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.flops import step_flops
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.loop import METRICS_FILE
 from trm_interp.core.training.optimizers import depth
 from trm_interp.core.training.portable import average_of, read_portable

@@ -38,8 +38,8 @@ import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from trm_interp.core.checkpoints.folder import load_checkpoint  # noqa: E402
-from trm_interp.core.training.config import PRESETS, TrainConfig  # noqa: E402
 from trm_interp.core.models.config import TRMConfig  # noqa: E402
+from trm_interp.core.training.config import PRESETS, TrainConfig  # noqa: E402
 from trm_interp.core.training.loop import METRICS_FILE, train  # noqa: E402
 from trm_interp.core.training.portable import INDEX, load_portable, save_portable  # noqa: E402
 from trm_interp.core.training.slots import TrainData  # noqa: E402

@@ -1,0 +1,194 @@
+"""What holds for every task, tried on all sizes of Sudoku and on a toy that the tests define."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_task import Latin, latin_puzzles
+
+from trm_interp.tasks.base import PuzzleSet, Task
+from trm_interp.tasks.registry import (
+    load_puzzles,
+    task_named,
+    task_of_shape,
+)
+from trm_interp.tasks.sudoku.forge.generate import generate
+from trm_interp.tasks.sudoku.grid import SHAPES, to_tokens
+from trm_interp.tasks.sudoku.task import Sudoku
+
+
+def sudokus(side: int) -> Callable[[], PuzzleSet]:
+    def make() -> PuzzleSet:
+        puzzles, solutions = map(to_tokens, generate(SHAPES[side], 6, seed=3))
+        lines = np.arange(len(puzzles)) + 1
+        return PuzzleSet(Sudoku(side), puzzles, solutions, lines, "made", {})
+
+    return make
+
+
+MADE = {"sudoku4": sudokus(4), "sudoku6": sudokus(6), "sudoku9": sudokus(9)}
+MADE["latin3"] = lambda: latin_puzzles(6)
+ROW = np.arange(6)
+
+
+@pytest.fixture(params=MADE, scope="module")
+def puzzles(request: pytest.FixtureRequest) -> PuzzleSet:
+    return MADE[request.param]()
+
+
+@pytest.fixture
+def task(puzzles: PuzzleSet) -> Task:
+    return puzzles.task
+
+
+def test_names_and_shapes_find_the_task_again(task: Task):
+    assert task_named(task.name) == task == type(task).named(task.name)
+    assert task_of_shape(task.cells, task.vocab) == task
+    assert task.grid[0] * task.grid[1] == task.cells
+    assert len(task.tokens) == task.vocab == len(set(task.tokens))
+    assert hash(task) == hash(task_named(task.name)) and task != object()
+
+
+def test_asked_cells_and_givens(task: Task, puzzles: PuzzleSet):
+    asked = task.asked(puzzles.inputs)
+    assert asked.any() and not asked.all() and not task.asked(puzzles.labels).any()
+    assert task.keeps_givens(puzzles.inputs, puzzles.labels).all()
+    assert np.isin(puzzles.labels[asked], task.answer_tokens).all()
+    changed = np.where(asked, puzzles.labels, np.roll(puzzles.labels, 1, axis=1))
+    differs = changed != puzzles.labels
+    np.testing.assert_array_equal(task.keeps_givens(puzzles.inputs, changed), ~differs)
+
+
+def test_solutions_are_proved_and_every_other_answer_is_not(task: Task, puzzles: PuzzleSet):
+    verdict = task.verify(puzzles.inputs, puzzles.labels)
+    assert verdict.proved.all() and not verdict.broken.any()
+    assert not task.conflicts(puzzles.labels).any()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        answers = puzzles.labels.copy()
+        cell = rng.integers(task.cells, size=len(answers))
+        answers[ROW, cell] = rng.integers(task.vocab, size=len(answers))
+        changed = answers[ROW, cell] != puzzles.labels[ROW, cell]
+        verdict = task.verify(puzzles.inputs, answers)
+        np.testing.assert_array_equal(verdict.proved, ~changed)  # each has one solution
+        np.testing.assert_array_equal(verdict.proved, ~verdict.broken.any(1))
+        assert verdict.broken[ROW, cell][changed].all()
+        np.testing.assert_array_equal(task.proves(puzzles.inputs, answers), ~changed)
+    assert not task.has_several_solutions(puzzles.inputs).any()
+    no_givens = np.full_like(puzzles.inputs, puzzles.inputs[task.asked(puzzles.inputs)][0])
+    assert task.asked(no_givens).all() and task.has_several_solutions(no_givens).all()
+    assert not task.proves(puzzles.inputs, puzzles.inputs).any()
+
+
+def test_broken_rules_are_named(task: Task, puzzles: PuzzleSet):
+    answers = np.full_like(puzzles.labels, task.answer_tokens[0])  # one symbol everywhere
+    violations = task.violations(answers)
+    assert set(violations) == set(task.places())
+    assert all(broken.shape == answers.shape and broken.all() for broken in violations.values())
+    assert all(len(set(place.tolist())) > 1 for place in task.places().values())
+
+
+def test_what_can_be_completed_keeps_the_givens_and_is_part_of_a_solution(
+    task: Task, puzzles: PuzzleSet
+):
+    wrong = np.roll(puzzles.labels, 1, axis=1)
+    for inputs, labels, answer in zip(puzzles.inputs, puzzles.labels, wrong, strict=True):
+        part = task.completable(inputs, answer)
+        kept = ~task.asked(part)
+        np.testing.assert_array_equal(part[kept], labels[kept])
+        assert kept[~task.asked(inputs)].all()
+
+
+def test_symmetries_undo_join_and_are_named_by_their_keys(task: Task, puzzles: PuzzleSet):
+    inputs, labels = torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
+    keys = torch.arange(100, 106)
+    symmetry = task.symmetry(keys)
+    assert symmetry is not None
+    moved = symmetry.apply(inputs)
+    assert moved.dtype == inputs.dtype and not torch.equal(moved, inputs)
+    assert torch.equal(symmetry.invert().apply(moved), inputs)
+    halves = [task.symmetry(keys[:2]), task.symmetry(keys[2:])]
+    joined = type(symmetry).join([half for half in halves if half is not None])
+    assert torch.equal(joined.apply(inputs), moved)
+    rows = torch.tensor([4, 1])
+    assert torch.equal(symmetry.take(rows).apply(inputs[rows]), moved[rows])
+    plain = torch.tensor([True, False] * 3)
+    some = symmetry.keep_plain(plain).apply(inputs)
+    assert torch.equal(some, torch.where(plain[:, None], inputs, moved))
+    again = task.augment(inputs, labels, keys)
+    assert torch.equal(again[0], moved) and torch.equal(again[1], symmetry.apply(labels))
+
+
+def test_symmetries_carry_puzzles_to_puzzles_of_their_class(task: Task, puzzles: PuzzleSet):
+    inputs, labels = torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
+    for key in range(20):
+        keys = torch.arange(6) * 20 + key
+        moved, solved = (part.numpy() for part in task.augment(inputs, labels, keys))
+        np.testing.assert_array_equal(task.asked(moved).sum(1), task.asked(puzzles.inputs).sum(1))
+        assert task.proves(moved, solved).all()
+        own, others = task.class_keys(puzzles.inputs), task.class_keys(moved)
+        assert own is not None and others is not None
+        np.testing.assert_array_equal(own, others)
+    keys = task.class_keys(np.concatenate([puzzles.inputs, puzzles.labels]))
+    assert keys is not None and not set(keys[:6].tolist()) & set(keys[6:].tolist())
+
+
+def test_files_are_read_as_they_were_written(task: Task, puzzles: PuzzleSet, tmp_path: Path):
+    file = tmp_path / "puzzles.txt"
+    sha256 = task.save(file, puzzles)
+    read = load_puzzles(file)
+    assert read.task == task and read.sha256 == {"puzzles.txt": sha256}
+    np.testing.assert_array_equal(read.inputs, puzzles.inputs)
+    np.testing.assert_array_equal(read.labels, puzzles.labels)
+    assert len(load_puzzles(file, limit=2)) == 2
+
+
+def test_a_line_of_text_is_a_puzzle(task: Task, puzzles: PuzzleSet):
+    for inputs in puzzles.inputs:
+        text = task.typed(task.text(inputs))
+        assert text is not None
+        read = task.load_text(text, "typed")
+        assert read.task == task and read.source == "typed"
+        np.testing.assert_array_equal(read.inputs, inputs[None])
+    assert task.typed("puzzles.txt") is None and task.typed("runs/a b/x.csv") is None
+
+
+def test_drawings_show_every_cell_once_in_its_place(task: Task, puzzles: PuzzleSet):
+    tokens = puzzles.inputs[0]
+    glyphs = task.glyphs(puzzles.inputs)
+    assert glyphs.shape == puzzles.inputs.shape
+    np.testing.assert_array_equal(glyphs == "", task.asked(puzzles.inputs))
+    for marks in ("", "*" * task.cells):
+        drawn = task.drawing(tokens, marks)
+        cells = [(text, cell) for line in drawn for text, cell in line if cell is not None]
+        assert [cell for _, cell in cells] == list(range(task.cells))
+        assert [text for text, _ in cells] == [glyph or "." for glyph in glyphs[0].tolist()]
+        assert len({len(line) for line in task.lines(tokens, marks)}) == 1
+    shown = [line for line in drawn if any(cell is not None for _, cell in line)]
+    assert len(shown) == task.grid[0]
+
+
+def test_ratings_and_facts_have_their_names(task: Task, puzzles: PuzzleSet):
+    told = []
+    ratings = task.rate(puzzles, seed=1, progress=lambda done, of: told.append((done, of)))
+    assert tuple(ratings) == task.ratings() and told[-1] == (6, 6)
+    assert all(len(values) == len(puzzles) for values in ratings.values())
+    candidates = task.candidates(puzzles.inputs[0])
+    assert candidates is not None
+    names, possible = candidates
+    assert possible.shape == (task.cells, len(names))
+    of_solution = [task.tokens[token] for token in puzzles.labels[0]]
+    columns = [names.index(name) for name in of_solution]
+    assert possible[np.arange(task.cells), columns].all()  # no candidate excludes the solution
+    for fact in task.board_facts(puzzles.inputs[0], puzzles.labels[0]).values():
+        assert fact.shape == (task.cells,) and fact.dtype == bool
+
+
+def test_a_set_refuses_what_does_not_belong_together(puzzles: PuzzleSet):
+    with pytest.raises(ValueError, match="belong together"):
+        PuzzleSet(puzzles.task, puzzles.inputs, puzzles.labels[:2], puzzles.lines, "", {})
+    other = Latin() if puzzles.task != Latin() else Sudoku(4)
+    with pytest.raises(ValueError, match="cells"):
+        PuzzleSet(other, puzzles.inputs, puzzles.labels, puzzles.lines, "", {})
