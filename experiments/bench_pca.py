@@ -20,9 +20,10 @@ PUZZLES = 16
 PEAK = """
 import sys
 from trm_interp.analysis.trajectories import trajectories
+from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
 with Store(sys.argv[1]) as store:
-    trajectories(store, "z_L")
+    trajectories(states_of(store, "z_L"))
 status = open("/proc/self/status").read().splitlines()
 print(next(line.split()[1] for line in status if line.startswith("VmHWM")))
 """
@@ -35,7 +36,7 @@ def pca(repeats: int, medians: Medians) -> Numbers:
     told to forget it), as of a store that does not fit in memory, and from the file cache.
     """
     from trm_interp.analysis.pca import ITERATIONS, streamed_pca
-    from trm_interp.analysis.trajectories import states_of
+    from trm_interp.recording.states import states_of
     from trm_interp.recording.store import Store
 
     with tempfile.TemporaryDirectory() as name:

@@ -7,6 +7,7 @@ import pytest
 
 from trm_interp.analysis.trajectories import trajectories
 from trm_interp.recording.schema import readouts
+from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Site, Store, StoreWriter
 
 N, STEPS, H, L, POS, D = 5, 2, 2, 3, 2, 4
@@ -42,7 +43,7 @@ def test_paths_are_displacements_in_the_plane_of_motion(planar, tmp_path: Path):
     states, along = planar
     z_L = states.reshape(N, STEPS, H, L, POS, D)
     with Store(store_of(z_L, tmp_path / "store")) as store:
-        found = trajectories(store, "z_L", n_components=2, relative=True)
+        found = trajectories(states_of(store, "z_L"), n_components=2, relative=True)
     assert found.paths.shape == (N, TICKS, 2)
     np.testing.assert_array_equal(found.paths[:, 0], 0)
     moved = along - along[:, :1]
@@ -57,5 +58,5 @@ def test_paths_are_displacements_in_the_plane_of_motion(planar, tmp_path: Path):
 def test_the_same_store_gives_the_same_paths(planar, tmp_path: Path):
     z_L = planar[0].reshape(N, STEPS, H, L, POS, D)
     with Store(store_of(z_L, tmp_path / "store")) as store:
-        one, other = trajectories(store, "z_L"), trajectories(store)
+        one, other = (trajectories(states_of(store, "z_L")) for _ in range(2))
     np.testing.assert_array_equal(one.paths, other.paths)

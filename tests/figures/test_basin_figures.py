@@ -114,3 +114,11 @@ def test_a_curve_of_one_panel_alone_is_in_the_legend():
     rows = [row | {"label": "candidates", "auc": np.nan}, row | {"label": "violations", "auc": 0.7}]
     figure = probe_figure(pd.DataFrame(rows), {"state": "the state"}, "a title")
     assert [trace.name for trace in figure.data if trace.showlegend] == ["z_H: the state"]
+
+
+def test_sites_of_any_names_have_dashes_of_their_own():
+    row = {"label": "candidates", "kind": "state", "tick": 2, "low": 0.4, "high": 1.0, "auc": 0.7}
+    rows = [row | {"site": site} for site in ("", "slow", "fast", "slow")]
+    figure = probe_figure(pd.DataFrame(rows), {"state": "the state"}, "a title")
+    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.fill is None]
+    assert [line.line.dash for line in lines] == ["dash", "solid", "dot"]

@@ -10,7 +10,7 @@ import pytest
 
 from trm_interp.figures.landscape import losses_figure
 from trm_interp.figures.style import FAILED, SOLVED, styled, without_controls, write_html
-from trm_interp.figures.trajectories import trajectory_figure
+from trm_interp.figures.trajectories import path_figure, trajectory_figure, umap_figure
 
 N, STEPS, PER_STEP = 3, 2, 3
 
@@ -128,3 +128,27 @@ def test_a_library_that_a_full_disk_cut_short_is_written_again(data, tmp_path: P
 def test_the_same_figure_is_the_same_page(data, tmp_path: Path):
     pages = [write_html(trajectory_figure(**data), tmp_path / f"{name}.html") for name in "ab"]
     assert pages[0].read_bytes() == pages[1].read_bytes()
+
+
+def test_a_point_shows_its_board_row_by_row(data):
+    points = pd.DataFrame(
+        {"puzzle": [0, 0], "line": 7, "step": [1, 2], "pc1": 0.0, "pc2": 0.0, "pc3": 0.0}
+        | {"solved": [False, True], "solved_at_end": True, "loss": 0.25, "wrong": [2, 0]}
+        | {"board": ["1.<2..", "123456"], "umap1": 0.0, "umap2": 0.0}
+    )
+    paths, explained = np.zeros((1, 4, 3), np.float32), np.ones(3, np.float32)
+    for figure in (
+        path_figure(paths, points, explained, "a title", 2, columns=3),
+        umap_figure(points, "a title", columns=3),
+    ):
+        first, last = figure.data[-1].text
+        assert first == ("puzzle of line 7, step 1: 2 cells wrong, loss 0.250<br>1 . &lt;<br>2 . .")
+        assert last.endswith("step 2: solved, loss 0.250<br>1 2 3<br>4 5 6")
+    without = path_figure(paths, points, explained, "a title", 2).data[-1].text
+    assert without[1].endswith("<br>123456")
+
+
+def test_a_figure_names_the_state_that_it_shows(data):
+    figure = trajectory_figure(**data, state="z_slow")
+    titles = [note.text for note in figure.layout.annotations]
+    assert titles[0] == "displacement of z_slow from its first update"

@@ -1,1 +1,1 @@
-"""Measurements on arrays and stores; nothing here knows the network."""
+"""Pure functions on arrays: dynamics, statistics, geometry. They know no task and no model."""

@@ -1,4 +1,4 @@
-"""Basins: where does a run end that starts elsewhere? Starts, planes, endings and their shares.
+"""Basins: where do runs from other starts end? Starts, planes, endings and their shares.
 
 A state is a tuple of tensors [start, pos, d_model]; the answer is read from it by a function, and
 another takes it one supervision step further. Nothing here knows the network.
@@ -35,11 +35,11 @@ def displacements(
     shared: bool,
     *key: int,
 ) -> Float[Tensor, "start place d_model"]:
-    """What is added to a state: a random direction of RMS `radius` for each start.
+    """Perturbations of a state: a random direction of RMS `radius` for each start.
 
-    Every state that the network writes has RMS 1, so a radius is a relative noise, and arctan of
-    it about the angle from the model's own start. `shared`: one vector for all positions (place
-    is 1, not pos). Start i of a key is the same whatever else is drawn.
+    Every state that the network writes has RMS 1, so a radius is a relative noise, and its arctan
+    about the angle from the model's own start. `shared`: one vector for all positions (place is 1,
+    not pos). Start i of a key does not depend on the other starts that are drawn.
     """
     places = 1 if shared else pos
     drawn = normal(places * d_model, *key, starts)
@@ -85,8 +85,8 @@ def plane_through(points: Float[Tensor, " 3 *state"]) -> Plane:
 def square(
     corners: Float[np.ndarray, "corner 2"], n: int, margin: float = 0.25
 ) -> Float[np.ndarray, "point 2"]:
-    """Places of an n x n image around the corners, row by row from below; `margin` is what it adds
-    at each side, as a share of the longer one.
+    """Places of an n x n image around the corners, row by row from below; `margin` is added at each
+    side, as a share of the longer one.
 
     >>> square(np.array([[0.0, 0.0], [2.0, 1.0]]), 2, margin=0.0).tolist()
     [[0.0, -0.5], [2.0, -0.5], [0.0, 1.5], [2.0, 1.5]]
@@ -98,8 +98,8 @@ def square(
 
 
 class Endings(NamedTuple):
-    """What runs from some starts came to. `moved`: RMS change of the first tensor of the state
-    (the answer state) over each step. `end`: the states after the last one, as they are."""
+    """How runs from some starts ended. `moved`: RMS change of the first tensor of the state
+    (the answer state) over each step. `end`: the states after the last one."""
 
     answers: Int[np.ndarray, "start step cell"]
     q_halt: Float[np.ndarray, "start step"]
@@ -142,7 +142,7 @@ def same_answer(answers: Int[np.ndarray, "start cell"]) -> Int[np.ndarray, " sta
 def same_state(
     states: Float[np.ndarray, "start number"], tolerance: float
 ) -> Int[np.ndarray, " start"]:
-    """State basin of every start: single linkage, so that the order of the starts is nothing.
+    """State basin of every start: single linkage, which does not depend on the starts' order.
 
     Two states are in one group where a chain of states joins them, each link at most `tolerance`
     long in RMS. The largest group is 0.

@@ -1,4 +1,4 @@
-"""Is a set of numbers two heaps? Otsu's threshold, Hartigan's dip, a mixture of two normals."""
+"""Is a set of numbers bimodal? Otsu's threshold, Hartigan's dip, a mixture of two normals."""
 
 import numpy as np
 from diptest import dipstat
@@ -56,7 +56,7 @@ def mixture(values: Float[np.ndarray, " value"], seed: int) -> dict[str, float]:
     """Two normals against one: `low` and `high` means, `share_low`, the gap and the evidence.
 
     `gap` is Ashman's D, the means' distance over the root mean square of both widths: above 2 the
-    heaps are apart. `bic_gain`: the Bayesian information criterion of one normal less that of two;
+    modes are separate. `bic_gain`: Bayesian information criterion of one normal less that of two;
     above 0 speaks for two, above 10 strongly.
     """
     from sklearn.mixture import GaussianMixture

@@ -1,4 +1,4 @@
-"""Does a number tell outcomes apart once other numbers are known?"""
+"""Does a number tell outcomes apart once other numbers are controlled for?"""
 
 import numpy as np
 from scipy.stats import rankdata
@@ -22,12 +22,12 @@ def partial_rank_correlation(
     1.0
     """
     ranks = [rankdata(values) for values in (x, y, *controls.T)]
-    wanted, known = np.stack(ranks[:2], 1), np.stack([np.ones(len(x)), *ranks[2:]], 1)
-    left = wanted - known @ np.linalg.lstsq(known, wanted, rcond=None)[0]
-    norms = np.linalg.norm(left, axis=0)
+    pair, design = np.stack(ranks[:2], 1), np.stack([np.ones(len(x)), *ranks[2:]], 1)
+    residuals = pair - design @ np.linalg.lstsq(design, pair, rcond=None)[0]
+    norms = np.linalg.norm(residuals, axis=0)
     if (norms < 1e-9 * len(x) ** 1.5).any():
         return np.nan
-    return float(left[:, 0] @ left[:, 1] / norms.prod())
+    return float(residuals[:, 0] @ residuals[:, 1] / norms.prod())
 
 
 def partial_with_bounds(

@@ -1,4 +1,4 @@
-"""Distance to where successes are: how far a run is from the mean solved run, tick by tick."""
+"""Distance to the successes: how far a run is from the mean solved run, tick by tick."""
 
 from collections.abc import Callable, Iterable
 

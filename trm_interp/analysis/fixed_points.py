@@ -136,8 +136,8 @@ def leading_eigenvalues(
     begin = np.random.default_rng([seed, dim]).standard_normal(dim)
     try:
         settings = {"v0": begin, "tol": tolerance, "maxiter": 300}
-        found = eigs(operator, k, return_eigenvectors=False, **settings)
+        values = eigs(operator, k, return_eigenvectors=False, **settings)
     except ArpackNoConvergence as error:
-        found = error.eigenvalues
-    found = np.asarray(found)[np.argsort(-np.abs(found))][:k]
-    return np.concatenate([found, np.full(k - len(found), np.nan, complex)])
+        values = error.eigenvalues
+    values = np.asarray(values)[np.argsort(-np.abs(values))][:k]
+    return np.concatenate([values, np.full(k - len(values), np.nan, complex)])

@@ -29,7 +29,7 @@ def losses_in_all_conventions(
     spread = labels[:, None].expand(logits.shape[:-1])
     labelled = (labels != PAD)[:, None]
     empty = labelled & (inputs == blank)[:, None]
-    found = {}
+    losses = {}
     for kind, loss in KINDS.items():
         per_cell = widened(loss(logits, spread))
         total = per_cell.sum(-1)
@@ -38,8 +38,8 @@ def losses_in_all_conventions(
             "blanks": (per_cell * empty).sum(-1) / empty.sum(-1).clamp(min=1),
             "sum": total,
         }
-        found |= {f"{kind}, {name}": over[name].cpu().numpy() for name in OVER}
-    return found
+        losses |= {f"{kind}, {name}": over[name].cpu().numpy() for name in OVER}
+    return losses
 
 
 def by_solve_step(

@@ -105,8 +105,8 @@ def streamed_pca(
     sign = axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
     axes, turned = axes * sign, turned * sign.T
     explained = values.flip(0)[:n_components] / max(variance, torch.finfo(torch.float64).tiny)
-    found = Components(centre.numpy(), axes.float().numpy(), explained.numpy(), n)
-    return found, (points @ turned.float()).numpy()
+    components = Components(centre.numpy(), axes.float().numpy(), explained.numpy(), n)
+    return components, (points @ turned.float()).numpy()
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:

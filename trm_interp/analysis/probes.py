@@ -2,7 +2,8 @@
 
 Scikit-learn's lbfgs on inputs of mean 0 and variance 1. Scores are judged by AUC within each
 puzzle, then averaged over puzzles, so that nothing which only tells puzzles apart can help; the
-interval is over puzzles. A probe beside its controls says what is there linearly, not what is used.
+interval is over puzzles. Compared with its controls, a probe shows what is linearly present in a
+state, not what the network uses.
 """
 
 import warnings
@@ -29,7 +30,7 @@ def probe_scores(
     only."""
     train, test = train.astype(np.float32), test.astype(np.float32)
     mean, deviation = train.mean(0), train.std(0)
-    varies = deviation > 1e-6  # what is constant says nothing, not even its rounding
+    varies = deviation > 1e-6  # a constant column carries no information, nor does its rounding
     scale = np.where(varies, deviation, 1.0)
     train, test = (np.where(varies, (rows - mean) / scale, 0.0) for rows in (train, test))
     scores = np.full((len(test), labels.shape[1]), np.nan)
@@ -62,10 +63,10 @@ def scores_by_cell(
         here, there = train_cell == cell, test_cell == cell
         if not here.any():
             continue
-        found = probe_scores(train[here], labels[here], test[there], strength)
+        fitted = probe_scores(train[here], labels[here], test[there], strength)
         yes = labels[here].sum(0)
         odds = np.log((yes + 1) / (here.sum() - yes + 1))
-        scores[there] = np.where(np.isnan(found), odds, found)
+        scores[there] = np.where(np.isnan(fitted), odds, fitted)
     return scores
 
 
@@ -82,14 +83,14 @@ def auc_by_puzzle(
     [[1.0], [nan]]
     """
     names = np.unique(puzzle)
-    found = np.full((len(names), scores.shape[1]), np.nan)
+    auc = np.full((len(names), scores.shape[1]), np.nan)
     for at, name in enumerate(names):
         rows = np.flatnonzero(puzzle == name)
         ranks = rankdata(scores[rows], axis=0)
         for label in range(scores.shape[1]):
             if np.isfinite(scores[rows, label]).all():
-                found[at, label] = auc_of_ranks(ranks[:, label], labels[rows, label])
-    return found
+                auc[at, label] = auc_of_ranks(ranks[:, label], labels[rows, label])
+    return auc
 
 
 def shuffled_in_puzzles(

@@ -1,7 +1,7 @@
 """Features over time: transient, recurrence, period, and the drift between equal phases.
 
-The schedule writes every site in cycles (6 z_L updates an H-cycle, 7 evaluations inside a block),
-so any activation has a period of one H-cycle even where the map from cycle to cycle stands still.
+The schedule writes every site in cycles (six updates of the latent state an H-cycle, say), so any
+activation has a period of one H-cycle even where the map from cycle to cycle stands still.
 Two measures see past that: the drift between ticks of equal phase, which is 0 for a period that
 the schedule forces, and recurrence beyond series that were shuffled within each phase. (A null
 with random Fourier phases would not do: it keeps the power spectrum, hence the autocorrelation.)
@@ -70,9 +70,9 @@ def highest_peak(
     peak = (inner >= r[..., :-2]) & (inner > r[..., 2:]) & (np.arange(1, r.shape[-1] - 1) > 1)
     heights = np.where(peak, inner, -np.inf)
     best = heights.max(-1, initial=-np.inf)
-    found = np.isfinite(best) & (best > 0)
+    has_peak = np.isfinite(best) & (best > 0)
     first = (heights >= FUNDAMENTAL * best[..., None]).argmax(-1) + 1.0
-    return np.where(found, best, 0.0), np.where(found, first, np.nan)
+    return np.where(has_peak, best, 0.0), np.where(has_peak, first, np.nan)
 
 
 def shuffled_phases(

@@ -1,4 +1,4 @@
-"""Do runs come to rest, come back to where they were, or wander?
+"""Do runs come to rest, return to where they were, or wander?
 
 States of a batch of runs are [run, dim]. All distances are RMS over coordinates: 0 for the same
 state; the states of a TRM have RMS 1, so that unrelated ones are about 1.4 apart.
@@ -61,10 +61,11 @@ class Past:
         z [*run, dim] has not been added yet.
         """
         lags = lags or self.states.maxlen or 0
-        known = list(self.states)[::-1][:lags]
-        found = [distance(z, before) for before in known]
-        found += [torch.full(z.shape[:-1], torch.nan, device=z.device)] * (lags - len(found))
-        return torch.stack(found)
+        latest_first = list(self.states)[::-1][:lags]
+        distances = [distance(z, before) for before in latest_first]
+        missing = lags - len(distances)
+        distances += [torch.full(z.shape[:-1], torch.nan, device=z.device)] * missing
+        return torch.stack(distances)
 
 
 def late_drift(
@@ -112,9 +113,9 @@ def period(
     distances: Float[np.ndarray, "moment lag run"], tolerance: float
 ) -> Int[np.ndarray, " run"]:
     """Smallest p for which the state is within `tolerance` of itself p maps earlier, at every
-    moment; 1 at a fixed point, 0 where no lag will do (or the period is longer than the lags).
+    moment; 1 at a fixed point, 0 where no lag fits (or the period is longer than the lags).
 
-    A run that drifts by less than the tolerance per map counts as fixed: say the tolerance.
+    A run that drifts by less than the tolerance per map counts as fixed: report the tolerance.
 
     >>> back = np.array([[[1.0], [0.0], [1.0], [0.0]]] * 3)  # three moments, lags 1 to 4, one run
     >>> period(back, 1e-3).tolist()
@@ -141,8 +142,8 @@ def fate_of(
     """The name in FATES of each run: settled where no H-cycle moves it, cycling where it comes
     back, wandering where it does not (period 0).
 
-    Periods in H-cycles say so alone. Of periods in steps, 1 is also that of a cycle inside a step:
-    `at_rest` says which runs no H-cycle moves.
+    Periods in H-cycles suffice. In steps, 1 is also the period of a cycle inside a step: `at_rest`
+    then marks the runs that no H-cycle moves.
 
     >>> fate_of(np.array([1, 5, 0])).tolist()
     ['settled', 'cycling', 'wandering']

@@ -1,7 +1,7 @@
-"""Do labels that lie together agree? Moran's I and the purity of neighbourhoods, tested.
+"""Do neighbouring labels agree? Moran's I and the purity of neighbourhoods, tested.
 
-A neighbourhood is a sparse matrix of weights [point, point] without a diagonal. What either
-measure comes to by chance is measured on shuffled labels, never assumed.
+A neighbourhood is a sparse matrix of weights [point, point] without a diagonal. The value of either
+measure by chance is estimated from shuffled labels, never assumed.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ TIMES = 999  # shuffles behind a p-value
 AT_ONCE = 64  # shuffles measured together: bounds the memory
 
 
-class Beside(NamedTuple):
-    """`value`: as it is. `chance`: mean over shuffles. `p`: share of shuffles, the data counted as
-    one of them, at least as high. NaN where all labels are equal."""
+class PermutationTest(NamedTuple):
+    """`value`: of the data. `chance`: mean over shuffles. `p`: share of shuffles, the data counted
+    as one of them, at least as high. NaN where all labels are equal."""
 
     value: float
     chance: float
@@ -34,9 +34,9 @@ def nearest(points: Float[np.ndarray, "point dim"], k: int) -> scipy.sparse.csr_
     n = len(points)
     if not 1 <= k < n:
         raise ValueError(f"{n} points have at most {n - 1} neighbours, asked for {k}")
-    found = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
+    neighbours = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
     ends = np.arange(0, k * n + 1, k)
-    return scipy.sparse.csr_matrix((np.full(k * n, 1 / k), found.ravel(), ends), shape=(n, n))
+    return scipy.sparse.csr_matrix((np.full(k * n, 1 / k), neighbours.ravel(), ends), shape=(n, n))
 
 
 def lattice(rows: int, columns: int) -> scipy.sparse.csr_matrix:
@@ -94,22 +94,22 @@ def against_shuffles(
     seed: int,
     groups: Int[np.ndarray, " point"] | None = None,
     times: int = TIMES,
-) -> Beside:
-    """`morans_i` or `purity` beside labels that traded their places, within each group if given:
-    what the groups alone explain then counts for nothing."""
+) -> PermutationTest:
+    """`morans_i` or `purity` against labels that were permuted, within each group if given: then
+    what the groups alone explain does not count."""
     value = float(measure(labels, weights))
     if np.isnan(value):
-        return Beside(np.nan, np.nan, np.nan)
+        return PermutationTest(np.nan, np.nan, np.nan)
     rng = np.random.default_rng([seed, 0x5A71, len(labels)])
     members = [np.arange(len(labels))]
     if groups is not None:
         members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    found = np.empty(times)
+    shuffled = np.empty(times)
     for first in range(0, times, AT_ONCE):
         n = min(AT_ONCE, times - first)
         order = np.empty((len(labels), n), np.int64)
         for rows in members:
             order[rows] = rng.permuted(np.tile(rows[:, None], (1, n)), axis=0)
-        found[first : first + n] = measure(labels[order], weights)
-    p = (1 + (found >= value - 1e-12).sum()) / (1 + times)
-    return Beside(value, float(found.mean()), float(p))
+        shuffled[first : first + n] = measure(labels[order], weights)
+    p = (1 + (shuffled >= value - 1e-12).sum()) / (1 + times)
+    return PermutationTest(value, float(shuffled.mean()), float(p))

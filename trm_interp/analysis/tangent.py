@@ -1,4 +1,4 @@
-"""How a map moves small displacements: k tangents at once beside one primal evaluation.
+"""How a map moves small displacements: k tangents at once with one primal evaluation.
 
 A map takes states [run, dim] to states [run, dim], every run on its own. Its push-forward also
 takes k displacements of each state to their images under the map's derivative there. `pushforward`

@@ -1,20 +1,21 @@
 """Paths of a recorded state through principal components that are fitted once, over a pool."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from trm_interp.analysis.pca import Components, streamed_pca
-from trm_interp.recording.store import Store
 from trm_interp.runtime.shapes import Float
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """`paths` [puzzle, tick, pc]: coordinates of every update of the site, in the units of the
-    state. `components`: of the pool, which is every puzzle and update; `explained` [pc] its shares
-    of variance. A point is a whole state, [pos * d_model] numbers."""
+    """`paths` [puzzle, tick, pc]: coordinates of every update of a state, in the state's units.
+
+    `components`: of the pool, which is every puzzle and update; `explained` [pc] its shares of
+    variance. A point is a whole state, [pos * d_model] numbers.
+    """
 
     paths: Float[np.ndarray, "puzzle tick pc"]
     components: Components
@@ -24,32 +25,29 @@ class Trajectories:
         return self.components.explained
 
 
-def states_of(store: Store, site: str) -> Callable[[], Iterator[np.ndarray]]:
-    """Gives every puzzle's states [tick, pos * d_model], in order, each time it is called."""
-    width = int(np.prod(store[site].shape[-2:]))
-
-    def read() -> Iterator[np.ndarray]:
-        for chunk in store.iter(site):
-            yield chunk.reshape(-1, width)
-
-    return read
-
-
 def trajectories(
-    store: Store, site: str = "z_L", n_components: int = 3, relative: bool = False, seed: int = 0
+    read: Callable[[], Iterable[np.ndarray]],
+    n_components: int = 3,
+    relative: bool = False,
+    seed: int = 0,
 ) -> Trajectories:
-    """Every update of z_L (or of another site with ticks) in one basis.
+    """Every update of a state in one basis.
 
+    read: gives the states of one puzzle after another, [tick, coordinate] and as many ticks each,
+    each time it is called (three times); `recording.states.states_of` makes one of a store.
     relative: less the same puzzle's first state, so that every path starts at 0 and differences
-    between puzzles do not hide the motion. Reads the store three times, one puzzle at a time.
-    NotFinite for states that are not: its chunk is the puzzle.
+    between puzzles do not hide the motion. NotFinite for states that are not: its chunk is the
+    puzzle.
     """
-    read = states_of(store, site)
+    n_puzzles = 0
 
-    def moved() -> Iterator[np.ndarray]:
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal n_puzzles
+        n_puzzles = 0
         for states in read():
-            yield states.astype(np.float32) - states[:1]
+            n_puzzles += 1
+            yield states.astype(np.float32) - states[:1] if relative else states
 
-    components, points = streamed_pca(moved if relative else read, n_components, seed)
-    paths = points.reshape(store.n_puzzles, -1, n_components)
+    components, points = streamed_pca(counted, n_components, seed)
+    paths = points.reshape(n_puzzles, -1, n_components)
     return Trajectories(paths - paths[:, :1] if relative else paths, components)

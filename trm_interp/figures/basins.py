@@ -1,4 +1,4 @@
-"""Figure 3 of the seed paper: starts by what they come to, as points and as images of a plane."""
+"""Figure 3 of the seed paper: starts by where they end, as points and as images of a plane."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -89,7 +89,7 @@ def slice_figure(
         failed = np.where(steps_from < 0, 0.0, np.nan)
         black = [[0, UNSOLVED], [1, UNSOLVED]]
         common = {"x": x, "y": y, "customdata": answer}
-        said = "<br>answer %{customdata}<extra></extra>"
+        answer_line = "<br>answer %{customdata}<extra></extra>"
         _add(
             figure,
             panel,
@@ -98,7 +98,7 @@ def slice_figure(
                 colorscale=black,
                 showscale=False,
                 **common,
-                hovertemplate="unsolved" + said,
+                hovertemplate="unsolved" + answer_line,
             ),
         )
         _add(
@@ -107,7 +107,7 @@ def slice_figure(
             go.Heatmap(
                 z=np.where(steps_from < 0, np.nan, steps_from + 1.0),
                 coloraxis="coloraxis",
-                hovertemplate="solved from step %{z}" + said,
+                hovertemplate="solved from step %{z}" + answer_line,
                 **common,
             ),
         )
@@ -124,42 +124,13 @@ def slice_movie(numbers: pd.DataFrame, corners: pd.DataFrame, steps: int, title:
     numbers: rows of x, y, solved_from, answer and wrong_0, wrong_1, ... (0: solved) in a whole
     square; corners as in `slice_figure`.
     """
-    x, y = np.unique(numbers["x"]), np.unique(numbers["y"])
     images = [_image(numbers, f"wrong_{step}") for step in range(steps)]
-    answer = np.where(_image(numbers, "solved_from") < 0, _image(numbers, "answer"), -1)
     figure = make_subplots(
         cols=2, rows=1, subplot_titles=("wrong cells after the step", "answer at the end")
     )
-    now = go.Heatmap(
-        z=images[0],
-        x=x,
-        y=y,
-        zmin=0,
-        zmax=max(1, *(int(image.max()) for image in images)),
-        colorscale="Viridis",
-        colorbar={"title": "wrong", "x": 0.46},
-        hovertemplate="%{z} cells wrong<extra></extra>",
-    )
-    figure.add_trace(now, row=1, col=1)
-    ends = np.clip(answer, -1, len(ANSWERS) - 1)
-    n = len(ANSWERS) + 1
-    colours = ["white", *ANSWERS]
-    scale = [[(i + at) / n, colour] for i, colour in enumerate(colours) for at in (0, 1)]
-    figure.add_trace(
-        go.Heatmap(
-            z=ends,
-            x=x,
-            y=y,
-            zmin=-1.5,
-            zmax=len(ANSWERS) - 0.5,
-            colorscale=scale,
-            showscale=False,
-            customdata=np.where(answer < 0, "solved", answer.astype(str)),
-            hovertemplate="answer: %{customdata}<extra></extra>",
-        ),
-        row=1,
-        col=2,
-    )
+    now, ends = _wrong_now(numbers, images), _answers_at_the_end(numbers)
+    for column, trace in enumerate((now, ends), start=1):
+        figure.add_trace(trace, row=1, col=column)
     for column in (1, 2):
         figure.add_trace(_corner_marks(corners), row=1, col=column)
         figure.update_xaxes(title="RMS distance", constrain="domain", row=1, col=column)
@@ -169,19 +140,47 @@ def slice_movie(numbers: pd.DataFrame, corners: pd.DataFrame, steps: int, title:
         for step, image in enumerate(images)
     ]
     jump = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
+    moments = [
+        {"label": frame.name, "method": "animate", "args": [[frame.name], jump]}
+        for frame in figure.frames
+    ]
     figure.update_layout(
-        sliders=[
-            {
-                "currentvalue": {"prefix": "after supervision "},
-                "steps": [
-                    {"label": f.name, "method": "animate", "args": [[f.name], jump]}
-                    for f in figure.frames
-                ],
-            }
-        ],
+        sliders=[{"currentvalue": {"prefix": "after supervision "}, "steps": moments}],
         showlegend=False,
     )
     return styled(figure, title).update_layout(margin={"b": 110})
+
+
+def _wrong_now(numbers: pd.DataFrame, images: list[np.ndarray]) -> go.Heatmap:
+    """How many cells are wrong after the first step, on a scale for all steps."""
+    return go.Heatmap(
+        z=images[0],
+        x=np.unique(numbers["x"]),
+        y=np.unique(numbers["y"]),
+        zmin=0,
+        zmax=max(1, *(int(image.max()) for image in images)),
+        colorscale="Viridis",
+        colorbar={"title": "wrong", "x": 0.46},
+        hovertemplate="%{z} cells wrong<extra></extra>",
+    )
+
+
+def _answers_at_the_end(numbers: pd.DataFrame) -> go.Heatmap:
+    """White where the answer is right, else a colour an answer."""
+    answer = np.where(_image(numbers, "solved_from") < 0, _image(numbers, "answer"), -1)
+    colours = ["white", *ANSWERS]
+    n = len(colours)
+    return go.Heatmap(
+        z=np.clip(answer, -1, len(ANSWERS) - 1),
+        x=np.unique(numbers["x"]),
+        y=np.unique(numbers["y"]),
+        zmin=-1.5,
+        zmax=len(ANSWERS) - 0.5,
+        colorscale=[[(i + at) / n, colour] for i, colour in enumerate(colours) for at in (0, 1)],
+        showscale=False,
+        customdata=np.where(answer < 0, "solved", answer.astype(str)),
+        hovertemplate="answer: %{customdata}<extra></extra>",
+    )
 
 
 def _image(rows: pd.DataFrame, name: str) -> np.ndarray:

@@ -18,10 +18,13 @@ FATE_COLOURS = {
 }
 
 
-def drift_histogram(numbers: pd.DataFrame, threshold: float, title: str) -> go.Figure:
-    """Late drift of every run, by outcome. numbers: rows of outcome, log_drift (log10 RMS a step).
+def drift_histogram(
+    numbers: pd.DataFrame, threshold: float, title: str, state: str = "the answer state"
+) -> go.Figure:
+    """Late drift of a state in every run, by outcome.
 
-    A line at the threshold that splits both outcomes together best (Otsu's).
+    numbers: rows of outcome, log_drift (log10 RMS a step). A line at the threshold that splits both
+    outcomes together best (Otsu's).
     """
     figure = go.Figure()
     low, high = numbers["log_drift"].min(), numbers["log_drift"].max()
@@ -37,13 +40,13 @@ def drift_histogram(numbers: pd.DataFrame, threshold: float, title: str) -> go.F
     if np.isfinite(threshold):
         figure.add_vline(x=threshold, line={"color": "#444", "dash": "dash"})
     figure.update_layout(barmode="overlay")
-    figure.update_xaxes(title="log10 of the mean RMS change of z_H over the last steps")
+    figure.update_xaxes(title=f"log10 of the mean RMS change of {state} over the last steps")
     figure.update_yaxes(title="puzzles")
     return styled(figure, title)
 
 
 def same_phase_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
-    """Change of z_H and z_L from one H-cycle's end to the next, by outcome.
+    """Change of every state from one H-cycle's end to the next, by outcome.
 
     numbers: rows of state, outcome, step, mean, low, high; geometric means over puzzles with 95 %
     bootstrap bands.
@@ -120,10 +123,13 @@ def exponent_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
     return styled(figure, title)
 
 
-def exponent_against_drift(numbers: pd.DataFrame, title: str) -> go.Figure:
-    """Leading exponent against drift. numbers: rows of outcome, puzzle, late_drift, lambda_1.
+def exponent_against_drift(
+    numbers: pd.DataFrame, title: str, state: str = "the answer state"
+) -> go.Figure:
+    """Leading exponent against the drift of a state.
 
-    Drifts below LEAST_DRIFT, which a logarithmic axis may not show, are drawn there.
+    numbers: rows of outcome, puzzle, late_drift, lambda_1. Drifts below LEAST_DRIFT, which a
+    logarithmic axis may not show, are drawn there.
     """
     figure = go.Figure()
     for outcome, rows in numbers.groupby("outcome", sort=False):
@@ -138,7 +144,7 @@ def exponent_against_drift(numbers: pd.DataFrame, title: str) -> go.Figure:
             "<extra></extra>",
         )
     figure.add_hline(y=0, line={"color": "#444", "width": 1})
-    figure.update_xaxes(title="late drift of z_H, RMS a step", type="log")
+    figure.update_xaxes(title=f"late drift of {state}, RMS a step", type="log")
     figure.update_yaxes(title="leading exponent, nats per network evaluation")
     return styled(figure, title)
 

@@ -1,6 +1,7 @@
 """The output head over time, and how well linear probes read the board from single cells."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -10,19 +11,19 @@ from plotly.subplots import make_subplots
 from trm_interp.figures.bands import curve, groups, step_lines
 from trm_interp.figures.style import FAILED, SOLVED, styled
 
-DASHES = {"z_H": "solid", "z_L": "dot", "": "dash"}
+DASHES = ("solid", "dot", "dashdot", "longdash", "longdashdot")  # of sites, in the table's order
 KIND_COLOURS = {"state": "#1f77b4", "shuffled": "#999999", "x": "#2ca02c", "board": "#ff7f0e"}
 
 
 def lens_figure(
     numbers: pd.DataFrame, curves: Mapping[str, str], steps: list[int], title: str
 ) -> go.Figure:
-    """A panel a curve, over network evaluations: z_H solid, z_L dotted, solved and failed apart.
+    """A panel a curve, over network evaluations: a dash a site, solved and failed apart.
 
     numbers: rows of site, curve, outcome, tick, mean, low, high, n; bands are 95 % bootstrap
     intervals over puzzles. `curves`: headings by name. Steps begin at the ticks of `steps`.
     """
-    names = list(curves)
+    names, dashes = list(curves), _dashes(numbers)
     figure = make_subplots(
         rows=-(-len(names) // 2),
         cols=2,
@@ -43,7 +44,7 @@ def lens_figure(
             panel == 0,
             panel // 2 + 1,
             panel % 2 + 1,
-            DASHES[site],
+            dashes[site],
         )
     step_lines(figure, steps)
     figure.update_yaxes(range=[0, 1.02], title="share, mean over puzzles")
@@ -57,7 +58,7 @@ def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) ->
     numbers: rows of label, site ("" for controls on the input), kind, tick, auc, low, high, n;
     `kinds`: what each kind is, in words. 0.5 is chance.
     """
-    labels = ("candidates", "violations")
+    labels, dashes = ("candidates", "violations"), _dashes(numbers)
     figure = make_subplots(
         cols=2,
         rows=1,
@@ -71,10 +72,16 @@ def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) ->
             band = (np.asarray(rows["auc"]), np.asarray(rows["low"]), np.asarray(rows["high"]))
             name = f"{site}: {kinds[kind]}" if site else kinds[kind]
             at = np.asarray(rows["tick"]) + 1
-            dash, colour = DASHES[site], KIND_COLOURS[kind]
+            dash, colour = dashes[site], KIND_COLOURS[kind]
             curve(figure, at, band, colour, name, name not in in_legend, 1, column, dash)
             in_legend.add(name)
     figure.add_hline(y=0.5, line={"color": "#999", "width": 1, "dash": "dot"})
     figure.update_xaxes(title="network evaluation (from 1)", type="log")
     figure.update_yaxes(title="AUC within a puzzle", row=1, col=1)
     return styled(figure, title)
+
+
+def _dashes(numbers: pd.DataFrame) -> dict[str, str]:
+    """The dash of every site, in the order in which the table has them; "" is no site."""
+    sites = [site for site in dict.fromkeys(numbers["site"]) if site]
+    return dict(zip(sites, cycle(DASHES), strict=False)) | {"": "dash"}

@@ -1,8 +1,8 @@
-"""Static pictures of figures, drawn by one browser in a child process that can be given up on.
+"""Static pictures of figures, drawn by one browser in a child process that can be abandoned.
 
-A browser can fail in many ways: it is not there, ends at once, or never answers. The child holds
-it, and draws what it reads as one line of JSON; the parent waits for every answer for a limited
-time. After the first silence there are no more attempts in this process.
+A browser can fail in many ways: it is missing, ends at once, or never answers. The child holds it,
+and draws what it reads as one line of JSON; the parent waits for every answer for a limited time.
+After the first timeout there are no more attempts in this process.
 
 This file is also the program of the child, which must not import the package.
 """
@@ -25,7 +25,7 @@ GRACE = 5.0  # seconds to end in order, before the child and its browser are kil
 
 
 class NoPictures(Exception):
-    """Why there are none, in a few words. Raised once in a process."""
+    """Pictures cannot be drawn; the message says why. Raised once in a process."""
 
 
 class Painter:
@@ -60,7 +60,7 @@ class Painter:
         if importlib.util.find_spec("kaleido") is None:
             raise NoPictures("kaleido is not installed")
         self.child = subprocess.Popen(
-            [sys.executable, "-P", __file__],  # -P: the modules beside this file are not its own
+            [sys.executable, "-P", __file__],  # -P: this file's folder is not on its path
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -176,9 +176,10 @@ def _answer(answer: dict[str, str]) -> None:
 
 
 def _in_one_line(error: Exception) -> str:
-    """The first sentence of what a library says at length."""
-    said = str(error.args[0]) if error.args else ""
-    return (said.strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")[:200]
+    """The first sentence of a library's long message."""
+    message = str(error.args[0]) if error.args else ""
+    first_line = (message.strip().splitlines() or [type(error).__name__])[0]
+    return first_line.split(". ")[0].rstrip(".")[:200]
 
 
 def _main() -> None:

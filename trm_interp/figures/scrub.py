@@ -1,33 +1,41 @@
 """One puzzle, cycle by cycle: the board, the loss and the place in PC space, under one slider."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from trm_interp.figures.style import FAILED, SOLVED, styled
-from trm_interp.runtime.shapes import Float, Int
-from trm_interp.tasks.sudoku.grid import conflicts, from_tokens, shape_of
+from trm_interp.runtime.shapes import Bool, Float, Int
 
 GIVEN, RIGHT, WRONG, CLASH = 0, 1, 2, 3  # what a cell of the board is
 SHADES = ["#e6e6e6", "#cfe3f3", "#f7d4d4", "#e57373"]
+RULING = {"color": "#555", "width": 2}
+AT_ONCE = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate"}
+CHANGING = [0, 2, 4, 5]  # the traces that a frame replaces
 
 
 def cell_kinds(
-    board: Int[np.ndarray, " cell"],
-    inputs: Int[np.ndarray, " cell"],
-    labels: Int[np.ndarray, " cell"],
-) -> Int[np.ndarray, " cell"]:
-    """Of tokens: a given, a right or a wrong guess, or a wrong one that also breaks a rule."""
-    wrong = board != labels
-    clash = conflicts(from_tokens(board)) & wrong
-    kinds = np.where(wrong, np.where(clash, CLASH, WRONG), RIGHT)
-    return np.where((inputs > 1) & ~wrong, GIVEN, kinds)
+    right: Bool[np.ndarray, "*moment cell"],
+    given: Bool[np.ndarray, " cell"],
+    broken: Bool[np.ndarray, "*moment cell"],
+) -> Int[np.ndarray, "*moment cell"]:
+    """Of every cell: a given, a right or a wrong guess, or a wrong one that also breaks a rule.
+
+    >>> right, given = np.array([True, True, False, False]), np.array([True, False, False, False])
+    >>> cell_kinds(right, given, np.array([True, True, True, False])).tolist()
+    [0, 1, 3, 2]
+    """
+    kinds = np.where(right, RIGHT, np.where(broken, CLASH, WRONG))
+    return np.where(given & right, GIVEN, kinds)
 
 
 def scrub_figure(
-    boards: Int[np.ndarray, "cycle cell"],
-    inputs: Int[np.ndarray, " cell"],
-    labels: Int[np.ndarray, " cell"],
+    glyphs: np.ndarray,
+    kinds: Int[np.ndarray, "cycle cell"],
+    grid: tuple[int, int],
+    rulings: tuple[list[int], list[int]],
     loss: Float[np.ndarray, " cycle"],
     path: Float[np.ndarray, "tick pc"],
     explained: Float[np.ndarray, " pc"],
@@ -35,97 +43,97 @@ def scrub_figure(
 ) -> go.Figure:
     """Board, loss and path of one puzzle; the slider and the buttons go through the H-cycles.
 
-    boards, inputs, labels: tokens. loss: stablemax nats per cell after every H-cycle. path: every
-    update of a state in PC space, a whole number of updates a cycle. On the board: grey is given,
-    blue right, pale red wrong, red wrong and against the rules.
+    glyphs: strings [cycle, cell] that stand in the cells; kinds: what the cells are (`cell_kinds`):
+    grey is given, blue right, pale red wrong, red wrong and against the rules. grid: rows and
+    columns of the board; rulings: those before which a heavy line is drawn. loss: stablemax nats
+    per cell after every H-cycle. path: every update of a state in PC space, a whole number of
+    updates a cycle.
     """
-    cycles = len(boards)
+    cycles = len(kinds)
     if len(path) % cycles:
         raise ValueError(f"{len(path)} updates are not whole cycles of {cycles}")
-    per_cycle = len(path) // cycles
-    side = shape_of(len(inputs)).side
+    boards = [_board(*one, grid) for one in zip(glyphs, kinds, strict=True)]
+    done = (kinds <= RIGHT).all(1)
+    moments = [[boards[at], *_places(at, done[at], loss, path)] for at in range(cycles)]
     figure = make_subplots(
         rows=1,
         cols=3,
         column_widths=[0.34, 0.3, 0.36],
         subplot_titles=("board", "loss, nats per cell", "place in PC space"),
     )
-    cycle = np.arange(1, cycles + 1)
     thin = {"mode": "lines", "line": {"color": "#bbb", "width": 1}, "hoverinfo": "skip"}
-    dot = {"mode": "markers", "marker": {"color": SOLVED, "size": 11}}
-
-    def moment(at: int) -> list[go.Heatmap | go.Scatter]:
-        """What changes from cycle to cycle."""
-        kinds = cell_kinds(boards[at], inputs, labels).reshape(side, side)
-        digits = from_tokens(boards[at]).reshape(side, side).astype(str)
-        done = bool((boards[at] == labels).all())
-        marker = {"color": SOLVED if done else FAILED, "size": 11}
-        here = path[(at + 1) * per_cycle - 1]
-        so_far = path[: (at + 1) * per_cycle]
-        return [
-            go.Heatmap(
-                z=kinds,
-                text=digits,
-                texttemplate="%{text}",
-                zmin=0,
-                zmax=len(SHADES) - 1,
-                colorscale=[[i / (len(SHADES) - 1), shade] for i, shade in enumerate(SHADES)],
-                showscale=False,
-                xgap=1,
-                ygap=1,
-                hoverinfo="skip",
-            ),
-            go.Scatter(x=[cycle[at]], y=[loss[at]], **dot | {"marker": marker}),
-            go.Scatter(x=so_far[:, 0], y=so_far[:, 1], mode="lines", line={"color": "#555"}),
-            go.Scatter(x=here[:1], y=here[1:2], **dot | {"marker": marker}),
-        ]
-
-    board, loss_dot, so_far, here = moment(0)
+    board, loss_dot, so_far, here = moments[0]
     figure.add_trace(board, row=1, col=1)
-    figure.add_trace(go.Scatter(x=cycle, y=loss, **thin), row=1, col=2)
+    figure.add_trace(go.Scatter(x=np.arange(1, cycles + 1), y=loss, **thin), row=1, col=2)
     figure.add_trace(loss_dot, row=1, col=2)
     figure.add_trace(go.Scatter(x=path[:, 0], y=path[:, 1], **thin), row=1, col=3)
     figure.add_trace(so_far, row=1, col=3)
     figure.add_trace(here, row=1, col=3)
-    changing = [0, 2, 4, 5]
     figure.frames = [
-        go.Frame(data=moment(at), traces=changing, name=str(at + 1)) for at in range(cycles)
+        go.Frame(data=moment, traces=CHANGING, name=str(at))
+        for at, moment in enumerate(moments, start=1)
     ]
-    quick = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate"}
-    figure.update_layout(
-        showlegend=False,
-        sliders=[
-            {
-                "currentvalue": {"prefix": "H-cycle "},
-                "pad": {"t": 45},
-                "steps": [
-                    {"label": str(at), "method": "animate", "args": [[str(at)], quick]}
-                    for at in cycle
-                ],
-            }
-        ],
-        updatemenus=[
-            {
-                "type": "buttons",
-                "direction": "left",
-                "x": 0,
-                "y": -0.28,
-                "buttons": [
-                    {
-                        "label": "play",
-                        "method": "animate",
-                        "args": [None, {"frame": {"duration": 250}, "fromcurrent": True}],
-                    },
-                    {"label": "pause", "method": "animate", "args": [[None], quick]},
-                ],
-            }
-        ],
-    )
-    square = {"showticklabels": False, "showgrid": False, "zeroline": False}
-    figure.update_xaxes(**square, row=1, col=1)
-    figure.update_yaxes(**square, autorange="reversed", scaleanchor="x", scaleratio=1, row=1, col=1)
+    _add_controls(figure, [frame.name for frame in figure.frames])
+    _dress_board(figure, rulings)
     figure.update_xaxes(title="H-cycle (from 1)", row=1, col=2)
     figure.update_yaxes(rangemode="tozero", row=1, col=2)
     figure.update_xaxes(title=f"PC 1 ({explained[0]:.0%})", row=1, col=3)
     figure.update_yaxes(title=f"PC 2 ({explained[1]:.0%})", row=1, col=3)
     return styled(figure, title)
+
+
+def _board(glyphs: np.ndarray, kinds: np.ndarray, grid: tuple[int, int]) -> go.Heatmap:
+    last = len(SHADES) - 1
+    return go.Heatmap(
+        z=kinds.reshape(grid),
+        text=glyphs.reshape(grid),
+        texttemplate="%{text}",
+        zmin=0,
+        zmax=last,
+        colorscale=[[i / last, shade] for i, shade in enumerate(SHADES)],
+        showscale=False,
+        xgap=1,
+        ygap=1,
+        hoverinfo="skip",
+    )
+
+
+def _places(at: int, done: bool, loss: np.ndarray, path: np.ndarray) -> list[go.Scatter]:
+    """After cycle `at` (from 0): the dot on the loss, the path so far, and the dot at its end."""
+    end = (at + 1) * (len(path) // len(loss))
+    dot: dict[str, Any] = {"mode": "markers"}
+    dot["marker"] = {"color": SOLVED if done else FAILED, "size": 11}
+    x, y = path[:end, 0], path[:end, 1]
+    return [
+        go.Scatter(x=[at + 1], y=[loss[at]], **dot),
+        go.Scatter(x=x, y=y, mode="lines", line={"color": "#555"}),
+        go.Scatter(x=x[-1:], y=y[-1:], **dot),
+    ]
+
+
+def _add_controls(figure: go.Figure, frames: list[str]) -> None:
+    """A slider over the frames, and buttons that play and pause."""
+    jumps = [{"label": name, "method": "animate", "args": [[name], AT_ONCE]} for name in frames]
+    play = [None, {"frame": {"duration": 250}, "fromcurrent": True}]
+    buttons = [
+        {"label": "play", "method": "animate", "args": play},
+        {"label": "pause", "method": "animate", "args": [[None], AT_ONCE]},
+    ]
+    place = {"type": "buttons", "direction": "left", "x": 0, "y": -0.28}
+    figure.update_layout(
+        showlegend=False,
+        sliders=[{"currentvalue": {"prefix": "H-cycle "}, "pad": {"t": 45}, "steps": jumps}],
+        updatemenus=[{**place, "buttons": buttons}],
+    )
+
+
+def _dress_board(figure: go.Figure, rulings: tuple[list[int], list[int]]) -> None:
+    """A square board, its first row on top, with its heavy lines."""
+    plain = {"showticklabels": False, "showgrid": False, "zeroline": False}
+    figure.update_xaxes(**plain, row=1, col=1)
+    figure.update_yaxes(**plain, autorange="reversed", scaleanchor="x", scaleratio=1, row=1, col=1)
+    rows, columns = rulings
+    for row in rows:
+        figure.add_hline(y=row - 0.5, line=RULING, row=1, col=1)  # type: ignore[arg-type]
+    for column in columns:
+        figure.add_vline(x=column - 0.5, line=RULING, row=1, col=1)  # type: ignore[arg-type]

@@ -42,10 +42,10 @@ def styled(figure: go.Figure, title: str, subtitle: str = "") -> go.Figure:
 
 
 def write_html(figure: go.Figure, path: Path, static: bool = False) -> Path:
-    """An interactive page; plotly.js is written once beside it, so that it opens offline.
+    """An interactive page; plotly.js is written once into its folder, so that it opens offline.
 
-    The same figure gives the same bytes. static: also PNG and PDF beside it, where kaleido and a
-    browser are.
+    The same figure gives the same bytes. static: also PNG and PDF, where kaleido and a browser
+    are installed.
     """
     library, text = path.with_name(PLOTLY), get_plotlyjs()
     if not _holds(library, text):
@@ -68,7 +68,7 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def _write_pictures(figure: go.Figure, path: Path) -> None:
-    """PNG and PDF beside a page; why not, on standard error."""
+    """PNG and PDF of a page; where they cannot be drawn, the reason on standard error."""
     still = without_controls(figure)
     drawing = str(still.to_json())
     size = {"width": 1100, "height": figure.layout.height or 640, "scale": 1.5}

@@ -1,4 +1,4 @@
-"""Paths of the latent state, solved and failed puzzles apart."""
+"""Paths of a state, solved and failed puzzles apart."""
 
 from typing import Any
 
@@ -11,6 +11,9 @@ from trm_interp.figures.bands import where
 from trm_interp.figures.style import FAILED, SOLVED, literal, styled
 from trm_interp.runtime.shapes import Bool, Float, Int
 
+KINDS = {True: ("solved", SOLVED), False: ("failed", FAILED)}  # by `solved_at_end`
+MONOSPACE = {"font": {"family": "monospace"}}  # of the boards that points show
+
 
 def trajectory_figure(
     paths: Float[np.ndarray, "puzzle tick pc"],
@@ -20,82 +23,87 @@ def trajectory_figure(
     names: list[str],
     steps: Int[np.ndarray, " step"],
     title: str,
+    state: str = "the state",
 ) -> go.Figure:
-    """Left: z_L at every update, first two components. Right: loss at every step.
+    """Left: a state at every update, first two components. Right: loss at every step.
 
-    `paths` are displacements from the first update; `explained` is the share of the pooled
-    variance on each axis; `loss` in stablemax nats per cell. A dot ends each supervision step, a
-    diamond is the last state. A puzzle counts as solved if it is solved at the last step; clicking
-    the legend hides either kind.
+    `paths` are displacements of `state` from its first update; `explained` is the share of the
+    pooled variance on each axis; `loss` in stablemax nats per cell. A dot ends each supervision
+    step, a diamond is the last state. A puzzle counts as solved if it is solved at the last step;
+    clicking the legend hides either kind.
     """
+    n_ticks, n_steps = paths.shape[1], solved.shape[1]
+    if n_ticks % n_steps:
+        raise ValueError(f"{n_ticks} ticks are not whole steps of {n_steps}: keep all steps")
     figure = make_subplots(
         cols=2,
         rows=1,
         column_widths=[0.62, 0.38],
-        subplot_titles=("displacement of z_L from its first update", "loss after each step"),
+        subplot_titles=(f"displacement of {state} from its first update", "loss after each step"),
         horizontal_spacing=0.1,
     )
-    n_ticks, n_steps = paths.shape[1], solved.shape[1]
-    if n_ticks % n_steps:
-        raise ValueError(f"{n_ticks} ticks are not whole steps of {n_steps}: keep all steps")
-    per_step = n_ticks // n_steps
-    ends = np.arange(per_step - 1, n_ticks, per_step)
     shown: set[bool] = set()
     for i, name in enumerate(names):
         ok = bool(solved[i, -1])
-        colour, kind = (SOLVED, "solved") if ok else (FAILED, "failed")
-        common = {"legendgroup": kind, "showlegend": False, "opacity": 0.75}
-        figure.add_trace(
-            go.Scatter(
-                x=paths[i, :, 0],
-                y=paths[i, :, 1],
-                mode="lines",
-                line={"color": colour, "width": 1},
-                hoverinfo="skip",
-                **common | {"opacity": 0.35},
-            ),
-            row=1,
-            col=1,
-        )
-        state = ["solved" if s else "not solved" for s in solved[i]]
-        figure.add_trace(
-            go.Scatter(
-                x=paths[i, ends, 0],
-                y=paths[i, ends, 1],
-                mode="markers",
-                marker={
-                    "color": colour,
-                    "size": np.where(np.arange(n_steps) == n_steps - 1, 12, 5),
-                    "symbol": ["circle"] * (n_steps - 1) + ["diamond"],
-                },
-                customdata=np.column_stack([steps + 1, loss[i], state]),
-                hovertemplate=f"{literal(name)}<br>step %{{customdata[0]}}: %{{customdata[2]}}"
-                "<br>loss %{customdata[1]:.3f}<extra></extra>",
-                **common | {"showlegend": ok not in shown},
-                name=kind,
-            ),
-            row=1,
-            col=1,
-        )
+        path, ends, losses = _run_traces(paths[i], loss[i], solved[i], steps + 1, literal(name))
+        ends.showlegend = ok not in shown
         shown.add(ok)
-        figure.add_trace(
-            go.Scatter(
-                x=steps + 1,
-                y=loss[i],
-                mode="lines+markers",
-                line={"color": colour, "width": 1},
-                marker={"size": 4},
-                hovertemplate=f"{literal(name)}<br>step %{{x}}: loss %{{y:.3f}}<extra></extra>",
-                **common,
-            ),
-            row=1,
-            col=2,
-        )
+        figure.add_trace(path, row=1, col=1)
+        figure.add_trace(ends, row=1, col=1)
+        figure.add_trace(losses, row=1, col=2)
     figure.update_xaxes(title=f"PC 1 ({explained[0]:.0%} of the variance)", row=1, col=1)
     figure.update_yaxes(title=f"PC 2 ({explained[1]:.0%})", row=1, col=1)
     figure.update_xaxes(title="supervision step (from 1)", row=1, col=2)
     figure.update_yaxes(title="stablemax loss, nats per cell", row=1, col=2, rangemode="tozero")
     return styled(figure, title)
+
+
+def _run_traces(
+    path: np.ndarray, loss: np.ndarray, solved: np.ndarray, steps: np.ndarray, name: str
+) -> tuple[go.Scatter, go.Scatter, go.Scatter]:
+    """One run of `trajectory_figure`: its path, the ends of its steps, and its losses."""
+    n_steps = len(steps)
+    colour, kind = (SOLVED, "solved") if solved[-1] else (FAILED, "failed")
+    common = {"legendgroup": kind, "showlegend": False}
+    thin = {"color": colour, "width": 1}
+    line = go.Scatter(
+        x=path[:, 0],
+        y=path[:, 1],
+        mode="lines",
+        line=thin,
+        hoverinfo="skip",
+        opacity=0.35,
+        **common,
+    )
+    ends = path[len(path) // n_steps - 1 :: len(path) // n_steps]
+    outcome = ["solved" if ok else "not solved" for ok in solved]
+    dots = go.Scatter(
+        x=ends[:, 0],
+        y=ends[:, 1],
+        mode="markers",
+        marker={
+            "color": colour,
+            "size": np.where(np.arange(n_steps) == n_steps - 1, 12, 5),
+            "symbol": ["circle"] * (n_steps - 1) + ["diamond"],
+        },
+        customdata=np.column_stack([steps, loss, outcome]),
+        hovertemplate=f"{name}<br>step %{{customdata[0]}}: %{{customdata[2]}}"
+        "<br>loss %{customdata[1]:.3f}<extra></extra>",
+        opacity=0.75,
+        name=kind,
+        **common,
+    )
+    losses = go.Scatter(
+        x=steps,
+        y=loss,
+        mode="lines+markers",
+        line=thin,
+        marker={"size": 4},
+        hovertemplate=f"{name}<br>step %{{x}}: loss %{{y:.3f}}<extra></extra>",
+        opacity=0.75,
+        **common,
+    )
+    return line, dots, losses
 
 
 def path_figure(
@@ -105,68 +113,73 @@ def path_figure(
     title: str,
     per_step: int,
     dimensions: int = 2,
+    columns: int | None = None,
 ) -> go.Figure:
     """Every update of the drawn puzzles as lines, the end of each step as a point with its board.
 
-    points: puzzle, line, step, pc1 .., solved, solved_at_end, loss, wrong, board (one line of
-    digits), for the puzzles of `paths` in that order. A puzzle counts as solved if it is at the
-    last step; the legend hides either kind. `explained`: share of the pool's variance on each axis.
+    points: puzzle, line, step, pc1 .., solved, solved_at_end, loss, wrong, board (text of one
+    line), for the puzzles of `paths` in that order. A puzzle counts as solved if it is at the last
+    step; the legend hides either kind. `explained`: share of the pool's variance on each axis.
+    `columns`: characters of the board in a row of the grid; without them it stays one line.
     """
     figure = go.Figure()
-    kind_of = go.Scatter3d if dimensions == 3 else go.Scatter
-    axes = "xyz"[:dimensions]
     at_end = points.groupby("puzzle", sort=False)["solved_at_end"].first().to_numpy()
-    for ok, (kind, colour) in ((True, ("solved", SOLVED)), (False, ("failed", FAILED))):
+    for ok, (kind, colour) in KINDS.items():
         rows = where(points, points["solved_at_end"] == ok)
         if not len(rows):
             continue
-        last = (rows["step"] == rows["step"].max()).to_numpy()
-        gap = np.full((int((at_end == ok).sum()), 1, paths.shape[2]), np.nan)
-        broken = np.concatenate([paths[at_end == ok], gap], axis=1).reshape(-1, paths.shape[2])
-        name = f"{kind} (n = {len(gap)})"
-        figure.add_trace(
-            kind_of(
-                **{axis: broken[:, i] for i, axis in enumerate(axes)},
-                mode="lines",
-                line={"color": colour, "width": 1},
-                opacity=0.35,
-                hoverinfo="skip",
-                legendgroup=kind,
-                showlegend=False,
-            )
-        )
-        figure.add_trace(
-            kind_of(
-                **{axis: rows[f"pc{i + 1}"] for i, axis in enumerate(axes)},
-                mode="markers",
-                marker={
-                    "color": colour,
-                    "size": np.where(last, 11, 4) * (0.5 if dimensions == 3 else 1.0),
-                    "symbol": np.where(last, "diamond", "circle"),
-                },
-                text=[_hover(row) for row in rows.to_dict("records")],
-                hovertemplate="%{text}<extra></extra>",
-                legendgroup=kind,
-                name=name,
-            )
-        )
+        chosen = paths[at_end == ok]
+        gap = np.full((len(chosen), 1, paths.shape[2]), np.nan)
+        broken = np.concatenate([chosen, gap], axis=1).reshape(-1, paths.shape[2])
+        name = f"{kind} (n = {len(chosen)})"
+        line, dots = _kind_traces(broken, rows, colour, dimensions, columns)
+        figure.add_trace(line.update(legendgroup=kind, showlegend=False))
+        figure.add_trace(dots.update(legendgroup=kind, name=name))
     titles = [f"PC {i + 1} ({explained[i]:.0%} of the variance)" for i in range(dimensions)]
     if dimensions == 3:
-        scene = {f"{axis}axis": {"title": titles[i]} for i, axis in enumerate(axes)}
+        scene = {f"{axis}axis": {"title": titles[i]} for i, axis in enumerate("xyz")}
         whole = {"eye": {"x": 1.5, "y": 1.5, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.15}}
         figure.update_layout(scene=scene | {"camera": whole})  # with the axes' titles in sight
     else:
         figure.update_xaxes(title=titles[0])
         figure.update_yaxes(title=titles[1])
-    figure.update_layout(hoverlabel={"font": {"family": "monospace"}})
+    figure.update_layout(hoverlabel=MONOSPACE)
     subtitle = f"one point a supervision step ({per_step} updates), a diamond is the last one"
     return styled(figure, title, subtitle)
 
 
-def umap_figure(points: pd.DataFrame, title: str) -> go.Figure:
-    """The steps' states by outcome, at umap1 and umap2; columns as for `path_figure`."""
+def _kind_traces(
+    broken: np.ndarray, rows: pd.DataFrame, colour: str, dimensions: int, columns: int | None
+) -> tuple[Any, Any]:
+    """All paths of one outcome as a line with gaps, and the ends of their steps."""
+    kind_of = go.Scatter3d if dimensions == 3 else go.Scatter
+    axes = "xyz"[:dimensions]
+    last = (rows["step"] == rows["step"].max()).to_numpy()
+    line = kind_of(
+        **{axis: broken[:, i] for i, axis in enumerate(axes)},
+        mode="lines",
+        line={"color": colour, "width": 1},
+        opacity=0.35,
+        hoverinfo="skip",
+    )
+    dots = kind_of(
+        **{axis: rows[f"pc{i + 1}"] for i, axis in enumerate(axes)},
+        mode="markers",
+        marker={
+            "color": colour,
+            "size": np.where(last, 11, 4) * (0.5 if dimensions == 3 else 1.0),
+            "symbol": np.where(last, "diamond", "circle"),
+        },
+        text=[_hover(row, columns) for row in rows.to_dict("records")],
+        hovertemplate="%{text}<extra></extra>",
+    )
+    return line, dots
+
+
+def umap_figure(points: pd.DataFrame, title: str, columns: int | None = None) -> go.Figure:
+    """The steps' states by outcome, at umap1 and umap2; the rest as for `path_figure`."""
     figure = go.Figure()
-    for ok, (kind, colour) in ((True, ("solved", SOLVED)), (False, ("failed", FAILED))):
+    for ok, (kind, colour) in KINDS.items():
         rows = where(points, points["solved_at_end"] == ok)
         if not len(rows):
             continue
@@ -176,21 +189,22 @@ def umap_figure(points: pd.DataFrame, title: str) -> go.Figure:
                 y=rows["umap2"],
                 mode="markers",
                 marker={"color": colour, "size": 3 + 5 * rows["step"] / points["step"].max()},
-                text=[_hover(row) for row in rows.to_dict("records")],
+                text=[_hover(row, columns) for row in rows.to_dict("records")],
                 hovertemplate="%{text}<extra></extra>",
                 name=f"{kind} (n = {rows['puzzle'].nunique()})",
             )
         )
     figure.update_xaxes(title="UMAP 1 (size of a point: its step)")
     figure.update_yaxes(title="UMAP 2")
-    figure.update_layout(hoverlabel={"font": {"family": "monospace"}})
+    figure.update_layout(hoverlabel=MONOSPACE)
     return styled(figure, title)
 
 
-def _hover(row: dict[str, Any]) -> str:
+def _hover(row: dict[str, Any], columns: int | None) -> str:
     """What a point shows: which puzzle and step, and the board of that moment."""
-    side = int(len(row["board"]) ** 0.5)
-    board = [" ".join(row["board"][i : i + side]) for i in range(0, side * side, side)]
+    lines = [row["board"]]
+    if columns:
+        lines = [" ".join(lines[0][i : i + columns]) for i in range(0, len(lines[0]), columns)]
     state = "solved" if row["solved"] else f"{row['wrong']} cells wrong"
     head = f"puzzle of line {row['line']}, step {row['step']}: {state}, loss {row['loss']:.3f}"
-    return "<br>".join([head, *board])
+    return "<br>".join([head, *map(literal, lines)])

@@ -13,6 +13,7 @@ from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.figures.style import write_html
 from trm_interp.figures.trajectories import trajectory_figure
 from trm_interp.recording.collect import record_puzzles
+from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import write_text
@@ -77,7 +78,7 @@ def look(config: QuickstartConfig, steps: int = 16) -> None:
 def draw(store_path: Path, to: Path, model_name: str) -> Path:
     """The trajectories of a store as an interactive page."""
     with Store(store_path) as store:
-        found = trajectories(store, "z_L", n_components=2, relative=True)
+        found = trajectories(states_of(store, "z_L"), n_components=2, relative=True)
         frame = store.frame().pivot(index="puzzle", columns="step")
         figure = trajectory_figure(
             found.paths,
@@ -88,6 +89,7 @@ def draw(store_path: Path, to: Path, model_name: str) -> Path:
             np.arange(store.n_steps),
             f"{model_name}: latent state z_L of {store.n_puzzles} puzzles, "
             f"{found.paths.shape[1]} updates each",
+            "z_L",
         )
     return write_html(figure, to)
 

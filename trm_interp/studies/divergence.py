@@ -15,12 +15,12 @@ from trm_interp.analysis.auc import FEWEST, auc_with_bounds
 from trm_interp.analysis.divergence import auc_by_tick, bands, distance_to_successes, slopes
 from trm_interp.analysis.pca import NotFinite
 from trm_interp.analysis.resample import mean_with_bounds
-from trm_interp.analysis.trajectories import states_of
 from trm_interp.core.clock import schedule
 from trm_interp.core.infer import Readouts, run_batch
 from trm_interp.core.models.trm import TRM, State
 from trm_interp.figures.landscape import divergence_figure
 from trm_interp.recording.hooks import HookedTRM, recording
+from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import require_memory

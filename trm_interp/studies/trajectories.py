@@ -11,6 +11,7 @@ from trm_interp.analysis.pca import NotFinite
 from trm_interp.analysis.trajectories import Trajectories, trajectories
 from trm_interp.figures.bands import where
 from trm_interp.figures.trajectories import path_figure
+from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import seed32
@@ -40,7 +41,10 @@ def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> dict[str,
         width = int(np.prod(store[config.site].shape[-2:]))
         try:
             found = trajectories(
-                store, config.site, min(n_components, width), config.relative, config.seed
+                states_of(store, config.site),
+                min(n_components, width),
+                config.relative,
+                config.seed,
             )
         except NotFinite as error:
             raise UserError(
