@@ -28,16 +28,13 @@ LONG_STILL = {
     "trm_interp/cli/sae.py: register",
     "trm_interp/cli/search.py: register",
     "trm_interp/core/training/trainer.py: __init__",
-    "trm_interp/figures/basins.py: slice_movie",
-    "trm_interp/figures/scrub.py: scrub_figure",
-    "trm_interp/figures/trajectories.py: path_figure",
-    "trm_interp/figures/trajectories.py: trajectory_figure",
     "trm_interp/recording/collect.py: record_puzzles",
     "trm_interp/report/plan.py: _jobs",
     "trm_interp/sae/dashboard.py: dashboard_data",
     "trm_interp/sae/table.py: feature_table",
     "trm_interp/search/engine.py: search",
     "trm_interp/studies/one_puzzle.py: look_at",
+    "trm_interp/subjects/training.py: fit",
     "experiments/fig1_features.py: train_and_measure",
     "experiments/table2_search.py: run",
     "experiments/table2_tables.py: log_entry",
@@ -51,7 +48,7 @@ OF_TRM_STILL = {
     "trm_interp/studies/stability.py",
     "trm_interp/studies/starts.py",
 }
-SUDOKU_STILL = {"cli", "figures", "recording", "sae", "search", "studies", "subjects"}
+SUDOKU_STILL = {"cli", "recording", "sae", "search", "studies", "subjects"}
 
 
 @cache
