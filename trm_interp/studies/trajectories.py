@@ -19,7 +19,7 @@ from trm_interp.runtime.provenance import versions
 from trm_interp.studies.config import TrajectoriesConfig
 from trm_interp.studies.results import Progress, Results, Tell, results_of
 from trm_interp.studies.subject import opening, said_of
-from trm_interp.tasks.sudoku.grid import from_tokens
+from trm_interp.tasks.sudoku.grid import from_tokens, shape_of
 
 UMAP_OF = 30  # components that UMAP starts from
 UMAP_INIT = "pca"  # of the places in two dimensions
@@ -65,6 +65,7 @@ def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> dict[str,
                 title,
                 per_step,
                 dimensions,
+                shape_of(store["labels"].shape[-1]).side,
             )
             name = "paths" if dimensions == 2 else "paths_3d"
             results.figure(name, figure, points.assign(drawn=points["puzzle"].isin(drawn)))
@@ -151,7 +152,8 @@ def _umap(
     neighbours = min(15, len(points) - 1)
     embedded = np.asarray(umap.UMAP(**umap_settings(neighbours, config.seed)).fit_transform(states))
     table = points.assign(umap1=embedded[:, 0], umap2=embedded[:, 1])
-    results.figure("umap", umap_figure(table, f"UMAP of {len(table)} states"), table)
+    side = shape_of(len(table["board"][0])).side
+    results.figure("umap", umap_figure(table, f"UMAP of {len(table)} states", side), table)
     made = {"umap-learn": umap.__version__, **versions()}
     return {
         "seed": config.seed,
