@@ -107,7 +107,7 @@ def test_commands_on_a_lying_store_end_in_one_line(
 
 def test_a_store_without_its_model_says_so(cli: Cli, store: Path, tmp_path: Path):
     copy = Path(shutil.copytree(store, tmp_path / "copy"))
-    tamper(copy, lambda m: m["meta"].pop("model"))
+    tamper(copy, lambda m: (m["meta"].pop("model"), m["meta"]["identity"].pop("schedule")))
     line = error_of(cli("train-sae", copy, "--site", "z_L", "--out", tmp_path / "sae"))
     assert "manifest.json: meta.model is missing" in line
 

@@ -74,7 +74,8 @@ def test_every_tick_finds_the_state_it_wrote(whole):
                 expected = expected[:, tick.l_cycle]
             np.testing.assert_array_equal(store.at(tick), expected)
         assert store.at(Tick(3, 1, 0, "z_L"), puzzles=7).shape == (POS, D)
-        assert store.at(Tick(3, 1, 3, "z_H", ends_cycle=True), puzzles=range(3, 6)).shape == (3, POS, D)
+        last = Tick(3, 1, 3, "z_H", ends_cycle=True)
+        assert store.at(last, puzzles=range(3, 6)).shape == (3, POS, D)
 
 
 def test_steps_and_positions_keep_their_numbers_where_only_some_were_kept(tmp_path):

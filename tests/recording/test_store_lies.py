@@ -133,7 +133,7 @@ def test_a_linked_shard_is_refused(copy: Path, tmp_path: Path):
     assert "shard-00001.h5 is a link" in refused(copy)
     shard.unlink()
     os.mkfifo(shard)
-    assert "shard-00001.h5 is no plain file" in refused(copy)
+    assert "shard-00001.h5 is not a regular file" in refused(copy)
 
 
 def as_external(file: h5py.File, like: h5py.Dataset) -> None:
@@ -196,8 +196,8 @@ SWAPS = {
     "lies in another file": (as_external, as_virtual),
     "is a link to another place": (as_external_link, as_soft_link),
     "is compressed": (as_compressed,),
-    "is not all there": (as_empty_chunks,),
-    "is no array": (as_group,),
+    "is incomplete": (as_empty_chunks,),
+    "is not an array": (as_group,),
     "inputs is object[4, 3]": (as_objects,),
     "holds 'more', which the manifest does not name": (beside,),
 }
@@ -247,7 +247,7 @@ def test_what_the_recorder_did_not_write_is_named_where_it_is_asked_for(tmp_path
 
 def test_what_it_wrote_has_types(whole: Path):
     with Store(whole) as store:
-        assert (store.model.prefix, store.model.ticks_per_step) == (2, H * (L + 1))
+        assert (store.model.prefix, store.schedule.evaluations) == (2, H * (L + 1))
         assert (store.checkpoint_sha256, store.checkpoint_path) == ("c0ffee", "ckpt")
 
 

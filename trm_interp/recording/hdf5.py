@@ -26,7 +26,7 @@ AGAIN = "the same `collect` with --resume writes it again"
 class Output(io.FileIO):
     """A new file `*.partial` that HDF5 writes through; `check` raises what went wrong.
 
-    After a failed write it takes everything and keeps nothing, so that HDF5 can always close.
+    After a failed write it accepts everything and keeps nothing, so that HDF5 can always close.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +87,7 @@ class ShardFile:
         self._output.check()
 
     def write_chunks(self, name: str, row: int, at: tuple[int, ...], values: np.ndarray) -> None:
-        """Rows of an array from `row` on, each a whole chunk, past HDF5's cache."""
+        """Rows of an array from `row` on, each a whole chunk, bypassing HDF5's cache."""
         data = dataset(self._file, name).id
         inner = (0,) * (values.ndim - 1)
         for i, one in enumerate(np.ascontiguousarray(values)):
@@ -109,14 +109,14 @@ class ShardFile:
     def drop(self) -> None:
         """Close it and remove it."""
         self._output.error = self._output.error or OSError("dropped")
-        with suppress(Exception):  # of a file that nobody wants any more
+        with suppress(Exception):  # the file is deleted anyway
             self._file.close()
         self._output.close()
         self.path.unlink(missing_ok=True)
 
 
 def write_virtual(path: Path, manifest: Manifest) -> None:
-    """store.h5; where a shard is lost, plain HDF5 readers see NaN in it instead of an error."""
+    """Write store.h5. Where a shard is lost, plain HDF5 readers see NaN instead of an error."""
     partial = path / f"{STORE}.partial"
     output = Output(partial)
     try:
@@ -164,8 +164,8 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
 def open_file(path: Path, advice: str = ADVICE) -> h5py.File:
     """For reading: without a chunk cache, so that one tick of a step reads its own bytes only.
 
-    With HDF5's own lock, as other readers of the file in this process have it, or without where
-    the file system has none: finished files do not need it.
+    With HDF5's own lock, which other readers of the file in this process take as well, or without
+    where the file system has none: finished files do not need it.
     """
     if path.is_symlink():
         raise StoreError(f"{path} is a link, which files of a store must not be: {COPY}")
@@ -185,7 +185,7 @@ def open_file(path: Path, advice: str = ADVICE) -> h5py.File:
 
 
 def open_shard(path: Path, manifest: Manifest, n: int) -> h5py.File:
-    """A shard of `n` puzzles, every array as the manifest says and inside this very file."""
+    """A shard of `n` puzzles; every array is as the manifest says, and in this file itself."""
     file = open_file(path)
     if problems := shard_problems(file, path, manifest, n):
         file.close()
@@ -194,12 +194,12 @@ def open_shard(path: Path, manifest: Manifest, n: int) -> h5py.File:
 
 
 def shard_problems(file: h5py.File, path: Path, manifest: Manifest, n: int) -> list[str]:
-    """Arrays of an open shard of `n` puzzles that are not as the manifest says, or not in it."""
+    """What differs from the manifest in an open shard of `n` puzzles, one line a problem."""
     return _in_words(path, _of_shard(file, path.stat().st_size, manifest, n))
 
 
 def virtual_problems(path: Path, manifest: Manifest) -> list[str]:
-    """Arrays of a store's store.h5 that are not the shards of its manifest, one after another."""
+    """Arrays of store.h5 that are not those of the manifest's shards, one line a problem."""
     try:
         with open_file(path / STORE, AGAIN) as file:
             return _in_words(path / STORE, _of_virtual(file, manifest), AGAIN)
@@ -207,9 +207,9 @@ def virtual_problems(path: Path, manifest: Manifest) -> list[str]:
         return [str(error)]
 
 
-def _in_words(path: Path, found: Iterator[str], advice: str = ADVICE) -> list[str]:
+def _in_words(path: Path, problems: Iterator[str], advice: str = ADVICE) -> list[str]:
     try:
-        return [f"{path}: {problem}: {advice}" for problem in found]
+        return [f"{path}: {problem}: {advice}" for problem in problems]
     except Exception as error:  # a damaged file makes h5py raise many kinds
         if is_out_of_memory(error):
             raise
@@ -225,7 +225,7 @@ def _of_shard(file: h5py.File, size: int, manifest: Manifest, n: int) -> Iterato
         else:
             size -= (stored := data.id.get_storage_size())
             if stored < data.nbytes or size < 0:
-                yield f"{site.name} is not all there"
+                yield f"{site.name} is incomplete"
 
 
 def _of_virtual(file: h5py.File, manifest: Manifest) -> Iterator[str]:
@@ -241,22 +241,22 @@ def _of_virtual(file: h5py.File, manifest: Manifest) -> Iterator[str]:
 
 def _arrays(file: h5py.File, manifest: Manifest) -> Iterator[tuple[Site, h5py.Dataset | str]]:
     """Each array of the manifest, or what is wrong with what the file has by that name."""
-    if strange := sorted(set(file) - manifest.arrays.keys()):
+    if unlisted := sorted(set(file) - manifest.arrays.keys()):
         first = manifest.arrays[next(iter(manifest.arrays))]
-        yield first, f"holds {strange[0][:60]!r}, which the manifest does not name"
+        yield first, f"holds {unlisted[0][:60]!r}, which the manifest does not name"
     for site in manifest.arrays.values():
         if site.name not in file:
             yield site, f"{site.name} is missing"
         elif not isinstance(file.get(site.name, getlink=True), h5py.HardLink):
             yield site, f"{site.name} is a link to another place"
         elif not isinstance(data := file[site.name], h5py.Dataset):
-            yield site, f"{site.name} is no array"
+            yield site, f"{site.name} is not an array"
         else:
             yield site, data
 
 
 def _outside(data: h5py.Dataset) -> str | None:
-    """What lets values come from elsewhere, or be larger than they are on disk."""
+    """Whether values come from elsewhere or are larger than on disk, as a message."""
     name = str(data.name).lstrip("/")
     if data.is_virtual or data.external:
         return f"{name} lies in another file, which a shard's must not"
@@ -266,9 +266,11 @@ def _outside(data: h5py.Dataset) -> str | None:
 
 
 def _unlike(data: h5py.Dataset, site: Site, n: int) -> str | None:
-    found = data.shape, data.dtype, tuple(str(axis.label) for axis in data.dims)
-    wanted = (n, *site.stored_shape), np.dtype(site.dtype), site.labels
-    return None if found == wanted else f"{site.name} is {_spell(*found)}, not {_spell(*wanted)}"
+    actual = data.shape, data.dtype, tuple(str(axis.label) for axis in data.dims)
+    expected = (n, *site.stored_shape), np.dtype(site.dtype), site.labels
+    if actual == expected:
+        return None
+    return f"{site.name} is {_spell(*actual)}, not {_spell(*expected)}"
 
 
 def _spell(shape: tuple[int, ...], dtype: np.dtype, labels: tuple[str, ...]) -> str:

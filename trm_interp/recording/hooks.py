@@ -1,28 +1,30 @@
-"""Listen to a TRM: a hook point for every network evaluation, and a recorder that streams them.
+"""Listen to a model: a hook point for every network evaluation, and a recorder that streams them.
 
-`HookedTRM` is a TRM with transformer-lens hook points, one for every moment of a run, so nothing
-overwrites anything: `run_with_cache(names_filter=...)` returns 336 distinct states and
-`run_with_hooks` edits one state at one moment. Names hold the `Tick`:
+`HookedModel.of(model)` is a copy of any recursive model with transformer-lens hook points, one for
+every moment of a run, so nothing overwrites anything: `run_with_cache(names_filter=...)` returns
+all states of a run (336 of a TRM's), and `run_with_hooks` edits one state at one moment. Names hold
+the `Tick`; those of a TRM are
 
     hook_embed                          x, the injected input
     step.3.h.1.l.2.hook_z_L             z_L after that evaluation
-    step.3.h.1.hook_z_H                 z_H after that H-cycle
+    step.3.h.1.hook_z_H                 z_H after that H-cycle, which its last evaluation writes
     step.3.h.1.l.2.blocks.0.hook_resid_pre | hook_mixer_out | hook_resid_mid | hook_mlp_out
                            | hook_resid_post          inside an evaluation that writes z_L
     step.3.h.1.blocks.0...                            inside the one that writes z_H
     step.3.hook_logits, step.3.hook_q_halt            the read-outs
 
+and other architectures have their own states, sites and number of evaluations in the same grammar.
 Attention models have hook_attn_out in the place of hook_mixer_out.
 
 A name that the model does not have, a filter that matches nothing and a compiled model, where hooks
-silently do not fire, are errors, through whichever method the hook was to be added.
+silently do not fire, are errors, whichever method the hook is added through.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from functools import partial
-from typing import Any, cast
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,48 +33,49 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from trm_interp.core.clock import Tick
-from trm_interp.core.config import TRMConfig
 from trm_interp.core.infer import require_tokens
-from trm_interp.core.models.layers import BlockSites
-from trm_interp.core.models.trm import TRM, State
+from trm_interp.core.models.base import RecursiveModel, States
+from trm_interp.core.models.config import ModelConfig
+from trm_interp.core.models.registry import architecture, model_class
 from trm_interp.runtime.shapes import Int
 
 Names = str | Sequence[str] | Callable[[str], bool] | None  # of hook points; None: all
 
 
-class _EvaluationPoints(nn.Module):
-    """Hook points inside one evaluation, and of the state that it writes."""
-
-    def __init__(self, config: TRMConfig, state: str) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(
-            BlockSites(config.mixer_site, HookPoint) for _ in range(config.n_layers)
-        )
-        self.state = state
-        self.add_module(state, HookPoint())
-
-
-class _CyclePoints(_EvaluationPoints):
-    def __init__(self, config: TRMConfig) -> None:
-        super().__init__(config, "hook_z_H")
-        self.l = nn.ModuleList(
-            _EvaluationPoints(config, "hook_z_L") for _ in range(config.l_cycles)
-        )
-
-
 class _StepPoints(nn.Module):
-    def __init__(self, config: TRMConfig) -> None:
+    """Hook points of one supervision step, in a tree of modules that spells their names."""
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.h = nn.ModuleList(_CyclePoints(config) for _ in range(config.h_cycles))
+        sites = model_class(config)
+
+        def evaluation(state: str) -> nn.Module:
+            points = sites.evaluation_points(config, HookPoint)
+            points.add_module(f"hook_{state}", HookPoint())
+            return points
+
+        def cycle(*earlier: str, last: str) -> nn.Module:
+            points = evaluation(last)
+            points.add_module("l", nn.ModuleList(evaluation(state) for state in earlier))
+            return points
+
+        *earlier, last = config.schedule.cycle
+        self.h = nn.ModuleList(cycle(*earlier, last=last) for _ in range(config.schedule.h_cycles))
         self.hook_logits = HookPoint()
         self.hook_q_halt = HookPoint()
 
+    def of(self, tick: Tick) -> nn.Module:
+        """Those inside one evaluation, and of the state that it writes."""
+        cycle = self.h[tick.h_cycle]
+        return cycle if tick.ends_cycle else cast(nn.ModuleList, cycle.l)[tick.l_cycle]
 
-class HookedTRM(TRM, HookedRootModule):
-    """A TRM whose runs of up to `n_sup` supervision steps can be listened to and edited.
 
-    Weights and state-dict names are those of the TRM. `forward(tokens)` is a whole run, as
-    transformer-lens expects of a model: logits [batch, step, cell, vocab] and q_halt
+class HookedModel(RecursiveModel, HookedRootModule):
+    """A model whose runs of up to `n_sup` supervision steps can be listened to and edited.
+
+    `HookedModel.of(model)` makes one of any architecture: its class derives from this one and from
+    the model's own. Weights and state-dict names are those of the model. `forward(tokens)` is a
+    whole run, as transformer-lens expects of a model: logits [batch, step, cell, vocab] and q_halt
     [batch, step].
 
     `run_with_cache` computes no gradients unless asked; `run_with_hooks` and a plain call do
@@ -80,7 +83,7 @@ class HookedTRM(TRM, HookedRootModule):
     """
 
     def __init__(
-        self, config: TRMConfig, n_sup: int = 16, generator: torch.Generator | None = None
+        self, config: ModelConfig, n_sup: int = 16, generator: torch.Generator | None = None
     ) -> None:
         super().__init__(config, generator)
         self.n_sup = n_sup
@@ -89,28 +92,27 @@ class HookedTRM(TRM, HookedRootModule):
         self.setup()
 
     @classmethod
-    def of(cls, model: TRM, n_sup: int = 16) -> "HookedTRM":
+    def of(cls, model: RecursiveModel, n_sup: int = 16) -> "HookedModel":
         """A hooked copy of a model, on its device."""
-        hooked = cls(model.config, n_sup, torch.Generator())  # not the global random numbers
+        generator = torch.Generator()  # not the global random numbers
+        hooked = hooked_class(type(model))(model.config, n_sup, generator)
         hooked.load_state_dict(model.state_dict())
-        return hooked.to(next(model.parameters()).device).eval()
+        return hooked.to(model.device).eval()
 
     def embed(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.hook_embed(super().embed(tokens, dtype))
 
     def evaluate(self, tick: Tick, h: Tensor, injection: Tensor) -> Tensor:
-        cycle = cast(_CyclePoints, self._points(tick.step).h[tick.h_cycle])
-        here = cycle.l[tick.l_cycle] if tick.writes == "z_L" else cycle
-        here = cast(_EvaluationPoints, here)
-        written = self.net(h, injection, here)
-        return here.get_submodule(here.state)(written)
+        points = self._points(tick.step).of(tick)
+        written = self.network(tick)(h, injection, points)
+        return points.get_submodule(f"hook_{tick.writes}")(written)
 
-    def readout(self, z_H: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
-        logits, q_halt = super().readout(z_H, step)
+    def readout(self, answer: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
+        logits, q_halt = super().readout(answer, step)
         points = self._points(step)
         return points.hook_logits(logits), points.hook_q_halt(q_halt)
 
-    # every method of transformer-lens that adds a hook comes through one of these four
+    # every method of transformer-lens that adds a hook goes through one of these four
 
     def hooks(  # type: ignore[override]
         self,
@@ -166,23 +168,42 @@ class HookedTRM(TRM, HookedRootModule):
     def forward(  # type: ignore[override]
         self,
         tokens: Int[Tensor, "batch cell"],
-        state: State | None = None,
+        state: States | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
         """A whole run from `state` (default: the start vectors), all H-cycles with gradient."""
         require_tokens(self.config, tokens)
         x = self.embed(tokens, dtype)
         state = state or self.initial_state(x)
-        read = []
+        steps = []
         for step in range(self.n_sup):
             state, _ = self.advance(state, x, step)
-            read.append(self.readout(state.z_H, step))
-        logits, q_halt = zip(*read, strict=True)
+            steps.append(self.readout(self.answer_of(state), step))
+        logits, q_halt = zip(*steps, strict=True)
         return torch.stack(logits, dim=1), torch.stack(q_halt, dim=1)
 
 
-def hook_names(config: TRMConfig, n_sup: int = 16) -> list[str]:
-    """Every hook point of a run, in module order."""
+@cache
+def hooked_class(model: type[RecursiveModel]) -> type[HookedModel]:
+    """The class of hooked models of an architecture."""
+    if issubclass(model, HookedModel):
+        return model
+    return type(f"Hooked{model.__name__}", (HookedModel, model), {"__doc__": HookedModel.__doc__})
+
+
+if TYPE_CHECKING:
+    HookedTRM = HookedModel
+
+
+def __getattr__(name: str) -> Any:
+    if name == "HookedTRM":  # of TRMs alone, from before there were other architectures
+        return hooked_class(architecture("trm"))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def hook_names(model: RecursiveModel | ModelConfig, n_sup: int = 16) -> list[str]:
+    """Every hook point of a run of a model, or of those of a configuration, in module order."""
+    config = model.config if isinstance(model, RecursiveModel) else model
     with torch.device("meta"):
         points = _StepPoints(config)
     names = [name for name, m in points.named_modules() if isinstance(m, HookPoint)]
@@ -199,7 +220,7 @@ def hook_points(model: nn.Module) -> dict[str, HookPoint]:
         if isinstance(module, OptimizedModule) or module._compiled_call_impl is not None:
             raise TypeError("hook the eager model: torch.compile skips hooks added later")
         left.extend(module._modules.values())
-    if isinstance(model, HookedTRM):
+    if isinstance(model, HookedModel):
         return model.hook_dict
     return {name: m for name, m in model.named_modules() if isinstance(m, HookPoint)}
 
@@ -215,15 +236,15 @@ def select(points: dict[str, HookPoint], names: Names) -> dict[str, HookPoint]:
         if accepted := {name: point for name, point in points.items() if names(name)}:
             return accepted
         raise ValueError(f"the filter accepts none of {len(points)} hook points: {_some(points)}")
-    wanted = [names] if isinstance(names, str) else list(names)
-    for name in wanted:
+    asked = [names] if isinstance(names, str) else list(names)
+    for name in asked:
         if name not in points:
             close = get_close_matches(str(name), points, n=3)
             raise ValueError(
                 f"no hook point {name!r}; there are {len(points)}: "
                 + (f"the nearest are {', '.join(close)}" if close else _some(points))
             )
-    return {name: points[name] for name in wanted}
+    return {name: points[name] for name in asked}
 
 
 def _some(points: Mapping[str, Any]) -> str:

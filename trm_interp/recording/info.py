@@ -1,9 +1,11 @@
 """What a path holds: a store or a checkpoint, in a few facts."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trm_interp.recording.schema import Recursion
 
 
 def describe(path: str, thorough: bool = False, cells: int | None = None) -> dict[str, Any]:
@@ -22,6 +24,7 @@ def _store(path: str, thorough: bool) -> dict[str, Any]:
     from trm_interp.recording.store import Store, StoreError, validate
 
     manifest = Manifest.read(Path(path))
+    recursion = manifest.recorded.recursion
     try:
         with Store(path, allow_incomplete=True) as store:
             exact = store["solved"][:].mean(0).tolist() if store.n_puzzles else []
@@ -31,6 +34,8 @@ def _store(path: str, thorough: bool) -> dict[str, Any]:
         "kind": "store",
         "path": path,
         "complete": manifest.complete,
+        "task": manifest.recorded.identity.task,
+        **({} if recursion is None else _facts(recursion)),
         "puzzles": manifest.done,
         "supervision_steps": manifest.n_steps,
         "kept_steps": manifest.kept("step"),
@@ -50,14 +55,13 @@ def _store(path: str, thorough: bool) -> dict[str, Any]:
     }
 
 
-def fault(known: dict[str, Any]) -> str | None:
-    """What is wrong with a store, in one line; that it is unfinished is no fault."""
-    problems = known.get("problems", [])[not known.get("complete", True) :]
-    more = f"; and {len(problems) - 1} more problems" if len(problems) > 1 else ""
-    return f"{problems[0]}{more}" if problems else None
+def _facts(recursion: "Recursion") -> dict[str, Any]:
+    return recursion.to_json() | {"evaluations_per_step": recursion.schedule.evaluations}
 
 
 def _checkpoint(path: str, cells: int | None) -> dict[str, Any]:
+    from trm_interp.core.models.registry import settings_of
+    from trm_interp.recording.sites import recursion_of
     from trm_interp.subjects.opening import open_checkpoint
 
     checkpoint = open_checkpoint(path, cells=cells)
@@ -68,25 +72,32 @@ def _checkpoint(path: str, cells: int | None) -> dict[str, Any]:
         "format": checkpoint.format,
         "sha256": checkpoint.sha256,
         "weights": checkpoint.weights,
+        **_facts(recursion_of(config)),
         "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
-        "evaluations_per_step": config.h_cycles * (config.l_cycles + 1),
-        "config": asdict(config),
+        "config": settings_of(config),
         "card": checkpoint.card,
     }
 
 
-def lines(known: dict[str, Any], indent: str = "") -> Iterator[str]:
+def fault(facts: dict[str, Any]) -> str | None:
+    """What is wrong with a store, in one line; that it is unfinished is no fault."""
+    problems = facts.get("problems", [])[not facts.get("complete", True) :]
+    more = f"; and {len(problems) - 1} more problems" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}" if problems else None
+
+
+def lines(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
     """Nested facts, one a line; lists of numbers rounded.
 
     >>> list(lines({"kind": "store", "meta": {"seed": 1}, "exact": [0.5, 1 / 3]}))
     ['kind: store', 'meta:', '  seed: 1', 'exact: 0.5 0.3333']
     """
-    for name, value in known.items():
+    for name, value in facts.items():
         if isinstance(value, dict):
             yield f"{indent}{name}:"
             yield from lines(value, indent + "  ")
         elif isinstance(value, list):
-            spelled = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
-            yield f"{indent}{name}: {' '.join(spelled)}"
+            texts = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
+            yield f"{indent}{name}: {' '.join(texts)}"
         else:
             yield f"{indent}{name}: {value}"

@@ -12,7 +12,7 @@ so a killed run loses at most one shard and `resume` goes on after the last one 
 
 import math
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,16 +21,19 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
+from trm_interp.core.clock import Schedule
 from trm_interp.recording.schema import (
     LARGEST_AXIS,
     MOST_AXES,
     MOST_KEPT,
     MOST_PUZZLES,
     MOST_TICKS,
+    NAME,
+    Recursion,
     Site,
     StoreError,
-    known_dims,
     readouts,
+    trm_recursion,
 )
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import sha256_of, write_json
@@ -40,13 +43,14 @@ FORMAT = "trm_interp activation store"
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 ADVICE = "restore it, or delete the store and record again"
-RESTORE = "restore it, or record again with `collect --overwrite`"
+RESTORE = "restore it, or record it again with `collect --resume`"
 COPY = "copy the store with its files (`cp -rL`)"
 
 Axis = Annotated[int, Meta(ge=1, le=LARGEST_AXIS)]
 Index = Annotated[int, Meta(ge=0, lt=LARGEST_AXIS)]
 Puzzles = Annotated[int, Meta(ge=1, le=MOST_PUZZLES)]
 Text = Annotated[str, Meta(max_length=4096)]
+Name = Annotated[str, Meta(pattern=f"^{NAME.pattern}$")]
 
 
 @dataclass(frozen=True)
@@ -60,20 +64,29 @@ class ModelShape:
     d_model: Axis | None = None
     vocab: Axis | None = None
 
-    @property
-    def ticks_per_step(self) -> int:
-        """Network evaluations of a supervision step."""
-        return self.h_cycles * (self.l_cycles + 1)
+
+@dataclass(frozen=True)
+class CycleOf:
+    """`core.clock.Schedule` as the manifest has it."""
+
+    h_cycles: Axis
+    cycle: Annotated[list[Name], Meta(min_length=1, max_length=MOST_TICKS)]
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What was recorded, from what."""
+    """What was recorded, from what. Stores without `schedule` are of TRMs."""
 
     checkpoint_sha256: Text | None = None
     data_sha256: dict[str, Text] | None = None
     batch_size: Puzzles | None = None
     device: Text | None = None
+    task: Name | None = None
+    architecture: Name = "trm"
+    schedule: CycleOf | None = None
+    states: Annotated[list[Name], Meta(max_length=100)] | None = None
+    answer: Name | None = None
+    latent: Name | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,26 @@ class Recorded:
     model: ModelShape | None = None
     checkpoint: Source = field(default_factory=Source)
 
+    @cached_property
+    def recursion(self) -> Recursion | None:
+        """Of the recorded model; None where neither it nor the model's sizes were written.
+
+        ValueError where it is incomplete or contradicts itself.
+        """
+        identity, model = self.identity, self.model
+        if identity.schedule is None:
+            return None if model is None else trm_recursion(model.h_cycles, model.l_cycles)
+        for name in ("states", "answer", "latent"):
+            if getattr(identity, name) is None:
+                raise ValueError(f"meta.identity.{name} is missing, which belongs to a schedule")
+        return Recursion(
+            Schedule(identity.schedule.h_cycles, tuple(identity.schedule.cycle)),
+            tuple(identity.states or ()),
+            identity.answer or "",
+            identity.latent or "",
+            identity.architecture,
+        )
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -101,22 +134,22 @@ class Shard:
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
     def problem(self, path: Path) -> str | None:
-        """What is wrong with the file in store `path`, by presence, kind and size alone."""
+        """What is wrong with the file in store `path`, judged by presence, kind and size."""
         file = path / self.file
         try:
-            found = file.lstat()
+            stats = file.lstat()
         except FileNotFoundError:
             return f"{file} is missing: {RESTORE}"
-        if stat.S_ISLNK(found.st_mode):
+        if stat.S_ISLNK(stats.st_mode):
             return f"{file} is a link, which files of a store must not be: {COPY}"
-        if not stat.S_ISREG(found.st_mode):
-            return f"{file} is no plain file, which a shard must be: {RESTORE}"
-        if found.st_size != self.bytes:
-            return f"{file} has {found.st_size} bytes instead of {self.bytes}: {RESTORE}"
+        if not stat.S_ISREG(stats.st_mode):
+            return f"{file} is not a regular file, which a shard must be: {RESTORE}"
+        if stats.st_size != self.bytes:
+            return f"{file} has {stats.st_size} bytes instead of {self.bytes}: {RESTORE}"
         return None
 
     def altered(self, path: Path) -> str | None:
-        """What is wrong with its content, for which all of it is read."""
+        """What is wrong with its content; reads the whole file."""
         file = path / self.file
         if sha256_of(file) != self.sha256:
             return f"{file} was altered (sha256 differs): {RESTORE}"
@@ -133,7 +166,7 @@ def shard_name(index: int) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store holds. `sites` carry the selection; `meta` is free but for `Recorded`."""
+    """What a store holds. `sites` carry the selection; `meta` is free apart from `Recorded`."""
 
     meta: dict[str, Any]
     sites: tuple[Site, ...]
@@ -163,44 +196,49 @@ class Manifest:
                 raise ValueError(f"all sites must keep the same indices of {dim}")
             if len(self.kept(dim)) > MOST_KEPT:
                 raise ValueError(f"a store keeps at most {MOST_KEPT} indices of {dim}")
+        recursion = self.recorded.recursion or trm_recursion(1, 1)  # whose axes are all TRMs'
         for site in self.sites:
-            if (wanted := known_dims(site.name)) and site.dims != wanted:
-                raise ValueError(f"{site.name} has axes {', '.join(wanted)}, got {site.dims}")
+            if (expected := recursion.dims(site.name)) and site.dims != expected:
+                raise ValueError(f"{site.name} has axes {', '.join(expected)}, got {site.dims}")
             if site.dtype not in ("float16", "float32", "float64"):
                 raise ValueError(f"{site.name} must be of floats, got {site.dtype[:30]!r}")
         self._check_model()
         self._check_shards()
 
     def _check_model(self) -> None:
-        """ValueError where `meta.model` says other sizes than the arrays have."""
-        model = self.recorded.model
-        if model is None:
+        """ValueError where `meta` says other sizes than the arrays have."""
+        model, recursion = self.recorded.model, self.recorded.recursion
+        if recursion is None:
             return
-        if self.n_steps * model.ticks_per_step > MOST_TICKS:
+        cycles = "meta.model" if self.recorded.identity.schedule is None else "its schedule"
+        sizes: dict[str, int | None] = {"h_cycle": recursion.schedule.h_cycles}
+        evaluations = recursion.schedule.evaluations
+        if self.n_steps * evaluations > MOST_TICKS:
             raise ValueError(
-                f"{self.n_steps} steps of {model.ticks_per_step} network evaluations are more "
+                f"{self.n_steps} steps of {evaluations} network evaluations are more "
                 f"than a run has ({MOST_TICKS})"
             )
-        if model.cells != self.n_cells:
-            raise ValueError(f"meta.model.cells {model.cells} is not n_cells {self.n_cells}")
-        sizes = {
-            "h_cycle": model.h_cycles,
-            "pos": model.prefix + model.cells,
-            "d_model": model.d_model,
-            "cell": model.cells,
-            "vocab": model.vocab,
-        }
+        if model is not None:
+            if model.cells != self.n_cells:
+                raise ValueError(f"meta.model.cells {model.cells} is not n_cells {self.n_cells}")
+            if model.h_cycles != recursion.schedule.h_cycles:
+                raise ValueError(
+                    f"meta.model.h_cycles {model.h_cycles} is not that of the schedule, "
+                    f"{recursion.schedule.h_cycles}"
+                )
+            sizes |= {"pos": model.prefix + model.cells, "d_model": model.d_model}
+            sizes |= {"cell": model.cells, "vocab": model.vocab}
         for site in self.sites:
-            in_states = model.l_cycles if site.name == "z_L" else model.l_cycles + 1
             for dim, size in zip(site.dims, site.shape, strict=True):
-                expected = in_states if dim == "l_cycle" else sizes.get(dim)
+                expected = recursion.l_cycles(site.name) if dim == "l_cycle" else sizes.get(dim)
                 if expected is not None and size != expected:
-                    raise ValueError(f"{site.name}: {dim} {size}, but meta.model says {expected}")
+                    source = cycles if dim in ("h_cycle", "l_cycle") else "meta.model"
+                    raise ValueError(f"{site.name}: {dim} {size}, but {source} says {expected}")
 
     def _check_shards(self) -> None:
         """ValueError where shards are not as `collect` cuts them, or too small for their puzzles.
 
-        A shard's name follows from its place, so none of them can lie elsewhere.
+        A shard's name follows from its place, so none of them can be outside the folder.
         """
         size, per_puzzle = self.shard_puzzles, self.bytes_per_puzzle
         for shard in self.shards:
@@ -230,7 +268,7 @@ class Manifest:
 
     @property
     def bytes_per_puzzle(self) -> int:
-        """In a shard, without HDF5's own."""
+        """In a shard, without HDF5's own bytes."""
         sites = self.arrays.values()
         return sum(math.prod(s.stored_shape) * np.dtype(s.dtype).itemsize for s in sites)
 
@@ -248,11 +286,24 @@ class Manifest:
             done += shard.n_puzzles
         return done
 
+    @property
+    def missing_shards(self) -> list[int]:
+        """Indices of the shards that are not finished, in order."""
+        finished = {shard.first_puzzle // self.shard_puzzles for shard in self.shards}
+        n_shards = -(-self.n_puzzles // self.shard_puzzles)
+        return [index for index in range(n_shards) if index not in finished]
+
     def identity(self) -> dict[str, Any]:
-        """What must agree for a run to be resumed, as flat keys."""
+        """What must agree for a run to be resumed.
+
+        Stores from before there were other architectures name none; what they leave out is TRM's.
+        """
+        recursion = self.recorded.recursion
         sites = {s.name: f"{s.dtype} {dict(zip(s.dims, s.shape, strict=True))}" for s in self.sites}
         sizes = ("n_puzzles", "n_steps", "n_cells", "shard_puzzles")
-        return _flat(self.meta.get("identity", {})) | {
+        return {
+            **({} if recursion is None else recursion.to_json()),
+            **self.meta.get("identity", {}),
             **{name: getattr(self, name) for name in sizes},
             **{f"site {name}": text for name, text in sites.items()},
             "steps": self.kept("step"),
@@ -273,7 +324,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """StoreError says the file, the field and what was expected there."""
+        """StoreError names the file, the field and what was expected there."""
         file = path / MANIFEST
         if not file.exists():
             raise StoreError(f"{path} has no manifest.json: record a store with `collect` first")
@@ -335,12 +386,3 @@ class _Body:
     sites: Annotated[list[_Site], Meta(max_length=1000)]
     shards: list[Shard]
     complete: bool
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat

@@ -8,13 +8,15 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from trm_interp.core.clock import Schedule, Tick, trm_schedule
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.shapes import Float, Int
 
-# sizes that no store has: what lies beyond is a mistake or a lie
+# sizes that no store has: what lies beyond is a mistake or a manipulated file
 MOST_PUZZLES = 10**8
 LARGEST_AXIS = 10**6
 MOST_AXES = 16
@@ -22,14 +24,9 @@ MOST_KEPT = 8000  # steps or positions: an attribute of HDF5 has 64 KB
 MOST_TICKS = 10**5  # network evaluations of a run
 NAME = re.compile(r"\w[\w.]{0,99}")
 
-_CYCLES = ("step", "h_cycle", "l_cycle", "pos", "d_model")
-_DIMS = {
-    "z_L": _CYCLES,
-    "z_H": ("step", "h_cycle", "pos", "d_model"),
-    "embed": ("pos", "d_model"),
-    "logits": ("step", "cell", "vocab"),
-}
-_IN_BLOCK = re.compile(r"blocks\.\d+\.hook_\w+")
+RUN_SITES = ("embed", "logits")  # arrays of every architecture that are not states
+_EXPONENT = np.uint16(0x7C00)  # of a float16; all ones in infinities and NaN
+_INSIDE = re.compile(r"(\w+\.)*hook_\w+")
 
 
 class StoreError(UserError):
@@ -97,13 +94,96 @@ class Site:
         return ("puzzle", *self.dims)
 
 
-def known_dims(name: str) -> tuple[str, ...] | None:
-    """The axes of an array that recordings have by this name; None for a name of someone's own.
+@dataclass(frozen=True)
+class Recursion:
+    """What readers of a store need to know of an architecture: who writes which state, and when.
 
-    >>> known_dims("embed")
-    ('pos', 'd_model')
+    states: names of all states, in the architecture's order. answer: the one that the read-outs
+    read. latent: the one that reasons. `schedule` says which evaluation writes which of them.
+    ValueError where these do not fit together.
     """
-    return _CYCLES if _IN_BLOCK.fullmatch(name) else _DIMS.get(name)
+
+    schedule: Schedule
+    states: tuple[str, ...]
+    answer: str
+    latent: str
+    architecture: str = "trm"
+
+    def __post_init__(self) -> None:
+        for name in (*self.schedule.states, self.answer, self.latent):
+            if name not in self.states:
+                raise ValueError(f"{name[:60]!r} is none of the states {', '.join(self.states)}")
+        for name in self.states:
+            if not NAME.fullmatch(name) or name in RUN_SITES or is_inside(name):
+                raise ValueError(f"{name[:60]!r} cannot be the name of a state")
+
+    def dims(self, name: str) -> tuple[str, ...] | None:
+        """The axes of an array that recordings have by this name; None for any other name.
+
+        >>> trm_recursion(3, 6).dims("z_H")
+        ('step', 'h_cycle', 'pos', 'd_model')
+        >>> trm_recursion(3, 6).dims("embed")
+        ('pos', 'd_model')
+        """
+        if name == "embed":
+            return "pos", "d_model"
+        if name == "logits":
+            return "step", "cell", "vocab"
+        if is_inside(name) or (name in self.states and not self.schedule.ends_cycle(name)):
+            return "step", "h_cycle", "l_cycle", "pos", "d_model"
+        return ("step", "h_cycle", "pos", "d_model") if name in self.states else None
+
+    def l_cycles(self, name: str) -> int:
+        """Length of the array's l_cycle axis: writes of a state, or else evaluations, a cycle."""
+        schedule = self.schedule
+        return schedule.writes_per_cycle(name) if name in self.states else len(schedule.cycle)
+
+    def place(self, tick: Tick, name: str) -> tuple[int, ...]:
+        """Where an array of one supervision step holds what the evaluation `tick` gave.
+
+        >>> recursion = trm_recursion(3, 6)
+        >>> tick = recursion.schedule.tick(0, 2, 6)
+        >>> recursion.place(tick, "z_H"), recursion.place(tick, "blocks.0.hook_mlp_out")
+        ((2,), (2, 6))
+        """
+        if name not in self.states:
+            return tick.h_cycle, tick.l_cycle
+        if self.schedule.ends_cycle(name):
+            return (tick.h_cycle,)
+        return tick.h_cycle, self.schedule.write_index(tick)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a manifest's identity has it."""
+        return {
+            "architecture": self.architecture,
+            "schedule": self.schedule.to_json(),
+            "states": list(self.states),
+            "answer": self.answer,
+            "latent": self.latent,
+        }
+
+    def ticks(self, name: str, n_steps: int) -> list[Tick]:
+        """The evaluations that an array holds: those that write the state, or else all, in order.
+
+        >>> [tick.name for tick in trm_recursion(2, 2).ticks("z_H", 1)]
+        ['step.0.h.0', 'step.0.h.1']
+        """
+        ticks = self.schedule.ticks(n_steps)
+        return [t for t in ticks if t.writes == name] if name in self.states else ticks
+
+
+def trm_recursion(h_cycles: int, l_cycles: int) -> Recursion:
+    """Of a TRM, which is what stores hold that do not name their architecture."""
+    return Recursion(trm_schedule(h_cycles, l_cycles), ("z_H", "z_L"), "z_H", "z_L")
+
+
+def is_inside(name: str) -> bool:
+    """Whether an array by this name holds what a site inside every evaluation gave.
+
+    >>> is_inside("blocks.0.hook_mlp_out"), is_inside("z_H")
+    (True, False)
+    """
+    return _INSIDE.fullmatch(name) is not None
 
 
 def readouts(n_steps: int, n_cells: int) -> tuple[Site, ...]:
@@ -157,6 +237,18 @@ def plan_shards(
     """
     batches = round(target / (bytes_per_puzzle * batch_size))
     return batch_size * max(1, min(batches, math.ceil(n_puzzles / batch_size)))
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite; fast for float16.
+
+    >>> all_finite(np.array([1, 65504], "float16")), all_finite(np.array([np.nan, 0], "float16"))
+    (True, False)
+    """
+    if values.dtype == np.float16 and values.flags.c_contiguous:
+        # a sum of non-negative 16-bit masks is too slow; the largest exponent tells as much
+        return int((values.view(np.uint16) & _EXPONENT).max(initial=0)) < int(_EXPONENT)
+    return bool(np.isfinite(values).all())
 
 
 def check_space(path: str | os.PathLike[str], n_bytes: int) -> None:

@@ -5,17 +5,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trm_interp.core.clock import Tick, schedule
+from trm_interp.core.clock import Tick
+from trm_interp.recording.schema import all_finite
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.shapes import Float, Int
 
-EXPONENT = np.uint16(0x7C00)  # of a float16; all ones in infinities and NaN
-
 
 def run_clock(store: Store) -> list[Tick]:
     """Every tick of the runs in a store, in order; a tick's index is its place here."""
-    return schedule(store.n_steps, store.model.h_cycles, store.model.l_cycles)
+    return store.schedule.ticks(store.n_steps)
 
 
 def spell(indices: Sequence[int]) -> str:
@@ -31,7 +30,7 @@ def spell(indices: Sequence[int]) -> str:
         else:
             runs.append([index])
     parts = [[f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run) for run in runs]
-    return ", ".join(part for found in parts for part in found)
+    return ", ".join(text for part in parts for text in part)
 
 
 class SiteReader:
@@ -48,26 +47,21 @@ class SiteReader:
             raise UserError(f"{store.path} holds no {site!r}; it holds {', '.join(held)}")
         self.store, self.site = store, site
         self._array = store[site]
-        clock = run_clock(store)
+        clock, kept = run_clock(store), set(store.steps)
+        in_site = set(store.recursion.ticks(site, store.n_steps))
         if "l_cycle" not in self._array.dims:
-            written = [t.writes == "z_H" for t in clock]
-        elif self._array.shape[self._array.dims.index("l_cycle")] == store.model.l_cycles:
-            written = [t.writes == "z_L" for t in clock]
-        else:  # inside a block: every evaluation
-            written = [True] * len(clock)
-        kept = set(store.steps)
-        there = [i for i, t in enumerate(clock) if written[i] and t.step in kept]
-        wanted = there if ticks is None else list(ticks)
-        if missing := sorted(set(wanted) - set(there)):
+            in_site = {tick for tick in in_site if tick.ends_cycle}
+        stored = [i for i, t in enumerate(clock) if t in in_site and t.step in kept]
+        self.indices = stored if ticks is None else list(ticks)
+        if missing := sorted(set(self.indices) - set(stored)):
             raise UserError(
-                f"{store.path} holds no {site} at tick {missing[0]}; it holds ticks {spell(there)}"
+                f"{store.path} holds no {site} at tick {missing[0]}; it holds ticks {spell(stored)}"
             )
-        self.indices = wanted
-        self.ticks = [clock[i] for i in wanted]
+        self.ticks = [clock[i] for i in self.indices]
         steps = [t.step for t in self.ticks]
         self._steps = slice(min(steps), max(steps) + 1)
-        read = [i for i in there if steps and min(steps) <= clock[i].step <= max(steps)]
-        self._pick = None if read == wanted else [read.index(i) for i in wanted]
+        read = [i for i in stored if steps and min(steps) <= clock[i].step <= max(steps)]
+        self._pick = None if read == self.indices else [read.index(i) for i in self.indices]
         self.n_pos, self.d_model = self._array.shape[-2:]
 
     @property
@@ -90,12 +84,7 @@ class SiteReader:
         return values
 
     def _check(self, values: np.ndarray, puzzle: int) -> None:
-        if values.dtype == np.float16:
-            # a sum of non-negative 16-bit masks is too slow; the largest exponent tells as much
-            bad = int((values.view(np.uint16) & EXPONENT).max(initial=0)) == EXPONENT
-        else:
-            bad = not np.isfinite(values).all()
-        if bad:
+        if not all_finite(values):
             at = int(np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))[0])
             raise UserError(
                 f"{self.store.path}: {self.site} of puzzle {puzzle} is not finite at tick "
@@ -116,17 +105,17 @@ def open_sites(
         raise UserError(f"{store.path}: sites of several widths cannot be pooled ({widths})")
     if ticks is None:
         return readers
-    there = sorted({i for reader in readers for i in reader.indices})
-    if missing := sorted(set(ticks) - set(there)):
+    stored = sorted({i for reader in readers for i in reader.indices})
+    if missing := sorted(set(ticks) - set(stored)):
         raise UserError(
             f"{store.path} holds no {', '.join(sites)} at tick {missing[0]}; "
-            f"it holds ticks {spell(there)}"
+            f"it holds ticks {spell(stored)}"
         )
     chosen = [[i for i in ticks if i in reader.indices] for reader in readers]
     return [
-        SiteReader(store, reader.site, found)
-        for reader, found in zip(readers, chosen, strict=True)
-        if found
+        SiteReader(store, reader.site, indices)
+        for reader, indices in zip(readers, chosen, strict=True)
+        if indices
     ]
 
 

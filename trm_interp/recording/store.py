@@ -6,25 +6,29 @@
         store.at(tick, puzzles=range(8))    # the state that a tick wrote: [puzzle, pos, d_model]
         store.frame()                       # solved, loss, q_halt per puzzle and step
 
-`manifest.py` describes the format, `shards.py` writes it, `validate.py` checks it; their public
+What the arrays are called, and which evaluation wrote what, depends on the architecture: `states`,
+`answer`, `latent` and `schedule` say it, `task` which puzzles they are of.
+
+`manifest.py` describes the format, `writer.py` writes it, `validate.py` checks it; their public
 names are here too.
 """
 
 import hashlib
-import operator
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from trm_interp.core.clock import Tick
+from trm_interp.core.clock import Schedule, Tick
 from trm_interp.recording.hdf5 import dataset, open_file, open_shard
 from trm_interp.recording.manifest import MANIFEST, Identity, Manifest, ModelShape
 from trm_interp.recording.schema import (
+    Recursion,
     Site,
     StoreError,
     check_space,
@@ -33,6 +37,7 @@ from trm_interp.recording.schema import (
     plan_shards,
     readouts,
 )
+from trm_interp.recording.stored_array import Puzzles, StoredArray
 from trm_interp.recording.validate import unfinished, validate
 from trm_interp.recording.writer import StoreWriter
 from trm_interp.runtime.shapes import Float
@@ -40,7 +45,10 @@ from trm_interp.runtime.shapes import Float
 if TYPE_CHECKING:
     import pandas as pd
 
+    from trm_interp.tasks.base import Task
+
 __all__ = [
+    "Recursion",
     "Site",
     "Store",
     "StoreError",
@@ -54,7 +62,6 @@ __all__ = [
     "validate",
 ]
 
-Puzzles = int | slice | range | Sequence[int] | np.ndarray
 MAX_OPEN = 8  # shards kept open by one Store
 
 
@@ -103,6 +110,51 @@ class Store:
         return model
 
     @property
+    def recursion(self) -> Recursion:
+        """Names of the recorded model's states, and which evaluation writes which.
+
+        That of a TRM in a store that names no architecture. StoreError where the recorder wrote
+        nothing of the model.
+        """
+        if (recursion := self._manifest.recorded.recursion) is None:
+            raise StoreError(self._lacks("model"))
+        return recursion
+
+    @property
+    def schedule(self) -> Schedule:
+        """The evaluations of one supervision step; `schedule.ticks(n_steps)` are the run's."""
+        return self.recursion.schedule
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of the model's states, whether the store holds them or not."""
+        return self.recursion.states
+
+    @property
+    def answer(self) -> str:
+        """Name of the state that the read-outs read."""
+        return self.recursion.answer
+
+    @property
+    def latent(self) -> str:
+        """Name of the state that reasons."""
+        return self.recursion.latent
+
+    @cached_property
+    def task(self) -> "Task":
+        """The task of the puzzles: the recorded one, or the only one of these sizes.
+
+        UserError where it is not registered, or where none or several have these sizes.
+        """
+        from trm_interp.tasks.registry import task_named, task_of_shape
+
+        if (name := self.identity.task) is not None:
+            return task_named(name)
+        if (vocab := self.model.vocab) is None:
+            raise StoreError(self._lacks("model.vocab"))
+        return task_of_shape(self.model.cells, vocab, str(self.path))
+
+    @property
     def identity(self) -> Identity:
         """What was recorded, from what, as far as the recorder wrote it."""
         return self._manifest.recorded.identity
@@ -140,7 +192,7 @@ class Store:
     def positions(self) -> list[int]:
         return self._manifest.kept("pos")
 
-    def __getitem__(self, name: str) -> "StoredArray":
+    def __getitem__(self, name: str) -> StoredArray:
         if name not in self._manifest.arrays:
             raise KeyError(f"{self.path} holds no {name}; it holds {', '.join(self.names)}")
         return StoredArray(self, self._manifest.arrays[name])
@@ -149,16 +201,20 @@ class Store:
         self, tick: Tick, puzzles: Puzzles = slice(None)
     ) -> Float[np.ndarray, "*puzzle pos d_model"]:
         """The state that this tick wrote; without the puzzle axis for a single puzzle."""
-        cycle = (tick.h_cycle, tick.l_cycle) if tick.writes == "z_L" else (tick.h_cycle,)
-        return self[tick.writes][puzzles, tick.step, *cycle]
+        array, recursion = self[tick.writes], self._manifest.recorded.recursion
+        if recursion is not None:
+            place = recursion.place(tick, tick.writes)
+        else:
+            place = tick[1:3] if "l_cycle" in array.dims else tick[1:2]
+        return array[puzzles, tick.step, *place]
 
     def iter(self, name: str, puzzles_per_read: int = 1) -> Iterator[np.ndarray]:
         """All puzzles in order and whole, [puzzle, ...], at most `puzzles_per_read` at a time."""
         for first in range(0, self.n_puzzles, puzzles_per_read):
             puzzles = range(first, min(first + puzzles_per_read, self.n_puzzles))
-            self._require(puzzles)
+            self.require(puzzles)
             out = np.empty((len(puzzles), *self[name].shape[1:]), self[name].dtype)
-            self._read(name, puzzles, (slice(None),) * (out.ndim - 1), out)
+            self.read_into(name, puzzles, (slice(None),) * (out.ndim - 1), out)
             yield out
 
     def frame(self) -> "pd.DataFrame":
@@ -194,7 +250,7 @@ class Store:
         sites = ", ".join(site.name for site in self._manifest.sites)
         return f"Store({str(self.path)!r}: {self.n_puzzles} puzzles; {sites}; steps {self.steps})"
 
-    def _read(
+    def read_into(
         self, name: str, puzzles: Sequence[int], rest: tuple[slice, ...], out: np.ndarray
     ) -> None:
         """Fill `out`, one plain HDF5 read per run of neighbouring puzzles in a shard.
@@ -209,7 +265,7 @@ class Store:
             except (OSError, RuntimeError) as error:
                 raise StoreError(f"{file.filename} cannot be read ({error}): restore it") from None
 
-    def _require(self, puzzles: Sequence[int]) -> None:
+    def require(self, puzzles: Sequence[int]) -> None:
         """StoreError where a shard of these puzzles is not there, before memory is taken."""
         size = self._manifest.shard_puzzles
         if isinstance(puzzles, range) and len(puzzles):
@@ -236,84 +292,6 @@ class Store:
         return self._files[index]
 
 
-class StoredArray:
-    """One array of a store. Indexing reads from disk and gives numpy, a scalar for ints alone.
-
-    Puzzles: an int, a slice, a list in any order, or a mask over the store's puzzles. Other axes:
-    ints and slices. `step` and `pos` are numbered as in the run, also where only some were kept:
-    an int that was not kept is an IndexError, a slice gives the kept ones in its range.
-    """
-
-    def __init__(self, store: Store, site: Site) -> None:
-        self._store, self._site = store, site
-        self.name, self.dims = site.name, site.labels
-        self.shape = (store.n_puzzles, *site.stored_shape)
-        self.dtype = np.dtype(site.dtype)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __repr__(self) -> str:
-        axes = ", ".join(f"{dim} {n}" for dim, n in zip(self.dims, self.shape, strict=True))
-        return f"StoredArray({self.name}: {self.dtype} [{axes}])"
-
-    def __getitem__(self, key: Any) -> Any:
-        puzzle_key, *rest_keys = _expand(key if isinstance(key, tuple) else (key,), len(self.shape))
-        puzzles = self._puzzles(puzzle_key)
-        self._store._require(puzzles)
-        reads, picks = [], []
-        for dim, axis_key in zip(self._site.dims, rest_keys, strict=True):
-            read, pick = self._axis(dim, axis_key)
-            reads.append(read)
-            picks.append(pick)
-        sizes = (len(range(*r.indices(n))) for r, n in zip(reads, self.shape[1:], strict=True))
-        out = np.empty((len(puzzles), *sizes), self.dtype)
-        if out.size:
-            self._store._read(self.name, puzzles, tuple(reads), out)
-        picks.insert(0, 0 if isinstance(puzzle_key, int | np.integer) else slice(None))
-        for axis in reversed(range(out.ndim)):  # an int drops its axis: start from the last
-            out = out[(slice(None),) * axis + (picks[axis],)]
-        return out
-
-    def _puzzles(self, key: Any) -> Sequence[int]:
-        n = self.shape[0]
-        if isinstance(key, slice):
-            return range(*key.indices(n))
-        keys = np.atleast_1d(np.asarray(key))
-        if keys.dtype == bool and keys.shape == (n,):
-            return np.flatnonzero(keys).tolist()
-        if keys.ndim != 1 or (keys.size and keys.dtype.kind not in "iu"):
-            raise IndexError(f"{self.name}: {key!r} is not a puzzle, slice, list, or mask of {n}")
-        puzzles = [int(i) + n if i < 0 else int(i) for i in keys]
-        if wrong := [i for i in puzzles if not 0 <= i < n]:
-            raise IndexError(f"{self.name}: no puzzle {wrong[0]}; there are {n}")
-        return puzzles
-
-    def _axis(self, dim: str, key: Any) -> tuple[slice, int | slice | list[int]]:
-        """What to read of an axis, and what to take of that."""
-        size = self._site.shape[self._site.dims.index(dim)]
-        kept = {index: at for at, index in enumerate(self._site.indices(dim))}
-        if not isinstance(key, slice):
-            try:
-                index = operator.index(key)
-            except TypeError:
-                raise IndexError(f"{self.name}: {dim} takes an int or slice, got {key!r}") from None
-            index += size if index < 0 else 0
-            if index not in kept:
-                raise IndexError(f"{self.name}: no {dim} {key}; recorded are {_spell(list(kept))}")
-            return slice(kept[index], kept[index] + 1), 0
-        asked = range(*key.indices(size))
-        at = [kept[i] for i in asked if i in kept]
-        if asked and not at:
-            raise IndexError(f"{self.name}: no {dim} in {asked}; recorded are {_spell(list(kept))}")
-        if not at:
-            return slice(0, 0), slice(None)
-        stride = max(1, at[1] - at[0]) if len(at) > 1 else 1
-        if at == list(range(at[0], at[-1] + 1, stride)):
-            return slice(at[0], at[-1] + 1, stride), slice(None)
-        return slice(None), at  # uneven or backwards: read all, then take
-
-
 def _runs(puzzles: Sequence[int], shard_puzzles: int) -> Iterator[tuple[int, int, slice]]:
     """Neighbouring puzzles of one shard: shard, its first row, place in `puzzles`.
 
@@ -326,22 +304,3 @@ def _runs(puzzles: Sequence[int], shard_puzzles: int) -> Iterator[tuple[int, int
         if not same or puzzles[end] % shard_puzzles == 0:
             yield *divmod(puzzles[start], shard_puzzles), slice(start, end)
             start = end
-
-
-def _expand(key: tuple[Any, ...], ndim: int) -> list[Any]:
-    """One key per axis: `...` and the axes that are not named become full slices."""
-    dots = [i for i, k in enumerate(key) if k is Ellipsis]
-    at = dots[0] if dots else len(key)
-    full = [slice(None)] * (ndim - len(key) + len(dots))
-    if len(dots) > 1 or len(key) - len(dots) > ndim:
-        raise IndexError(f"{len(key)} indices for {ndim} axes")
-    return [*key[:at], *full, *key[at + len(dots) :]]
-
-
-def _spell(indices: Sequence[int]) -> str:
-    """
-    >>> _spell([0, 1, 2]), _spell([0, 15])
-    ('0..2', '0, 15')
-    """
-    whole = len(indices) > 2 and list(indices) == list(range(indices[0], indices[-1] + 1))
-    return f"{indices[0]}..{indices[-1]}" if whole else ", ".join(map(str, indices))

@@ -1,4 +1,4 @@
-"""Whether a store is whole: every problem, in words."""
+"""Checks whether a store is intact, and names every problem."""
 
 import os
 from collections.abc import Iterator
@@ -7,19 +7,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from trm_interp.recording.claim import left_over
 from trm_interp.recording.hdf5 import STORE, dataset, open_file, shard_problems, virtual_problems
 from trm_interp.recording.manifest import Manifest, Shard
 from trm_interp.recording.schema import StoreError
-from trm_interp.recording.writer import left_over
 
 
 def validate(path: str | os.PathLike[str], thorough: bool = True) -> list[str]:
-    """Every problem of a store, in words; empty if it is whole.
+    """Every problem of a store, one line each; empty if it is intact.
 
-    Looks for missing shards, or such of another size, gaps, arrays of another shape, type or
-    labels or that lie elsewhere, and what a killed run left over; and `thorough`, which reads all
-    of it, for altered shards (sha256) and values that are not finite. That it is unfinished is
-    the first problem, and what is left over then is none: `collect --resume` removes it.
+    Looks for gaps, shards that are missing or of another size, arrays that are of another shape,
+    type or labels or lie in another file, and leftovers of a killed run. A `thorough` check, which
+    reads the whole store, also looks for altered shards (sha256) and values that are not finite.
+    Of an unfinished store that is the first problem; its leftovers are no problem, since
+    `collect --resume` removes them.
     """
     path = Path(path)
     try:

@@ -100,7 +100,7 @@ def dashboard_data(
     place_of = {int(pos): i for i, pos in enumerate(places)}
     used = sorted({int(p) for p in examples.puzzle[alive].ravel() if p >= 0})
     shape = shape_of(store["inputs"].shape[1])
-    per_step = opened.store.model.ticks_per_step
+    per_step = opened.store.schedule.evaluations
     gap = np.abs(np.nan_to_num(meant.auc[alive], nan=0.5) - 0.5)
     strongest = np.argsort(-gap, axis=1, kind="stable")[:, :FACTS]
     return {

@@ -79,7 +79,7 @@ def figure_1(
             frame = pd.DataFrame({**columns, "high": high[:, at]})
             rows.append(frame.assign(feature=int(feature), outcome=outcome, n=int(group.sum())))
     numbers = pd.concat(rows, ignore_index=True)
-    per_step = opened.store.model.ticks_per_step
+    per_step = opened.store.schedule.evaluations
     steps = sorted({t.step * per_step for t in reader.ticks})
     what = f"{opened.path.name} on {opened.site}"
     activity = activity_figure(numbers, steps, f"{len(top)} most active features of {what}")
