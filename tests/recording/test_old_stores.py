@@ -20,7 +20,7 @@ from trm_interp.recording.store import Store, StoreError, validate
 Cli = Callable[..., Any]
 OLD = Path(__file__).with_name("old_store")
 STEPS, H, L = 2, 2, 2
-ADDED = {"architecture", "schedule", "states", "answer", "latent"}  # to the identity, since then
+ADDED = {"task", "architecture", "schedule", "states", "answer", "latent"}  # to the identity
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def test_what_it_does_not_say_is_what_a_trm_has(folder: Path):
         assert (store.states, store.answer, store.latent) == (("z_H", "z_L"), "z_H", "z_L")
         assert store.recursion.architecture == "trm"
         assert store.schedule.ticks(store.n_steps) == schedule(STEPS, H, L)
+        assert store.task.name == "sudoku4" and store.identity.task is None
         assert store.steps == [0, 1] and store.positions == [0, 3]
 
 

@@ -118,7 +118,7 @@ def _meta(
     recursion = recursion_of(model).to_json()
     return {
         # the checkpoint's sha256 covers its weights alone: the settings of the model are here too
-        "identity": {**identity, **recursion, "model": settings},
+        "identity": {**identity, "task": puzzles.task.name, **recursion, "model": settings},
         "model": settings | {f.name: getattr(model, f.name) for f in fields(ModelShape)},
         "checkpoint": {"path": str(checkpoint.path), "format": checkpoint.format},
         "puzzles": puzzles.source,

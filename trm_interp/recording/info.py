@@ -1,11 +1,14 @@
 """What a path holds: a store or a checkpoint, in a few facts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trm_interp.runtime.errors import UserError
+
 if TYPE_CHECKING:
     from trm_interp.recording.schema import Recursion
+    from trm_interp.tasks.base import Task
 
 
 def describe(path: str, thorough: bool = False, cells: int | None = None) -> dict[str, Any]:
@@ -25,8 +28,10 @@ def _store(path: str, thorough: bool) -> dict[str, Any]:
 
     manifest = Manifest.read(Path(path))
     recursion = manifest.recorded.recursion
+    task = manifest.recorded.identity.task
     try:
         with Store(path, allow_incomplete=True) as store:
+            task = task or _name(lambda: store.task)
             exact = store["solved"][:].mean(0).tolist() if store.n_puzzles else []
     except StoreError:  # named among the problems
         exact = []
@@ -34,7 +39,7 @@ def _store(path: str, thorough: bool) -> dict[str, Any]:
         "kind": "store",
         "path": path,
         "complete": manifest.complete,
-        "task": manifest.recorded.identity.task,
+        "task": task,
         **({} if recursion is None else _facts(recursion)),
         "puzzles": manifest.done,
         "supervision_steps": manifest.n_steps,
@@ -59,10 +64,19 @@ def _facts(recursion: "Recursion") -> dict[str, Any]:
     return recursion.to_json() | {"evaluations_per_step": recursion.schedule.evaluations}
 
 
+def _name(task: "Callable[[], Task]") -> str | None:
+    """None where the task is not known."""
+    try:
+        return task().name
+    except UserError:
+        return None
+
+
 def _checkpoint(path: str, cells: int | None) -> dict[str, Any]:
     from trm_interp.core.models.registry import settings_of
     from trm_interp.recording.sites import recursion_of
     from trm_interp.subjects.opening import open_checkpoint
+    from trm_interp.tasks.registry import task_of_checkpoint
 
     checkpoint = open_checkpoint(path, cells=cells)
     config = checkpoint.model.config
@@ -72,6 +86,7 @@ def _checkpoint(path: str, cells: int | None) -> dict[str, Any]:
         "format": checkpoint.format,
         "sha256": checkpoint.sha256,
         "weights": checkpoint.weights,
+        "task": _name(lambda: task_of_checkpoint(checkpoint.card, config.cells, config.vocab)),
         **_facts(recursion_of(config)),
         "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
         "config": settings_of(config),
