@@ -40,7 +40,8 @@ GOLDEN = ROOT / "tests" / "golden" / "unchanged"
 # the path, and for the same part in the new path. What lies below a renamed key moves along.
 RENAMED: dict[str, str] = {}
 # Key paths, written in the same way, that the golden files do not have and that may be new.
-ADDED: tuple[str, ...] = ()
+_IDENTITY = ("task", "architecture", "schedule", "states", "answer", "latent")  # of a store
+ADDED: tuple[str, ...] = tuple(f"*/manifest.json/meta/identity/{name}" for name in _IDENTITY)
 
 # Facts of the machine or the moment, left out wherever they occur. Paths are kept, with the
 # temporary folder replaced by FOLDER.
