@@ -12,6 +12,7 @@ from trm_interp.search.config import SearchConfig
 from trm_interp.search.engine import search
 from trm_interp.search.selection import choose
 from trm_interp.subjects.settings import artifact, default_checkpoint
+from trm_interp.tasks.base import PuzzleSet
 from trm_interp.tasks.sudoku.dataset import load
 
 Medians = Callable[[dict[str, Callable[[], object]], int], dict[str, float]]
@@ -30,7 +31,7 @@ def search_section(repeats: int, medians: Medians) -> dict[str, Any]:
     kinds = {"grid": {"stop": "never"}, "retired": {}, "adaptive": {"adaptive": True}}
     for name, settings in kinds.items():
         config = SearchConfig(k=K, steps=STEPS, **settings)  # type: ignore[arg-type]
-        result = search(model, inputs, config, BATCH, torch.bfloat16)
+        result = search(model, puzzles.task, inputs, config, BATCH, torch.bfloat16)
         at = choose(result)["best_q"][:, -1]
         right = result.solved(puzzles.labels)[range(PUZZLES), at, -1]
         found[f"best_q_{name}"] = float(right.mean())
@@ -42,12 +43,13 @@ def search_section(repeats: int, medians: Medians) -> dict[str, Any]:
             found[f"evaluations_grid_over_{name}"] = saved
             inside = found["best_q_grid_low"] <= right.mean() <= found["best_q_grid_high"] + 1e-9
             found[f"best_q_{name}_inside_interval"] = bool(inside)
-    return {**found, **_speed(model, inputs[:32], repeats, medians)}
+    return {**found, **_speed(model, puzzles.subset(range(32)), repeats, medians)}
 
 
-def _speed(model: Any, inputs: torch.Tensor, repeats: int, medians: Medians) -> dict[str, float]:
+def _speed(model: Any, puzzles: PuzzleSet, repeats: int, medians: Medians) -> dict[str, float]:
     """Trajectories a second, all run to the end, against plain inference of as many rows."""
     k, steps = 8, 4
+    inputs = torch.from_numpy(puzzles.inputs)
     rows = inputs.repeat_interleave(k, 0)
     runs: dict[str, Callable[[], object]] = {}
 
@@ -59,7 +61,9 @@ def _speed(model: Any, inputs: torch.Tensor, repeats: int, medians: Medians) -> 
     runs["plain"] = plain
     for when in ("init", "every"):
         config = SearchConfig(k=k, steps=steps, when=when, stop="never")  # type: ignore[arg-type]
-        runs[when] = lambda config=config: search(model, inputs, config, BATCH, torch.bfloat16)
+        runs[when] = lambda config=config: search(
+            model, puzzles.task, inputs, config, BATCH, torch.bfloat16
+        )
     took = medians(runs, repeats)
     return {
         "trajectories_per_s": len(rows) / took["init"],

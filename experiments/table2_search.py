@@ -59,8 +59,7 @@ from trm_interp.runtime.parts import DAMAGED
 from trm_interp.runtime.progress import progress
 from trm_interp.runtime.schema import read_json
 from trm_interp.search.config import PRESETS, SearchConfig
-from trm_interp.search.engine import Found, search
-from trm_interp.search.run import evaluations_per_step
+from trm_interp.search.engine import Trajectories, search
 from trm_interp.search.selection import RULES, choose, outcome_frame, share_table
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import default_checkpoint
@@ -115,11 +114,14 @@ class Bench:
             raise UserError(f"{known} is of other settings: choose another --out")
         write_json(known, self.identity)
 
-    def search(self, puzzles: PuzzleSet, batch_size: int | None = None, **settings: Any) -> Found:
+    def search(
+        self, puzzles: PuzzleSet, batch_size: int | None = None, **settings: Any
+    ) -> Trajectories:
         config = SearchConfig(seed=self.seed, stop="never", **settings)
         with progress("searching", "puzzles") as update:
             return search(
                 self.checkpoint.model,
+                puzzles.task,
                 torch.from_numpy(puzzles.inputs),
                 config,
                 batch_size or self.batch_size,
@@ -147,7 +149,7 @@ class Bench:
             return dict(kept)
 
 
-def results(found: Found, puzzles: PuzzleSet) -> dict[str, np.ndarray]:
+def results(found: Trajectories, puzzles: PuzzleSet) -> dict[str, np.ndarray]:
     """What the tables need of a search."""
     frame = outcome_frame(found, puzzles.labels)
     return {
@@ -290,7 +292,7 @@ def run(args: argparse.Namespace) -> None:
         ),
         "ablation": ablation_table(parts["ablation"], sizes),
         "breadth_depth": depth_table(
-            parts["depth"], evaluations_per_step(bench.checkpoint.model.config)
+            parts["depth"], bench.checkpoint.model.config.schedule.evaluations
         ),
         "calibration": calibration_table(searches, sizes.draws),
         "escape": escape_table(bench.puzzles.lines[failed], escaping, parts["escape"]),

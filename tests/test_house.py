@@ -32,7 +32,6 @@ LONG_STILL = {
     "trm_interp/report/plan.py: _jobs",
     "trm_interp/sae/dashboard.py: dashboard_data",
     "trm_interp/sae/table.py: feature_table",
-    "trm_interp/search/engine.py: search",
     "trm_interp/studies/one_puzzle.py: look_at",
     "trm_interp/subjects/training.py: fit",
     "experiments/fig1_features.py: train_and_measure",
@@ -48,7 +47,7 @@ OF_TRM_STILL = {
     "trm_interp/studies/stability.py",
     "trm_interp/studies/starts.py",
 }
-SUDOKU_STILL = {"cli", "recording", "sae", "search", "studies", "subjects"}
+SUDOKU_STILL = {"cli", "recording", "sae", "studies", "subjects"}
 
 
 @cache

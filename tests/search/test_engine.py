@@ -12,16 +12,18 @@ from torch import Tensor
 
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.core.checkpoints.folder import load_checkpoint
-from trm_interp.core.config import TRMConfig
 from trm_interp.core.infer import run_batch
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
 from trm_interp.search.config import SearchConfig
 from trm_interp.search.engine import ROUND, search, trace
 from trm_interp.search.selection import choose
 from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.sudoku.task import Sudoku
 
 Puzzles = tuple[Tensor, Tensor]
+TASK = Sudoku(4)
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def test_one_trajectory_without_noise_is_plain_inference_bit_for_bit(
     for settings in ({"sigma": 0.0, "clean": False}, {"sigma": 1.0, "clean": True}):
         config = SearchConfig(k=1, steps=4, stop="never", **settings)
         # without a clean trajectory the plain run is a second row of each puzzle
-        alone = search(tiny_trm, puzzles[0], config, batch_size=5 if config.clean else 10)
+        alone = search(tiny_trm, TASK, puzzles[0], config, batch_size=5 if config.clean else 10)
         if config.clean:
             assert alone.tokens[:, 0].tobytes() == plain.tokens.numpy().tobytes()
             assert alone.q[:, 0].tobytes() == plain.q_halt.numpy().tobytes()
@@ -77,20 +79,20 @@ def test_a_trajectory_does_not_depend_on_the_batch(
         k=4, steps=3, target="both", when=when, symmetry=symmetry, stop="never", seed=5
     )
     inputs = puzzles[0]
-    whole = search(tiny_mlp, inputs, config, 64, torch.float64)
+    whole = search(tiny_mlp, TASK, inputs, config, 64, torch.float64)
     assert len(np.unique(whole.q[:, :, -1])) == 20  # all trajectories differ
     for batch_size in (1, 3):
-        other = search(tiny_mlp, inputs, config, batch_size, torch.float64)
+        other = search(tiny_mlp, TASK, inputs, config, batch_size, torch.float64)
         np.testing.assert_allclose(other.q, whole.q, atol=1e-6)
         np.testing.assert_array_equal(other.tokens, whole.tokens)
     # other puzzles beside it, another place, fewer trajectories
-    few = search(tiny_mlp, inputs[[4, 2]], replace(config, k=2), 64, torch.float64)
+    few = search(tiny_mlp, TASK, inputs[[4, 2]], replace(config, k=2), 64, torch.float64)
     np.testing.assert_allclose(few.q, whole.q[[4, 2], :2], atol=1e-6)
 
 
 def test_noise_before_every_step_differs_from_noise_on_the_start(tiny_mlp: TRM, puzzles: Puzzles):
     first, every = (
-        search(tiny_mlp, puzzles[0], SearchConfig(k=2, steps=2, when=when, stop="never"), 64)
+        search(tiny_mlp, TASK, puzzles[0], SearchConfig(k=2, steps=2, when=when, stop="never"), 64)
         for when in ("init", "every")
     )
     np.testing.assert_array_equal(first.q[:, :, 0], every.q[:, :, 0])
@@ -100,8 +102,8 @@ def test_noise_before_every_step_differs_from_noise_on_the_start(tiny_mlp: TRM, 
 
 def test_retiring_changes_no_answer_where_runs_settle(contracting: TRM, puzzles: Puzzles):
     config = SearchConfig(k=6, steps=12, sigma=20.0, stop="never")
-    whole = search(contracting, puzzles[0], config, 16)
-    retired = search(contracting, puzzles[0], replace(config, stop="q", threshold=-1e6), 16)
+    whole = search(contracting, TASK, puzzles[0], config, 16)
+    retired = search(contracting, TASK, puzzles[0], replace(config, stop="q", threshold=-1e6), 16)
     assert (whole.tokens[:, :, 0] != whole.tokens[:, :, -1]).any()  # not settled at once
     np.testing.assert_array_equal(retired.tokens, whole.tokens)
     assert retired.ran.max() < 12 and (whole.ran == 12).all()
@@ -120,10 +122,11 @@ def test_retiring_stays_within_the_interval_on_the_checkpoint_that_ships():
     config = SearchConfig(k=4, steps=8, stop="never")
     right, cost = [], []
     for stop in ("never", "q"):
-        found = search(model, inputs, replace(config, stop=stop), 64, torch.bfloat16)
-        at = choose(found)["best_q"][:, -1]
-        right.append(int(found.solved(puzzles.labels)[range(16), at, -1].sum()))
-        cost.append(found.steps_run.sum())
+        how = replace(config, stop=stop)
+        trajectories = search(model, puzzles.task, inputs, how, 64, torch.bfloat16)
+        at = choose(trajectories)["best_q"][:, -1]
+        right.append(int(trajectories.solved(puzzles.labels)[range(16), at, -1].sum()))
+        cost.append(trajectories.steps_run.sum())
     low, high = wilson(right[0], 16)
     assert low <= right[1] / 16 <= high + 1e-9 and cost[1] < 0.8 * cost[0]
 
@@ -131,16 +134,17 @@ def test_retiring_stays_within_the_interval_on_the_checkpoint_that_ships():
 def test_the_batch_is_kept_full_and_never_larger(contracting: TRM, puzzles: Puzzles):
     watched = Watched(contracting)
     config = SearchConfig(k=6, steps=12, stop="q", threshold=-1e6)
-    found = search(contracting, puzzles[0], config, batch_size=4)
-    assert max(watched.sizes) == 4 and sum(watched.sizes) == found.ran.sum()
+    trajectories = search(contracting, TASK, puzzles[0], config, batch_size=4)
+    assert max(watched.sizes) == 4 and sum(watched.sizes) == trajectories.ran.sum()
     assert watched.sizes[: len(watched.sizes) // 2] == [4] * (len(watched.sizes) // 2)
 
 
 def test_q_must_be_above_the_threshold_twice(contracting: TRM, puzzles: Puzzles):
     never = SearchConfig(k=3, steps=8, stop="never")
-    whole = search(contracting, puzzles[0], never, 16)
+    whole = search(contracting, TASK, puzzles[0], never, 16)
     threshold = float(np.median(whole.q[:, :, 2]))
-    retired = search(contracting, puzzles[0], replace(never, stop="q", threshold=threshold), 16)
+    confident = replace(never, stop="q", threshold=threshold)
+    retired = search(contracting, TASK, puzzles[0], confident, 16)
     above = whole.q > threshold
     same = (whole.tokens[:, :, 1:] == whole.tokens[:, :, :-1]).all(-1)
     twice = np.pad(above[:, :, 1:] & above[:, :, :-1] & same, ((0, 0), (0, 0), (1, 0)))
@@ -156,29 +160,30 @@ def test_an_adaptive_search_ends_with_the_first_proof(copier: Any, grids: Any, b
     inputs = torch.from_numpy(puzzles.inputs)
     config = SearchConfig(k=21, steps=3, stop="rules", adaptive=True)
     watched = Watched(model)
-    found = search(model, inputs, config, batch_size)
+    trajectories = search(model, TASK, inputs, config, batch_size)
     assert max(watched.sizes) <= max(batch_size, ROUND)
-    proved = found.valid[:, 0, 0]
+    proved = trajectories.valid[:, 0, 0]
     assert proved.any()
-    assert (found.ran[proved, 0] == 1).all() and not found.ran[proved, 1:].any()
-    lost = ~found.valid.any((1, 2))
-    assert lost.any() and (found.ran[lost] == 3).all()  # all 21 of 1, 1, 2, 4, 8, 5
-    assert np.isneginf(found.q[proved, 1:]).all()
-    solved = found.solved(puzzles.labels)
-    np.testing.assert_array_equal(found.valid & (found.ran[..., None] > 0), solved)
+    assert (trajectories.ran[proved, 0] == 1).all() and not trajectories.ran[proved, 1:].any()
+    lost = ~trajectories.valid.any((1, 2))
+    assert lost.any() and (trajectories.ran[lost] == 3).all()  # all 21 of 1, 1, 2, 4, 8, 5
+    assert np.isneginf(trajectories.q[proved, 1:]).all()
+    solved = trajectories.solved(puzzles.labels)
+    np.testing.assert_array_equal(trajectories.valid & (trajectories.ran[..., None] > 0), solved)
 
 
 def test_members_of_a_group_end_together(tiny_mlp: TRM, puzzles: Puzzles):
     config = SearchConfig(k=20, steps=6, threshold=-0.5, adaptive=True)
-    found = search(tiny_mlp, puzzles[0], config, 64, torch.float64)
-    ends = {row[start:stop].tobytes() for row in found.ran for start, stop in ((2, 4), (4, 8))}
+    trajectories = search(tiny_mlp, TASK, puzzles[0], config, 64, torch.float64)
+    ran = trajectories.ran
+    ends = {row[start:stop].tobytes() for row in ran for start, stop in ((2, 4), (4, 8))}
     groups = [(0, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 20)]
     assert ends and all(
-        len(set(row[start:stop].tolist())) == 1 for row in found.ran for start, stop in groups
+        len(set(row[start:stop].tolist())) == 1 for row in ran for start, stop in groups
     )
-    again = search(tiny_mlp, puzzles[0], config, 7, torch.float64)
-    np.testing.assert_array_equal(again.ran, found.ran)
-    assert {int((row > 0).sum()) for row in found.ran} <= {1, 2, 4, 8, 16, 20}
+    again = search(tiny_mlp, TASK, puzzles[0], config, 7, torch.float64)
+    np.testing.assert_array_equal(again.ran, trajectories.ran)
+    assert {int((row > 0).sum()) for row in trajectories.ran} <= {1, 2, 4, 8, 16, 20}
 
 
 class Echo(TRM):
@@ -196,26 +201,26 @@ def test_symmetries_are_undone(puzzles: Puzzles):
     model = Echo(TRMConfig(**TINY, prefix=2), torch.Generator().manual_seed(0)).eval()
     labels = puzzles[1]
     config = SearchConfig(k=4, steps=1, sigma=0.0, symmetry=True, stop="never")
-    found = search(model, labels, config, 64)
-    np.testing.assert_array_equal(found.tokens[:, :, 0], np.tile(labels[:, None], (1, 4, 1)))
+    trajectories = search(model, TASK, labels, config, 64)
+    np.testing.assert_array_equal(trajectories.tokens[:, :, 0], np.tile(labels[:, None], (1, 4, 1)))
     seen = model.given.unflatten(0, (5, 4))
     assert torch.equal(seen[:, 0], labels) and (seen[:, 1:] != labels[:, None]).any(-1).all()
-    assert found.valid.all()  # and the copies obeyed the rules of the puzzle itself
+    assert trajectories.valid.all()  # and the copies obeyed the rules of the puzzle itself
 
 
 def test_a_trace_is_the_trajectory_cycle_by_cycle(tiny_mlp: TRM, puzzles: Puzzles):
     config = SearchConfig(k=3, steps=3, target="both", when="every", symmetry=True, stop="never")
     one = puzzles[0][:1]
-    found = search(tiny_mlp, one, config, 64, torch.float64)
-    tokens, q = trace(tiny_mlp, one, 2, 3, config, torch.float64)
+    trajectories = search(tiny_mlp, TASK, one, config, 64, torch.float64)
+    tokens, q = trace(tiny_mlp, TASK, one, 2, 3, config, torch.float64)
     assert tokens.shape == (3, 2, 16) and q.shape == (3, 2)
-    np.testing.assert_array_equal(tokens[:, -1], found.tokens[0, 2])
-    np.testing.assert_allclose(q[:, -1], found.q[0, 2], atol=1e-6)
+    np.testing.assert_array_equal(tokens[:, -1], trajectories.tokens[0, 2])
+    np.testing.assert_allclose(q[:, -1], trajectories.q[0, 2], atol=1e-6)
 
 
 def test_progress_counts_puzzles_and_sizes_are_checked(contracting: TRM, puzzles: Puzzles):
     seen: list[int] = []
-    search(contracting, puzzles[0], SearchConfig(k=2, steps=2), 4, progress=seen.append)
+    search(contracting, TASK, puzzles[0], SearchConfig(k=2, steps=2), 4, progress=seen.append)
     assert seen == sorted(seen) and seen[-1] == 5
     with pytest.raises(ValueError, match="16 cells, got 15"):
-        search(contracting, puzzles[0][:, 1:], SearchConfig(), 4)
+        search(contracting, TASK, puzzles[0][:, 1:], SearchConfig(), 4)

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from trm_interp.core.counter import normal
-from trm_interp.core.models.trm import State
+from trm_interp.core.models.trm import TRM, State
+from trm_interp.runtime.errors import UserError
 from trm_interp.search.config import SearchConfig
-from trm_interp.search.noise import perturb, puzzle_keys, symmetric_copies
-from trm_interp.tasks.sudoku.grid import SHAPES
+from trm_interp.search.noise import perturb, puzzle_keys, symmetric_copies, target_states
+from trm_interp.tasks.sudoku.task import Sudoku
 
 MASK = 2**64 - 1
 
@@ -56,11 +57,16 @@ ROWS = torch.tensor([1, 4, 5])
 KEYS, TRAJECTORY, STEP = torch.tensor([[11, -7, 11], [1, 1, 2], [0, 3, 0]])
 
 
-def noise(state: State, rows: slice = slice(None), **settings: object) -> State:
+TARGETS = {"z_H": ("z_H",), "z_L": ("z_L",), "both": ("z_H", "z_L")}
+
+
+def noise(
+    state: State, rows: slice = slice(None), target: str = "z_H", **settings: object
+) -> State:
     """What is added to each of ROWS."""
-    config = SearchConfig(**settings)  # type: ignore[arg-type]
+    config = SearchConfig(target=target, **settings)  # type: ignore[arg-type]
     named = (part[rows] for part in (ROWS, KEYS, TRAJECTORY, STEP))
-    after = perturb(state, *named, config)
+    after = perturb(state, TARGETS[target], *named, config)
     return State(*(new - old for new, old in zip(after, state, strict=True)))
 
 
@@ -73,6 +79,27 @@ def test_only_the_target_of_the_named_rows_changes(state: State, target: str):
         assert rows.tolist() == [hit and row in ROWS for row in range(6)]
     if target == "both":
         assert not torch.equal(added.z_H, added.z_L)
+
+
+def test_a_target_is_a_state_by_name_or_by_role_or_all_of_them(tiny_trm: TRM):
+    by_target = {
+        **{name: (name,) for name in ("z_H", "z_L")},
+        **{"answer": ("z_H",), "latent": ("z_L",), "all": ("z_H", "z_L"), "both": ("z_H", "z_L")},
+    }
+    for target, states in by_target.items():
+        assert target_states(tiny_trm, target) == states
+    with pytest.raises(UserError, match="--target y: .* give one of z_H, z_L, answer, latent, all"):
+        target_states(tiny_trm, "y")
+    assert target_states(tiny_trm, SearchConfig().target) == ("z_H",)
+
+
+def test_draws_keep_their_names(state: State):
+    """Noise on z_H is stream 0 and on z_L stream 1 of seed, puzzle, trajectory and step."""
+    zeros = State(*torch.zeros(2, 6, 5, 4))
+    added = noise(zeros, target="both", sigma=1.0, seed=7)
+    for which, z in enumerate(added):
+        drawn = normal(5 * 4, 7, KEYS, TRAJECTORY, STEP, which)
+        assert torch.equal(z[ROWS], drawn.unflatten(1, (5, 4)))
 
 
 def test_noise_does_not_depend_on_the_batch(state: State):
@@ -94,20 +121,20 @@ def test_sigma_is_absolute_and_a_shared_vector_is_the_same_at_every_position(sta
     assert not torch.equal(one[1], one[1][:1].expand(5, -1))
     big = State(*torch.zeros(2, 1, 200, 500))
     config = SearchConfig(sigma=0.25, target="z_L")
-    drawn = perturb(big, *torch.zeros(4, 1, dtype=torch.int64), config).z_L
+    drawn = perturb(big, ("z_L",), *torch.zeros(4, 1, dtype=torch.int64), config).z_L
     assert abs(drawn.std() - 0.25) < 4 * 0.25 / math.sqrt(2 * drawn.numel())
 
 
 def test_sigma_0_changes_no_bit(state: State):
     assert noise(state, sigma=0.0).z_H.count_nonzero() == 0
     config = SearchConfig(sigma=0.0)
-    assert perturb(state, ROWS, KEYS, TRAJECTORY, STEP, config) is state
+    assert perturb(state, ("z_H",), ROWS, KEYS, TRAJECTORY, STEP, config) is state
 
 
 def test_a_puzzle_is_known_by_its_digits(puzzles: tuple[torch.Tensor, torch.Tensor]):
     keys = puzzle_keys(puzzles[0])
     assert len(set(keys.tolist())) == len(keys)
     assert torch.equal(puzzle_keys(puzzles[0].flip(0).to(torch.uint8)), keys.flip(0))
-    turned = symmetric_copies(keys, torch.arange(5), 0, SHAPES[4])
-    one = symmetric_copies(keys[2:3], torch.tensor([2]), 0, SHAPES[4])
+    turned = symmetric_copies(Sudoku(4), keys, torch.arange(5), 0)
+    one = symmetric_copies(Sudoku(4), keys[2:3], torch.tensor([2]), 0)
     assert torch.equal(turned.cells[2], one.cells[0])

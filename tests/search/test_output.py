@@ -6,14 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.outputs import mark
-from trm_interp.search.config import SearchRun
-from trm_interp.search.output import COUNTS, CURVES, Identity, finish, output, write_block
+from trm_interp.search.config import SearchConfig, SearchRun
+from trm_interp.search.output import COUNTS, Identity, SearchWork
+from trm_interp.search.results import SearchSummary, curves_of
 from trm_interp.search.selection import SHARES, share_table
+from trm_interp.tasks.base import PuzzleSet
+from trm_interp.tasks.sudoku.task import Sudoku
 
 Cli = Callable[..., Any]
 NOW = Identity(
@@ -27,25 +31,41 @@ NOW = Identity(
     skip_bad=False,
     compile=False,
 )
-ROW: dict[str, Any] = {"line": 1, "step": 0, "answer": "1234"} | dict.fromkeys(COUNTS, 1)
+ROW: dict[str, Any] = {"line": 1, "step": 0, "answer": "1234" * 4} | dict.fromkeys(COUNTS, 1)
 TABLE = pd.DataFrame([ROW | {"q": 0.5, "steps_run": 2} | dict.fromkeys(SHARES, True)])
-SUMMARY: dict[str, Any] = {"ckpt": "c", "checkpoint_sha256": "c0ffee", "puzzles": "p", "n": 1}
-SUMMARY |= {"target": "z_H", "sigma": 1.0, "evaluations": 14, **NOW.search}
-SUMMARY |= {"evaluations_of_the_full_grid": 14}  # 2 trajectories x 1 step x 7 evaluations
-SUMMARY |= {name: share_table(TABLE)[name].tolist() for name in CURVES}
+SUMMARY = SearchSummary(
+    ckpt="c",
+    checkpoint_sha256="c0ffee",
+    puzzles="p",
+    n=1,
+    config=SearchConfig(target="z_H", **NOW.search),
+    **curves_of(share_table(TABLE)),
+    evaluations=14,
+    evaluations_of_the_full_grid=14,  # 2 trajectories x 1 step x 7 evaluations
+)
+GRID = np.array([[2, 3, 4, 5] * 4], np.uint8)  # the rows need not obey rules here
+PUZZLE = PuzzleSet(Sudoku(4), GRID, GRID, np.array([1]), "p", {})
 
 
 def run_of(out: Path, **more: Any) -> SearchRun:
     return SearchRun(ckpt="ckpt", puzzles=Path("p.txt"), out=out, **more)
 
 
+def work_on(out: Path, identity: Identity = NOW, **flags: bool) -> SearchWork:
+    return SearchWork(run_of(out, **flags), identity, tell=lambda line: None)
+
+
+def write_block(work: SearchWork) -> None:
+    work.block("block-00000000.csv", PUZZLE, 1, lambda: TABLE)
+
+
 def search(out: Path, identity: Identity = NOW, killed: bool = False, **flags: bool) -> Any:
-    """A search without its work; killed: before its table."""
-    with output(run_of(out, **flags), identity) as (parts, done):
-        if parts and not killed:
-            (parts / "block-00000000.csv").touch()
-            finish(out, TABLE, SUMMARY, identity)
-        return done
+    """A search without its work, and what was complete; killed: before its table."""
+    with work_on(out, identity, **flags) as work:
+        if not (work.finished or killed):
+            (work.blocks / "block-00000000.csv").touch()
+            work.finish(TABLE, SUMMARY)
+        return work.finished
 
 
 def refused(out: Path, match: str, **flags: bool) -> None:
@@ -63,9 +83,9 @@ FLAGS = [{}, {"overwrite": True}, {"resume": True}]
     "text",
     [
         *("", "[]", "null", "{}", "\xff", "[" * 10**5, '{"thesis": 1}', '{"summary": {}}'),
-        json.dumps({"summary": SUMMARY, "identity": {}}),
-        json.dumps({"summary": SUMMARY | {"steps": 10**9}, "identity": vars(NOW)}),
-        json.dumps({"summary": SUMMARY | {"vote": "all"}, "identity": vars(NOW)}),
+        json.dumps({"summary": SUMMARY.to_json(), "identity": {}}),
+        json.dumps({"summary": SUMMARY.to_json() | {"steps": 10**9}, "identity": vars(NOW)}),
+        json.dumps({"summary": SUMMARY.to_json() | {"vote": "all"}, "identity": vars(NOW)}),
     ],
 )
 def test_what_is_beside_and_no_summary_stays(tmp_path: Path, text: str, flags: dict[str, bool]):
@@ -96,7 +116,7 @@ def test_earlier_work_needs_a_flag(tmp_path: Path):
     assert {file.name for file in tmp_path.iterdir()} == {"x.csv", "x.json"}
     refused(out, "x.csv exists: use --resume")
     assert search(out, resume=True).summary == SUMMARY
-    with pytest.raises(UserError, match="seed is 0 there and 1 now"):
+    with pytest.raises(UserError, match=r"of another run: seed \(0 there, 1 now\)"):
         search(out, replace(NOW, search=NOW.search | {"seed": 1}), resume=True)
     assert search(out, overwrite=True, killed=True) is None
     assert {file.name for file in tmp_path.iterdir()} == {"x.csv", "x.json", "x.csv.parts"}
@@ -121,11 +141,12 @@ def test_overwriting_costs_nothing_before_the_first_block(tmp_path: Path):
 def test_overwriting_that_was_killed_after_a_block_goes_on(tmp_path: Path, identity: Identity):
     out = tmp_path / "x.csv"
     search(out)
-    with output(run_of(out, overwrite=True), identity) as (parts, _):
-        write_block(out, parts / "block-00000000.csv", TABLE)
+    with work_on(out, identity, overwrite=True) as work:
+        write_block(work)
     assert {file.name for file in tmp_path.iterdir()} == {"x.csv", "x.csv.parts"}
-    with output(run_of(out, resume=True), identity) as (parts, done):
-        assert done is None and (parts / "block-00000000.csv").exists()
+    with work_on(out, identity, resume=True) as work:
+        assert work.finished is None and (work.blocks / "block-00000000.csv").exists()
+        assert work.begun
 
 
 def test_links_are_written_through(tmp_path: Path):
@@ -134,10 +155,10 @@ def test_links_are_written_through(tmp_path: Path):
     for kind in ("csv", "json"):
         (tmp_path / f"x.{kind}").symlink_to(real / f"y.{kind}")
     (real / "y.csv").write_text("old")
-    with output(run_of(out, overwrite=True), OTHER) as (parts, _):
-        write_block(out, parts / "block-00000000.csv", TABLE)
+    with work_on(out, OTHER, overwrite=True) as work:
+        write_block(work)
         assert not (real / "y.json").exists()
-        finish(out, TABLE, SUMMARY, OTHER)
+        work.finish(TABLE, SUMMARY)
     assert out.is_symlink() and (tmp_path / "x.json").is_symlink()
     assert (real / "y.csv").read_text() == TABLE.to_csv(index=False)
     assert json.loads((real / "y.json").read_text())["identity"]["search"]["seed"] == 1
@@ -192,9 +213,9 @@ def test_files_that_were_renamed_together_are_complete(tmp_path: Path):
 def test_an_output_is_no_input_and_has_one_writer(tmp_path: Path):
     for name in ("x.csv", "x.json"):
         run = SearchRun(ckpt="c", puzzles=tmp_path / name, out=tmp_path / "x.csv", overwrite=True)
-        with pytest.raises(UserError, match="is what --puzzles reads"), output(run, NOW):
+        with pytest.raises(UserError, match="is what --puzzles reads"), SearchWork(run, NOW):
             pass
-    with output(run_of(tmp_path / "x.csv"), NOW):
+    with work_on(tmp_path / "x.csv"):
         refused(tmp_path / "x.parquet", "is being written by another process")
 
 
@@ -219,7 +240,8 @@ def test_blocks_that_are_damaged_are_searched_again(
     assert cli(*words, "--out", tmp_path / "whole.csv").code == 0
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stopped = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # noqa: E731
+        patched.setattr(SearchWork, "finish", stopped)
         assert cli(*words, "--out", tmp_path / "x.csv").code == 130
     empty, cut, binary, other, order = sorted((tmp_path / "x.csv.parts").glob("block-*"))
     empty.write_text("")

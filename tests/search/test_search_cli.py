@@ -192,7 +192,7 @@ def test_outputs_that_are_there(refused, cli: Cli, words: list[object], tmp_path
     before = out.read_bytes()
     refused([*words, "--out", out], out, "--resume", "--overwrite")
     refused([*words, "--out", out, "--resume", "--overwrite"], "one of")
-    refused([*words, "--out", out, "--resume", "--seed", 1], "seed is 0 there and 1 now")
+    refused([*words, "--out", out, "--resume", "--seed", 1], "seed (0 there, 1 now)")
     refused([*words, "--out", out, "--resume", "--dtype", "bfloat16"], "dtype")
     assert out.read_bytes() == before
     assert cli(*words, "--out", out, "--overwrite", "--seed", 1).code == 0

@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 
 from trm_interp.analysis.outcomes import wilson
-from trm_interp.search.engine import Found
+from trm_interp.search.engine import Trajectories
 from trm_interp.search.selection import SHARES, choose, grid_ids, outcome_frame, share_table
 
 A, B = 2, 3  # tokens of a grid of one cell
 
 
-def found(tokens: list, q: list, ran: list, valid: list | None = None, k: int = 3) -> Found:
+def trajectories(
+    tokens: list, q: list, ran: list, valid: list | None = None, k: int = 3
+) -> Trajectories:
     grids = np.array(tokens, np.uint8)[..., None, None]  # [puzzle, column, step, cell]
     halting = np.where(np.array(ran) > 0, np.array(q, np.float32), -np.inf).astype(np.float32)
     good = np.zeros_like(ran) if valid is None else np.array(valid)
-    return Found(grids, halting[..., None], good[..., None] > 0, np.array(ran, np.int16), k)
+    return Trajectories(grids, halting[..., None], good[..., None] > 0, np.array(ran, np.int16), k)
 
 
 @pytest.mark.parametrize(
@@ -33,12 +35,12 @@ def found(tokens: list, q: list, ran: list, valid: list | None = None, k: int = 
     ],
 )
 def test_rules_by_hand(tokens: list, q: list, ran: list, expected: dict[str, int]):
-    chosen = choose(found([tokens], [q], [ran]))
+    chosen = choose(trajectories([tokens], [q], [ran]))
     assert {rule: at.item() for rule, at in chosen.items()} == expected
 
 
 def test_fewer_trajectories_are_the_first_ones():
-    many = found([[A, B, B]], [[0, 1, 2]], [[1, 1, 1]])
+    many = trajectories([[A, B, B]], [[0, 1, 2]], [[1, 1, 1]])
     assert choose(many, k=2)["best_q"].item() == 1 and choose(many, k=1)["vote"].item() == 0
 
 
@@ -55,7 +57,7 @@ def test_outcomes_of_two_puzzles():
     # puzzle 0, label A: baseline A right; best by q is B, wrong; the vote (A, A) is right
     # puzzle 1, label B: one trajectory, A, wrong; a valid grid that is not the label
     frame = outcome_frame(
-        found(
+        trajectories(
             [[A, A, B], [A, 0, 0]],
             [[-1, -1, 3], [2, 0, 0]],
             [[4, 2, 1], [3, 0, 0]],
@@ -80,7 +82,7 @@ def test_outcomes_of_two_puzzles():
 
 
 def test_a_plain_run_beside_the_noisy_ones_is_the_baseline_and_takes_part_in_no_choice():
-    both = found([[B, B, A]], [[0, 0, 9]], [[1, 1, 5]], k=2)
+    both = trajectories([[B, B, A]], [[0, 0, 9]], [[1, 1, 5]], k=2)
     row = outcome_frame(both, np.array([[A]], np.uint8)).iloc[0]
     assert row["baseline"] and not row["best_q"] and not row["pass_at_k"]
     assert row["steps_run"] == 2 and row["trajectories"] == 2

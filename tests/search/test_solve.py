@@ -17,11 +17,11 @@ import trm_interp.search.solve
 from trm_interp.cli import app
 from trm_interp.runtime.errors import UserError
 from trm_interp.search.config import SOLVE, SearchConfig, SolveConfig
-from trm_interp.search.show import broken, legend
+from trm_interp.search.show import cell_styles, legend
 from trm_interp.search.solve import read_puzzles, solve
 from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.sudoku.forge.solver import solve_batch
-from trm_interp.tasks.sudoku.grid import parse
+from trm_interp.tasks.sudoku.grid import conflicts, parse
 from trm_interp.tasks.sudoku.partial import completable_part
 
 Cli = Callable[..., Any]
@@ -70,7 +70,8 @@ def test_an_unsolved_puzzle_is_called_so(cli: Cli, words: list[object]):
     assert answer.out.startswith("line 1: the puzzle has several solutions\n")
     assert "one of several solutions" not in answer.out
     (known,) = json.loads(cli("solve", "." + "." * 11 + FULL[12:], *words, "--json").out)["puzzles"]
-    wrong = broken(parse(known["puzzle"]), parse(known["answer"]))
+    puzzle, grid = parse(known["puzzle"]), parse(known["answer"])
+    wrong = (grid == 0) | ((puzzle > 0) & (grid != puzzle)) | conflicts(grid)
     assert f"line 1: no solution found; this grid breaks the rules in {wrong.sum()} cells" in (
         answer.out
     )
@@ -150,11 +151,10 @@ def test_what_is_no_puzzle_is_called_so(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_colours_of_a_cell():
-    from trm_interp.search.show import CHANGED, CONFLICT, GIVEN, _styles
+    from trm_interp.search.show import CHANGED, CONFLICT, GIVEN
 
     given, changed, clash = np.array([[1, 0, 0, 2], [0, 1, 0, 0], [0, 0, 0, 1]])
-    rows = _styles(given, changed, clash)
-    assert rows == [GIVEN, CHANGED, "", f"{GIVEN} {CONFLICT}"]
+    assert cell_styles(given > 0, changed, clash) == [GIVEN, CHANGED, "", f"{GIVEN} {CONFLICT}"]
 
 
 @pytest.mark.slow

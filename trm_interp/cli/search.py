@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
         if not is_first_process():
             return
         if json_:
-            print(json.dumps(summary))
+            print(json.dumps(summary.to_json()))
         else:
             show(search_table(summary))
             print(cost_line(summary))
@@ -80,8 +80,8 @@ def register(app: typer.Typer) -> None:
 
         solutions = run(config, build(SearchConfig, SOLVE | given), say)
         if json_:
-            found = [solution.as_json() for solution in solutions]
-            print(json.dumps({"n": len(found), "puzzles": found}))
+            puzzles = [solution.to_json() for solution in solutions]
+            print(json.dumps({"n": len(puzzles), "puzzles": puzzles}))
             return
         console = Console(markup=False, emoji=False)
         for solution in solutions:

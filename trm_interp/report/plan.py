@@ -26,8 +26,7 @@ from trm_interp.runtime.outputs import writing
 from trm_interp.runtime.schema import read_json
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.search.config import SearchRun
-from trm_interp.search.output import read_beside
-from trm_interp.search.run import evaluations_per_step
+from trm_interp.search.output import read_sidecar
 from trm_interp.subjects.opening import open_both
 from trm_interp.subjects.settings import CollectConfig
 
@@ -148,15 +147,15 @@ class Plan:
             with reading(f"{self.request.out}, part sae"):
                 found["sae"] = _of_sae(found["sae"])
         if "wide" in found and "deep" in found:
-            per_step = evaluations_per_step(self.checkpoint.model.config)
+            per_step = self.checkpoint.model.config.schedule.evaluations
             found["breadth"] = _of_search(found["wide"], found["deep"], per_step)
         return found
 
     def _summary(self, job: Job) -> dict[str, Any]:
         """What a job that is done found."""
         if job.words[0] == "search":
-            known = read_beside(job.out / f"{job.name}.csv")
-            return known.summary if known else {}
+            sidecar = read_sidecar(job.out / f"{job.name}.csv")
+            return sidecar.summary.to_json() if sidecar else {}
         advice = f"delete {job.out.name} and run the same command again"
         return read_json(job.out / job.done, dict[str, Any], advice=advice)
 

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trm_interp.core.config import MOST_COUNTED, argument, positive, setting
+from trm_interp.core.clock import MOST_COUNTED
+from trm_interp.runtime.settings import argument, positive, setting
 from trm_interp.subjects.settings import BATCH_HELP, DEFAULT_CKPT_HELP, DEFAULT_PUZZLES_HELP, Device
 
-Target = Literal["z_H", "z_L", "both"]
 When = Literal["init", "every"]
 Select = Literal["best_q", "vote", "vote_q"]
 Stop = Literal["never", "q", "rules"]
+ROLES = ("answer", "latent")  # of states, which every model has
+ALL_STATES = ("all", "both")
 ROWS_HELP = BATCH_HELP.replace("puzzles", "trajectories")
 
 AS_PUBLISHED = {"stop": "never"}
@@ -32,7 +34,9 @@ class SearchConfig:
     k: int = setting(16, "trajectories a puzzle", most=100_000)
     steps: int = setting(16, "supervision steps a trajectory", most=MOST_COUNTED)
     sigma: float = setting(1.0, "standard deviation of the noise; states have RMS 1", most=1e6)
-    target: Target = setting("z_H", "state that the noise is added to")
+    target: str = setting(
+        "answer", "state that the noise is added to, by name (z_L), or answer, latent or all"
+    )
     when: When = setting("init", "noise on the start only, or before every supervision step")
     shared: bool = setting(False, "one noise vector for all positions, not one a position")
     symmetry: bool = setting(False, "each trajectory solves a random symmetric copy of the puzzle")

@@ -1,11 +1,11 @@
 """The files of a search: a table, a summary beside it, and blocks until both are there."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, make_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,17 @@ from trm_interp.runtime.files import (
     write_json,
     write_text,
 )
+from trm_interp.runtime.identity import differing, require_same
 from trm_interp.runtime.locks import locked_beside
-from trm_interp.runtime.outputs import discard, maker, mark, remove_own
+from trm_interp.runtime.outputs import Team, discard, maker, mark, remove_own
+from trm_interp.runtime.progress import Update
 from trm_interp.runtime.provenance import git_commit, versions
-from trm_interp.runtime.schema import convert, read_json
+from trm_interp.runtime.runs import Tell, Work, quiet
+from trm_interp.runtime.schema import read_json
 from trm_interp.search.config import SearchRun
-from trm_interp.search.selection import RULES, SHARES, share_table
-from trm_interp.tasks.base import PuzzleSet
+from trm_interp.search.results import RULES, SHARES, SearchSummary, curves_of
+from trm_interp.search.selection import share_table
+from trm_interp.tasks.base import PuzzleSet, Task
 
 COMMAND, IDENTITY = "search", "identity.json"
 NAMES = (IDENTITY, "block-*.csv")  # of the files in the folder of blocks
@@ -48,10 +52,26 @@ class Identity:
     skip_bad: bool
     compile: bool
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The settings of the search among the others, as the command line has them."""
+        flat = asdict(self)
+        return {**flat.pop("search"), **flat}
+
 
 @dataclass(frozen=True, kw_only=True)
-class Beside:
+class Sidecar:
     """The file beside a finished table; older ones do not say of which table."""
+
+    summary: SearchSummary
+    identity: Identity
+    table: str | None = None
+    table_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """`Sidecar` as JSON has it."""
 
     summary: dict[str, Any]
     identity: Identity
@@ -59,188 +79,236 @@ class Beside:
     table_sha256: str | None = None
 
 
-CURVES = [f"{name}{end}" for name in SHARES for end in ("", "_low", "_high")]
-Summary = make_dataclass(
-    "Summary",
-    [
-        *((name, str) for name in ("ckpt", "checkpoint_sha256", "puzzles", "target")),
-        *((name, int) for name in ("n", "k", "steps", "evaluations")),
-        ("evaluations_of_the_full_grid", int),
-        ("sigma", float),
-        *((name, list[float]) for name in CURVES),
-    ],
-    kw_only=True,
-)
-
-
-class Opened(NamedTuple):
-    """`parts`: the folder of finished blocks where there is work to do, None without an output.
-    `done`: what is beside a table that is complete."""
-
-    parts: Path | None = None
-    done: Beside | None = None
-
-
-def beside(out: Path) -> Path:
-    """Summary, settings and versions of a table."""
+def sidecar_file(out: Path) -> Path:
+    """Where summary, settings and versions of a table are."""
     return out.with_suffix(".json")
 
 
-def read_beside(out: Path) -> Beside | None:
+def read_sidecar(out: Path) -> Sidecar | None:
     """What is beside a table; None where nothing is. UserError where it is not a search's."""
-    file = beside(out)
+    file = sidecar_file(out)
     try:
-        found = read_json(file, Beside, advice="not the summary of a search, choose another --out")
+        stored = read_json(
+            file, _Stored, advice="not the summary of a search, choose another --out"
+        )
     except FileNotFoundError:
         return None
-    summary: Any = convert(found.summary, Summary, f"{file}: summary")
-    sizes = {len(getattr(summary, name)) for name in CURVES}
-    least = min(summary.n, summary.k, summary.steps, summary.evaluations_of_the_full_grid)
-    if sizes != {summary.steps} or least < 1:
+    summary = SearchSummary.from_json(stored.summary, f"{file}: summary", advice="search again")
+    lengths = {len(part) for curve in summary.curves.values() for part in vars(curve).values()}
+    least = min(summary.n, summary.evaluations_of_the_full_grid)
+    if lengths != {summary.config.steps} or least < 1:
         raise UserError(f"{file}: its curves do not have one number a step: search again")
-    return found
+    return Sidecar(
+        summary=summary,
+        identity=stored.identity,
+        table=stored.table,
+        table_sha256=stored.table_sha256,
+    )
 
 
-@contextmanager
-def output(run: SearchRun, identity: Identity) -> Iterator[Opened]:
-    """Hold table, summary and blocks while the block runs; yields what is there already.
+class SearchWork(Work):
+    """A search that may write a table: holds table, summary and blocks while it runs.
 
-    UserError where one of the three is not a search's, where another process writes them, or where
-    there is earlier work and neither flag is given.
+    `finished`: what is beside a table that is complete. UserError where one of the three is not a
+    search's, where another process writes them, or where there is earlier work and neither flag is
+    given.
     """
-    if run.out is None:
-        yield Opened()
-        return
-    for path in (run.out, beside(run.out), _parts(run.out)):
-        require_apart(path, puzzles=run.puzzles, ckpt=run.ckpt)
-    with locked_beside(beside(run.out)):  # which tables of the same name share
-        yield _open(run, run.out, identity)
+
+    def __init__(
+        self,
+        run: SearchRun,
+        identity: Identity,
+        *,
+        team: Team | None = None,
+        tell: Tell = print,
+        progress: Update = quiet,
+    ) -> None:
+        super().__init__(
+            run.out or Path(),
+            COMMAND,
+            resumable=run.out is not None,
+            overwrite=run.overwrite,
+            team=team,
+            tell=tell,
+            progress=progress,
+            stops_at_steps=False,
+            on_signal=lambda frame: None,
+        )
+        self.run, self.identity = run, identity
+        self.blocks = None if run.out is None else blocks_folder(run.out)
+        self.finished: Sidecar | None = None
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if self.team is not None:
+            self.finished = self.team.objects(self.finished)[0]
+        return self
+
+    @contextmanager
+    def _held(self) -> Iterator[bool]:
+        if self.blocks is None:
+            yield False
+            return
+        sidecar = sidecar_file(self.out)
+        for path in (self.out, sidecar, self.blocks):
+            require_apart(path, puzzles=self.run.puzzles, ckpt=self.run.ckpt)
+        with locked_beside(sidecar):  # which tables of the same name share
+            self.finished = _open(self.run, self.out, self.identity)
+            yield self.finished is not None or any(self.blocks.glob(NAMES[1]))
+
+    def n_saved(self, names: Sequence[str]) -> int:
+        """How many of these blocks are there."""
+        blocks = self.blocks
+        return 0 if blocks is None else sum((blocks / name).exists() for name in names)
+
+    def block(
+        self, name: str, puzzles: PuzzleSet, steps: int, compute: Callable[[], pd.DataFrame]
+    ) -> pd.DataFrame:
+        """The finished block of this name, else computed and saved now.
+
+        From then on an earlier table, which goes at the end, has no summary.
+        """
+        if self.blocks is None:
+            return compute()
+        file = self.blocks / name
+        table = read_block(file, puzzles, steps)
+        if table is not None:
+            self._reused = True
+            return table
+        if file.exists():
+            self.tell(f"{file} is damaged: searching its puzzles again")
+        table = compute()
+        Path(os.path.realpath(sidecar_file(self.out))).unlink(missing_ok=True)
+        write_text(file, table.to_csv(index=False))
+        return read_table(file)  # as a resumed run reads it
+
+    def finish(self, table: pd.DataFrame, summary: SearchSummary) -> None:
+        """Write the table, then what is beside it; the blocks go."""
+        if self.blocks is None or not self.is_first:
+            return
+        write_table(self.out, table)
+        stored = _Stored(
+            summary=summary.to_json(),
+            identity=self.identity,
+            table=self.out.name,
+            table_sha256=sha256_of(self.out),
+        )
+        made = {"versions": versions(), "git_commit": git_commit()}
+        write_json(sidecar_file(self.out), asdict(stored) | made)
+        discard(self.blocks, COMMAND, NAMES)
 
 
-def write_block(out: Path, file: Path, table: pd.DataFrame) -> None:
-    """One block is done. From then on an earlier table, which goes at the end, has no summary."""
-    Path(os.path.realpath(beside(out))).unlink(missing_ok=True)
-    write_text(file, table.to_csv(index=False))
+def blocks_folder(out: Path) -> Path:
+    """The blocks of a table that is not finished."""
+    return out.with_name(f"{out.name}.parts")
 
 
-def finish(out: Path, table: pd.DataFrame, summary: dict[str, Any], identity: Identity) -> None:
-    """Write the table, then what is beside it; the blocks go."""
-    write_table(out, table)
-    made = {"versions": versions(), "git_commit": git_commit()}
-    known = Beside(summary=summary, identity=identity, table=out.name, table_sha256=sha256_of(out))
-    write_json(beside(out), asdict(known) | made)
-    discard(_parts(out), COMMAND, NAMES)
+def _open(run: SearchRun, out: Path, identity: Identity) -> Sidecar | None:
+    """What is beside a table that is complete; None where there is work to do.
 
-
-def _open(run: SearchRun, out: Path, identity: Identity) -> Opened:
-    """All is looked at before anything is removed."""
-    parts = _parts(out)
-    known, begun = read_beside(out), _begun(parts, run.overwrite)
+    All is looked at before anything is removed.
+    """
+    blocks = blocks_folder(out)
+    sidecar, begun = read_sidecar(out), _begun(blocks, run.overwrite)
     other = out.with_suffix(".csv" if out.suffix == ".parquet" else ".parquet")
-    if known and known.table == other.name and other.exists():
-        raise UserError(f"{beside(out)} is of {other.name}: choose another name for --out")
-    # a search with other settings than those of the table, killed before its first block
-    is_newer = known and begun and known.identity != begun and not _difference(begun, identity)
-    if run.resume and known and out.exists() and not is_newer:
-        _require_same(beside(out), known.identity, identity)
-        _require_whole(out, known)
-        if parts.exists():  # of a run that was killed at its very end
-            discard(parts, COMMAND, NAMES)
-        return Opened(done=known)
-    ours = maker(parts) == COMMAND
-    if out.exists() and not (known or begun or ours):
+    if sidecar and sidecar.table == other.name and other.exists():
+        raise UserError(f"{sidecar_file(out)} is of {other.name}: choose another name for --out")
+    if run.resume and sidecar and out.exists() and not _is_newer(begun, sidecar, identity):
+        require_same(sidecar_file(out), sidecar.identity.fields, identity.fields)
+        _require_whole(out, sidecar)
+        if blocks.exists():  # of a run that was killed at its very end
+            discard(blocks, COMMAND, NAMES)
+        return sidecar
+    _require_free(run, out, identity, sidecar, begun)
+    if not (run.resume and begun) and maker(blocks) == COMMAND:
+        remove_own(blocks, COMMAND, NAMES)
+    mark(blocks, COMMAND)
+    write_json(blocks / IDENTITY, asdict(identity))
+    return None
+
+
+def _is_newer(begun: Identity | None, sidecar: Sidecar, identity: Identity) -> bool:
+    """A search with other settings than those of the table was killed before its first block."""
+    if begun is None or begun == sidecar.identity:
+        return False
+    return not differing(begun.fields, identity.fields)
+
+
+def _require_free(
+    run: SearchRun, out: Path, identity: Identity, sidecar: Sidecar | None, begun: Identity | None
+) -> None:
+    """UserError where earlier work is not a search's, has other settings, or needs a flag."""
+    blocks = blocks_folder(out)
+    ours = maker(blocks) == COMMAND
+    if out.exists() and not (sidecar or begun or ours):
         raise UserError(
             f"{out} has no summary of a search beside it, so `search` leaves it alone: choose "
             "another --out, or delete it"
         )
     if run.resume and begun:
-        _require_same(parts, begun, identity)
-    elif run.resume and known:  # the table is gone
-        _require_same(beside(out), known.identity, identity)
-    elif not run.overwrite and (out.exists() or known or begun):
-        place = out if out.exists() else parts if begun else beside(out)
+        require_same(blocks, begun.fields, identity.fields)
+    elif run.resume and sidecar:  # the table is gone
+        require_same(sidecar_file(out), sidecar.identity.fields, identity.fields)
+    elif not run.overwrite and (out.exists() or sidecar or begun):
+        place = out if out.exists() else blocks if begun else sidecar_file(out)
         anew = " or --overwrite to start anew" if ours or not begun else ""
         raise UserError(f"{place} exists: use --resume to go on{anew}")
-    if not (run.resume and begun) and parts.exists() and ours:
-        remove_own(parts, COMMAND, NAMES)
-    mark(parts, COMMAND)
-    write_json(parts / IDENTITY, asdict(identity))
-    return Opened(parts)
 
 
-def _parts(out: Path) -> Path:
-    """The blocks of a table that is not finished."""
-    return out.with_name(f"{out.name}.parts")
-
-
-def _begun(parts: Path, overwrite: bool) -> Identity | None:
+def _begun(blocks: Path, overwrite: bool) -> Identity | None:
     """What the blocks are of; None where there are none. UserError where they are not a search's.
 
     Blocks from before there were markers can be gone on with, not overwritten.
     """
-    if not parts.exists():
+    if not blocks.exists():
         return None
-    if not parts.is_dir():
-        raise UserError(f"{parts} is a file: choose another --out")
-    remove_leftovers(parts)
-    made_by = maker(parts)
-    if made_by is None and not any(parts.iterdir()):
+    if not blocks.is_dir():
+        raise UserError(f"{blocks} is a file: choose another --out")
+    remove_leftovers(blocks)
+    made_by = maker(blocks)
+    if made_by is None and not any(blocks.iterdir()):
         return None
     if made_by not in (None, COMMAND) or (made_by is None and overwrite):
-        raise UserError(f"{parts} was not made by `search`: choose another --out, or delete it")
+        raise UserError(f"{blocks} was not made by `search`: choose another --out, or delete it")
     try:
         if not overwrite:
-            return read_json(parts / IDENTITY, Identity, advice="start anew with --overwrite")
+            return read_json(blocks / IDENTITY, Identity, advice="start anew with --overwrite")
     except FileNotFoundError:
         if made_by is None:
-            raise UserError(f"{parts} was not made by `search`: choose another --out") from None
+            raise UserError(f"{blocks} was not made by `search`: choose another --out") from None
     return None
 
 
-def _require_same(place: Path, there: Identity, now: Identity) -> None:
-    """UserError that names the first setting in which the runs differ."""
-    if found := _difference(there, now):
-        name, was, value = found
-        raise UserError(
-            f"{place}: {name} is {str(was)[:100]} there and {value} now; "
-            "give the same settings, or --overwrite to start anew"
-        )
-
-
-def _difference(there: Identity, now: Identity) -> tuple[str, Any, Any] | None:
-    """The first setting in which two searches differ, and what it is in either."""
-    flat_there, flat_now = ({**asdict(i), **i.search} for i in (there, now))
-    for name, value in flat_now.items():
-        if name != "search" and flat_there.get(name) != value:
-            return name, flat_there.get(name), value
-    return None
-
-
-def _require_whole(out: Path, known: Beside) -> None:
+def _require_whole(out: Path, sidecar: Sidecar) -> None:
     """UserError where a table is not the one that its summary is of."""
     try:
-        same = known.table_sha256 in (None, sha256_of(out)) and _agree(read_table(out), known)
+        same = sidecar.table_sha256 in (None, sha256_of(out)) and _agree(read_table(out), sidecar)
     except (*UNREADABLE, LookupError, TypeError):
         same = False
     if not same:
-        raise UserError(f"{out} is not the table that {beside(out)} is of: use --overwrite")
+        raise UserError(f"{out} is not the table that {sidecar_file(out)} is of: use --overwrite")
 
 
-def _agree(table: pd.DataFrame, known: Beside) -> bool:
+def _agree(table: pd.DataFrame, sidecar: Sidecar) -> bool:
     """Whether a summary says what its table and its settings say."""
-    said, steps = known.summary, known.summary["steps"]
-    if set(table.columns) != set(COLUMNS) or len(table) != said["n"] * steps:
+    summary, settings = sidecar.summary, asdict(sidecar.summary.config)
+    n, steps = summary.n, summary.config.steps
+    if set(table.columns) != set(COLUMNS) or len(table) != n * steps:
         return False
-    if not np.array_equal(table["step"], np.tile(np.arange(steps), said["n"])):
+    if not np.array_equal(table["step"], np.tile(np.arange(steps), n)):
         return False
-    shares = share_table(table)
+    drawn = curves_of(share_table(table))
     steps_run = int(table["steps_run"].to_numpy()[table["step"].to_numpy() == 0].sum())
     return (
-        all(shares[name].tolist() == said[name] for name in CURVES)
-        and all(said.get(name) == value for name, value in known.identity.search.items())
+        all(
+            np.allclose(getattr(drawn[name], part), numbers, rtol=0, atol=1e-9)
+            for name, curve in summary.curves.items()
+            for part, numbers in vars(curve).items()
+        )
+        and all(settings.get(name) == value for name, value in sidecar.identity.search.items())
         # network evaluations a step are the model's, and the same in both numbers
-        and said["evaluations"] * said["n"] * said["k"] * steps
-        == said["evaluations_of_the_full_grid"] * steps_run
+        and summary.evaluations * n * summary.config.k * steps
+        == summary.evaluations_of_the_full_grid * steps_run
     )
 
 
@@ -278,16 +346,22 @@ def read_block(file: Path, puzzles: PuzzleSet, steps: int) -> pd.DataFrame | Non
     if tuple(table.columns) != COLUMNS or len(table) != n * steps:
         return None
     kinds = {name: table[name].to_numpy().dtype.kind for name in COLUMNS}
-    counts = table[list(COUNTS)].to_numpy()
-    answers = table["answer"].astype(str).str
     right = (
         all(kinds[name] == "b" for name in SHARES)
         and all(kinds[name] == "i" for name in COUNTS)
         and (kinds["q"], kinds["line"], kinds["step"]) == ("f", "i", "i")
-        and counts.min() >= 0
+        and table[list(COUNTS)].to_numpy().min() >= 0
         and bool(np.isfinite(table["q"].to_numpy()).all())
         and np.array_equal(table["line"], np.repeat(puzzles.lines, steps))
         and np.array_equal(table["step"], np.tile(np.arange(steps), n))
-        and bool((answers.fullmatch(r"[0-9.]+") & (answers.len() == puzzles.task.cells)).all())
+        and _are_boards(table["answer"].astype(str).tolist(), puzzles.task)
     )
     return table if right else None
+
+
+def _are_boards(answers: Sequence[str], task: Task) -> bool:
+    """Whether every text can be a board of the task: by its characters, and by its length."""
+    boards = [task.text(np.full(task.cells, token, np.uint8)) for token in range(task.vocab)]
+    shortest, longest = min(map(len, boards)), max(map(len, boards))
+    characters = set("".join(boards))
+    return all(shortest <= len(text) <= longest and set(text) <= characters for text in answers)

@@ -2,8 +2,8 @@
 
 `best_q` takes the trajectory with the highest halting logit (arXiv 2510.04871's practice, and that
 of PTRM), `vote` the commonest grid, `vote_q` the grid with the largest sum of sigmoid(q). Equal
-scores go to the earlier trajectory. The rules of Sudoku take part in none of them, unless a search
-ended trajectories by them (`stop`).
+scores go to the earlier trajectory. The rules of the task take part in none of them, unless a
+search ended trajectories by them (`stop`).
 """
 
 import numpy as np
@@ -11,10 +11,9 @@ import pandas as pd
 
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.runtime.shapes import Float, Int
-from trm_interp.search.engine import Found
-
-RULES = ("best_q", "vote", "vote_q")
-SHARES = ("baseline", *RULES, "pass_at_k", "verified")
+from trm_interp.search.engine import Trajectories
+from trm_interp.search.results import RULES as RULES
+from trm_interp.search.results import SHARES as SHARES
 
 
 def grid_ids(tokens: Int[np.ndarray, "*run cell"]) -> Int[np.ndarray, "*run"]:
@@ -35,13 +34,15 @@ def votes(
     return (same * weights[None]).sum(1)
 
 
-def choose(found: Found, k: int | None = None) -> dict[str, Int[np.ndarray, "puzzle step"]]:
+def choose(
+    trajectories: Trajectories, k: int | None = None
+) -> dict[str, Int[np.ndarray, "puzzle step"]]:
     """The trajectory that each rule takes, of the first k (default all)."""
-    k = found.k if k is None else k
-    q, ran = found.q[:, :k], found.ran[:, :k, None] > 0
+    k = trajectories.k if k is None else k
+    q, ran = trajectories.q[:, :k], trajectories.ran[:, :k, None] > 0
     weights = {"vote": np.ones_like(q), "vote_q": 1 / (1 + np.exp(-q))}
     chosen = {"best_q": q.argmax(1)}  # q of what never ran is -inf
-    ids = grid_ids(found.tokens[:, :k])
+    ids = grid_ids(trajectories.tokens[:, :k])
     for rule, weight in weights.items():
         counted = np.where(ran, weight, 0.0)
         scores = np.stack([votes(i, w) for i, w in zip(ids, counted, strict=True)])
@@ -49,31 +50,33 @@ def choose(found: Found, k: int | None = None) -> dict[str, Int[np.ndarray, "puz
     return chosen
 
 
-def outcome_frame(found: Found, labels: Int[np.ndarray, "puzzle cell"]) -> pd.DataFrame:
-    """One row per puzzle and step (both from 0, the puzzle of this `found`).
+def outcome_frame(
+    trajectories: Trajectories, labels: Int[np.ndarray, "puzzle cell"]
+) -> pd.DataFrame:
+    """One row per puzzle and step (both from 0, the puzzle of these trajectories).
 
     `baseline` (the plain run: the first trajectory where that is clean, else an extra one; it ends
     early like any other), `best_q`, `vote`, `vote_q`: that answer is the label. `pass_at_k`: some
-    trajectory's is. `verified`: some trajectory's grid is full and obeys the rules, which needs no
+    trajectory's is. `verified`: the rules prove some trajectory's grid right, which needs no
     label.
     `trajectories` that ran, `right` of them, and `steps_run`, the supervision steps that they cost
-    (a step of the model is h_cycles x (l_cycles + 1) network evaluations). `q` is best_q's halting
+    (a step of the model is `schedule.evaluations` network evaluations). `q` is best_q's halting
     logit, `chosen_*` which trajectory a rule took.
     """
-    n, _, steps = found.q.shape
-    sampled = found.ran[:, : found.k, None] > 0
-    solved = found.solved(labels)
-    right = solved[:, : found.k] & sampled
-    chosen = choose(found)
-    of_step: dict[str, np.ndarray] = {"baseline": solved[:, found.baseline]}
+    n, _, steps = trajectories.q.shape
+    sampled = trajectories.ran[:, : trajectories.k, None] > 0
+    solved = trajectories.solved(labels)
+    right = solved[:, : trajectories.k] & sampled
+    chosen = choose(trajectories)
+    of_step: dict[str, np.ndarray] = {"baseline": solved[:, trajectories.baseline]}
     for rule, at in chosen.items():
         of_step[rule] = np.take_along_axis(right, at[:, None], axis=1)[:, 0]
     of_step["pass_at_k"] = right.sum(1) > 0
-    of_step["verified"] = (found.valid[:, : found.k] & sampled).sum(1) > 0
+    of_step["verified"] = (trajectories.valid[:, : trajectories.k] & sampled).sum(1) > 0
     of_step["right"] = right.sum(1)
-    of_step["q"] = found.q[:, : found.k].max(1).astype(np.float64)
+    of_step["q"] = trajectories.q[:, : trajectories.k].max(1).astype(np.float64)
     of_step |= {f"chosen_{rule}": at for rule, at in chosen.items()}
-    of_puzzle = {"trajectories": sampled[:, :, 0].sum(1), "steps_run": found.steps_run}
+    of_puzzle = {"trajectories": sampled[:, :, 0].sum(1), "steps_run": trajectories.steps_run}
     return pd.DataFrame(
         {
             "puzzle": np.repeat(np.arange(n), steps),

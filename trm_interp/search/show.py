@@ -1,15 +1,13 @@
 """A search for people: its table, and boards with coloured cells."""
 
-from typing import Any
-
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trm_interp.search.selection import SHARES
+from trm_interp.search.results import SearchSummary
 from trm_interp.search.solve import Solution
-from trm_interp.tasks.sudoku.grid import Grid, conflicts, shape_of
+from trm_interp.tasks.base import Task
 
 HEADINGS = ("baseline", "best Q", "vote", "vote by Q", "pass@K", "verified")
 GIVEN, CHANGED, CONFLICT = "bold", "bold yellow", "on red"
@@ -17,92 +15,80 @@ MARKS = " *!#"  # after a cell where there are no colours: nothing, changed, in 
 BETWEEN = "    "  # boards side by side
 
 
-def search_table(summary: dict[str, Any]) -> Table:
+def lines(summary: SearchSummary) -> list[Table | str]:
+    """What `search` prints: the table, and what it cost."""
+    return [search_table(summary), cost_line(summary)]
+
+
+def search_table(summary: SearchSummary) -> Table:
     """Shares of the puzzles after every step, in per cent."""
     table = Table(
-        title=f"{summary['ckpt']} on {summary['n']} puzzles of {summary['puzzles']}, %",
+        title=f"{summary.ckpt} on {summary.n} puzzles of {summary.puzzles}, %",
         caption="95 % Wilson intervals over puzzles; steps count from 1",
     )
     for heading in ("step", *HEADINGS):
         table.add_column(heading, justify="right")
-    for step in range(summary["steps"]):
+    for step in range(summary.config.steps):
         cells = []
-        for name in SHARES:
-            share, low, high = (
-                100 * summary[f"{name}{end}"][step] for end in ("", "_low", "_high")
-            )
+        for curve in summary.curves.values():
+            share, low, high = (100 * part[step] for part in (curve.share, curve.low, curve.high))
             cells.append(f"{share:.1f} ({low:.0f}-{high:.0f})")
         table.add_row(str(step + 1), *cells)
     return table
 
 
-def cost_line(summary: dict[str, Any]) -> str:
+def cost_line(summary: SearchSummary) -> str:
     """Network evaluations beside those of K trajectories that all run to the end."""
-    spent, grid = summary["evaluations"], summary["evaluations_of_the_full_grid"]
+    spent, full = summary.evaluations, summary.evaluations_of_the_full_grid
     return (
-        f"{spent:,} network evaluations, {spent / summary['n']:,.0f} a puzzle; "
-        f"{spent / grid:.1%} of K {summary['k']} x {summary['steps']} steps"
+        f"{spent:,} network evaluations, {spent / summary.n:,.0f} a puzzle; "
+        f"{spent / full:.1%} of K {summary.config.k} x {summary.config.steps} steps"
     )
 
 
-def board(grid: Grid, styles: list[str], marks: str = "") -> list[Text]:
-    """Lines of a board (digits), a style for every cell, boxes set apart.
+def board(task: Task, tokens: np.ndarray, styles: list[str], marks: str = "") -> list[Text]:
+    """Lines of a board (tokens [cell]), a style for every cell.
 
     `marks`: a character after every cell, where there would else be a space.
     """
-    shape = shape_of(len(grid))
-    lines: list[Text] = []
-    for row in range(shape.side):
-        if row and row % shape.box_rows == 0:
-            dashes = "-+-".join(["-" * (2 * shape.box_cols - 1)] * shape.box_rows)
-            lines.append(Text(dashes + (" " if marks else "")))
-        line = Text()
-        for col in range(shape.side):
-            cell = row * shape.side + col
-            if col and col % shape.box_cols == 0:
-                line.append("| ")
-            line.append(str(grid[cell] or "."), styles[cell])
-            if marks or col < shape.side - 1:
-                line.append(marks[cell] if marks else " ")
-        lines.append(line)
-    return lines
+    return [
+        Text.assemble(*((piece, "" if cell is None else styles[cell]) for piece, cell in line))
+        for line in task.drawing(tokens, marks)
+    ]
 
 
 def show_solution(solution: Solution, console: Console) -> None:
     """The board, then what is known about it; before it the trace, where there is one.
 
-    Of an answer that breaks the rules that is said first, and after it comes what can be kept.
+    An answer that breaks the rules is called so first, and followed by what can be kept of it.
     """
     if solution.guesses is not None:
         show_trace(solution, console)
-    at = f"line {solution.line}"
-    givens = [GIVEN if given else "" for given in solution.puzzle]
+    at, task = f"line {solution.line}", solution.task
+    givens = [GIVEN if given else "" for given in _is_given(solution)]
     if solution.several:
-        _say(console, f"{at}: the puzzle has several solutions")
+        _print(console, f"{at}: the puzzle has several solutions")
     if solution.confirmed:
-        _show(console, board(solution.answer, givens))
+        _show(console, board(task, solution.answer, givens))
     else:
-        wrong = broken(solution.puzzle, solution.answer)
-        _say(console, f"{at}: no solution found; this grid breaks the rules in {wrong.sum()} cells")
+        wrong = solution.broken
+        _print(
+            console, f"{at}: no solution found; this grid breaks the rules in {wrong.sum()} cells"
+        )
         unchanged = np.zeros_like(wrong)
-        _show(console, _marked(solution.puzzle, solution.answer, unchanged, wrong, console))
-        kept = np.count_nonzero(solution.partial)
-        _say(console, f"{at}: of its {wrong.size} cells {kept} can be completed to a solution:")
-        _show(console, board(solution.partial, givens))
+        _show(console, _marked(solution, solution.answer, unchanged, wrong, console))
+        kept = solution.kept.sum()
+        _print(console, f"{at}: of its {wrong.size} cells {kept} can be completed to a solution:")
+        _show(console, board(task, solution.partial, givens))
     verdict = "confirmed by the rules" if solution.confirmed else "NOT confirmed by the rules"
     if solution.several and solution.confirmed:
         verdict += ", one of several solutions"
-    _say(
+    _print(
         console,
         f"{at}: {verdict}; confidence {solution.confidence:.1%}; "
         f"supervision steps: {solution.steps} (trajectory {solution.trajectory + 1} of "
         f"{solution.trajectories}); network evaluations in all: {solution.evaluations}",
     )
-
-
-def broken(puzzle: Grid, answer: Grid) -> np.ndarray:
-    """[cell] bool: blank, another digit than is given, or in conflict with another cell."""
-    return (answer == 0) | ((puzzle > 0) & (answer != puzzle)) | conflicts(answer)
 
 
 def show_trace(solution: Solution, console: Console) -> None:
@@ -113,17 +99,17 @@ def show_trace(solution: Solution, console: Console) -> None:
     for step, (guesses, q) in enumerate(zip(solution.guesses, solution.guesses_q, strict=True)):
         boards, counts = [], []
         for guess in guesses:
-            changed, clash = guess != before, conflicts(guess)
-            boards.append(_marked(solution.puzzle, guess, changed, clash, console))
+            changed, clash = _differ(solution.task, guess, before), solution.task.conflicts(guess)
+            boards.append(_marked(solution, guess, changed, clash, console))
             counts.append(f"{changed.sum()} changed, {clash.sum()} in conflict")
             before = guess
-        _say(
+        _print(
             console,
             f"step {step + 1}, confidence {1 / (1 + np.exp(-q[-1])):.1%}; cycle by cycle: "
             + "; ".join(counts),
         )
-        for lines in zip(*boards, strict=True):
-            console.print(Text(BETWEEN).join(lines), soft_wrap=True)
+        for row in zip(*boards, strict=True):
+            console.print(Text(BETWEEN).join(row), soft_wrap=True)
         console.print()
 
 
@@ -136,13 +122,22 @@ def legend(console: Console) -> Text:
     return Text(f"{changed} changed, {clash} in conflict, {both} both")
 
 
-def _say(console: Console, line: str) -> None:
+def _is_given(solution: Solution) -> np.ndarray:
+    return ~solution.task.asked(solution.puzzle)
+
+
+def _differ(task: Task, tokens: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """[cell]: where two boards look different; a pad looks like a blank."""
+    return task.glyphs(tokens) != task.glyphs(others)
+
+
+def _print(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _show(console: Console, lines: list[Text]) -> None:
-    for line in lines:
-        console.print(line)
+def _show(console: Console, rows: list[Text]) -> None:
+    for row in rows:
+        console.print(row)
 
 
 def _has_colours(console: Console) -> bool:
@@ -150,21 +145,21 @@ def _has_colours(console: Console) -> bool:
 
 
 def _marked(
-    puzzle: Grid, grid: Grid, changed: np.ndarray, clash: np.ndarray, console: Console
+    solution: Solution, tokens: np.ndarray, changed: np.ndarray, clash: np.ndarray, console: Console
 ) -> list[Text]:
     """A board whose cells are coloured, or marked where there are no colours."""
     if _has_colours(console):
-        return board(grid, _styles(puzzle, changed, clash))
+        styles = cell_styles(_is_given(solution), changed, clash)
+        return board(solution.task, tokens, styles)
     marks = "".join(MARKS[at] for at in (changed + 2 * clash).tolist())
-    return board(grid, [""] * len(grid), marks)
+    return board(solution.task, tokens, [""] * len(tokens), marks)
 
 
-def _styles(puzzle: Grid, changed: np.ndarray, clash: np.ndarray) -> list[str]:
+def cell_styles(given: np.ndarray, changed: np.ndarray, clash: np.ndarray) -> list[str]:
     """Of every cell: a conflict is the background, so it shows on changed cells as well."""
-    rows = zip(puzzle > 0, changed, clash, strict=True)
     return [
         " ".join(
-            [CHANGED if is_changed else GIVEN if given else "", CONFLICT if is_clash else ""]
+            [CHANGED if is_changed else GIVEN if is_given else "", CONFLICT if is_clash else ""]
         ).strip()
-        for given, is_changed, is_clash in rows
+        for is_given, is_changed, is_clash in zip(given, changed, clash, strict=True)
     ]

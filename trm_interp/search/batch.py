@@ -1,0 +1,128 @@
+"""The trajectories that run at once: their states on the model's device, rows that come and go."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_interp.core.models.base import RecursiveModel, States
+from trm_interp.search.config import SearchConfig
+from trm_interp.search.noise import perturb, puzzle_keys, symmetric_copies, target_states
+from trm_interp.tasks.base import Task
+from trm_interp.tasks.symmetry import Symmetry
+
+Numbers = np.ndarray
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trajectories of a puzzle that run in step with each other and end together."""
+
+    puzzle: int
+    columns: range
+
+
+class Batch:
+    """The rows that run now. Bookkeeping in NumPy, states on the model's device.
+
+    Of every row: `puzzle`, `column` (its trajectory), `step` (the one that comes next) and `group`.
+    """
+
+    def __init__(
+        self,
+        model: RecursiveModel,
+        task: Task,
+        inputs: Tensor,
+        config: SearchConfig,
+        dtype: torch.dtype,
+    ) -> None:
+        self.model, self.task, self.config, self.dtype = model, task, config, dtype
+        self.targets = target_states(model, config.target)
+        self.device = model.device
+        self.inputs = inputs.to(self.device)
+        self.keys = puzzle_keys(self.inputs)
+        self.puzzle, self.column, self.step, self.group = np.zeros((4, 0), np.int64)
+        self.groups: dict[int, Group] = {}
+        self.admitted = 0
+        self.state: States | None = None
+        self.x: Tensor | None = None
+        self.undo: Symmetry | None = None
+
+    def __len__(self) -> int:
+        return len(self.puzzle)
+
+    def admit(self, groups: list[Group]) -> None:
+        """New rows at the end of the batch, before their first step."""
+        if not groups:
+            return
+        numbers = np.arange(self.admitted, self.admitted + len(groups))
+        self.admitted += len(groups)
+        self.groups.update(zip(numbers.tolist(), groups, strict=True))
+        sizes = [len(group.columns) for group in groups]
+        puzzle = np.repeat([group.puzzle for group in groups], sizes)
+        column = np.concatenate([group.columns for group in groups])
+        x, undo = self._embed(puzzle, column)
+        state = self.model.initial_state(x)
+        if self.state is not None and self.x is not None:
+            both = zip(self.state, state, strict=True)
+            state = type(state)(*(torch.cat(pair) for pair in both))
+            x = torch.cat([self.x, x])
+        if self.undo is not None and undo is not None:
+            undo = Symmetry.join([self.undo, undo])
+        self.state, self.x, self.undo = state, x, undo
+        self.puzzle = np.concatenate([self.puzzle, puzzle])
+        self.column = np.concatenate([self.column, column])
+        self.step = np.concatenate([self.step, np.zeros_like(puzzle)])
+        self.group = np.concatenate([self.group, np.repeat(numbers, sizes)])
+
+    def _embed(self, puzzle: Numbers, column: Numbers) -> tuple[Tensor, Symmetry | None]:
+        """Embedded inputs of new rows, one embedding a puzzle; or of symmetric copies of them."""
+        if not self.config.symmetry:
+            used, row = np.unique(puzzle, return_inverse=True)
+            return self.model.embed(self.inputs[used], self.dtype)[row], None
+        trajectory = torch.from_numpy(column).to(self.device)
+        drawn = symmetric_copies(self.task, self.keys[puzzle], trajectory, self.config.seed)
+        drawn = drawn.keep_plain(torch.from_numpy(~self._varied(column)).to(self.device))
+        return self.model.embed(drawn.apply(self.inputs[puzzle]), self.dtype), drawn.invert()
+
+    def _varied(self, column: Numbers) -> Numbers:
+        """Rows that are not the plain run."""
+        return column > 0 if self.config.clean else column < self.config.k
+
+    def advance(self) -> list[Tensor]:
+        """One supervision step of every row: the answer state after each of its H-cycles."""
+        assert self.state is not None and self.x is not None
+        rows = np.flatnonzero(
+            self._varied(self.column) & ((self.config.when == "every") | (self.step == 0))
+        )
+        at, trajectory, step = (
+            torch.from_numpy(part).to(self.device)
+            for part in (rows, self.column[rows], self.step[rows])
+        )
+        keys = self.keys[self.puzzle[rows]]
+        state = perturb(self.state, self.targets, at, keys, trajectory, step, self.config)
+        self.state, per_cycle = self.model.advance(state, self.x)
+        return per_cycle
+
+    def read(self, answer: Tensor) -> tuple[Numbers, Numbers]:
+        """Tokens [row, cell], symmetries undone, and halting logits [row] of the answer state."""
+        logits, q_halt = self.model.readout(answer)
+        tokens = logits.argmax(-1)
+        if self.undo is not None:
+            tokens = self.undo.apply(tokens)
+        return tokens.to(torch.uint8).cpu().numpy(), q_halt.float().cpu().numpy()
+
+    def keep(self, kept: Numbers) -> None:
+        """End of a step: the rows that are kept are one step further, the others go."""
+        self.step = self.step + 1
+        if kept.all():
+            return
+        assert self.state is not None and self.x is not None
+        self.puzzle, self.column = self.puzzle[kept], self.column[kept]
+        self.step, self.group = self.step[kept], self.group[kept]
+        at = torch.from_numpy(np.flatnonzero(kept)).to(self.device)
+        self.state = type(self.state)(*(z[at] for z in self.state))
+        self.x = self.x[at]
+        if self.undo is not None:
+            self.undo = self.undo.take(at)

@@ -1,0 +1,97 @@
+"""What a search sums up to, as a dataclass with the JSON form of the file beside its table."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import pandas as pd
+
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.records import AGAIN, Record, optional
+from trm_interp.search.config import SearchConfig
+
+RULES = ("best_q", "vote", "vote_q")
+SHARES = ("baseline", *RULES, "pass_at_k", "verified")
+ALWAYS_SAVED = ("k", "steps", "sigma", "target")  # of the settings; others came later
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve(Record):
+    """Share of the puzzles after every supervision step, with its 95 % Wilson interval."""
+
+    share: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSummary(Record):
+    """Shares over steps as in `selection.outcome_frame`, what was searched, and what it cost.
+
+    In JSON the settings stand beside the rest, and a curve's bounds under names of their own, such
+    as `vote_low`. `evaluations` of networks were spent; all trajectories to the end would have been
+    `evaluations_of_the_full_grid`.
+    """
+
+    ckpt: str
+    checkpoint_sha256: str
+    puzzles: str
+    data_sha256: dict[str, str] | None = optional()
+    dtype: str | None = optional()
+    device: str | None = optional()
+    n: int
+    config: SearchConfig
+    baseline: Curve
+    best_q: Curve
+    vote: Curve
+    vote_q: Curve
+    pass_at_k: Curve
+    verified: Curve
+    evaluations: int
+    evaluations_of_the_full_grid: int
+
+    @property
+    def curves(self) -> dict[str, Curve]:
+        """By the names in SHARES."""
+        return {name: getattr(self, name) for name in SHARES}
+
+    def to_json(self) -> dict[str, Any]:
+        flat = super().to_json()
+        spread: dict[str, Any] = {}
+        for name, value in flat.items():
+            if name == "config":
+                spread |= asdict(self.config)
+            elif name in SHARES:
+                spread |= {_of_curve(name, part): numbers for part, numbers in value.items()}
+            else:
+                spread[name] = value
+        return spread
+
+    @classmethod
+    def from_json(
+        cls, raw: Any, name: str = "", error: type[UserError] = UserError, advice: str = AGAIN
+    ) -> Self:
+        if isinstance(raw, dict):
+            settings = {f.name: raw[f.name] for f in fields(SearchConfig) if f.name in raw}
+            curves = {
+                curve: {f.name: raw.get(_of_curve(curve, f.name)) for f in fields(Curve)}
+                for curve in SHARES
+            }
+            raw = {**raw, "config": dict.fromkeys(ALWAYS_SAVED) | settings, **curves}
+        return super().from_json(raw, name, error, advice)
+
+
+def _of_curve(name: str, part: str) -> str:
+    """The key of one part of a curve.
+
+    >>> _of_curve("vote", "share"), _of_curve("vote", "low")
+    ('vote', 'vote_low')
+    """
+    return name if part == "share" else f"{name}_{part}"
+
+
+def curves_of(shares: pd.DataFrame) -> dict[str, Curve]:
+    """The curves of a `selection.share_table`."""
+    return {
+        name: Curve(**{f.name: shares[_of_curve(name, f.name)].tolist() for f in fields(Curve)})
+        for name in SHARES
+    }
