@@ -18,18 +18,18 @@ def test_conventions_by_hand():
     # logits (-9, 1, -1) with label 1 and (-9, 1, -1) with label 2:
     # stablemax s = 1/10, 2, 1/2, sum 2.6: -ln(2 / 2.6) and -ln(0.5 / 2.6)
     logits = torch.tensor([-9.0, 1.0, -1.0]).expand(1, 1, 2, 3)
-    inputs, labels = torch.tensor([[1, 5]]), torch.tensor([[1, 2]])
-    found = losses_in_all_conventions(logits, inputs, labels, blank=5)
-    assert list(found) == CONVENTIONS
+    asked, labels = torch.tensor([[False, True]]), torch.tensor([[1, 2]])
+    losses = losses_in_all_conventions(logits, asked, labels)
+    assert list(losses) == CONVENTIONS
     given, blank = math.log(2.6 / 2), math.log(2.6 / 0.5)
-    assert np.isclose(found["stablemax, cells"], (given + blank) / 2)
-    assert np.isclose(found["stablemax, blanks"], blank)
-    assert np.isclose(found["stablemax, sum"], given + blank)
+    assert np.isclose(losses["stablemax, cells"], (given + blank) / 2)
+    assert np.isclose(losses["stablemax, blanks"], blank)
+    assert np.isclose(losses["stablemax, sum"], given + blank)
     total = math.exp(-9) + math.exp(1) + math.exp(-1)
     soft_given, soft_blank = math.log(total) - 1, math.log(total) + 1
-    assert np.isclose(found["softmax, cells"], (soft_given + soft_blank) / 2)
-    assert np.isclose(found["softmax, blanks"], soft_blank)
-    assert np.isclose(found["softmax, sum"], soft_given + soft_blank)
+    assert np.isclose(losses["softmax, cells"], (soft_given + soft_blank) / 2)
+    assert np.isclose(losses["softmax, blanks"], soft_blank)
+    assert np.isclose(losses["softmax, sum"], soft_given + soft_blank)
 
 
 def test_groups_by_solve_step():

@@ -7,7 +7,7 @@ from torch import Tensor
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.devices import widened
 from trm_interp.core.training.losses import PAD, softmax_cross_entropy, stablemax_cross_entropy
-from trm_interp.runtime.shapes import Float, Int
+from trm_interp.runtime.shapes import Bool, Float, Int
 
 KINDS = {"stablemax": stablemax_cross_entropy, "softmax": softmax_cross_entropy}
 OVER = ("cells", "blanks", "sum")
@@ -17,25 +17,24 @@ UNITS = {"cells": "nats per cell", "blanks": "nats per blank cell", "sum": "nats
 
 def losses_in_all_conventions(
     logits: Float[Tensor, "puzzle cycle cell vocab"],
-    inputs: Int[Tensor, "puzzle cell"],
+    asked: Bool[Tensor, "puzzle cell"],
     labels: Int[Tensor, "puzzle cell"],
-    blank: int,
 ) -> dict[str, Float[np.ndarray, "puzzle cycle"]]:
     """Cross-entropy by convention: stablemax or softmax; mean over cells, over blanks, or the sum.
 
-    `cells` are all that have a label, givens included; `blanks` those whose input is the token
-    `blank`; `sum` adds up all cells. Nats.
+    `cells` are all that have a label, givens included; `blanks` those that are asked; `sum` adds up
+    all cells. Nats.
     """
     spread = labels[:, None].expand(logits.shape[:-1])
     labelled = (labels != PAD)[:, None]
-    empty = labelled & (inputs == blank)[:, None]
+    blank = labelled & asked[:, None]
     losses = {}
     for kind, loss in KINDS.items():
         per_cell = widened(loss(logits, spread))
         total = per_cell.sum(-1)
         over = {
             "cells": total / labelled.sum(-1).clamp(min=1),
-            "blanks": (per_cell * empty).sum(-1) / empty.sum(-1).clamp(min=1),
+            "blanks": (per_cell * blank).sum(-1) / blank.sum(-1).clamp(min=1),
             "sum": total,
         }
         losses |= {f"{kind}, {name}": over[name].cpu().numpy() for name in OVER}

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from trm_interp.analysis.divergence import auc_by_tick, bands, slopes
 from trm_interp.analysis.losses import (
@@ -23,7 +24,6 @@ from trm_interp.studies.memory import for_losses
 from trm_interp.studies.results import Progress, Tell, results_of
 from trm_interp.studies.subject import Subject, finite, open_subject
 
-BLANK = 1  # the token
 MAIN = CONVENTIONS[0]
 EARLY = 10  # cycles by which the successes' loss is near 0, says the seed paper
 TABLES = ("losses", "losses_auc", "losses_puzzles", "solve_steps")
@@ -96,7 +96,9 @@ def measure(
         read = run_batch(subject.model, inputs, labels, steps, "h_cycle", keep_logits=True)
         assert read.logits is not None
         logits = read.logits.flatten(1, 2)  # [puzzle, cycle, cell, vocab]
-        for name, values in losses_in_all_conventions(logits, inputs, labels, BLANK).items():
+        asked = subject.puzzles.task.asked(subject.puzzles.inputs[rows])
+        is_asked = torch.from_numpy(asked).to(logits.device)
+        for name, values in losses_in_all_conventions(logits, is_asked, labels).items():
             parts[name].append(values)
         solved.append(read.solved.flatten(1, 2).numpy())
         progress(rows.stop, len(subject.puzzles))
