@@ -17,8 +17,8 @@ from trm_interp.search.engine import Trajectories, search, trace
 from trm_interp.search.noise import has_symmetries
 from trm_interp.search.run import settled
 from trm_interp.search.selection import choose
-from trm_interp.subjects.opening import load_puzzles, open_device, require_size
-from trm_interp.subjects.settings import artifact
+from trm_interp.subjects.opening import load_puzzles, open_device, require_task
+from trm_interp.subjects.settings import shipped_checkpoint
 from trm_interp.tasks.base import PuzzleSet, Task
 from trm_interp.tasks.registry import families, family, family_of_text
 
@@ -88,8 +88,9 @@ def solve(
     for line in puzzles.skipped:
         tell(f"skipped {line}")
     task, device = puzzles.task, open_device(config.device)
-    checkpoint = load_checkpoint(config.ckpt or shipped_for(task), device, task.cells)
-    require_size(puzzles, checkpoint)
+    ckpt = config.ckpt or shipped_checkpoint(task.name)
+    checkpoint = load_checkpoint(ckpt, device, task.cells)
+    require_task(puzzles, checkpoint)
     if how.symmetry and not has_symmetries(task):
         tell(f"{task.title} has no symmetries: searching without symmetric copies")
         how = replace(how, symmetry=False)
@@ -185,11 +186,3 @@ def _exists(name: str) -> bool:
         if error.errno != errno.ENAMETOOLONG:
             raise
         return False
-
-
-def shipped_for(task: Task) -> Path:
-    """The checkpoint that ships for puzzles of that task."""
-    for name in task.checkpoints:
-        if (path := artifact(name)).exists():
-            return path
-    raise UserError(f"no checkpoint for {task.title} puzzles ships; name one with --ckpt")

@@ -14,8 +14,9 @@ from trm_interp.core.processes import local_rank, rank_and_size
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.progress import passing
 from trm_interp.subjects.settings import artifact, default_checkpoint
-from trm_interp.tasks.base import PuzzleError, PuzzleSet
+from trm_interp.tasks.base import PuzzleError, PuzzleSet, Task
 from trm_interp.tasks.registry import load_puzzles as load
+from trm_interp.tasks.registry import stated_family, task_of_checkpoint
 
 
 def open_device(name: str, float64: bool = False) -> torch.device:
@@ -60,20 +61,40 @@ def _say_once(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def require_size(puzzles: PuzzleSet, checkpoint: Checkpoint) -> None:
-    """UserError where the puzzles are of another size than the checkpoint's."""
+def task_of(checkpoint: Checkpoint) -> Task:
+    """The task that a checkpoint was trained on. UserError where that cannot be told."""
     config = checkpoint.model.config
-    if (config.cells, config.vocab) != (puzzles.task.cells, puzzles.task.vocab):
+    source, data = str(checkpoint.path), data_names(checkpoint)
+    return task_of_checkpoint(checkpoint.card, config.cells, config.vocab, source, data)
+
+
+def data_names(checkpoint: Checkpoint) -> str:
+    """Names of the data that a checkpoint of others was trained on; "" where it does not say."""
+    names = checkpoint.card.get("data_paths", "")
+    return " ".join(map(str, names)) if isinstance(names, list) else str(names)
+
+
+def require_task(puzzles: PuzzleSet, checkpoint: Checkpoint) -> None:
+    """UserError where the puzzles are of another size or task than the checkpoint's."""
+    config, task = checkpoint.model.config, puzzles.task
+    if (config.cells, config.vocab) != (task.cells, task.vocab):
         raise PuzzleError(
-            f"{puzzles.source}: {puzzles.task.title} puzzles, "
+            f"{puzzles.source}: {task.title} puzzles, "
             f"but {checkpoint.path} reads {config.cells} cells of {config.vocab} tokens"
+        )
+    if (stated := stated_family(checkpoint.card, data_names(checkpoint))) not in (None, type(task)):
+        raise PuzzleError(
+            f"{puzzles.source}: {task.title} puzzles, "
+            f"but {checkpoint.path} was trained on {stated.family} puzzles"
         )
 
 
 def test_puzzles(checkpoint: Checkpoint) -> Path:
-    """The test puzzles of the checkpoint's size that ship. UserError where there are none."""
-    side = int(checkpoint.model.config.cells**0.5)
-    file = artifact("data") / f"sudoku{side}" / "test.txt"
+    """The test puzzles that ship for the checkpoint's task. UserError where there are none."""
+    task = task_of(checkpoint)
+    if not task.test_file:
+        raise UserError(f"{checkpoint.path}: no {task.title} test puzzles ship; give --puzzles")
+    file = artifact(task.test_file)
     if not file.exists():
         raise UserError(f"{file}: no test puzzles of this size ship; give --puzzles")
     return file
@@ -97,9 +118,9 @@ def open_checkpoint(
 ) -> Checkpoint:
     """The checkpoint; `cells` is what --cells says. UserError where the file says otherwise."""
     checkpoint = load_checkpoint(source, device, cells)
-    found = checkpoint.model.config.cells
-    if cells is not None and cells != found:
-        raise CheckpointError(f"{checkpoint.path} reads {found} cells, but --cells is {cells}")
+    own = checkpoint.model.config.cells
+    if cells is not None and cells != own:
+        raise CheckpointError(f"{checkpoint.path} reads {own} cells, but --cells is {cells}")
     return checkpoint
 
 
@@ -111,25 +132,25 @@ def open_both(
     skip_bad: bool = False,
     tell: Callable[[str], None] = print,
 ) -> tuple[Checkpoint, PuzzleSet]:
-    """A checkpoint and puzzles of its grid, those that ship where none are named.
+    """A checkpoint and puzzles of its task, those that ship where none are named.
 
     `tell` gets the names of what was taken so, and of the puzzles that were skipped. Puzzles that
     are named tell the number of cells where the checkpoint does not. UserError where they are of
-    another size.
+    another task or size.
     """
     path = locate(ckpt or default_checkpoint())  # before anything is read of the puzzles
-    taken = [] if ckpt else [str(path)]
+    defaults = [] if ckpt else [str(path)]
     if puzzles is not None:
-        found = load_puzzles(puzzles, skip_bad, limit)
-        checkpoint = load_checkpoint(path, device, found.task.cells)
+        opened = load_puzzles(puzzles, skip_bad, limit)
+        checkpoint = load_checkpoint(path, device, opened.task.cells)
     else:
         checkpoint = load_checkpoint(path, device)
         file = test_puzzles(checkpoint)
-        taken.append(str(file))
-        found = load_puzzles(file, skip_bad, limit)
-    require_size(found, checkpoint)
-    if taken:
-        tell(f"taking {' and '.join(taken)}")
-    for line in found.skipped:
+        defaults.append(str(file))
+        opened = load_puzzles(file, skip_bad, limit)
+    require_task(opened, checkpoint)
+    if defaults:
+        tell(f"taking {' and '.join(defaults)}")
+    for line in opened.skipped:
         tell(f"skipped {line}")
-    return checkpoint, found
+    return checkpoint, opened

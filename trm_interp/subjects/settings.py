@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.config import MOST_COUNTED, positive, required, setting
+from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, parse_indices
 
 STATES = "z_L,z_H"
+DEFAULT_TASK, FIRST_LOOK_TASK = "sudoku6", "sudoku9"  # what commands take where none is named
 MOST_RECORDED = 1024  # supervision steps; building hook points takes a second for each fifty
 Device = Literal["auto", "cpu", "cuda", "mps"]
 CKPT_HELP = "checkpoint: our folder, a public step_N, a nano-trm .ckpt, or hf://owner/repo"
@@ -24,13 +26,27 @@ BATCH_HELP = "puzzles at once; bounds the memory"
 
 
 def default_checkpoint() -> Path:
-    """The checkpoint that ships, in this directory or in the source tree of the package."""
-    return artifact("trm-sudoku6")
+    """The checkpoint that is taken where none is named."""
+    return shipped_checkpoint(DEFAULT_TASK)
 
 
 def first_look() -> Path:
-    """The checkpoint that `quickstart` shows: the one for 9x9, the paper's task."""
-    return artifact("trm-sudoku9")
+    """The checkpoint that `quickstart` shows: of the paper's task."""
+    return shipped_checkpoint(FIRST_LOOK_TASK)
+
+
+def shipped_checkpoint(task: str) -> Path:
+    """The best checkpoint that ships for the task of that name. UserError where none does.
+
+    Of those that are not there the name, for the error message of who opens it.
+    """
+    from trm_interp.tasks.registry import task_named
+
+    shipped = task_named(task)
+    paths = [artifact(name) for name in shipped.checkpoints]
+    if not paths:
+        raise UserError(f"no checkpoint for {shipped.title} puzzles ships; name one with --ckpt")
+    return next((path for path in paths if path.exists()), paths[-1])
 
 
 def artifact(name: str) -> Path:

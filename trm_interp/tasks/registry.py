@@ -96,10 +96,8 @@ def task_of_checkpoint(
     its training data, then the shape. UserError where they do not agree, and where several tasks
     or none could be meant; `source` names the checkpoint there.
     """
-    train = card.get("train")
-    name = card.get("task") or (train.get("task") if isinstance(train, Mapping) else None)
     where = f"{source}: " if source else ""
-    if isinstance(name, str):
+    if (name := _name_on(card)) is not None:
         task = task_named(name)
         if (task.cells, task.vocab) != (cells, vocab):
             raise UserError(
@@ -107,15 +105,31 @@ def task_of_checkpoint(
                 f"tokens, but the weights have {cells} of {vocab}"
             )
         return task
-    meant = [one for one in _all() if any(hint in data.lower() for hint in one.hints)]
-    if len(meant) == 1:
-        if (task := meant[0].shaped(cells, vocab)) is not None:
+    if (meant := stated_family(card, data)) is not None:
+        if (task := meant.shaped(cells, vocab)) is not None:
             return task
         raise UserError(
-            f"{where}trained on {data}, but no {meant[0].family} has {cells} cells of {vocab} "
+            f"{where}trained on {data}, but no {meant.family} has {cells} cells of {vocab} "
             "tokens: give --puzzles"
         )
     return task_of_shape(cells, vocab, source)
+
+
+def stated_family(card: Mapping[str, Any], data: str = "") -> type[Task] | None:
+    """The family of tasks that a checkpoint says it was trained on; None where it does not say.
+
+    By its card, else by `data`, the names of its training data, if one family alone fits these.
+    """
+    if (name := _name_on(card)) is not None:
+        return type(task_named(name))
+    meant = [one for one in _all() if any(hint in data.lower() for hint in one.hints)]
+    return meant[0] if len(meant) == 1 else None
+
+
+def _name_on(card: Mapping[str, Any]) -> str | None:
+    train = card.get("train")
+    name = card.get("task") or (train.get("task") if isinstance(train, Mapping) else None)
+    return name if isinstance(name, str) else None
 
 
 def family_of_file(path: str | Path) -> type[Task]:

@@ -96,7 +96,10 @@ def read_public(path: Path, cells: int | None = None, averages: bool = True) -> 
         raise
     except ValueError as error:
         raise CheckpointError(f"{path}: {first_line(error)}") from error
-    return Public(origin, config, tensors, weights, {"settings": settings, "weights": weights})
+    card: dict[str, Any] = {"settings": settings, "weights": weights}
+    if "hyper_parameters" not in raw and (data := data_names(path)):
+        card["data_paths"] = data
+    return Public(origin, config, tensors, weights, card)
 
 
 def side_of(cells: int) -> int:
@@ -257,14 +260,19 @@ def _settings_beside(path: Path) -> dict[str, Any]:
     return plain_settings(arch)
 
 
+def data_names(path: Path) -> list[str]:
+    """Folders of training data that the settings beside a public checkpoint name."""
+    settings = _config_beside(path)
+    paths = settings.get("data_paths", settings.get("data_path", []))
+    names = paths[:8] if isinstance(paths, list) else [paths]
+    return [name for name in names if isinstance(name, str) and name]
+
+
 def _cells_of_dataset(path: Path, vocab: int) -> int | None:
     """seq_len of `dataset.json`: beside the checkpoint, or in the folder that its settings name."""
     folders = [path.parent]
-    named = _config_beside(path)
-    paths = named.get("data_paths", named.get("data_path", []))
-    for data in paths[:8] if isinstance(paths, list) else [paths]:
-        if isinstance(data, str) and data:
-            folders += [root / data for root in (Path(), path.parent)]
+    for data in data_names(path):
+        folders += [root / data for root in (Path(), path.parent)]
     for folder in folders:
         for file in (folder / DATASET, folder / "train" / DATASET, folder / "test" / DATASET):
             if not file.exists():
