@@ -1,5 +1,6 @@
 """Which task a file or a checkpoint is of: it is known, or it is asked about."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,9 @@ def test_a_file_is_of_the_family_that_recognises_it(tmp_path: Path, grids: Path)
     assert family_of_file("artifacts/data/sudoku9-hard/test.csv") is Sudoku
     with pytest.raises(UserError, match="no such file"):
         family_of_file(tmp_path / "none")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe"):
+        family_of_file(tmp_path / "pipe")
     nonsense = tmp_path / "nonsense"
     nonsense.write_text("what is this?\n")
     with pytest.raises(UserError, match="nonsense: 1 bad line of 1"):

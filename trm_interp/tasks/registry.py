@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.files import require_regular
 from trm_interp.tasks.base import Progress, PuzzleError, PuzzleSet, Task, no_progress
 
 _FAMILIES: dict[str, str | type[Task]] = {"sudoku": "trm_interp.tasks.sudoku.task:Sudoku"}
@@ -141,6 +142,8 @@ def family_of_file(path: str | Path) -> type[Task]:
     classes = _all()
     if not path.exists():
         raise PuzzleError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        require_regular(path)  # one that waits for a writer is not opened
     able = [one for one in classes if one.recognises(path)] if len(classes) > 1 else classes
     if len(able) > 1:
         names = " or ".join(one.family for one in able)
