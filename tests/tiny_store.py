@@ -1,5 +1,6 @@
 """A store of eleven tiny puzzles with known contents, for the tests of reading and of writing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,14 @@ TRUTH["halt_step"] = halt_steps(TRUTH["q_halt"])
 
 
 def open_writer(
-    path: Path, steps=None, positions=None, meta: dict = META, **options: Any
+    path: Path,
+    steps=None,
+    positions=None,
+    meta: dict = META,
+    more: Sequence[Site] = (),
+    **options: Any,
 ) -> StoreWriter:
-    sites = [site.select(steps, positions) for site in SITES]
+    sites = [site.select(steps, positions) for site in (*SITES, *more)]
     sizes: dict[str, Any] = {"n_puzzles": N, "n_steps": STEPS, "n_cells": CELLS, "shard_puzzles": 4}
     return StoreWriter.create(path, meta, sites, **(sizes | options))
 

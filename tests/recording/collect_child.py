@@ -1,9 +1,12 @@
 """`trm-interp collect` in processes that are stopped at chosen moments (test_collect_kills.py).
 
 `collect_child.py SIGNAL MOMENTS collect --out ...`: for each of the comma-separated moments the
-command is started anew (with --resume) in a forked process, which sends itself that signal at its
-so-manieth write of a step, end of a batch, file sync or rename. Prints the exit statuses, and what
-each said on standard error, as one JSON list. `collect_child.py TEAM collect ...` just runs it.
+command is started again (with --resume) in a forked process, which sends itself that signal when it
+has made that number of writes of a step, ends of a batch, file syncs and renames. Prints the exit
+statuses and the lines on standard error as one JSON list. `collect_child.py TEAM collect ...` just
+runs the command.
+
+The toy architecture and the toy task of the tests are registered.
 """
 
 import json
@@ -13,6 +16,8 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,10 +54,10 @@ def stop_at(moment: int, number: int) -> None:
 
 
 def life(moment: int, number: int) -> dict[str, Any]:
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as stderr:
         child = os.fork()  # before any work, so that torch is imported once
         if child == 0:
-            os.dup2(said.fileno(), 2)
+            os.dup2(stderr.fileno(), 2)
             stop_at(moment, number)
             try:
                 main()
@@ -61,11 +66,14 @@ def life(moment: int, number: int) -> dict[str, Any]:
                 os._exit(int(end.code or 0))
             os._exit(99)
         _, status = os.waitpid(child, 0)
-        said.seek(0)
-        return {"status": os.waitstatus_to_exitcode(status), "said": said.read().splitlines()}
+        stderr.seek(0)
+        return {"status": os.waitstatus_to_exitcode(status), "stderr": stderr.read().splitlines()}
 
 
 if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).parents[1]))
+    for plugin in ("toy_architecture", "toy_task"):
+        import_module(plugin)
     torch.set_num_threads(1)
     collecting.plan_shards = small_shards()
     if sys.argv[1] == "TEAM":  # a process of torchrun, which nobody stops

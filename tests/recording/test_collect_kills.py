@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import runpy
 import signal
 import subprocess
 import sys
@@ -11,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import killed_collect
 import pytest
+from killed_collect import CHILD, assert_same_store, lives
 
 import trm_interp.recording.collect
-from trm_interp.recording.store import Store, validate
+from trm_interp.recording.store import Store
 
 Cli = Callable[..., Any]
-CHILD = Path(__file__).with_name("collect_child.py")
 N = 13
 
 
@@ -29,8 +29,7 @@ def words(copier: Path, grids: Path) -> list[object]:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of two puzzles, as in the child: 7 for 13 puzzles."""
-    plan = runpy.run_path(str(CHILD))["small_shards"]()
-    monkeypatch.setattr(trm_interp.recording.collect, "plan_shards", plan)
+    monkeypatch.setattr(trm_interp.recording.collect, "plan_shards", killed_collect.small_shards())
 
 
 @pytest.fixture
@@ -39,29 +38,6 @@ def whole(cli: Cli, words: list[object], small_shards: None, tmp_path: Path) -> 
     assert cli("collect", *words, "--out", tmp_path / "whole").code == 0
     assert len(list((tmp_path / "whole").glob("shard-*.h5"))) == 7
     return tmp_path / "whole"
-
-
-def lives(number: str, moments: list[int], words: list[object], out: Path) -> list[dict[str, Any]]:
-    """Exit statuses and standard error of processes that got a signal at these moments."""
-    command = [sys.executable, CHILD, number, ",".join(map(str, moments))]
-    done = subprocess.run(
-        [str(word) for word in (*command, "collect", *words, "--out", out)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def assert_same_store(one: Path, other: Path) -> None:
-    assert validate(one) == []
-    with Store(one) as a, Store(other) as b:
-        assert a.complete and a.names == b.names
-        for name in b.names:
-            assert a[name][:].tobytes() == b[name][:].tobytes(), name
-    assert {file.name for file in one.iterdir()} == {file.name for file in other.iterdir()}
 
 
 def test_killed_three_times_and_resumed_equals_undisturbed(
@@ -89,7 +65,7 @@ def test_ctrl_c_exits_130_with_one_line_and_leaves_a_store_to_resume(
     out = tmp_path / "stopped"
     [end] = lives("SIGINT", [30], words, out)
     assert end["status"] == 130
-    told = [line for line in end["said"] if "MB" not in line and not line.startswith("about")]
+    told = [line for line in end["stderr"] if "MB" not in line and not line.startswith("about")]
     assert told == ["stopped; the same command with --resume goes on"]
     assert not list(out.glob("*.partial")) and not (out / "store.h5").exists()
     with Store(out, allow_incomplete=True) as store:

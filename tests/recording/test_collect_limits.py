@@ -1,4 +1,4 @@
-"""What `collect` cannot do is said in one line before anything is allocated or written."""
+"""What `collect` cannot do is refused in one line before anything is allocated or written."""
 
 import json
 import shutil

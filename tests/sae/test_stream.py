@@ -8,7 +8,7 @@ import pytest
 import torch
 from sae_store import CELLS, STEPS, H, L, noise, numbered, write_store
 
-from trm_interp.recording.site_reader import SiteReader, open_sites, split_puzzles
+from trm_interp.recording.site_reader import open_sites
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.sae.stream import ActivationStream, Position, Scaling, measure_scaling, puzzle_order
@@ -93,12 +93,6 @@ def test_chosen_ticks_alone_are_read(store: Path):
     with open_stream(store, ticks=[4, 6]) as stream:
         rows = take(stream, 3)
     assert set(rows[:, 1].astype(int)) == {3, 4}
-    with Store(store) as opened, pytest.raises(UserError, match="no z_L at tick 5; it holds ticks"):
-        SiteReader(opened, "z_L", [5])
-    with Store(store) as opened, pytest.raises(UserError, match="no z_L at tick 5; it holds ticks"):
-        open_sites(opened, ["z_L"], [4, 5])
-    with Store(store) as opened, pytest.raises(UserError, match="no 'z_H'; it holds z_L"):
-        SiteReader(opened, "z_H")
 
 
 def test_scaling_by_hand(tmp_path: Path):
@@ -127,18 +121,6 @@ def test_bad_numbers_and_sizes_are_one_line(tmp_path: Path, store: Path):
         open_stream(store, buffer_bytes=ONE)
     with pytest.raises(UserError, match="1536 rows of training puzzles are fewer than a batch"):
         open_stream(store, batch_size=2000)
-
-
-def test_copies_of_a_board_stay_on_one_side():
-    boards = np.repeat(np.arange(20)[:, None], 3, axis=1)
-    inputs = np.concatenate([boards, boards])  # every board twice
-    training, held_out = split_puzzles(inputs, 0.25, seed=1)
-    assert len(held_out) == 10 and len(training) == 30
-    assert not set(inputs[training, 0]) & set(inputs[held_out, 0])
-    assert np.array_equal(split_puzzles(inputs, 0.25, seed=1)[1], held_out)
-    assert not np.array_equal(split_puzzles(inputs, 0.25, seed=2)[1], held_out)
-    with pytest.raises(UserError, match="cannot be split"):
-        split_puzzles(boards[:1], 0.25, seed=1)
 
 
 def test_a_scaling_is_applied_after_the_rows_are_drawn(store: Path):

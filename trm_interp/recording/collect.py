@@ -18,7 +18,7 @@ from trm_interp.core.ranks import Ranks
 from trm_interp.recording.hooks import HookedModel, recording
 from trm_interp.recording.manifest import ModelShape
 from trm_interp.recording.schema import MOST_PUZZLES, MOST_TICKS, all_finite
-from trm_interp.recording.sites import hook_targets, recursion_of, sites_of
+from trm_interp.recording.sites import hook_targets, recursion_of, sites_of, with_names_of_states
 from trm_interp.recording.store import Site, StoreWriter, estimate_bytes, plan_shards
 from trm_interp.recording.writer import Team
 from trm_interp.runtime.errors import UserError
@@ -116,13 +116,14 @@ def _meta(
     model = checkpoint.model.config
     settings = settings_of(model)
     recursion = recursion_of(model).to_json()
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
     return {
         # the checkpoint's sha256 covers its weights alone: the settings of the model are here too
         "identity": {**identity, "task": puzzles.task.name, **recursion, "model": settings},
         "model": settings | {f.name: getattr(model, f.name) for f in fields(ModelShape)},
         "checkpoint": {"path": str(checkpoint.path), "format": checkpoint.format},
         "puzzles": puzzles.source,
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
+        "settings": options | {"sites": with_names_of_states(model, config.sites)},
         "versions": versions(),
         "git_commit": git_commit(),
     }

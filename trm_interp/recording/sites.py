@@ -52,14 +52,25 @@ def sites_of(config: ModelConfig, names: str, n_steps: int) -> list[Site]:
     ['z_H', 'blocks.1.hook_resid_post']
     """
     sites = recordable(config, n_steps)
-    groups = {"states": list(config.schedule.states)}
-    groups["resid"] = [name for name in sites if name.endswith(RESIDUAL)]
+    residual = [name for name in sites if name.endswith(RESIDUAL)]
     asked: list[str] = []
-    for name in (part.strip() for part in names.split(",")):
-        asked += groups.get(name) or [name]
+    for name in with_names_of_states(config, names).split(","):
+        asked += residual if name == "resid" and residual else [name]
     if unknown := [name for name in asked if name not in sites]:
         raise ValueError(f"no site {shown(unknown[0])!r}; there are {_listed(sites)}")
     return [sites[name] for name in dict.fromkeys(asked)]
+
+
+def with_names_of_states(config: ModelConfig, names: str) -> str:
+    """Comma-separated site names in which the word `states` is replaced by the states' names.
+
+    >>> from trm_interp.core.models.registry import config_from
+    >>> with_names_of_states(config_from({}), "embed, states")
+    'embed,z_L,z_H'
+    """
+    states = ",".join(config.schedule.states)
+    parts = (part.strip() for part in names.split(","))
+    return ",".join(states if part == "states" else part for part in parts)
 
 
 def _listed(sites: dict[str, Site]) -> str:

@@ -11,7 +11,7 @@ from trm_interp.core.config import MOST_COUNTED, positive, required, setting
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, parse_indices
 
-STATES = "z_L,z_H"
+STATES = "states"
 DEFAULT_TASK, FIRST_LOOK_TASK = "sudoku6", "sudoku9"  # what commands take where none is named
 MOST_RECORDED = 1024  # supervision steps; building hook points takes a second for each fifty
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -83,8 +83,9 @@ class CollectConfig:
     out: Path = required("folder of the store")
     sites: str = setting(
         STATES,
-        "comma-separated: z_L, z_H, embed, logits, resid (resid_mid and resid_post of all blocks), "
-        "or a site of a block such as blocks.0.hook_mlp_out",
+        "comma-separated: states (all of the model's), one of them such as z_L, embed, logits, "
+        "resid (resid_mid and resid_post of all blocks), or a site inside the network such as "
+        "blocks.0.hook_mlp_out",
     )
     steps: str = setting(
         "16", "supervision steps to run, or which of them to keep the states of, such as 0-3,15"
