@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 CHECKED = ["checkpoints.folder", "infer", "models.base", "models.layers", "models.trm"]
-CHECKED += ["training.losses", "training.optimizers"]
+CHECKED += ["losses", "tangent", "training.losses", "training.optimizers"]
 CHECKED = [f"trm_interp.core.{name}" for name in [*CHECKED, "training.trainer"]]
 CHECKED += ["trm_interp.recording.hooks", "trm_interp.analysis", "trm_interp.figures"]
 CHECKED += [f"trm_interp.search.{name}" for name in ("engine", "noise", "selection")]
@@ -22,10 +22,10 @@ with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
     import trm_interp.analysis.lyapunov
     import trm_interp.analysis.outcomes
     import trm_interp.analysis.settling
-    import trm_interp.analysis.tangent
     import trm_interp.analysis.trajectories
     import trm_interp.core.checkpoints.folder
     import trm_interp.core.infer
+    import trm_interp.core.tangent
     import trm_interp.core.training.trainer
     import trm_interp.figures.dynamics
     import trm_interp.figures.trajectories

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from trm_interp.analysis.fixed_points import find_fixed_points, leading_eigenvalues, speed
-from trm_interp.analysis.tangent import push, pushforward
 from trm_interp.core.joint import CycleMap, joined
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.tangent import push, pushforward
 
 EXACT = {"dtype": torch.float64}
 

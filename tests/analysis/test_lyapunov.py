@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from trm_interp.analysis.lyapunov import lyapunov
-from trm_interp.analysis.tangent import push, pushforward, rms_norm_tangent, swiglu_tangent
 from trm_interp.core.joint import CycleMap, joined
 from trm_interp.core.models.layers import rms_norm
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.tangent import push, pushforward, rms_norm_tangent, swiglu_tangent
 
 EXACT = {"dtype": torch.float64}
 

@@ -15,7 +15,7 @@ from trm_interp.core import compiling
 from trm_interp.core.compiling import (
     CompileStopped,
     Mender,
-    compile_network,
+    compile_networks,
     is_compiling,
     stop_compiling,
 )
@@ -194,7 +194,7 @@ def test_a_truncated_file_in_the_cache_of_torch_itself(
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
         compiling._forget()
         net = Doubled()
-        compile_network(net, dynamic=False, tell=told.append)
+        compile_networks([net], dynamic=False, tell=told.append)
         with torch.no_grad():
             return net(torch.ones(3)).tolist()
 

@@ -16,8 +16,8 @@ from trm_interp.core import counter, devices
 from trm_interp.core.counter import normal, uniform
 from trm_interp.core.devices import widened, widest
 from trm_interp.core.infer import run_batch
+from trm_interp.core.losses import stablemax_cross_entropy
 from trm_interp.core.training.loop import train
-from trm_interp.core.training.losses import stablemax_cross_entropy
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
 from trm_interp.runtime.errors import UserError
 from trm_interp.subjects import opening as sources

@@ -3,14 +3,14 @@ import math
 import pytest
 import torch
 
-from trm_interp.core.training.losses import (
+from trm_interp.core.losses import (
     is_solved,
     mean_over_cells,
     softmax_cross_entropy,
     stablemax_cross_entropy,
     stablemax_log_prob,
-    step_losses,
 )
+from trm_interp.core.training.losses import step_losses
 
 
 def test_stablemax_by_hand():

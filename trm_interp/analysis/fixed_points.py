@@ -19,7 +19,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 from torch import Tensor
 
-from trm_interp.analysis.tangent import Push
+from trm_interp.core.tangent import Push
 from trm_interp.runtime.shapes import Bool, Float, Int
 
 HALVINGS = 6  # of a Newton step that does not bring F(z) closer to z

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.devices import widened
-from trm_interp.core.training.losses import PAD, softmax_cross_entropy, stablemax_cross_entropy
+from trm_interp.core.losses import PAD, softmax_cross_entropy, stablemax_cross_entropy
 from trm_interp.runtime.shapes import Bool, Float, Int
 
 KINDS = {"stablemax": stablemax_cross_entropy, "softmax": softmax_cross_entropy}

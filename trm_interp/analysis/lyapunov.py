@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_interp.analysis.tangent import Push
+from trm_interp.core.tangent import Push
 from trm_interp.runtime.shapes import Float
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -52,13 +52,16 @@ def stop_compiling(frame: FrameType | None) -> None:
         raise CompileStopped
 
 
-def compile_network(
-    net: nn.Module, dynamic: bool | None = None, tell: Callable[[str], None] = lambda line: None
+def compile_networks(
+    networks: Iterable[nn.Module],
+    dynamic: bool | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> "Mender":
-    """Compile the network at its next call. The mender is for a backward pass, compiled later."""
-    net.compile(dynamic=dynamic)
-    compiled, mender = net._compiled_call_impl, Mender(tell)
-    net._compiled_call_impl = mender.guard(compiled)  # type: ignore[assignment]
+    """Compile each network at its next call. The mender is for a backward pass, compiled later."""
+    mender = Mender(tell)
+    for net in networks:
+        net.compile(dynamic=dynamic)
+        net._compiled_call_impl = mender.guard(net._compiled_call_impl)  # type: ignore
     return mender
 
 

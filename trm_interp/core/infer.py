@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trm_interp.core.losses import is_solved, mean_over_cells, stablemax_cross_entropy
 from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM, State
-from trm_interp.core.training.losses import is_solved, mean_over_cells, stablemax_cross_entropy
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 from trm_interp.analysis.resample import bounds, mean_with_bounds, resamples
 from trm_interp.core.clock import Tick
 from trm_interp.core.infer import Readouts, run_batch
+from trm_interp.core.losses import PAD
 from trm_interp.core.models.trm import TRM
-from trm_interp.core.training.losses import PAD
 from trm_interp.recording.hooks import HookedTRM
 from trm_interp.recording.site_reader import run_clock, spell
 from trm_interp.runtime.errors import UserError

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from trm_interp.core.checkpoints.folder import Checkpoint
-from trm_interp.core.compiling import compile_network
+from trm_interp.core.compiling import compile_networks
 from trm_interp.core.ranks import Ranks
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import quiet, silent
@@ -59,8 +59,7 @@ def search_file(
                 tell(f"{run.out} is complete")
                 return read_table(run.out), work.finished.summary
             if run.compile:
-                for network in checkpoint.model.networks():
-                    compile_network(network, True, tell)
+                compile_networks(checkpoint.model.networks(), True, tell)
             table = _search_blocks(checkpoint, puzzles, config, work, ranks)
             summary = _summary(table, checkpoint, puzzles, run, config, device.type)
             work.finish(table, summary)

@@ -127,7 +127,7 @@ def _exponents(
             rows: slice = rows,
         ) -> None:
             if done % model.config.h_cycles == 0:
-                z_H = cycle.z_H(z).flatten(1)
+                z_H = cycle.answer(z).flatten(1)
                 moved.append(distance(z_H, at_step.pop()))
                 at_step.append(z_H)
             progress(rows.start * maps + done * (rows.stop - rows.start), n * maps)

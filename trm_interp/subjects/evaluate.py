@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from trm_interp.analysis.outcomes import outcome_table
-from trm_interp.core.compiling import compile_network
+from trm_interp.core.compiling import compile_networks
 from trm_interp.core.infer import Readouts, iter_run
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.ranks import Ranks
@@ -41,7 +41,7 @@ def evaluate(
     answers = n * config.steps * (cells + 9)  # grids, two numbers and a flag
     require_memory(2 * answers, f"{config.steps} steps of {n} puzzles", "lower --steps or --limit")
     if config.compile:
-        compile_network(checkpoint.model.net, tell=tell)
+        compile_networks(checkpoint.model.networks(), tell=tell)
     try:
         read = solve(
             checkpoint.model,

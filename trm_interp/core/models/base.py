@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trm_interp.core.clock import Schedule, Tick
 from trm_interp.core.models.config import ModelConfig
+from trm_interp.core.tangent import push_together
 
 States: TypeAlias = Any
 """A model's states: a NamedTuple of tensors [batch, pos, d_model], of the class `model.State`."""
@@ -146,8 +147,19 @@ class RecursiveModel(nn.Module, ABC):
         gradient: None all, 1 in training. `depth` is (H_cycles, L_cycles) where they are not the
         model's own. Nothing is detached here.
         """
-        per_cycle: list[Tensor] = []
         schedule = self.config.schedule if depth is None else self.config.schedule_at(depth)
+        return self.unroll(schedule, state, x, step, grad_cycles)
+
+    def unroll(
+        self,
+        schedule: Schedule,
+        state: States,
+        x: Tensor,
+        step: int = 0,
+        grad_cycles: int | None = None,
+    ) -> tuple[States, list[Tensor]]:
+        """`advance` along any schedule."""
+        per_cycle: list[Tensor] = []
         with_grad = schedule.h_cycles if grad_cycles is None else grad_cycles
         enabled = torch.is_grad_enabled()
         for tick in schedule.ticks():
@@ -159,6 +171,17 @@ class RecursiveModel(nn.Module, ABC):
             if tick.ends_cycle:
                 per_cycle.append(self.answer_of(state))
         return state, per_cycle
+
+    def push(self, tick: Tick, state: States, tangents: States, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the tick writes, and its derivative along k tangents [k, batch, pos, d_model].
+
+        In forward mode; an architecture may write its own out where that is faster.
+        """
+
+        def written(*states: Tensor) -> Tensor:
+            return self.evaluate(tick, *self.operands(tick, self.State(*states), x))
+
+        return push_together(written, state, tangents)
 
     def forward(
         self,

@@ -21,6 +21,7 @@ from trm_interp.core.models.layers import (
     at_least_float32,
     truncated_normal,
 )
+from trm_interp.core.models.tangents import network_tangent
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.shapes import Float, Int
 
@@ -120,6 +121,11 @@ class TRM(RecursiveModel):
         """
         logits = at_least_float32(self.lm_head(z_H[:, self.config.prefix :]))
         return logits, at_least_float32(self.q_head(z_H[:, 0]))[:, 0]
+
+    @torch.no_grad()
+    def push(self, tick: Tick, state: States, tangents: States, x: Tensor) -> tuple[Tensor, Tensor]:
+        h, injection = self.operands(tick, state, x)
+        return network_tangent(self.net, h + injection, tangents.z_L + tangents.z_H)
 
     @property
     def logit_weight(self) -> Tensor:

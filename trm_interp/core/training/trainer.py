@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trm_interp.core.checkpoints.folder import save_checkpoint
-from trm_interp.core.compiling import Mender, compile_network
+from trm_interp.core.compiling import Mender, compile_networks
 from trm_interp.core.devices import has_float64, widest
 from trm_interp.core.infer import run
 from trm_interp.core.models.config import TRMConfig
@@ -96,7 +96,9 @@ class Trainer:
         if config.compile:
             # one graph for each batch size: a graph for any size would give other bits, so that a
             # run that has validated (its last batch is smaller) and a resumed one would differ
-            self.mender = compile_network(self.model.net, False, lambda line: self.tell(line))
+            self.mender = compile_networks(
+                self.model.networks(), False, lambda line: self.tell(line)
+            )
         self.forward: nn.Module = self.model
         if self.ranks.size > 1:
             # the buffers are the start vectors, which never change

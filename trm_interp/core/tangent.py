@@ -7,7 +7,7 @@ written out below because forward mode evaluates every non-linearity once per ta
 once, and leave the matrix products to dominate.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -31,12 +31,20 @@ def push(
     Forward mode (torch.func.jvp), batched over tangents, exact up to rounding. Attention takes its
     math path, which alone has forward derivatives.
     """
+    return push_together(advance, (z,), (tangents,))
 
-    def along(tangent: Tensor) -> tuple[Tensor, Tensor]:
-        return jvp(advance, (z,), (tangent,))  # type: ignore[return-value]
+
+@torch.no_grad()
+def push_together(
+    advance: Callable[..., Tensor], states: Sequence[Tensor], tangents: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """`push` of a map of several states, each of which has k tangents [k, *shape of the state]."""
+
+    def along(*tangent: Tensor) -> tuple[Tensor, Tensor]:
+        return jvp(advance, tuple(states), tangent)  # type: ignore[return-value]
 
     with sdpa_kernel(SDPBackend.MATH):
-        return vmap(along, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]
+        return vmap(along, out_dims=(None, 0))(*tangents)  # type: ignore[arg-type]
 
 
 def pushforward(advance: Map) -> Push:
