@@ -3,71 +3,116 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from toy_architecture import Toy
 
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.optimizers import (
-    NEWTON_SCHULZ,
-    Average,
-    SmallMuon,
+    WeightAverage,
     depth,
+    load_optimizer,
     lr_factor,
     make_optimizers,
-    orthogonalise,
 )
 
 
-def test_orthogonalise_keeps_the_directions_and_levels_the_singular_values():
+def levelled(matrix: Tensor) -> Tensor:
+    """Five steps of the quintic Newton-Schulz iteration (Jordan et al., Muon, 2024), restated."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.bfloat16() if matrix.shape[0] <= matrix.shape[1] else matrix.bfloat16().T
+    x = x / x.norm()
+    for _ in range(5):  # a x + (b g + c g g) x with g = x x^T; where sums are rounded matters
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+
+
+class Matrices(Toy):
+    """A model whose network is these matrices."""
+
+    def __init__(self, matrices: list[nn.Parameter]) -> None:
+        nn.Module.__init__(self)
+        self.net, self.rest = nn.ParameterList(matrices), nn.Parameter(torch.zeros(1))
+
+    def networks(self) -> list[nn.Module]:
+        return [self.net]
+
+
+def muons(weights: list[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
+    """The optimizer of these matrices, as training makes it."""
+    _, muon = make_optimizers(Matrices(weights), TrainConfig(optimizer="muon", **settings))
+    return muon
+
+
+def test_the_restated_iteration_keeps_directions_and_levels_singular_values():
     generator = torch.Generator().manual_seed(0)
     # a square random matrix has singular values near 0, which five steps cannot lift
     for shape in ((8, 24), (24, 8), (16, 40)):
         matrix = torch.randn(shape, generator=generator)
         u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
         assert s.max() / s.min() > 1.8  # there is something to level
-        inner = u.T @ orthogonalise(matrix).float() @ vt.T  # diagonal for U f(S) V^T
-        levelled = inner.diagonal()
-        assert levelled.min() > 0.6 and levelled.max() < 1.3
-        assert (inner - levelled.diag()).abs().max() < 0.1  # bfloat16
+        inner = u.T @ levelled(matrix).float() @ vt.T  # diagonal for U f(S) V^T
+        values = inner.diagonal()
+        assert values.min() > 0.6 and values.max() < 1.3
+        assert (inner - values.diag()).abs().max() < 0.1  # bfloat16
 
 
-def test_one_newton_schulz_step_is_the_quintic():
-    # a 1 x 1 matrix divided by its norm is 1: p(1) = a + b + c = 0.701
-    a, b, c = NEWTON_SCHULZ
-    one = orthogonalise(torch.tensor([[5.0]]), steps=1)
-    torch.testing.assert_close(one.float(), torch.tensor([[a + b + c]]), atol=1e-2, rtol=0)
-
-
-def test_small_muon_first_step_by_hand():
+def test_muon_first_step_by_hand():
     """The momentum starts at zero: the step has the direction of the gradient, made orthogonal."""
     weight = nn.Parameter(torch.zeros(8, 2))
     weight.data[0, 0] = 1.0
     weight.grad = torch.zeros(8, 2)
     weight.grad[0, 0] = weight.grad[1, 1] = 3.0  # orthogonal already
-    SmallMuon([weight], lr=0.1, weight_decay=0.5).step()
+    muons([weight], muon_lr=0.1, muon_decay=0.5).step()
     # weight (1 - 0.1 * 0.5) - 0.1 * sqrt(8 / 2) * about 0.7 to 1.2
     assert 0.95 - 0.2 * 1.3 < weight[0, 0].item() < 0.95 - 0.2 * 0.6
     assert weight[1, 1].item() == pytest.approx(weight[0, 0].item() - 0.95, abs=1e-6)
     assert weight[2:].abs().max() == 0
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon needs torch 2.9")
-def test_small_muon_equals_torch_muon():
+def test_six_muon_steps_equal_the_restated_rule():
+    """Momentum as an average, Nesterov, decay before the step, sqrt(max(1, rows / columns))."""
     generator = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=generator) for shape in ((8, 24), (24, 8), (6, 6))]
-    ours, theirs = ([nn.Parameter(w.clone()) for w in start] for _ in range(2))
-    optimizers = [
-        SmallMuon(ours, lr=0.05, weight_decay=0.1),
-        torch.optim.Muon(theirs, lr=0.05, weight_decay=0.1),
-    ]
+    weights = [nn.Parameter(w.clone()) for w in start]
+    optimizer = muons(weights, muon_lr=0.05, muon_decay=0.1)
+    moments = [torch.zeros_like(w) for w in start]
     for _ in range(6):
-        for one, other in zip(ours, theirs, strict=True):
-            one.grad = torch.randn(one.shape, generator=generator)
-            other.grad = one.grad.clone()
-        for optimizer in optimizers:
+        for i, weight in enumerate(weights):
+            grad = torch.randn(weight.shape, generator=generator)
+            weight.grad = grad.clone()
+            moments[i].lerp_(grad, 1 - 0.95)
+            update = levelled(grad.lerp(moments[i], 0.95)).float()
+            rows, columns = weight.shape
+            scale = 0.05 * max(1.0, rows / columns) ** 0.5
+            start[i] = start[i] * (1 - 0.05 * 0.1) - scale * update
+        optimizer.step()
+        for weight, expected in zip(weights, start, strict=True):
+            torch.testing.assert_close(weight.data, expected)
+
+
+def test_a_muon_state_without_newer_settings_resumes():
+    """torch < 2.9 had no Muon: our own copy kept lr, decay and momentum alone in its groups."""
+    grads = torch.randn(4, 6, 4, generator=torch.Generator().manual_seed(1))
+
+    def stepped(optimizer: torch.optim.Optimizer, weight: nn.Parameter, these: Tensor) -> None:
+        for grad in these:
+            weight.grad = grad.clone()
             optimizer.step()
-        for one, other in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(one, other)
+
+    whole, half = (nn.Parameter(torch.ones(6, 4)) for _ in range(2))
+    optimizer = muons([whole], muon_lr=0.05)
+    stepped(optimizer, whole, grads)
+    optimizer = muons([half], muon_lr=0.05)
+    stepped(optimizer, half, grads[:2])
+    saved = optimizer.state_dict()
+    kept = ("lr", "weight_decay", "momentum", "peak_lr", "params")
+    saved["param_groups"] = [{k: group[k] for k in kept} for group in saved["param_groups"]]
+    again = muons([half], muon_lr=0.05)
+    load_optimizer(again, saved)
+    stepped(again, half, grads[2:])
+    assert torch.equal(half, whole)
 
 
 def test_adamw_first_step_by_hand(tiny_mlp: TRM):
@@ -137,7 +182,7 @@ def test_average_closed_form():
     """Weights k at update k from a start of 0: mean = sum_k (1 - d) d^(n - k) k."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
-    average, d, n = Average(model, decay=0.8), 0.8, 12
+    average, d, n = WeightAverage(model, decay=0.8), 0.8, 12
     for k in range(1, n + 1):
         nn.init.constant_(model.weight, k)
         average.update()
@@ -149,7 +194,7 @@ def test_average_closed_form():
 
 def test_average_is_put_in_and_taken_out_bit_for_bit():
     model = nn.Linear(3, 3)
-    average = Average(model, decay=0.5)
+    average = WeightAverage(model, decay=0.5)
     with torch.no_grad():
         model.weight.add_(1.0)
     average.update()

@@ -35,7 +35,7 @@ def test_going_on_from_the_files_equals_going_on(
     one, other = ([*t.model.parameters(), *t.average.mean] for t in (whole, resumed))
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert torch.equal(whole.slots.draws, resumed.slots.draws)
-    assert torch.equal(whole.slots.z_L, resumed.slots.z_L)
+    assert torch.equal(whole.slots.states.z_L, resumed.slots.states.z_L)
 
 
 def test_twelve_bytes_a_weight_in_parts(

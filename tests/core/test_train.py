@@ -14,7 +14,6 @@ from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.counter import hash64
 from trm_interp.core.infer import run
 from trm_interp.core.models.config import TRMConfig
-from trm_interp.core.models.trm import State
 from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.loop import train
 from trm_interp.core.training.losses import step_losses
@@ -84,12 +83,12 @@ def test_slots_run_to_the_last_step_and_are_refilled(make: Callable[..., Trainer
     assert steps == [1, 2, 3, 1, 2, 3, 1]
     assert draws == [1, 1, 1, 2, 2, 2, 3]
     trainer.slots.halted[:] = torch.tensor([True, False, True, False, False])
-    before = trainer.slots.z_H.clone()
+    before = trainer.slots.states.z_H.clone()
     refill(trainer)
     halted = torch.tensor([True, False, True, False, False])
-    assert (trainer.slots.z_H[halted] == start).all()
-    assert (trainer.slots.z_L[halted] == trainer.model.z_L_init).all()
-    assert torch.equal(trainer.slots.z_H[~halted], before[~halted])
+    assert (trainer.slots.states.z_H[halted] == start).all()
+    assert (trainer.slots.states.z_L[halted] == trainer.model.z_L_init).all()
+    assert torch.equal(trainer.slots.states.z_H[~halted], before[~halted])
     assert trainer.slots.steps.tolist() == [0, 1, 0, 1, 1]
     assert trainer.slots.draws.tolist() == [4, 3, 4, 3, 3]
 
@@ -98,7 +97,7 @@ def test_a_slot_halts_where_q_halt_is_above_zero(make: Callable[..., Trainer]):
     trainer = make(n_sup=16)
     refill(trainer)
     slots, q_halt = trainer.slots, torch.tensor([-1.0, 0.0, 1e-6, 3.0, -9.0])
-    slots = slots.advanced(State(slots.z_H, slots.z_L), q_halt, 0, trainer.config)
+    slots = slots.advanced(slots.states, q_halt, 0, trainer.config)
     assert slots.halted.tolist() == [False, False, True, True, False]
 
 
@@ -113,7 +112,7 @@ def test_exploring_slots_run_at_least_a_random_number_of_steps(make: Callable[..
         slots.steps = torch.zeros(n, dtype=torch.int64)
         slots.halted = torch.zeros(n, dtype=torch.bool)
         for step in range(n_sup):
-            state = State(slots.z_H, slots.z_L)
+            state = slots.states
             slots = slots.advanced(state, torch.ones(n), step, trainer.config)
             found.append(slots.halted)
         return torch.stack(found)  # [step, slot], where it would halt
@@ -151,7 +150,7 @@ def test_the_gradient_is_the_summed_loss_over_the_batch_size(make: Callable[...,
     trainer = make(clip=0.0, halt_weight=0.7, warmup=0.0)
     refill(trainer)
     slots = trainer.slots
-    _, logits, q_halt = trainer.model(State(slots.z_H, slots.z_L), slots.inputs)
+    _, logits, q_halt = trainer.model(slots.states, slots.inputs)
     losses = step_losses(logits, q_halt, slots.labels)
     mean = (losses.answer + 0.7 * losses.halt).mean()
     grads = torch.autograd.grad(mean, list(trainer.model.parameters()))

@@ -47,7 +47,7 @@ def test_micro_batches_give_the_gradient_of_the_batch(make: Callable[..., Traine
             torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-6)
     for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(parts.slots.z_H, whole.slots.z_H, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(parts.slots.states.z_H, whole.slots.states.z_H, rtol=1e-3, atol=1e-4)
 
 
 def test_out_of_memory_names_the_batch_or_halves_it(make: Callable[..., Trainer]):

@@ -1,4 +1,4 @@
-"""Batched inference: what a TRM answers after every supervision step.
+"""Batched inference: what a model answers after every supervision step.
 
 Evaluation never halts early: all steps run, and the step at which q_halt rises above 0 is
 recorded, not obeyed. Memory is bounded by the batch.
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.losses import is_solved, mean_over_cells, stablemax_cross_entropy
-from trm_interp.core.models.config import TRMConfig
-from trm_interp.core.models.trm import TRM, State
+from trm_interp.core.models.base import RecursiveModel, States
+from trm_interp.core.models.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Readouts:
 
 
 def iter_run(
-    model: TRM,
+    model: RecursiveModel,
     inputs: Tensor,
     labels: Tensor,
     steps: int = 16,
@@ -62,8 +62,8 @@ def iter_run(
     tokens that are not in its vocabulary, or `steps` is below 1.
     """
     if inputs.shape != labels.shape or not len(inputs):
-        found = f"{list(inputs.shape)} and {list(labels.shape)}"
-        raise ValueError(f"inputs and labels must be alike and hold a puzzle, got {found}")
+        shapes = f"{list(inputs.shape)} and {list(labels.shape)}"
+        raise ValueError(f"inputs and labels must be alike and hold a puzzle, got {shapes}")
     for tokens in (inputs, labels):
         require_tokens(model.config, tokens)
     if steps < 1 or batch_size < 1:
@@ -73,15 +73,15 @@ def iter_run(
         yield run_batch(model, inputs[chosen], labels[chosen], steps, every, keep_logits, dtype)
 
 
-def require_tokens(config: TRMConfig, tokens: Tensor) -> None:
+def require_tokens(config: ModelConfig, tokens: Tensor) -> None:
     """ValueError unless these are integer tokens [puzzle, cell] that the model reads."""
     if tokens.ndim != 2 or tokens.is_floating_point() or tokens.is_complex():
         raise ValueError(
             f"tokens are integers [puzzle, cell], got {tokens.dtype} {list(tokens.shape)}"
         )
     if tokens.shape[1] != config.cells:
-        found = tokens.shape[1]
-        raise ValueError(f"the model reads {config.cells} cells, the puzzles have {found}")
+        cells = tokens.shape[1]
+        raise ValueError(f"the model reads {config.cells} cells, the puzzles have {cells}")
     if tokens.numel():
         low, high = (int(edge) for edge in tokens.long().aminmax())
         if low < 0 or high >= config.vocab:
@@ -92,24 +92,23 @@ def require_tokens(config: TRMConfig, tokens: Tensor) -> None:
 
 @torch.no_grad()
 def run_batch(
-    model: TRM,
+    model: RecursiveModel,
     inputs: Tensor,
     labels: Tensor,
     steps: int,
     every: Literal["step", "h_cycle"] = "step",
     keep_logits: bool = False,
     dtype: torch.dtype = torch.float32,
-    start: State | None = None,
-    before_step: Callable[[int, State], State] | None = None,
+    start: States | None = None,
+    before_step: Callable[[int, States], States] | None = None,
 ) -> Readouts:
     """One batch through `steps` supervision steps.
 
     From `start`, default the model's own vectors. `before_step(step, state)` may change the
     states before each step, for noise or a patch.
     """
-    device = next(model.parameters()).device
-    labels = labels.to(device)
-    x = model.embed(inputs.to(device), dtype)
+    labels = labels.to(model.device)
+    x = model.embed(inputs.to(model.device), dtype)
     state = start or model.initial_state(x)
     rows: list[Readouts] = []
     for step in range(steps):
@@ -117,7 +116,7 @@ def run_batch(
             state = before_step(step, state)
         state, per_cycle = model.advance(state, x, step)
         moments = per_cycle if every == "h_cycle" else per_cycle[-1:]
-        rows += [_read(model, z_H, step, labels, keep_logits) for z_H in moments]
+        rows += [_read(model, answer, step, labels, keep_logits) for answer in moments]
 
     def stack(name: str) -> Tensor | None:
         pieces = [getattr(row, name) for row in rows]
@@ -129,8 +128,10 @@ def run_batch(
     return Readouts(**{f.name: stack(f.name) for f in fields(Readouts)})  # type: ignore
 
 
-def _read(model: TRM, z_H: Tensor, step: int, labels: Tensor, keep_logits: bool) -> Readouts:
-    logits, q_halt = model.readout(z_H, step)
+def _read(
+    model: RecursiveModel, answer: Tensor, step: int, labels: Tensor, keep_logits: bool
+) -> Readouts:
+    logits, q_halt = model.readout(answer, step)
     tokens = logits.argmax(-1)
     loss = mean_over_cells(stablemax_cross_entropy(logits, labels), labels)
     return Readouts(
@@ -143,7 +144,7 @@ def _read(model: TRM, z_H: Tensor, step: int, labels: Tensor, keep_logits: bool)
 
 
 def run(
-    model: TRM,
+    model: RecursiveModel,
     inputs: Tensor,
     labels: Tensor,
     steps: int = 16,

@@ -7,7 +7,7 @@ nano-trm's Lightning file, and `hf://owner/repo` for either. Pickles are opened 
 
 import re
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from trm_interp.core.checkpoints.headers import (
 )
 from trm_interp.core.checkpoints.pickles import load_pickle
 from trm_interp.core.checkpoints.public import read_public
-from trm_interp.core.models.config import TRMConfig
-from trm_interp.core.models.trm import TRM
-from trm_interp.runtime.errors import first_line, is_out_of_memory
+from trm_interp.core.models.base import RecursiveModel
+from trm_interp.core.models.config import ModelConfig
+from trm_interp.core.models.registry import DEFAULT, build, config_class, settings_of
+from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
 from trm_interp.runtime.files import replacing, sha256_of, write_json
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
@@ -40,21 +41,31 @@ __all__ += ["load_checkpoint", "locate", "save_checkpoint"]
 class Checkpoint:
     """A loaded model with where it came from. `sha256` is of the weights' file."""
 
-    model: TRM
+    model: RecursiveModel
     path: Path
     format: str  # "trm-interp", "TRM" or "nano-trm"
     sha256: str
     card: dict[str, Any]
     weights: str = "as saved"  # which of the file's weights: its moving averages where it has them
 
+    @property
+    def task(self) -> str | None:
+        """Name of the task that the card states; None where it states none."""
+        task = self.card.get("task")
+        return task if isinstance(task, str) else None
 
-def save_checkpoint(folder: Path, model: TRM, card: dict[str, Any]) -> None:
-    """Write our folder; each file is whole or absent."""
+
+def save_checkpoint(folder: Path, model: RecursiveModel, card: dict[str, Any]) -> None:
+    """Write our folder; each file is whole or absent.
+
+    The card holds what is measured and where the model comes from; its "task" names the kind of
+    puzzle that the model solves.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as to:
         save_file(tensors, to)
-    write_json(folder / CONFIG, {"format": FORMAT, **asdict(model.config)})
+    write_json(folder / CONFIG, {"format": FORMAT, **settings_of(model.config)})
     write_json(folder / CARD, card)
 
 
@@ -121,12 +132,14 @@ def _inside(folder: Path) -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
-    """By the format in config.json, or where that is damaged or missing by the weights' names."""
+    """By the format in config.json; where that is damaged or missing by the card, or by a TRM's
+    weights' names."""
     with suppress(CheckpointError):
         if str(read_json(folder / CONFIG).get("format")).startswith(FORMAT.split("/")[0]):
             return True
     with suppress(CheckpointError):
-        return "token_embedding" in tensor_shapes(folder / WEIGHTS)
+        shapes = tensor_shapes(folder / WEIGHTS)
+        return (folder / CARD).exists() or "token_embedding" in shapes
     return False
 
 
@@ -136,8 +149,8 @@ def _newest(files: list[Path]) -> Path:
         return files[0]
     steps = {}
     for file in files:
-        known = load_pickle(file)
-        step = known.get("global_step") if isinstance(known, dict) else None
+        content = load_pickle(file)
+        step = content.get("global_step") if isinstance(content, dict) else None
         if type(step) is not int:
             raise CheckpointError(f"{file}: no global_step in it to tell the newest: name one file")
         steps[file] = step
@@ -176,11 +189,15 @@ def _load_ours(folder: Path) -> Checkpoint:
     return Checkpoint(_filled(config, tensors, file), folder, "trm-interp", sha256_of(file), card)
 
 
-def _our_config(path: Path) -> TRMConfig:
+def _our_config(path: Path) -> ModelConfig:
     settings = read_json(path)
     if settings.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path}: not written by this project (format {FORMAT})")
-    kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(TRMConfig)}
+    try:
+        config: Any = config_class(settings.pop("architecture", DEFAULT))
+    except UserError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(config)}
     for name, value in settings.items():
         if name not in kinds:
             raise CheckpointError(f"{path}: unknown setting {name[:40]!r}")
@@ -188,28 +205,28 @@ def _our_config(path: Path) -> TRMConfig:
             kind = kinds[name].__name__
             raise CheckpointError(f"{path}: {name} is {repr(value)[:40]}, not a {kind}")
     try:  # a whole float may stand in JSON as an integer
-        return TRMConfig(**{name: kinds[name](value) for name, value in settings.items()})
+        return config(**{name: kinds[name](value) for name, value in settings.items()})
     except (ValueError, OverflowError) as error:
         raise CheckpointError(f"{path}: {first_line(error)[:150]}") from error
 
 
 def _load_public(path: Path, cells: int | None, averages: bool) -> Checkpoint:
-    found = read_public(path, cells, averages)
-    shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
-    _check_shapes(found.config, shapes, path)
-    model = _filled(found.config, found.tensors, path)
-    return Checkpoint(model, path, found.format, sha256_of(path), found.card, found.weights)
+    public = read_public(path, cells, averages)
+    shapes = {name: tuple(tensor.shape) for name, tensor in public.tensors.items()}
+    _check_shapes(public.config, shapes, path)
+    model = _filled(public.config, public.tensors, path)
+    return Checkpoint(model, path, public.format, sha256_of(path), public.card, public.weights)
 
 
-def _check_shapes(config: TRMConfig, found: dict[str, tuple[int, ...]], path: Path) -> None:
+def _check_shapes(config: ModelConfig, shapes: dict[str, tuple[int, ...]], path: Path) -> None:
     """CheckpointError where names or shapes are not the configuration's; allocates nothing."""
     with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in TRM(config).state_dict().items()}
-    if missing := sorted(wanted.keys() - found.keys()):
+        wanted = {name: tuple(tensor.shape) for name, tensor in build(config).state_dict().items()}
+    if missing := sorted(wanted.keys() - shapes.keys()):
         raise CheckpointError(f"{path}: lacks {missing[0]} ({len(missing)} missing)")
-    if extra := sorted(found.keys() - wanted.keys()):
+    if extra := sorted(shapes.keys() - wanted.keys()):
         raise CheckpointError(f"{path}: unknown tensor {extra[0][:80]} ({len(extra)} unknown)")
-    for name, shape in found.items():
+    for name, shape in shapes.items():
         if shape != wanted[name]:
             raise CheckpointError(
                 f"{path}: {name} has shape {list(shape)}, "
@@ -217,7 +234,7 @@ def _check_shapes(config: TRMConfig, found: dict[str, tuple[int, ...]], path: Pa
             )
 
 
-def _filled(config: TRMConfig, tensors: dict[str, Tensor], path: Path) -> TRM:
+def _filled(config: ModelConfig, tensors: dict[str, Tensor], path: Path) -> RecursiveModel:
     """The model; reading a file draws nothing from the global random numbers."""
     weights = {name: tensor.float() for name, tensor in tensors.items()}
     for name, tensor in weights.items():
@@ -226,6 +243,6 @@ def _filled(config: TRMConfig, tensors: dict[str, Tensor], path: Path) -> TRM:
                 f"{path}: {name} has NaN or infinite entries ({wrong} of {tensor.numel()}): "
                 "training diverged, or the file is damaged"
             )
-    model = TRM(config, torch.Generator())
+    model = build(config, torch.Generator())
     model.load_state_dict(weights)
     return model

@@ -7,70 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.training.config import TrainConfig
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
+def make_optimizers(model: RecursiveModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW over everything, or Muon over the networks' matrices and AdamW over the rest.
 
-def orthogonalise(matrix: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor:
-    """Roughly U V^T of matrix = U S V^T, by a quintic Newton-Schulz iteration in bfloat16.
-
-    Most singular values end between about 0.7 and 1.2, very small ones lower (Jordan et al.,
-    Muon, 2024).
-    """
-    a, b, c = NEWTON_SCHULZ
-    x = matrix.bfloat16()
-    wide = x.shape[0] <= x.shape[1]
-    x = x if wide else x.T
-    x = x / x.norm().clamp(min=eps)
-    for _ in range(steps):
-        gram = x @ x.T
-        gram_update = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.addmm(x, gram_update, x, beta=a)
-    return x if wide else x.T
-
-
-class SmallMuon(torch.optim.Optimizer):
-    """Muon for matrices where torch.optim has none (torch < 2.9): the same rule and defaults.
-
-    Nesterov momentum, Newton-Schulz, a step scaled by sqrt(max(1, rows / columns)), decoupled
-    weight decay.
-    """
-
-    def __init__(
-        self, params: Iterable[Tensor], lr: float, weight_decay: float, momentum: float = 0.95
-    ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(weight.grad)
-                momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
-                update = orthogonalise(weight.grad.lerp(momentum, group["momentum"]))
-                rows, columns = weight.shape
-                scale = math.sqrt(max(1.0, rows / columns))
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(update.to(weight.dtype), alpha=-group["lr"] * scale)
-
-
-Muon: Any = getattr(torch.optim, "Muon", SmallMuon)
-
-
-def make_optimizers(model: TRM, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW over everything, or Muon over the network's matrices and AdamW over the rest.
+    Muon is torch's: Nesterov momentum, and a step scaled by sqrt(max(1, rows / columns)), which is
+    its "original" convention, not the one that matches the size of AdamW's updates.
 
     Every group keeps its peak learning rate in `peak_lr`, which the schedule scales. On a GPU the
     rates of AdamW are tensors, so that a CUDA graph sees them change.
     """
     muon = config.optimizer == "muon"
-    matrices = [p for p in model.net.parameters() if p.ndim == 2] if muon else []
+    matrices = [p for net in model.networks() for p in net.parameters() if p.ndim == 2]
+    matrices = matrices if muon else []
     taken = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in taken]
     on_gpu = rest[0].is_cuda
@@ -85,7 +37,15 @@ def make_optimizers(model: TRM, config: TrainConfig) -> list[torch.optim.Optimiz
         )
     ]
     if muon:
-        optimizers.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.muon_decay))
+        optimizers.append(
+            torch.optim.Muon(
+                matrices,
+                lr=config.muon_lr,
+                weight_decay=config.muon_decay,
+                momentum=0.95,
+                adjust_lr_fn="original",
+            )
+        )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
@@ -94,11 +54,13 @@ def make_optimizers(model: TRM, config: TrainConfig) -> list[torch.optim.Optimiz
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Take the state, but keep what depends on this device: the state may be of another one's."""
-    here = {"fused", "capturable"}
-    own = [{k: v for k, v in group.items() if k in here} for group in optimizer.param_groups]
+    of_device = {"fused", "capturable"}
+    before = [dict(group) for group in optimizer.param_groups]
     optimizer.load_state_dict(saved)
-    for group, kept in zip(optimizer.param_groups, own, strict=True):
-        group.update(kept)
+    for group, own in zip(optimizer.param_groups, before, strict=True):
+        for name, value in own.items():
+            if name in of_device or name not in group:  # a state of an older torch lacks some
+                group[name] = value
 
 
 def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
@@ -158,7 +120,7 @@ def depth(config: TrainConfig, fraction: float, full: tuple[int, int]) -> tuple[
     return min(h, full[0]), min(l, full[1])
 
 
-class Average:
+class WeightAverage:
     """Exponential moving average of a model's parameters."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -171,7 +133,7 @@ class Average:
         live = [p.detach() for p in self.live]
         torch._foreach_lerp_(self.mean, live, 1 - self.decay)  # type: ignore[reportPrivateImportUsage]
 
-    def __enter__(self) -> "Average":
+    def __enter__(self) -> "WeightAverage":
         """Put the average into the model while the block runs."""
         self._kept = [p.detach().clone() for p in self.live]
         self._put(self.mean)

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trm_interp.core.checkpoints.headers import read_json
-from trm_interp.core.models.config import TRMConfig
-from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.base import RecursiveModel
+from trm_interp.core.models.registry import DEFAULT, build, config_class, config_from
 from trm_interp.core.training.states import FIELDS, require_fields, restoring
 from trm_interp.core.training.trainer import Trainer
 from trm_interp.runtime.errors import UserError
@@ -52,7 +52,7 @@ def save_portable(trainer: Trainer, folder: Path, about: dict[str, Any] | None =
     if trainer.ranks.rank:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    parts = list(_parts(_tensors(state)))
+    parts = list(_parts(_tensors(state, _names(trainer))))
     names = [f"step-{state['step']:06d}-{i}.safetensors" for i in range(len(parts))]
     for name, part in zip(names, parts, strict=True):
         with replacing(folder / name) as to:
@@ -121,12 +121,14 @@ def read_portable(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return index, tensors
 
 
-def average_of(index: dict[str, Any], tensors: dict[str, Tensor]) -> TRM:
+def average_of(index: dict[str, Any], tensors: dict[str, Tensor]) -> RecursiveModel:
     """The model with the averaged weights of a state, on the CPU."""
     weights = _under(tensors, "model") | _under(tensors, "average")
     with restoring(Path(INDEX)):
-        shape = {f.name: index["identity"][f.name] for f in fields(TRMConfig)}
-        model = TRM(TRMConfig(**shape), torch.Generator())
+        identity = {"architecture": DEFAULT, **index["identity"]}
+        names = [f.name for f in fields(config_class(identity["architecture"]))]  # type: ignore
+        config = config_from({name: identity[name] for name in ("architecture", *names)})
+        model = build(config, torch.Generator())
         model.load_state_dict(weights)
     return model
 
@@ -135,11 +137,10 @@ def _names(trainer: Trainer) -> list[str]:
     return [name for name, _ in trainer.model.named_parameters()]
 
 
-def _tensors(state: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+def _tensors(state: dict[str, Any], parameters: list[str]) -> Iterator[tuple[str, Tensor]]:
+    """What is stored, by name; `parameters` are those that `average` holds, in its order."""
     for name, tensor in state["model"].items():
         yield f"model.{name}", tensor
-    buffers = ("z_H_init", "z_L_init")
-    parameters = [name for name in state["model"] if name not in buffers]
     for name, tensor in zip(parameters, state["average"], strict=True):
         yield f"average.{name}", tensor
     for i, optimizer in enumerate(state["optimizers"]):

@@ -6,13 +6,13 @@ exploration. Nothing here makes the host wait for the device.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from trm_interp.core.counter import hash64, uniform
-from trm_interp.core.models.trm import TRM, State
+from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.core.training.config import TrainConfig
 
 PICK, SYMMETRY, EXPLORE, EXPLORE_STEPS = range(4)  # purposes of a random number
@@ -33,6 +33,11 @@ class TrainData:
     val_labels: Tensor
     augment: Augment | None = None
 
+    def to(self, device: torch.device) -> "TrainData":
+        """The same with all tokens on a device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "augment"}
+        return replace(self, **{name: tokens.to(device) for name, tokens in moved.items()})
+
 
 def fingerprint(*tensors: Tensor) -> str:
     """sha256 of their values: a resumed run must read what the run it continues has read."""
@@ -47,8 +52,7 @@ def fingerprint(*tensors: Tensor) -> str:
 class Slots:
     """One process's slots, `index` counting over all processes."""
 
-    z_H: Tensor  # [slot, pos, d_model]
-    z_L: Tensor
+    states: States  # the model's, [slot, pos, d_model] each
     inputs: Tensor  # [slot, cell]
     labels: Tensor
     steps: Tensor  # int64 [slot], supervision steps done
@@ -56,25 +60,30 @@ class Slots:
     draws: Tensor  # int64 [slot], puzzles drawn so far
     index: Tensor  # int64 [slot]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them by name, the states by theirs."""
+        others = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "states"}
+        return {**self.states._asdict(), **others}
+
     def read(self, saved: dict[str, Tensor], rank: int) -> "Slots":
         """Those of this process among the saved ones of all; ValueError for other shapes."""
         n = len(self.index)
-        found: dict[str, Tensor] = {}
-        for name, mine in vars(self).items():
-            found[name] = saved[name][n * rank : n * (rank + 1)].clone().to(mine.device)
-            if found[name].shape != mine.shape:
-                raise ValueError(f"{name} is {list(found[name].shape)}, not {list(mine.shape)}")
-        return Slots(**found)
+        read: dict[str, Tensor] = {}
+        for name, mine in self.tensors().items():
+            read[name] = saved[name][n * rank : n * (rank + 1)].clone().to(mine.device)
+            if read[name].shape != mine.shape:
+                raise ValueError(f"{name} is {list(read[name].shape)}, not {list(mine.shape)}")
+        states = type(self.states)(**{name: read.pop(name) for name in self.states._fields})
+        return Slots(states=states, **read)
 
     @staticmethod
-    def empty(model: TRM, tokens: Tensor, index: Tensor, dtype: torch.dtype) -> "Slots":
+    def empty(model: RecursiveModel, tokens: Tensor, index: Tensor, dtype: torch.dtype) -> "Slots":
         """All halted, so that the first step fills them. `tokens` tells dtype and device."""
         config, device, n = model.config, tokens.device, len(index)
-        state = (n, config.positions, config.d_model)
+        state = torch.zeros(n, config.positions, config.d_model, dtype=dtype, device=device)
         zeros = torch.zeros(n, dtype=torch.int64, device=device)
         return Slots(
-            z_H=torch.zeros(state, dtype=dtype, device=device),
-            z_L=torch.zeros(state, dtype=dtype, device=device),
+            states=model.State(*(torch.zeros_like(state) for _ in model.state_names)),
             inputs=torch.zeros(n, config.cells, dtype=tokens.dtype, device=device),
             labels=torch.zeros(n, config.cells, dtype=tokens.dtype, device=device),
             steps=zeros,
@@ -85,7 +94,12 @@ class Slots:
 
     @torch.no_grad()
     def refilled(
-        self, model: TRM, inputs: Tensor, labels: Tensor, augment: Augment | None, seed: int
+        self,
+        model: RecursiveModel,
+        inputs: Tensor,
+        labels: Tensor,
+        augment: Augment | None,
+        seed: int,
     ) -> "Slots":
         """New puzzles, drawn with replacement, and fresh states for the slots that halted."""
         new = self.halted
@@ -94,20 +108,24 @@ class Slots:
         inputs, labels = inputs[pick], labels[pick]
         if augment is not None:
             inputs, labels = augment(inputs, labels, hash64(seed, SYMMETRY, self.index, self.draws))
-        start_H, start_L = (init.to(self.z_H.dtype) for init in (model.z_H_init, model.z_L_init))
+        fresh = model.initial_state(self.states[0])
         return replace(
             self,
             inputs=torch.where(new[:, None], inputs, self.inputs),
             labels=torch.where(new[:, None], labels, self.labels),
-            z_H=torch.where(new[:, None, None], start_H, self.z_H),
-            z_L=torch.where(new[:, None, None], start_L, self.z_L),
+            states=type(fresh)(
+                *(
+                    torch.where(new[:, None, None], start, z)
+                    for start, z in zip(fresh, self.states, strict=True)
+                )
+            ),
             steps=torch.where(new, 0, self.steps),
             draws=self.draws + new,
         )
 
     @torch.no_grad()
     def advanced(
-        self, state: State, q_halt: Tensor, step: Tensor | int, config: TrainConfig
+        self, states: States, q_halt: Tensor, step: Tensor | int, config: TrainConfig
     ) -> "Slots":
         """After optimizer step `step`: halt at q_halt > 0 or at the last supervision step.
 
@@ -120,8 +138,7 @@ class Slots:
         at_least = torch.where(explores, (2 + (share * (last - 1)).long()).clamp(max=last), 0)
         return replace(
             self,
-            z_H=state.z_H.detach(),
-            z_L=state.z_L.detach(),
+            states=type(states)(*(z.detach() for z in states)),
             steps=steps,
             halted=((steps >= last) | (q_halt > 0)) & (steps >= at_least),
         )
@@ -130,8 +147,7 @@ class Slots:
         """All halted: the puzzles in flight are given up, and new ones drawn at the next step."""
         return replace(
             self,
-            z_H=torch.zeros_like(self.z_H),
-            z_L=torch.zeros_like(self.z_L),
+            states=type(self.states)(*(torch.zeros_like(z) for z in self.states)),
             inputs=torch.zeros_like(self.inputs),
             labels=torch.zeros_like(self.labels),
             steps=torch.zeros_like(self.steps),

@@ -8,7 +8,7 @@ processes share the batch. Inside `step` the host never waits for the device.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trm_interp.core.checkpoints.folder import save_checkpoint
-from trm_interp.core.compiling import Mender, compile_networks
+from trm_interp.core.compiling import compile_networks
 from trm_interp.core.devices import has_float64, widest
 from trm_interp.core.infer import run
-from trm_interp.core.models.config import TRMConfig
-from trm_interp.core.models.trm import TRM, State
+from trm_interp.core.models.base import States
+from trm_interp.core.models.config import ModelConfig
+from trm_interp.core.models.registry import build, settings_of
 from trm_interp.core.ranks import Ranks
 from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.gradients import backward_in_parts
 from trm_interp.core.training.graphs import GraphedStep, Metrics
 from trm_interp.core.training.losses import StepLosses
 from trm_interp.core.training.optimizers import (
-    Average,
+    WeightAverage,
     clip_gradients,
     depth,
     load_optimizer,
@@ -67,7 +68,7 @@ class Trainer:
 
     def __init__(
         self,
-        model_config: TRMConfig,
+        model_config: ModelConfig,
         config: TrainConfig,
         data: TrainData,
         out: Path,
@@ -84,30 +85,35 @@ class Trainer:
         if len(data.val_inputs) < self.ranks.size:
             raise ValueError(f"{len(data.val_inputs)} validation puzzles, need one a process")
         generator = torch.Generator().manual_seed(config.seed)
-        self.model = TRM(model_config, generator).to(self.device)
-        self.data = replace(
-            data,
-            **{
-                name: getattr(data, name).to(self.device)
-                for name in ("inputs", "labels", "val_inputs", "val_labels")
-            },
+        self.model = build(model_config, generator).to(self.device)
+        self.data = data.to(self.device)
+        self.tell: Callable[[str], None] = lambda line: None
+        tell = lambda line: self.tell(line)  # noqa: E731 (replaced later)
+        # one graph for each batch size: a graph for any size would give other bits, so that a run
+        # that has validated (its last batch is smaller) and a resumed one would differ
+        self.mender = (
+            compile_networks(self.model.networks(), False, tell) if config.compile else None
         )
-        self.mender: Mender | None = None
-        if config.compile:
-            # one graph for each batch size: a graph for any size would give other bits, so that a
-            # run that has validated (its last batch is smaller) and a resumed one would differ
-            self.mender = compile_networks(
-                self.model.networks(), False, lambda line: self.tell(line)
-            )
         self.forward: nn.Module = self.model
         if self.ranks.size > 1:
             # the buffers are the start vectors, which never change
             self.forward = DistributedDataParallel(self.model, broadcast_buffers=False)
         self.optimizers = make_optimizers(self.model, config)
-        self.average = Average(self.model, config.ema)
+        self.average = WeightAverage(self.model, config.ema)
         self.dtype = getattr(torch, config.dtype)
         self.trained_on = fingerprint(data.inputs, data.labels)
         self.validated_on = fingerprint(data.val_inputs, data.val_labels)
+        self._set_counters()
+        n = config.batch_size // self.ranks.size
+        index = torch.arange(n, device=self.device) + n * self.ranks.rank
+        self.slots = Slots.empty(self.model, self.data.inputs, index, self.dtype)
+        self.graphed: GraphedStep | None = None
+        alone = self.ranks.size == 1 and config.optimizer == "adamw"
+        if config.graphs and config.compile and alone and self.device.type == "cuda":
+            self.graphed = GraphedStep(self._device_step, self.places, tell)
+
+    def _set_counters(self) -> None:
+        """Where a run stands that has not begun."""
         self.step_count = 0
         self.clock = torch.zeros((), dtype=torch.int64, device=self.device)  # the same, there
         self.seconds = 0.0
@@ -118,18 +124,9 @@ class Trainer:
         self.best: dict[str, Any] = {"exact": -1.0, "loss": float("inf")}
         self.best_weights: list[Tensor] = []
         self.changes: list[dict[str, Any]] = []
-        self.micro_batches = config.micro_batches
+        self.micro_batches = self.config.micro_batches
         # step, tensor, whether the loss is fine
         self.bad = torch.full((3,), -1, device=self.device)
-        self.tell: Callable[[str], None] = lambda line: None
-        n = config.batch_size // self.ranks.size
-        index = torch.arange(n, device=self.device) + n * self.ranks.rank
-        self.slots = Slots.empty(self.model, self.data.inputs, index, self.dtype)
-        self.graphed: GraphedStep | None = None
-        alone = self.ranks.size == 1 and config.optimizer == "adamw"
-        if config.graphs and config.compile and alone and self.device.type == "cuda":
-            told = lambda line: self.tell(line)  # noqa: E731
-            self.graphed = GraphedStep(self._device_step, self.places, told)
 
     # one optimizer step
 
@@ -147,7 +144,7 @@ class Trainer:
     def step(self) -> Metrics:
         """One supervision step of every slot and one update. Metrics stay on the device."""
         used = self.fraction()
-        cycles = depth(self.config, used, (self.model.config.h_cycles, self.model.config.l_cycles))
+        cycles = depth(self.config, used, self.model.config.depth)
         set_rates(self.optimizers, lr_factor(self.config, used))
         metrics = (self.graphed or self._device_step)(cycles)
         self.step_count += 1
@@ -159,13 +156,13 @@ class Trainer:
         slots = self.slots.refilled(
             self.model, self.data.inputs, self.data.labels, augment, self.config.seed
         )
-        state, q_halt, losses = self._gradients(slots, cycles)
+        states, q_halt, losses = self._gradients(slots, cycles)
         norms = clip_gradients(self.model.parameters(), self.config.clip or float("inf"))
         self._note_first_bad(norms, losses.answer + losses.halt)
         for optimizer in self.optimizers:
             optimizer.step()
         self.average.update()
-        slots = slots.advanced(state, q_halt, self.clock, self.config)
+        slots = slots.advanced(states, q_halt, self.clock, self.config)
         self.clock += 1
         self.put(slots)
         done = slots.halted.float()
@@ -189,7 +186,7 @@ class Trainer:
             if torch.is_tensor(value)
         ]
         weights = [p.detach() for p in self.model.parameters()]
-        slots = list(vars(self.slots).values())
+        slots = list(self.slots.tensors().values())
         return [*weights, *self.average.mean, *moments, *slots, self.clock, self.bad]
 
     def put(self, slots: Slots) -> None:
@@ -197,10 +194,13 @@ class Trainer:
         if self.graphed is None:
             self.slots = slots
             return
-        for name, kept in vars(self.slots).items():
-            kept.copy_(getattr(slots, name))
+        new = slots.tensors()
+        for name, kept in self.slots.tensors().items():
+            kept.copy_(new[name])
 
-    def _gradients(self, slots: Slots, cycles: tuple[int, int]) -> tuple[State, Tensor, StepLosses]:
+    def _gradients(
+        self, slots: Slots, cycles: tuple[int, int]
+    ) -> tuple[States, Tensor, StepLosses]:
         """Leave the batch's gradient in the weights: states, q_halt and losses of all slots."""
         while True:
             for parameter in self.model.parameters():
@@ -237,9 +237,9 @@ class Trainer:
         """Remember, on the device, the first step whose gradient is not finite, and the tensor."""
         finite, loss_finite = norms.isfinite(), losses.isfinite().all()
         tensor = torch.where(finite.all(), -1, finite.int().argmin())
-        found = torch.stack([self.clock + 1, tensor, loss_finite.long()])
+        now = torch.stack([self.clock + 1, tensor, loss_finite.long()])
         is_first_bad = (self.bad[0] < 0) & ~(finite.all() & loss_finite)
-        self.bad.copy_(torch.where(is_first_bad, found, self.bad))
+        self.bad.copy_(torch.where(is_first_bad, now, self.bad))
 
     def check(self) -> None:
         """UserError where loss or gradient have not been finite. Waits for the device."""
@@ -291,7 +291,7 @@ class Trainer:
     # state
 
     def state(self) -> dict[str, Any]:
-        slots = {k: self.ranks.gather(v) for k, v in vars(self.slots).items()}
+        slots = {k: self.ranks.gather(v) for k, v in self.slots.tensors().items()}
         return {
             "identity": self.identity(),
             "settings": asdict(self.config),
@@ -317,7 +317,7 @@ class Trainer:
         settings = asdict(self.config)
         for name in MAY_CHANGE_ON_RESUME:
             del settings[name]
-        model = asdict(self.model.config)
+        model = settings_of(self.model.config)
         return {
             "data": self.trained_on,
             **model,
