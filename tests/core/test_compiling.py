@@ -184,10 +184,18 @@ def test_a_stop_while_compiling_can_be_resumed(make: Callable[..., Trainer], at:
         assert torch.equal(one, other)
 
 
+@pytest.fixture
+def without_headers() -> Iterator[None]:
+    """No precompiled headers, put back by torch's own hands: monkeypatch would lose the entry."""
+    import torch._inductor.config as inductor
+
+    with inductor.patch(cpp_cache_precompile_headers=False):
+        yield
+
+
 def test_a_truncated_file_in_the_cache_of_torch_itself(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_headers: None
 ):
-    monkeypatch.setattr("torch._inductor.config.cpp_cache_precompile_headers", False)
     told: list[str] = []
 
     def compile_in(folder: Path) -> list[float]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.clock import schedule
@@ -181,21 +182,37 @@ def test_mixing_positions_from_the_left_is_mixing_channels_of_the_transpose(tiny
     torch.testing.assert_close(along(x), transposed.mT)
 
 
+class Allocations(TorchDispatchMode):
+    """Counts the bytes that operations allocate: of storages that they did not get."""
+
+    def __init__(self, *given: torch.Tensor) -> None:
+        super().__init__()
+        self.held = [tensor.untyped_storage() for tensor in given]  # else addresses come again
+        self.n_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage.data_ptr() not in {kept.data_ptr() for kept in self.held}:
+                    self.held.append(storage)
+                    self.n_bytes += storage.nbytes()
+        return out
+
+
 def test_mixing_positions_copies_nothing_under_a_gradient():
+    """Not the weight for every sample, not transposes of input and output."""
     linear = Linear(12, 20)
     torch.nn.init.normal_(linear.weight)
     x, gradient = torch.randn(3, 12, 5, requires_grad=True), torch.randn(3, 20, 5)
-    called: list[str] = []
-
-    class Note(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
-            called.append(func.overloadpacket.__name__)
-            return func(*args, **(kwargs or {}))
-
-    with Note():
-        linear.over_positions(x).backward(gradient)
-    assert called.count("bmm") == 3  # the map, and its gradients by input and by weight
-    assert not {"clone", "copy_", "_to_copy", "contiguous"} & set(called)
+    with Allocations(linear.weight, x) as forward:
+        out = linear.over_positions(x)
+    assert forward.n_bytes == out.nbytes
+    with Allocations(linear.weight, x, out, gradient) as backward:
+        out.backward(gradient)
+    # the gradients, that of the weight for every sample first
+    assert backward.n_bytes <= x.nbytes + 3 * linear.weight.nbytes + linear.weight.nbytes
     assert linear.weight.grad is not None
     assert x.grad is not None
     torch.testing.assert_close(linear.weight.grad, torch.einsum("boc,bic->oi", gradient, x))
