@@ -27,7 +27,6 @@ LONG_STILL = {
     "trm_interp/cli/data.py: register",
     "trm_interp/cli/sae.py: register",
     "trm_interp/cli/search.py: register",
-    "trm_interp/core/training/trainer.py: __init__",
     "trm_interp/recording/collect.py: record_puzzles",
     "trm_interp/report/plan.py: _jobs",
     "trm_interp/sae/dashboard.py: dashboard_data",
@@ -39,9 +38,6 @@ LONG_STILL = {
     "experiments/table2_tables.py: log_entry",
 }
 OF_TRM_STILL = {
-    "trm_interp/core/joint.py",
-    "trm_interp/core/training/gradients.py",
-    "trm_interp/core/training/slots.py",
     "trm_interp/recording/hooks.py",
     "trm_interp/studies/one_puzzle.py",
     "trm_interp/studies/stability.py",

@@ -13,13 +13,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.clock import schedule
 from trm_interp.core.models.config import TRMConfig
-from trm_interp.core.models.layers import Linear, SwiGLU, rms_norm
 from trm_interp.core.models.trm import TRM
 from trm_interp.recording.hooks import HookedTRM, recording
 
@@ -137,110 +134,6 @@ def test_every_tick_equals_the_restatement(case: str):
     with recording(model, names, sink=lambda name, z: seen.append(z.clone())):
         model(torch.from_numpy(RESTATED[f"{case}/inputs"][:1]))
     assert_near(torch.stack(seen), values["ticks"], 1e-5)
-
-
-# the pieces
-
-
-def test_rms_norm_by_hand():
-    # mean square of (3, 4) = (9 + 16) / 2 = 12.5
-    x = torch.tensor([[3.0, 4.0]])
-    expected = x / math.sqrt(12.5 + 1e-5)
-    torch.testing.assert_close(rms_norm(x, -1, 1e-5), expected)
-    torch.testing.assert_close(rms_norm(x.T, -2, 1e-5), expected.T)
-
-
-def test_swiglu_by_hand():
-    config = TRMConfig(d_model=1, expansion=1.5, multiple=1)
-    mlp = SwiGLU(1, config, dim=-1)  # width 1.5 * 1 * 2 / 3 = 1
-    with torch.no_grad():
-        mlp.gate_up.weight.copy_(torch.tensor([[2.0], [3.0]]))
-        mlp.down.weight.fill_(5.0)
-    # x = 0.5: gate 1, value 1.5; silu(1) = 1 / (1 + e^-1); times 1.5 * 5
-    expected = torch.tensor([[[7.5 / (1 + math.exp(-1))]]])
-    torch.testing.assert_close(mlp(torch.tensor([[[0.5]]])), expected)
-
-
-def test_normalised_swiglu_by_hand():
-    config = TRMConfig(d_model=2, expansion=1.5, multiple=1, normalised_swiglu=True)
-    mlp = SwiGLU(2, config, dim=-1)  # width 2
-    with torch.no_grad():
-        mlp.gate_up.weight.copy_(torch.tensor([[1.0, 0], [0, 1], [3, 0], [0, 1]]))
-        mlp.down.weight.copy_(torch.eye(2))
-    # x = (1, 2): gate (1, 2), value (3, 2); products (3, 4) have mean square 12.5
-    x = torch.tensor([[[1.0, 2.0]]])
-    products = torch.tensor([[[3.0, 4.0]]]) / math.sqrt(12.5 + 1e-5)
-    torch.testing.assert_close(mlp(x), x.sigmoid() * products)
-
-
-def test_mixing_positions_from_the_left_is_mixing_channels_of_the_transpose(tiny_mlp: TRM):
-    along = tiny_mlp.net.blocks[0].mixer
-    assert isinstance(along, SwiGLU)
-    x = torch.randn(3, tiny_mlp.config.positions, 8, generator=torch.Generator().manual_seed(1))
-    gate, value = (x.mT @ along.gate_up.weight.T).chunk(2, dim=-1)
-    transposed = (torch.nn.functional.silu(gate) * value) @ along.down.weight.T
-    torch.testing.assert_close(along(x), transposed.mT)
-
-
-class Allocations(TorchDispatchMode):
-    """Counts the bytes that operations allocate: of storages that they did not get."""
-
-    def __init__(self, *given: torch.Tensor) -> None:
-        super().__init__()
-        self.held = [tensor.untyped_storage() for tensor in given]  # else addresses come again
-        self.n_bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                if storage.data_ptr() not in {kept.data_ptr() for kept in self.held}:
-                    self.held.append(storage)
-                    self.n_bytes += storage.nbytes()
-        return out
-
-
-def test_mixing_positions_copies_nothing_under_a_gradient():
-    """Not the weight for every sample, not transposes of input and output."""
-    linear = Linear(12, 20)
-    torch.nn.init.normal_(linear.weight)
-    x, gradient = torch.randn(3, 12, 5, requires_grad=True), torch.randn(3, 20, 5)
-    with Allocations(linear.weight, x) as forward:
-        out = linear.over_positions(x)
-    assert forward.n_bytes == out.nbytes
-    with Allocations(linear.weight, x, out, gradient) as backward:
-        out.backward(gradient)
-    # the gradients, that of the weight for every sample first
-    assert backward.n_bytes <= x.nbytes + 3 * linear.weight.nbytes + linear.weight.nbytes
-    assert linear.weight.grad is not None
-    assert x.grad is not None
-    torch.testing.assert_close(linear.weight.grad, torch.einsum("boc,bic->oi", gradient, x))
-    torch.testing.assert_close(x.grad, torch.einsum("oi,boc->bic", linear.weight, gradient))
-
-
-def test_attention_without_rotation_commutes_with_permutations():
-    """With a rotary base so large that no pair but the first turns, and that one unused."""
-    config = TRMConfig(cells=5, d_model=8, mixer="attention", n_heads=2, prefix=0, multiple=8)
-    model = TRM(config, torch.Generator().manual_seed(0))
-    attention: Any = model.net.blocks[0].mixer
-    attention.cos.fill_(1.0)
-    attention.sin.fill_(0.0)
-    x = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(1))
-    order = torch.tensor([3, 1, 4, 0, 2])
-    torch.testing.assert_close(attention(x[:, order]), attention(x)[:, order])
-
-
-def test_rotary_scores_depend_on_the_distance_only():
-    config = TRMConfig(cells=6, d_model=8, mixer="attention", n_heads=1, prefix=0, multiple=8)
-    attention: Any = TRM(config).net.blocks[0].mixer
-    q, k = torch.randn(2, 8, generator=torch.Generator().manual_seed(1))
-    turned_q, turned_k = (attention._rotate(v.expand(1, 1, 6, 8)) for v in (q, k))
-    scores = (turned_q @ turned_k.mT)[0, 0]
-    for offset in range(-5, 6):
-        diagonal = scores.diagonal(offset)
-        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
-    torch.testing.assert_close(scores[0, 0], q @ k)
 
 
 # the model
