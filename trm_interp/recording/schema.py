@@ -25,6 +25,7 @@ MOST_TICKS = 10**5  # network evaluations of a run
 NAME = re.compile(r"\w[\w.]{0,99}")
 
 RUN_SITES = ("embed", "logits")  # arrays of every architecture that are not states
+GROUPS = ("states", "resid")  # words that stand for several arrays where sites are chosen
 _EXPONENT = np.uint16(0x7C00)  # of a float16; all ones in infinities and NaN
 _INSIDE = re.compile(r"(\w+\.)*hook_\w+")
 
@@ -113,8 +114,9 @@ class Recursion:
         for name in (*self.schedule.states, self.answer, self.latent):
             if name not in self.states:
                 raise ValueError(f"{name[:60]!r} is none of the states {', '.join(self.states)}")
+        taken = (*RUN_SITES, *GROUPS)
         for name in self.states:
-            if not NAME.fullmatch(name) or name in RUN_SITES or is_inside(name):
+            if not NAME.fullmatch(name) or is_inside(name) or name in taken:
                 raise ValueError(f"{name[:60]!r} cannot be the name of a state")
 
     def dims(self, name: str) -> tuple[str, ...] | None:
