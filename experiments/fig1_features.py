@@ -2,12 +2,12 @@
 
     python experiments/fig1_features.py                    # default checkpoint, two CPU cores
     python experiments/fig1_features.py --log              # and enter the result into LOG.md
-    python experiments/fig1_features.py --steps 30 --solve 60 --record 24 --seeds 0   # a trial
+    python experiments/fig1_features.py --train-steps 30 --solve 60 --record 24 --seeds 0  # a trial
 
 Records the residual stream of all layers, positions and cycles, as many failed runs as solved ones
-where there are that many; trains a gated SAE at expansion 32 and a topk one beside it, for every
-seed; measures them on held-out puzzles, in the loop as well; draws figure 1 and the dashboard of
-the first gated one. What an earlier run into --out has done is kept. Takes
+where there are that many; trains a gated SAE at expansion 32 and a topk one for comparison, for
+every seed; measures them on held-out puzzles, in the loop as well; draws figure 1 and the dashboard
+of the first gated one. What an earlier run into --out has done is kept. Takes
 artifacts/trm-sudoku-extreme where it exists; on a CUDA device the batches are larger and the
 training longer (512 -> 16 384 for that checkpoint).
 """
@@ -61,8 +61,8 @@ def record(args: argparse.Namespace, ckpt: Path, puzzles_file: Path) -> Path:
         raise UserError(f"{store} is not of this script ({note} does not exist): move it away")
     if noted == asked | {"recorded": True} and (store / "store.h5").exists():
         with Store(store) as there:
-            known = there.meta.get("identity", {})
-            if known == known | identity:
+            recorded = there.meta.get("identity", {})
+            if recorded == recorded | identity:
                 print(f"{store}: recorded before")
                 return store
     with progress("solving", "puzzles") as update:
@@ -87,16 +87,43 @@ def train_and_measure(
     args: argparse.Namespace, store: Path, ckpt: Path, arch: str, seed: int
 ) -> dict[str, Any]:
     """One SAE: a row of the table. One that an earlier run trained and measured is kept."""
+    config = config_of(args, store, arch, seed)
+    out = config.out
+    note, row_file = (out.with_name(f"{out.name}-{what}.json") for what in ("asked", "row"))
+    asked = json.loads(json.dumps(asdict(config), default=str)) | {"held_out": args.held_out}
+    del asked["resume"], asked["overwrite"]
+    with Store(store) as opened:
+        asked["store_sha256"] = opened.sha256
+    is_same = note.exists() and json.loads(note.read_text()) == asked
+    if is_same and row_file.exists():
+        print(f"{out}: trained and measured before")
+        return json.loads(row_file.read_text())
+    if is_same and (out / "card.json").exists():
+        config = replace(config, resume=True, overwrite=False)
+    for stale in (row_file, note):  # the answer to another question
+        stale.unlink(missing_ok=True)
+    began = time.monotonic()
+    with progress(f"training {arch}, seed {seed}", "steps") as update:
+        train_sae(config, progress=update)
+    write_json(note, asked)
+    seconds = None if config.resume else round(time.monotonic() - began)
+    row: dict[str, Any] = {"arch": arch, "seed": seed, "train_s": seconds}
+    for site in SITES:
+        row |= measure(out, store, site, ckpt, args.held_out)
+    write_json(row_file, row)
+    return row
+
+
+def config_of(args: argparse.Namespace, store: Path, arch: str, seed: int) -> TrainSAEConfig:
+    """How an SAE is trained: longer and in larger batches where there is a CUDA device."""
     cuda = torch.cuda.is_available()
-    out = args.out / f"{arch}-seed{seed}"
-    note, kept = (out.with_name(f"{out.name}-{what}.json") for what in ("asked", "row"))
-    config = TrainSAEConfig(
+    return TrainSAEConfig(
         store=store,
         site=",".join(SITES),
-        out=out,
+        out=args.out / f"{arch}-seed{seed}",
         arch=arch,  # type: ignore[arg-type]
         expansion=args.expansion,
-        max_steps=args.steps or (20_000 if cuda else 700),
+        max_steps=args.train_steps or (20_000 if cuda else 700),
         batch_size=args.batch or (4096 if cuda else 1024),
         seed=seed,
         l1=args.l1,
@@ -107,64 +134,47 @@ def train_and_measure(
         save_every=10**9,
         overwrite=True,
     )
-    asked = json.loads(json.dumps(asdict(config), default=str)) | {"held_out": args.held_out}
-    del asked["resume"], asked["overwrite"]
-    with Store(store) as opened:
-        asked["store_sha256"] = opened.sha256
-    same = note.exists() and json.loads(note.read_text()) == asked
-    if same and kept.exists():
-        print(f"{out}: trained and measured before")
-        return json.loads(kept.read_text())
-    if same and (out / "card.json").exists():
-        config = replace(config, resume=True, overwrite=False)
-    for stale in (kept, note):  # the answer to another question
-        stale.unlink(missing_ok=True)
-    began = time.monotonic()
-    with progress(f"training {arch}, seed {seed}", "steps") as update:
-        train_sae(config, progress=update)
-    write_json(note, asked)
-    trained = None if config.resume else round(time.monotonic() - began)
-    row: dict[str, Any] = {"arch": arch, "seed": seed, "train_s": trained}
-    for site in SITES:
-        looped = site == SHOWN
-        found = evaluate_sae(
-            EvalSAEConfig(
-                sae=out,
-                store=store,
-                site=site,
-                limit=args.held_out if looped else max(2, args.held_out // 4),
-                ckpt=str(ckpt),
-                loop=looped,
-                overwrite=True,
-            ),
-            lambda line: None,
-        )
-        row[f"fvu {site}"] = found["fvu"]["value"]
-        if looped:
-            loop = found["loop"]["every_tick"]
-            row |= {
-                "n": found["n_puzzles"],
-                "d_sae": found["d_sae"],
-                "fvu": found["fvu"]["value"],
-                "fvu_low": found["fvu"]["low"],
-                "fvu_high": found["fvu"]["high"],
-                "l0": found["l0"],
-                "dead": found["dead"],
-                "dense": found["dense"],
-                "twins": found["decoder"]["twins"],
-                **{
-                    f"fvu_{outcome}": of["fvu"]["value"]
-                    for outcome, of in found["by_outcome"].items()
-                    if outcome != "all"
-                },
-                "recovered_over_zero": loop["recovered_over_zero"]["value"],
-                "recovered_low": loop["recovered_over_zero"]["low"],
-                "recovered_high": loop["recovered_over_zero"]["high"],
-                "exact_clean": loop["runs"]["clean"]["exact"]["value"],
-                "exact_spliced": loop["runs"]["sae"]["exact"]["value"],
-            }
-    write_json(kept, row)
-    return row
+
+
+def measure(sae: Path, store: Path, site: str, ckpt: Path, held_out: int) -> dict[str, Any]:
+    """The FVU at a site; of the shown one all measures, spliced into the loop as well."""
+    is_shown = site == SHOWN
+    config = EvalSAEConfig(
+        sae=sae,
+        store=store,
+        site=site,
+        limit=held_out if is_shown else max(2, held_out // 4),
+        ckpt=str(ckpt),
+        loop=is_shown,
+        overwrite=True,
+    )
+    measures = evaluate_sae(config, lambda line: None)
+    columns = {f"fvu {site}": measures["fvu"]["value"]}
+    if not is_shown:
+        return columns
+    loop = measures["loop"]["every_tick"]
+    by_outcome = {
+        f"fvu_{outcome}": of["fvu"]["value"]
+        for outcome, of in measures["by_outcome"].items()
+        if outcome != "all"
+    }
+    return columns | {
+        "n": measures["n_puzzles"],
+        "d_sae": measures["d_sae"],
+        "fvu": measures["fvu"]["value"],
+        "fvu_low": measures["fvu"]["low"],
+        "fvu_high": measures["fvu"]["high"],
+        "l0": measures["l0"],
+        "dead": measures["dead"],
+        "dense": measures["dense"],
+        "twins": measures["decoder"]["twins"],
+        **by_outcome,
+        "recovered_over_zero": loop["recovered_over_zero"]["value"],
+        "recovered_low": loop["recovered_over_zero"]["low"],
+        "recovered_high": loop["recovered_over_zero"]["high"],
+        "exact_clean": loop["runs"]["clean"]["exact"]["value"],
+        "exact_spliced": loop["runs"]["sae"]["exact"]["value"],
+    }
 
 
 def spread(values: list[float], digits: int = 3) -> str:
@@ -226,7 +236,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/fig1"))
     parser.add_argument("--seeds", type=lambda t: [int(s) for s in t.split(",")], default=[0, 1, 2])
     parser.add_argument("--expansion", type=int, default=32)
-    parser.add_argument("--steps", type=int, help="optimizer steps; default 700, on CUDA 20 000")
+    parser.add_argument("--train-steps", "--steps", type=int, help="default 700, on CUDA 20 000")
     parser.add_argument("--batch", type=int, help="rows a step; default 1 024, on CUDA 4 096")
     parser.add_argument("--l1", type=float, default=5.0)
     parser.add_argument("--k", type=int, default=32)

@@ -14,7 +14,6 @@ LOG.md.
 """
 
 import argparse
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -24,26 +23,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import torch
+from table2_log import log_entry
 from table2_tables import (
     RATING,
-    SHOWN_STEPS,
     STEPS,
+    Part,
     Sizes,
     ablation_table,
     calibration_table,
-    correlation,
     depth_table,
-    difference,
     escape_table,
     frame_of,
-    log_entry,
-    misses,
     settings_of_ablation,
     splits_of,
+    summary_of,
 )
 
-from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.figures.search import (
     ablation_figure,
     breadth_depth_figure,
@@ -53,11 +50,9 @@ from trm_interp.figures.search import (
 )
 from trm_interp.figures.style import write_html
 from trm_interp.runtime.errors import UserError, in_one_line
-from trm_interp.runtime.files import replacing, write_json, write_text
-from trm_interp.runtime.outputs import writing
-from trm_interp.runtime.parts import DAMAGED
+from trm_interp.runtime.files import write_json, write_text
 from trm_interp.runtime.progress import progress
-from trm_interp.runtime.schema import read_json
+from trm_interp.runtime.runs import Run
 from trm_interp.search.config import PRESETS, SearchConfig
 from trm_interp.search.engine import Trajectories, search
 from trm_interp.search.selection import RULES, choose, outcome_frame, share_table
@@ -88,12 +83,10 @@ QUICK = Sizes(
 
 
 class Bench:
-    """A checkpoint, its puzzles, and parts that are computed once and kept in a folder."""
+    """A checkpoint and its puzzles, searched with the same settings by every part."""
 
     def __init__(self, args: argparse.Namespace, sizes: Sizes) -> None:
-        self.out: Path = args.out
         self.sizes = sizes
-        self.checkpoint: Checkpoint
         self.checkpoint, self.puzzles = open_both(
             args.ckpt, args.puzzles, open_device("auto"), sizes.plain
         )
@@ -107,12 +100,8 @@ class Bench:
             "dtype": args.dtype,
             "device": next(self.checkpoint.model.parameters()).device.type,
             "seed": args.seed,
-            "sizes": json.loads(json.dumps(asdict(sizes))),
+            "sizes": asdict(sizes),
         }
-        known = self.out / "identity.json"
-        if known.exists() and read_json(known, dict[str, Any]) != self.identity:
-            raise UserError(f"{known} is of other settings: choose another --out")
-        write_json(known, self.identity)
 
     def search(
         self, puzzles: PuzzleSet, batch_size: int | None = None, **settings: Any
@@ -129,50 +118,30 @@ class Bench:
                 lambda done: update(done, len(puzzles)),
             )
 
-    def part(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, np.ndarray]:
-        """Arrays of a part: from the folder, or computed and kept there with their time."""
-        file = self.out / f"{name}.npz"
-        try:
-            with np.load(file) as kept:
-                return dict(kept)
-        except FileNotFoundError:
-            pass
-        except DAMAGED:
-            print(f"{file} is damaged: computing it again", flush=True)
-        began = time.monotonic()
-        arrays = make()
-        took = time.monotonic() - began
-        with replacing(file) as to, to.open("wb") as stream:
-            np.savez_compressed(stream, seconds=took, **arrays)
-        print(f"{name}: {took:.0f} s", flush=True)
-        with np.load(file) as kept:
-            return dict(kept)
 
-
-def results(found: Trajectories, puzzles: PuzzleSet) -> dict[str, np.ndarray]:
+def results(trajectories: Trajectories, puzzles: PuzzleSet) -> Part:
     """What the tables need of a search."""
-    frame = outcome_frame(found, puzzles.labels)
+    frame = outcome_frame(trajectories, puzzles.labels)
     return {
-        "q": found.q,
-        "solved": found.solved(puzzles.labels),
-        "ran": found.ran,
+        "q": trajectories.q,
+        "solved": trajectories.solved(puzzles.labels),
+        "ran": trajectories.ran,
         "columns": np.array(list(frame.columns)),
         "frame": frame.to_numpy(float),
         "lines": puzzles.lines,
     }
 
 
-def plain(bench: Bench) -> dict[str, Any]:
-    found = bench.search(bench.puzzles, k=1, steps=STEPS, sigma=0.0)
-    return results(found, bench.puzzles)
+def plain(bench: Bench) -> Part:
+    return results(bench.search(bench.puzzles, k=1, steps=STEPS, sigma=0.0), bench.puzzles)
 
 
-def table_search(bench: Bench, k: int, **noise: Any) -> dict[str, Any]:
+def table_search(bench: Bench, k: int, **noise: Any) -> Part:
     puzzles = bench.puzzles.subset(slice(0, bench.sizes.table))
     return results(bench.search(puzzles, k=k, steps=STEPS, **noise), puzzles)
 
 
-def ablation(bench: Bench, failed: np.ndarray, solved: np.ndarray) -> dict[str, Any]:
+def ablation(bench: Bench, failed: np.ndarray, solved: np.ndarray) -> Part:
     """right [setting, puzzle, rule] at the last step: best-Q, votes, pass@K; failed ones first."""
     sizes = bench.sizes
     rows = np.concatenate([failed[: sizes.failed], solved[: sizes.solved]])
@@ -180,39 +149,39 @@ def ablation(bench: Bench, failed: np.ndarray, solved: np.ndarray) -> dict[str, 
     right = []
     for setting in settings_of_ablation(sizes):
         noise = {k: v for k, v in setting.items() if k != "kind" and v != "none"}
-        found = bench.search(puzzles, k=sizes.k_ablation, steps=sizes.steps_ablation, **noise)
-        frame = outcome_frame(found, puzzles.labels)
+        searched = bench.search(puzzles, k=sizes.k_ablation, steps=sizes.steps_ablation, **noise)
+        frame = outcome_frame(searched, puzzles.labels)
         last = frame[frame["step"] == sizes.steps_ablation - 1]
         right.append(np.asarray(last[[*RULES, "pass_at_k"]], bool))
-    return {"right": np.stack(right), "n_failed": min(len(failed), sizes.failed)}
+    return {"right": np.stack(right), "n_failed": np.array(min(len(failed), sizes.failed))}
 
 
-def depth(bench: Bench, failed: np.ndarray) -> dict[str, Any]:
+def depth(bench: Bench, failed: np.ndarray) -> Part:
     """For each split: best-Q and pass@k' of the first k' trajectories at every step."""
     puzzles = bench.puzzles.subset(failed[: bench.sizes.failed_depth])
-    made: dict[str, Any] = {}
+    parts: Part = {}
     for k, steps in splits_of(bench.sizes.budget):
-        found = bench.search(puzzles, k=k, steps=steps, **PAPER)
-        solved = found.solved(puzzles.labels)
+        searched = bench.search(puzzles, k=k, steps=steps, **PAPER)
+        solved = searched.solved(puzzles.labels)
         for few in (2**i for i in range(k.bit_length())):
-            at = choose(found, few)["best_q"]
+            at = choose(searched, few)["best_q"]
             best = np.take_along_axis(solved, at[:, None], axis=1)[:, 0]
-            made[f"{k}x{steps}/{few}/best_q"] = best
-            made[f"{k}x{steps}/{few}/pass_at_k"] = solved[:, :few].any(1)
-    return made
+            parts[f"{k}x{steps}/{few}/best_q"] = best
+            parts[f"{k}x{steps}/{few}/pass_at_k"] = np.any(solved[:, :few], axis=1)
+    return parts
 
 
-def escape(bench: Bench, failed: np.ndarray) -> dict[str, Any]:
+def escape(bench: Bench, failed: np.ndarray) -> Part:
     """Failed puzzles beyond those of table 2, searched as there, and ratings of all of them."""
     rest = bench.puzzles.subset(failed[failed >= bench.sizes.table])
     ratings = bench.puzzles.task.rate(bench.puzzles.subset(failed))
     if not len(rest):
         return {**ratings, "solved": np.zeros((0, bench.sizes.k), bool)}
-    found = bench.search(rest, k=bench.sizes.k, steps=STEPS, **PAPER)
-    return {**ratings, "solved": found.solved(rest.labels)[..., -1]}
+    searched = bench.search(rest, k=bench.sizes.k, steps=STEPS, **PAPER)
+    return {**ratings, "solved": searched.solved(rest.labels)[..., -1]}
 
 
-def rounding(bench: Bench, failed: np.ndarray, solved: np.ndarray) -> dict[str, Any]:
+def rounding(bench: Bench, failed: np.ndarray, solved: np.ndarray) -> Part:
     """Tokens of the same trajectories in batches of two sizes."""
     n = max(2, bench.sizes.failed // 4)
     puzzles = bench.puzzles.subset(np.concatenate([failed[:n], solved[:n]]))
@@ -238,6 +207,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128, help="trajectories at once")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--overwrite", action="store_true", help="start anew")
     parser.add_argument("--quick", action="store_true", help="a trial of a minute: no result")
     args = parser.parse_args()
     args.ckpt = args.ckpt or default_checkpoint()
@@ -245,10 +215,7 @@ def main() -> None:
     args.out = args.out or Path("runs") / f"table2-{name}"
     shipped = Path("artifacts") / f"search-{name}"
     args.tables = args.tables or (args.out / "tables" if args.quick else shipped)
-    with (
-        in_one_line(),
-        writing(args.out, "table2_search", OWN, resume=True, unmarked=_is_older_run),
-    ):
+    with in_one_line():
         run(args)
 
 
@@ -260,70 +227,90 @@ def _is_older_run(folder: Path) -> bool:
 def run(args: argparse.Namespace) -> None:
     """All parts, their tables, figures and the LOG entry."""
     bench = Bench(args, QUICK if args.quick else Sizes())
-    sizes = bench.sizes
+    with Run(
+        args.out,
+        "table2_search",
+        OWN,
+        identity=bench.identity,
+        identity_file="identity.json",
+        resume=not args.overwrite,
+        overwrite=args.overwrite,
+        unmarked=_is_older_run,
+    ) as work:
+        parts = compute(bench, work)
+        tables = tables_of(bench, parts)
+        ckpt, puzzles = str(bench.checkpoint.path), bench.puzzles.source
+        summary = bench.identity | {"ckpt": ckpt, "puzzles": puzzles}
+        summary |= summary_of(parts, tables, bench.sizes)
+        for name, figure in figures_of(tables, args.ckpt.name).items():
+            write_text(args.tables / f"{name}.csv", tables[name].to_csv(index=False))
+            page = write_html(figure, args.out / f"{name}.html", static=True)
+            if page.with_suffix(".png").exists() and name in SHIPPED_PICTURES:
+                shutil.copy(page.with_suffix(".png"), args.tables / f"{name}.png")
+        write_json(args.tables / "summary.json", summary)
+        entry = log_entry(bench.sizes, tables, summary)
+        work.write_text("log.md", entry)
+        print(entry)
+    print(f"wrote {args.tables} and {args.out}")
 
-    parts = {"plain": bench.part("plain", lambda: plain(bench))}
-    last = parts["plain"]["solved"][:, 0, -1]
-    failed, solved = np.flatnonzero(~last), np.flatnonzero(last)
+
+def compute(bench: Bench, work: Run) -> dict[str, Part]:
+    """The arrays of every part, with the `seconds` that they took when they were computed."""
+
+    def part(name: str, make: Callable[[], Part]) -> Part:
+        def timed() -> Part:
+            began = time.monotonic()
+            arrays = make()
+            seconds = time.monotonic() - began
+            print(f"{name}: {seconds:.0f} s", flush=True)
+            return {"seconds": np.array(seconds), **arrays}
+
+        return work.part(name, None, timed)
+
+    parts = {"plain": part("plain", lambda: plain(bench))}
+    failed, solved = failed_and_solved(parts["plain"])
     if len(failed) < 2 or len(solved) < 2:
         raise UserError(f"{len(failed)} puzzles fail and {len(solved)} do not: nothing to compare")
-    todo: dict[str, Callable[[], dict[str, Any]]] = {
-        "paper": lambda: table_search(bench, sizes.k, **PAPER),
-        "ptrm": lambda: table_search(bench, sizes.k_ptrm, **PTRM),
+    todo: dict[str, Callable[[], Part]] = {
+        "paper": lambda: table_search(bench, bench.sizes.k, **PAPER),
+        "ptrm": lambda: table_search(bench, bench.sizes.k_ptrm, **PTRM),
         "ablation": lambda: ablation(bench, failed, solved),
         "depth": lambda: depth(bench, failed),
         "escape": lambda: escape(bench, failed),
         "rounding": lambda: rounding(bench, failed, solved),
     }
-    parts |= {name: bench.part(name, make) for name, make in todo.items()}
+    return parts | {name: part(name, make) for name, make in todo.items()}
 
+
+def failed_and_solved(part: Part) -> tuple[np.ndarray, np.ndarray]:
+    """The puzzles that the plain run fails, and the others."""
+    last = part["solved"][:, 0, -1]
+    return np.flatnonzero(~last), np.flatnonzero(last)
+
+
+def tables_of(bench: Bench, parts: dict[str, Part]) -> dict[str, pd.DataFrame]:
+    """The published tables by name."""
+    sizes = bench.sizes
+    failed, _ = failed_and_solved(parts["plain"])
     inside = failed[failed < sizes.table]
     escaping = np.concatenate([parts["paper"]["solved"][inside, :, -1], parts["escape"]["solved"]])
     escaping = escaping[:, 1:]  # without the plain run
-    at5 = frame_of(parts["paper"]).query("step == 4")
-    splits = [f"{k}x{steps}" for k, steps in splits_of(sizes.budget)]
-    deep, broad = splits[0], splits[len(splits) // 2]
-    ends = [parts["depth"][f"{run}/{run.split('x')[0]}/best_q"][:, -1] for run in (broad, deep)]
-
     searches = {name: parts[name] for name in ("paper", "ptrm")}
-    tables = {
-        "table2": pd.concat(
-            [share_table(frame_of(p)).assign(search=name) for name, p in searches.items()]
-        ),
+    shares = [share_table(frame_of(p)).assign(search=name) for name, p in searches.items()]
+    per_step = bench.checkpoint.model.config.schedule.evaluations
+    return {
+        "table2": pd.concat(shares),
         "ablation": ablation_table(parts["ablation"], sizes),
-        "breadth_depth": depth_table(
-            parts["depth"], bench.checkpoint.model.config.schedule.evaluations
-        ),
+        "breadth_depth": depth_table(parts["depth"], per_step),
         "calibration": calibration_table(searches, sizes.draws),
         "escape": escape_table(bench.puzzles.lines[failed], escaping, parts["escape"]),
     }
-    escapes, settled = tables["escape"]["escape"].to_numpy(), parts["rounding"]["settled"]
-    changed = parts["rounding"]["changed"]
-    summary = {
-        **bench.identity,
-        "ckpt": str(bench.checkpoint.path),
-        "puzzles": bench.puzzles.source,
-        "seconds": float(sum(p["seconds"] for p in parts.values())),
-        "seconds_by_part": {name: float(p["seconds"]) for name, p in parts.items()},
-        "t2": difference(at5["best_q"].to_numpy(), at5["baseline"].to_numpy(), sizes.draws),
-        "c1": {"breadth": broad, "depth": deep, **difference(ends[0], ends[1], sizes.draws)},
-        "misses": misses(parts["paper"], SHOWN_STEPS),
-        "escape": {
-            "n": len(escapes),
-            "median": float(np.median(escapes)),
-            "quartiles": np.quantile(escapes, [0.25, 0.75]).tolist(),
-            "never": int((escapes == 0).sum()),
-            "rho": correlation(tables["escape"], RATING, sizes.draws),
-        },
-        "rounding": {
-            "settled": int(settled.sum()),
-            "settled_changed": int((changed & settled).sum()),
-            "wandering": int((~settled).sum()),
-            "wandering_changed": int((changed & ~settled).sum()),
-        },
-    }
-    drawn = {
-        "table2": shares_figure(tables["table2"], f"Search on {args.ckpt.name}"),
+
+
+def figures_of(tables: dict[str, pd.DataFrame], model: str) -> dict[str, go.Figure]:
+    """A figure of every table."""
+    return {
+        "table2": shares_figure(tables["table2"], f"Search on {model}"),
         "ablation": ablation_figure(
             tables["ablation"].query("sigma > 0"), "Which noise recovers failed puzzles"
         ),
@@ -333,16 +320,6 @@ def run(args: argparse.Namespace) -> None:
         "calibration": calibration_figure(tables["calibration"], "The halting head under noise"),
         "escape": escape_figure(tables["escape"], RATING, "How often noise leads out of a failure"),
     }
-    for table_name, table in tables.items():
-        write_text(args.tables / f"{table_name}.csv", table.to_csv(index=False))
-        page = write_html(drawn[table_name], bench.out / f"{table_name}.html", static=True)
-        if page.with_suffix(".png").exists() and table_name in SHIPPED_PICTURES:
-            shutil.copy(page.with_suffix(".png"), args.tables / f"{table_name}.png")
-    write_json(args.tables / "summary.json", summary)
-    entry = log_entry(sizes, tables, summary)
-    write_text(bench.out / "log.md", entry)
-    print(entry)
-    print(f"wrote {args.tables} and {bench.out}")
 
 
 if __name__ == "__main__":

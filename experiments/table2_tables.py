@@ -1,6 +1,5 @@
-"""Tables and the LOG entry of table2_search.py, from the arrays that its parts kept."""
+"""Tables and the summary of table2_search.py, from the arrays that its parts kept."""
 
-import datetime
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -119,16 +118,16 @@ def calibration_table(parts: dict[str, Part], draws: int) -> pd.DataFrame:
 
 
 def misses(part: Part, steps: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Puzzles where best-Q takes a wrong answer while a right one is there."""
+    """Puzzles where best-Q takes a wrong answer although a right one is among them, by step."""
     frame = frame_of(part)
-    found = []
+    table = []
     for step in steps:
         rows = frame.query("step == @step - 1")
         there = rows["pass_at_k"].to_numpy() > 0
         missed = there & (rows["best_q"].to_numpy() == 0)
-        found.append({"step": step, "puzzles": int(missed.sum()), "of": int(there.sum())})
-        found[-1] |= named_share("share", missed[there])
-    return found
+        row = {"step": step, "puzzles": int(missed.sum()), "of": int(there.sum())}
+        table.append(row | named_share("share", missed[there]))
+    return table
 
 
 def escape_table(lines: np.ndarray, solved: np.ndarray, ratings: Part) -> pd.DataFrame:
@@ -160,15 +159,6 @@ def correlation(table: pd.DataFrame, rating: str, draws: int) -> dict[str, float
     return {"rho": rho(np.arange(len(x))), "low": float(low), "high": float(high)}
 
 
-# the entry of LOG.md
-
-
-def percent(row: Any, name: str) -> str:
-    return (
-        f"{100 * row[name]:.1f} [{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]"
-    )
-
-
 def difference(one: np.ndarray, other: np.ndarray, draws: int) -> dict[str, Any]:
     """Share of `one` minus that of `other`, same puzzles; 95 % bootstrap interval over puzzles."""
     paired = one.astype(float) - other.astype(float)
@@ -178,73 +168,33 @@ def difference(one: np.ndarray, other: np.ndarray, draws: int) -> dict[str, Any]
     return {"difference": float(paired.mean()), "low": low, "high": high, "verdict": verdict}
 
 
-def spoken(found: dict[str, Any]) -> str:
-    low, middle, high = (100 * found[name] for name in ("low", "difference", "high"))
-    return f"{found['verdict']} ({middle:+.1f} points [{low:+.1f}, {high:+.1f}])"
-
-
-def log_entry(sizes: Sizes, tables: dict[str, pd.DataFrame], summary: dict[str, Any]) -> str:
-    """Question, command, numbers, verdict; what is undecided is called so."""
-    table = tables["table2"]
-    lines = [
-        f"## {datetime.date.today()} Does noise, chosen by the halting head, beat a deeper run?",
-        "",
-        f"`python experiments/table2_search.py`; {summary['ckpt']}, {summary['puzzles']}, "
-        f"{summary['dtype']}, seed {summary['seed']}; {summary['seconds'] / 60:.0f} min. Exact %, "
-        "95 % Wilson intervals over puzzles; the first trajectory is the plain one.",
-        "",
-        "| search | n | step | plain | best Q | vote | pass@K |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for _, row in table[table["step"].isin([s - 1 for s in SHOWN_STEPS])].iterrows():
-        cells = [percent(row, name) for name in ("baseline", "best_q", "vote", "pass_at_k")]
-        lines.append(
-            f"| {row['search']} | {row['n']:.0f} | {row['step'] + 1:.0f} | {' | '.join(cells)} |"
-        )
-    noise = tables["ablation"]
-    best = noise.sort_values(["recovered", "kept"], ascending=False).head(6)
-    lines += [
-        "",
-        f"Ablation (K {sizes.k_ablation}, {sizes.steps_ablation} steps, best Q; "
-        f"{noise['n_failed'][0]} puzzles that fail plainly, {noise['n_solved'][0]} that do not), "
-        "the best six of it:",
-        "",
-        "| noise | target | sigma | failed, recovered | solved, kept |",
-        "|---|---|---|---|---|",
-    ]
-    for _, row in best.iterrows():
-        cells = (row["kind"], row["target"], row["sigma"], percent(row, "recovered"))
-        lines.append(f"| {' | '.join(map(str, cells))} | {percent(row, 'kept')} |")
-    equal = tables["breadth_depth"]
-    budget = equal.query("evaluations == evaluations.max()")
-    lines += [
-        "",
-        f"Breadth against depth, {budget['n'].iloc[0]} puzzles that fail plainly at step {STEPS}, "
-        f"{budget['evaluations'].iloc[0]} network evaluations each:",
-        "",
-        "| K x steps | best Q | pass@K |",
-        "|---|---|---|",
-    ]
-    for _, row in budget.iterrows():
-        cells = (percent(row, "best_q"), percent(row, "pass_at_k"))
-        lines.append(f"| {row['k']} x {row['steps']} | {' | '.join(cells)} |")
-    missed, escapes, rounding = summary["misses"][-1], summary["escape"], summary["rounding"]
-    rho = escapes["rho"]
-    low, high = escapes["quartiles"]
-    lines += [
-        "",
-        f"At step {missed['step']} best-Q takes a wrong answer in {missed['puzzles']} of "
-        f"{missed['of']} puzzles that have a right one. {escapes['n']} puzzles fail plainly: a "
-        f"noisy trajectory solves a median share of {escapes['median']:.2f} (quartiles {low:.2f}, "
-        f"{high:.2f}), {escapes['never']} were never solved; Spearman's rho with `{RATING}` "
-        f"{rho['rho']:.2f} [{rho['low']:.2f}, {rho['high']:.2f}]. Another batch size changes the "
-        f"last grid of {rounding['settled_changed']} of {rounding['settled']} trajectories that "
-        f"had settled and {rounding['wandering_changed']} of {rounding['wandering']} that had not.",
-        "",
-        f"Verdict. T2, best-Q above the plain run at 5 steps: {spoken(summary['t2'])}. C1, "
-        f"failures come from the start and not from too little depth, best Q of "
-        f"{summary['c1']['breadth']} against {summary['c1']['depth']} (K x steps): "
-        f"{spoken(summary['c1'])}.",
-        "",
-    ]
-    return "\n".join(lines)
+def summary_of(
+    parts: dict[str, Part], tables: dict[str, pd.DataFrame], sizes: Sizes
+) -> dict[str, Any]:
+    """The numbers behind the claims: T2, C1, misses of the halting head, escapes, rounding."""
+    at5 = frame_of(parts["paper"]).query("step == 4")
+    splits = [f"{k}x{steps}" for k, steps in splits_of(sizes.budget)]
+    deep, broad = splits[0], splits[len(splits) // 2]
+    ends = [parts["depth"][f"{run}/{run.split('x')[0]}/best_q"][:, -1] for run in (broad, deep)]
+    escapes, settled = tables["escape"]["escape"].to_numpy(), parts["rounding"]["settled"]
+    changed = parts["rounding"]["changed"]
+    return {
+        "seconds": float(sum(p["seconds"] for p in parts.values())),
+        "seconds_by_part": {name: float(p["seconds"]) for name, p in parts.items()},
+        "t2": difference(at5["best_q"].to_numpy(), at5["baseline"].to_numpy(), sizes.draws),
+        "c1": {"breadth": broad, "depth": deep, **difference(ends[0], ends[1], sizes.draws)},
+        "misses": misses(parts["paper"], SHOWN_STEPS),
+        "escape": {
+            "n": len(escapes),
+            "median": float(np.median(escapes)),
+            "quartiles": np.quantile(escapes, [0.25, 0.75]).tolist(),
+            "never": int((escapes == 0).sum()),
+            "rho": correlation(tables["escape"], RATING, sizes.draws),
+        },
+        "rounding": {
+            "settled": int(settled.sum()),
+            "settled_changed": int((changed & settled).sum()),
+            "wandering": int((~settled).sum()),
+            "wandering_changed": int((changed & ~settled).sum()),
+        },
+    }

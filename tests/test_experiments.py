@@ -1,6 +1,7 @@
 """Tables and readers of the experiments, on numbers made by hand; one trial of a whole script."""
 
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -54,14 +55,14 @@ def test_depth_is_read_at_powers_of_two_and_breadth_at_the_end(tables: dict[str,
 def test_a_miss_is_a_wrong_choice_while_a_right_one_is_there(tables: dict[str, Any]):
     frame = pd.DataFrame({"step": 0, "pass_at_k": [1, 1, 1, 0], "best_q": [1, 0, 0, 0]})
     part = {"frame": frame.to_numpy(), "columns": np.array(list(frame))}
-    (found,) = tables["misses"](part, (1,))
-    assert (found["puzzles"], found["of"], found["share"]) == (2, 3, 2 / 3)
+    (row,) = tables["misses"](part, (1,))
+    assert (row["puzzles"], row["of"], row["share"]) == (2, 3, 2 / 3)
 
 
 def test_differences_are_of_the_same_puzzles(tables: dict[str, Any]):
     one, other = np.ones(4, bool), np.array([1, 0, 0, 0], bool)
-    found = tables["difference"](one, other, draws=400)
-    assert found["difference"] == 0.75 and found["verdict"] == "supported"
+    paired = tables["difference"](one, other, draws=400)
+    assert paired["difference"] == 0.75 and paired["verdict"] == "supported"
     assert tables["difference"](other, one, draws=400)["verdict"] == "refuted"
     assert tables["difference"](one, one, draws=400)["verdict"] == "undecided at this n"
 
@@ -74,27 +75,52 @@ def test_escapes_and_their_rating(tables: dict[str, Any]):
     assert tables["correlation"](table, "waves", draws=50)["rho"] == pytest.approx(-1.0)
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def search_quickly(out: Path, *more: str) -> None:
     """A trial of table2_search.py on the default checkpoint."""
-    out = tmp_path_factory.mktemp("table2")
-    kept, sys.argv = sys.argv, ["table2_search.py", "--quick", "--out", str(out)]
+    argv, sys.argv = sys.argv, ["table2_search.py", "--quick", "--out", str(out), *more]
     try:
         script("table2_search")["main"]()
     finally:
-        sys.argv = kept
+        sys.argv = argv
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("table2")
+    search_quickly(out)
     return out
 
 
 def test_a_trial_of_table_2_keeps_out_of_what_ships(quick: Path):
-    found = json.loads((quick / "tables" / "summary.json").read_text())
+    summary = json.loads((quick / "tables" / "summary.json").read_text())
     table = pd.read_csv(quick / "tables" / "table2.csv")
-    assert set(table["search"]) == {"paper", "ptrm"} and found["sizes"]["table"] == 10
+    assert set(table["search"]) == {"paper", "ptrm"} and summary["sizes"]["table"] == 10
     plain = table.groupby("step")["baseline"].nunique()
     assert (plain == 1).all()  # neither noise touches the plain run
     equal = pd.read_csv(quick / "tables" / "breadth_depth.csv")
     most = equal.query("evaluations == evaluations.max()")
     assert (most["k"] * most["steps"] == 16).all() and set(most["k"]) == {1, 4}
+
+
+def test_a_trial_goes_on_where_it_was_and_only_with_its_own_settings(
+    quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "again"
+    shutil.copytree(quick, out)
+    (out / "paper.npz").write_bytes((out / "paper.npz").read_bytes()[:1000])  # as a full disk does
+    (out / "depth.npz").unlink()
+    capsys.readouterr()
+    search_quickly(out)
+    printed = capsys.readouterr().out
+    computed = re.findall(r"^(\w+): \d+ s$", printed, re.M)
+    assert computed == ["paper", "depth"] and "paper.npz is damaged" in printed
+    for table in ("table2", "ablation", "breadth_depth", "calibration", "escape"):
+        name = f"tables/{table}.csv"
+        assert (out / name).read_bytes() == (quick / name).read_bytes()
+    with pytest.raises(SystemExit):
+        search_quickly(out, "--seed", "3")
+    error = capsys.readouterr().err.strip()
+    assert "is of another run: seed (0 there, 3 now)" in error and "\n" not in error
 
 
 def test_claims_are_read_from_the_tables_of_the_same_checkpoint(quick: Path, tmp_path: Path):
@@ -145,12 +171,19 @@ def test_an_answer_to_another_question_is_not_kept(tmp_path: Path, monkeypatch: 
     )
     store = write_store(tmp_path / "store", noise(2))
     args = SimpleNamespace(
-        **{"out": tmp_path / "out", "expansion": 2, "steps": 30, "batch": 8, "l1": 1.0, "k": 2},
+        **{
+            "out": tmp_path / "out",
+            "expansion": 2,
+            "train_steps": 30,
+            "batch": 8,
+            "l1": 1.0,
+            "k": 2,
+        },
         **{"buffer_mb": 1, "autocast": False, "held_out": 2},
     )
 
     def ask(steps: int) -> Any:
-        args.steps = steps
+        args.train_steps = steps
         return fig1["train_and_measure"](args, store, Path("ckpt"), "gated", 0)
 
     args.out.mkdir()
@@ -162,3 +195,13 @@ def test_an_answer_to_another_question_is_not_kept(tmp_path: Path, monkeypatch: 
     ends["now"] = False
     ask(700)
     assert trained == [30, 700]
+
+
+def test_every_entry_of_the_log_is_in_its_index_by_topic():
+    head, *entries = (EXPERIMENTS / "LOG.md").read_text().split("\n## ")
+    links = re.findall(r"\[([^]]+)\]\(#([^)]+)\) (\S+)", head)
+    titles = [entry.split("\n")[0] for entry in entries]
+    assert sorted(f"{date} {title}" for title, _, date in links) == sorted(titles)
+    for title, anchor, date in links:  # as GitHub makes anchors of headings
+        kept = re.sub(r"[^\w\- ]", "", f"{date} {title}".lower())
+        assert anchor == kept.replace(" ", "-"), title

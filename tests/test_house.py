@@ -33,9 +33,6 @@ LONG_STILL = {
     "trm_interp/sae/table.py: feature_table",
     "trm_interp/studies/one_puzzle.py: look_at",
     "trm_interp/subjects/training.py: fit",
-    "experiments/fig1_features.py: train_and_measure",
-    "experiments/table2_search.py: run",
-    "experiments/table2_tables.py: log_entry",
 }
 OF_TRM_STILL = {
     "trm_interp/recording/hooks.py",
