@@ -29,8 +29,6 @@ LONG_STILL = {
     "trm_interp/cli/search.py: register",
     "trm_interp/recording/collect.py: record_puzzles",
     "trm_interp/report/plan.py: _jobs",
-    "trm_interp/sae/dashboard.py: dashboard_data",
-    "trm_interp/sae/table.py: feature_table",
     "trm_interp/studies/one_puzzle.py: look_at",
     "trm_interp/subjects/training.py: fit",
 }
@@ -40,7 +38,7 @@ OF_TRM_STILL = {
     "trm_interp/studies/stability.py",
     "trm_interp/studies/starts.py",
 }
-SUDOKU_STILL = {"cli", "recording", "sae", "studies", "subjects"}
+SUDOKU_STILL = {"cli", "recording", "studies", "subjects"}
 
 
 @cache

@@ -40,11 +40,11 @@ def test_a_feature_that_tells_outcomes_apart_from_a_tick_on():
     solved = np.arange(60) % 2 == 0
     level = RNG.standard_normal((60, 10, 20)).astype(np.float32)
     level[~solved, 4:, 7] += 4
-    found = separation(level, solved, seed=0)
-    assert found.found[4:, 7].all() and found.found[:, 7].argmax() == 4
-    assert (found.auc[4:, 7] > 0.9).all() and found.auc.shape == (10, 20)
-    others = np.delete(found.found, 7, axis=1)
-    assert others.mean() < 0.01 and found.by_chance <= 2
+    separated = separation(level, solved, seed=0)
+    assert separated.significant[4:, 7].all() and separated.significant[:, 7].argmax() == 4
+    assert (separated.auc[4:, 7] > 0.9).all() and separated.auc.shape == (10, 20)
+    others = np.delete(separated.significant, 7, axis=1)
+    assert others.mean() < 0.01 and separated.by_chance <= 2
 
 
 def test_false_discovery_rate_by_hand():
@@ -56,12 +56,12 @@ def test_false_discovery_rate_by_hand():
 
 def test_lead_compares_cells_of_one_step():
     # cells 0, 1 decided at step 1, cell 2 at step 2, cell 3 given; two features
-    decided, blank = np.array([1, 1, 2, 0]), np.array([1, 1, 1, 0], bool)
+    decided, asked = np.array([1, 1, 2, 0]), np.array([1, 1, 1, 0], bool)
     by_step = np.zeros((3, 4, 2))
     by_step[0, :, 0] = [3, 5, 1, 100]
     by_step[1, 2, 0] = 50  # nothing to compare with at step 1
-    np.testing.assert_allclose(lead(by_step, decided, blank), [4 - 1, 0])
-    assert np.isnan(lead(by_step, np.zeros(4, int), blank)).all()
+    np.testing.assert_allclose(lead(by_step, decided, asked), [4 - 1, 0])
+    assert np.isnan(lead(by_step, np.zeros(4, int), asked)).all()
 
 
 def test_sign_flips():

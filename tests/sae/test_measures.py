@@ -1,8 +1,9 @@
 """Measures and loss recovered, against numbers by hand and SAEs that are known."""
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,15 @@ import torch
 from sae_lens import SAE, StandardSAE, StandardSAEConfig
 from sae_store import noise, write_store
 
+from trm_interp.analysis.estimates import Estimate
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.clock import Tick
 from trm_interp.recording.hooks import HookedTRM
 from trm_interp.runtime.errors import UserError
+from trm_interp.sae.applied import applying
 from trm_interp.sae.config import EvalSAEConfig, OnSAE
 from trm_interp.sae.measures import Usage, decoder_cosines, measures
-from trm_interp.sae.opened import opening
+from trm_interp.sae.results import SAEMeasures
 from trm_interp.sae.splice import Loop, editing, hook_name, in_the_loop, loss_recovered
 from trm_interp.sae.steer import Change, edit_of, matched_controls
 from trm_interp.tasks.sudoku.dataset import load
@@ -44,9 +47,9 @@ def identity_sae(path: Path, d: int, scale: float = 1.0, keep: int | None = None
     return path
 
 
-def look(sae: Path, store: Path, **more: Any) -> dict[str, Any]:
-    with opening(OnSAE(sae=sae, store=store, device="cpu", **more), lambda line: None) as opened:
-        return measures(opened, seed=0)
+def look(sae: Path, store: Path, **more: Any) -> SAEMeasures:
+    with applying(OnSAE(sae=sae, store=store, device="cpu", **more), lambda line: None) as applied:
+        return measures(applied, seed=0)[0]
 
 
 @pytest.fixture(scope="module")
@@ -59,20 +62,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_perfect_sae(store: Path, tmp_path: Path):
-    found = look(identity_sae(tmp_path / "sae", 3), store)
-    assert found["fvu"]["value"] == 0 and found["rows"] == 5 * 12 * 16
-    assert found["l0"] == pytest.approx(2, abs=0.01)  # one of x, -x in two coordinates
-    assert found["dead"] == 2 / 6 and found["dense"] == 4 / 6
-    assert found["by_outcome"]["solved"]["n"] == 2 and found["by_outcome"]["failed"]["n"] == 3
-    assert found["by_tick"]["tick"] == [0, 1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16]
+    result = look(identity_sae(tmp_path / "sae", 3), store)
+    assert result.fvu.value == 0 and result.rows == 5 * 12 * 16
+    assert result.l0 == pytest.approx(2, abs=0.01)  # one of x, -x in two coordinates
+    assert result.dead == 2 / 6 and result.dense == 4 / 6
+    assert result.by_outcome["solved"].n == 2 and result.by_outcome["failed"].n == 3
+    assert result.by_tick.tick == [0, 1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16]
+    assert SAEMeasures.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
 def test_half_of_the_state_is_a_quarter_of_the_variance(store: Path, tmp_path: Path):
     # x/2: error |x/2|^2 over |x - mean|^2, the mean being almost 0
-    found = look(identity_sae(tmp_path / "sae", 3, scale=0.5), store)
-    with_mean = 0.25 * (1 + np.square(found["mean_row"]).sum() / 2)
-    assert found["fvu"]["value"] == pytest.approx(with_mean, rel=1e-2)
-    assert np.allclose(found["by_tick"]["fvu"], 0.25, rtol=0.1)
+    config = OnSAE(sae=identity_sae(tmp_path / "sae", 3, scale=0.5), store=store, device="cpu")
+    with applying(config, lambda line: None) as applied:
+        result, mean_row = measures(applied, seed=0)
+    with_mean = 0.25 * (1 + np.square(mean_row).sum() / 2)
+    assert result.fvu.value == pytest.approx(with_mean, rel=1e-2)
+    assert result.by_tick.fvu == pytest.approx([0.25] * 12, rel=0.1)
 
 
 def test_measures_by_hand(tmp_path: Path):
@@ -80,28 +86,31 @@ def test_measures_by_hand(tmp_path: Path):
     z_L = np.zeros((2, 3, 2, 2, 4, 1))
     z_L[0], z_L[1] = 1, -3
     path = write_store(tmp_path / "store", z_L)
-    found = look(identity_sae(tmp_path / "sae", 1, keep=1), path)
+    result = look(identity_sae(tmp_path / "sae", 1, keep=1), path)
     # mean -1: spread 4 everywhere; errors 0 and (-3)^2 = 9: 9 / 8
-    assert found["fvu"]["value"] == pytest.approx(9 / 8)
-    assert found["fvu"]["low"] == 0 and found["fvu"]["high"] == pytest.approx(9 / 4)
-    assert found["l0"] == 0.5 and found["dead"] == 0.5 and found["dense"] == 0.5
+    assert result.fvu.value == pytest.approx(9 / 8)
+    assert result.fvu.low == 0 and result.fvu.high == pytest.approx(9 / 4)
+    assert result.l0 == 0.5 and result.dead == 0.5 and result.dense == 0.5
 
 
 def test_decoder_cosines_by_hand():
     rows = torch.tensor([[1.0, 0], [2, 0], [0, 1], [3, 4]])
     # nearest: 1 (row 1), 1 (row 0), 0.8 (row 3), 0.8 (row 2)
-    found = decoder_cosines(rows)
-    assert found["nearest_mean"] == pytest.approx(0.9) and found["twins"] == 0.5
-    assert found["nearest_median"] == pytest.approx(0.9)
+    cosines = decoder_cosines(rows)
+    assert cosines.nearest_mean == pytest.approx(0.9) and cosines.twins == 0.5
+    assert cosines.nearest_median == pytest.approx(0.9)
+
+
+ALL, NOTHING = (Estimate(value=share, low=share, high=share) for share in (1.0, 0.0))
 
 
 def test_loss_recovered_by_hand():
     clean, ablated = np.array([1.0, 2]), np.array([3.0, 4])
     # (1.5 - 1) + (2.5 - 2) = 1 lost of 4 at stake
-    assert loss_recovered(clean, clean + 0.5, ablated)["value"] == 0.75
-    assert loss_recovered(clean, clean, ablated) == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert loss_recovered(clean, ablated, ablated) == {"value": 0.0, "low": 0.0, "high": 0.0}
-    assert np.isnan(loss_recovered(clean, clean, clean)["value"])
+    assert loss_recovered(clean, clean + 0.5, ablated).value == 0.75
+    assert loss_recovered(clean, clean, ablated) == ALL
+    assert loss_recovered(clean, ablated, ablated) == NOTHING
+    assert math.isnan(loss_recovered(clean, clean, clean).value or 0)
 
 
 @pytest.fixture
@@ -121,12 +130,12 @@ def test_a_perfect_sae_recovers_all_and_zero_nothing(loop: Loop, site: str):
     )
     mean = torch.zeros(16)
     perfect = in_the_loop(loop, site, ticks, lambda x: x, mean)
-    assert perfect["recovered_over_zero"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert perfect["runs"]["sae"] == perfect["runs"]["clean"]
+    assert perfect.recovered_over_zero == ALL
+    assert perfect.runs["sae"] == perfect.runs["clean"]
     nothing = in_the_loop(loop, site, ticks, torch.zeros_like, mean)
-    assert nothing["recovered_over_zero"] == {"value": 0.0, "low": 0.0, "high": 0.0}
-    assert nothing["runs"]["zero"] == nothing["runs"]["mean"]  # the mean row is zero here
-    assert nothing["runs"]["zero"]["loss"]["value"] != nothing["runs"]["clean"]["loss"]["value"]
+    assert nothing.recovered_over_zero == NOTHING
+    assert nothing.runs["zero"] == nothing.runs["mean"]  # the mean row is zero here
+    assert nothing.runs["zero"].loss.value != nothing.runs["clean"].loss.value
 
 
 def test_one_tick_is_spliced_and_the_hooks_are_gone_afterwards(loop: Loop):
@@ -183,12 +192,11 @@ def test_edits_by_hand():
 
 def test_controls_fire_about_as_much():
     density = np.array([0.1, 0.11, 0.09, 0.5, 0.0, 0.001, 0.1])
-    found = SimpleNamespace(density=density, average=density)
-    controls = matched_controls(found, 0, 3, seed=0)  # type: ignore[arg-type]
+    usage = Usage(*[density] * len(Usage._fields))
+    controls = matched_controls(usage, 0, 3, seed=0)
     assert set(controls) == {1, 2, 6}
     with pytest.raises(UserError, match="only 5 other features fire"):
-        matched_controls(found, 0, 6, seed=0)  # type: ignore[arg-type]
-    assert isinstance(Usage, type)
+        matched_controls(usage, 0, 6, seed=0)
 
 
 # bad input
@@ -204,8 +212,8 @@ def test_what_does_not_fit_is_refused_in_one_line(store: Path, tmp_path: Path):
     loaded.save_model(tmp_path / "other")
     with pytest.raises(UserError, match="checkpoint decade, the store's is c0ffee; --force"):
         look(tmp_path / "other", store)
-    found = look(tmp_path / "other", store, force_mismatch=True)
-    assert found["mismatch"] == "checkpoint decade, the store's is c0ffee"
+    forced = look(tmp_path / "other", store, force_mismatch=True)
+    assert forced.mismatch == "checkpoint decade, the store's is c0ffee"
     with pytest.raises(UserError, match="no finished SAE here"):
         look(tmp_path, store)
     with pytest.raises(UserError, match="holds no 'z_H'; it holds z_L"):

@@ -183,8 +183,8 @@ window.addEventListener("load", () => {
   setTimeout(() => {
     seen.heading = document.getElementById("heading").textContent;
     seen.hash = location.hash;
-    seen.boards = document.querySelectorAll("svg.sudoku").length;
-    seen.cells = document.querySelectorAll("svg.sudoku rect title").length;
+    seen.boards = document.querySelectorAll("svg.board-grid").length;
+    seen.cells = document.querySelectorAll("svg.board-grid rect title").length;
     seen.plots = document.querySelectorAll(".js-plotly-plot .main-svg").length;
     const done = document.createElement("pre"); done.id = "seen";
     done.textContent = JSON.stringify(seen); document.body.append(done);

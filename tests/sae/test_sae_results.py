@@ -131,7 +131,7 @@ def test_one_tick_is_read_after_its_own_step(cli: Cli, sae: Path, store: Path, t
     answer = cli("sae-eval", sae, store, "--tick", 4, "--all-puzzles", "--out", out)
     assert answer.code == 0, answer.err
     assert "in the loop, tick 4: its own step, 1" in answer.out
-    assert "what is left of it in the loss of the last step: clean" in answer.out
+    assert "loss at the last step: clean" in answer.out
     looped = json.loads(out.read_text())["loop"]["tick_4"]
     assert looped["read_at"] == 0  # tick 4 of 6 a step
     for run in looped["runs"].values():

@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from trm_interp.recording.site_reader import open_sites, split_puzzles
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
+from trm_interp.sae.applied import applying
 from trm_interp.sae.config import OnSAE
-from trm_interp.sae.opened import opening
 from trm_interp.sae.saved import load_sae, provenance_of
 from trm_interp.sae.train import held_out_rows, train_sae
 
@@ -83,9 +83,9 @@ def test_the_card_and_the_last_row_are_of_the_saved_file(arch: str, store: Path,
     config = quick(store, tmp_path / "sae", arch=arch, max_steps=60)
     assert train_sae(config, silent)
     card = json.loads((tmp_path / "sae" / "card.json").read_text())["held_out"]
-    with Store(store) as opened:
-        _, unseen = split_puzzles(opened["inputs"][:], config.held_out, config.seed)
-        x = held_out_rows(open_sites(opened, ["z_L"]), unseen, config)
+    with Store(store) as applied:
+        _, unseen = split_puzzles(applied["inputs"][:], config.held_out, config.seed)
+        x = held_out_rows(open_sites(applied, ["z_L"]), unseen, config)
     saved = SAE.load_from_disk(tmp_path / "sae")  # by plain sae-lens, on raw rows
     with torch.no_grad():
         acts = saved.encode(x)
@@ -112,7 +112,7 @@ def test_same_command_same_card_but_for_its_times(made: Path, store: Path, tmp_p
 def test_a_cfg_that_lies_is_refused_in_a_line(lie: str, sae: Path, store: Path):
     change, words = LIES[lie]
     alter(sae, change)
-    with pytest.raises(UserError, match=words) as refused, opening(OnSAE(sae=sae, store=store)):
+    with pytest.raises(UserError, match=words) as refused, applying(OnSAE(sae=sae, store=store)):
         pass
     assert str(sae) in str(refused.value)
     assert len(str(refused.value)) < 300 + len(str(sae)) and "\n" not in str(refused.value)
@@ -148,7 +148,7 @@ JSON = st.recursive(
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.data())
 def test_no_cfg_ends_in_anything_but_a_line(made: Path, data: st.DataObject):
-    """Any value in any place: opened, with the sizes of the weights, or a UserError."""
+    """Any value in any place: applied, with the sizes of the weights, or a UserError."""
     with tempfile.TemporaryDirectory() as name:
         sae = shutil.copytree(made, Path(name) / "sae")
         config = json.loads((sae / "cfg.json").read_text())
@@ -162,11 +162,11 @@ def test_no_cfg_ends_in_anything_but_a_line(made: Path, data: st.DataObject):
         (sae / "cfg.json").write_text(json.dumps(config))
         try:
             provenance_of(sae)
-            opened = load_sae(sae, CPU)
+            applied = load_sae(sae, CPU)
         except UserError as error:
             assert len(str(error).splitlines()) == 1 and len(str(error)) < 300 + len(str(sae))
         else:
-            assert opened.encode(torch.zeros(2, 4)).shape == (2, 8)
+            assert applied.encode(torch.zeros(2, 4)).shape == (2, 8)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -207,11 +207,12 @@ def test_an_sae_of_others_opens_with_a_site(kind: str, store: Path, tmp_path: Pa
     others.save_model(tmp_path / "sae")
     assert provenance_of(tmp_path / "sae") is None
     config = OnSAE(sae=tmp_path / "sae", store=store, site="z_L", device="cpu")
-    with opening(config, silent) as opened:
-        assert opened.said["arch"] == kind and opened.known is None and len(opened.puzzles) == 8
+    with applying(config, silent) as applied:
+        assert applied.measured_on["arch"] == kind and applied.provenance is None
+        assert len(applied.puzzles) == 8
     with (
         pytest.raises(UserError, match="give --site"),
-        opening(OnSAE(sae=tmp_path / "sae", store=store)),
+        applying(OnSAE(sae=tmp_path / "sae", store=store)),
     ):
         pass
 
@@ -219,5 +220,5 @@ def test_an_sae_of_others_opens_with_a_site(kind: str, store: Path, tmp_path: Pa
 def test_ticks_that_the_store_lacks_are_no_licence_for_all(sae: Path, store: Path):
     alter(sae, lambda config: said(config).update(ticks=[300]))
     config = OnSAE(sae=sae, store=store)
-    with pytest.raises(UserError, match="trained on none of the ticks of z_L"), opening(config):
+    with pytest.raises(UserError, match="trained on none of the ticks of z_L"), applying(config):
         pass

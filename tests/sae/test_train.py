@@ -14,7 +14,7 @@ from sae_store import noise, write_store
 
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
-from trm_interp.sae.opened import encode
+from trm_interp.sae.applied import encode
 from trm_interp.sae.train import Trainer, train_sae
 
 ARCHS = ("standard", "gated", "topk", "batchtopk", "jumprelu")

@@ -22,7 +22,7 @@ def bounds(drawn: Float[np.ndarray, " times *rest"]) -> tuple[np.ndarray, np.nda
     >>> [float(bound) for bound in bounds(np.array([*range(41), np.nan]))]
     [1.0, 39.0]
     """
-    numbers = np.where(np.isfinite(drawn), drawn, np.nan)
+    numbers = np.where(np.isfinite(drawn), drawn, np.nan).astype(np.float64)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         low, high = np.nanquantile(numbers, [0.025, 0.975], axis=0)

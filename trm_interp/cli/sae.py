@@ -1,11 +1,11 @@
 """The commands on sparse autoencoders: settings in, one call, what came of it out."""
 
 import json
+from typing import Any
 
 import typer
 
 from trm_interp.cli.options import AsJson, command, how_to_go_on, say
-from trm_interp.runtime.files import plain
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, SteerConfig, TrainSAEConfig
 
 
@@ -50,14 +50,14 @@ def register(app: typer.Typer) -> None:
     def evaluate(config: EvalSAEConfig, json_: AsJson = False) -> None:
         """Measure an SAE on held-out puzzles: FVU, L0, dead features, loss recovered."""
         from trm_interp.runtime.progress import progress
-        from trm_interp.sae.evaluate import evaluate_sae, measures_file, report
+        from trm_interp.sae.evaluate import evaluate_sae, lines, measures_file
 
         with progress("encoding", "puzzles") as update:
-            found = evaluate_sae(config, say, update)
+            result = evaluate_sae(config, say, update)
         if json_:
-            print(json.dumps(plain(found)))
+            print(json.dumps(result.to_json()))
         else:
-            report(found)
+            _print(lines(result))
         say(f"wrote {measures_file(config)}")
 
     @command(
@@ -92,14 +92,22 @@ def register(app: typer.Typer) -> None:
     def steer(config: SteerConfig, json_: AsJson = False) -> None:
         """Ablate, clamp or steer one feature while the model runs, beside matched controls."""
         from trm_interp.runtime.progress import progress
-        from trm_interp.sae.steer import report
+        from trm_interp.sae.steer import lines
         from trm_interp.sae.steer import steer as run
 
         with progress("steering", "features") as update:
             result = run(config, say, update)
         if json_:
-            print(json.dumps(plain(result)))
+            print(json.dumps(result.to_json()))
         else:
-            report(result)
+            _print(lines(result))
         if config.out:
             say(f"wrote {config.out}")
+
+
+def _print(parts: list[Any]) -> None:
+    """Tables and lines."""
+    from trm_interp.cli.tables import show
+
+    for part in parts:
+        print(part) if isinstance(part, str) else show(part)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trm_interp.core.config import argument, in_range, positive, required, setting
 from trm_interp.runtime.limits import parse_indices
+from trm_interp.runtime.settings import argument, in_range, positive, required, setting
 from trm_interp.subjects.settings import STATIC_HELP, Device
 
 Arch = Literal["standard", "gated", "topk", "batchtopk", "jumprelu"]

@@ -4,23 +4,24 @@ import base64
 import json
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from trm_interp.runtime.files import write_text
+from trm_interp.sae.applied import AppliedSAE
+from trm_interp.sae.gather import Gathered
 from trm_interp.sae.meaning import Meaning
-from trm_interp.sae.opened import Opened
-from trm_interp.tasks.sudoku.grid import from_tokens, render, shape_of
+from trm_interp.sae.results import FeaturesSummary
+from trm_interp.tasks.base import Task
 
-if TYPE_CHECKING:
-    from trm_interp.sae.gather import Gathered
+Column = tuple[str, str, str, int | None]  # key, label, help, digits (None: text)
 
 FACTS = 6  # shown of every feature
 EVALS = "in network evaluations"
-LIST: tuple[tuple[str, str, str, int | None], ...] = (  # key, label, help, digits (None: text)
+LIST_COLUMNS: tuple[Column, ...] = (
     ("feature", "feature", "number of the SAE unit", 0),
     ("mean", "mean", "mean activation over rows", 3),
     ("density", "density", "share of rows on which it fires", 4),
@@ -37,13 +38,13 @@ LIST: tuple[tuple[str, str, str, int | None], ...] = (  # key, label, help, digi
     ("apart_from", "apart from", "first evaluation that tells outcomes apart; -1 never", 0),
     ("lead", "lead", "activation before a cell is decided, less at undecided cells", 4),
 )
-MORE: tuple[tuple[str, str, str, int | None], ...] = (
+DETAIL_COLUMNS: tuple[Column, ...] = (
     ("largest", "largest", "largest activation", 3),
     ("period_solved", "period solved", EVALS, 1),
     ("period_failed", "period failed", EVALS, 1),
     ("lead_p", "lead p", "sign flips over puzzles", 4),
     ("leads", "leads", "at a false discovery rate of 5 %", 1),
-    ("pushes", "pushes digit", "decoder row through the output head", 0),
+    ("pushes", "pushes", "token that the decoder row pushes through the output head", None),
 )
 BOUNDED = ("recurrence", "drift", "transient", "lead")
 
@@ -70,93 +71,129 @@ def json_in_page(data: Any) -> str:
 
 
 def dashboard_data(
-    opened: Opened,
-    found: "Gathered",
+    applied: AppliedSAE,
+    gathered: Gathered,
     table: pd.DataFrame,
-    meant: Meaning,
+    meaning: Meaning,
     push: np.ndarray | None,
-    summary: dict[str, Any],
+    summary: FeaturesSummary,
 ) -> dict[str, Any]:
     """What the page reads. Activations over time and boards are bytes, scaled per feature."""
     alive = np.flatnonzero(table["density"].to_numpy() > 0)
-    reader, store, solved = opened.reader, opened.store, opened.solved
-    known = [column for column in (*LIST, *MORE) if column[0] in table]
-    bounds: list[tuple[str, str, str, int | None]] = [
+    reader, task = applied.reader, applied.store.task
+    columns = [column for column in (*LIST_COLUMNS, *DETAIL_COLUMNS) if column[0] in table]
+    bounds = _bounds(table)
+    return {
+        "title": f"SAE features: {applied.path.name} on {applied.site}",
+        "about": _about(summary),
+        "columns": [_column(column) for column in LIST_COLUMNS],
+        "details": [_column(column) for column in (*columns[1:], *bounds)],
+        "rows": {c[0]: _values(table[c[0]].to_numpy()[alive]) for c in (*columns, *bounds)},
+        "n": {"solved": summary.solved, "failed": summary.failed},
+        "ticks": [int(i) for i in reader.indices],
+        "step_of": [tick.step for tick in reader.ticks],
+        "steps": step_starts(applied),
+        **_levels(applied, gathered, alive),
+        **_examples(applied, gathered, alive),
+        **_board_of(task),
+        **_facts(meaning, alive),
+        "push_names": [task.tokens[token] for token in task.answer_tokens],
+        "push": None if push is None else np.round(push[alive].astype(float), 4).tolist(),
+    }
+
+
+def step_starts(applied: AppliedSAE) -> list[int]:
+    """The first tick of the run in every supervision step that is looked at."""
+    per_step = applied.store.schedule.evaluations
+    return sorted({tick.step * per_step for tick in applied.reader.ticks})
+
+
+def _bounds(table: pd.DataFrame) -> list[Column]:
+    """Columns of the intervals that the table has."""
+    return [
         (f"{name}_{outcome}_{bound}", f"{name} {outcome} {bound}", "95 % over puzzles", 3)
         for name in BOUNDED
         for outcome in ("solved", "failed")
         for bound in ("low", "high")
         if f"{name}_{outcome}_{bound}" in table
     ]
-    level = np.zeros((len(alive), 2, len(reader.indices)), np.float32)
-    for at, group in enumerate((solved, ~solved)):
-        if group.any():
-            level[:, at] = found.level[group].mean(0).T[alive]
+
+
+def _levels(applied: AppliedSAE, gathered: Gathered, alive: np.ndarray) -> dict[str, Any]:
+    """Mean activation over time by outcome, [feature, outcome, tick], as shares of its largest."""
+    level = np.zeros((len(alive), 2, len(applied.reader.indices)), np.float32)
+    for at, chosen in enumerate(applied.by_outcome.values()):
+        if chosen.any():
+            level[:, at] = gathered.level[chosen].mean(0).T[alive]
     scale = level.max(axis=(1, 2))
-    examples = found.examples
+    shares = level / np.maximum(scale, 1e-12)[:, None, None]
+    return {"scale": [float(f"{v:.4g}") for v in scale], "level": _bytes(shares)}
+
+
+def _examples(applied: AppliedSAE, gathered: Gathered, alive: np.ndarray) -> dict[str, Any]:
+    """The boards on which a feature is largest; `tops` index `puzzles`, the series and `cells`."""
+    examples, solved = gathered.examples, applied.solved
     top = np.maximum(examples.value[alive], 1e-12)[:, :, None]
-    cells, places = found.cells, found.places
-    board = examples.board[alive].astype(np.float32)[:, :, places]
-    place_of = {int(pos): i for i, pos in enumerate(places)}
+    board = examples.board[alive].astype(np.float32)[:, :, gathered.at]
+    cell_at = {int(pos): i for i, pos in enumerate(gathered.at)}
     used = sorted({int(p) for p in examples.puzzle[alive].ravel() if p >= 0})
-    shape = shape_of(store["inputs"].shape[1])
-    per_step = opened.store.schedule.evaluations
-    gap = np.abs(np.nan_to_num(meant.auc[alive], nan=0.5) - 0.5)
-    strongest = np.argsort(-gap, axis=1, kind="stable")[:, :FACTS]
+    parts = (examples.value, examples.puzzle, examples.tick, examples.pos)
     return {
-        "title": f"SAE features: {opened.path.name} on {opened.site}",
-        "about": _about(summary),
-        "columns": [_column(c) for c in LIST],
-        "details": [_column(c) for c in (*known[1:], *bounds)],
-        "rows": {c[0]: _values(table[c[0]].to_numpy()[alive]) for c in (*known, *bounds)},
-        "n": {"solved": int(solved.sum()), "failed": int((~solved).sum())},
-        "ticks": [int(i) for i in reader.indices],
-        "step_of": [tick.step for tick in reader.ticks],
-        "steps": sorted({tick.step * per_step for tick in reader.ticks}),
-        "scale": [float(f"{v:.4g}") for v in scale],
-        "level": _bytes(level / np.maximum(scale, 1e-12)[:, None, None]),
         "board": _bytes(board / top),
         "examples": examples.value.shape[1],
-        "cells": [int(cell) for cell in cells],
+        "cells": [int(cell) for cell in gathered.cells],
         "tops": [
             [
-                [used.index(int(p)), int(t), place_of.get(int(pos), -1), float(f"{v:.4g}")]
-                for v, p, t, pos in zip(
-                    examples.value[f],
-                    examples.puzzle[f],
-                    examples.tick[f],
-                    examples.pos[f],
-                    strict=True,
-                )
+                [used.index(int(p)), int(t), cell_at.get(int(pos), -1), float(f"{v:.4g}")]
+                for v, p, t, pos in zip(*(part[feature] for part in parts), strict=True)
                 if p >= 0
             ]
-            for f in alive
+            for feature in alive
         ],
-        "puzzles": [_puzzle(opened, p, bool(solved[p])) for p in used],
-        "side": shape.side,
-        "box": [shape.box_rows, shape.box_cols],
-        "fact_names": meant.names,
-        "facts": [
-            [[int(k), float(f"{meant.auc[f, k]:.4g}")] for k in row if np.isfinite(meant.auc[f, k])]
-            for f, row in zip(alive, strongest, strict=True)
-        ],
-        "push": None if push is None else np.round(push[alive].astype(float), 4).tolist(),
+        "puzzles": [_puzzle(applied, p, bool(solved[p])) for p in used],
     }
 
 
-def _about(summary: dict[str, Any]) -> str:
-    variant = f" ({summary['gated_variant']})" if summary["gated_variant"] else ""
-    seen = summary["n_trained_on"]
+def _board_of(task: Task) -> dict[str, Any]:
+    """How boards of the task are drawn: its grid, where heavy lines go, what stands for tokens."""
+    everywhere = np.repeat(np.arange(task.vocab, dtype=np.uint8)[:, None], task.cells, axis=1)
+    return {
+        "grid": list(task.grid),
+        "rulings": [list(lines) for lines in task.rulings()],
+        "glyphs": task.glyphs(everywhere)[:, 0].tolist(),
+    }
+
+
+def _facts(meaning: Meaning, alive: np.ndarray) -> dict[str, Any]:
+    """The facts that each feature tells apart best, by their number."""
+    gap = np.abs(np.nan_to_num(meaning.auc[alive], nan=0.5) - 0.5)
+    strongest = np.argsort(-gap, axis=1, kind="stable")[:, :FACTS]
+    return {
+        "fact_names": meaning.names,
+        "facts": [
+            [
+                [int(fact), float(f"{meaning.auc[feature, fact]:.4g}")]
+                for fact in row
+                if np.isfinite(meaning.auc[feature, fact])
+            ]
+            for feature, row in zip(alive, strongest, strict=True)
+        ],
+    }
+
+
+def _about(summary: FeaturesSummary) -> str:
+    variant = f" ({summary.gated_variant})" if summary.gated_variant else ""
+    seen = summary.n_trained_on
     kind = f"puzzles ({seen} of them trained on)" if seen else "held-out puzzles"
     text = (
-        f"{summary['arch']}{variant} {summary['d_in']} -> {summary['d_sae']}; "
-        f"{summary['alive']} features fire, {summary['dead']:.1%} do not; {summary['n_puzzles']} "
-        f"{kind}, {summary['solved']} solved and {summary['failed']} failed"
+        f"{summary.arch}{variant} {summary.d_in} -> {summary.d_sae}; "
+        f"{summary.alive} features fire, {summary.dead:.1%} do not; {summary.n_puzzles} "
+        f"{kind}, {summary.solved} solved and {summary.failed} failed"
     )
-    return text + (f"; MISMATCH: {summary['mismatch']}" if summary["mismatch"] else "")
+    return text + (f"; MISMATCH: {summary.mismatch}" if summary.mismatch else "")
 
 
-def _column(column: tuple[str, str, str, int | None]) -> dict[str, Any]:
+def _column(column: Column) -> dict[str, Any]:
     return dict(zip(("key", "label", "help", "digits"), column, strict=True))
 
 
@@ -169,17 +206,23 @@ def _values(values: np.ndarray) -> list[Any]:
 
 def _bytes(shares: np.ndarray) -> str:
     """Shares in [0, 1] as one byte each."""
-    return base64.b64encode(
-        np.clip(np.rint(255 * shares), 0, 255).astype(np.uint8).tobytes()
-    ).decode()
+    return _base64(np.clip(np.rint(255 * shares), 0, 255))
 
 
-def _puzzle(opened: Opened, at: int, solved: bool) -> dict[str, Any]:
-    store, index = opened.store, int(opened.puzzles[at])
+def _base64(values: np.ndarray) -> str:
+    """Whole numbers from 0 to 255."""
+    return base64.b64encode(values.astype(np.uint8).tobytes()).decode()
+
+
+def _puzzle(applied: AppliedSAE, at: int, solved: bool) -> dict[str, Any]:
+    """One byte a cell: tokens, and whether the cell is asked; the guesses step after step."""
+    store, index = applied.store, int(applied.puzzles[at])
+    inputs = store["inputs"][index]
     return {
         "line": int(store["puzzle_id"][index]),
         "solved": solved,
-        "givens": render(from_tokens(store["inputs"][index])),
-        "answer": render(from_tokens(store["labels"][index])),
-        "guesses": [render(from_tokens(guess)) for guess in store["predictions"][index]],
+        "inputs": _base64(inputs),
+        "asked": _base64(store.task.asked(inputs)),
+        "answer": _base64(store["labels"][index]),
+        "guesses": _base64(store["predictions"][index]),
     }

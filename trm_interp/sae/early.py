@@ -13,13 +13,13 @@ FLIPS = 10_000  # sign patterns behind a p-value
 
 
 class Separation(NamedTuple):
-    """AUC of a feature's activation for "failed at the end", its p-value, and whether it counts
-    at a false discovery rate of 5 % over all ticks and features. `by_chance`: how many count
-    after the outcomes were shuffled."""
+    """AUC of a feature's activation for "failed at the end" and its p-value; `significant` at a
+    false discovery rate of 5 % over all ticks and features. `by_chance`: how many tests are after
+    the outcomes were shuffled."""
 
     auc: Float[np.ndarray, "tick feature"]
     p: Float[np.ndarray, "tick feature"]
-    found: Bool[np.ndarray, "tick feature"]
+    significant: Bool[np.ndarray, "tick feature"]
     by_chance: int
 
 
@@ -42,17 +42,17 @@ def separation(
 def lead(
     by_step: Float[np.ndarray, "step cell feature"],
     decided: Int[np.ndarray, " cell"],
-    blank: Bool[np.ndarray, " cell"],
+    asked: Bool[np.ndarray, " cell"],
 ) -> Float[np.ndarray, " feature"]:
     """Mean activation, one step ahead, at cells about to be decided less at cells that are not.
 
-    Both kinds are blank, undecided, of one puzzle and at one step, so what time, puzzle and
+    Both kinds are asked cells, undecided, of one puzzle and at one step, so what time, puzzle and
     givens explain cancels. Steps count by their newly decided cells. NaN where no step has both.
     """
     total, weight = np.zeros(by_step.shape[-1]), 0
     for step in range(len(by_step) - 1):
-        soon = blank & (decided == step + 1)
-        later = blank & (decided > step + 1)
+        soon = asked & (decided == step + 1)
+        later = asked & (decided > step + 1)
         if soon.any() and later.any():
             n = int(soon.sum())
             total += n * (by_step[step, soon].mean(0) - by_step[step, later].mean(0))

@@ -2,26 +2,30 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
 
-from trm_interp.cli.tables import show
-from trm_interp.runtime.files import plain, write_json
-from trm_interp.runtime.locks import locked_beside, locked_folder
-from trm_interp.runtime.outputs import require_replaceable
+from trm_interp.analysis.estimates import Estimate
+from trm_interp.runtime.locks import locked_folder
+from trm_interp.runtime.outputs import own_json
+from trm_interp.runtime.runs import FileRun, quiet
+from trm_interp.sae.applied import Progress, applying
 from trm_interp.sae.config import EvalSAEConfig
 from trm_interp.sae.measures import measures
-from trm_interp.sae.opened import Progress, opening, quiet
+from trm_interp.sae.results import EVERY_TICK, SAEMeasures, Spliced
 from trm_interp.sae.saved import MEASURES
 from trm_interp.sae.splice import splice, tick_of
 
+COMMAND = "sae-eval"
+
 
 @dataclass(frozen=True)
-class Measures:
+class Recognised:
     """What every file of measures has, by which it is recognised."""
 
     sae: str
@@ -32,75 +36,96 @@ class Measures:
 
 def evaluate_sae(
     config: EvalSAEConfig, tell: Callable[[str], None] = print, progress: Progress = quiet
-) -> dict[str, Any]:
+) -> SAEMeasures:
     """Measures with `loop` beside them where asked; also written to `measures_file(config)`."""
-    out = measures_file(config)
-    held = locked_beside(config.out) if config.out else locked_folder(config.sae)
-    with opening(config, tell) as opened, held:
+    own = own_json(Recognised, COMMAND)
+    inputs = {"sae": config.sae, "store": config.store, "ckpt": config.ckpt}
+    with applying(config, tell) as applied:
         if config.tick is not None and config.loop:
-            tick_of(opened, config.tick)  # before anything is measured
-        require_replaceable(out, Measures, "sae-eval", config.overwrite)
-        found = measures(opened, config.seed, progress)
-        mean_row = torch.tensor(found.pop("mean_row"))
-        if config.loop:
-            found["loop"] = splice(
-                opened,
-                mean_row,
-                config.ckpt,
-                config.tick,
-                config.batch_size,
-                config.seed,
-                config.force_mismatch,
-            )
-        write_json(out, plain(found))
-    return found
+            tick_of(applied, config.tick)  # before anything is measured
+        with (
+            nullcontext() if config.out else locked_folder(config.sae),  # it may be trained anew
+            FileRun(
+                measures_file(config),
+                COMMAND,
+                own,
+                overwrite=config.overwrite,
+                inputs=inputs,
+                tell=tell,
+                progress=progress,
+            ) as run,
+        ):
+            result, mean_row = measures(applied, config.seed, run.advance)
+            if config.loop:
+                looped = splice(
+                    applied,
+                    torch.from_numpy(mean_row).float(),
+                    config.ckpt,
+                    config.tick,
+                    config.batch_size,
+                    config.seed,
+                    config.force_mismatch,
+                )
+                result = replace(result, loop=looped)
+            run.write_json(result.to_json())
+    return result
 
 
 def measures_file(config: EvalSAEConfig) -> Path:
     return config.out or config.sae / MEASURES
 
 
-def report(found: dict[str, Any]) -> None:
-    """Tables for people."""
-    seen = f" ({found['n_trained_on']} of them trained on)" if found["n_trained_on"] else ""
+def lines(result: SAEMeasures) -> list[Table | str]:
+    """Tables for people, and what stands between them."""
+    parts: list[Table | str] = [_fit_table(result)]
+    cosines = result.decoder
+    parts.append(
+        f"dead {result.dead:.1%}, dense {result.dense:.1%}, nearest decoder row at cosine "
+        f"{cosines.nearest_median:.2f} (median), twins {cosines.twins:.1%}"
+    )
+    for name, spliced in result.loop.spliced.items() if result.loop else ():
+        parts += _spliced_lines(name, spliced)
+    if mismatch := result.mismatch or (result.loop and result.loop.mismatch):
+        parts.append(f"mismatch: {mismatch}")
+    return parts
+
+
+def _fit_table(result: SAEMeasures) -> Table:
+    seen = f" ({result.n_trained_on} of them trained on)" if result.n_trained_on else ""
     table = Table(
-        title=f"{found['sae']}: {found['arch']}, {found['d_in']} -> {found['d_sae']}, "
-        f"{found['site']}, {found['n_puzzles']} puzzles{seen}"
+        title=f"{result.sae}: {result.arch}, {result.d_in} -> {result.d_sae}, "
+        f"{result.site}, {result.n_puzzles} puzzles{seen}"
     )
     for heading in ("puzzles", "n", "FVU [95 %]", "L0"):
         table.add_column(heading, justify="right")
-    for name, row in found["by_outcome"].items():
-        table.add_row(name, str(row["n"]), _interval(row["fvu"], 4), f"{row['l0']:.1f}")
-    show(table)
-    print(
-        f"dead {found['dead']:.1%}, dense {found['dense']:.1%}, nearest decoder row at cosine "
-        f"{found['decoder']['nearest_median']:.2f} (median), twins {found['decoder']['twins']:.1%}"
+    for name, fit in result.by_outcome.items():
+        table.add_row(name, str(fit.n), _interval(fit.fvu, 4), f"{fit.l0:.1f}")
+    return table
+
+
+def _spliced_lines(name: str, spliced: Spliced) -> list[Table | str]:
+    every = name == EVERY_TICK
+    when = "last supervision step" if every else f"its own step, {spliced.read_at + 1}"
+    table = Table(title=f"in the loop, {name.replace('_', ' ')}: {when}")
+    for heading in ("state at the site", "exact", "cells right", "loss, nats per cell"):
+        table.add_column(heading, justify="right")
+    for run, looped in spliced.runs.items():
+        cells = [_interval(one, 3) for one in (looped.exact, looped.cells, looped.loss)]
+        table.add_row("as it is" if run == "clean" else run, *cells)
+    recovered = (
+        f"loss recovered {_interval(spliced.recovered_over_zero, 3)} over zero, "
+        f"{_interval(spliced.recovered_over_mean, 3)} over the mean row"
     )
-    for name, looped in found.get("loop", {}).items():
-        if name == "mismatch":
-            continue
-        every = name == "every_tick"
-        when = "last supervision step" if every else f"its own step, {looped['read_at'] + 1}"
-        table = Table(title=f"in the loop, {name.replace('_', ' ')}: {when}")
-        for heading in ("state at the site", "exact", "cells right", "loss, nats per cell"):
-            table.add_column(heading, justify="right")
-        for run, row in looped["runs"].items():
-            cells = [_interval(row[what], 3) for what in ("exact", "cells", "loss")]
-            table.add_row("as it is" if run == "clean" else run, *cells)
-        show(table)
-        print(
-            f"loss recovered {_interval(looped['recovered_over_zero'], 3)} over zero, "
-            f"{_interval(looped['recovered_over_mean'], 3)} over the mean row"
-        )
-        if not every:
-            last = {run: row["by_step"]["loss"][-1] for run, row in looped["runs"].items()}
-            losses = ", ".join(f"{run} {loss:.4f}" for run, loss in last.items())
-            print(f"what is left of it in the loss of the last step: {losses}")
-    if wrong := found["mismatch"] or found.get("loop", {}).get("mismatch"):
-        print(f"mismatch: {wrong}")
+    if every:
+        return [table, recovered]
+    last = {run: looped.by_step["loss"][-1] for run, looped in spliced.runs.items()}
+    losses = ", ".join(f"{run} {loss:.4f}" for run, loss in last.items())
+    return [table, recovered, f"loss at the last step: {losses}"]
 
 
-def _interval(number: dict[str, float], digits: int) -> str:
-    if math.isnan(number["value"]):
+def _interval(estimate: Estimate, digits: int) -> str:
+    numbers = [math.nan if n is None else n for n in (estimate.value, estimate.low, estimate.high)]
+    if math.isnan(numbers[0]):
         return "not defined (ablation costs nothing that can be told from 0)"
-    return f"{number['value']:.{digits}f} [{number['low']:.{digits}f}, {number['high']:.{digits}f}]"
+    value, low, high = (f"{number:.{digits}f}" for number in numbers)
+    return f"{value} [{low}, {high}]"

@@ -2,22 +2,22 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from plotly import graph_objects as go
 
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.figures.features import activity_figure, drift_figure
 from trm_interp.figures.style import write_html
-from trm_interp.runtime.files import write_json, write_text
-from trm_interp.runtime.outputs import remove_own, writing
+from trm_interp.runtime.runs import Run, quiet
+from trm_interp.sae.applied import AppliedSAE, Progress, applying, model_of
 from trm_interp.sae.config import FeaturesConfig
-from trm_interp.sae.dashboard import dashboard_data, write_dashboard
+from trm_interp.sae.dashboard import dashboard_data, step_starts, write_dashboard
 from trm_interp.sae.early import separation
 from trm_interp.sae.gather import Gathered, check_gathering, gather
-from trm_interp.sae.meaning import head_push, meaning
-from trm_interp.sae.opened import Opened, Progress, open_model, opening, quiet
+from trm_interp.sae.meaning import head_push, meaning_of
+from trm_interp.sae.results import FeaturesSummary
 from trm_interp.sae.table import feature_table, most_active, summarise
 
 COMMAND = "features"
@@ -39,72 +39,99 @@ def look_at_features(
     config: FeaturesConfig, tell: Callable[[str], None] = print, progress: Progress = quiet
 ) -> dict[str, Path]:
     """Everything that `trm-interp features` does: the files that it wrote, by name."""
-    files = {name: config.out / file for name, file in FILES.items()}
-    with opening(config, tell) as opened:
-        push = _push(opened, config, tell)
-        check_gathering(opened, config.examples)
-        overwrite = config.overwrite
-        with writing(config.out, COMMAND, NAMES, overwrite=overwrite, resumable=False, clear=False):
-            found = gather(opened, config.examples, progress)
-            apart = separation(found.level, opened.solved, config.seed)
-            meant = meaning(found.acts, found.facts, len(found.cells), config.seed)
-            table = feature_table(opened, found, apart, meant, push, config.shuffles, config.seed)
-            top = most_active(found.level, config.top)
-            summary = {**opened.said, **summarise(table, apart, opened.solved, top)}
-            figures = figure_1(opened, found, top, config.seed)
-            page = dashboard_data(opened, found, table, meant, push, summary)
-            remove_own(config.out, COMMAND, NAMES)
-            write_dashboard(files["dashboard"], page)
-            write_html(figures[0], files["figure 1"], config.static)
-            write_html(figures[1], files["drift"], config.static)
-            write_text(files["table"], table.to_csv(index=False))
-            write_text(files["figure 1 numbers"], figures[2].to_csv(index=False))
-            write_text(files["drift numbers"], figures[3].to_csv(index=False))
-            write_json(files["summary"], summary)
-    return files
+    with applying(config, tell) as applied:
+        push = _push(applied, config, tell)
+        check_gathering(applied, config.examples)
+        with Run(
+            config.out,
+            COMMAND,
+            NAMES,
+            overwrite=config.overwrite,
+            resumable=False,
+            clear=False,
+            tell=tell,
+            progress=progress,
+        ) as run:
+            gathered = gather(applied, config.examples, run.advance)
+            separated = separation(gathered.level, applied.solved, config.seed)
+            cells = len(gathered.cells)
+            meaning = meaning_of(gathered.acts, gathered.facts, cells, config.seed)
+            table = feature_table(
+                applied, gathered, separated, meaning, push, config.shuffles, config.seed
+            )
+            top = most_active(gathered.level, config.top)
+            counts = summarise(table, separated, applied.solved, top)
+            summary = FeaturesSummary(**applied.measured_on, **counts)
+            page = dashboard_data(applied, gathered, table, meaning, push, summary)
+            figures = {
+                "figure 1": activity(applied, gathered, top, config.seed),
+                "drift": drift(applied, gathered, config.seed),
+            }
+            run.clear()
+            write_dashboard(config.out / FILES["dashboard"], page)
+            for name, (figure, numbers) in figures.items():
+                write_html(figure, config.out / FILES[name], config.static)
+                run.write_text(FILES[f"{name} numbers"], numbers.to_csv(index=False))
+            run.write_text(FILES["table"], table.to_csv(index=False))
+            run.write_json(FILES["summary"], summary.to_json())
+    return {name: config.out / file for name, file in FILES.items()}
 
 
-def figure_1(
-    opened: Opened, found: Gathered, top: np.ndarray, seed: int
-) -> tuple[Any, Any, pd.DataFrame, pd.DataFrame]:
-    """The top features over time by outcome, the same-phase drift, and the numbers of either."""
-    reader, solved = opened.reader, opened.solved
-    rows = []
-    for outcome, group in (("solved", solved), ("failed", ~solved)):
-        if not group.any():
+def activity(
+    applied: AppliedSAE, gathered: Gathered, top: np.ndarray, seed: int
+) -> tuple[go.Figure, pd.DataFrame]:
+    """The top features over time by outcome, with bands; and the numbers that are drawn."""
+    parts = []
+    for outcome, chosen in applied.by_outcome.items():
+        if not chosen.any():
             continue
-        mean, low, high = mean_with_bounds(found.level[group][:, :, top], seed, BANDS)
+        mean, low, high = mean_with_bounds(gathered.level[chosen][:, :, top], seed, BANDS)
         for at, feature in enumerate(top):
-            columns = {"tick": reader.indices, "mean": mean[:, at], "low": low[:, at]}
+            columns = {"tick": applied.reader.indices, "mean": mean[:, at], "low": low[:, at]}
             frame = pd.DataFrame({**columns, "high": high[:, at]})
-            rows.append(frame.assign(feature=int(feature), outcome=outcome, n=int(group.sum())))
-    numbers = pd.concat(rows, ignore_index=True)
-    per_step = opened.store.schedule.evaluations
-    steps = sorted({t.step * per_step for t in reader.ticks})
-    what = f"{opened.path.name} on {opened.site}"
-    activity = activity_figure(numbers, steps, f"{len(top)} most active features of {what}")
-    curves = {}
-    for outcome, group in (("solved", solved), ("failed", ~solved)):
-        if group.any():
-            curves[outcome] = mean_with_bounds(found.drift_curve[group], seed, BANDS)
-    at = reader.indices[: found.drift_curve.shape[1]]
+            parts.append(frame.assign(feature=int(feature), outcome=outcome, n=int(chosen.sum())))
+    numbers = pd.concat(parts, ignore_index=True)
+    title = f"{len(top)} most active features of {_what(applied)}"
+    return activity_figure(numbers, step_starts(applied), title), numbers
+
+
+def drift(applied: AppliedSAE, gathered: Gathered, seed: int) -> tuple[go.Figure, pd.DataFrame]:
+    """The same-phase drift by outcome, with bands; and the numbers that are drawn."""
+    curves = {
+        outcome: mean_with_bounds(gathered.drift_curve[chosen], seed, BANDS)
+        for outcome, chosen in applied.by_outcome.items()
+        if chosen.any()
+    }
+    ticks = applied.reader.indices[: gathered.drift_curve.shape[1]]
     columns = ("mean", "low", "high")
-    drifts = [
-        pd.DataFrame({"tick": at, **dict(zip(columns, curve, strict=True)), "outcome": outcome})
+    parts = [
+        pd.DataFrame({"tick": ticks, **dict(zip(columns, curve, strict=True)), "outcome": outcome})
         for outcome, curve in curves.items()
     ]
-    drift = drift_figure(at, curves, steps, f"same-phase drift of {what}")
-    return activity, drift, numbers, pd.concat(drifts, ignore_index=True)
+    title = f"same-phase drift of {_what(applied)}"
+    figure = drift_figure(ticks, curves, step_starts(applied), title)
+    return figure, pd.concat(parts, ignore_index=True)
 
 
-def _push(opened: Opened, config: FeaturesConfig, tell: Callable[[str], None]) -> np.ndarray | None:
-    """What every decoder row adds to the digits' logits; None where the checkpoint is away."""
-    source = config.ckpt or opened.store.checkpoint_path or ""
+def _what(applied: AppliedSAE) -> str:
+    return f"{applied.path.name} on {applied.site}"
+
+
+def _push(
+    applied: AppliedSAE, config: FeaturesConfig, tell: Callable[[str], None]
+) -> np.ndarray | None:
+    """What every decoder row adds to the logits of answers; None where the checkpoint is away, or
+    its logits are no linear map of a state."""
+    source = config.ckpt or applied.store.checkpoint_path or ""
     if config.ckpt is None and not (source and Path(source).exists()):
         tell(f"no checkpoint at {source or 'the place the store names'}: no output directions")
         return None
-    checkpoint, wrong = open_model(opened, config.ckpt, config.force_mismatch)
-    if wrong:
-        tell(f"mismatch: {wrong}")
-    rows = opened.sae.W_dec.detach().float().cpu().numpy()
-    return head_push(rows, checkpoint.model.lm_head.weight.detach().float().cpu().numpy())
+    checkpoint, mismatch = model_of(applied, config.ckpt, config.force_mismatch)
+    if mismatch:
+        tell(f"mismatch: {mismatch}")
+    head = checkpoint.model.logit_weight
+    if head is None:
+        return None
+    rows = applied.sae.W_dec.detach().float().cpu().numpy()
+    answers = applied.store.task.answer_tokens
+    return head_push(rows, head.detach().float().cpu().numpy(), answers)

@@ -12,15 +12,16 @@ from trm_interp.analysis.recurrence import STILL, relative_drift
 from trm_interp.core.devices import widest
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import require_memory
+from trm_interp.runtime.runs import quiet
+from trm_interp.sae.applied import AppliedSAE, Progress
 from trm_interp.sae.early import lead
 from trm_interp.sae.meaning import Facts, facts_of
-from trm_interp.sae.opened import Opened, Progress, quiet
 
 
 @dataclass(frozen=True)
 class Examples:
     """Of every feature the puzzles in which it is largest: value, tick (in the series) and cell
-    there, and the activation of every position at that tick. Puzzles count in the opened ones;
+    there, and the activation of every position at that tick. Puzzles count in the applied ones;
     -1 where there are fewer that fire."""
 
     value: np.ndarray  # [feature, example]
@@ -44,27 +45,22 @@ class Gathered:
     acts: scipy.sparse.csc_matrix  # [row, feature] at the ends of steps
     facts: list[Facts]
     cells: np.ndarray  # cells whose states are stored
-    places: np.ndarray  # their places among the stored positions
+    at: np.ndarray  # their indices among the stored positions
 
 
-def gather(opened: Opened, n_examples: int, progress: Progress = quiet) -> Gathered:
+def gather(applied: AppliedSAE, n_examples: int, progress: Progress = quiet) -> Gathered:
     """Encode every puzzle once."""
-    reader, store = opened.reader, opened.store
-    cycle, n = reader.ticks_per_cycle, len(opened.puzzles)
-    cells, at = cells_of(opened)
-    step_of = np.array([tick.step for tick in reader.ticks])
-    steps = np.unique(step_of)
-    ends = [int(np.flatnonzero(step_of == step)[-1]) for step in steps]
-    inside = steps[steps < store.n_steps - 1] if steps[0] < store.n_steps - 1 else steps
-    inside_ends = [ends[i] for i in range(len(steps)) if steps[i] in inside]
-    ticks = len(reader.indices)
-    level = np.zeros((n, ticks, opened.d_sae), np.float32)
-    drift, leads = np.full((2, n, opened.d_sae), np.nan, np.float32)
+    reader = applied.reader
+    cycle, n, ticks = reader.ticks_per_cycle, len(applied.puzzles), len(reader.indices)
+    cells, at = cells_of(applied)
+    times = _Times(applied)
+    level = np.zeros((n, ticks, applied.d_sae), np.float32)
+    drift, leads = np.full((2, n, applied.d_sae), np.nan, np.float32)
     curve = np.zeros((n, ticks - cycle), np.float32)
-    fired = torch.zeros(opened.d_sae, dtype=widest(opened.device), device=opened.device)
-    keep = _Keeper(opened.d_sae, min(n_examples, n), reader.n_pos)
+    fired = torch.zeros(applied.d_sae, dtype=widest(applied.device), device=applied.device)
+    keep = _Keeper(applied.d_sae, min(n_examples, n), reader.n_pos)
     sparse, facts = [], []
-    for i, (puzzle, _, acts) in enumerate(opened.encode(progress)):
+    for i, (puzzle, _, acts) in enumerate(applied.encode(progress)):
         level[i] = acts.mean(1).cpu().numpy()
         fired += (acts > 0).sum((0, 1))
         keep.add(i, acts)
@@ -73,16 +69,14 @@ def gather(opened: Opened, n_examples: int, progress: Progress = quiet) -> Gathe
         curve[i] = (change / size).sqrt().cpu().numpy()
         values = acts.cpu().numpy()
         drift[i] = relative_drift(values, cycle, STILL * values.max(axis=(0, 1)))
-        inputs, labels, guesses = (store[n][puzzle] for n in ("inputs", "labels", "predictions"))
-        ended = values[inside_ends][:, at].reshape(-1, opened.d_sae)
+        ended = times.at_ends(values)[:, at].reshape(-1, applied.d_sae)
         sparse.append(scipy.sparse.csr_matrix(ended))
-        facts.append(
-            _chosen(facts_of(inputs, labels, guesses, inside.tolist()), cells, len(inside))
-        )
-        if len(steps) == store.n_steps:
-            by_step = np.stack([values[step_of == s].mean(0) for s in steps])[:, at]
-            decided_at, blank = decided(guesses)[cells], (inputs == 1)[cells]
-            leads[i] = lead(by_step, decided_at, blank)
+        board = _Board(applied, puzzle)
+        facts.append(board.facts(cells, times.inside))
+        if times.is_whole:
+            leads[i] = lead(
+                times.step_means(values)[:, at], board.decided[cells], board.asked[cells]
+            )
     rows = n * reader.rows
     return Gathered(
         level,
@@ -99,37 +93,77 @@ def gather(opened: Opened, n_examples: int, progress: Progress = quiet) -> Gathe
     )
 
 
-def cells_of(opened: Opened) -> tuple[np.ndarray, np.ndarray]:
-    """Cells whose states are stored, and their places among the stored positions."""
-    prefix = opened.store.model.prefix
-    positions = np.array(opened.store.positions)
+class _Times:
+    """Which ticks of the series lie in which supervision step.
+
+    `inside`: the steps after which another one follows, where there are any: facts are asked at
+    their ends. `is_whole`: every step of the run is there.
+    """
+
+    def __init__(self, applied: AppliedSAE) -> None:
+        self.step_of = np.array([tick.step for tick in applied.reader.ticks])
+        self.steps = np.unique(self.step_of)
+        last = applied.store.n_steps - 1
+        before_last = self.steps[self.steps < last]
+        self.inside = (before_last if len(before_last) else self.steps).tolist()
+        self.is_whole = len(self.steps) == applied.store.n_steps
+
+    def at_ends(self, values: np.ndarray) -> np.ndarray:
+        """[step, pos, feature] of [tick, pos, feature]: at the last ticks of `inside`."""
+        return values[[int(np.flatnonzero(self.step_of == step)[-1]) for step in self.inside]]
+
+    def step_means(self, values: np.ndarray) -> np.ndarray:
+        """[step, pos, feature] of [tick, pos, feature]."""
+        return np.stack([values[self.step_of == step].mean(0) for step in self.steps])
+
+
+class _Board:
+    """A puzzle of the store, its solution, and the answers after every step; in tokens."""
+
+    def __init__(self, applied: AppliedSAE, puzzle: int) -> None:
+        store = applied.store
+        self.task = store.task
+        self.inputs, self.labels, self.guesses = (
+            store[name][puzzle] for name in ("inputs", "labels", "predictions")
+        )
+        self.asked = self.task.asked(self.inputs)
+
+    @property
+    def decided(self) -> np.ndarray:
+        """[cell]: the step from which on the answer stays."""
+        return decided(self.guesses)
+
+    def facts(self, cells: np.ndarray, steps: list[int]) -> Facts:
+        """Facts of some cells at the ends of some steps."""
+        facts = facts_of(self.task, self.inputs, self.labels, self.guesses, steps)
+        rows = (np.arange(len(steps))[:, None] * len(self.inputs) + cells).ravel()
+        return facts._replace(values=facts.values[rows], asked=facts.asked[rows])
+
+
+def cells_of(applied: AppliedSAE) -> tuple[np.ndarray, np.ndarray]:
+    """Cells whose states are stored, and their indices among the stored positions."""
+    prefix = applied.store.model.prefix
+    positions = np.array(applied.store.positions)
     at = np.flatnonzero(positions >= prefix)
     if not len(at):
-        raise UserError(f"{opened.store.path} holds prefix positions only: record cells as well")
+        raise UserError(f"{applied.store.path} holds prefix positions only: record cells as well")
     return positions[at] - prefix, at
 
 
-def _chosen(facts: Facts, cells: np.ndarray, n_steps: int) -> Facts:
-    """Facts of the cells that are stored."""
-    n = len(facts.values) // n_steps
-    rows = (np.arange(n_steps)[:, None] * n + cells).ravel()
-    return facts._replace(values=facts.values[rows], blank=facts.blank[rows])
-
-
-def check_gathering(opened: Opened, n_examples: int) -> None:
+def check_gathering(applied: AppliedSAE, n_examples: int) -> None:
     """UserError where the ticks are too few, the positions are no cells, or the memory is short."""
-    reader, n = opened.reader, len(opened.puzzles)
-    places = [(t.step, t.h_cycle) for t in reader.ticks]
-    counts = [places.count(place) for place in dict.fromkeys(places)]
+    reader, n = applied.reader, len(applied.puzzles)
+    cycles = [(t.step, t.h_cycle) for t in reader.ticks]
+    counts = [cycles.count(cycle) for cycle in dict.fromkeys(cycles)]
     if len(set(counts)) > 1 or len(counts) < 4:
         raise UserError(
             f"features over time need four whole H-cycles or more; {reader.site} is read at "
             f"{len(reader.indices)} ticks of {len(counts)}"
         )
-    cells_of(opened)
-    of_puzzle = 4 * opened.d_sae * (len(reader.indices) + 3)
-    need = n * of_puzzle + 2 * opened.d_sae * reader.n_pos * min(n_examples, n)
-    what = f"{n} puzzles at {len(reader.indices)} ticks with {opened.d_sae} features"
+    cells_of(applied)
+    of_puzzle = 4 * applied.d_sae * (len(reader.indices) + 3)
+    need = n * of_puzzle + 2 * applied.d_sae * reader.n_pos * min(n_examples, n)
+    what = f"{n} puzzles at {len(reader.indices)} ticks with {applied.d_sae} features"
     require_memory(need, what, "lower --limit")
 
 

@@ -1,6 +1,6 @@
 """What a feature correlates with on the board: AUC of its activation for facts about cells."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,70 +8,81 @@ import scipy.sparse
 from scipy.stats import rankdata
 
 from trm_interp.runtime.shapes import Bool, Float, Int
-from trm_interp.tasks.sudoku.grid import conflicts, from_tokens, shape_of
-from trm_interp.tasks.sudoku.logic import candidates, hidden_singles, naked_singles, places
+from trm_interp.tasks.base import Task
 
-Grid = Int[np.ndarray, " cell"]
+Tokens = Int[np.ndarray, " cell"]
 
 
 class Facts(NamedTuple):
-    """`values` [row, fact] for rows (step, cell) of one puzzle, and which rows are `blank` cells.
+    """`values` [row, fact] for rows (step, cell) of one puzzle, and which rows are `asked` cells.
 
-    Facts in `of_blanks` are asked of blank cells only: givens are never wrong and have no
+    Facts in `of_asked` are looked at in asked cells only: givens are never wrong and have no
     candidates, and a feature for "given" must not pass for one of those.
     """
 
     names: list[str]
     values: Bool[np.ndarray, "row fact"]
-    blank: Bool[np.ndarray, " row"]
-    of_blanks: Bool[np.ndarray, " fact"]
+    asked: Bool[np.ndarray, " row"]
+    of_asked: Bool[np.ndarray, " fact"]
 
 
 def facts_of(
-    inputs: Grid, labels: Grid, predictions: Int[np.ndarray, "step cell"], steps: list[int]
+    task: Task,
+    inputs: Tokens,
+    labels: Tokens,
+    predictions: Int[np.ndarray, "step cell"],
+    steps: list[int],
 ) -> Facts:
-    """Facts at the ends of these supervision steps; all arguments are tokens.
+    """Facts at the ends of these supervision steps; boards in tokens.
 
-    About to change: the answer after the next step differs (none after the last one).
+    Of every cell: whether it is given, where it lies, what it holds in the solution and in the
+    guess. Of asked cells: the task's own facts of the puzzle, whether the guess breaks a rule, is
+    wrong, or is about to change (the guess after the next step differs; none after the last one).
     """
-    puzzle, answer = from_tokens(inputs), from_tokens(labels)
-    guesses = from_tokens(predictions)
-    shape = shape_of(len(puzzle))
-    row, column, box = places(len(puzzle))
-    n_candidates = candidates(puzzle).sum(1)
-    digits = range(1, shape.side + 1)
-    fixed: dict[str, np.ndarray] = {"given": puzzle > 0}
-    for name, place in (("row", row), ("column", column), ("box", box)):
-        fixed |= {f"{name} {i + 1}": place == i for i in range(shape.side)}
-    fixed |= {f"solution {d}": answer == d for d in digits}
-    blanks: dict[str, Callable[[int], np.ndarray]] = {
-        **{f"{d} candidates": lambda s, d=d: n_candidates == d for d in digits},
-        "naked single": lambda s: naked_singles(puzzle),
-        "hidden single": lambda s: hidden_singles(puzzle),
-        "conflict": lambda s: conflicts(guesses[s]),
-        "about to change": lambda s: predictions[min(s + 1, len(guesses) - 1)] != predictions[s],
-        "wrong": lambda s: guesses[s] != answer,
+    asked = task.asked(inputs)
+    fixed: dict[str, np.ndarray] = {"given": ~asked}
+    for name, place in task.places().items():
+        fixed |= {f"{name} {i + 1}": place == i for i in range(int(place.max()) + 1)}
+    answers = {task.tokens[token]: token for token in task.answer_tokens}
+    fixed |= {f"solution {name}": labels == token for name, token in answers.items()}
+    moving: dict[str, Callable[[int], np.ndarray]] = {
+        f"guess {name}": lambda s, token=token: predictions[s] == token
+        for name, token in answers.items()
     }
-    moving = {f"guess {d}": lambda s, d=d: guesses[s] == d for d in digits}
-    per_step = []
-    for step in steps:
-        columns = [*fixed.values(), *(f(step) for f in moving.values())]
-        per_step.append(np.stack([*columns, *(f(step) for f in blanks.values())], axis=1))
-    names = [*fixed, *moving, *blanks]
-    of_blanks = np.array([name in blanks for name in names])
-    blank = np.tile(puzzle == 0, len(steps))
-    return Facts(names, np.concatenate(per_step), blank, of_blanks)
+    last = len(predictions) - 1
+    of_asked: dict[str, Callable[[int], np.ndarray]] = {
+        **{
+            name: lambda s, values=values: values
+            for name, values in task.board_facts(inputs, labels).items()
+        },
+        "conflict": lambda s: task.conflicts(predictions[s]),
+        "about to change": lambda s: predictions[min(s + 1, last)] != predictions[s],
+        "wrong": lambda s: predictions[s] != labels,
+    }
+    at_step = {**moving, **of_asked}
+    per_step = [
+        np.stack([*fixed.values(), *(fact(step) for fact in at_step.values())], axis=1)
+        for step in steps
+    ]
+    names = [*fixed, *at_step]
+    return Facts(
+        names,
+        np.concatenate(per_step),
+        np.tile(asked, len(steps)),
+        np.array([name in of_asked for name in names]),
+    )
 
 
 def shuffled_cells(facts: Facts, n_cells: int, rng: np.random.Generator) -> Facts:
-    """The control: cells of a puzzle trade their facts, blanks with blanks, givens with givens.
+    """The control: cells of a puzzle trade their facts, asked cells with asked ones, givens with
+    givens.
 
     One exchange for all steps: a fact that lasts is one observation, not one a step, and the
     control has to be as lucky.
     """
-    blank = facts.blank[:n_cells]
+    asked = facts.asked[:n_cells]
     source = np.arange(n_cells)
-    for kind in (np.flatnonzero(blank), np.flatnonzero(~blank)):
+    for kind in (np.flatnonzero(asked), np.flatnonzero(~asked)):
         source[kind] = rng.permutation(kind)
     steps = np.arange(0, len(facts.values), n_cells)[:, None]
     return facts._replace(values=facts.values[(steps + source).ravel()])
@@ -124,19 +135,21 @@ class Meaning(NamedTuple):
         return at, self.auc[np.arange(len(at)), at], strongest
 
 
-def meaning(acts: scipy.sparse.csc_matrix, facts: list[Facts], n_cells: int, seed: int) -> Meaning:
-    """AUC over all rows, or over the blank ones for facts about blanks; and its control."""
+def meaning_of(
+    acts: scipy.sparse.csc_matrix, facts: list[Facts], n_cells: int, seed: int
+) -> Meaning:
+    """AUC over all rows, or over the asked ones for facts about asked cells; and its control."""
     rng = np.random.default_rng([seed, 0xFAC7])
     shuffled = [shuffled_cells(one, n_cells, rng) for one in facts]
-    blank = np.concatenate([one.blank for one in facts])
-    of_blanks = facts[0].of_blanks
-    among_blanks = scipy.sparse.csc_matrix(acts.tocsr()[np.flatnonzero(blank)])
+    asked = np.concatenate([one.asked for one in facts])
+    of_asked = facts[0].of_asked
+    among_asked = scipy.sparse.csc_matrix(acts.tocsr()[np.flatnonzero(asked)])
     tables = []
     for source in (facts, shuffled):
         values = np.concatenate([one.values for one in source])
-        auc = np.empty((len(np.asarray(acts.indptr)) - 1, len(of_blanks)))
-        auc[:, ~of_blanks] = sparse_auc(acts, values[:, ~of_blanks])
-        auc[:, of_blanks] = sparse_auc(among_blanks, values[blank][:, of_blanks])
+        auc = np.empty((len(np.asarray(acts.indptr)) - 1, len(of_asked)))
+        auc[:, ~of_asked] = sparse_auc(acts, values[:, ~of_asked])
+        auc[:, of_asked] = sparse_auc(among_asked, values[asked][:, of_asked])
         tables.append(auc)
     before, after = (np.concatenate([one.values for one in source]) for source in (facts, shuffled))
     tables[1][:, (before == after).all(0)] = np.nan
@@ -144,11 +157,15 @@ def meaning(acts: scipy.sparse.csc_matrix, facts: list[Facts], n_cells: int, see
 
 
 def head_push(
-    rows: Float[np.ndarray, "feature d_model"], head: Float[np.ndarray, "vocab d_model"]
-) -> Float[np.ndarray, "feature digit"]:
-    """Logits that a decoder row adds to each digit, less their mean: which digits it pushes.
+    rows: Float[np.ndarray, "feature d_model"],
+    head: Float[np.ndarray, "vocab d_model"],
+    answers: Sequence[int],
+) -> Float[np.ndarray, "feature answer"]:
+    """Logits that a decoder row adds to each of the tokens `answers`, less their mean: which of
+    them it pushes.
 
-    Direct only where the site is what the head reads (z_H at the end of a step); elsewhere a lens.
+    Direct only where the site is what the head reads (the answer state at the end of a step);
+    elsewhere a lens.
     """
-    push = rows @ head[2:].T
+    push = rows @ head[list(answers)].T
     return push - push.mean(1, keepdims=True)

@@ -64,8 +64,8 @@ class _Config:
 
 def provenance_of(path: Path) -> Provenance | None:
     """What the SAE in a folder says of itself; None for one that is not ours."""
-    said = _read_config(path).metadata.trm_interp
-    return None if said is UNSET else said
+    ours = _read_config(path).metadata.trm_interp
+    return None if ours is UNSET else ours
 
 
 def load_sae(path: Path, device: torch.device) -> SAE[Any]:
@@ -96,8 +96,8 @@ def _read_config(path: Path) -> _Config:
         raise UserError(f"{path}: no finished SAE here; train one with `trm-interp train-sae`")
     config = read_json(file, _Config, advice="restore it, or train the SAE again")
     if config.architecture not in SAE_CLASS_REGISTRY:
-        known = ", ".join(sorted(SAE_CLASS_REGISTRY))
-        raise UserError(f"{file}: architecture {config.architecture[:40]!r} is none of {known}")
+        names = ", ".join(sorted(SAE_CLASS_REGISTRY))
+        raise UserError(f"{file}: architecture {config.architecture[:40]!r} is none of {names}")
     if config.k is not None and config.k > config.d_sae:
         raise UserError(f"{file}: k {config.k:g} is above its {config.d_sae} features")
     return config
@@ -119,7 +119,7 @@ def _check_shapes(file: Path, config: _Config) -> None:
 
 
 def save_inference(
-    sae: TrainingSAE[Any], scaling: Scaling, known: dict[str, Any], out: Path
+    sae: TrainingSAE[Any], scaling: Scaling, provenance: dict[str, Any], out: Path
 ) -> None:
     """Write the files that `sae_lens.SAE.load_from_disk` opens; it then takes raw activations.
 
@@ -133,7 +133,9 @@ def save_inference(
         folded.b_dec.add_(scaling.mean.to(folded.b_dec))
     kept = {"mean": scaling.mean.tolist(), "scale": scaling.scale}
     folded.cfg.metadata = SAEMetadata(
-        model_name="TRM", hook_name=known["sites"][0], trm_interp={**known, "scaling": kept}
+        model_name=provenance.get("architecture", "trm").upper(),
+        hook_name=provenance["sites"][0],
+        trm_interp={**provenance, "scaling": kept},
     )
     with saving(out) as folder:
         folded.cpu().save_inference_model(folder)

@@ -9,33 +9,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trm_interp.analysis.estimates import Estimate
 from trm_interp.analysis.resample import bounds, mean_with_bounds, resamples
 from trm_interp.core.clock import Tick
 from trm_interp.core.infer import Readouts, run_batch
 from trm_interp.core.losses import PAD
-from trm_interp.core.models.trm import TRM
-from trm_interp.recording.hooks import HookedTRM
+from trm_interp.core.models.base import RecursiveModel
+from trm_interp.recording.hooks import HookedModel
 from trm_interp.recording.site_reader import run_clock, spell
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.runs import quiet
 from trm_interp.runtime.shapes import Bool, Float
-from trm_interp.sae.opened import Opened, Progress, open_model, quiet
+from trm_interp.sae.applied import AppliedSAE, Progress, model_of
+from trm_interp.sae.results import EVERY_TICK, InTheLoop, LoopedRun, Spliced, at_tick
 
 Edit = Callable[[Tensor], Tensor]  # [batch, pos, d_model], and the same back
 
 
 def hook_name(site: str, tick: Tick) -> str:
-    """Hook point of a site at a tick.
+    """Hook point of a site at a tick: of the state that it writes, or of a place inside.
 
     >>> hook_name("z_L", Tick(0, 1, 2, "z_L"))
     'step.0.h.1.l.2.hook_z_L'
     >>> hook_name("blocks.0.hook_resid_mid", Tick(0, 1, 6, "z_H", ends_cycle=True))
     'step.0.h.1.blocks.0.hook_resid_mid'
     """
-    return tick.hook if site in ("z_L", "z_H") else f"{tick.name}.{site}"
+    return tick.hook if site == tick.writes else f"{tick.name}.{site}"
 
 
 @contextmanager
-def editing(model: HookedTRM, names: Sequence[str], edit: Edit | None):
+def editing(model: HookedModel, names: Sequence[str], edit: Edit | None):
     """While the block runs, `edit` replaces what is written at each of these hook points."""
 
     def replace(value: Tensor, hook: Any) -> Tensor:
@@ -55,12 +58,12 @@ class Outcome(NamedTuple):
 
 
 class Loop:
-    """Runs the puzzles of an opened SAE through the checkpoint, clean or edited."""
+    """Runs the puzzles of an applied SAE through the checkpoint, clean or edited."""
 
     def __init__(
-        self, model: TRM, inputs: Tensor, labels: Tensor, n_steps: int, batch_size: int
+        self, model: RecursiveModel, inputs: Tensor, labels: Tensor, n_steps: int, batch_size: int
     ) -> None:
-        self.model = HookedTRM.of(model, n_steps)
+        self.model = HookedModel.of(model, n_steps)
         self.inputs, self.labels = inputs, labels
         self.n_steps, self.batch_size = n_steps, min(batch_size, len(inputs))
 
@@ -79,14 +82,14 @@ class Loop:
 
 
 def open_loop(
-    opened: Opened, ckpt: str | None, force: bool, batch_size: int
+    applied: AppliedSAE, ckpt: str | None, force: bool, batch_size: int
 ) -> tuple[Loop, str | None]:
     """The store's checkpoint on the puzzles that are looked at; and what `force` let pass."""
-    checkpoint, wrong = open_model(opened, ckpt, force)
+    checkpoint, wrong = model_of(applied, ckpt, force)
     inputs, labels = (
-        torch.from_numpy(opened.store[name][opened.puzzles]) for name in ("inputs", "labels")
+        torch.from_numpy(applied.store[name][applied.puzzles]) for name in ("inputs", "labels")
     )
-    return Loop(checkpoint.model, inputs, labels, opened.store.n_steps, batch_size), wrong
+    return Loop(checkpoint.model, inputs, labels, applied.store.n_steps, batch_size), wrong
 
 
 def loss_recovered(
@@ -94,7 +97,7 @@ def loss_recovered(
     spliced: Float[np.ndarray, " puzzle"],
     ablated: Float[np.ndarray, " puzzle"],
     seed: int = 0,
-) -> dict[str, float]:
+) -> Estimate:
     """1 - (spliced - clean) / (ablated - clean) of mean losses, bootstrap interval over puzzles.
 
     1: as good as the state itself; 0: no better than the ablation. NaN where the interval of what
@@ -111,7 +114,7 @@ def loss_recovered(
     value = float(share(lost.sum(), at_stake.sum()))
     if np.isnan(value) or bounds(counts @ at_stake)[0] <= 0:
         value = low = high = np.nan
-    return {"value": value, "low": float(low), "high": float(high)}
+    return Estimate(value=value, low=float(low), high=float(high))
 
 
 def in_the_loop(
@@ -124,7 +127,7 @@ def in_the_loop(
     clean: Outcome | None = None,
     progress: Progress = quiet,
     read_at: int | None = None,
-) -> dict[str, Any]:
+) -> Spliced:
     """Splice at these ticks: the reconstruction, zero, and the mean row; beside the clean run.
 
     Exact and cell accuracy and loss are read after supervision step `read_at` (default the last),
@@ -144,26 +147,33 @@ def in_the_loop(
         runs[name] = loop.run(names, edit)
     progress(len(edits), len(edits))
     lost = {name: run.loss[:, read_at] for name, run in runs.items()}
-    return {
-        "ticks": len(ticks),
-        "read_at": read_at,
-        "runs": {name: _summary(run, read_at, seed) for name, run in runs.items()},
-        "recovered_over_zero": loss_recovered(lost["clean"], lost["sae"], lost["zero"], seed),
-        "recovered_over_mean": loss_recovered(lost["clean"], lost["sae"], lost["mean"], seed),
-    }
+    return Spliced(
+        ticks=len(ticks),
+        read_at=read_at,
+        runs={name: _summary(run, read_at, seed) for name, run in runs.items()},
+        recovered_over_zero=loss_recovered(lost["clean"], lost["sae"], lost["zero"], seed),
+        recovered_over_mean=loss_recovered(lost["clean"], lost["sae"], lost["mean"], seed),
+    )
 
 
-def _summary(run: Outcome, read_at: int, seed: int) -> dict[str, Any]:
-    summary: dict[str, Any] = {"by_step": {}}
-    for name, values in run._asdict().items():
-        mean, low, high = mean_with_bounds(values[:, read_at].astype(float), seed)
-        summary[name] = {"value": float(mean), "low": float(low), "high": float(high)}
-        summary["by_step"][name] = values.mean(0).tolist()
-    return summary
+def estimates(values: dict[str, np.ndarray], seed: int) -> dict[str, Estimate]:
+    """Means over puzzles with their intervals; `values`: [puzzle] by name."""
+    result = {}
+    for name, numbers in values.items():
+        mean, low, high = mean_with_bounds(numbers.astype(float), seed)
+        result[name] = Estimate(value=float(mean), low=float(low), high=float(high))
+    return result
+
+
+def _summary(run: Outcome, read_at: int, seed: int) -> LoopedRun:
+    of_steps = run._asdict()
+    at_read = {name: values[:, read_at] for name, values in of_steps.items()}
+    by_step = {name: values.mean(0).tolist() for name, values in of_steps.items()}
+    return LoopedRun(by_step=by_step, **estimates(at_read, seed))
 
 
 def splice(
-    opened: Opened,
+    applied: AppliedSAE,
     mean_row: Tensor,
     ckpt: str | None,
     tick: int | None,
@@ -171,33 +181,31 @@ def splice(
     seed: int,
     force: bool = False,
     progress: Progress = quiet,
-) -> dict[str, Any]:
+) -> InTheLoop:
     """In the loop at every tick at which the SAE was trained, and at one tick if asked.
 
     One tick is read after its own supervision step: the recursion soon forgets what was done to it
     once. UserError for a tick of the run that does not write the site.
     """
-    alone = None if tick is None else tick_of(opened, tick)
-    loop, wrong = open_loop(opened, ckpt, force, batch_size)
+    alone = None if tick is None else tick_of(applied, tick)
+    loop, mismatch = open_loop(applied, ckpt, force, batch_size)
 
     @torch.no_grad()
     def reconstruct(x: Tensor) -> Tensor:
-        return opened.sae(x)
+        return applied.sae(x)
 
-    clean = loop.run()
-    measured = partial(in_the_loop, loop, opened.site)
-    rest = (reconstruct, mean_row, seed, clean, progress)
-    results: dict[str, Any] = {"mismatch": wrong}
-    results["every_tick"] = measured(opened.reader.ticks, *rest)
-    if alone is not None:
-        results[f"tick_{tick}"] = measured([alone], *rest, read_at=alone.step)
-    return results
+    measured = partial(in_the_loop, loop, applied.site)
+    rest = (reconstruct, mean_row, seed, loop.run(), progress)
+    spliced = {EVERY_TICK: measured(applied.reader.ticks, *rest)}
+    if tick is not None and alone is not None:
+        spliced[at_tick(tick)] = measured([alone], *rest, read_at=alone.step)
+    return InTheLoop(mismatch=mismatch, spliced=spliced)
 
 
-def tick_of(opened: Opened, index: int) -> Tick:
+def tick_of(applied: AppliedSAE, index: int) -> Tick:
     """The tick with this index in the run. UserError where the site is not read there."""
-    if index not in opened.reader.indices:
+    if index not in applied.reader.indices:
         raise UserError(
-            f"{opened.site} is not read at tick {index}; it is at {spell(opened.reader.indices)}"
+            f"{applied.site} is not read at tick {index}; it is at {spell(applied.reader.indices)}"
         )
-    return run_clock(opened.store)[index]
+    return run_clock(applied.store)[index]

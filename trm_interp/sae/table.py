@@ -7,19 +7,21 @@ import pandas as pd
 
 from trm_interp.analysis.recurrence import STILL, recurrence, transient_cycles
 from trm_interp.analysis.resample import discoveries, mean_with_bounds
+from trm_interp.sae.applied import AppliedSAE
 from trm_interp.sae.early import Separation, sign_flip_p
 from trm_interp.sae.gather import Gathered
 from trm_interp.sae.meaning import Meaning
-from trm_interp.sae.opened import Opened
+from trm_interp.sae.results import MostActive
 
 AT_ONCE = 512  # features whose series are transformed together: bounds the memory
+DYNAMICS = ("transient", "recurrence", "period", "drift")
 
 
 def feature_table(
-    opened: Opened,
-    found: Gathered,
-    apart: Separation,
-    meant: Meaning,
+    applied: AppliedSAE,
+    gathered: Gathered,
+    separation: Separation,
+    meaning: Meaning,
     push: np.ndarray | None,
     shuffles: int,
     seed: int,
@@ -29,53 +31,74 @@ def feature_table(
     Transients and periods in network evaluations; `drift` and `recurrence` as in `dynamics`.
     Intervals (95 %) over puzzles.
     """
-    reader, solved = opened.reader, opened.solved
-    cycle = reader.ticks_per_cycle
-    per_cycle = opened.store.model.l_cycles + 1
-    series = np.moveaxis(found.level, 1, 2)  # [puzzle, feature, tick]
+    at, auc, control = meaning.best()
+    columns = {
+        "feature": np.arange(applied.d_sae),
+        "density": gathered.density,
+        "mean": gathered.level.mean(axis=(0, 1)),
+        "largest": gathered.largest,
+        **_dynamics(applied, gathered, shuffles, seed),
+        **_order_of_events(applied, gathered, separation, seed),
+        "fact": [meaning.names[i] for i in at],
+        "fact_auc": auc,
+        "control_auc": control,
+    }
+    if push is not None:
+        task = applied.store.task
+        answers = np.array([task.tokens[token] for token in task.answer_tokens])
+        columns |= {"pushes": answers[push.argmax(1)], "push": push.max(1)}
+    return pd.DataFrame(columns)
+
+
+def _dynamics(
+    applied: AppliedSAE, gathered: Gathered, shuffles: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Mean and interval of each of DYNAMICS over the solved and the failed puzzles; [feature]."""
+    cycle = applied.reader.ticks_per_cycle
+    per_cycle = len(applied.store.schedule.cycle)
+    series = np.moveaxis(gathered.level, 1, 2)  # [puzzle, feature, tick]
     still = STILL * series.max(axis=(0, 2))
     active = series.max(-1) > np.maximum(still, 1e-12)
-    parts = [slice(first, first + AT_ONCE) for first in range(0, opened.d_sae, AT_ONCE)]
+    parts = [slice(first, first + AT_ONCE) for first in range(0, applied.d_sae, AT_ONCE)]
     back = [recurrence(series[:, part], cycle, shuffles, seed, still[part]) for part in parts]
     settled = [transient_cycles(series[:, part], cycle) for part in parts]
     measured = {
         "transient": np.where(active, np.concatenate(settled, 1) * float(per_cycle), np.nan),
         "recurrence": np.concatenate([one.excess for one in back], 1),
         "period": np.concatenate([one.period for one in back], 1) / cycle * per_cycle,
-        "drift": found.drift,
+        "drift": gathered.drift,
     }
-    table = pd.DataFrame(
-        {
-            "feature": np.arange(opened.d_sae),
-            "density": found.density,
-            "mean": found.level.mean(axis=(0, 1)),
-            "largest": found.largest,
-        }
-    )
-    for name, values in measured.items():
-        for outcome, chosen in (("solved", solved), ("failed", ~solved)):
-            shown = values[chosen] if chosen.any() else np.full((1, opened.d_sae), np.nan)
-            mean, low, high = mean_with_bounds(shown, seed)
-            table[f"{name}_{outcome}"] = mean
-            table[f"{name}_{outcome}_low"], table[f"{name}_{outcome}_high"] = low, high
-    first_step = max(i for i, t in enumerate(reader.ticks) if t.step == reader.ticks[0].step)
-    when = np.where(apart.found.any(0), apart.found.argmax(0), -1)
-    table["auc_first_step"] = apart.auc[first_step]
-    table["apart_from"] = [reader.indices[i] if i >= 0 else -1 for i in when]
-    p = sign_flip_p(found.lead, seed)
-    mean, low, high = mean_with_bounds(found.lead, seed)
-    table["lead"], table["lead_low"], table["lead_high"], table["lead_p"] = mean, low, high, p
-    table["leads"] = discoveries(p)
-    at, auc, control = meant.best()
-    table["fact"], table["fact_auc"], table["control_auc"] = (
-        [meant.names[i] for i in at],
-        auc,
-        control,
-    )
-    if push is not None:
-        table["pushes"] = push.argmax(1) + 1
-        table["push"] = push.max(1)
-    return table
+    columns = {}
+    for name in DYNAMICS:
+        for outcome, chosen in applied.by_outcome.items():
+            empty = np.full((1, applied.d_sae), np.nan)
+            values = measured[name][chosen] if chosen.any() else empty
+            columns |= _bounded(f"{name}_{outcome}", values, seed)
+    return columns
+
+
+def _order_of_events(
+    applied: AppliedSAE, gathered: Gathered, separation: Separation, seed: int
+) -> dict[str, np.ndarray]:
+    """When a feature tells outcomes apart, and whether it leads decisions; [feature]."""
+    ticks = applied.reader.ticks
+    first_step = max(i for i, tick in enumerate(ticks) if tick.step == ticks[0].step)
+    significant = separation.significant
+    first = np.array(applied.reader.indices)[significant.argmax(0)]
+    p = sign_flip_p(gathered.lead, seed)
+    return {
+        "auc_first_step": separation.auc[first_step],
+        "apart_from": np.where(significant.any(0), first, -1),
+        **_bounded("lead", gathered.lead, seed),
+        "lead_p": p,
+        "leads": discoveries(p),
+    }
+
+
+def _bounded(name: str, values: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Mean over puzzles and its interval as three columns."""
+    mean, low, high = mean_with_bounds(values, seed)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
 def most_active(level: np.ndarray, top: int) -> np.ndarray:
@@ -85,37 +108,39 @@ def most_active(level: np.ndarray, top: int) -> np.ndarray:
 
 
 def summarise(
-    table: pd.DataFrame, apart: Separation, solved: np.ndarray, top: np.ndarray
+    table: pd.DataFrame, separation: Separation, solved: np.ndarray, top: np.ndarray
 ) -> dict[str, Any]:
-    """Counts and medians over the features that fire, and over the `most_active` ones, `top`."""
-    alive = {
-        name: column.to_numpy()[table["density"].to_numpy() > 0] for name, column in table.items()
-    }
+    """The counts and medians of `FeaturesSummary`: over the features that fire, and over the
+    `most_active` ones, `top`.
+
+    `separating`: features that tell outcomes apart at some tick; of the tests for it, also those
+    that do so by chance. `leading`: that fire before cells are decided. `above_control`: whose best
+    fact is above the best of the shuffled control.
+    """
+    fires = table["density"].to_numpy() > 0
+    alive = {name: column.to_numpy()[fires] for name, column in table.items()}
+    above = np.abs(alive["fact_auc"] - 0.5) + 0.5 > alive["control_auc"]
     return {
         "alive": len(alive["feature"]),
         "dead": float((table["density"].to_numpy() == 0).mean()),
-        **_dynamics(alive),
-        "most_active": {
-            "n": len(top),
-            **_dynamics({name: column.to_numpy()[top] for name, column in table.items()}),
-        },
+        **_medians(alive),
+        "most_active": MostActive(
+            n=len(top),
+            **_medians({name: column.to_numpy()[top] for name, column in table.items()}),
+        ),
         "separating": int((alive["apart_from"] >= 0).sum()),
-        "separating_tests": int(apart.found.sum()),
-        "separating_tests_by_chance": apart.by_chance,
+        "separating_tests": int(separation.significant.sum()),
+        "separating_tests_by_chance": separation.by_chance,
         "leading": int(alive["leads"].sum()),
-        "above_control": int((np.abs(alive["fact_auc"] - 0.5) + 0.5 > alive["control_auc"]).sum()),
+        "above_control": int(above.sum()),
         "solved": int(solved.sum()),
         "failed": int((~solved).sum()),
     }
 
 
-def _dynamics(columns: dict[Any, np.ndarray]) -> dict[str, Any]:
+def _medians(columns: dict[Any, np.ndarray]) -> dict[str, Any]:
     """Medians by outcome, and how many recur beyond the schedule with their interval above 0."""
-    names = [
-        f"{n}_{o}"
-        for n in ("transient", "recurrence", "period", "drift")
-        for o in ("solved", "failed")
-    ]
+    names = [f"{name}_{outcome}" for name in DYNAMICS for outcome in ("solved", "failed")]
     return {
         "median": {name: _median(columns[name]) for name in names},
         "recurring_solved": int((columns["recurrence_solved_low"] > 0).sum()),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trm_interp.recording.opening import finished_puzzles
 from trm_interp.recording.site_reader import (
     SiteReader,
     board_keys,
@@ -19,15 +20,16 @@ from trm_interp.recording.site_reader import (
     open_sites,
     split_puzzles,
 )
+from trm_interp.recording.sites import RESIDUAL
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import append_row, disk_errors, keep_rows
 from trm_interp.runtime.limits import gigabytes, parse_indices, require_memory
 from trm_interp.runtime.provenance import git_commit, versions
-from trm_interp.runtime.runs import Run
+from trm_interp.runtime.runs import Run, quiet
 from trm_interp.runtime.shapes import Float
+from trm_interp.sae.applied import encode
 from trm_interp.sae.config import TrainSAEConfig
-from trm_interp.sae.opened import encode
 from trm_interp.sae.saved import (
     CARD,
     CONFIG,
@@ -66,32 +68,30 @@ def held_out_rows(
 
 
 class _Prepared(NamedTuple):
-    """What a run starts from. `identity`: what must be the same for it to be resumed; `known`: the
-    provenance of the SAE; `raw`: held-out rows as they are stored."""
+    """What a run starts from. `identity`: what must be the same for it to be resumed; `provenance`:
+    what the SAE will say of its training; `held_out`: rows of held-out puzzles as they are stored.
+    """
 
     stream: ActivationStream
-    raw: Tensor
+    held_out: Tensor
     identity: dict[str, Any]
-    known: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 def _prepare(config: TrainSAEConfig, tell: Callable[[str], None]) -> _Prepared:
     """Everything that is read before the first step; writes nothing."""
     device = open_device(config.device)
-    with Store(config.store, allow_incomplete=True) as store:
-        if not store.complete:
-            tell(f"{store.path} is unfinished: using its {store.n_puzzles} complete puzzles")
-        if not store.n_puzzles:
-            raise UserError(f"{store.path} holds no complete puzzle yet")
+    with finished_puzzles(config.store, tell) as store:
+        sites = expanded(store, config.sites)
         ticks = parse_indices(config.ticks, "ticks")
-        readers = open_sites(store, config.sites, ticks)
+        readers = open_sites(store, sites, ticks)
         _check_fits(config, readers[0].d_model, device)
         training, held_out = split_puzzles(store["inputs"][:], config.held_out, config.seed)
         solved = final_solved(store)[training] if config.balance else None
         first = puzzle_order(training, solved, config.seed, 0)
         stream = ActivationStream(
             config.store,
-            config.sites,
+            sites,
             training,
             batch_size=config.batch_size,
             buffer_bytes=config.buffer_mb * 10**6,
@@ -101,42 +101,72 @@ def _prepare(config: TrainSAEConfig, tell: Callable[[str], None]) -> _Prepared:
             device=device,
         )
         stream.scaling = measure_scaling(readers, first[: config.stats_puzzles].tolist())
-        raw = held_out_rows(readers, held_out, config)
         identity = {k: v for k, v in _settings(config).items() if k not in FREE}
         identity |= {"store_sha256": store.sha256, "device": device.type}
-        known = {
-            "sites": config.sites,
-            "ticks": sorted({i for reader in readers for i in reader.indices}),
-            "arch": config.arch,
-            "gated_variant": config.gated_variant if config.arch == "gated" else None,
-            "seed": config.seed,
-            "held_out": config.held_out,
-            "n_train": len(training),
-            "n_held_out": len(held_out),
-            "train_boards": sorted(set(board_keys(store["inputs"][training]))),
-            "solved_share_of_training": float(final_solved(store)[training].mean()),
-            "store_sha256": store.sha256,
-            "store_puzzles": store.n_puzzles,
-            "checkpoint_sha256": store.identity.checkpoint_sha256,
-            "versions": {**versions(), "sae_lens": version("sae-lens")},
-            "git_commit": git_commit(),
-        }
-    return _Prepared(stream, raw, identity, known)
+        return _Prepared(
+            stream,
+            held_out_rows(readers, held_out, config),
+            identity,
+            _provenance(config, store, readers, training, len(held_out)),
+        )
+
+
+def _provenance(
+    config: TrainSAEConfig,
+    store: Store,
+    readers: Sequence[SiteReader],
+    training: np.ndarray,
+    n_held_out: int,
+) -> dict[str, Any]:
+    """What the SAE says of its training; `saved.Provenance` is what readers need of it."""
+    return {
+        "sites": expanded(store, config.sites),
+        "ticks": sorted({i for reader in readers for i in reader.indices}),
+        "arch": config.arch,
+        "gated_variant": config.gated_variant if config.arch == "gated" else None,
+        "seed": config.seed,
+        "held_out": config.held_out,
+        "n_train": len(training),
+        "n_held_out": n_held_out,
+        "train_boards": sorted(set(board_keys(store["inputs"][training]))),
+        "solved_share_of_training": float(final_solved(store)[training].mean()),
+        "store_sha256": store.sha256,
+        "store_puzzles": store.n_puzzles,
+        "checkpoint_sha256": store.identity.checkpoint_sha256,
+        "architecture": store.recursion.architecture,
+        "versions": {**versions(), "sae_lens": version("sae-lens")},
+        "git_commit": git_commit(),
+    }
+
+
+def expanded(store: Store, names: Sequence[str]) -> list[str]:
+    """Sites by name. `states` stands for all states that the store holds, `resid` for its sites in
+    the residual stream. UserError where there are none."""
+    groups = {
+        "states": [name for name in store.states if name in store.names],
+        "resid": [name for name in store.names if name.endswith(RESIDUAL)],
+    }
+    sites: list[str] = []
+    for name in names:
+        if name in groups and not groups[name]:
+            held = ", ".join(store.names)
+            raise UserError(f"{store.path} holds no sites of {name!r}; it holds {held}")
+        sites += groups.get(name) or [name]
+    return list(dict.fromkeys(sites))
 
 
 def train_sae(
     config: TrainSAEConfig,
     tell: Callable[[str], None] = print,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = quiet,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Everything that `trm-interp train-sae` does, into `config.out`; False if stopped early."""
-    stream, raw, identity, known = _prepare(config, tell)
-    out = config.out
+    prepared = _prepare(config, tell)
     with (
-        stream,
+        prepared.stream,
         Run(
-            out,
+            config.out,
             COMMAND,
             NAMES,
             unmarked=is_run,
@@ -147,34 +177,52 @@ def train_sae(
             overwrite=config.overwrite,
         ) as run,
     ):
-        remove_half_saved(out)
-        scaling, device = stream.scaling, stream.device
-        assert scaling is not None
-        sae = make_sae(config, stream.d_model, device)
-        trainer = Trainer(config, sae, stream, scaled(raw, scaling).to(device))
-        if (out / STATE).exists():
-            trainer.resume(out / STATE, identity)
-            tell(f"resuming at optimizer step {trainer.n_training_steps} of {config.max_steps}")
-        elif any((out / name).exists() for name in (CARD, WEIGHTS, CONFIG)):
-            raise UserError(f"{out / STATE} is missing: nothing to go on from")
-        else:  # also after a run that was killed before its first save
-            run.clear()
-        _loop(trainer, identity, run, lambda: run.should_stop() or should_stop())
-        if not trainer.finished:
-            return False
-        known |= {"rows": trainer.n_training_samples}
-        known |= {"d_sae": sae.cfg.d_sae, "d_in": sae.cfg.d_in}
-        save_inference(sae, scaling, known, out)
-        card = {
-            "sae": known,
-            "settings": _settings(config),
-            "revived": trainer.revived,
-            "held_out": {**of_saved(out, raw.to(device)), "rows": len(raw)},
-            "command": " ".join(["trm-interp", *sys.argv[1:]]),
-            "times": {"training_s": round(trainer.seconds, 1)},
-        }
-        run.write_json(CARD, card)
-    return True
+        trainer = _begin(config, prepared, run)
+        _loop(trainer, prepared.identity, run, lambda: run.should_stop() or should_stop())
+        if trainer.finished:
+            _save(trainer, prepared, run)
+    return trainer.finished
+
+
+def _begin(config: TrainSAEConfig, prepared: _Prepared, run: Run) -> Trainer:
+    """A trainer at the start, or where an earlier run was saved."""
+    out, stream = config.out, prepared.stream
+    remove_half_saved(out)
+    assert stream.scaling is not None
+    sae = make_sae(config, stream.d_model, stream.device)
+    held_out = scaled(prepared.held_out, stream.scaling).to(stream.device)
+    trainer = Trainer(config, sae, stream, held_out)
+    if (out / STATE).exists():
+        trainer.resume(out / STATE, prepared.identity)
+        run.tell(f"resuming at optimizer step {trainer.n_training_steps} of {config.max_steps}")
+    elif any((out / name).exists() for name in (CARD, WEIGHTS, CONFIG)):
+        raise UserError(f"{out / STATE} is missing: nothing to go on from")
+    else:  # also after a run that was killed before its first save
+        run.clear()
+    return trainer
+
+
+def _save(trainer: Trainer, prepared: _Prepared, run: Run) -> None:
+    """The SAE as sae-lens opens it, and its card."""
+    config, stream, out = trainer.config, prepared.stream, run.out
+    assert stream.scaling is not None
+    provenance = {
+        **prepared.provenance,
+        "rows": trainer.n_training_samples,
+        "d_sae": trainer.sae.cfg.d_sae,
+        "d_in": trainer.sae.cfg.d_in,
+    }
+    save_inference(trainer.sae, stream.scaling, provenance, out)
+    held_out = prepared.held_out
+    card = {
+        "sae": provenance,
+        "settings": _settings(config),
+        "revived": trainer.revived,
+        "held_out": {**of_saved(out, held_out.to(stream.device)), "rows": len(held_out)},
+        "command": " ".join(["trm-interp", *sys.argv[1:]]),
+        "times": {"training_s": round(trainer.seconds, 1)},
+    }
+    run.write_json(CARD, card)
 
 
 def scaled(rows: Float[Tensor, "row d_model"], scaling: Scaling) -> Float[Tensor, "row d_model"]:

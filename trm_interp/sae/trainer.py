@@ -44,7 +44,7 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class _Lens:
+class _SAELensState:
     """Of sae-lens' own state, what is checked before it is given back to it."""
 
     n_training_steps: Count
@@ -171,11 +171,11 @@ class Trainer(SAETrainer[Any, Any]):
         device = self.stream.device
         with saving(path.parent) as folder:
             self.save_trainer_state(folder)
-            lens = torch.load(folder / "trainer_state.pt", weights_only=True)
+            theirs = torch.load(folder / "trainer_state.pt", weights_only=True)
         state = {
             "identity": identity,
             "sae": self.sae.state_dict(),
-            "trainer": lens,
+            "trainer": theirs,
             "stream": stream_state(self.stream),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -205,12 +205,12 @@ class Trainer(SAETrainer[Any, Any]):
             raise UserError(f"{path}: damaged ({why}): start anew with --overwrite") from None
 
     def _take(self, state: _State, out: Path) -> None:
-        lens = convert(state.trainer, _Lens, "trainer")
-        if lens.n_training_steps > self.config.max_steps:
-            raise ValueError(f"step {lens.n_training_steps} of {self.config.max_steps}")
-        if lens.n_training_samples != lens.n_training_steps * self.config.batch_size:
-            raise ValueError(f"{lens.n_training_samples} rows in {lens.n_training_steps} steps")
-        for values in (lens.act_freq_scores, lens.n_forward_passes_since_fired):
+        theirs = convert(state.trainer, _SAELensState, "trainer")
+        if theirs.n_training_steps > self.config.max_steps:
+            raise ValueError(f"step {theirs.n_training_steps} of {self.config.max_steps}")
+        if theirs.n_training_samples != theirs.n_training_steps * self.config.batch_size:
+            raise ValueError(f"{theirs.n_training_samples} rows in {theirs.n_training_steps} steps")
+        for values in (theirs.act_freq_scores, theirs.n_forward_passes_since_fired):
             if values.shape != (self.sae.cfg.d_sae,):
                 raise ValueError(f"counts of {len(values)} features")
         self.sae.load_state_dict(state.sae)

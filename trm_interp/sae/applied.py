@@ -1,4 +1,4 @@
-"""A trained SAE beside the store that it is applied to: checked to fit, ready to encode."""
+"""A trained SAE applied to a store: checked to fit, ready to encode."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,20 +11,18 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 
-from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint
+from trm_interp.core.checkpoints.folder import Checkpoint
+from trm_interp.recording.opening import finished_puzzles, recorded_checkpoint
 from trm_interp.recording.site_reader import SiteReader, board_keys, final_solved
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.runs import quiet
 from trm_interp.sae.config import OnSAE
 from trm_interp.sae.saved import Provenance, load_sae, provenance_of
 from trm_interp.subjects.opening import open_device
 
 Progress = Callable[[int, int], None]
 ROWS_AT_ONCE = 4096  # encoded together: bounds what a gate and a magnitude take
-
-
-def quiet(done: int, of: int) -> None:
-    """Progress that nobody watches."""
 
 
 class Encoded(NamedTuple):
@@ -36,14 +34,15 @@ class Encoded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Opened:
-    """`puzzles`: those that are looked at; `known`: provenance of the SAE, None if not ours.
+class AppliedSAE:
+    """An SAE, a store, and which of the store's puzzles and ticks are looked at.
 
-    `mismatch` says in words what `--force-mismatch` let pass.
+    `puzzles`: store indices. `provenance`: what the SAE says of its training, None if it is not
+    ours. `mismatch`: what `--force-mismatch` let pass, in words.
     """
 
     sae: SAE[Any]
-    known: Provenance | None
+    provenance: Provenance | None
     path: Path
     store: Store
     reader: SiteReader
@@ -65,13 +64,19 @@ class Opened:
         return final_solved(self.store)[self.puzzles]
 
     @property
-    def n_trained_on(self) -> int:
-        """How many of the puzzles the SAE was trained on: 0 unless all puzzles were asked for."""
-        return int(trained_on(self.known, self.store)[self.puzzles].sum())
+    def by_outcome(self) -> dict[str, np.ndarray]:
+        """The solved and the failed puzzles, as masks [puzzle]."""
+        return {"solved": self.solved, "failed": ~self.solved}
 
     @property
-    def said(self) -> dict[str, Any]:
+    def n_trained_on(self) -> int:
+        """How many of the puzzles the SAE was trained on: 0 unless all puzzles were asked for."""
+        return int(trained_on(self.provenance, self.store)[self.puzzles].sum())
+
+    @property
+    def measured_on(self) -> dict[str, Any]:
         """What a result was measured on."""
+        trained = self.provenance
         return {
             "sae": str(self.path),
             "site": self.site,
@@ -84,8 +89,8 @@ class Opened:
             "mismatch": self.mismatch,
             "d_in": self.sae.cfg.d_in,
             "d_sae": self.d_sae,
-            "arch": (self.known and self.known.arch) or self.sae.cfg.architecture(),
-            "gated_variant": self.known.gated_variant if self.known else None,
+            "arch": (trained and trained.arch) or self.sae.cfg.architecture(),
+            "gated_variant": trained.gated_variant if trained else None,
         }
 
     def encode(self, progress: Progress = quiet) -> Iterator[Encoded]:
@@ -109,42 +114,36 @@ def encode(sae: SAE[Any], x: Tensor) -> Tensor:
 
 
 @contextmanager
-def opening(config: OnSAE, tell: Callable[[str], None] = print) -> Iterator[Opened]:
+def applying(config: OnSAE, tell: Callable[[str], None] = print) -> Iterator[AppliedSAE]:
     """SAE and store, checked against each other; the store is closed at the end.
 
     Held out are the puzzles whose boards the SAE was not trained on, in whichever store they are.
     """
     device = open_device(config.device)
     sae = load_sae(config.sae, device)
-    known = provenance_of(config.sae)
-    with Store(config.store, allow_incomplete=True) as store:
-        if not store.complete:
-            tell(f"{store.path} is unfinished: using its {store.n_puzzles} complete puzzles")
-        if not store.n_puzzles:
-            raise UserError(f"{store.path} holds no complete puzzle yet")
-        site = config.site or (known.sites[0] if known else None)
-        if site is None:
-            raise UserError(f"{config.sae} does not say which site it is for: give --site")
-        reader = SiteReader(store, site)
-        there = set(reader.indices)
-        trained = there if not known or known.ticks is None else set(known.ticks)
-        if trained & there and not there <= trained:
-            reader = SiteReader(store, site, sorted(trained & there))
-        mismatch = _mismatch(config, sae, known, store, reader)
-        yield Opened(
-            sae,
-            known,
-            config.sae,
-            store,
-            reader,
-            _puzzles(config, known, store),
-            device,
-            mismatch,
-        )
+    provenance = provenance_of(config.sae)
+    with finished_puzzles(config.store, tell) as store:
+        reader = _reader(config, provenance, store)
+        mismatch = _mismatch(config, sae, provenance, store, reader)
+        puzzles = _puzzles(config, provenance, store)
+        yield AppliedSAE(sae, provenance, config.sae, store, reader, puzzles, device, mismatch)
+
+
+def _reader(config: OnSAE, provenance: Provenance | None, store: Store) -> SiteReader:
+    """The site at the ticks that the SAE was trained on, where the store has any of them."""
+    site = config.site or (provenance.sites[0] if provenance else None)
+    if site is None:
+        raise UserError(f"{config.sae} does not say which site it is for: give --site")
+    reader = SiteReader(store, site)
+    stored = set(reader.indices)
+    trained = set(provenance.ticks) if provenance and provenance.ticks is not None else stored
+    if trained & stored and not stored <= trained:
+        return SiteReader(store, site, sorted(trained & stored))
+    return reader
 
 
 def _mismatch(
-    config: OnSAE, sae: SAE[Any], known: Provenance | None, store: Store, reader: SiteReader
+    config: OnSAE, sae: SAE[Any], provenance: Provenance | None, store: Store, reader: SiteReader
 ) -> str | None:
     """UserError where SAE and store do not fit, or what is wrong if that was allowed."""
     if sae.cfg.d_in != reader.d_model:
@@ -153,13 +152,15 @@ def _mismatch(
             f"{reader.d_model} wide"
         )
     wrong = []
-    theirs, ours = known.checkpoint_sha256 if known else None, store.identity.checkpoint_sha256
-    if known and theirs != ours:
-        wrong.append(f"checkpoint {str(theirs)[:12]}, the store's is {str(ours)[:12]}")
-    if known and reader.site not in known.sites:
-        wrong.append(f"trained on {', '.join(known.sites)[:80]}, applied to {reader.site}")
-    if known and known.ticks is not None and not set(known.ticks) & set(reader.indices):
-        wrong.append(f"trained on none of the ticks of {reader.site} that the store holds")
+    if provenance:
+        theirs, ours = provenance.checkpoint_sha256, store.identity.checkpoint_sha256
+        if theirs != ours:
+            wrong.append(f"checkpoint {str(theirs)[:12]}, the store's is {str(ours)[:12]}")
+        if reader.site not in provenance.sites:
+            sites = ", ".join(provenance.sites)[:80]
+            wrong.append(f"trained on {sites}, applied to {reader.site}")
+        if provenance.ticks is not None and not set(provenance.ticks) & set(reader.indices):
+            wrong.append(f"trained on none of the ticks of {reader.site} that the store holds")
     if not wrong:
         return None
     if not config.force_mismatch:
@@ -167,11 +168,11 @@ def _mismatch(
     return "; ".join(wrong)
 
 
-def _puzzles(config: OnSAE, known: Provenance | None, store: Store) -> np.ndarray:
+def _puzzles(config: OnSAE, provenance: Provenance | None, store: Store) -> np.ndarray:
     """Store indices to look at: the first `limit` whose boards were not trained on."""
     chosen = np.arange(store.n_puzzles)
     if not config.all_puzzles:
-        chosen = chosen[~trained_on(known, store)]
+        chosen = chosen[~trained_on(provenance, store)]
     if not len(chosen):
         raise UserError(
             f"{config.sae} was trained on every puzzle of {store.path}: record others, "
@@ -180,24 +181,19 @@ def _puzzles(config: OnSAE, known: Provenance | None, store: Store) -> np.ndarra
     return chosen[: config.limit]
 
 
-def trained_on(known: Provenance | None, store: Store) -> np.ndarray:
+def trained_on(provenance: Provenance | None, store: Store) -> np.ndarray:
     """bool [puzzle]: an SAE of this provenance was trained on the puzzle's board."""
-    return np.isin(board_keys(store["inputs"][:]), known.train_boards if known else [])
+    boards = provenance.train_boards if provenance else []
+    return np.isin(board_keys(store["inputs"][:]), boards)
 
 
-def open_model(opened: Opened, ckpt: str | None, force: bool) -> tuple[Checkpoint, str | None]:
+def model_of(applied: AppliedSAE, ckpt: str | None, force: bool) -> tuple[Checkpoint, str | None]:
     """The checkpoint that the store was recorded from, and what `force` let pass.
 
     UserError for one with other weights.
     """
-    source = ckpt or opened.store.checkpoint_path
-    if source is None:
-        raise UserError(f"{opened.store.path} does not say where its checkpoint is: give --ckpt")
-    checkpoint = load_checkpoint(source, opened.device, opened.store.model.cells)
-    ours = opened.store.checkpoint_sha256
-    if checkpoint.sha256 == ours:
-        return checkpoint, None
-    wrong = f"{checkpoint.path} has weights {checkpoint.sha256[:12]}, the store's {str(ours)[:12]}"
-    if not force or checkpoint.model.config.d_model != opened.sae.cfg.d_in:
+    checkpoint, wrong = recorded_checkpoint(applied.store, ckpt, applied.device)
+    widths_agree = checkpoint.model.config.d_model == applied.sae.cfg.d_in
+    if wrong and not (force and widths_agree):
         raise UserError(f"{wrong}; --force-mismatch goes on all the same where widths agree")
     return checkpoint, wrong

@@ -1,0 +1,212 @@
+"""What the SAE commands measure, as dataclasses with the JSON form of their files."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from trm_interp.analysis.estimates import Estimate, Number
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.records import AGAIN, Record, optional
+
+EVERY_TICK = "every_tick"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredOn(Record):
+    """What a result was measured on. `ticks`: how many; `mismatch`: what was forced, in words."""
+
+    sae: str
+    site: str
+    n_puzzles: int
+    n_trained_on: int
+    n_solved: int
+    ticks: int
+    store_sha256: str
+    checkpoint_sha256: str | None
+    mismatch: str | None
+    d_in: int
+    d_sae: int
+    arch: str
+    gated_variant: str | None
+
+
+# sae-eval
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeFit(Record):
+    """How puzzles of one outcome are reconstructed."""
+
+    n: int
+    fvu: Estimate
+    l0: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TickFit(Record):
+    """How every tick is reconstructed; `tick` numbers them as in the run."""
+
+    tick: list[int]
+    fvu: list[Number]
+    l0: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderCosines(Record):
+    """See `measures.decoder_cosines`."""
+
+    nearest_mean: float
+    nearest_median: float
+    nearest_99: float
+    twins: float
+    norm_spread: Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopedRun(Record):
+    """One kind of run in the loop: accuracy of grids and cells, and loss in nats per cell."""
+
+    by_step: dict[str, list[float]]
+    exact: Estimate
+    cells: Estimate
+    loss: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spliced(Record):
+    """Runs "clean", "sae", "zero" and "mean", read after supervision step `read_at` (from 0)."""
+
+    ticks: int
+    read_at: int
+    runs: dict[str, LoopedRun]
+    recovered_over_zero: Estimate
+    recovered_over_mean: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class InTheLoop(Record):
+    """What reconstructions in the recursion cost, by where they were spliced in: EVERY_TICK, and
+    `at_tick` where one was asked for. `mismatch`: what was forced of the model, in words."""
+
+    mismatch: str | None
+    spliced: dict[str, Spliced]
+
+
+def at_tick(tick: int) -> str:
+    """Name of a splice at one tick.
+
+    >>> at_tick(60)
+    'tick_60'
+    """
+    return f"tick_{tick}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAEMeasures(MeasuredOn):
+    """What `sae-eval` measures: see `measures.measures`; `loop` where it was spliced."""
+
+    rows: int
+    fvu: Estimate
+    l0: float
+    dead: float
+    dense: float
+    decoder: DecoderCosines
+    by_outcome: dict[str, OutcomeFit]
+    by_tick: TickFit
+    loop: InTheLoop | None = optional()
+
+    def to_json(self) -> dict[str, Any]:
+        """The splices stand beside the mismatch."""
+        if self.loop is None:
+            return super().to_json()
+        spliced = {name: one.to_json() for name, one in self.loop.spliced.items()}
+        return super().to_json() | {"loop": {"mismatch": self.loop.mismatch, **spliced}}
+
+    @classmethod
+    def from_json(
+        cls, raw: Any, name: str = "", error: type[UserError] = UserError, advice: str = AGAIN
+    ) -> Self:
+        if isinstance(raw, dict) and isinstance(loop := raw.get("loop"), dict):
+            spliced = {key: value for key, value in loop.items() if key != "mismatch"}
+            loop = {"mismatch": loop.get("mismatch"), "spliced": spliced}
+            raw = raw | {"loop": loop}
+        return super().from_json(raw, name, error, advice)
+
+
+# steer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect(Record):
+    """Change of exact accuracy, of the share of cells right, and of the loss in nats per cell."""
+
+    exact: Estimate
+    cells: Estimate
+    loss: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureEffect(Record):
+    """Changes at the last step, as in `Effect`, and after the step of the last intervention.
+
+    `value`: the activation that was set or added; not used by ablate.
+    """
+
+    feature: int
+    value: float
+    exact: Estimate
+    cells: Estimate
+    loss: Estimate
+    after_last_change: Effect
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steering(MeasuredOn):
+    """A feature's effect beside those of its controls, as `steer` tells it."""
+
+    model_mismatch: str | None
+    mode: str
+    relative_value: float | None
+    steps: int
+    ticks_changed: int
+    last_change: int
+    cells_changed: str
+    clean: dict[str, float]
+    feature: FeatureEffect
+    controls: list[FeatureEffect]
+    rank_p: float
+
+
+# features
+
+
+@dataclass(frozen=True, kw_only=True)
+class MostActive(Record):
+    """Of the `n` features with the largest mean activation: see `table.summarise`."""
+
+    n: int
+    median: dict[str, Number]
+    recurring_solved: int
+    recurring_failed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesSummary(MeasuredOn):
+    """Counts and medians over features: see `table.summarise`.
+
+    `median`: of each of `table.DYNAMICS` by outcome, named as `period_solved`. `recurring_*`: how
+    many recur beyond the schedule, their interval above 0.
+    """
+
+    alive: int
+    dead: float
+    median: dict[str, Number]
+    recurring_solved: int
+    recurring_failed: int
+    most_active: MostActive
+    separating: int
+    separating_tests: int
+    separating_tests_by_chance: int
+    leading: int
+    above_control: int
+    solved: int
+    failed: int
