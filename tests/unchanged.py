@@ -42,6 +42,7 @@ RENAMED: dict[str, str] = {}
 # Key paths, written in the same way, that the golden files do not have and that may be new.
 _IDENTITY = ("task", "architecture", "schedule", "states", "answer", "latent")  # of a store
 ADDED: tuple[str, ...] = tuple(f"*/manifest.json/meta/identity/{name}" for name in _IDENTITY)
+ADDED += ("*/card.json/sae/architecture", "*/cfg.json/metadata/trm_interp/architecture")
 
 # Facts of the machine or the moment, left out wherever they occur. Paths are kept, with the
 # temporary folder replaced by FOLDER.
