@@ -10,7 +10,7 @@ import pytest
 import torch
 from published import error_of, public_state, same_weights
 
-from trm_interp.core.checkpoints.folder import load_checkpoint
+from trm_interp.core.checkpoints.folder import CheckpointError, load_checkpoint
 from trm_interp.core.infer import run
 from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
@@ -82,16 +82,62 @@ def test_a_data_set_that_is_a_pipe(maze: Path):
 
 
 def test_token_mixing_needs_no_data_set(tmp_path: Path):
-    model = TRM(TRMConfig(cells=16, vocab=6, d_model=32, prefix=16))
-    torch.save(public_state(model), tmp_path / "step_1")
+    """Where the positions leave one number of cells, or its settings say how long the prefix is."""
+    for prefix, settings in ((1, "{}"), (16, "{puzzle_emb_len: 16}"), (0, "{}")):
+        model = TRM(TRMConfig(cells=16, vocab=6, d_model=32, prefix=prefix))
+        torch.save(public_state(model), tmp_path / "step_1")
+        (tmp_path / "all_config.yaml").write_text(f"arch: {settings}")
+        (tmp_path / "dataset.json").write_text("null")
+        for cells in (None, 36):
+            config = load_checkpoint(tmp_path, cells=cells).model.config
+            assert (config.cells, config.prefix) == (16, prefix)
+
+
+def test_settings_that_state_the_cells_count_most(tmp_path: Path):
+    torch.save(public_state(split(81, 16)), tmp_path / "step_1")
     (tmp_path / "dataset.json").write_text("null")
-    for cells in (None, 36):
-        assert load_checkpoint(tmp_path, cells=cells).model.config.cells == 16
-    (tmp_path / "all_config.yaml").write_text("arch: {seq_len: 20}")
-    (tmp_path / "dataset.json").unlink()
-    assert load_checkpoint(tmp_path).model.config.prefix == 12
-    (tmp_path / "all_config.yaml").write_text("arch: {seq_len: 32}")
-    assert "32 cells are stated, the weights mix 32 positions" in error_of(tmp_path)
+    (tmp_path / "all_config.yaml").write_text("arch: {seq_len: 85}")
+    config = load_checkpoint(tmp_path, cells=81).model.config
+    assert (config.cells, config.prefix) == (85, 12)
+    (tmp_path / "all_config.yaml").write_text("arch: {seq_len: 97}")
+    assert "97 cells are stated, the weights mix 97 positions" in error_of(tmp_path)
+
+
+def split(cells: int, prefix: int, vocab: int = 11) -> TRM:
+    return TRM(TRMConfig(cells=cells, vocab=vocab, d_model=32, prefix=prefix))
+
+
+@pytest.mark.parametrize(("cells", "prefix"), [(81, 16), (96, 1)])
+def test_positions_that_can_be_two_things_ask(tmp_path: Path, cells: int, prefix: int):
+    """97 positions: 81 cells after a prefix of 16, or 96 after 1; 11 tokens prove neither."""
+    torch.save(public_state(split(cells, prefix)), tmp_path / "step_1")
+    message = error_of(tmp_path)
+    assert "its 97 positions can be 96 cells and a prefix of 1 or 81 cells and a" in message
+    assert "give --puzzles or --cells" in message
+    told = load_checkpoint(tmp_path, cells=cells).model.config
+    assert (told.cells, told.prefix) == (cells, prefix)
+    only = load_checkpoint(tmp_path, fits=lambda n, vocab: (n, vocab) == (cells, 11))
+    assert only.model.config == told
+    for fits in (lambda n, vocab: True, lambda n, vocab: False):
+        with pytest.raises(CheckpointError, match="its 97 positions can be"):
+            load_checkpoint(tmp_path, fits=fits)
+    with pytest.raises(CheckpointError, match="its 97 positions can be"):
+        load_checkpoint(tmp_path, cells=36)  # not one of the two
+    (tmp_path / "dataset.json").write_text(json.dumps({"seq_len": cells, "vocab_size": 11}))
+    assert load_checkpoint(tmp_path).model.config == told
+    (tmp_path / "dataset.json").write_text("null")
+    assert "holds a NoneType" in error_of(tmp_path)
+
+
+def test_a_token_mixing_maze_is_no_sudoku_of_its_number_of_tokens(tmp_path: Path):
+    """6 tokens are those of 4x4 Sudoku too, and 32 positions 16 cells and a prefix of 16."""
+    torch.save(public_state(split(31, 1, vocab=6)), tmp_path / "step_1")
+    assert "31 cells and a prefix of 1 or 16 cells and a prefix of 16" in error_of(tmp_path)
+    torch.save(public_state(split(900, 16, vocab=6)), tmp_path / "step_1")
+    assert "915 cells and a prefix of 1 or 900 cells" in error_of(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps(DATASET))
+    config = load_checkpoint(tmp_path, cells=16).model.config
+    assert (config.cells, config.prefix) == (900, 16)
 
 
 def test_puzzles_tell_the_commands(tmp_path: Path, grids: Path, cli: Callable[..., Any]):

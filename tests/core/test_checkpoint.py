@@ -21,8 +21,13 @@ from trm_interp.core.models.trm import TRM
 
 @pytest.fixture
 def published() -> TRM:
-    """The published cycles and widths at a small size: 4x4 cells, 128 wide, so 2 heads of 64."""
-    return TRM(TRMConfig(cells=16, vocab=6, d_model=128), torch.Generator().manual_seed(1))
+    """The published cycles and widths at a small size: 4x4 cells, 128 wide, so 2 heads of 64.
+
+    Its 17 positions can only be 16 cells and a prefix of 1.
+    """
+    return TRM(
+        TRMConfig(cells=16, vocab=6, d_model=128, prefix=1), torch.Generator().manual_seed(1)
+    )
 
 
 # ours
@@ -63,8 +68,8 @@ def test_a_public_file_without_its_settings_has_those_of_sudoku(
     config = TRMConfig(cells=16, vocab=6, d_model=128, mixer=mixer, n_heads=2)
     model = TRM(config, torch.Generator().manual_seed(1))
     torch.save(public_state(model, prefix), tmp_path / "step_65100")
-    # attention does not tell the number of cells
-    loaded = load_checkpoint(tmp_path / "step_65100", cells=16 if mixer == "attention" else None)
+    # attention does not tell the number of cells, 32 mixed positions can be 31 cells
+    loaded = load_checkpoint(tmp_path / "step_65100", cells=16)
     assert loaded.format == "TRM" and same_weights(loaded.model, model)
     found = loaded.model.config
     assert (found.h_cycles, found.l_cycles, found.prefix, found.mixer) == (3, 6, 16, mixer)
@@ -96,12 +101,14 @@ def test_an_embedding_length_of_zero_is_one_position(tmp_path: Path):
     assert load_checkpoint(tmp_path, cells=16).model.config.prefix == 1
 
 
-@pytest.mark.parametrize(("cells", "prefix"), [(25, 16), (16, 1), (30, 0)])
-def test_token_mixing_tells_the_cells_of_other_tasks(tmp_path: Path, cells: int, prefix: int):
+@pytest.mark.parametrize(("cells", "prefix"), [(10, 1), (16, 1), (30, 0)])
+def test_token_mixing_tells_the_cells_where_one_number_is_possible(
+    tmp_path: Path, cells: int, prefix: int
+):
     config = TRMConfig(cells=cells, vocab=6, d_model=32, prefix=prefix)
     torch.save(public_state(TRM(config)), tmp_path / "step_1")
-    found = load_checkpoint(tmp_path).model.config
-    assert (found.cells, found.prefix) == (cells, prefix)
+    read = load_checkpoint(tmp_path).model.config
+    assert (read.cells, read.prefix) == (cells, prefix)
 
 
 def test_the_newest_step_of_a_folder_counts(tmp_path: Path, published: TRM):

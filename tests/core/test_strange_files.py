@@ -23,7 +23,7 @@ from trm_interp.core.models.trm import TRM
 
 @pytest.fixture
 def published() -> TRM:
-    return TRM(TRMConfig(cells=16, vocab=6, d_model=64, multiple=32), torch.Generator())
+    return TRM(TRMConfig(cells=16, vocab=6, d_model=64, multiple=32, prefix=1), torch.Generator())
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_layers_that_are_not_there(
         ("arch: {H_cycles: 1000000000000}", "h_cycles must be at most 256"),
         ("arch: {H_cycles: 1e999}", "H_cycles is"),
         ("arch: {expansion: 0}", "expansion must be above 0"),
-        ("arch: {seq_len: 1000000000000}", "the weights mix 32 positions"),
+        ("arch: {seq_len: 1000000000000}", "the weights mix 17 positions"),
         ("arch: {rms_norm_eps: 1e400}", "rms_norm_eps"),
         ("x: " + "y" * 70_000, "at most 0.064 MB"),
         ("[" * 5000, "too many brackets"),

@@ -24,6 +24,7 @@ from trm_interp.core.checkpoints.headers import (
 )
 from trm_interp.core.checkpoints.pickles import load_pickle
 from trm_interp.core.checkpoints.public import read_public
+from trm_interp.core.checkpoints.public_config import Fits
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import DEFAULT, build, config_class, settings_of
@@ -74,16 +75,19 @@ def load_checkpoint(
     device: torch.device | str = "cpu",
     cells: int | None = None,
     averages: bool = True,
+    fits: Fits | None = None,
 ) -> Checkpoint:
-    """Read any known checkpoint; CheckpointError says in one line why it cannot be read.
+    """Read a checkpoint of any supported format; CheckpointError says why it cannot be read.
 
-    `cells` is the number of cells of its puzzles, for files of attention models that do not say.
+    Files of others need not say how many cells a puzzle has, and nothing here guesses it: `cells`
+    is that number where they do not, `fits(cells, vocab)` tells whether there is a task of that
+    shape, which decides between a few that are possible. Where it stays open the error asks.
     Of files with trained weights and their moving averages the averages are read, which is what
     their authors validate; `averages=False` takes the others.
     """
     path = locate(source)
     try:
-        loaded = _load_ours(path) if path.is_dir() else _load_public(path, cells, averages)
+        loaded = _load_ours(path) if path.is_dir() else _load_public(path, cells, averages, fits)
     except CheckpointError:
         raise
     except Exception as error:  # a stranger's file can be wrong in any way
@@ -210,8 +214,8 @@ def _our_config(path: Path) -> ModelConfig:
         raise CheckpointError(f"{path}: {first_line(error)[:150]}") from error
 
 
-def _load_public(path: Path, cells: int | None, averages: bool) -> Checkpoint:
-    public = read_public(path, cells, averages)
+def _load_public(path: Path, cells: int | None, averages: bool, fits: Fits | None) -> Checkpoint:
+    public = read_public(path, cells, averages, fits)
     shapes = {name: tuple(tensor.shape) for name, tensor in public.tensors.items()}
     _check_shapes(public.config, shapes, path)
     model = _filled(public.config, public.tensors, path)

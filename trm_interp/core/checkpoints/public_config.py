@@ -1,0 +1,261 @@
+"""The configuration of a checkpoint that others publish: what shapes and settings say of it.
+
+Settings lie in the file, in an `all_config.yaml` beside it or in the `dataset.json` of its data.
+What none of them says is asked for, or is the published value where there is only one.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from trm_interp.core.checkpoints.headers import MAX_YAML, CheckpointError, read_json, read_text
+from trm_interp.core.checkpoints.pickles import plain_settings
+from trm_interp.core.models.config import TRMConfig
+from trm_interp.runtime.errors import first_line
+
+PREFIXES = (1, 16)  # positions before the cells in published models with a puzzle embedding
+FEWEST_CELLS = 4  # of a grid
+MAX_BRACKETS = 200  # in an all_config.yaml; a published one has two
+ALL_CONFIG, DATASET = "all_config.yaml", "dataset.json"
+ASK = "give --puzzles or --cells"
+
+Fits: TypeAlias = Callable[[int, int], bool]
+"""Whether some task has so many cells of so many tokens."""
+
+
+class Settings(NamedTuple):
+    """Settings of a file of others, checked as they are read."""
+
+    values: Mapping[str, Any]
+    source: str
+
+    def number(self, name: str, default: float) -> float:
+        """CheckpointError for what is no finite number; YAML reads 1e-5 as text."""
+        value = self.values.get(name)
+        if value is None:
+            return default
+        try:
+            number = float("nan" if isinstance(value, bool) else value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise CheckpointError(f"{self.source}: {name} is {repr(value)[:40]}, not a number")
+        return number
+
+    def whole(self, name: str, default: int) -> int:
+        number = self.number(name, default)
+        if number != int(number) or number < 0:
+            raise CheckpointError(f"{self.source}: {name} is {number:g}, not a count")
+        return int(number)
+
+
+def config_beside(path: Path) -> dict[str, Any]:
+    """All of the all_config.yaml beside a public checkpoint; nothing where there is none."""
+    file = path.parent / ALL_CONFIG
+    if not file.exists():
+        return {}
+    try:
+        import yaml
+    except ImportError as error:
+        raise CheckpointError(f"{file}: reading it needs 'pip install pyyaml'") from error
+    text = read_text(file, MAX_YAML)
+    # merged mappings can grow without end, deep brackets take the parser minutes; no program
+    # that writes settings makes either
+    if "<<" in text or text.count("[") + text.count("{") > MAX_BRACKETS:
+        raise CheckpointError(f"{file}: not a TRM configuration (merge keys or too many brackets)")
+    try:
+        settings = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: not a TRM configuration ({first_line(error)})") from error
+    if not isinstance(settings, dict):
+        kind = type(settings).__name__
+        raise CheckpointError(f"{file}: not a TRM configuration (holds a {kind}, not settings)")
+    return settings
+
+
+def architecture_settings(path: Path) -> dict[str, Any]:
+    """`arch` of that file."""
+    arch = config_beside(path).get("arch", {})
+    if not isinstance(arch, dict):
+        file = path.parent / ALL_CONFIG
+        raise CheckpointError(f"{file}: arch holds a {type(arch).__name__}, not settings")
+    return plain_settings(arch)
+
+
+def data_names(path: Path) -> list[str]:
+    """Folders of training data that the settings beside a public checkpoint name."""
+    settings = config_beside(path)
+    paths = settings.get("data_paths", settings.get("data_path", []))
+    names = paths[:8] if isinstance(paths, list) else [paths]
+    return [name for name in names if isinstance(name, str) and name]
+
+
+def _cells_of_dataset(path: Path, vocab: int) -> int | None:
+    """seq_len of `dataset.json`: beside the checkpoint, or in the folder that its settings name."""
+    folders = [path.parent]
+    for data in data_names(path):
+        folders += [root / data for root in (Path(), path.parent)]
+    for folder in folders:
+        for file in (folder / DATASET, folder / "train" / DATASET, folder / "test" / DATASET):
+            if not file.exists():
+                continue
+            facts = Settings(read_json(file), str(file))
+            if (theirs := facts.whole("vocab_size", vocab)) != vocab:
+                raise CheckpointError(
+                    f"{file}: vocab_size {theirs}, but {path} has {vocab}: another data set"
+                )
+            if cells := facts.whole("seq_len", 0):
+                return cells
+    return None
+
+
+def config_of(
+    tensors: dict[str, Tensor],
+    settings: Settings,
+    path: Path,
+    cells: int | None,
+    fits: Fits | None = None,
+) -> TRMConfig:
+    """The configuration: shapes where they tell, `settings` for the rest, else published values.
+
+    Shapes do not tell the cycles (3 and 6) nor the number of heads (d_model / 64); token mixing
+    tells the number of positions, attention nothing of it.
+    """
+    vocab, d_model = tensors["lm_head.weight"].shape
+    n_layers = 1 + max(
+        (int(m[1]) for name in tensors if (m := re.match(r"net\.blocks\.(\d+)\.", name))),
+        default=-1,
+    )
+    mixer_down = tensors.get("net.blocks.0.mixer.down.weight")
+    positions = None if mixer_down is None else mixer_down.shape[0]
+    _require_supported(settings, positions is None, path)
+    mlp_down = tensors.get("net.blocks.0.mlp.down.weight")
+    if mlp_down is None:
+        raise CheckpointError(f"{path}: no blocks; is this a TRM checkpoint?")
+    cells, prefix = _cells_and_prefix(
+        positions, vocab, "prefix_embedding" in tensors, settings, path, cells, fits
+    )
+    widths = {d_model: mlp_down.shape[1]}
+    if mixer_down is not None and positions is not None:
+        widths[positions] = mixer_down.shape[1]
+    expansion, multiple = _swiglu_settings(widths, settings, path)
+    return TRMConfig(
+        cells=cells,
+        vocab=vocab,
+        d_model=d_model,
+        n_layers=n_layers,
+        h_cycles=settings.whole("H_cycles", 3),
+        l_cycles=settings.whole("L_cycles", 6),
+        mixer="attention" if positions is None else "mlp",
+        n_heads=settings.whole("num_heads", 0) or max(1, d_model // 64),
+        prefix=prefix,
+        expansion=expansion,
+        multiple=multiple,
+        q_outputs=tensors["q_head.weight"].shape[0],
+        norm_eps=settings.number("rms_norm_eps", 1e-5),
+        rope_base=settings.number("rope_theta", 10_000.0),
+    )
+
+
+def _require_supported(settings: Settings, attention: bool, path: Path) -> None:
+    """CheckpointError for variants of the network that are not read."""
+    values = settings.values
+    rotary_2d = values.get("pos_emb_type") == "2d" or values.get("use_2d_rope")
+    if values.get("use_conv_swiglu") or (attention and rotary_2d):
+        raise CheckpointError(f"{path}: convolutional SwiGLU and 2-D rotary are not supported")
+    without_rotary = values.get("pos_emb_type", "1d") != "1d" or (
+        values.get("pos_encodings", "rope") != "rope"
+    )
+    if attention and (without_rotary or values.get("attn_gate_type")):
+        raise CheckpointError(f"{path}: attention is read with rotary positions and no gate only")
+
+
+def _cells_and_prefix(
+    positions: int | None,
+    vocab: int,
+    has_prefix: bool,
+    settings: Settings,
+    path: Path,
+    cells: int | None,
+    fits: Fits | None,
+) -> tuple[int, int]:
+    """How many of the positions are cells and how many come before them.
+
+    What the file's settings say counts most, then the data set beside it, then `cells`, then what
+    `fits`; positions that attention does not tell, and several splits that remain, are asked about.
+    """
+    # 0 means as many positions as the embedding fills, and only one that fills one is read
+    stated_prefix = settings.whole("puzzle_emb_len", 16) or 1
+    if (stated := settings.whole("seq_len", 0)) == 0:
+        if positions is None:
+            stated = _cells_of_dataset(path, vocab) or cells or 0
+        elif not has_prefix:
+            return positions, 0
+        elif settings.values.get("puzzle_emb_len") is not None:
+            return positions - stated_prefix, stated_prefix
+        else:
+            splits = _splits(positions)
+            if len(splits) != 1:
+                stated = _cells_of_dataset(path, vocab) or 0
+            if not stated:
+                return _split(splits, vocab, positions, path, cells, fits)
+    if positions is None:
+        if not stated:
+            raise CheckpointError(
+                f"{path}: attention does not tell the number of cells: {ASK} (in Python cells=81), "
+                f"or put the data set's {DATASET} beside it"
+            )
+        return stated, stated_prefix if has_prefix else 0
+    if (stated < positions) != has_prefix or stated > positions:
+        raise CheckpointError(
+            f"{path}: {stated} cells are stated, the weights mix {positions} positions"
+        )
+    return stated, positions - stated
+
+
+def _splits(positions: int) -> list[tuple[int, int]]:
+    """(cells, prefix) that published models with a puzzle embedding would have.
+
+    >>> _splits(97), _splits(17)
+    ([(96, 1), (81, 16)], [(16, 1)])
+    """
+    return [(positions - n, n) for n in PREFIXES if positions - n >= FEWEST_CELLS]
+
+
+def _split(
+    splits: list[tuple[int, int]],
+    vocab: int,
+    positions: int,
+    path: Path,
+    cells: int | None,
+    fits: Fits | None,
+) -> tuple[int, int]:
+    """The one that is meant; CheckpointError asks where that cannot be told."""
+    chosen = [split for split in splits if split[0] == cells]
+    if not chosen and fits is not None:
+        chosen = [split for split in splits if fits(split[0], vocab)]
+    if not chosen:
+        chosen = splits
+    if len(chosen) == 1:
+        return chosen[0]
+    either = " or ".join(f"{cells} cells and a prefix of {prefix}" for cells, prefix in chosen)
+    raise CheckpointError(
+        f"{path}: its {positions} positions can be {either}: {ASK} (in Python cells=...), "
+        f"or put the data set's {DATASET} beside it"
+    )
+
+
+def _swiglu_settings(widths: dict[int, int], settings: Settings, path: Path) -> tuple[float, int]:
+    """An (expansion, multiple) that gives the widths found: as published where that fits."""
+    stated = settings.number("expansion", settings.number("ffn_expansion", 4.0))
+    common = math.gcd(*widths.values())
+    for expansion in (stated, 4.0, 2.0, 1.0, 3.0, 8.0):
+        for multiple in (256, common, *(2**k for k in range(7, -1, -1))):
+            config = TRMConfig(expansion=expansion, multiple=multiple)
+            if all(config.swiglu_width(n) == width for n, width in widths.items()):
+                return expansion, multiple
+    raise CheckpointError(f"{path}: no SwiGLU expansion gives the hidden widths {widths}")
