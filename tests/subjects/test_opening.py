@@ -12,7 +12,7 @@ from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
 from trm_interp.runtime.errors import UserError
-from trm_interp.subjects.opening import open_both, task_of
+from trm_interp.subjects.opening import open_both, open_checkpoint, task_of
 from trm_interp.subjects.settings import default_checkpoint, first_look, shipped_checkpoint
 from trm_interp.tasks import registry
 from trm_interp.tasks.base import Task
@@ -119,3 +119,14 @@ def test_what_ships_comes_from_the_task():
     checkpoint, puzzles = open_both("", None, CPU, limit=2, tell=lambda line: None)
     assert task_of(checkpoint) == puzzles.task == Sudoku(6) and len(puzzles) == 2
     assert puzzles.source.endswith("artifacts/data/sudoku6/test.txt")
+
+
+def test_a_task_of_that_shape_decides_between_prefixes(tmp_path: Path, four: Path):
+    """32 positions of 6 tokens: 4x4 Sudoku after a prefix of 16, for no task has 31 cells."""
+    torch.save(
+        public_state(TRM(TRMConfig(cells=16, vocab=6, d_model=32, prefix=16))), tmp_path / "step_1"
+    )
+    with pytest.raises(UserError, match="31 cells and a prefix of 1 or 16 cells and a prefix"):
+        load_checkpoint(tmp_path)
+    for checkpoint in (open_checkpoint(tmp_path), open_both(tmp_path, four, CPU)[0]):
+        assert (checkpoint.model.config.cells, checkpoint.model.config.prefix) == (16, 16)

@@ -16,7 +16,7 @@ from trm_interp.runtime.progress import passing
 from trm_interp.subjects.settings import artifact, default_checkpoint
 from trm_interp.tasks.base import PuzzleError, PuzzleSet, Task
 from trm_interp.tasks.registry import load_puzzles as load
-from trm_interp.tasks.registry import stated_family, task_of_checkpoint
+from trm_interp.tasks.registry import stated_family, task_of_checkpoint, tasks_of_shape
 
 
 def open_device(name: str, float64: bool = False) -> torch.device:
@@ -113,11 +113,16 @@ def load_puzzles(
         return load(file, skip_bad, limit, update, several)
 
 
+def _has_task(cells: int, vocab: int) -> bool:
+    """Whether there is a task of so many cells of so many tokens."""
+    return bool(tasks_of_shape(cells, vocab))
+
+
 def open_checkpoint(
     source: str | Path, device: torch.device | str = "cpu", cells: int | None = None
 ) -> Checkpoint:
     """The checkpoint; `cells` is what --cells says. UserError where the file says otherwise."""
-    checkpoint = load_checkpoint(source, device, cells)
+    checkpoint = load_checkpoint(source, device, cells, fits=_has_task)
     own = checkpoint.model.config.cells
     if cells is not None and cells != own:
         raise CheckpointError(f"{checkpoint.path} reads {own} cells, but --cells is {cells}")
@@ -142,9 +147,9 @@ def open_both(
     defaults = [] if ckpt else [str(path)]
     if puzzles is not None:
         opened = load_puzzles(puzzles, skip_bad, limit)
-        checkpoint = load_checkpoint(path, device, opened.task.cells)
+        checkpoint = load_checkpoint(path, device, opened.task.cells, fits=_has_task)
     else:
-        checkpoint = load_checkpoint(path, device)
+        checkpoint = load_checkpoint(path, device, fits=_has_task)
         file = test_puzzles(checkpoint)
         defaults.append(str(file))
         opened = load_puzzles(file, skip_bad, limit)
