@@ -27,18 +27,16 @@ LONG_STILL = {
     "trm_interp/cli/data.py: register",
     "trm_interp/cli/sae.py: register",
     "trm_interp/cli/search.py: register",
-    "trm_interp/recording/collect.py: record_puzzles",
     "trm_interp/report/plan.py: _jobs",
     "trm_interp/studies/one_puzzle.py: look_at",
     "trm_interp/subjects/training.py: fit",
 }
 OF_TRM_STILL = {
-    "trm_interp/recording/hooks.py",
     "trm_interp/studies/one_puzzle.py",
     "trm_interp/studies/stability.py",
     "trm_interp/studies/starts.py",
 }
-SUDOKU_STILL = {"cli", "recording", "studies", "subjects"}
+SUDOKU_STILL = {"cli", "studies", "subjects"}
 
 
 @cache
