@@ -15,6 +15,7 @@ PACKAGE = ROOT / "trm_interp"
 FLOORS = ("runtime", "core", "tasks", "subjects", "recording", "analysis", "figures")
 FLOORS = (*FLOORS, "sae search", "studies", "report", "cli")  # from the lowest one up
 OURS = re.compile(r"(trm_interp(\.\w+)+)(:[\w.]+)?")
+TOKENS = re.compile(r"\b(inputs|tokens)\b(?!\.)")  # `tokens.ndim` is of any task
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 60
 
 # Functions above the limit, each with why it is better whole.
@@ -35,6 +36,11 @@ OF_TRM_STILL = {
     "trm_interp/studies/one_puzzle.py",
     "trm_interp/studies/stability.py",
     "trm_interp/studies/starts.py",
+}
+TOKENS_STILL = {
+    "trm_interp/studies/lens.py",
+    "trm_interp/studies/one_puzzle.py",
+    "trm_interp/studies/probes.py",
 }
 SUDOKU_STILL = {"cli", "studies", "subjects"}
 
@@ -122,6 +128,48 @@ def test_only_models_and_checkpoints_ask_which_architecture_it_is():
             if asks:
                 asking.add(path)
     assert sorted(asking - OF_TRM_STILL) == []
+
+
+def assumes_a_task(node: ast.AST) -> bool:
+    """`inputs == 1` for blank cells, or the side of a square board from its number of cells."""
+    if isinstance(node, ast.Compare):
+        numbers = [type(getattr(of, "value", None)) is int for of in node.comparators]
+        return any(numbers) and TOKENS.search(ast.unparse(node.left)) is not None
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+        return "cells" in ast.unparse(node.left) and ast.unparse(node.right) in ("0.5", "1 / 2")
+    if isinstance(node, ast.Call):
+        return ast.unparse(node).startswith(("math.isqrt(", "math.sqrt(", "np.sqrt(")) and (
+            "cells" in ast.unparse(node)
+        )
+    return False
+
+
+def test_only_tasks_know_what_a_token_means_and_which_shape_a_board_has():
+    """And formats of checkpoints, which have to tell some of them apart by their sizes."""
+    assuming = {
+        path
+        for path, tree in sources("trm_interp").items()
+        if not path.startswith(("trm_interp/tasks/", "trm_interp/core/checkpoints/"))
+        if any(assumes_a_task(node) for node in ast.walk(tree))
+    }
+    assert sorted(assuming - TOKENS_STILL) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "assumes"),
+    [
+        ("store['inputs'][0] == 1", True),
+        ("batch.tokens > 1", True),
+        ("side = config.cells ** 0.5", True),
+        ("math.isqrt(cells)", True),
+        ("inputs.shape[1] != model.config.cells", False),
+        ("tokens.ndim != 2", False),
+        ("tokens == labels", False),
+        ("dim ** 0.5", False),
+    ],
+)
+def test_what_assumes_a_task(text: str, assumes: bool):
+    assert any(assumes_a_task(node) for node in ast.walk(ast.parse(text))) == assumes
 
 
 def test_no_file_is_too_long():
