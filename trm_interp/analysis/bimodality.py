@@ -38,7 +38,7 @@ def dip(values: Float[np.ndarray, " value"]) -> float:
     >>> dip(np.array([0.0, 0.0, 1.0, 1.0])), dip(np.array([0.0, 1.0, 2.0, 3.0]))
     (0.25, 0.125)
     """
-    return float(dipstat(np.asarray(values, np.float64), allow_zero=False))
+    return float(dipstat(np.asarray(values, np.float64), allow_zero=False))  # type: ignore[arg-type]
 
 
 def dip_test(values: Float[np.ndarray, " value"], seed: int, times: int = 500) -> dict[str, float]:

@@ -53,7 +53,7 @@ def scrub_figure(
     if len(path) % cycles:
         raise ValueError(f"{len(path)} updates are not whole cycles of {cycles}")
     boards = [_board(*one, grid) for one in zip(glyphs, kinds, strict=True)]
-    done = (kinds <= RIGHT).all(1)
+    done = np.all(kinds <= RIGHT, axis=1)
     moments = [[boards[at], *_places(at, done[at], loss, path)] for at in range(cycles)]
     figure = make_subplots(
         rows=1,
@@ -69,11 +69,12 @@ def scrub_figure(
     figure.add_trace(go.Scatter(x=path[:, 0], y=path[:, 1], **thin), row=1, col=3)
     figure.add_trace(so_far, row=1, col=3)
     figure.add_trace(here, row=1, col=3)
+    names = [str(at) for at in range(1, cycles + 1)]
     figure.frames = [
-        go.Frame(data=moment, traces=CHANGING, name=str(at))
-        for at, moment in enumerate(moments, start=1)
+        go.Frame(data=moment, traces=CHANGING, name=name)
+        for name, moment in zip(names, moments, strict=True)
     ]
-    _add_controls(figure, [frame.name for frame in figure.frames])
+    _add_controls(figure, names)
     _dress_board(figure, rulings)
     figure.update_xaxes(title="H-cycle (from 1)", row=1, col=2)
     figure.update_yaxes(rangemode="tozero", row=1, col=2)
