@@ -45,9 +45,7 @@ def test_a_card_says_the_task(card: dict[str, object]):
 
 def test_the_shape_comes_last(twin: type[Twin]):
     assert task_of_checkpoint({}, 81, 11) == Sudoku(9)
-    with pytest.raises(
-        UserError, match="x: 9 cells of 5 tokens can be latin3 or twin3: give"
-    ):
+    with pytest.raises(UserError, match="x: 9 cells of 5 tokens can be latin3 or twin3: give"):
         task_of_checkpoint({}, 9, 5, "x")
     assert task_of_checkpoint({}, 9, 5, data="data/twin-data-1k") == twin()
     assert task_of_checkpoint({}, 9, 5, data="data/Latin-Square-1k") == Latin()

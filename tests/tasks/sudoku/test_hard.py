@@ -108,7 +108,7 @@ def test_an_interrupted_build_resumes_to_the_same_bytes(made, tmp_path, cli):
     refused = cli("data", "make", "tiny-hard", "--out", out, "--seed", 4)
     assert refused.code == 2 and "use --resume to go on or --overwrite to start anew" in refused.err
     other = cli("data", "make", "tiny-hard", "--out", out, "--seed", 5, "--resume")
-    assert other.code == 2 and "begun with another seed" in other.err
+    assert other.code == 2 and "is of another run: seed (4 there, 5 now)" in other.err
     counts = []
     make_preset("tiny-hard", out, seed=4, resume=True, progress=lambda *told: counts.append(told))
     assert counts[0][0] >= 10  # nothing is grown twice
@@ -119,7 +119,7 @@ def test_an_interrupted_build_resumes_to_the_same_bytes(made, tmp_path, cli):
 def test_a_killed_build_resumes_to_the_same_bytes(made, tmp_path):
     out = tmp_path / "out"
     code = (
-        "from trm_interp.tasks.sudoku import presets as p\n"
+        "from trm_interp.tasks.sudoku.forge import presets as p\n"
         "from trm_interp.tasks.sudoku.forge.hard import HardPreset\n"
         "from trm_interp.tasks.sudoku.forge.walk import Walk\n"
         f"p.PRESETS['tiny-hard'] = {TINY!r}\n"
@@ -135,6 +135,7 @@ def test_a_killed_build_resumes_to_the_same_bytes(made, tmp_path):
     finally:
         child.kill()  # SIGKILL: nothing is tidied up
         child.wait()
+    assert out.exists() or grown.exists()  # the child has begun
     if not out.exists():  # else the child was done before it could be killed
         make_preset("tiny-hard", out, seed=4, resume=True)
     assert contents(out) == contents(made)

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from trm_interp.runtime.errors import first_line
-from trm_interp.runtime.files import append_row, keep_rows, write_json
-from trm_interp.runtime.outputs import drop_if_empty, remove_own, writing
+from trm_interp.runtime.files import append_row, keep_rows
+from trm_interp.runtime.identity import require_same
+from trm_interp.runtime.outputs import drop_if_empty
+from trm_interp.runtime.runs import Run
 from trm_interp.runtime.schema import convert, read_json
 from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.sudoku.forge.walk import (
@@ -55,24 +57,21 @@ def building(folder: Path, about: dict[str, Any], resume: bool, overwrite: bool)
 
     After an error or an interruption it stays. `about` must be what it was begun with.
     """
-    names = (ABOUT, LINEAGES)
-    with writing(
+    with Run(
         folder,
         COMMAND,
-        names,
+        (ABOUT, LINEAGES),
         resume=resume,
         overwrite=overwrite and not resume,  # then it is the data set that is overwritten
         unmarked=lambda folder: (folder / ABOUT).is_file(),
-    ):
-        about = json.loads(json.dumps(about))
-        began = about
+    ) as run:
         if (folder / ABOUT).exists():
-            began = read_json(folder / ABOUT, dict[str, Any], PuzzleError, "start with --overwrite")
-        if changed := [key for key in {**began, **about} if began.get(key) != about.get(key)]:
-            raise PuzzleError(f"{folder}: begun with another {', '.join(changed)}")
-        write_json(folder / ABOUT, about)
+            advice = "start with --overwrite"
+            began = read_json(folder / ABOUT, dict[str, Any], PuzzleError, advice)
+            require_same(folder, began, about, error=PuzzleError)
+        run.write_json(ABOUT, about)
         yield folder
-        remove_own(folder, COMMAND, names)
+        run.clear()
     drop_if_empty(folder)
 
 
