@@ -42,14 +42,14 @@ def measure(ckpt: Path, file: Path, args: argparse.Namespace) -> dict[str, Any]:
         read = solve(load_checkpoint(ckpt).model, puzzles, args.steps, progress=update)
     solved = read.solved.numpy()[:, -1]
     ratings = rate(from_tokens(puzzles.inputs))
-    found: dict[str, Any] = {"n": len(puzzles), "exact": float(solved.mean()), "ratings": {}}
+    measured: dict[str, Any] = {"n": len(puzzles), "exact": float(solved.mean()), "ratings": {}}
     for name in RATINGS:
         values = np.asarray(getattr(ratings, name), float)
-        found["ratings"][name] = {
+        measured["ratings"][name] = {
             **auc_with_bounds(values, ~solved, args.seed),
             "groups": by_rating(values, solved, args.groups).to_dict("records"),
         }
-    return found
+    return measured
 
 
 def main() -> None:
@@ -62,23 +62,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
     args = parser.parse_args()
-    known: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name, file in RUNS:
         ckpt, at = artifact(name), artifact(file)
         if missing := [str(path) for path in (ckpt, at) if not path.exists()]:
             print(f"{name} on {file}: left out, {' and '.join(missing)} not there")
             continue
-        found = known[f"{name} on {file}"] = measure(ckpt, at, args)
-        print(f"{name} on {file}: {found['exact']:.1%} exact of {found['n']}")
-        for rating, row in found["ratings"].items():
+        measured = results[f"{name} on {file}"] = measure(ckpt, at, args)
+        print(f"{name} on {file}: {measured['exact']:.1%} exact of {measured['n']}")
+        for rating, row in measured["ratings"].items():
             shares = " ".join(f"{group['exact']:.0%}" for group in row["groups"])
             span = f"AUC {row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
             print(f"  {rating:14} {span}; exact {shares}")
     if args.out:
-        write_json(args.out, known)
+        write_json(args.out, results)
         print(f"wrote {args.out}")
     else:
-        print(json.dumps({key: found["exact"] for key, found in known.items()}))
+        print(json.dumps({key: one["exact"] for key, one in results.items()}))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python experiments/heldout.py puzzles.csv --by source --limit 500  # a file, by a column of it
 
 Prints distributions of the ratings and, for the first so many puzzles of each group, of minisat's
-conflicts (python-sat, of the `test` extra) until the solution is found and proved the only one.
+conflicts (python-sat, of the `test` extra) until a solution is reached and proved the only one.
 With `--card` they are written to the data set's card as `held_out`.
 """
 
@@ -74,15 +74,15 @@ def groups(path: Path, by: str | None) -> dict[str, Grid]:
     if path.is_dir():
         card = json.loads((path / "card.json").read_text())
         plain_every = card["walk"]["plain_every"]
-        found = {}
-        for split, known in card["splits"].items():
-            file = path / known["file"]
+        parts = {}
+        for split, entry in card["splits"].items():
+            file = path / entry["file"]
             puzzles = load(file)
             seeds = np.array(column(file, "lineage", puzzles.lines), np.int64)
             plain = is_plain(seeds, plain_every)
-            found[f"{split} hard"] = from_tokens(puzzles.inputs[~plain])
-            found[f"{split} plain"] = from_tokens(puzzles.inputs[plain])
-        return found
+            parts[f"{split} hard"] = from_tokens(puzzles.inputs[~plain])
+            parts[f"{split} plain"] = from_tokens(puzzles.inputs[plain])
+        return parts
     puzzles = load(path)
     names = column(path, by, puzzles.lines) if by else None
     if by and names is None:
@@ -101,15 +101,15 @@ def main() -> None:
     parser.add_argument("--card", action="store_true", help="write to the data set's card")
     args = parser.parse_args()
     parts = groups(args.path, args.by)
-    found = {}
+    held_out = {}
     with progress("rating", "groups") as update:
         for name, puzzles in parts.items():
-            update(len(found), len(parts))
-            found[name] = described(puzzles, args.limit)
-    print(json.dumps(found, indent=1))
+            update(len(held_out), len(parts))
+            held_out[name] = described(puzzles, args.limit)
+    print(json.dumps(held_out, indent=1))
     if args.card:
         card = args.path / "card.json"
-        write_json(card, {**json.loads(card.read_text()), "held_out": found})
+        write_json(card, {**json.loads(card.read_text()), "held_out": held_out})
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def measure(seed: int, rules: Race, lists: int, workers: int | None) -> dict[str
     puzzles, _ = family(best, best.energy - BELOW, lists, seed)
     spread = time.process_time()
     winner = rate(best.puzzle[None])
-    known: dict[str, Any] = {
+    row: dict[str, Any] = {
         "seed": seed,
         "race_core_s": round(raced - began, 1),
         "E": round(best.energy, 1),
@@ -57,9 +57,9 @@ def measure(seed: int, rules: Race, lists: int, workers: int | None) -> dict[str
     }
     if len(puzzles):
         ratings = rate(puzzles[:200])
-        known["family_effort_median"] = float(np.median(ratings.effort))
-        known["family_conflicts_mean"] = round(float(conflicts(puzzles[:40]).mean()), 1)
-    return known
+        row["family_effort_median"] = float(np.median(ratings.effort))
+        row["family_conflicts_mean"] = round(float(conflicts(puzzles[:40]).mean()), 1)
+    return row
 
 
 def spread(file: Path, lists: int) -> None:
@@ -78,7 +78,7 @@ def spread(file: Path, lists: int) -> None:
                 shown = puzzles[:: max(1, len(puzzles) // LOOKED_AT)][:LOOKED_AT]
                 efforts += rate(shown).effort.tolist()
                 counts += conflicts(shown).tolist()
-        found = {
+        row = {
             "below": below,
             "winners": len(sizes),
             "core_s": round(time.process_time() - began, 1),
@@ -88,7 +88,7 @@ def spread(file: Path, lists: int) -> None:
             "effort_mean": round(float(np.mean(efforts)), 1) if efforts else None,
             "conflicts_mean": round(float(np.mean(counts)), 1) if counts else None,
         }
-        print(json.dumps(found), flush=True)
+        print(json.dumps(row), flush=True)
 
 
 def main() -> None:

@@ -64,14 +64,14 @@ def ratings(
     return table, puzzles.skipped
 
 
-def check_lines(found: dict[str, Any]) -> list[str]:
-    """What `splits.check` found, for people: a line for every file and every pair."""
+def check_lines(report: dict[str, Any]) -> list[str]:
+    """The report of `Task.check_splits` for people: a line for every file and every pair."""
     lines = [
         f"{entry['file']}: {entry['puzzles']} puzzles, {entry['invalid']} invalid lines, "
         f"{entry['repeated']} repeated"
-        for entry in found["files"]
+        for entry in report["files"]
     ]
-    for pair in found["pairs"]:
+    for pair in report["pairs"]:
         shared = "lineages unknown" if pair["lineages"] is None else f"{pair['lineages']} lineages"
         lines.append(
             f"{pair['files'][0]} and {pair['files'][1]}: {pair['copies']} copies, "

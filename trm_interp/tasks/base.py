@@ -194,7 +194,7 @@ class Task(ABC):
         overwrite: bool = False,
         progress: Progress = no_progress,
     ) -> dict[str, Any]:
-        """Check every puzzle of a file or folder and write them to `out`, with a card beside it."""
+        """Check every puzzle of a file or folder and write them to `out`, with a card."""
         raise UserError(f"{cls.family} puzzles cannot be imported")
 
     @classmethod
@@ -250,7 +250,7 @@ class Task(ABC):
         return symmetry.apply(inputs), symmetry.apply(labels)
 
     def class_keys(self, inputs: Tokens) -> NDArray[np.uint64] | None:
-        """[n], equal for puzzles that a symmetry carries into each other; None: not known.
+        """[n], equal for puzzles that a symmetry carries into each other; None if unknown.
 
         Unequal keys prove that two puzzles are no copies of each other.
         """

@@ -64,7 +64,7 @@ def check_splits(
 
 def download(name: str, out: str | Path) -> list[Path]:
     """Fetch a public data set into the folder `out`; the files that were written."""
-    known = downloads()
-    if name not in known:
-        raise UserError(f"{name}: only {', '.join(known)} can be downloaded")
-    return known[name].download(name, out)
+    available = downloads()
+    if name not in available:
+        raise UserError(f"{name}: only {', '.join(available)} can be downloaded")
+    return available[name].download(name, out)

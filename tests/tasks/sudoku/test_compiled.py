@@ -23,12 +23,17 @@ SOURCES = {
 def test_an_edit_gives_another_folder_where_compiled_code_can_depend_on_it(tmp_path):
     for stem, text in SOURCES.items():
         (tmp_path / f"{stem}.py").write_text(text)
+    (tmp_path / "forge").mkdir()
+    (tmp_path / "forge" / "inner.py").write_text("from trm.sudoku.forge.compiled import compiled")
     before = folder_of(tmp_path, tmp_path)
     for stem, text in SOURCES.items():
         (tmp_path / f"{stem}.py").write_text(f"{text}\nz = 2\n")
         edited = folder_of(tmp_path, tmp_path)
         assert (edited == before) == (stem in ("reader", "other")), stem
         (tmp_path / f"{stem}.py").write_text(text)
+    (tmp_path / "forge" / "inner.py").write_text("import numba")
+    assert folder_of(tmp_path, tmp_path) != before
+    (tmp_path / "forge" / "inner.py").unlink()
     (tmp_path / "new.py").write_text("import numba")
     assert folder_of(tmp_path, tmp_path) != before
 
@@ -41,8 +46,9 @@ def test_readers_of_files_compile_nothing():
 
 def test_every_compiled_function_is_kept_there():
     seen, files = 0, set(compiling(HERE))
-    for file in HERE.glob("*.py"):
-        module = importlib.import_module(f"trm_interp.tasks.sudoku.{file.stem}")
+    for file in HERE.rglob("*.py"):
+        inner = ".".join(file.relative_to(HERE).with_suffix("").parts)
+        module = importlib.import_module(f"trm_interp.tasks.sudoku.{inner}")
         for value in vars(module).values():
             if isinstance(value, CPUDispatcher):
                 assert value._cache.cache_path.startswith(str(FOLDER))  # type: ignore[attr-defined]

@@ -238,10 +238,10 @@ def test_import_replaces_only_what_it_wrote(tmp_path, cli):
 
     out.with_suffix(".json").write_text('{"settings": "of something else"}')
     assert "out.json exists; --overwrite" in run().err
-    assert "no card of `data import` beside it" in run("--overwrite").err
+    assert "no card of `data import` next to it" in run("--overwrite").err
     out.with_suffix(".json").unlink()
     out.write_text("notes")
-    assert "no card of `data import` beside it" in run("--overwrite").err
+    assert "no card of `data import` next to it" in run("--overwrite").err
     assert out.read_text() == "notes"
     out.unlink()
     assert run().code == 0 and run("--overwrite").code == 0

@@ -116,9 +116,9 @@ def _solve(
         from trm_interp.tasks.sudoku.forge.solver import solve_batch
 
         part = rows[start : start + SOLVED_AT_ONCE]
-        found = solve_batch(puzzles[part], limit=2)
-        solutions[part] = found.solutions
-        for row, count in zip(part.tolist(), found.counts.tolist(), strict=True):
+        solved = solve_batch(puzzles[part], limit=2)
+        solutions[part] = solved.solutions
+        for row, count in zip(part.tolist(), solved.counts.tolist(), strict=True):
             if count == 0 or (count > 1 and not several):
                 bad[row] = "several solutions" if count > 1 else "no solution"
         progress(start + len(part), len(rows))
@@ -135,8 +135,8 @@ def _message(path: Path | str, unit: str, reports: list[str], n: int) -> str:
 # Checks ---------------------------------------------------------------------------------------
 
 
-def _broken(puzzles: Grid, solutions: Grid, solved: NDArray[np.bool_], known: Reasons) -> Reasons:
-    """Rows, beside the known ones, whose givens or whose stated solution break a rule."""
+def _broken(puzzles: Grid, solutions: Grid, solved: NDArray[np.bool_], earlier: Reasons) -> Reasons:
+    """Rows other than those in `earlier` whose givens or whose stated solution break a rule."""
     bad: Reasons = {}
     for start in range(0, len(puzzles), CHUNK):
         part = slice(start, start + CHUNK)
@@ -149,7 +149,7 @@ def _broken(puzzles: Grid, solutions: Grid, solved: NDArray[np.bool_], known: Re
         }
         for reason, holds in checks.items():
             for row in (np.flatnonzero(holds) + start).tolist():
-                if row not in known:
+                if row not in earlier:
                     bad.setdefault(row, reason)
     return bad
 

@@ -54,8 +54,8 @@ def shape_of(cells: int) -> Shape:
     for shape in SHAPES.values():
         if shape.cells == cells:
             return shape
-    known = ", ".join(str(shape.cells) for shape in SHAPES.values())
-    raise ValueError(f"{cells} cells; a Sudoku here has {known}")
+    sizes = ", ".join(str(shape.cells) for shape in SHAPES.values())
+    raise ValueError(f"{cells} cells; a Sudoku here has {sizes}")
 
 
 def parse(text: str) -> Grid:
@@ -103,11 +103,11 @@ def violations(grids: Grid) -> NDArray[np.bool_]:
     inside = grids[..., shape.units]  # [*, unit, place]
     same = (inside[..., :, None] == inside[..., None, :]) & (inside[..., None] > 0)
     repeated = same.sum(-1) > 1
-    found = np.zeros((*grids.shape[:-1], 3, shape.cells), bool)
+    broken = np.zeros((*grids.shape[:-1], 3, shape.cells), bool)
     for kind in range(3):
         units = slice(kind * shape.side, (kind + 1) * shape.side)
-        found[..., kind, shape.units[units]] = repeated[..., units, :]
-    return found
+        broken[..., kind, shape.units[units]] = repeated[..., units, :]
+    return broken
 
 
 def conflicts(grid: Grid) -> NDArray[np.bool_]:

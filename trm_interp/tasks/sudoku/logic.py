@@ -31,12 +31,12 @@ def naked_singles(grid: Grid) -> NDArray[np.bool_]:
 def hidden_singles(grid: Grid) -> NDArray[np.bool_]:
     """Blank cells that alone in a row, column or box can take some digit."""
     possible = candidates(grid)
-    found = np.zeros(len(grid), bool)
+    single = np.zeros(len(grid), bool)
     for unit in shape_of(len(grid)).units:
         here = possible[unit]
         alone = here.sum(0) == 1
-        found[unit[(here & alone).any(1)]] = True
-    return found & (grid == 0)
+        single[unit[(here & alone).any(1)]] = True
+    return single & (grid == 0)
 
 
 def places(cells: int) -> NDArray[np.int64]:

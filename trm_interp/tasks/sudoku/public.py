@@ -37,8 +37,8 @@ def read_folder(path: Path, limit: int | None) -> Table:
         inside = sorted(p.parent.name for p in path.glob(f"*/{INPUTS}"))
         if len(inside) != 1:
             inside = inside or sorted(p.name for p in path.glob("*.txt"))
-            known = f"name one of {', '.join(inside)}" if inside else f"no {INPUTS} in it"
-            raise PuzzleError(f"{path}: a folder; {known}")
+            advice = f"name one of {', '.join(inside)}" if inside else f"no {INPUTS} in it"
+            raise PuzzleError(f"{path}: a folder; {advice}")
         path = path / inside[0]
     files = {name: path / name for name in (INPUTS, LABELS, DATASET)}
     if not files[LABELS].exists():
@@ -54,12 +54,12 @@ def read_folder(path: Path, limit: int | None) -> Table:
     if files[DATASET].exists():
         card = read_json(files[DATASET], Card, PuzzleError)
         shift = int(card.vocab_size == shape.vocab + 1)
-        for key, said, here in (
+        for key, stated, here in (
             ("seq_len", card.seq_len, cells),
             ("vocab_size", card.vocab_size, shape.vocab + shift),
         ):
-            if said not in (None, here):
-                raise PuzzleError(f"{path}: {DATASET} says {key} {said}, here {here}")
+            if stated not in (None, here):
+                raise PuzzleError(f"{path}: {DATASET} says {key} {stated}, here {here}")
     require_memory(inputs.size * BYTES_A_CELL, f"{path}", "read less of it with --limit")
     inputs, labels = np.asarray(inputs), np.asarray(labels)
 
@@ -113,8 +113,8 @@ def _tokens(path: Path, limit: int | None) -> NDArray[np.integer]:
     except Exception as error:  # a file from anywhere: numpy's errors have no common base
         raise PuzzleError(f"{path}: not a plain NumPy array ({first_line(error)[:100]})") from None
     if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
-        found = f"{tokens.dtype} {tokens.shape}"
-        raise PuzzleError(f"{path}: integers [n, cells] expected, got {found[:100]}")
+        kind = f"{tokens.dtype} {tokens.shape}"
+        raise PuzzleError(f"{path}: integers [n, cells] expected, got {kind[:100]}")
     return tokens[:limit]
 
 

@@ -48,8 +48,8 @@ def kin(puzzles: Grid, progress: Update = lambda done, of: None) -> Kin:
     """Keys of [puzzle, cells] grids and of all their one-clue-less puzzles.
 
     >>> from trm_interp.tasks.sudoku.grid import parse
-    >>> found = kin(parse("1..............2")[None])
-    >>> len(found.own), found.owner.tolist(), len(set(found.keys.tolist()))
+    >>> keyed = kin(parse("1..............2")[None])
+    >>> len(keyed.own), keyed.owner.tolist(), len(set(keyed.keys.tolist()))
     (1, [0, 0, 0], 2)
     """
     keys, owners = [], []
@@ -86,8 +86,8 @@ def assign(
     chosen: dict[str, list[int]] = {split: [] for split in sizes}
     classes: set[int] = set()
     home: dict[int, str] = {}
-    known = kin(puzzles)
-    for number, (own, keys) in enumerate(zip(known.own.tolist(), known.of(), strict=True)):
+    keyed = kin(puzzles)
+    for number, (own, keys) in enumerate(zip(keyed.own.tolist(), keyed.of(), strict=True)):
         kind = bool(plain[number]) and plain_every > 0
         split = next((name for name in sizes if room[name][kind]), None)
         if split is None or own in classes or any(home.get(key, split) != split for key in keys):
@@ -111,7 +111,7 @@ def check(
 
     `files`: puzzles, invalid lines, puzzles whose class comes twice; `pairs`: of every two files,
     puzzles of the second with the class of one in the first, neighbours of one in the first, and
-    lineages in both (None where a file does not say). `clean`: nothing was found.
+    lineages in both (None where a file does not say). `clean`: there is nothing wrong.
     """
     if len({path.resolve() for path in files}) < len(files):
         raise PuzzleError("a file is named twice; two splits are two files")
@@ -123,27 +123,27 @@ def check(
                 f"{files[0]} holds {a}x{a} puzzles, {path} {b}x{b}: check one size at a time"
             )
     total, before = sum(map(len, sets)), 0
-    known = []
+    keyed: list[Kin] = []
     for puzzles in sets:
         grids = from_tokens(puzzles.inputs)
-        known.append(kin(grids, lambda d, of, so_far=before: progress(so_far + d, total)))
+        keyed.append(kin(grids, lambda d, of, so_far=before: progress(so_far + d, total)))
         before += len(puzzles)
-    found: dict[str, Any] = {"files": [], "pairs": []}
-    for path, puzzles, keys in zip(files, sets, known, strict=True):
+    report: dict[str, Any] = {"files": [], "pairs": []}
+    for path, puzzles, keys in zip(files, sets, keyed, strict=True):
         for line in puzzles.skipped:
             tell(f"{path}: {line}")
         twice = _twice(keys.own, puzzles)
         for first, again in twice:
             tell(f"{path}: line {again}: the class of line {first}")
         entry = {"file": str(path), "puzzles": len(puzzles), "sides": puzzles.task.grid[0]}
-        found["files"].append({**entry, "invalid": len(puzzles.skipped), "repeated": len(twice)})
+        report["files"].append({**entry, "invalid": len(puzzles.skipped), "repeated": len(twice)})
     for a, b in combinations(range(len(files)), 2):
-        found["pairs"].append(_pair(files, sets, known, a, b, tell))
-    counts = [entry[k] for entry in found["files"] for k in ("invalid", "repeated")]
+        report["pairs"].append(_pair(files, sets, keyed, a, b, tell))
+    counts = [entry[k] for entry in report["files"] for k in ("invalid", "repeated")]
     counts += [
-        pair[k] or 0 for pair in found["pairs"] for k in ("copies", "neighbours", "lineages")
+        pair[k] or 0 for pair in report["pairs"] for k in ("copies", "neighbours", "lineages")
     ]
-    return {**found, "clean": not any(counts)}
+    return {**report, "clean": not any(counts)}
 
 
 def _twice(own: Colours, puzzles: PuzzleSet) -> list[tuple[int, int]]:
@@ -159,15 +159,15 @@ def _twice(own: Colours, puzzles: PuzzleSet) -> list[tuple[int, int]]:
 def _pair(
     files: Sequence[Path],
     sets: list[PuzzleSet],
-    known: list[Kin],
+    keyed: list[Kin],
     a: int,
     b: int,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    at_a = dict(zip(known[a].keys.tolist(), sets[a].lines[known[a].owner].tolist(), strict=True))
-    classes = dict(zip(known[a].own.tolist(), sets[a].lines.tolist(), strict=True))
+    at_a = dict(zip(keyed[a].keys.tolist(), sets[a].lines[keyed[a].owner].tolist(), strict=True))
+    classes = dict(zip(keyed[a].own.tolist(), sets[a].lines.tolist(), strict=True))
     copies = neighbours = 0
-    for own, keys, line in zip(known[b].own.tolist(), known[b].of(), sets[b].lines, strict=True):
+    for own, keys, line in zip(keyed[b].own.tolist(), keyed[b].of(), sets[b].lines, strict=True):
         if own in classes:
             copies += 1
             tell(f"{files[b]}: line {line}: the class of {files[a]} line {classes[own]}")

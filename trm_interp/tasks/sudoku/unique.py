@@ -1,4 +1,4 @@
-"""Which puzzles have a second solution, beside one that is known. NumPy alone; numba speeds it up.
+"""Which puzzles have a second solution, other than a known one. NumPy alone; numba speeds it up.
 
 The proof for a set of puzzles is kept in the user's cache folder, under the hash of the puzzles.
 """
@@ -31,9 +31,9 @@ def ambiguous(
     solutions: Grid,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> NDArray[np.bool_]:
-    """[puzzle] whether it has a solution beside the given, valid one.
+    """[puzzle] whether it has a solution other than the given, valid one.
 
-    Puzzles that singles solve cost little; what is found by search is kept on disk and read there
+    Puzzles that singles solve cost little; what takes a search is kept on disk and read there
     the next time, where the cache folder can be written. `progress` is told how many are done.
 
     >>> from trm_interp.tasks.sudoku.grid import parse
@@ -43,21 +43,21 @@ def ambiguous(
     [False, True]
     """
     file = _kept(puzzles)
-    if file is not None and (known := _read(file, len(puzzles))) is not None:
-        return known
-    found = np.zeros(len(puzzles), bool)
+    if file is not None and (proof := _read(file, len(puzzles))) is not None:
+        return proof
+    second = np.zeros(len(puzzles), bool)
     states = 0
     progress(0, len(puzzles))
     for start in range(0, len(puzzles), PART):
         part = slice(start, start + PART)
-        found[part], n = _second_solutions(puzzles[part], solutions[part], FEW - states)
+        second[part], n = _second_solutions(puzzles[part], solutions[part], FEW - states)
         states += n
         progress(min(start + PART, len(puzzles)), len(puzzles))
     if file is not None and states > len(puzzles):
         with suppress(OSError):  # a cache that cannot be written is done without
-            write_json(file, {"ambiguous": np.flatnonzero(found).tolist()})
+            write_json(file, {"ambiguous": np.flatnonzero(second).tolist()})
             _drop_the_oldest(file.parent)
-    return found
+    return second
 
 
 def _second_solutions(puzzles: Grid, solutions: Grid, few: int) -> tuple[NDArray[np.bool_], int]:
@@ -68,10 +68,10 @@ def _second_solutions(puzzles: Grid, solutions: Grid, few: int) -> tuple[NDArray
     in two at its most constrained cell.
     """
     shape = shape_of(puzzles.shape[1])
-    known = (np.uint16(1) << solutions.astype(np.uint16)).T
+    stated_masks = (np.uint16(1) << solutions.astype(np.uint16)).T
     masks = np.where(puzzles == 0, _all_digits(shape), np.uint16(1) << puzzles.astype(np.uint16))
     waiting = [(masks.T, np.arange(len(puzzles)))]
-    found = np.zeros(len(puzzles), bool)
+    second = np.zeros(len(puzzles), bool)
     states, may_compile = 0, True
     while waiting:
         if states > few and may_compile:
@@ -81,23 +81,23 @@ def _second_solutions(puzzles: Grid, solutions: Grid, few: int) -> tuple[NDArray
             except ImportError:  # a machine without numba
                 may_compile = False
             else:
-                found[left] |= solve_batch(puzzles[left], limit=2).counts > 1
-                return found, states + len(left)
+                second[left] |= solve_batch(puzzles[left], limit=2).counts > 1
+                return second, states + len(left)
         masks, owner = waiting.pop()
         if len(owner) > AT_ONCE:
             waiting.append((masks[:, :-AT_ONCE], owner[:-AT_ONCE]))
             masks, owner = masks[:, -AT_ONCE:], owner[-AT_ONCE:]
-        here = ~found[owner]
+        here = ~second[owner]
         masks, dead = _propagate(masks[:, here], shape)
         owner = owner[here]
         states += len(owner)
         full = ~dead & (masks & (masks - np.uint16(1)) == 0).all(0)
-        found[owner[full & (masks != known[:, owner]).any(0)]] = True
+        second[owner[full & (masks != stated_masks[:, owner]).any(0)]] = True
         still_open = ~dead & ~full
         if still_open.any():
             masks, owner = masks[:, still_open], owner[still_open]
-            waiting.append((_split(masks, known[:, owner]), np.concatenate([owner, owner])))
-    return found, states
+            waiting.append((_split(masks, stated_masks[:, owner]), np.concatenate([owner, owner])))
+    return second, states
 
 
 def _propagate(masks: Masks, shape: Shape) -> tuple[Masks, NDArray[np.bool_]]:
@@ -133,14 +133,14 @@ def _propagate(masks: Masks, shape: Shape) -> tuple[Masks, NDArray[np.bool_]]:
     return end, dead
 
 
-def _split(masks: Masks, known: Masks) -> Masks:
+def _split(masks: Masks, stated_masks: Masks) -> Masks:
     """Every state twice: with one digit of its most constrained open cell, and without it.
 
     The digit is the known solution's where it may still stand there.
     """
     counts = np.bitwise_count(masks)
     at = np.where(counts > 1, counts, np.uint8(255)).argmin(0), np.arange(masks.shape[1])
-    here, stated = masks[at], known[at]
+    here, stated = masks[at], stated_masks[at]
     digit = np.where(here & stated, stated, here & (~here + np.uint16(1)))
     with_it, without = masks.copy(), masks.copy()
     with_it[at], without[at] = digit, here & ~digit
@@ -173,9 +173,9 @@ def _read(file: Path, n: int) -> NDArray[np.bool_] | None:
         return None
     with suppress(OSError):
         os.utime(file)  # in use: not among the oldest
-    found = np.zeros(n, bool)
-    found[rows] = True
-    return found
+    second = np.zeros(n, bool)
+    second[rows] = True
+    return second
 
 
 def _drop_the_oldest(folder: Path) -> None:

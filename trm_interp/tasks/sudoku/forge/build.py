@@ -1,7 +1,7 @@
 """Many lineages on all cores: resumable, with a budget, the same bytes however often interrupted.
 
-A build is a folder beside the data set to be: what is built, and a line for every finished lineage.
-It goes when the data set is there.
+A build is a folder next to the data set to be, with what is built and a line for every finished
+lineage. It goes when the data set is there.
 """
 
 import json
@@ -36,7 +36,7 @@ from trm_interp.tasks.sudoku.splits import assign
 
 COMMAND = "data make"
 ABOUT, LINEAGES = "build.json", "lineages.jsonl"
-ORDER = 3  # what a random number is for, beside the seed
+ORDER = 3  # what a random number is for, apart from the seed
 Update = Callable[[int, int], None]
 
 
@@ -109,19 +109,19 @@ def build(
                 done[i] = lineage
                 if folder is not None:
                     append_row(folder / LINEAGES, _row(lineage))
-                failed = [found for found in done.values() if not found.reached]
+                failed = [one for one in done.values() if not one.reached]
                 if len(failed) > may_fail:
                     raise PuzzleError(_spent(walk, failed, len(done), wanted))
                 progress(len(done), number)
         grown = [done[i] for i in range(number) if done[i].reached]
-        puzzles = np.array([found.puzzle for found in grown], np.uint8)
-        plain = [bool(is_plain(found.seed, walk.plain_every)) for found in grown]
+        puzzles = np.array([one.puzzle for one in grown], np.uint8)
+        plain = [bool(is_plain(one.seed, walk.plain_every)) for one in grown]
         cells = SHAPES[walk.side].cells
         chosen = assign(puzzles.reshape(-1, cells), plain, sizes, walk.plain_every)
     splits = {split: _mixed([grown[i] for i in at], seed) for split, at in chosen.items()}
     all_grown = [done[i] for i in range(number)]
-    failures = sum(not found.reached for found in all_grown)
-    return Built(splits, number, failures, sum(found.lists for found in all_grown))
+    failures = sum(not one.reached for one in all_grown)
+    return Built(splits, number, failures, sum(one.lists for one in all_grown))
 
 
 def _mixed(lineages: list[Lineage], seed: int) -> list[Lineage]:
@@ -130,7 +130,7 @@ def _mixed(lineages: list[Lineage], seed: int) -> list[Lineage]:
 
     from trm_interp.core.counter import hash64
 
-    keys = hash64(seed, ORDER, torch.tensor([found.seed for found in lineages], dtype=torch.int64))
+    keys = hash64(seed, ORDER, torch.tensor([one.seed for one in lineages], dtype=torch.int64))
     return [lineages[i] for i in keys.argsort(stable=True).tolist()]
 
 
@@ -161,7 +161,7 @@ def _grown(
 
 
 def _spent(walk: Walk, failed: list[Lineage], grown: int, wanted: int) -> str:
-    best = max(failed, key=lambda found: found.energy)
+    best = max(failed, key=lambda lineage: lineage.energy)
     return (
         f"budget spent: {len(failed)} of {grown} lineages did not come to their target of E in "
         f"{walk.climbs} climbs of {walk.lists} lists, and {wanted} puzzles are wanted; "
@@ -169,9 +169,9 @@ def _spent(walk: Walk, failed: list[Lineage], grown: int, wanted: int) -> str:
     )
 
 
-def _row(found: Lineage) -> dict[str, Any]:
-    grids: dict[str, Grid] = {"puzzle": found.puzzle, "solution": found.solution}
-    return {**found._asdict(), **{name: render(grid) for name, grid in grids.items()}}
+def _row(lineage: Lineage) -> dict[str, Any]:
+    grids: dict[str, Grid] = {"puzzle": lineage.puzzle, "solution": lineage.solution}
+    return {**lineage._asdict(), **{name: render(grid) for name, grid in grids.items()}}
 
 
 def _finished(folder: Path | None, seed: int, cells: int) -> dict[int, Lineage]:
@@ -180,11 +180,11 @@ def _finished(folder: Path | None, seed: int, cells: int) -> dict[int, Lineage]:
         return {}
     path = folder / LINEAGES
     keep_rows(path, sum(1 for _ in path.open("rb")))
-    found = [
+    lineages = [
         _lineage(line, cells, f"{path}: line {at}")
         for at, line in enumerate(path.open("rb"), start=1)
     ]
-    return {lineage.seed - lineage_seed(seed, 0): lineage for lineage in found}
+    return {lineage.seed - lineage_seed(seed, 0): lineage for lineage in lineages}
 
 
 @dataclass(frozen=True)

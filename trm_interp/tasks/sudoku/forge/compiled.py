@@ -16,33 +16,33 @@ from numba.core import config
 from trm_interp.runtime.caches import first_writable, let_numba_cache, user_cache
 
 settings: Any = config
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]  # all of Sudoku: compiled code is in both folders
 
 
 def compiling(source: Path) -> list[Path]:
-    """The files of a folder that compiled code can depend on.
+    """The files of a folder and those inside it that compiled code can depend on.
 
     They are those that import numba or this file, and all that these import from the folder.
     """
-    files = {file.stem: file for file in source.glob("*.py")}
-    imports = {stem: _imported(file) for stem, file in files.items()}
-    found = {"__init__"} & files.keys()
-    more = {stem for stem, names in imports.items() if names & {"numba", "compiled"}}
+    imports = {file: _imported(file) for file in source.rglob("*.py")}
+    needed = {file for file in imports if file.stem == "__init__"}
+    more = {file for file, names in imports.items() if names & {"numba", "compiled"}}
     while more:
-        found |= more
-        more = set().union(*(imports[stem] for stem in more)) & files.keys() - found
-    return sorted(files[stem] for stem in found)
+        needed |= more
+        names = set().union(*(imports[file] for file in more))
+        more = {file for file in imports if file.stem in names} - needed
+    return sorted(needed)
 
 
 def _imported(file: Path) -> set[str]:
     """Every part of every name that a file imports, inside functions too."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.ImportFrom):
-            found |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+            names |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {part for alias in node.names for part in alias.name.split(".")}
-    return found
+            names |= {part for alias in node.names for part in alias.name.split(".")}
+    return names
 
 
 def folder_of(source: Path, root: Path) -> Path:

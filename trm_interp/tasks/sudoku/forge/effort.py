@@ -75,14 +75,14 @@ def _least(images, caps, hh, ww):
 @compiled
 def _resistances(puzzles, solutions, hh, ww):
     desk = new_desk(puzzles.shape[1], hh, ww)
-    found = np.zeros(len(puzzles), np.int64)
+    counts = np.zeros(len(puzzles), np.int64)
     for i in range(len(puzzles)):
         load(words_of(desk.levels, 0), puzzles[i], hh, ww)
         desk.standing[:] = 0
         if propagate(words_of(desk.levels, 0), hh, ww) == OPEN:
             write_answer(solutions[i], desk.answer, hh, ww)
-            found[i] = resistance(desk, 0, NO_CAP, hh, ww)
-    return found
+            counts[i] = resistance(desk, 0, NO_CAP, hh, ww)
+    return counts
 
 
 # ---- the measures, for compiled callers
@@ -91,14 +91,14 @@ def _resistances(puzzles, solutions, hh, ww):
 class Desk(NamedTuple):
     """Room for the measures of one puzzle after the other; words are [digit, band] as in a level.
 
-    What is known of wrong candidates saves work and changes no number.
+    What is already shown of wrong candidates saves work and changes no number.
     """
 
     levels: NDArray[np.int64]
     unread: Grid  # no solution is wanted
     image: Grid
     answer: NDArray[np.int64]  # the solution's candidates
-    standing: NDArray[np.int64]  # candidates that are known to outlive a single assumption
+    standing: NDArray[np.int64]  # candidates that were shown to outlive a single assumption
     pending: NDArray[np.int64]  # candidates that are not yet tried
     struck: NDArray[np.int64]  # refuted when last tried, maybe in another puzzle: tried first
 
@@ -179,11 +179,11 @@ def resistance(desk, least, most, hh, ww):
     N, W = len(hh) * len(ww), len(ww)
     s, trial = words_of(desk.levels, 0), words_of(desk.levels, 1)
     pending, struck = desk.pending, desk.struck
-    found, left = 0, 0
+    standing, left = 0, 0
     for word in range(N * W):
         wrong = s[word] & ~desk.answer[word]
         pending[word] = wrong & ~desk.standing[word]
-        found += count_ones(wrong & desk.standing[word])
+        standing += count_ones(wrong & desk.standing[word])
         left += count_ones(pending[word])
     for turn in range(4):  # what is likely refuted first: what cannot reach `least` ends soon
         for band in range(W):
@@ -198,9 +198,9 @@ def resistance(desk, least, most, hh, ww):
                         todo &= struck[word]
                     if todo == 0:
                         break
-                    if found + left < least:
-                        return found
-                    if found >= most:
+                    if standing + left < least:
+                        return standing
+                    if standing >= most:
                         return most
                     bit = todo & -todo
                     copy_level(desk.levels, 0, 1)
@@ -217,9 +217,9 @@ def resistance(desk, least, most, hh, ww):
                             stands = bit if other == word else 0
                         pending[other] ^= stands
                         struck[other] &= ~stands
-                        found += count_ones(stands)
+                        standing += count_ones(stands)
                         left -= count_ones(stands)
-    return min(found, most)
+    return min(standing, most)
 
 
 @compiled

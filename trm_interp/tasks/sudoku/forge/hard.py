@@ -71,9 +71,9 @@ def make(
     built = build(preset.walk, preset.sizes, seed, folder, workers, progress)
     splits, hard_ratings = {}, []
     for split, lineages in built.splits.items():
-        puzzles = _grids([found.puzzle for found in lineages], preset.side)
+        puzzles = _grids([one.puzzle for one in lineages], preset.side)
         ratings = rate(puzzles)
-        seeds = np.array([found.seed for found in lineages], np.int64)
+        seeds = np.array([one.seed for one in lineages], np.int64)
         plain = is_plain(seeds, preset.walk.plain_every)
         hard = _of(ratings, ~plain)
         easy = _of(ratings, plain)
@@ -131,9 +131,9 @@ def _save(path: Path, lineages: list[Lineage], ratings: Ratings) -> str:
     """Write the CSV; its sha256."""
     rows = [",".join(("question", "answer", "lineage", *RATED))]
     columns = zip(*(getattr(ratings, name).tolist() for name in RATED), strict=True)
-    for found, values in zip(lineages, columns, strict=True):
+    for lineage, values in zip(lineages, columns, strict=True):
         numbers = ",".join(f"{value:g}" for value in values)
-        rows.append(f"{render(found.puzzle)},{render(found.solution)},{found.seed},{numbers}")
+        rows.append(f"{render(lineage.puzzle)},{render(lineage.solution)},{lineage.seed},{numbers}")
     text = ("\n".join(rows) + "\n").encode()
     with replacing(path) as temporary:
         temporary.write_bytes(text)

@@ -42,7 +42,7 @@ FILES = {CARD, *(f"{split}.{kind}" for split in SPLITS for kind in ("txt", "csv"
 HUB = "sapientinc/sudoku-extreme"
 MAX_DRAWS = 50  # puzzles drawn per puzzle wanted, before the classes count as used up
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}  # of guesses, on the card
-EXTRA_GIVENS, ORDER = 1, 2  # what a random number is for, beside the seed
+EXTRA_GIVENS, ORDER = 1, 2  # what a random number is for, apart from the seed
 MOST_PUZZLES = 10_000_000  # of a split
 MOST_WORKERS = 256
 CLASSES = {4: 4710}  # of all puzzles of a side, where they have been counted
@@ -124,9 +124,9 @@ def make_preset(
     """Generate a data set of `PRESETS` into the folder `out`; its card, which is written there too.
 
     `sizes` changes how many puzzles a split gets. Hard presets grow on `workers` threads (default:
-    all cores) in a folder beside `out`, `out` + ".build"; killed there, they go on with `resume`.
+    all cores) in a folder next to `out`, `out` + ".build"; killed there, they go on with `resume`.
     The same name, seed and version give the same bytes. `progress` is called now and then with the
-    number of puzzles found, out of `sum(sizes)`; it falls a little when duplicates are dropped.
+    number of puzzles drawn, out of `sum(sizes)`; it falls a little when duplicates are dropped.
     The folder appears when all of it is there; one that exists is refused, or with `overwrite`
     replaced.
     """
@@ -252,7 +252,7 @@ def _require_replaceable(out: Path, overwrite: bool) -> None:
     made_here = _card(card_path, ImportedCard)
     if present and (made_here is None or made_here.file != out.name):
         raise PuzzleError(
-            f"{present[0]} has no card of `data import` beside it, so it is not replaced: "
+            f"{present[0]} has no card of `data import` next to it, so it is not replaced: "
             "choose another output, or delete it"
         )
 

@@ -1,4 +1,4 @@
-"""Ratings of well-known puzzle lists, to stand beside those of our own puzzles on a card.
+"""Ratings of well-known puzzle lists, to compare with those of our own puzzles on a card.
 
 The lists belong to their collectors and are not here; only these numbers are, measured with
 `experiments/heldout.py FILE --by source --limit 700` on puzzles that a random symmetry scrambled.

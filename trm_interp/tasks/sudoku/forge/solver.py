@@ -103,16 +103,16 @@ def _solve_batch(puzzles, limit, max_guesses, hh, ww):
     levels = new_levels(hh, ww)
     for i in range(n):
         load(words_of(levels, 0), puzzles[i], hh, ww)
-        found = solutions[i : i + 1]
-        counts[i], guesses[i] = search(levels, found, limit, max_guesses, False, hh, ww)
+        first = solutions[i : i + 1]
+        counts[i], guesses[i] = search(levels, first, limit, max_guesses, False, hh, ww)
     return solutions, counts, guesses
 
 
 @compiled
-def search(levels, found, limit, max_guesses, by_cell, hh, ww):
+def search(levels, room, limit, max_guesses, by_cell, hh, ww):
     """(solutions found, guesses) from level 0.
 
-    The first solutions are written to the rows of `found` [room, cells], as far as there is room.
+    The first solutions are written to the rows of `room` [row, cells], as far as they suffice.
     It splits on a mini-row or mini-column, or with `by_cell` on the digits of a cell (`branch.py`).
     """
     count, guesses, level = 0, 0, 0
@@ -135,8 +135,8 @@ def search(levels, found, limit, max_guesses, by_cell, hh, ww):
             level += 1
         else:
             if state == SOLVED:
-                if count < len(found):
-                    read(s, found[count], hh, ww)
+                if count < len(room):
+                    read(s, room[count], hh, ww)
                 count += 1
                 if count == limit:
                     break

@@ -134,9 +134,9 @@ class Walker:
 def walker(walk: Walk, seed: int) -> Walker:
     """At the random minimal puzzle where the lineage of that seed starts, with its E."""
     start = grow(replace(walk, mean=0, sd=0, low=0, high=0, plain_every=1), seed)
-    found = Walker(start.puzzle, start.solution, stream(np.uint64(seed), 1))
-    roam(walk, found, lists=0)
-    return found
+    at_start = Walker(start.puzzle, start.solution, stream(np.uint64(seed), 1))
+    roam(walk, at_start, lists=0)
+    return at_start
 
 
 def roam(walk: Walk, at: Walker, lists: int, floor: float = math.inf, keep: bool = False) -> Grid:
@@ -159,7 +159,7 @@ def energy_tables(walk: Walk) -> tuple[NDArray[np.int64], Grid]:
 
 
 def settings(walk: Walk) -> dict[str, float]:
-    """For a card: everything that a lineage depends on beside its seed."""
+    """For a card: everything that a lineage depends on apart from its seed."""
     return {**asdict(walk), "listed": LISTED}
 
 
@@ -233,7 +233,7 @@ class _Room(NamedTuple):
 
     desk: Desk
     roots: NDArray[np.int64]  # of an image; the puzzle less a clue; plus one; plus the last
-    found: Grid  # [listed, cells]
+    listed: Grid  # [solution, cells]
     kept: NDArray[np.int64]  # numbers of those solutions that have the first new clue
     all_tally: NDArray[np.int64]  # [cell, digit] listed solutions that have it
     tally: NDArray[np.int64]  # kept ones
@@ -267,7 +267,7 @@ def _energy(puzzle, solution, least, rule, tables, room, hh, ww):
 @compiled
 def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
     """One list and its attempts; E afterwards. Changes `puzzle` and `solution` on acceptance."""
-    found, kept, tally, trial, roots = room.found, room.kept, room.tally, room.trial, room.roots
+    listed, kept, tally, trial, roots = room.listed, room.kept, room.tally, room.trial, room.roots
     desk = room.desk
     levels = desk.levels
     trial[:] = puzzle
@@ -276,10 +276,10 @@ def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
     load(words_of(roots, 1), trial, hh, ww)
     propagate(words_of(roots, 1), hh, ww)
     copy_between(roots, 1, levels, 0)
-    n = search(levels, found, LISTED, NO_CAP, False, hh, ww)[0]
+    n = search(levels, listed, LISTED, NO_CAP, False, hh, ww)[0]
     for i in range(n):
         kept[i] = i
-    _count(found, kept, n, room.all_tally)
+    _count(listed, kept, n, room.all_tally)
     for _ in range(rule.attempts):
         first = -1
         copy_between(roots, 1, roots, 2)
@@ -292,10 +292,10 @@ def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
             propagate(words_of(roots, 2), hh, ww)
             left = 0
             for i in range(n):
-                if found[i, first] == digit:
+                if listed[i, first] == digit:
                     kept[left] = i
                     left += 1
-            _count(found, kept, left, tally)
+            _count(listed, kept, left, tally)
         else:
             digit, left = 0, n
             for i in range(n):
@@ -306,7 +306,7 @@ def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
             last, digit_last = _some_pair(room.pairs, sole, hh, ww, rng)
             if last == gone and digit_last == puzzle[gone]:
                 continue
-            answer = found[_one_with(found, kept, last, digit_last)]
+            answer = listed[_one_with(listed, kept, last, digit_last)]
             trial[:] = puzzle
             trial[gone] = 0
             if first >= 0:
@@ -340,11 +340,11 @@ def _some_given(puzzle, rng):
 
 
 @compiled
-def _count(found, kept, n, tally):
+def _count(listed, kept, n, tally):
     """How many of the kept solutions have each digit in each cell."""
     tally[:] = 0
     for i in range(n):
-        answer = found[kept[i]]
+        answer = listed[kept[i]]
         for cell in range(len(answer)):
             tally[cell, answer[cell] - 1] += 1
 
@@ -370,9 +370,9 @@ def _some_pair(pairs, n, hh, ww, rng):
 
 
 @compiled
-def _one_with(found, kept, cell, digit):
+def _one_with(listed, kept, cell, digit):
     """The first kept solution with that digit there."""
     i = 0
-    while found[kept[i], cell] != digit:
+    while listed[kept[i], cell] != digit:
         i += 1
     return kept[i]
