@@ -59,11 +59,12 @@ def test_killed_three_times_and_resumed_equals_undisturbed(
     assert_same_store(out, whole)
 
 
-def test_ctrl_c_exits_130_with_one_line_and_leaves_a_store_to_resume(
-    cli: Cli, words: list[object], whole: Path, tmp_path: Path
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_stop_exits_130_with_one_line_and_leaves_a_store_to_resume(
+    cli: Cli, words: list[object], whole: Path, tmp_path: Path, number: str
 ):
     out = tmp_path / "stopped"
-    [end] = lives("SIGINT", [30], words, out)
+    [end] = lives(number, [30], words, out)
     assert end["status"] == 130
     told = [line for line in end["stderr"] if "MB" not in line and not line.startswith("about")]
     assert told == ["stopped; the same command with --resume goes on"]

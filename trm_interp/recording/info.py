@@ -75,8 +75,7 @@ def _name(task: "Callable[[], Task]") -> str | None:
 def _checkpoint(path: str, cells: int | None) -> dict[str, Any]:
     from trm_interp.core.models.registry import settings_of
     from trm_interp.recording.sites import recursion_of
-    from trm_interp.subjects.opening import open_checkpoint
-    from trm_interp.tasks.registry import task_of_checkpoint
+    from trm_interp.subjects.opening import open_checkpoint, task_of
 
     checkpoint = open_checkpoint(path, cells=cells)
     config = checkpoint.model.config
@@ -86,7 +85,7 @@ def _checkpoint(path: str, cells: int | None) -> dict[str, Any]:
         "format": checkpoint.format,
         "sha256": checkpoint.sha256,
         "weights": checkpoint.weights,
-        "task": _name(lambda: task_of_checkpoint(checkpoint.card, config.cells, config.vocab)),
+        "task": _name(lambda: task_of(checkpoint)),
         **_facts(recursion_of(config)),
         "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
         "config": settings_of(config),
