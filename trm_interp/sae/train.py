@@ -143,7 +143,7 @@ def expanded(store: Store, names: Sequence[str]) -> list[str]:
     """Sites by name. `states` stands for all states that the store holds, `resid` for its sites in
     the residual stream. UserError where there are none."""
     groups = {
-        "states": [name for name in store.states if name in store.names],
+        "states": [name for name in store.names if name in store.states],
         "resid": [name for name in store.names if name.endswith(RESIDUAL)],
     }
     sites: list[str] = []

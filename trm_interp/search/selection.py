@@ -40,7 +40,8 @@ def choose(
     """The trajectory that each rule takes, of the first k (default all)."""
     k = trajectories.k if k is None else k
     q, ran = trajectories.q[:, :k], trajectories.ran[:, :k, None] > 0
-    weights = {"vote": np.ones_like(q), "vote_q": 1 / (1 + np.exp(-q))}
+    with np.errstate(over="ignore"):  # to infinity, and so to a weight of 0
+        weights = {"vote": np.ones_like(q), "vote_q": 1 / (1 + np.exp(-q))}
     chosen = {"best_q": q.argmax(1)}  # q of what never ran is -inf
     ids = grid_ids(trajectories.tokens[:, :k])
     for rule, weight in weights.items():
