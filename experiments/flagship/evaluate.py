@@ -8,8 +8,8 @@
 From a state the average weights are taken; of several states (of pieces that were kept) those of
 the one with the best validation. `--out` gets curve.csv (accuracy by supervision step
 with 95 % Wilson intervals) and, from a state, the checkpoint with its card and train_log.jsonl, a
-few hundred rows of the training log. The published curve stands beside ours; nothing is tuned to
-it.
+few hundred rows of the training log. The published curve is shown next to ours; nothing is tuned
+to it.
 """
 
 import argparse
@@ -22,8 +22,9 @@ import torch
 
 from trm_interp.analysis.outcomes import outcome_table
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
+from trm_interp.core.compiling import compile_networks
 from trm_interp.core.flops import step_flops
-from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.loop import METRICS_FILE
 from trm_interp.core.training.optimizers import depth
@@ -34,14 +35,14 @@ from trm_interp.runtime.progress import progress
 from trm_interp.subjects.evaluate import solve, summarise
 from trm_interp.subjects.opening import open_device
 from trm_interp.tasks.base import PuzzleSet
-from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.registry import load_puzzles
 
 PUBLISHED = {1: 0.156, 2: 0.539, 3: 0.656, 5: 0.751, 10: 0.834, 16: 0.872}  # of 10 000 puzzles
 LOG_ROWS = 300
 
 
 def measure(
-    model: TRM,
+    model: RecursiveModel,
     puzzles: PuzzleSet,
     steps: int,
     batch_size: int,
@@ -52,7 +53,7 @@ def measure(
     if (model.config.cells, model.config.vocab) != (puzzles.task.cells, puzzles.task.vocab):
         raise UserError(f"{puzzles.source}: puzzles of another size than the model's")
     if compiled:
-        model.net.compile(dynamic=False)
+        compile_networks(model.networks(), dynamic=False)
     on_gpu = device.type == "cuda"
     dtype = torch.bfloat16 if on_gpu else torch.float32
     began = time.monotonic()
@@ -69,22 +70,25 @@ def measure(
     }
 
 
-def training_flops(rows: list[dict[str, Any]], index: dict[str, Any], model: TRM) -> float:
+def training_flops(
+    rows: list[dict[str, Any]], index: dict[str, Any], model: RecursiveModel
+) -> float:
     """Of all optimizer steps, at the depth that the curriculum gave each stretch of the log."""
     ends = [(row["step"], row["fraction"]) for row in rows if "fraction" in row]
     ends.append((index["step"], ends[-1][1] if ends else 0.0))
     config = TrainConfig(**index["settings"])
-    full = (model.config.h_cycles, model.config.l_cycles)
     total, last = 0.0, 0
     for step, fraction in ends:
-        at = depth(config, fraction, full)
+        at = depth(config, fraction, model.config.depth)
         per_step = config.batch_size * step_flops(model.config, training=True, depth=at)
         total += (step - last) * per_step
         last = step
     return total
 
 
-def card_of(index: dict[str, Any], rows: list[dict[str, Any]], model: TRM) -> dict[str, Any]:
+def card_of(
+    index: dict[str, Any], rows: list[dict[str, Any]], model: RecursiveModel
+) -> dict[str, Any]:
     about = index["about"]
     validations = [row for row in rows if "val_exact" in row]
     return {
@@ -114,19 +118,19 @@ def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def best_of(states: list[Path]) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
     """The state whose last validation solved most, then the one with the lowest loss."""
-    found = [(folder, *read_portable(folder)) for folder in states]
+    candidates = [(folder, *read_portable(folder)) for folder in states]
 
-    def score(known: tuple[Path, dict[str, Any], Any]) -> tuple[float, float]:
-        validations = [row for row in log_of(known[0]) if "val_exact" in row]
+    def score(candidate: tuple[Path, dict[str, Any], Any]) -> tuple[float, float]:
+        validations = [row for row in log_of(candidate[0]) if "val_exact" in row]
         if not validations:
             return -1.0, 0.0
         return validations[-1]["val_exact"][-1], -validations[-1]["val_loss"]
 
-    return max(found, key=score)
+    return max(candidates, key=score)
 
 
 def log_of(state: Path) -> list[dict[str, Any]]:
-    """Its whole rows; a line that a kill cut short is none."""
+    """Its complete rows; a line that a kill cut short is skipped."""
     text = (state / METRICS_FILE).read_text()
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
@@ -142,7 +146,7 @@ def evaluate(args: argparse.Namespace) -> Any:
             print(f"{folder} is the best on its validation puzzles")
     else:
         model = load_checkpoint(args.ckpt).model
-    puzzles = load(args.test, limit=args.limit)
+    puzzles = load_puzzles(args.test, limit=args.limit)
     table, measured = measure(model, puzzles, args.steps, args.batch_size, device, args.compile)
     write_text(args.out / "curve.csv", table.to_csv(index=False))
     if index is None:
@@ -153,7 +157,7 @@ def evaluate(args: argparse.Namespace) -> Any:
     return table
 
 
-def main(words: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -169,14 +173,14 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=512, help="puzzles at once")
     parser.add_argument("--device", default="auto", help="auto takes a GPU where there is one")
     parser.add_argument("--compile", action="store_true", help="torch.compile the network")
-    args = parser.parse_args(words)
+    args = parser.parse_args(arguments)
     with in_one_line():
         table = evaluate(args)
     for row in table.to_dict("records"):
         step = row["step"] + 1
-        beside = f"   published {PUBLISHED[step]:.1%}" if step in PUBLISHED else ""
+        published = f"   published {PUBLISHED[step]:.1%}" if step in PUBLISHED else ""
         interval = f"[{row['exact_low']:.1%}, {row['exact_high']:.1%}]"
-        print(f"step {step:3d}: {row['exact']:6.1%} {interval}{beside}")
+        print(f"step {step:3d}: {row['exact']:6.1%} {interval}{published}")
     print(f"wrote {args.out} (n = {row['n']})")
 
 

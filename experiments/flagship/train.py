@@ -10,9 +10,8 @@ its training puzzles: `--train data/sudoku-extreme/train.csv --sample 1000`.
 
 A piece ends with a validation and is written `--reserve` seconds before its budget, which begins
 with the process and includes compilation; the schedule of the run does not count compilation. The
-state is a folder of checksummed files of at most 15 MB
-(`core/portable.py`), 60 MB for the published model, with metrics.jsonl beside them; the puzzles in
-flight are given up at the end of a piece, so a run of three pieces equals a run that gives them up
+state is a folder of checksummed files of at most 15 MB (`core/training/portable.py`), 60 MB for the
+published model, with metrics.jsonl in the same folder; the puzzles in flight are given up at the end of a piece, so a run of three pieces equals a run that gives them up
 at the same two steps. Needs torch, numpy and safetensors, and this source tree on PYTHONPATH.
 
 Presets: `flagship` is the published model and recipe without prefix positions (the lean variant,
@@ -39,6 +38,7 @@ from numpy.typing import NDArray  # noqa: E402
 
 from trm_interp.core.checkpoints.folder import load_checkpoint  # noqa: E402
 from trm_interp.core.models.config import TRMConfig  # noqa: E402
+from trm_interp.core.models.registry import config_from  # noqa: E402
 from trm_interp.core.training.config import PRESETS, TrainConfig  # noqa: E402
 from trm_interp.core.training.loop import METRICS_FILE, train  # noqa: E402
 from trm_interp.core.training.portable import INDEX, load_portable, save_portable  # noqa: E402
@@ -46,8 +46,7 @@ from trm_interp.core.training.slots import TrainData  # noqa: E402
 from trm_interp.core.training.trainer import Trainer  # noqa: E402
 from trm_interp.runtime.errors import UserError, in_one_line  # noqa: E402
 from trm_interp.subjects.opening import open_device  # noqa: E402
-from trm_interp.tasks.sudoku.augment import augment  # noqa: E402
-from trm_interp.tasks.sudoku.dataset import load  # noqa: E402
+from trm_interp.tasks.registry import load_puzzles  # noqa: E402
 
 SAVING_S, VALIDATING_S = 5.0, 10.0  # guesses, until the first of them is over
 RECENT = 50  # steps; the first one, which compiles, is forgotten
@@ -79,28 +78,28 @@ class Deadline:
 
 
 def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
-    """The run as told, resumed where asked, and what its state says about it."""
+    """The run that the options describe, resumed with --resume, and what its state records."""
     preset = PRESETS[args.preset] | dict(args.set)
     if args.total:
         preset["budget"] = args.total
     in_model = {f.name: preset.pop(f.name) for f in fields(TRMConfig) if f.name in preset}
     if args.init and (set(dict(args.set)) & set(TRMConfig.__dataclass_fields__)):
         raise UserError("--init brings the model's shape with it: --set it not")
-    training, validation = load(args.train), load(args.val, limit=args.val_limit)
+    training, validation = load_puzzles(args.train), load_puzzles(args.val, limit=args.val_limit)
     if args.sample:
         order = np.random.default_rng(args.seed).permutation(len(training))
         training = training.subset(np.sort(order[: args.sample]))
-    shape = training.shape
+    task = training.task
     inputs, labels = torch.from_numpy(training.inputs), torch.from_numpy(training.labels)
     data = TrainData(
         inputs,
         labels,
         torch.from_numpy(validation.inputs),
         torch.from_numpy(validation.labels),
-        lambda inputs, labels, keys: augment(inputs, labels, keys, shape),
+        task.augment,
     )
     about = {
-        "task": f"sudoku {shape.side}x{shape.side}",
+        "task": task.name,
         "preset": args.preset,
         "data": {"train": training.sha256, "validation": validation.sha256},
         "sources": sources(args.train, training.lines),
@@ -113,9 +112,9 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
     if start is not None:
         about["init"] = {"sha256": start.sha256, "card": start.card.get("command")}
         in_model = asdict(start.model.config)
-        del in_model["cells"], in_model["vocab"]
+        in_model["architecture"] = start.model.architecture
     try:
-        model = TRMConfig(**in_model, cells=shape.cells, vocab=shape.vocab)  # type: ignore[arg-type]
+        model = config_from({**in_model, "cells": task.cells, "vocab": task.vocab})
         config = TrainConfig(
             **preset,  # type: ignore[arg-type]
             seed=args.seed,
@@ -204,7 +203,7 @@ def setting(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"{value!r} is no {name}") from None
 
 
-def parse(words: list[str] | None = None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -233,7 +232,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reserve", type=float, default=30, help="seconds left when it has ended")
     parser.add_argument("--device", default="auto", help="auto takes a GPU where there is one")
     parser.add_argument("--resume", action="store_true", help="go on with the state")
-    args = parser.parse_args(words)
+    args = parser.parse_args(arguments)
     if args.budget <= 0 or 60 * args.budget <= args.reserve:
         parser.error(f"--budget must be above the reserve of {args.reserve} s")
     return args

@@ -71,11 +71,11 @@ def test_a_public_file_without_its_settings_has_those_of_sudoku(
     # attention does not tell the number of cells, 32 mixed positions can be 31 cells
     loaded = load_checkpoint(tmp_path / "step_65100", cells=16)
     assert loaded.format == "TRM" and same_weights(loaded.model, model)
-    found = loaded.model.config
-    assert (found.h_cycles, found.l_cycles, found.prefix, found.mixer) == (3, 6, 16, mixer)
-    assert (found.cells, found.expansion, found.multiple) == (16, 4.0, 256)
+    read = loaded.model.config
+    assert (read.h_cycles, read.l_cycles, read.prefix, read.mixer) == (3, 6, 16, mixer)
+    assert (read.cells, read.expansion, read.multiple) == (16, 4.0, 256)
     if mixer == "attention":
-        assert found.n_heads == 2  # 128 / 64
+        assert read.n_heads == 2  # 128 / 64
 
 
 def test_settings_beside_a_public_file_count(tmp_path: Path):
@@ -88,9 +88,9 @@ def test_settings_beside_a_public_file_count(tmp_path: Path):
     arch = "H_cycles: 2, L_cycles: 5, num_heads: 4, puzzle_emb_len: 3, expansion: 2, seq_len: 16"
     (tmp_path / "all_config.yaml").write_text(f"arch: {{{arch}}}\nlr: 1e-4\n")
     loaded = load_checkpoint(tmp_path)
-    found = loaded.model.config
-    assert (found.h_cycles, found.l_cycles, found.n_heads, found.prefix) == (2, 5, 4, 3)
-    assert found.swiglu_width(32) == config.swiglu_width(32)
+    read = loaded.model.config
+    assert (read.h_cycles, read.l_cycles, read.n_heads, read.prefix) == (2, 5, 4, 3)
+    assert read.swiglu_width(32) == config.swiglu_width(32)
     assert loaded.card["settings"]["num_heads"] == 4
 
 

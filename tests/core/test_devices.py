@@ -56,8 +56,8 @@ class NoFloat64(TorchDispatchMode):
 
 def test_the_widest_dtype_of_a_device():
     kinds = ("cpu", "cuda", "cuda:1", "mps", "mps:0")
-    found = [widest(torch.device(kind)) for kind in kinds]
-    assert found == [torch.float64] * 3 + [torch.float32] * 2
+    dtypes = [widest(torch.device(kind)) for kind in kinds]
+    assert dtypes == [torch.float64] * 3 + [torch.float32] * 2
     assert widened(torch.ones(1)).dtype == torch.float64
 
 

@@ -27,7 +27,7 @@ def test_overfits_five_puzzles(make: Callable[..., Trainer], puzzles: Any):
     trainer = make(steps=150, lr=1e-2, eval_every=150, save_every=150, log_every=10)
     train(trainer)
     losses = [row["loss"] for row in rows(trainer) if "loss" in row]
-    assert losses[0] == pytest.approx(math.log(6), abs=0.4)  # six tokens, nothing known
+    assert losses[0] == pytest.approx(math.log(6), abs=0.4)  # six tokens, nothing learnt
     assert losses[-1] < 0.25 * losses[0]
     with trainer.average:
         read = run(trainer.model, *puzzles, steps=3)
@@ -106,7 +106,7 @@ def test_exploring_slots_run_at_least_a_random_number_of_steps(make: Callable[..
 
     def lengths(explore: float, n_sup: int) -> Tensor:
         trainer = make(explore=explore, n_sup=n_sup, batch_size=5)
-        n, found = 4000, []
+        n, halted = 4000, []
         slots = trainer.slots
         slots.index = torch.arange(n)
         slots.steps = torch.zeros(n, dtype=torch.int64)
@@ -114,8 +114,8 @@ def test_exploring_slots_run_at_least_a_random_number_of_steps(make: Callable[..
         for step in range(n_sup):
             state = slots.states
             slots = slots.advanced(state, torch.ones(n), step, trainer.config)
-            found.append(slots.halted)
-        return torch.stack(found)  # [step, slot], where it would halt
+            halted.append(slots.halted)
+        return torch.stack(halted)  # [step, slot], where it would halt
 
     assert lengths(explore=0.0, n_sup=5).all()
     allowed = lengths(explore=1.0, n_sup=5).float().mean(1)

@@ -24,12 +24,12 @@ def test_a_gradient_that_is_not_finite_names_step_and_tensor(
     gradients = trainer._gradients
 
     def spoiled(slots: Any, cycles: tuple[int, int]) -> Any:
-        found = gradients(slots, cycles)
+        result = gradients(slots, cycles)
         if trainer.step_count >= 4:  # the fifth step
             grad = trainer.model.get_parameter("lm_head.weight").grad
             assert grad is not None
             grad[2, 1] = float("inf")
-        return found
+        return result
 
     monkeypatch.setattr(trainer, "_gradients", spoiled)
     with pytest.raises(UserError, match=r"gradient of lm_head.weight not finite at step 5"):

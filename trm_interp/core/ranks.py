@@ -1,4 +1,4 @@
-"""One process or many: what each of them must know of the others."""
+"""One process or several: rank, size, and the exchanges between them."""
 
 from typing import Any
 
@@ -52,9 +52,9 @@ class Ranks:
         """What every process gives, in order of their rank; waits for all of them."""
         if self.size == 1:
             return [mine]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, mine)
-        return found
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, mine)
+        return gathered
 
     def gather(self, local: Tensor) -> Tensor:
         """The slots of all processes, in order of their index."""

@@ -1,7 +1,7 @@
 """Checkpoints: our own folder, and readers for the files that others publish.
 
 Ours is a folder with `config.json`, `model.safetensors` and `card.json` (measured numbers and
-provenance). Also read: the public TRM file `step_N` (with `all_config.yaml` beside it or not),
+provenance). Also read: the public TRM file `step_N` (with or without its `all_config.yaml`),
 nano-trm's Lightning file, and `hf://owner/repo` for either. Pickles are opened for tensors only.
 """
 

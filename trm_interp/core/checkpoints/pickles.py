@@ -110,13 +110,13 @@ def _refused(path: Path, archive: bool, why: str) -> str:
     names = [named[1], *(_unknown(path) if archive else [])] if named else []
     if not names or any(name.split(".")[0] in _NEVER for name in names):
         return "a pickle that is not plain weights; it was not run"
-    said = f"a pickle that is not plain weights (it names {names[0][:60]}); it was not run"
+    problem = f"a pickle that is not plain weights (it names {names[0][:60]}); it was not run"
     if archive:
         convert = "'python -m trm_interp.core.convert FILE'"
-        return f"{said}. {convert} writes a copy of its tensors and settings alone"
+        return f"{problem}. {convert} writes a copy of its tensors and settings alone"
     return (
-        f"{said}. PyTorch's format from before 1.6 cannot be converted: save the state_dict alone "
-        "with torch.save, where the file was made"
+        f"{problem}. PyTorch's format from before 1.6 cannot be converted: save the state_dict "
+        "alone with torch.save, where the file was made"
     )
 
 

@@ -113,7 +113,7 @@ def side_of(cells: int) -> int:
 
 
 def _weights_of(raw: dict[Any, Any], path: Path, averages: bool) -> tuple[dict[Any, Any], str]:
-    """The file's weights, those of its moving averages over them, and a word on which these are."""
+    """The file's weights, or their moving averages where it has some, and which these are."""
     key = next((k for k in _WEIGHTS if k in raw), None)
     state = raw if key is None else raw[key]
     if not isinstance(state, dict):
@@ -125,8 +125,8 @@ def _weights_of(raw: dict[Any, Any], path: Path, averages: bool) -> tuple[dict[A
             raise CheckpointError(f"{path}: no weights under its keys {keys}"[:250])
         return raw, "as saved"
     if not shadow or (not averages and key is not None):
-        aside = f" without the averages in {where}" if shadow else ", no averages in the file"
-        return state, f"{key}{aside}"
+        note = f" without the averages in {where}" if shadow else ", no averages in the file"
+        return state, f"{key}{note}"
     plain = {} if key is None else {_WRAPPERS.sub("", str(k)): v for k, v in state.items()}
     # what is not trained (the start vectors) has no average
     return plain | {_WRAPPERS.sub("", str(k)): v for k, v in shadow.items()}, f"averages ({where})"

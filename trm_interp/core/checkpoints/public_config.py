@@ -1,6 +1,7 @@
 """The configuration of a checkpoint that others publish: what shapes and settings say of it.
 
-Settings lie in the file, in an `all_config.yaml` beside it or in the `dataset.json` of its data.
+Settings are in the file, in the `all_config.yaml` of its folder or in the `dataset.json` of its
+data.
 What none of them says is asked for, or is the published value where there is only one.
 """
 
@@ -54,7 +55,7 @@ class Settings(NamedTuple):
 
 
 def config_beside(path: Path) -> dict[str, Any]:
-    """All of the all_config.yaml beside a public checkpoint; nothing where there is none."""
+    """All of the all_config.yaml in a public checkpoint's folder; empty where there is none."""
     file = path.parent / ALL_CONFIG
     if not file.exists():
         return {}
@@ -87,7 +88,7 @@ def architecture_settings(path: Path) -> dict[str, Any]:
 
 
 def data_names(path: Path) -> list[str]:
-    """Folders of training data that the settings beside a public checkpoint name."""
+    """Folders of training data that the all_config.yaml of a public checkpoint names."""
     settings = config_beside(path)
     paths = settings.get("data_paths", settings.get("data_path", []))
     names = paths[:8] if isinstance(paths, list) else [paths]
@@ -95,7 +96,7 @@ def data_names(path: Path) -> list[str]:
 
 
 def _cells_of_dataset(path: Path, vocab: int) -> int | None:
-    """seq_len of `dataset.json`: beside the checkpoint, or in the folder that its settings name."""
+    """seq_len of `dataset.json`, in the checkpoint's folder or in one that its settings name."""
     folders = [path.parent]
     for data in data_names(path):
         folders += [root / data for root in (Path(), path.parent)]
@@ -185,7 +186,7 @@ def _cells_and_prefix(
 ) -> tuple[int, int]:
     """How many of the positions are cells and how many come before them.
 
-    What the file's settings say counts most, then the data set beside it, then `cells`, then what
+    What the file's settings say counts most, then its data set, then `cells`, then what
     `fits`; positions that attention does not tell, and several splits that remain, are asked about.
     """
     # 0 means as many positions as the embedding fills, and only one that fills one is read
@@ -250,7 +251,7 @@ def _split(
 
 
 def _swiglu_settings(widths: dict[int, int], settings: Settings, path: Path) -> tuple[float, int]:
-    """An (expansion, multiple) that gives the widths found: as published where that fits."""
+    """An (expansion, multiple) that gives these widths: as published where that fits."""
     stated = settings.number("expansion", settings.number("ffn_expansion", 4.0))
     common = math.gcd(*widths.values())
     for expansion in (stated, 4.0, 2.0, 1.0, 3.0, 8.0):

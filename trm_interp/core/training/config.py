@@ -86,14 +86,14 @@ class TrainConfig:
         for name in ("lr", "muon_lr", "muon_decay", "weight_decay", "halt_weight", "clip"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        for name, known in {
+        for name, allowed in {
             "optimizer": ("adamw", "muon"),
             "decay": ("constant", "cosine"),
             "loss": ("stablemax", "softmax"),
             "dtype": ("float32", "bfloat16"),
         }.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
         if self.smoothing and self.loss != "softmax":
             raise ValueError(f"smoothing {self.smoothing} needs loss 'softmax', got {self.loss!r}")
 

@@ -58,7 +58,7 @@ class GraphedStep:
             self.cycles, self.graph, self.warm_left = cycles, None, WARM_STEPS
         if self.warm_left:
             self.warm_left -= 1
-            return self._aside(cycles)
+            return self._on_own_stream(cycles)
         if self.graph is not None:
             self.graph.replay()
             return self.metrics
@@ -67,36 +67,36 @@ class GraphedStep:
     def _first(self, cycles: tuple[int, int]) -> Metrics:
         """One step as it is, then the same one as a graph: kept if both come to the same."""
         before = [place.clone() for place in self.places()]
-        plain = {name: value.clone() for name, value in self._aside(cycles).items()}
+        plain = {name: value.clone() for name, value in self._on_own_stream(cycles).items()}
         after = [place.clone() for place in self.places()]
-        self._put(before)
+        self._write(before)
         try:
             self.graph = self.capture(lambda: self._keep(self.run(cycles)))
             self.graph.replay()
         except RuntimeError as error:  # also out of memory
-            return self._without(f"cannot be captured ({error})", after, plain)
+            return self._give_up(f"cannot be captured ({error})", after, plain)
         for name, value in plain.items():
             if not torch.allclose(self.metrics[name], value, rtol=TOLERANCE, atol=1e-3):
                 why = f"gives {name} {float(self.metrics[name]):.6g} for {float(value):.6g}"
-                return self._without(why, after, plain)
+                return self._give_up(why, after, plain)
         return self.metrics
 
-    def _without(self, why: str, after: list[Tensor], metrics: Metrics) -> Metrics:
+    def _give_up(self, why: str, after: list[Tensor], metrics: Metrics) -> Metrics:
         self.works, self.graph = False, None
-        self._put(after)
+        self._write(after)
         self.tell(f"a CUDA graph of a step {why}; going on without")
         return metrics
 
     @torch.no_grad()
-    def _put(self, values: list[Tensor]) -> None:
+    def _write(self, values: list[Tensor]) -> None:
         for place, value in zip(self.places(), values, strict=True):
             place.copy_(value)
 
     def _keep(self, metrics: Metrics) -> None:
         self.metrics = metrics
 
-    def _aside(self, cycles: tuple[int, int]) -> Metrics:
-        """On a stream of its own, as what is captured later must be."""
+    def _on_own_stream(self, cycles: tuple[int, int]) -> Metrics:
+        """Run a step on a side stream, as a later capture requires."""
         if self.stream is None:
             return self.run(cycles)
         self.stream.wait_stream(torch.cuda.current_stream())

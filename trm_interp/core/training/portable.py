@@ -44,7 +44,7 @@ def settle(trainer: Trainer) -> None:
 def save_portable(trainer: Trainer, folder: Path, about: dict[str, Any] | None = None) -> None:
     """Settle the run and write its state; a kill leaves the old state or the new one.
 
-    `about` is kept beside it, as JSON, for whoever reads the state.
+    `about` is stored with it, as JSON, for whoever reads the state.
     """
     trainer.check()
     settle(trainer)
@@ -67,7 +67,7 @@ def save_portable(trainer: Trainer, folder: Path, about: dict[str, Any] | None =
 
 
 def load_portable(trainer: Trainer, folder: Path) -> dict[str, Any]:
-    """Go on where `save_portable` ended; what it was told `about`.
+    """Go on where `save_portable` ended; the `about` that was stored.
 
     UserError names what is missing, damaged or of another run.
     """

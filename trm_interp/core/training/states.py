@@ -1,4 +1,4 @@
-"""Training states as files: looked at before they are believed, refused in one line."""
+"""Training states as files: checked before they are used, refused in one line."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -52,9 +52,9 @@ def require_fields(state: Any, fields: Mapping[str, type | tuple[type, ...]], fi
             )
 
 
-def require_shapes(found: list[Tensor], wanted: list[Tensor], what: str, file: Path) -> None:
+def require_shapes(saved: list[Tensor], wanted: list[Tensor], what: str, file: Path) -> None:
     """UserError where saved weights are not those of this model."""
-    shapes = [list(t.shape) if isinstance(t, Tensor) else t for t in found]
+    shapes = [list(t.shape) if isinstance(t, Tensor) else t for t in saved]
     if shapes != [list(t.shape) for t in wanted]:
         raise UserError(f"{file}: {what} are not this model's weights: start the run anew")
 
@@ -68,9 +68,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     'a 1 -> None, b 1 -> None, c 1 -> None and 2 more'
     """
     differ = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    told = (f"{name} {_short(old.get(name))} -> {_short(new.get(name))}" for name in differ[:3])
+    changes = (f"{name} {_short(old.get(name))} -> {_short(new.get(name))}" for name in differ[:3])
     more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-    return ", ".join(told) + more
+    return ", ".join(changes) + more
 
 
 def _short(value: Any) -> str:
@@ -80,7 +80,7 @@ def _short(value: Any) -> str:
 
 @contextmanager
 def restoring(file: Path) -> Iterator[None]:
-    """What goes wrong while a state is taken over is a fault of its file."""
+    """Report what goes wrong while a state is restored as damage of its file."""
     try:
         yield
     except UserError:

@@ -222,15 +222,15 @@ class Trainer:
     def _take_less_memory(self, slots: int) -> None:
         """Twice the micro-batches. UserError where that is not allowed or does not help."""
         at_once = -(-slots // self.micro_batches)
-        told = f"{self.device} has no memory for {at_once} puzzles at once"
+        problem = f"{self.device} has no memory for {at_once} puzzles at once"
         if not self.config.auto_batch or at_once == 1 or self.ranks.size > 1:
             auto = "--auto-batch (one process), " if self.ranks.size == 1 else ""
             raise UserError(
-                f"{told}: try {auto}--micro-batches {2 * self.micro_batches} or a smaller "
+                f"{problem}: try {auto}--micro-batches {2 * self.micro_batches} or a smaller "
                 "--batch-size"
             )
         self.micro_batches *= 2
-        self.tell(f"{told}: going on with {self.micro_batches} micro-batches")
+        self.tell(f"{problem}: going on with {self.micro_batches} micro-batches")
         torch._dynamo.reset()  # another size, another graph; there is a limit to their number
 
     def _note_first_bad(self, norms: Tensor, losses: Tensor) -> None:
