@@ -35,11 +35,12 @@ from bench_sae import sae
 from bench_search import search_section
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
-from trm_interp.core.config import TrainConfig, TRMConfig
 from trm_interp.core.flops import step_flops
 from trm_interp.core.infer import run_batch
 from trm_interp.core.memory import keep_freed_memory, peak_memory
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import Trainer
 from trm_interp.runtime.files import write_json

@@ -6,9 +6,9 @@ import torch
 
 from trm_interp.analysis.lyapunov import lyapunov
 from trm_interp.core.checkpoints.folder import load_checkpoint
-from trm_interp.core.config import TRMConfig
 from trm_interp.core.infer import run_batch
 from trm_interp.core.joint import CycleMap, joined
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
 from trm_interp.subjects.settings import artifact, default_checkpoint
 from trm_interp.tasks.sudoku.dataset import load

@@ -11,8 +11,9 @@ its training puzzles: `--train data/sudoku-extreme/train.csv --sample 1000`.
 A piece ends with a validation and is written `--reserve` seconds before its budget, which begins
 with the process and includes compilation; the schedule of the run does not count compilation. The
 state is a folder of checksummed files of at most 15 MB (`core/training/portable.py`), 60 MB for the
-published model, with metrics.jsonl in the same folder; the puzzles in flight are given up at the end of a piece, so a run of three pieces equals a run that gives them up
-at the same two steps. Needs torch, numpy and safetensors, and this source tree on PYTHONPATH.
+published model, with metrics.jsonl in the same folder; the puzzles in flight are given up at the
+end of a piece, so a run of three pieces equals a run that gives them up at the same two steps.
+Needs torch, numpy and safetensors, and this source tree on PYTHONPATH.
 
 Presets: `flagship` is the published model and recipe without prefix positions (the lean variant,
 which scores the same), AdamW, stablemax, with the depth curriculum and a cosine over `--total`

@@ -38,6 +38,7 @@ from trm_interp.core.training.portable import (
 )
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
+from trm_interp.recording.hooks import HookedModel, recording
 from trm_interp.runtime.errors import UserError
 
 SHIPPED = Path(__file__).parents[2] / "artifacts"
@@ -142,6 +143,22 @@ def test_listening_inside_changes_no_bit(toy: Toy, puzzles: Any):
     assert torch.equal(listened, toy.evaluate(tick, *operands)) and len(heard) == 1
     place.register_forward_hook(lambda module, args, out: 2 * out)
     assert not torch.equal(toy.network(tick)(*operands, points), listened)
+
+
+@torch.no_grad()
+def test_a_hooked_model_equals_the_plain_one_step_by_step(toy: Toy, puzzles: Any):
+    hooked = HookedModel.of(toy, n_sup=3)
+    x, heard = toy.embed(puzzles[0]), []
+    state = toy.initial_state(x)
+    names = [tick.hook for tick in toy.config.schedule.ticks(3)]
+    with recording(hooked, names, sink=lambda name, z: heard.append(name)):
+        for step in range(3):
+            listened, _ = hooked.advance(state, x, step)
+            state, _ = toy.advance(state, x, step)
+            assert all(torch.equal(*pair) for pair in zip(listened, state, strict=True))
+            read = zip(hooked.readout(state.slow, step), toy.readout(state.slow), strict=True)
+            assert all(torch.equal(*pair) for pair in read)
+    assert heard == names
 
 
 # the registry

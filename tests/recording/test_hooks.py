@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.clock import schedule
-from trm_interp.core.config import TRMConfig
 from trm_interp.core.infer import run
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
 from trm_interp.recording.hooks import HookedTRM, hook_names, recording
 

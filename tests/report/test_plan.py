@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from trm_interp.core.checkpoints.folder import save_checkpoint
-from trm_interp.core.config import TRMConfig
 from trm_interp.core.flops import evaluation_flops
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
 from trm_interp.report.plan import UNIT, Plan, Request, _cost
 

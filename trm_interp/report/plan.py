@@ -11,8 +11,8 @@ import torch
 
 from trm_interp.cli.studies import PARTS
 from trm_interp.core.checkpoints.folder import Checkpoint
-from trm_interp.core.config import TRMConfig
 from trm_interp.core.flops import step_flops
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.figures.search import NAMES, shares_figure
 from trm_interp.figures.style import write_html
 from trm_interp.recording.collect import sites_of

@@ -1,15 +1,16 @@
 """What the commands can be told. Read by the command line; needs no torch.
 
-Training has its own settings, `core.config.TrainConfig`.
+Training has its own settings, `core.training.config.TrainConfig`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trm_interp.core.config import MOST_COUNTED, positive, required, setting
+from trm_interp.core.clock import MOST_COUNTED
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, parse_indices
+from trm_interp.runtime.settings import positive, required, setting
 
 STATES = "states"
 DEFAULT_TASK, FIRST_LOOK_TASK = "sudoku6", "sudoku9"  # what commands take where none is named

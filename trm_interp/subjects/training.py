@@ -12,7 +12,8 @@ import torch
 
 from trm_interp.core.checkpoints.folder import CARD, CONFIG, WEIGHTS
 from trm_interp.core.compiling import stop_compiling
-from trm_interp.core.config import TrainConfig, TRMConfig
+from trm_interp.core.models.config import TRMConfig
+from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.loop import METRICS_FILE, train
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
