@@ -35,9 +35,9 @@ def make_world(ckpt: Path, puzzles: Path, folder: Path) -> World:
     return world
 
 
-SMALL_SAE = ["--max-steps", 3, "--expansion", 2, "--batch-size", 16, "--buffer-mb", 1]
-SMALL_TRAIN = ["--preset", "tiny", "--steps", 1, "--d-model", 8, "--batch-size", 2, "--n-sup", 1]
-SMALL_TRAIN += ["--n-heads", 2, "--val-limit", 2]
+SMALL_SAE = ["--train-steps", 3, "--expansion", 2, "--batch-size", 16, "--buffer-mb", 1]
+SMALL_TRAIN = ["--preset", "tiny", "--train-steps", 1, "--d-model", 8, "--batch-size", 2]
+SMALL_TRAIN += ["--n-sup", 1, "--n-heads", 2, "--val-limit", 2]
 SMALL_BASINS = ["--starts", 4, "--neighbours", 2, "--slice", 2, "--steps", 1, "--n-puzzles", 1]
 SMALL_BASINS += ["--shuffles", 3, "--limit", 4]
 

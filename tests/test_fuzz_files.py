@@ -32,7 +32,7 @@ def work(cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPathF
     """A store, an SAE, a checkpoint, a search and a study, each made by its command."""
     at = tmp_path_factory.mktemp("lies")
     on = ["--ckpt", copier, "--puzzles", grids]
-    tiny = ["--expansion", 2, "--max-steps", 4, "--batch-size", 16, "--device", "cpu"]
+    tiny = ["--expansion", 2, "--train-steps", 4, "--batch-size", 16, "--device", "cpu"]
     commands = [
         ["collect", *on, "--out", at / "store", "--steps", 2, "--batch-size", 4],
         ["train-sae", at / "store", "--site", "z_L", "--out", at / "sae", *tiny],

@@ -40,8 +40,8 @@ def commands(copier: Path, grids: Path, store: Path, splits: Path) -> dict[str, 
     """Every command that can be resumed, all but its --out."""
     both = ["--ckpt", copier, "--puzzles", grids]
     files = ["--train", splits / "train.txt", "--val", splits / "val.txt", "--val-limit", 5]
-    tiny = ["--preset", "tiny", "--d-model", 16, "--multiple", 8, "--n-sup", 2, "--steps", 2]
-    small = ["--expansion", 2, "--max-steps", 3, "--batch-size", 64, "--device", "cpu"]
+    tiny = ["--preset", "tiny", "--d-model", 16, "--multiple", 8, "--n-sup", 2, "--train-steps", 2]
+    small = ["--expansion", 2, "--train-steps", 3, "--batch-size", 64, "--device", "cpu"]
     starts = ["--index", 3, "--starts", 30, "--slice", 5, "--steps", 2, "--neighbours", 4]
     return {
         "collect": ["collect", *both, "--steps", 1],

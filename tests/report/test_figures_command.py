@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from trm_interp.cli import studies as landscape
 from trm_interp.report.plan import FIGURES, Plan, Request
 from trm_interp.report.verdicts import VERDICTS
 from trm_interp.runtime.locks import locked_folder
 from trm_interp.runtime.outputs import mark
+from trm_interp.studies.config import CONFIGS
 
 Cli = Callable[..., Any]
 PARTS = "table1,table2,fig2,fig4,fig5"
@@ -100,7 +100,7 @@ def test_every_part_is_a_command_with_its_flags(copier: Path, grids: Path, tmp_p
     flags = {job.words[0]: job.flags for job in plan.all}
     both = ("--resume", "--overwrite")
     assert all(flags[name] == both for name in ("collect", "search", "basins", "train-sae"))
-    assert all(flags[part.name] for part in landscape.PARTS)
+    assert all(flags[name] for name in CONFIGS)
 
 
 def test_a_part_that_does_not_exist(cli: Cli, copier: Path, grids: Path, tmp_path: Path):

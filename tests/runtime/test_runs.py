@@ -15,7 +15,8 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import write_text
 from trm_interp.runtime.outputs import maker, mark, own_json, own_table
 from trm_interp.runtime.progress import Meter
-from trm_interp.runtime.runs import FileRun, Interrupted, Run, how_to_go_on
+from trm_interp.runtime.runs import FileRun, Interrupted, Run
+from trm_interp.runtime.signals import how_to_go_on
 
 NAMES = ("*.csv", "summary.json", "parts/")
 SHAPES = {"a": (2,)}
@@ -258,6 +259,16 @@ def test_a_file_is_replaced_when_told_and_only_if_it_is_the_commands(tmp_path: P
     assert out.read_text() == "mine\n"
     with pytest.raises(UserError, match="is a folder"), FileRun(tmp_path, "eval", own):
         pass
+
+
+def test_a_file_that_never_came_to_be_leaves_no_folders(tmp_path: Path):
+    own = own_table(["step"])
+    with (
+        pytest.raises(UserError, match="no such"),
+        FileRun(tmp_path / "a" / "b" / "c", "eval", own),
+    ):
+        raise UserError("no such checkpoint")
+    assert not list(tmp_path.iterdir())
 
 
 def test_json_of_a_schema(tmp_path: Path):

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 Cli = Callable[..., Any]
-TRAIN = ["--expansion", 4, "--max-steps", 60, "--batch-size", 64, "--l1", 0.3, "--device", "cpu"]
+TRAIN = ["--expansion", 4, "--train-steps", 60, "--batch-size", 64, "--l1", 0.3, "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def features(cli: Cli, sae: Path, store: Path) -> Path:
 
 
 def test_several_sites_are_pooled(cli: Cli, store: Path, tmp_path: Path):
-    words = [*TRAIN, "--max-steps", 5, "--arch", "topk", "--k", 4]
+    words = [*TRAIN, "--train-steps", 5, "--arch", "topk", "--k", 4]
     out = tmp_path / "pooled"
     assert cli("train-sae", store, "--site", "z_L,z_H", "--out", out, *words).code == 0
     assert json.loads((out / "card.json").read_text())["sae"]["sites"] == ["z_L", "z_H"]

@@ -14,7 +14,7 @@ from trm_interp.runtime.locks import locked_beside, locked_folder
 from trm_interp.runtime.outputs import maker
 
 Cli = Callable[..., Any]
-TRAIN = ["--expansion", 4, "--max-steps", 60, "--batch-size", 64, "--l1", 0.3, "--device", "cpu"]
+TRAIN = ["--expansion", 4, "--train-steps", 60, "--batch-size", 64, "--l1", 0.3, "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_numbers_that_cannot_be(cli: Cli, sae: Path, store: Path, tmp_path: Path
         "of memory": [*train, "--expansion", 10**9],
         "expansion must be at most": [*train, "--expansion", huge],
         "batch_size must be at most": [*train, "--batch-size", huge],
-        "max_steps must be at most": [*train, "--max-steps", huge],
+        "train_steps must be at most": [*train, "--train-steps", huge],
         "lower --expansion or --batch-size": [*train, "--batch-size", 10**11],
         "lr must be finite": [*train, "--lr", "inf"],
         "l1 must be finite": [*train, "--l1", "nan"],

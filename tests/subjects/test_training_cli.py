@@ -35,7 +35,7 @@ def train(data: Path) -> list[object]:
     """A run of 12 steps, all but its --out."""
     words: list[object] = ["train", "--train", data / "train.txt", "--val", data / "val.txt"]
     words += ["--preset", "tiny", "--d-model", 16, "--multiple", 8, "--n-sup", 3]
-    words += ["--steps", STEPS, "--batch-size", 8, "--eval-every", 5, "--log-every", 3]
+    words += ["--train-steps", STEPS, "--batch-size", 8, "--eval-every", 5, "--log-every", 3]
     return [*words, "--save-every", 4, "--val-limit", 9]
 
 
@@ -140,9 +140,9 @@ def test_a_longer_run_goes_on_from_a_finished_one(
 ):
     out = tmp_path / "run"
     assert cli(*train, "--out", out).code == 0
-    answer = cli(*train, "--out", out, "--resume", "--steps", STEPS + 2)
+    answer = cli(*train, "--out", out, "--resume", "--train-steps", STEPS + 2)
     assert answer.code == 0 and "after 14 optimizer steps" in answer.out
-    again = cli(*train, "--out", out, "--resume", "--steps", STEPS + 2)
+    again = cli(*train, "--out", out, "--resume", "--train-steps", STEPS + 2)
     assert again.code == 0 and "after 14 optimizer steps" in again.out
 
 
@@ -239,7 +239,15 @@ def test_puzzles_that_do_not_fit(cli: Cli, train: list[object], data: Path, tmp_
     "option",
     [
         *("d-model", "n-layers", "h-cycles", "l-cycles", "n-heads", "expansion", "multiple"),
-        *("q-outputs", "steps", "batch-size", "n-sup", "eval-every", "save-every", "log-every"),
+        *(
+            "q-outputs",
+            "train-steps",
+            "batch-size",
+            "n-sup",
+            "eval-every",
+            "save-every",
+            "log-every",
+        ),
         *("val-limit", "norm-eps", "rope-base", "budget"),
     ],
 )
@@ -305,7 +313,7 @@ def test_bad_budgets(cli: Cli, settings: list[tuple[Any, ...]], text: str):
 
 
 def test_a_budget_ends_the_run(cli: Cli, train: list[object], tmp_path: Path):
-    words = [*train, "--budget", "0.3s", "--steps", 10**6]
+    words = [*train, "--budget", "0.3s", "--train-steps", 10**6]
     assert cli(*words, "--out", tmp_path / "out").code == 0
     card = load_checkpoint(tmp_path / "out").card
     assert 0 < card["train"]["steps_done"] < 10**6 and card["times"]["training_s"] >= 0.3

@@ -27,7 +27,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     for name, blanks in (("train", 4), ("val", 1)):
         (folder / name).write_text(f"{'.' * blanks}{GRID[blanks:]},{GRID}\n")
     words: list[object] = ["train", "--train", folder / "train", "--val", folder / "val"]
-    words += ["--preset", "tiny", "--d-model", 8, "--multiple", 8, "--n-sup", 2, "--steps", 3]
+    words += ["--preset", "tiny", "--d-model", 8, "--multiple", 8, "--n-sup", 2, "--train-steps", 3]
     return [*words, "--batch-size", 2, "--eval-every", 3, "--log-every", 1]
 
 

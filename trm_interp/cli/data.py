@@ -1,161 +1,160 @@
-"""The commands on puzzle files: settings in, one call, what came of it out."""
+"""The commands on puzzle files."""
 
-import json
-from pathlib import Path
-from typing import Annotated
+from __future__ import annotations
 
-import typer
+from typing import TYPE_CHECKING
 
-from trm_interp.cli.options import AsJson, how_to_go_on, say, with_errors_in_one_line
+from trm_interp.cli.options import Command, Shown
+from trm_interp.runtime.errors import UserError
+from trm_interp.tasks.settings import (
+    CheckConfig,
+    DownloadConfig,
+    ImportConfig,
+    MakeConfig,
+    RateConfig,
+)
 
+if TYPE_CHECKING:
+    from trm_interp.runtime.progress import Update
+    from trm_interp.runtime.runs import Tell
+    from trm_interp.tasks.base import Task
 
-def register(app: typer.Typer) -> None:
-    """Add data make, check, import, rate and download."""
-    data = typer.Typer(help="Make, import, rate, check and download puzzles.", no_args_is_help=True)
-    app.add_typer(data, name="data")
-
-    @data.command("make")
-    def data_make(
-        preset: Annotated[
-            str, typer.Argument(help="sudoku4, sudoku6, sudoku9, sudoku6-hard or sudoku9-hard")
-        ],
-        seed: Annotated[int, typer.Option(help="same seed, same puzzles")] = 0,
-        out: Annotated[Path | None, typer.Option(help="folder; default data/PRESET")] = None,
-        train: Annotated[int | None, typer.Option(help="training puzzles")] = None,
-        val: Annotated[int | None, typer.Option(help="validation puzzles")] = None,
-        test: Annotated[int | None, typer.Option(help="test puzzles")] = None,
-        workers: Annotated[
-            int | None, typer.Option(help="threads for hard puzzles; default all cores")
-        ] = None,
-        resume: Annotated[
-            bool, typer.Option("--resume", help="go on with hard puzzles where a run was stopped")
-        ] = False,
-        overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the folder")] = False,
-    ) -> None:
-        """Generate training, validation and test puzzles, no two of them symmetric copies.
-
-        \b
-        Examples:
+COMMANDS = [
+    Command(
+        name="data make",
+        title="Puzzles",
+        config=MakeConfig,
+        target="trm_interp.cli.data:make",
+        doc="Generate training, validation and test puzzles, no two of them symmetric copies.",
+        examples="""
         trm-interp data make sudoku6 --seed 0
         trm-interp data make sudoku9-hard --test 10000
-        """
-        from trm_interp.runtime.progress import progress
-        from trm_interp.tasks.sudoku.forge.presets import make_preset
+        """,
+        unit="puzzles",
+        label="drawing",
+    ),
+    Command(
+        name="data check",
+        title="Puzzles",
+        config=CheckConfig,
+        target="trm_interp.cli.data:check",
+        doc="""
+        Prove that splits are disjoint: no copies, no one-clue-less neighbours, no lineage twice.
 
-        def body() -> None:
-            folder = out or Path("data") / preset
-            given = {"train": train, "val": val, "test": test}
-            sizes = {split: n for split, n in given.items() if n is not None}
-            with progress("drawing", "puzzles") as update:
-                card = make_preset(preset, folder, seed, overwrite, update, sizes, resume, workers)
-            for split, known in card["splits"].items():
-                print(f"wrote {folder / known['file']} ({card[split]} puzzles)")
-            print(f"wrote {folder / 'card.json'}")
-
-        # --overwrite, of the data set, stays when its build is resumed
-        with_errors_in_one_line(body, how_to_go_on(overwrite) if preset.endswith("-hard") else "")
-
-    @data.command("check")
-    def data_check(
-        files: Annotated[list[Path], typer.Argument(help="training, test, ... puzzles")],
-        json_: AsJson = False,
-    ) -> None:
-        """Prove that splits are disjoint: no copies, no one-clue-less neighbours, no lineage twice.
-
-        What is found, invalid and repeated puzzles included, is listed with its lines, and ends in
-        exit status 2. One file is checked by itself.
-
-        \b
-        Example:
+        Invalid and repeated puzzles, too, are listed with their lines, and end in exit status 2.
+        One file is checked by itself.
+        """,
+        examples="""
         trm-interp data check artifacts/data/sudoku6/train.txt artifacts/data/sudoku6/test.txt
-        """
-        from trm_interp.cli.tables import check_lines
-        from trm_interp.runtime.errors import UserError
-        from trm_interp.runtime.progress import progress
-        from trm_interp.tasks.sudoku.splits import check
+        """,
+        unit="puzzles",
+        label="comparing",
+        has_json=True,
+    ),
+    Command(
+        name="data import",
+        title="Puzzles",
+        config=ImportConfig,
+        target="trm_interp.cli.data:import_puzzles",
+        doc="Check every puzzle of a file, its uniqueness included, and write plain lines.",
+        examples="trm-interp data import sudoku-extreme/test.csv --out data/extreme/test.txt",
+        unit="puzzles",
+        label="solving",
+    ),
+    Command(
+        name="data rate",
+        title="Puzzles",
+        config=RateConfig,
+        target="trm_interp.cli.data:rate",
+        doc="Rate every puzzle: CSV to standard output, or with --json a list of objects.",
+        examples="trm-interp data rate artifacts/data/sudoku6/test.txt > ratings.csv",
+        unit="puzzles",
+        label="rating",
+        has_json=True,
+    ),
+    Command(
+        name="data download",
+        title="Puzzles",
+        config=DownloadConfig,
+        target="trm_interp.cli.data:download",
+        doc="Fetch a public data set, such as Sudoku-Extreme's CSV files, from where it is kept.",
+        examples="trm-interp data download sudoku-extreme",
+    ),
+]
 
-        def body() -> None:
-            if len(files) == 1:
-                say(f"{files[0]}: checked by itself; name two files or more to compare splits")
-            with progress("comparing", "puzzles") as update:
-                found = check(files, say, update)
-            print(json.dumps(found) if json_ else "\n".join(check_lines(found)))
-            if not found["clean"]:
-                raise UserError("these files are no clean splits of one data set")
 
-        with_errors_in_one_line(body)
+def make(config: MakeConfig, tell: Tell, progress: Update) -> Shown:
+    """Make a data set."""
+    from trm_interp.tasks.registry import presets
 
-    @data.command("import")
-    def data_import(
-        source: Annotated[Path, typer.Argument(help="lines, grids, CSV, or a public folder")],
-        out: Annotated[Path, typer.Option(help="file of puzzle,solution lines")],
-        skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out bad lines")] = False,
-        overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file")] = False,
-    ) -> None:
-        """Check every puzzle of a file, its uniqueness included, and write plain lines.
+    card = _family(presets(), config.preset, "preset").make(
+        config.preset,
+        config.folder,
+        config.seed,
+        config.overwrite,
+        progress,
+        config.sizes,
+        config.resume,
+        config.workers,
+    )
+    files = [
+        f"wrote {config.folder / entry['file']} ({card[split]} puzzles)"
+        for split, entry in card["splits"].items()
+    ]
+    return Shown(parts=[*files, f"wrote {config.folder / 'card.json'}"])
 
-        \b
-        Example:
-        trm-interp data import sudoku-extreme/test.csv --out data/extreme/test.txt
-        """
-        from trm_interp.runtime.progress import progress
-        from trm_interp.tasks.sudoku.forge.presets import import_file
 
-        def body() -> None:
-            with progress("solving", "puzzles") as update:
-                card = import_file(source, out, skip_bad, overwrite, update)
-            for line in card["skipped"]:
-                say(f"skipped {line}")
-            print(f"wrote {out} ({card['n']} puzzles) and {out.with_suffix('.json')}")
+def check(config: CheckConfig, tell: Tell, progress: Update) -> Shown:
+    """Compare files as splits of one data set."""
+    from trm_interp.cli.tables import check_lines
+    from trm_interp.tasks.registry import family_of_file
 
-        with_errors_in_one_line(body)
+    if len(config.files) == 1:
+        file = config.files[0]
+        tell(f"{file}: checked by itself; name two files or more to compare splits")
+    report = family_of_file(config.files[0]).check_splits(config.files, tell, progress)
+    fault = None if report["clean"] else "these files are no clean splits of one data set"
+    return Shown(parts=check_lines(report), json=report, fault=fault)
 
-    @data.command("rate")
-    def data_rate(
-        source: Annotated[Path, typer.Argument(help="puzzles in any known form")],
-        json_: AsJson = False,
-        seed: Annotated[int, typer.Option(help="of the relabelings that are averaged")] = 0,
-        skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out bad lines")] = False,
-    ) -> None:
-        """Rate every puzzle: CSV to standard output, or with --json a list of objects.
 
-        \b
-        Example:
-        trm-interp data rate artifacts/data/sudoku6/test.txt > ratings.csv
-        """
-        from trm_interp.cli.tables import ratings
-        from trm_interp.runtime.progress import progress
+def import_puzzles(config: ImportConfig, tell: Tell, progress: Update) -> Shown:
+    """Write the puzzles of any file as plain lines."""
+    from trm_interp.tasks.registry import family_of_file
 
-        def body() -> None:
-            with progress("rating", "puzzles") as update:
-                table, skipped = ratings(source, seed, skip_bad, update)
-            for line in skipped:
-                say(f"skipped {line}")
-            if json_:
-                print(table.to_json(orient="records"))
-            else:
-                print(table.to_csv(index=False), end="")
+    card = family_of_file(config.source).import_file(
+        config.source, config.out, config.skip_bad, config.overwrite, progress
+    )
+    for line in card["skipped"]:
+        tell(f"skipped {line}")
+    card_file = config.out.with_suffix(".json")
+    return Shown(parts=[f"wrote {config.out} ({card['n']} puzzles) and {card_file}"])
 
-        with_errors_in_one_line(body)
 
-    @data.command("download")
-    def data_download(
-        name: Annotated[str, typer.Argument(help="sudoku-extreme")],
-        out: Annotated[Path, typer.Option(help="folder")] = Path("data/sudoku-extreme"),
-    ) -> None:
-        """Fetch Sudoku-Extreme's CSV files from the Hugging Face hub.
+def rate(config: RateConfig, tell: Tell, progress: Update) -> Shown:
+    """Rate the puzzles of a file."""
+    import json
 
-        \b
-        Example:
-        trm-interp data download sudoku-extreme
-        """
-        from trm_interp.runtime.errors import UserError
-        from trm_interp.tasks.sudoku.forge.presets import download_sudoku_extreme
+    from trm_interp.cli.tables import ratings
 
-        def body() -> None:
-            if name != "sudoku-extreme":
-                raise UserError(f"{name}: only sudoku-extreme can be downloaded")
-            for path in download_sudoku_extreme(out):
-                print(f"wrote {path}")
+    table, skipped = ratings(config.source, config.seed, config.skip_bad, progress)
+    for line in skipped:
+        tell(f"skipped {line}")
+    return Shown(
+        parts=[table.to_csv(index=False).rstrip("\n")],
+        json=json.loads(table.to_json(orient="records") or "[]"),
+    )
 
-        with_errors_in_one_line(body)
+
+def download(config: DownloadConfig, tell: Tell, progress: Update) -> Shown:
+    """Fetch a data set."""
+    from trm_interp.tasks.registry import downloads
+
+    family = _family(downloads(), config.name, "data set to download")
+    return Shown(parts=[f"wrote {path}" for path in family.download(config.name, config.folder)])
+
+
+def _family(named: dict[str, type[Task]], name: str, kind: str) -> type[Task]:
+    """Whose preset or public data set this is."""
+    if name not in named:
+        raise UserError(f"no {kind} {name!r}; there are {', '.join(named)}")
+    return named[name]

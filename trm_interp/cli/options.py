@@ -1,22 +1,69 @@
-"""Turns a settings dataclass into command-line options: default, help and type are read from it."""
+"""One form for every command: a row with its settings, its target and its help.
 
-import functools
+A row becomes a command whose options are the fields of its settings: name, type, default and help
+text are read from there. The target, named as "module:function" and imported when the command runs,
+gets the settings, `tell` for notices (standard error) and `progress`, and returns a result. What is
+printed are the `lines(result)` of the target's module, or with --json the result's JSON form.
+"""
+
 import inspect
+import json
 import sys
-from collections.abc import Callable
-from dataclasses import MISSING, Field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, Field, dataclass, fields
+from importlib import import_module
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
-from trm_interp.core.config import in_range
 from trm_interp.core.processes import rank_and_size
 from trm_interp.runtime.errors import UserError, in_one_line
+from trm_interp.runtime.settings import fields_of, in_range
+from trm_interp.runtime.signals import how_to_go_on
 
+STOPPED = 130  # exit status after SIGINT, as shells have it
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
-Cells = Annotated[
-    int | None, typer.Option(help="cells of a puzzle, for a checkpoint that does not say", min=1)
-]
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command, as its row says it.
+
+    `name`: its words, such as "data make"; `title`: heading under which --help lists it. `config`:
+    a dataclass of `runtime.settings` fields. `target`: "module:function"; the module may also have
+    `lines(result)`, what is printed (text or tables of rich), and `fault(result)`, a problem that
+    is told after them and ends in exit status 2. A result whose `finished` is False ends in status
+    130, and says how to go on. `unit`: what progress counts, empty where there is none; `label`:
+    what progress is called. `has_json`: whether --json is offered. `says_out`: whether a notice
+    names the output after the lines.
+    """
+
+    name: str
+    title: str
+    config: type
+    target: str
+    doc: str
+    examples: str
+    unit: str = ""
+    label: str = ""
+    has_json: bool = False
+    says_out: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A result that is ready to be printed, for targets whose modules have no `lines`."""
+
+    parts: Sequence[Any]
+    json: Any = None
+    finished: bool = True
+    fault: str | None = None
+
+    def to_json(self) -> Any:
+        return self.json
 
 
 def say(line: str) -> None:
@@ -29,106 +76,225 @@ def is_first_process() -> bool:
     return rank_and_size()[0] == 0
 
 
-def command(
-    app: typer.Typer,
-    name: str,
-    config: type,
-    examples: str,
-    overrides: tuple[type, ...] = (),
-    hide: tuple[str, ...] = (),
-    defaults: dict[str, Any] | None = None,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register `body(config, **its own options)` with the options of a settings dataclass.
+def add(app: typer.Typer, command: Command) -> None:
+    """Register a row. What a user can mend ends as one line on standard error and status 2."""
+    options = [one for f in fields(command.config) for one in _parameters(command.config, f)]
+    json_ = inspect.Parameter("json_", KEYWORD, default=False, annotation=AsJson)
+    parameters = [*options, *([json_] if command.has_json else [])]
 
-    Fields without a default become required options. With `overrides`, the body's second argument
-    is a dictionary of the options of those dataclasses that were given (those in `hide` are not
-    offered; `defaults` are those to tell of where they are not the dataclass's). What a user can
-    mend ends as one line on standard error and exit status 2.
+    def body(**given: Any) -> None:
+        as_json, settings = given.pop("json_", False), None
+        with errors_in_one_line(lambda: _after_stop(settings)):
+            settings = settings_of(command.config, given)
+            result = _run(command, settings)
+            if is_first_process():
+                _print(command, settings, result, as_json)
+            if not getattr(result, "finished", True):
+                raise typer.Exit(STOPPED)
+
+    body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    body.__annotations__ = {p.name: p.annotation for p in parameters}
+    body.__doc__ = f"{inspect.cleandoc(command.doc)}\n\n\b\n{_examples(command)}"
+    renamed = {old: new for new, olds in _renamed(command.config).items() for old in olds}
+    cls = type("OurCommand", (_WithOldNames,), {"renamed": renamed})
+    title = command.title if " " not in command.name else None
+    app.command(command.name.split()[-1], cls=cls, rich_help_panel=title)(body)
+
+
+def _examples(command: Command) -> str:
+    text = inspect.cleandoc(command.examples)
+    return f"Examples:\n{text}"
+
+
+def _run(command: Command, settings: Any) -> Any:
+    module, _, function = command.target.partition(":")
+    target = getattr(import_module(module), function)
+    if not command.unit:
+        return target(settings, say, lambda done, of: None)
+
+    from trm_interp.runtime.progress import progress
+
+    unit = getattr(settings, "unit", command.unit)
+    with progress(command.label or command.name, unit) as update:
+        return target(settings, say, update)
+
+
+def _print(command: Command, settings: Any, result: Any, as_json: bool) -> None:
+    module: Any = import_module(command.target.partition(":")[0])
+    if as_json:
+        print(json.dumps(json_of(result)))
+    else:
+        for part in result.parts if isinstance(result, Shown) else module.lines(result):
+            show(part)
+    if not getattr(result, "finished", True):
+        say(f"stopped before the end: {how_to_go_on(settings.overwrite)}")
+    if command.says_out and settings.out:
+        say(f"wrote {settings.out}")
+    fault = result.fault if isinstance(result, Shown) else _fault(module, result)
+    if fault:
+        raise UserError(fault)
+
+
+def _fault(module: Any, result: Any) -> str | None:
+    return module.fault(result) if hasattr(module, "fault") else None
+
+
+def json_of(result: Any) -> Any:
+    """A result as JSON has it: by its own `to_json`, or with NaN and infinity as null."""
+    from trm_interp.runtime.files import plain
+
+    return plain(result.to_json() if hasattr(result, "to_json") else result)
+
+
+def show(part: Any) -> None:
+    """A line of text, a table of rich, or what draws itself with `show_on(console)`.
+
+    Tables are as wide as they need to be where that is no terminal. Titles and cells are text,
+    never markup: a folder may be called `a[/b]`.
     """
+    if isinstance(part, str):
+        print(part)
+        return
 
-    def register(body: Callable[..., Any]) -> Callable[..., Any]:
-        own = list(inspect.signature(body).parameters.values())[1 + bool(overrides) :]
-        made = [_parameter(config, f) for f in fields(config)]
-        extra = [
-            _parameter(other, f, optional=True, told=(defaults or {}).get(f.name))
-            for other in overrides
-            for f in fields(other)
-            if f.name not in hide
-        ]
+    from rich.console import Console
 
-        @functools.wraps(body)
-        def run(**given: Any) -> None:
-            def call() -> None:
-                settings = {f.name: given.pop(f.name) for f in fields(config)}
-                chosen = {p.name: given.pop(p.name) for p in extra}
-                chosen = {k: v for k, v in chosen.items() if v is not None}
-                body(build(config, settings), *([chosen] if overrides else []), **given)
-
-            resumable = any(f.name == "resume" for f in fields(config))
-            replaces = bool(given.get("overwrite"))  # not to be given again
-            with_errors_in_one_line(call, how_to_go_on(replaces) if resumable else "")
-
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*made, *extra, *own)]
-        )
-        run.__annotations__ = {p.name: p.annotation for p in (*made, *extra, *own)}
-        run.__doc__ = f"{inspect.getdoc(body)}\n\n\b\nExamples:\n{inspect.cleandoc(examples)}"
-        app.command(name)(run)
-        return body
-
-    return register
+    console = Console(markup=False, emoji=False)
+    console.width = max(console.width, 100)
+    if hasattr(part, "show_on"):
+        part.show_on(console)
+    else:
+        console.print(part)
 
 
-def build(config: type, values: dict[str, Any]) -> Any:
+# settings
+
+
+def settings_of(config: type, given: Mapping[str, Any]) -> Any:
+    """The dataclass from the command line's values; of its groups, None is what was not given."""
+    values = {f.name: given[f.name] for f in fields(config) if "group" not in f.metadata}
+    chosen: dict[str, Any] = {}
+    for f in fields(config):
+        presets = f.metadata.get("presets")
+        if presets is not None and (name := given[f.name]) is not None:
+            if name not in presets:
+                raise UserError(f"--{f.name} {name}: there are {', '.join(presets)}")
+            chosen |= presets[name]
+    for f in fields(config):
+        if "group" in f.metadata:
+            names = fields_of(f.metadata)
+            own = f.metadata["defaults"] | {k: v for k, v in chosen.items() if k in names}
+            own |= {name: given[name] for name in names if given[name] is not None}
+            values[f.name] = own if f.metadata["partial"] else build(f.metadata["group"][0], own)
+    return build(config, values)
+
+
+def build(config: type, values: Mapping[str, Any]) -> Any:
     """The dataclass; a number out of range or a failed check of its own is a UserError."""
     try:
         in_range(config, values)
         return config(**values)
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(_as_option(config, str(error))) from None
+
+
+def _as_option(config: type, message: str) -> str:
+    """A message that begins with a field's name, with the name of its option instead."""
+    for f in fields(config):
+        if message.startswith(f"{f.name} must ") and "flags" in f.metadata:
+            return _flag(f).split("/")[0].lstrip("-").replace("-", "_") + message[len(f.name) :]
+    return message
+
+
+# options
+
+
+def _parameters(config: type, f: Field[Any]) -> Iterator[inspect.Parameter]:
+    """The options of a field: one, or those of a group."""
+    if "group" not in f.metadata:
+        yield _parameter(config, f)
+        return
+    for name, one in fields_of(f.metadata).items():
+        kind = next(kind for kind in f.metadata["group"] if one in fields(kind))
+        default = f.metadata["defaults"].get(name, one.default)
+        yield _parameter(kind, one, f.metadata["title"], default)
 
 
 def _parameter(
-    config: type, f: Field[Any], optional: bool = False, told: Any = None
+    config: type, f: Field[Any], title: str | None = None, default: Any = None
 ) -> inspect.Parameter:
-    """One field as an option; with `optional` it is None where it is not given, and its help tells
-    of the default, or of `told`."""
+    """A field as an option or argument. One of a group, which has a title, is None where it is not
+    given, and its help tells of the default."""
+    of_group = title is not None
     kind = get_type_hints(config)[f.name]
-    default = ... if f.default is MISSING else f.default
+    default = default if of_group else ... if f.default is MISSING else f.default
     if f.metadata.get("argument"):
-        place = typer.Argument(help=f.metadata["help"], show_default=False)
-        return inspect.Parameter(
-            f.name, inspect.Parameter.KEYWORD_ONLY, default=place, annotation=kind
-        )
-    flag = f.metadata.get("flags", f"--{f.name.replace('_', '-')}")
-    if "flags" not in f.metadata and (default is True or (optional and isinstance(default, bool))):
+        place = typer.Argument(default, help=f.metadata["help"], show_default=default is not ...)
+        return inspect.Parameter(f.name, KEYWORD, default=place, annotation=kind)
+    flag = _flag(f)
+    if "flags" not in f.metadata and (default is True or (of_group and isinstance(default, bool))):
         flag = f"{flag}/--no-{flag[2:]}"
     help_text = f.metadata["help"]
     if "most" in f.metadata:
         help_text += f" (at most {f.metadata['most']})"
-    if optional:
+    if of_group:
         if default is not None:
-            help_text += f" (default {default if told is None else told})"
+            help_text += f" (default {default})"
         default, kind = None, kind | None
-    known = {k: f.metadata[k] for k in ("parser", "metavar") if k in f.metadata}
-    return inspect.Parameter(
-        f.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=typer.Option(default, flag, help=help_text, **known),
-        annotation=kind,
-    )
+    how = {k: f.metadata[k] for k in ("parser", "metavar") if k in f.metadata}
+    option = typer.Option(default, flag, help=help_text, rich_help_panel=title, **how)
+    return inspect.Parameter(f.name, KEYWORD, default=option, annotation=kind)
 
 
-def how_to_go_on(overwrite: bool = False) -> str:
-    """After a stop: --resume takes the place of --overwrite, which would start anew."""
-    return f"the same command with --resume{' for --overwrite' if overwrite else ''} goes on"
+def _flag(f: Field[Any]) -> str:
+    return f.metadata.get("flags", f"--{f.name.replace('_', '-')}")
 
 
-def with_errors_in_one_line(body: Callable[[], Any], after_stop: str = "") -> None:
-    """Run; what a user can mend ends in one line and exit status 2, Ctrl-C in 130."""
+def _renamed(config: type) -> dict[str, tuple[str, ...]]:
+    """Options with earlier names, those of groups included."""
+    renamed: dict[str, tuple[str, ...]] = {}
+    for f in fields(config):
+        for kind in f.metadata.get("group", ()):
+            renamed |= _renamed(kind)
+        if old := f.metadata.get("old"):
+            renamed[_flag(f).split("/")[0]] = (old,) if isinstance(old, str) else old
+    return renamed
+
+
+class _WithOldNames(TyperCommand):
+    """A command that takes earlier names of its options, and says what they are called now."""
+
+    renamed: Mapping[str, str] = {}
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(self._translated(args)))
+
+    def _translated(self, args: Iterable[str]) -> Iterator[str]:
+        options = True
+        for word in args:
+            options = options and word != "--"
+            name, equals, value = word.partition("=")
+            if options and name in self.renamed:
+                say(f"{name} is now called {self.renamed[name]}")
+                word = f"{self.renamed[name]}{equals}{value}"
+            yield word
+
+
+# errors
+
+
+def _after_stop(settings: Any) -> str:
+    """Advice after Ctrl-C, for work that can be resumed; settings may say so with `resumable`."""
+    resumable = getattr(settings, "resumable", hasattr(settings, "resume"))
+    return how_to_go_on(settings.overwrite) if resumable else ""
+
+
+@contextmanager
+def errors_in_one_line(after_stop: Callable[[], str]) -> Iterator[None]:
+    """What a user can mend ends in one line and exit status 2, Ctrl-C in 130."""
     try:
         with in_one_line():
-            body()
-    except KeyboardInterrupt:
-        print("; ".join(["stopped", *filter(None, [after_stop])]), file=sys.stderr)
-        raise typer.Exit(130) from None
+            yield
+    except KeyboardInterrupt as error:
+        advice = str(error) or after_stop()
+        print("; ".join(["stopped", *filter(None, [advice])]), file=sys.stderr)
+        raise typer.Exit(STOPPED) from None

@@ -1,31 +1,11 @@
-"""One command a part: settings in, one call, where the results are and what they say."""
+"""One command a study: settings in, one call, where the results are and what they say."""
 
-import importlib
-import json
-from typing import NamedTuple
+from trm_interp.cli.options import Command
+from trm_interp.studies.config import CONFIGS
 
-import typer
-
-from trm_interp.cli.options import AsJson, command, say
-from trm_interp.studies import config as settings
-
-
-class Part(NamedTuple):
-    """`trm_interp.studies.<module>.run(config, tell, progress)` and its command."""
-
-    name: str
-    config: type
-    module: str
-    doc: str
-    unit: str  # what progress counts
-    examples: str
-
-
-PARTS = [
-    Part(
-        "outcomes",
-        settings.OutcomesConfig,
-        "outcomes",
+STUDIES: dict[str, tuple[str, str, str]] = {
+    # name: what the study shows, what progress counts, examples
+    "outcomes": (
         "Which puzzles are solved when, lost again, and whether the halting head knows it.",
         "puzzles",
         """
@@ -33,10 +13,7 @@ PARTS = [
         trm-interp outcomes --ckpt step_65104 --puzzles test.csv --limit 2000 --out runs/outcomes
         """,
     ),
-    Part(
-        "trajectories",
-        settings.TrajectoriesConfig,
-        "trajectories",
+    "trajectories": (
         "Paths of z_L or z_H through one pooled PCA, in 2-D and 3-D, with the board of each step.",
         "puzzles",
         """
@@ -44,10 +21,7 @@ PARTS = [
         trm-interp trajectories runs/states --site z_H --relative --umap --out runs/paths
         """,
     ),
-    Part(
-        "divergence",
-        settings.DivergenceConfig,
-        "divergence",
+    "divergence": (
         "Distance to the successes at every update, over puzzles and over starts of one puzzle.",
         "puzzles",
         """
@@ -55,10 +29,7 @@ PARTS = [
         trm-interp divergence runs/states --starts 0 --out runs/divergence
         """,
     ),
-    Part(
-        "losses",
-        settings.LossesConfig,
-        "losses",
+    "losses": (
         "The loss after every H-cycle by outcome, in every convention.",
         "puzzles",
         """
@@ -66,10 +37,7 @@ PARTS = [
         trm-interp losses --ckpt artifacts/trm-sudoku9 --limit 200 --steps 32 --out runs/losses
         """,
     ),
-    Part(
-        "basins",
-        settings.BasinsConfig,
-        "basins",
+    "basins": (
         "Where runs of a puzzle end that start elsewhere: answers, states, solve maps.",
         "starts",
         """
@@ -78,20 +46,14 @@ PARTS = [
         trm-interp basins --out runs/basins --slice 61 --starts 4000 --resume
         """,
     ),
-    Part(
-        "lens",
-        settings.LensConfig,
-        "lens",
+    "lens": (
         "The output head on z_H and z_L at every tick: when cells are decided, how often revised.",
         "puzzles",
         """
         trm-interp lens runs/states --out runs/lens
         """,
     ),
-    Part(
-        "probes",
-        settings.ProbesConfig,
-        "probes",
+    "probes": (
         "Linear probes for candidates and rule violations, with controls, on unseen puzzles.",
         "fits",
         """
@@ -99,10 +61,7 @@ PARTS = [
         trm-interp probes runs/states --out runs/probes --cycles 0-5,47 --held-out 0.5
         """,
     ),
-    Part(
-        "settling",
-        settings.SettlingConfig,
-        "settling",
+    "settling": (
         "Do runs come to rest, cycle or wander, and do failures escape in long rollouts?",
         "puzzle steps",
         """
@@ -110,10 +69,7 @@ PARTS = [
         trm-interp settling --ckpt artifacts/trm-sudoku9 --long 256 --out runs/settling9
         """,
     ),
-    Part(
-        "stability",
-        settings.StabilityConfig,
-        "stability",
+    "stability": (
         "Lyapunov exponents by outcome, and the fixed points near where runs end.",
         "puzzle steps",
         """
@@ -121,27 +77,18 @@ PARTS = [
         trm-interp stability --k 4 --sample 24 --fixed 0 --out runs/exponents
         """,
     ),
+}
+COMMANDS = [
+    Command(
+        name=name,
+        title="Studies",
+        config=CONFIGS[name],
+        target=f"trm_interp.studies.{name}:run",
+        doc=doc,
+        examples=examples,
+        unit=unit,
+        has_json=True,
+        says_out=True,
+    )
+    for name, (doc, unit, examples) in STUDIES.items()
 ]
-
-
-def register(app: typer.Typer) -> None:
-    for part in PARTS:
-        _register(app, part)
-
-
-def _register(app: typer.Typer, part: Part) -> None:
-    def body(config: object, json_: AsJson = False) -> None:
-        from trm_interp.runtime.progress import progress
-
-        module = importlib.import_module(f"trm_interp.studies.{part.module}")
-        with progress(part.name, part.unit) as update:
-            summary = module.run(config, say, update)
-        if json_:
-            print(json.dumps(summary))
-        else:
-            for line in module.lines(summary):
-                print(line)
-        say(f"wrote {config.out}")  # type: ignore[attr-defined]
-
-    body.__doc__ = part.doc
-    command(app, part.name, part.config, part.examples)(body)

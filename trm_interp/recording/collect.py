@@ -219,3 +219,8 @@ def _check_range(name: str, values: np.ndarray, step: int | None) -> None:
     """UserError where a value is not finite: float16 ends at 65 504, states need not."""
     if not all_finite(values):
         raise UserError(f"{name}: a value of step {step} does not fit float16; leave the site out")
+
+
+def lines(out: Path) -> list[str]:
+    """What `trm-interp collect` prints."""
+    return [f"wrote {out} (look at it: trm-interp info {out})"]

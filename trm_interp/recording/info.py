@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trm_interp.recording.settings import InfoConfig
 from trm_interp.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -115,3 +116,12 @@ def lines(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{name}: {' '.join(texts)}"
         else:
             yield f"{indent}{name}: {value}"
+
+
+def run(
+    config: InfoConfig,
+    tell: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, Any]:
+    """What `trm-interp info` says."""
+    return describe(config.path, config.validate, config.cells)

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from trm_interp.cli.studies import PARTS
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.core.flops import step_flops
 from trm_interp.core.models.config import TRMConfig
@@ -27,6 +26,7 @@ from trm_interp.runtime.schema import read_json
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.search.config import SearchRun
 from trm_interp.search.output import read_sidecar
+from trm_interp.studies import config as studies
 from trm_interp.subjects.opening import open_both
 from trm_interp.subjects.settings import CollectConfig
 
@@ -43,7 +43,7 @@ MOST = 256  # puzzles that a plan looks at before it is told
 WIDE = 16  # trajectories and supervision steps, against one trajectory of WIDE**2 steps
 ENDS = ("", "_low", "_high")
 FLAGS = ("resume", "overwrite")
-CONFIGS: dict[str, type] = {part.name: part.config for part in PARTS} | {
+CONFIGS: dict[str, type] = studies.CONFIGS | {
     **{"collect": CollectConfig, "search": SearchRun, "train-sae": TrainSAEConfig},
     **{"sae-eval": EvalSAEConfig, "features": FeaturesConfig},
 }
@@ -224,7 +224,7 @@ class Plan:
                 "fig1-sae",
                 (
                     *("train-sae", str(out / "fig1-store"), "--site", sae_site, "--balance"),
-                    *("--max-steps", str(n(700, 20)), *seed, *device),
+                    *("--train-steps", str(n(700, 20)), *seed, *device),
                 ),
                 6,
                 20,

@@ -1,14 +1,15 @@
 """A first look at a TRM: solve, record, draw, and say what to try next."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from rich.table import Table
 
 from trm_interp.analysis.outcomes import half_failed, outcome_table
 from trm_interp.analysis.trajectories import trajectories
-from trm_interp.cli.options import say
-from trm_interp.cli.tables import accuracy_table, show
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.figures.style import write_html
 from trm_interp.figures.trajectories import trajectory_figure
@@ -16,63 +17,114 @@ from trm_interp.recording.collect import record_puzzles
 from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.files import write_text
-from trm_interp.runtime.outputs import maker, mark, remove_own, writing
-from trm_interp.runtime.progress import progress
+from trm_interp.runtime.outputs import maker, mark
+from trm_interp.runtime.progress import Update
+from trm_interp.runtime.runs import Run, Tell, quiet
+from trm_interp.subjects.accuracy import accuracy_table
 from trm_interp.subjects.evaluate import solve
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import CollectConfig, QuickstartConfig, first_look
+from trm_interp.tasks.base import PuzzleSet
 
 SITES = "z_L,z_H,resid"
 COMMAND = "quickstart"
-NAMES = ("accuracy.csv", "trajectories.html", "plotly.min.js", "store/")
+ACCURACY, STORE, FIGURE = "accuracy.csv", "store", "trajectories.html"
+NAMES = (ACCURACY, FIGURE, "plotly.min.js", f"{STORE}/")
 
 
-def look(config: QuickstartConfig, steps: int = 16) -> None:
-    """Everything that `trm-interp quickstart` does, into `config.out`."""
+@dataclass(frozen=True)
+class FirstLook:
+    """What `quickstart` made: `accuracy` and the recorded store are also files in `out`."""
+
+    checkpoint: Path
+    n_weights: int
+    puzzles: Path
+    n: int
+    accuracy: pd.DataFrame
+    out: Path
+    seconds: float
+
+    @property
+    def table(self) -> Path:
+        return self.out / ACCURACY
+
+    @property
+    def store(self) -> Path:
+        return self.out / STORE
+
+    @property
+    def figure(self) -> Path:
+        return self.out / FIGURE
+
+
+def run(
+    config: QuickstartConfig,
+    tell: Tell = print,
+    progress: Update = quiet,
+    steps: int = 16,
+) -> FirstLook:
+    """Solve puzzles, record some of them and draw their trajectories, all into `config.out`."""
     began = time.monotonic()
     device = open_device(config.device)
     checkpoint, puzzles = open_both(
-        config.ckpt or first_look(), config.puzzles, device, config.n, config.skip_bad, say
+        config.ckpt or first_look(), config.puzzles, device, config.n, config.skip_bad, tell
     )
-    file = Path(puzzles.source)
     n_weights = sum(p.numel() for p in checkpoint.model.parameters())
-    print(f"{checkpoint.path}: {n_weights:,} weights; {len(puzzles)} puzzles of {file}")
-
-    overwrite = config.overwrite
-    with writing(config.out, COMMAND, NAMES, overwrite=overwrite, resumable=False, clear=False):
-        store = config.out / "store"
-        if (
-            store.exists() and maker(store) != COMMAND
-        ):  # in a folder of this command's, but not made by it
+    with Run(
+        config.out,
+        COMMAND,
+        NAMES,
+        overwrite=config.overwrite,
+        resumable=False,
+        clear=False,
+        tell=tell,
+        progress=progress,
+    ) as output:
+        store = config.out / STORE
+        if store.exists() and maker(store) != COMMAND:  # in a folder of this command's
             raise UserError(f"{store} was not made by `{COMMAND}`: choose another --out")
-        with progress("solving", "puzzles") as update:
-            read = solve(checkpoint.model, puzzles, steps, progress=update)
-        remove_own(config.out, COMMAND, NAMES)
+        output.stage("solving")
+        read = solve(checkpoint.model, puzzles, steps, progress=output.advance)
+        output.clear()
         solved = read.solved.numpy()
         table = outcome_table(solved)
-        show(accuracy_table(table, f"{len(puzzles)} unseen puzzles"))
-        table_file = config.out / "accuracy.csv"
-        write_text(table_file, table.to_csv(index=False))
+        output.write_text(ACCURACY, table.to_csv(index=False))
 
-        chosen = half_failed(solved[:, -1], config.record)
         mark(store, COMMAND)
-        settings = CollectConfig(
-            ckpt=str(checkpoint.path),
-            puzzles=file,
-            out=store,
-            sites=SITES,
-            steps=str(steps),
-            batch_size=8,
-            device=config.device,
-        )
-        identity = {"checkpoint_sha256": checkpoint.sha256, "data_sha256": dict(puzzles.sha256)}
-        subset = puzzles.subset(chosen)
-        with progress("recording", "puzzles") as update:
-            record_puzzles(checkpoint, subset, settings, identity, progress=update)
-        figure_file = draw(store, config.out / "trajectories.html", checkpoint.path.name)
-    print(f"wrote {table_file}, {store} and {figure_file} in {time.monotonic() - began:.0f} s")
-    print(_next_steps(config, checkpoint, file, figure_file))
+        chosen = puzzles.subset(half_failed(solved[:, -1], config.record))
+        output.stage("recording")
+        _record(checkpoint, chosen, config, store, steps, output.advance)
+        draw(store, config.out / FIGURE, checkpoint.path.name)
+    return FirstLook(
+        checkpoint.path,
+        n_weights,
+        Path(puzzles.source),
+        len(puzzles),
+        table,
+        config.out,
+        time.monotonic() - began,
+    )
+
+
+def _record(
+    checkpoint: Checkpoint,
+    puzzles: PuzzleSet,
+    config: QuickstartConfig,
+    store: Path,
+    steps: int,
+    progress: Update,
+) -> None:
+    settings = CollectConfig(
+        ckpt=str(checkpoint.path),
+        puzzles=Path(puzzles.source),
+        out=store,
+        sites=SITES,
+        steps=str(steps),
+        batch_size=8,
+        device=config.device,
+    )
+    identity = {"checkpoint_sha256": checkpoint.sha256, "data_sha256": dict(puzzles.sha256)}
+    record_puzzles(checkpoint, puzzles, settings, identity, progress=progress)
 
 
 def draw(store_path: Path, to: Path, model_name: str) -> Path:
@@ -94,15 +146,18 @@ def draw(store_path: Path, to: Path, model_name: str) -> Path:
     return write_html(figure, to)
 
 
-def _next_steps(
-    config: QuickstartConfig, checkpoint: Checkpoint, puzzles: Path, figure: Path
-) -> str:
-    ckpt = checkpoint.path
-    return f"""
-Look:   open {figure} in a browser (hover a point; click the legend to hide solved or failed)
-Read:   python -c "from trm_interp.recording.store import Store; \\
-            print(Store('{config.out / "store"}').frame())"
-Next:   trm-interp info {config.out / "store"}
+def lines(look: FirstLook) -> list[str | Table]:
+    """What was made, and what to do next."""
+    ckpt, puzzles, files = look.checkpoint, look.puzzles, (look.table, look.store, look.figure)
+    return [
+        f"{ckpt}: {look.n_weights:,} weights; {look.n} puzzles of {puzzles}",
+        accuracy_table(look.accuracy, f"{look.n} unseen puzzles"),
+        f"wrote {files[0]}, {files[1]} and {files[2]} in {look.seconds:.0f} s",
+        f"""
+Look:   open {look.figure} in a browser (hover a point; click the legend to hide solved or failed)
+Read:   python -c "import trm_interp; print(trm_interp.Store('{look.store}').frame())"
+Next:   trm-interp info {look.store}
         trm-interp eval --ckpt {ckpt} --puzzles {puzzles} --steps 32
         trm-interp collect --ckpt {ckpt} --puzzles {puzzles} --out runs/states --limit 256
-        trm-interp hooks --steps 1"""
+        trm-interp hooks --steps 1""",
+    ]

@@ -21,19 +21,23 @@ _open: "Progress | None" = None  # what is on the terminal
 class Meter:
     """A function that is told (done, total); it shows them, with the time left and a note.
 
-    The time left is that of the work still to do at the rate of this process's own recent work:
-    what an earlier run had done, be it told by the first call or by `reuse`, counts for no rate.
+    `label` says what is being done; work in stages names each with `start`. The time left is that
+    of the work still to do at the rate of this process's own recent work: what an earlier run had
+    done, be it told by the first call or by `reuse`, counts for no rate.
     """
 
     def __init__(
         self, show: Callable[["Meter"], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.done, self.total, self.note = 0, 0, ""
         self._show, self._clock = show, clock
+        self.start("")
+
+    def start(self, label: str) -> None:
+        """What is told from now on is another stage of the work, with a count of its own."""
+        self.label, self.note = label, ""
+        self.done = self.total = 0
         self._before: int | None = None  # done by earlier runs
-        self._recent: deque[tuple[float, int]] = (
-            deque()
-        )  # when, and work of this process until then
+        self._recent: deque[tuple[float, int]] = deque()  # time, and work of this process so far
 
     def __call__(self, done: int, total: int) -> None:
         self.done, self.total = done, total
@@ -110,18 +114,25 @@ def _time_left(meter: Meter) -> str:
 @contextmanager
 def _bar(label: str, unit: str, note: Callable[[], str], passes: bool = False) -> Iterator[Meter]:
     with _display(passes) as bar:
-        task = bar.add_task(label, total=None, unit=unit, left="", note="")
+        tasks = {"": bar.add_task(label, total=None, unit=unit, left="", note="")}
 
         def show(meter: Meter) -> None:
+            if meter.label not in tasks:
+                if "" in tasks:  # nothing was told of it
+                    bar.remove_task(tasks.pop(""))
+                tasks[meter.label] = bar.add_task(meter.label, unit=unit, left="", note="")
             left = _time_left(meter) if meter.done < meter.total else ""
-            said = meter.note or note()
-            bar.update(task, completed=meter.done, total=meter.total, left=left, note=said)
+            text = meter.note or note()
+            bar.update(
+                tasks[meter.label], completed=meter.done, total=meter.total, left=left, note=text
+            )
 
         try:
             yield Meter(show)
         finally:
             if passes:
-                bar.remove_task(task)
+                for task in tasks.values():
+                    bar.remove_task(task)
 
 
 @contextmanager
@@ -163,7 +174,7 @@ def _lines(label: str, unit: str, note: Callable[[], str]) -> Iterator[Meter]:
             return
         shown = now
         counts = f"{meter.done}/{meter.total} {unit}"
-        line = f"{label}: {counts}, {_time_left(meter)} {meter.note or note()}"
+        line = f"{meter.label or label}: {counts}, {_time_left(meter)} {meter.note or note()}"
         print(line.rstrip(), file=sys.stderr)
 
     yield Meter(show)

@@ -35,7 +35,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -64,7 +64,7 @@ from trm_interp.runtime.outputs import (
 )
 from trm_interp.runtime.progress import Meter, Update
 from trm_interp.runtime.schema import read_json
-from trm_interp.runtime.signals import stop_signals, terminated_as_interrupted
+from trm_interp.runtime.signals import how_to_go_on, stop_signals, terminated_as_interrupted
 
 SUMMARY = "summary.json"
 DAMAGED = (OSError, ValueError, EOFError, NotImplementedError, BadZipFile)
@@ -84,11 +84,6 @@ def quiet(done: int, of: int) -> None:
 
 def silent(line: str) -> None:
     """Messages that nobody reads."""
-
-
-def how_to_go_on(overwrite: bool = False) -> str:
-    """After a stop: --resume takes the place of --overwrite, which would start anew."""
-    return f"the same command with --resume{' for --overwrite' if overwrite else ''} goes on"
 
 
 class Work(ABC):
@@ -133,6 +128,12 @@ class Work(ABC):
             self._progress.reuse(done - self._done)
         self._done, self._reused = done, False
         self._progress(done, of)
+
+    def stage(self, label: str) -> None:
+        """What follows is another stage of the work, with a progress of its own."""
+        self._done, self._reused = 0, False
+        if isinstance(self._progress, Meter):
+            self._progress.start(label)
 
     def note(self, text: str) -> None:
         """A few words that stand behind the progress, such as the loss."""
@@ -332,15 +333,25 @@ class FileRun(Work):
         require_apart(self.out, **self._inputs)
         if self.out.is_dir():
             raise UserError(f"{self.out} is a folder: choose another output")
-        with locked_beside(self.out):
-            is_there = os.path.lexists(self.out)
-            if is_there and not self.overwrite:
-                raise UserError(
-                    f"{self.out} exists: use --overwrite to replace it, or choose another output"
-                )
-            if self.out.exists():  # a dangling link is written through
-                self._is_own(self.out)
-            yield is_there
+        made = [folder for folder in self.out.parents if not folder.exists()]
+        try:
+            with locked_beside(self.out):
+                yield self._claim()
+        finally:
+            for folder in made:
+                with suppress(OSError):  # something came to be there
+                    folder.rmdir()
+
+    def _claim(self) -> bool:
+        """Whether a file is there; UserError unless it may be replaced."""
+        is_there = os.path.lexists(self.out)
+        if is_there and not self.overwrite:
+            raise UserError(
+                f"{self.out} exists: use --overwrite to replace it, or choose another output"
+            )
+        if self.out.exists():  # a dangling link is written through
+            self._is_own(self.out)
+        return is_there
 
     def write_text(self, text: str) -> None:
         """Replace the file, whole or not at all."""

@@ -4,30 +4,67 @@ A frozen dataclass of these fields is what a command's options are made of, and 
 beside its results.
 """
 
-from collections.abc import Mapping
-from dataclasses import field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, finite, in_seed_range, int64, shown
 
 
-def setting(default: Any, help: str, **more: Any) -> Any:
+def setting(default: Any, help: str, *, old: str | Sequence[str] = (), **more: Any) -> Any:
     """A dataclass field whose help text the command line shows.
 
-    `more`: parser, metavar, flags, and `most`, the largest value.
+    `old`: earlier names of its option, such as `--max-steps`, which go on working with a notice.
+    `more`: `flags`, its option where that is not made of the field's name; `most`, the largest
+    value; `parser` and `metavar`, for values that are written in a form of their own.
     """
-    return field(default=default, metadata={"help": help, **more})
+    return field(default=default, metadata={"help": help, "old": _tuple(old), **more})
 
 
-def required(help: str) -> Any:
+def required(help: str, *, old: str | Sequence[str] = (), **more: Any) -> Any:
     """A dataclass field without a default."""
-    return field(metadata={"help": help})
+    return field(metadata={"help": help, "old": _tuple(old), **more})
 
 
-def argument(help: str) -> Any:
-    """A required field that the command line takes by its place."""
-    return field(metadata={"help": help, "argument": True})
+def argument(help: str, default: Any = MISSING) -> Any:
+    """A field that the command line takes by its place; required where it has no default."""
+    metadata = {"help": help, "argument": True}
+    if default is MISSING:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def group(kind: type, title: str, defaults: Mapping[str, Any] | None = None) -> Any:
+    """A field that holds settings of another dataclass, offered among the command's own options.
+
+    `title`: heading of its options in --help. The value is made of what was given, over the preset,
+    over `defaults`, over those of `kind`.
+    """
+    own = dict(defaults or {})
+    how = {"group": (kind,), "title": title, "hide": (), "defaults": own, "partial": False}
+    return field(default_factory=lambda: kind(**own), metadata=how)
+
+
+def partial_group(kinds: Sequence[type], title: str, hide: Sequence[str] = ()) -> Any:
+    """As `group`, of settings that are not complete before the command has read its inputs.
+
+    The value is a dictionary of what was given or preset, by the names of any of `kinds`, less
+    those in `hide`, which are not offered.
+    """
+    how = {"group": tuple(kinds), "title": title, "hide": tuple(hide), "defaults": {}}
+    return field(default_factory=dict, metadata=how | {"partial": True})
+
+
+def fields_of(group: Mapping[str, Any]) -> dict[str, Field[Any]]:
+    """The fields that a group offers, by name; `group` is the metadata of its field."""
+    every = {f.name: f for kind in reversed(group["group"]) for f in fields(kind)}
+    return {name: f for name, f in every.items() if name not in group["hide"]}
+
+
+def preset(presets: Mapping[str, Mapping[str, Any]], help: str) -> Any:
+    """A field for the name of one of these presets, which fill the command's groups."""
+    return setting(None, f"{help}: {', '.join(presets)}", presets=presets)
 
 
 def positive(config: object, *names: str) -> None:
@@ -55,3 +92,7 @@ def in_range(config: type, values: Mapping[str, Any]) -> None:
             at_most(f.name, value, most)
         if isinstance(value, int):
             in_seed_range(value) if f.name == "seed" else int64(f.name, value)
+
+
+def _tuple(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -10,6 +10,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+def how_to_go_on(overwrite: bool = False) -> str:
+    """After a stop: --resume takes the place of --overwrite, which would start anew.
+
+    >>> how_to_go_on(overwrite=True)
+    'the same command with --resume for --overwrite goes on'
+    """
+    return f"the same command with --resume{' for --overwrite' if overwrite else ''} goes on"
+
+
 def _nothing(frame: FrameType | None) -> None:
     """A signal that comes at a good place."""
 

@@ -32,7 +32,13 @@ class TrainSAEConfig:
         "saelens", "gated loss: sae-lens' own, or arXiv 2404.16014 (unit-norm rows, frozen decoder)"
     )
     expansion: int = setting(32, "features per dimension of the site", most=LARGEST_COUNT)
-    max_steps: int = setting(2000, "optimizer steps of the whole run", most=10**9)
+    max_steps: int = setting(
+        2000,
+        "optimizer steps of the whole run",
+        flags="--train-steps",
+        old="--max-steps",
+        most=10**9,
+    )
     batch_size: int = setting(1024, "rows (one position at one tick) per step", most=LARGEST_COUNT)
     seed: int = setting(0, "of the split, the order and the weights")
     lr: float = setting(1e-3, "peak Adam learning rate", most=1000)

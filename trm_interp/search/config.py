@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trm_interp.core.clock import MOST_COUNTED
-from trm_interp.runtime.settings import argument, positive, setting
+from trm_interp.runtime.settings import argument, group, positive, preset, setting
 from trm_interp.subjects.settings import BATCH_HELP, DEFAULT_CKPT_HELP, DEFAULT_PUZZLES_HELP, Device
 
 When = Literal["init", "every"]
@@ -84,6 +84,8 @@ class SearchRun:
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     resume: bool = setting(False, "go on with an unfinished table")
     overwrite: bool = setting(False, "replace an existing table")
+    preset: str | None = preset(PRESETS, "defaults of a published search")
+    search: SearchConfig = group(SearchConfig, "Search")
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "limit")
@@ -105,6 +107,7 @@ class SolveConfig:
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     batch_size: int = setting(64, ROWS_HELP)
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+    search: SearchConfig = group(SearchConfig, "Search", SOLVE)
 
     def __post_init__(self) -> None:
         positive(self, "batch_size")

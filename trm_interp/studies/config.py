@@ -248,3 +248,16 @@ class StabilityConfig(OnCheckpoint):
             raise ValueError(f"steps must be at least 5 to see the last 4 drift, got {self.steps}")
         if self.fixed < 0:
             raise ValueError(f"fixed must be at least 0, got {self.fixed}")
+
+
+CONFIGS: dict[str, type] = {
+    "outcomes": OutcomesConfig,
+    "trajectories": TrajectoriesConfig,
+    "divergence": DivergenceConfig,
+    "losses": LossesConfig,
+    "basins": BasinsConfig,
+    "lens": LensConfig,
+    "probes": ProbesConfig,
+    "settling": SettlingConfig,
+    "stability": StabilityConfig,
+}

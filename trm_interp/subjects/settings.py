@@ -3,14 +3,17 @@
 Training has its own settings, `core.training.config.TrainConfig`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from trm_interp.core.clock import MOST_COUNTED
+from trm_interp.core.models.registry import DEFAULT, config_class, names
+from trm_interp.core.training.config import PRESETS, TrainConfig
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, parse_indices
-from trm_interp.runtime.settings import positive, required, setting
+from trm_interp.runtime.settings import group, partial_group, positive, preset, required, setting
 
 STATES = "states"
 DEFAULT_TASK, FIRST_LOOK_TASK = "sudoku6", "sudoku9"  # what commands take where none is named
@@ -70,6 +73,8 @@ class EvalConfig:
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
     compile: bool = setting(False, "torch.compile the network; pays for thousands of puzzles")
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+    csv: Path | None = setting(None, "also write the table as CSV")
+    overwrite: bool = setting(False, "replace that CSV file")
 
     def __post_init__(self) -> None:
         positive(self, "steps", "batch_size", "limit")
@@ -124,7 +129,10 @@ class CollectConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where training reads and writes."""
+    """A training run: where it reads and writes, the model's shape, and how it is trained.
+
+    `model`: settings of the model but those that come from the puzzles.
+    """
 
     train: Path = required("training puzzles")
     val: Path = required("validation puzzles, none of them a symmetric copy of a training one")
@@ -134,18 +142,29 @@ class RunConfig:
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     resume: bool = setting(False, "go on exactly where a run was stopped or killed")
     overwrite: bool = setting(False, "start anew where there is a run")
+    preset: str | None = preset(PRESETS, "defaults for a known run")
+    architecture: str = setting(DEFAULT, f"architecture of the model: {', '.join(names())}")
+    model: Mapping[str, Any] = partial_group(
+        [config_class(name) for name in names()], "Model", hide=("cells", "vocab")
+    )
+    training: TrainConfig = group(TrainConfig, "Training")
 
     def __post_init__(self) -> None:
         positive(self, "val_limit")
+
+    @property
+    def unit(self) -> str:
+        """What the run's progress counts."""
+        return "steps" if self.training.budget is None else "s"
 
 
 @dataclass(frozen=True)
 class QuickstartConfig:
     """A first look: solve, record, draw."""
 
-    ckpt: str = setting("", "checkpoint; the default is the one that ships")
+    ckpt: str = setting("", f"{CKPT_HELP}; default the one for 9x9 Sudoku that ships")
     out: Path = setting(Path("quickstart"), "folder for the store, the table and the figure")
-    puzzles: Path | None = setting(None, "puzzles; the default are the checkpoint's test puzzles")
+    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     n: int = setting(200, "puzzles to solve")
     record: int = setting(16, "puzzles to record, half of them failed where there are that many")

@@ -1,9 +1,8 @@
 """Train a checkpoint from puzzle files: opens them, starts or resumes the run, reports it."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import torch
 
 from trm_interp.core.checkpoints.folder import CARD, CONFIG, WEIGHTS
 from trm_interp.core.compiling import stop_compiling
-from trm_interp.core.models.config import TRMConfig
+from trm_interp.core.models.config import ModelConfig
+from trm_interp.core.models.registry import config_class
 from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.loop import METRICS_FILE, train
 from trm_interp.core.training.slots import TrainData
@@ -20,13 +20,14 @@ from trm_interp.core.training.trainer import STATE_FILE, Trainer
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.outputs import holds_only
-from trm_interp.runtime.progress import progress
+from trm_interp.runtime.progress import Meter, Update
 from trm_interp.runtime.provenance import git_commit, versions
-from trm_interp.runtime.runs import Run
+from trm_interp.runtime.runs import Run, Tell, quiet
 from trm_interp.subjects.opening import load_puzzles, open_device
 from trm_interp.subjects.settings import RunConfig
 from trm_interp.tasks.base import PuzzleSet
 
+Report = Callable[[dict[str, Any]], None]  # gets the rows of metrics.jsonl
 RUN_FILES = (STATE_FILE, METRICS_FILE, CONFIG, WEIGHTS, CARD)
 
 
@@ -44,18 +45,18 @@ def fit(
     run: RunConfig,
     model: dict[str, Any],
     config: TrainConfig,
-    report: Callable[[dict[str, Any]], None] = lambda row: None,
-    tell: Callable[[str], None] = print,
+    report: Report = lambda row: None,
+    tell: Tell = print,
 ) -> Trained:
-    """Train a model with these TRMConfig settings (its cells and vocab come from the puzzles)."""
+    """Train a model with these settings of its architecture; cells and vocab are the puzzles'."""
     device = open_device(run.device)
     training, validation = open_puzzles(run, tell)
     task = training.task
-    trm_config = TRMConfig(**model, cells=task.cells, vocab=task.vocab)
+    shape = model_config(run.architecture, {**model, "cells": task.cells, "vocab": task.vocab})
     if device.type == "cpu":
         require_memory(
-            training_bytes(trm_config, config),
-            f"training {trm_config.n_weights:.2g} weights on {config.batch_size} puzzles at once",
+            training_bytes(shape, config),
+            f"training {shape.n_weights:.2g} weights on {config.batch_size} puzzles at once",
             "lower --batch-size or --d-model, or raise --micro-batches",
         )
     data = TrainData(*_tokens(training), *_tokens(validation), augment=task.augment)
@@ -67,31 +68,12 @@ def fit(
         "git_commit": git_commit(),
     }
     try:
-        trainer = Trainer(trm_config, config, data, run.out, device, provenance)
+        trainer = Trainer(shape, config, data, run.out, device, provenance)
     except ValueError as error:
         raise UserError(str(error)) from None
     trainer.tell = tell
     try:
-        with Run(
-            run.out,
-            "train",
-            RUN_FILES,
-            resume=run.resume,
-            overwrite=run.overwrite,
-            team=trainer.ranks,
-            tell=tell,
-            unmarked=_is_older_run,
-            stops_at_steps=True,
-            on_signal=stop_compiling,
-        ) as output:
-            has_state = (run.out / STATE_FILE).exists()
-            if output.begun and has_state:
-                trainer.resume()
-            elif output.begun and (run.out / WEIGHTS).exists():  # saved after the state
-                raise UserError(f"{run.out / STATE_FILE} is missing: nothing to go on from")
-            elif run.resume:
-                output.tell(f"{run.out}: nothing was saved yet, so the run starts anew")
-            train(trainer, report, output.should_stop)
+        _train_in_folder(trainer, run, report)
     finally:
         trainer.ranks.close()
     return Trained(run.out, trainer.step_count, trainer.best, trainer.finished())
@@ -114,10 +96,49 @@ def open_puzzles(run: RunConfig, tell: Callable[[str], None]) -> tuple[PuzzleSet
     return training, validation
 
 
-def training_bytes(model: TRMConfig, config: TrainConfig) -> float:
+def model_config(architecture: str, settings: dict[str, Any]) -> ModelConfig:
+    """The configuration of a model. UserError for what that architecture has no setting for."""
+    kind = config_class(architecture)
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    if unknown := [name for name in settings if name not in names]:
+        raise UserError(
+            f"{unknown[0]} is no setting of {architecture}, which has {', '.join(names)}"
+        )
+    try:
+        return kind(**settings)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _train_in_folder(trainer: Trainer, run: RunConfig, report: Report) -> None:
+    """Hold the run's folder, take over what is saved there, and train to the end or a stop."""
+    with Run(
+        run.out,
+        "train",
+        RUN_FILES,
+        resume=run.resume,
+        overwrite=run.overwrite,
+        team=trainer.ranks,
+        tell=trainer.tell,
+        unmarked=_is_older_run,
+        stops_at_steps=True,
+        on_signal=stop_compiling,
+    ) as output:
+        has_state = (run.out / STATE_FILE).exists()
+        if output.begun and has_state:
+            trainer.resume()
+        elif output.begun and (run.out / WEIGHTS).exists():  # saved after the state
+            raise UserError(f"{run.out / STATE_FILE} is missing: nothing to go on from")
+        elif run.resume:
+            output.tell(f"{run.out}: nothing was saved yet, so the run starts anew")
+        train(trainer, report, output.should_stop)
+
+
+def training_bytes(model: ModelConfig, config: TrainConfig) -> float:
     """Memory that a run takes at least: weights with gradient, two moments, average and best; the
     states in flight, and four tensors of each block that wait for the backward."""
-    waiting = 4 * model.n_layers * (model.l_cycles + 1) / config.micro_batches
+    layers = getattr(model, "n_layers", 1)
+    waiting = 4 * layers * len(model.schedule.cycle) / config.micro_batches
     state = config.batch_size * model.positions * model.d_model
     return 6 * 4 * model.n_weights + state * (2 + waiting) * (
         2 if config.dtype == "bfloat16" else 4
@@ -155,21 +176,30 @@ def copies(training: PuzzleSet, validation: PuzzleSet) -> int:
     return len(np.intersect1d(keys[0], keys[1]))
 
 
-@contextmanager
-def reporting(config: TrainConfig) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar with loss and time left, and a line on standard error for every validation."""
-    note = ""
+def run(config: RunConfig, tell: Tell = print, progress: Update = quiet) -> Trained:
+    """What `trm-interp train` does."""
+    report = reporter(config.training, tell, progress)
+    return fit(config, dict(config.model), config.training, report, tell)
+
+
+def lines(trained: Trained) -> list[str]:
+    """What `trm-interp train` prints."""
+    at = trained.best.get("exact_at_step")
+    score = f"best {at[-1]:.1%} exact of the validation puzzles" if at else "not validated yet"
+    return [f"wrote {trained.out} after {trained.steps} optimizer steps, {score}"]
+
+
+def reporter(config: TrainConfig, tell: Tell, progress: Update) -> Report:
+    """What a run tells: progress with the loss, and a line for every validation."""
     of = config.steps if config.budget is None else round(60 * config.budget)
-    unit = "steps" if config.budget is None else "s"
-    with progress("training", unit, lambda: note) as update:
 
-        def report(row: dict[str, Any]) -> None:
-            nonlocal note
-            if "val_exact" in row:
-                curve = " ".join(f"{100 * share:.1f}" for share in row["val_exact"])
-                print(f"step {row['step']}: validation exact % by step {curve}", file=sys.stderr)
-                return
-            note = f"loss {row['loss']:.3f}, exact {row['exact']:.1%}"
-            update(row["step"] if config.budget is None else round(row["seconds"]), of)
+    def report(row: dict[str, Any]) -> None:
+        if "val_exact" in row:
+            curve = " ".join(f"{100 * share:.1f}" for share in row["val_exact"])
+            tell(f"step {row['step']}: validation exact % by step {curve}")
+            return
+        if isinstance(progress, Meter):
+            progress.note = f"loss {row['loss']:.3f}, exact {row['exact']:.1%}"
+        progress(row["step"] if config.budget is None else round(row["seconds"]), of)
 
-        yield report
+    return report

@@ -25,7 +25,9 @@ def minutes(text: str) -> float:
 class TrainConfig:
     """How to train. The defaults are the published recipe at a batch that suits one GPU."""
 
-    steps: int = setting(50_000, "optimizer steps of the whole run", most=10**9)
+    steps: int = setting(
+        50_000, "optimizer steps of the whole run", flags="--train-steps", old="--steps", most=10**9
+    )
     budget: float | None = setting(
         None,
         "wall clock of the whole run instead of steps: 22m, 90s, 1.5h",

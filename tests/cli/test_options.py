@@ -1,0 +1,222 @@
+"""Rows become commands: options from settings, groups and presets, earlier names, endings."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+from option_world import commands
+from typer.testing import CliRunner
+
+from trm_interp.cli import options
+from trm_interp.cli.app import COMMANDS
+from trm_interp.cli.options import Command, Shown, add
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.runs import Interrupted
+from trm_interp.runtime.settings import argument, group, partial_group, preset, required, setting
+
+Cli = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Noise:
+    sigma: float = setting(1.0, "standard deviation", most=10)
+    clean: bool = setting(True, "the first without noise")
+    steps: int = setting(16, "optimizer steps", flags="--train-steps", old="--steps")
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+
+@dataclass(frozen=True)
+class Flat:
+    width: int = setting(8, "of a state")
+    cells: int = setting(81, "of the puzzles")
+
+
+@dataclass(frozen=True)
+class Deep(Flat):
+    depth: int = setting(2, "layers", old="--layers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    path: Path = argument("what to read")
+    out: Path = required("where to write", old=("--output", "--to"))
+    resume: bool = setting(False, "go on")
+    overwrite: bool = setting(False, "start anew")
+    preset: str | None = preset({"loud": {"sigma": 5.0, "steps": 3}}, "a known setting")
+    noise: Noise = group(Noise, "Noise", {"sigma": 2.0})
+    shape: Mapping[str, Any] = partial_group([Flat, Deep], "Shape", hide=["cells"])
+
+
+class Answer:
+    def __init__(self, settings: Settings, finished: bool = True) -> None:
+        self.settings, self.finished = settings, finished
+
+    def to_json(self) -> dict[str, Any]:
+        return {"sigma": self.settings.noise.sigma, "nan": float("nan")}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Words -> what a command of these settings came to; `ends` is what its target does."""
+
+    def call(*words: object, ends: Callable[[Settings], Any] = Answer) -> Any:
+        module = ModuleType("toy")
+        vars(module).update(
+            run=lambda config, tell, progress: ends(config),
+            lines=lambda answer: [repr(answer.settings)],
+        )
+        monkeypatch.setattr(options, "import_module", lambda name: module)
+        app = typer.Typer()
+        row = Command(
+            name="toy",
+            title="Toys",
+            config=Settings,
+            target="toy:run",
+            doc="A toy.",
+            examples="trm-interp toy a",
+            has_json=True,
+            says_out=True,
+        )
+        add(app, row)
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    return call
+
+
+def settings_of(answer: Any) -> Settings:
+    assert answer.exit_code == 0, answer.stderr
+    from pathlib import PosixPath  # noqa: F401, of the repr
+
+    return eval(answer.stdout, globals() | locals())
+
+
+def test_given_stands_over_preset_over_the_groups_defaults_over_the_fields(run: Callable[..., Any]):
+    assert settings_of(run("a", "--out", "b")).noise == Noise(sigma=2.0)
+    preset = settings_of(run("a", "--out", "b", "--preset", "loud"))
+    assert preset.noise == Noise(sigma=5.0, steps=3) and preset.shape == {}
+    given = run("a", "--out", "b", "--preset", "loud", "--sigma", 0.5, "--no-clean", "--layers", 4)
+    assert settings_of(given).noise == Noise(sigma=0.5, clean=False, steps=3)
+    assert settings_of(given).shape == {"depth": 4}
+
+
+@pytest.mark.parametrize("words", [["--output", "b"], ["--to=b"], ["--output", "a", "--out", "b"]])
+def test_earlier_names_go_on_working_with_a_notice(run: Callable[..., Any], words: list[str]):
+    answer = run("a", *words)
+    assert settings_of(answer).out == Path("b")
+    name = words[0].split("=")[0]
+    assert answer.stderr == f"{name} is now called --out\nwrote b\n"
+    steps = run("a", "--out", "b", "--steps", 2)
+    assert settings_of(steps).noise.steps == 2
+    assert steps.stderr == "--steps is now called --train-steps\nwrote b\n"
+    text = run("--help").stdout
+    assert "--train-steps" in text and "--steps " not in text and "--to " not in text
+
+
+def test_what_comes_after_two_dashes_is_no_option(run: Callable[..., Any]):
+    answer = run("--out", "b", "--", "--to")
+    assert settings_of(answer).path == Path("--to") and "now called" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--preset", "quiet"], "--preset quiet: there are loud"),
+        (["--sigma", "11"], "sigma must be at most 10, got 11.0"),
+        (["--sigma", "nan"], "sigma must be finite, got nan"),
+        (["--train-steps", "0"], "train_steps must be at least 1, got 0"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_line(
+    run: Callable[..., Any], words: list[str], problem: str
+):
+    answer = run("a", "--out", "b", *words)
+    assert (answer.exit_code, answer.stdout) == (2, "") and answer.stderr == f"error: {problem}\n"
+
+
+def test_json_is_the_results_own(run: Callable[..., Any]):
+    answer = run("a", "--out", "b", "--json")
+    assert json.loads(answer.stdout) == {"sigma": 2.0, "nan": None}
+
+
+def raising(error: BaseException) -> Callable[[Settings], Any]:
+    def end(settings: Settings) -> Any:
+        raise error
+
+    return end
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "said"),
+    [
+        (raising(UserError("a: no such file")), 2, "error: a: no such file"),
+        (raising(KeyboardInterrupt()), 130, "stopped; the same command with --resume goes on"),
+        (raising(Interrupted("go on so")), 130, "stopped; go on so"),
+        (
+            lambda settings: Answer(settings, finished=False),
+            130,
+            "stopped before the end: the same command with --resume goes on",
+        ),
+        (lambda settings: Shown(parts=["x"], fault="a is damaged"), 2, "error: a is damaged"),
+    ],
+)
+def test_how_a_command_ends(
+    run: Callable[..., Any], ends: Callable[[Settings], Any], code: int, said: str
+):
+    answer = run("a", "--out", "b", ends=ends)
+    assert answer.exit_code == code and said in answer.stderr.splitlines()
+
+
+# all commands
+
+
+def test_all_commands_are_rows():
+    assert [row.name for row in COMMANDS] == list(dict.fromkeys(row.name for row in COMMANDS))
+    assert {row.name for row in COMMANDS} == {name for name, _ in commands()}
+    for row in COMMANDS:
+        frozen = getattr(row.config, "__dataclass_params__", None)
+        assert is_dataclass(row.config) and frozen is not None and frozen.frozen, row.name
+        assert row.config.__doc__ and row.doc, row.name
+
+
+def test_the_same_option_means_the_same_everywhere():
+    """Checkpoint and puzzles: one help text and one default wherever a command runs puzzles.
+
+    The first look, quickstart, is at another checkpoint.
+    """
+    both = [
+        [next(f for f in fields(row.config) if f.name == name) for name in ("ckpt", "puzzles")]
+        for row in COMMANDS
+        if {"ckpt", "puzzles"} <= {f.name for f in fields(row.config)} and row.name != "quickstart"
+    ]
+    assert len(both) >= 8
+    told = {tuple((f.default, f.metadata["help"]) for f in pair) for pair in both}
+    assert len(told) == 1
+
+
+def test_steps_are_supervision_steps_and_train_steps_are_the_optimizers(cli: Cli):
+    for name, command in commands():
+        by_option = {option: p for p in command.params for option in p.opts}
+        steps, train_steps = by_option.get("--steps"), by_option.get("--train-steps")
+        assert (train_steps is not None) == (name in ("train", "train-sae"))
+        if steps is not None:
+            assert re.search("supervision steps|steps of", steps.help), (name, steps.help)
+        if train_steps is not None:
+            assert steps is None and "optimizer steps" in train_steps.help
+
+
+def test_train_understands_its_earlier_options(cli: Cli, grids: Path, tmp_path: Path):
+    val = tmp_path / "val.txt"
+    val.write_text("..34341221434321,1234341221434321\n")
+    words = ["train", "--train", grids, "--val", val, "--preset", "tiny", "--d-model", 8]
+    answer = cli(*words, "--batch-size", 2, "--n-sup", 1, "--steps", 2, "--out", tmp_path / "run")
+    assert answer.code == 0 and "after 2 optimizer steps" in answer.out
+    assert answer.err.splitlines()[0] == "--steps is now called --train-steps"

@@ -1,0 +1,34 @@
+"""What `info` and `hooks` can be told. Read by the command line; needs no torch."""
+
+from dataclasses import dataclass
+
+from trm_interp.runtime.limits import at_most
+from trm_interp.runtime.settings import argument, positive, setting
+from trm_interp.subjects.settings import DEFAULT_CKPT_HELP, MOST_RECORDED
+
+CELLS_HELP = "cells of a puzzle, for a checkpoint that does not say"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    """What a path holds."""
+
+    path: str = argument("a store or a checkpoint")
+    validate: bool = setting(False, "read all of a store, with every checksum")
+    cells: int | None = setting(None, CELLS_HELP)
+
+    def __post_init__(self) -> None:
+        positive(self, "cells")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HooksConfig:
+    """Names of the hook points of a run."""
+
+    ckpt: str = setting("", DEFAULT_CKPT_HELP)
+    steps: int = setting(16, "supervision steps of the run")
+    cells: int | None = setting(None, CELLS_HELP)
+
+    def __post_init__(self) -> None:
+        positive(self, "steps", "cells")
+        at_most("steps", self.steps, MOST_RECORDED)

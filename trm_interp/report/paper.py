@@ -1,0 +1,58 @@
+"""`trm-interp figures`: every figure and table of the seed paper for one checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trm_interp.report.plan import FIGURES, Plan, Request
+from trm_interp.report.settings import FiguresConfig
+from trm_interp.runtime.progress import Update
+from trm_interp.runtime.runs import Tell, quiet
+
+
+@dataclass(frozen=True)
+class Made:
+    """`plan`: lines of what was to be done, for a run that does no more; `failed`: jobs by name."""
+
+    out: Path
+    plan: list[str]
+    n_parts: int
+    failed: list[str]
+
+
+def run(config: FiguresConfig, tell: Tell = print, progress: Update = quiet) -> Made:
+    """Run all jobs that are not done yet, or with `config.plan` only say which they are."""
+    request = Request(
+        config.ckpt,
+        config.puzzles,
+        config.out,
+        config.seed,
+        config.device,
+        config.static,
+        config.scale,
+        config.skip_bad,
+    )
+    plan = Plan(request, config.only.split(",") if config.only else FIGURES)
+    if not (config.ckpt and config.puzzles):
+        tell(f"taking {plan.checkpoint.path} and {plan.puzzles}")
+    for line in plan.skipped:
+        tell(f"skipped {line}")
+    lines = list(plan.lines())
+    if config.plan:
+        return Made(config.out, lines, len(plan.jobs), [])
+    for line in lines:
+        tell(line)
+    return Made(config.out, [], len(plan.jobs), list(plan.run(tell, progress, config.workers)))
+
+
+def lines(made: Made) -> list[str]:
+    """The plan, or where the results are."""
+    if made.plan:
+        return made.plan
+    return [f"wrote {made.out / 'claims.csv'} and the folders of {made.n_parts} parts"]
+
+
+def fault(made: Made) -> str | None:
+    """Which jobs failed."""
+    if not made.failed:
+        return None
+    return f"{', '.join(made.failed)} failed; the same command tries them again"

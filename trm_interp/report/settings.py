@@ -1,0 +1,40 @@
+"""What `figures` can be told. Read by the command line; needs no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trm_interp.runtime.settings import positive, required, setting
+from trm_interp.subjects.settings import (
+    DEFAULT_CKPT_HELP,
+    DEFAULT_PUZZLES_HELP,
+    STATIC_HELP,
+    Device,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiguresConfig:
+    """All figures and tables of one checkpoint."""
+
+    ckpt: str = setting("", DEFAULT_CKPT_HELP)
+    out: Path = required("folder; what is done there is not done again")
+    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+    only: str | None = setting(
+        None,
+        "comma-separated parts, such as fig3,table2; default: those of the paper; lens, probes and "
+        "fig2-z_H are there as well",
+    )
+    scale: float = setting(
+        1.0, "of the numbers of puzzles and starts; below 1 for a trial", most=1000
+    )
+    workers: int = setting(2, "parts at a time", most=1024)
+    seed: int = setting(0, "of every random choice")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    static: bool = setting(True, STATIC_HELP)
+    plan: bool = setting(False, "only print what would be done, with times and sizes")
+
+    def __post_init__(self) -> None:
+        positive(self, "workers")
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"scale must be above 0 and finite, got {self.scale}")

@@ -1,0 +1,83 @@
+"""What the commands on puzzle files can be told. Read by the command line; needs no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trm_interp.runtime.settings import argument, required, setting
+
+SKIP_BAD_HELP = "leave out puzzles that are not valid, and say which"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeConfig:
+    """Generate a data set."""
+
+    preset: str = argument(
+        "sudoku4, sudoku6, sudoku9, sudoku6-hard, sudoku9-hard, or of another task"
+    )
+    seed: int = setting(0, "same seed, same puzzles")
+    out: Path | None = setting(None, "folder; default data/PRESET")
+    train: int | None = setting(None, "training puzzles")
+    val: int | None = setting(None, "validation puzzles")
+    test: int | None = setting(None, "test puzzles")
+    workers: int | None = setting(None, "threads for hard puzzles; default all cores")
+    resume: bool = setting(False, "go on with hard puzzles where a run was stopped")
+    overwrite: bool = setting(False, "replace the folder")
+
+    @property
+    def folder(self) -> Path:
+        """Where the data set goes."""
+        return self.out or Path("data") / self.preset
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Puzzles of the splits whose number was given."""
+        given = {"train": self.train, "val": self.val, "test": self.test}
+        return {split: n for split, n in given.items() if n is not None}
+
+    @property
+    def resumable(self) -> bool:
+        """Whether making it takes so long that it can be stopped and resumed."""
+        from trm_interp.tasks.registry import presets
+
+        family = presets().get(self.preset)
+        return family is not None and family.is_resumable(self.preset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Compare the splits of a data set."""
+
+    files: list[Path] = argument("training, test, ... puzzles")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Bring puzzles of another origin into plain lines."""
+
+    source: Path = argument("lines, grids, CSV, or a public folder")
+    out: Path = required("file of puzzle,solution lines")
+    skip_bad: bool = setting(False, SKIP_BAD_HELP)
+    overwrite: bool = setting(False, "replace the file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateConfig:
+    """Rate puzzles."""
+
+    source: Path = argument("puzzles in any form that can be read")
+    seed: int = setting(0, "of the relabelings that are averaged")
+    skip_bad: bool = setting(False, SKIP_BAD_HELP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadConfig:
+    """Fetch a public data set."""
+
+    name: str = argument("sudoku-extreme")
+    out: Path | None = setting(None, "folder; default data/NAME")
+
+    @property
+    def folder(self) -> Path:
+        """Where the data set goes."""
+        return self.out or Path("data") / self.name
