@@ -5,6 +5,7 @@ from pathlib import Path
 
 from trm_interp.runtime.settings import argument, required, setting
 
+MOST_PUZZLES, MOST_WORKERS = 10**7, 256  # of a split; threads
 SKIP_BAD_HELP = "leave out puzzles that are not valid, and say which"
 
 
@@ -17,10 +18,12 @@ class MakeConfig:
     )
     seed: int = setting(0, "same seed, same puzzles")
     out: Path | None = setting(None, "folder; default data/PRESET")
-    train: int | None = setting(None, "training puzzles")
-    val: int | None = setting(None, "validation puzzles")
-    test: int | None = setting(None, "test puzzles")
-    workers: int | None = setting(None, "threads for hard puzzles; default all cores")
+    train: int | None = setting(None, "training puzzles", most=MOST_PUZZLES)
+    val: int | None = setting(None, "validation puzzles", most=MOST_PUZZLES)
+    test: int | None = setting(None, "test puzzles", most=MOST_PUZZLES)
+    workers: int | None = setting(
+        None, "threads for hard puzzles; default all cores", most=MOST_WORKERS
+    )
     resume: bool = setting(False, "go on with hard puzzles where a run was stopped")
     overwrite: bool = setting(False, "replace the folder")
 

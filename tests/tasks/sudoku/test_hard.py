@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from trm_interp.tasks.base import PuzzleError
+from trm_interp.tasks.sudoku import task
 from trm_interp.tasks.sudoku.dataset import load
 from trm_interp.tasks.sudoku.forge import presets
 from trm_interp.tasks.sudoku.forge.build import LINEAGES, build
@@ -30,6 +31,7 @@ SHIPPED = Path(__file__).parents[3] / "artifacts" / "data"
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny-hard", TINY)
+    monkeypatch.setitem(task.PRESETS, "tiny-hard", "a few puzzles")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from trm_interp.runtime.fresh import filled, held
 from trm_interp.runtime.locks import locked_beside
 from trm_interp.runtime.outputs import MARKER, mark
 from trm_interp.tasks.base import PuzzleError
+from trm_interp.tasks.sudoku import task
 from trm_interp.tasks.sudoku.dataset import load
 from trm_interp.tasks.sudoku.forge.build import ABOUT, COMMAND, LINEAGES, building
 from trm_interp.tasks.sudoku.forge.presets import PRESETS, Preset, import_file, make_preset
@@ -24,6 +25,7 @@ A, A_SOLVED = ".3....1.3......2", "1324241332414132"
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny4", Preset(side=4, train=3, val=2, test=1))
+    monkeypatch.setitem(task.PRESETS, "tiny4", "six puzzles")
 
 
 def names(folder: Path) -> set[str]:
