@@ -12,6 +12,7 @@ import trm_interp.search.run
 import trm_interp.tasks.sudoku.forge.hard
 from trm_interp.core.training.trainer import Trainer
 from trm_interp.studies.starts import Starts
+from trm_interp.tasks.sudoku import task
 from trm_interp.tasks.sudoku.forge.hard import HardPreset
 from trm_interp.tasks.sudoku.forge.presets import PRESETS
 from trm_interp.tasks.sudoku.forge.walk import Walk
@@ -74,6 +75,7 @@ def command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[object]:
     monkeypatch.setitem(PRESETS, "tiny-hard", HardPreset(WALK, train=4, val=2, test=2))
+    monkeypatch.setitem(task.PRESETS, "tiny-hard", "a few puzzles")
     out = tmp_path / ("table.csv" if request.param == "search" else "out")
     return [*commands(copier, grids, store, splits)[request.param], "--out", out]
 

@@ -58,7 +58,7 @@ def search(config: SearchRun, tell: Tell, progress: Update) -> Shown:
     from trm_interp.search.show import cost_line, search_table
 
     _, summary = search_file(config, config.search, tell, progress)
-    return Shown(parts=[search_table(summary), cost_line(summary)], json=summary)
+    return Shown(parts=[search_table(summary), cost_line(summary)], json=summary.to_json())
 
 
 class _Board:
