@@ -51,8 +51,8 @@ def whole(cli: Cli, train: list[object], tmp_path_factory: pytest.TempPathFactor
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (out / METRICS_FILE).read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in WALL_CLOCK} for row in found]
+    lines = [json.loads(line) for line in (out / METRICS_FILE).read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in WALL_CLOCK} for row in lines]
 
 
 def assert_same(one: Any, other: Any, where: str = "state") -> None:

@@ -10,7 +10,7 @@ import torch
 from trm_interp.analysis.outcomes import outcome_table
 from trm_interp.core.compiling import compile_networks
 from trm_interp.core.infer import Readouts, iter_run
-from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.ranks import Ranks
 from trm_interp.runtime.limits import require_memory
 from trm_interp.subjects.opening import open_both, open_device
@@ -81,7 +81,7 @@ def summarise(table: pd.DataFrame, read: Readouts, puzzles: PuzzleSet) -> dict[s
 
 
 def solve(
-    model: TRM,
+    model: RecursiveModel,
     puzzles: PuzzleSet,
     steps: int = 16,
     batch_size: int = 64,

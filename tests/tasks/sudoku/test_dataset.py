@@ -51,7 +51,7 @@ def extreme() -> Path:
     """Shared puzzles of Sudoku-Extreme's kind, which are no part of the repository."""
     path = Path(__file__).parents[3].parent / "shared" / "puzzles" / "extreme_test.csv"
     if not path.exists():
-        pytest.skip("no shared puzzles beside the repository")
+        pytest.skip("no shared puzzles next to the repository")
     return path
 
 

@@ -64,14 +64,14 @@ def test_the_folder_of_nano_trm(folder):
     write(puzzle + 1, SOLUTION + 1)  # 0 pad, 1 end, 2 blank, digit + 2
     puzzles = load(folder)
     assert (puzzles.inputs == puzzle).all() and (puzzles.labels == SOLUTION).all()
-    for inputs, labels, said in (
+    for inputs, labels, message in (
         (puzzle, SOLUTION + 1, "input token 1 at 0; 2 to 6"),
         (puzzle * 0, SOLUTION + 1, "input token 0 at 0; 2 to 6"),
         (puzzle + 1, puzzle + 1, "label token 2 at 0; 3 to 6"),
         (puzzle + 2, SOLUTION + 1, "input token 7 at"),
     ):
         write(inputs, labels)
-        with pytest.raises(PuzzleError, match=said):
+        with pytest.raises(PuzzleError, match=message):
             load(folder)
 
 

@@ -39,8 +39,8 @@ def plant(tmp_path, file, *lines):
 
 def test_clean_files_pass(two_files, cli):
     train, test, *_ = two_files
-    found = check([train, test])
-    assert found["clean"] and found["pairs"][0]["copies"] == found["pairs"][0]["neighbours"] == 0
+    report = check([train, test])
+    assert report["clean"] and report["pairs"][0]["copies"] == report["pairs"][0]["neighbours"] == 0
     answer = cli("data", "check", train, test)
     assert answer.code == 0 and "0 copies, 0 neighbours, lineages unknown" in answer.out
 
@@ -70,9 +70,9 @@ def test_a_planted_neighbour_is_caught(two_files, tmp_path):
     moved = neighbour_of(puzzles[6], solutions[6])
     assert class_keys(moved[None])[0] not in class_keys(puzzles)
     told = []
-    found = check([train, plant(tmp_path, test, render(moved))], told.append)
-    assert found["pairs"][0]["neighbours"] == 1 and found["pairs"][0]["copies"] == 0
-    assert not found["clean"] and any("line 13: one clue away from" in line for line in told)
+    report = check([train, plant(tmp_path, test, render(moved))], told.append)
+    assert report["pairs"][0]["neighbours"] == 1 and report["pairs"][0]["copies"] == 0
+    assert not report["clean"] and any("line 13: one clue away from" in line for line in told)
 
 
 def test_a_clue_more_is_a_neighbour(two_files, tmp_path):
@@ -80,8 +80,8 @@ def test_a_clue_more_is_a_neighbour(two_files, tmp_path):
     more = puzzles[2].copy()
     at = np.flatnonzero(more == 0)[0]
     more[at] = solutions[2][at]
-    found = check([train, plant(tmp_path, test, render(more))], lambda line: None)
-    assert found["pairs"][0]["neighbours"] == 1
+    report = check([train, plant(tmp_path, test, render(more))], lambda line: None)
+    assert report["pairs"][0]["neighbours"] == 1
 
 
 def test_repeated_and_invalid_puzzles_are_listed_with_their_lines(two_files, tmp_path, cli):
@@ -106,15 +106,15 @@ def test_lineages_in_two_files_are_counted(two_files, tmp_path):
         ]
         (tmp_path / name).write_text("\n".join(["question,answer,lineage", *lines]) + "\n")
         files.append(tmp_path / name)
-    found = check(files, lambda line: None)
-    assert found["pairs"][0]["lineages"] == 1 and not found["clean"]
+    report = check(files, lambda line: None)
+    assert report["pairs"][0]["lineages"] == 1 and not report["clean"]
 
 
 def test_kin_has_a_key_for_each_clue_less():
     puzzles = generate(SHAPES[6], 5, seed=1)[0]
-    found = kin(puzzles)
-    assert (found.own == class_keys(puzzles)).all()
-    assert np.bincount(found.owner).tolist() == [1 + np.count_nonzero(p) for p in puzzles]
+    keyed = kin(puzzles)
+    assert (keyed.own == class_keys(puzzles)).all()
+    assert np.bincount(keyed.owner).tolist() == [1 + np.count_nonzero(p) for p in puzzles]
     assert kin(puzzles[:0]).own.shape == (0,)
 
 

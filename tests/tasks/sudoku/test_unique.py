@@ -1,4 +1,4 @@
-"""A puzzle with two solutions is no puzzle: found without numba, and proved once."""
+"""A puzzle with two solutions is no puzzle: noticed without numba, and proved once."""
 
 import json
 import sys
@@ -44,9 +44,9 @@ def mixed(side: int, n: int = 40):
 def test_the_same_as_the_solver(side, few, monkeypatch):
     monkeypatch.setattr(unique, "FEW", few)
     puzzles, solutions = mixed(side)
-    found = ambiguous(puzzles, solutions)
-    assert found.tolist() == [i % 2 == 0 for i in range(len(puzzles))]
-    assert found.tolist() == (solve_batch(puzzles).counts > 1).tolist()
+    several = ambiguous(puzzles, solutions)
+    assert several.tolist() == [i % 2 == 0 for i in range(len(puzzles))]
+    assert several.tolist() == (solve_batch(puzzles).counts > 1).tolist()
 
 
 def test_without_numba(monkeypatch):
@@ -55,8 +55,8 @@ def test_without_numba(monkeypatch):
     monkeypatch.setattr(unique, "PART", 16)
     monkeypatch.setitem(sys.modules, "trm_interp.tasks.sudoku.forge.solver", None)
     told = []
-    found = ambiguous(puzzles, solutions, lambda *at: told.append(at))
-    assert found.tolist() == [i % 2 == 0 for i in range(40)]
+    several = ambiguous(puzzles, solutions, lambda *at: told.append(at))
+    assert several.tolist() == [i % 2 == 0 for i in range(40)]
     assert told == [(0, 40), (16, 40), (32, 40), (40, 40)]
 
 

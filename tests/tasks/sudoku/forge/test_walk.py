@@ -38,31 +38,31 @@ def plain_energy(puzzle, solution, walk=WALK):
 
 
 def test_a_lineage_is_replayed_from_its_seed_alone(grown):
-    for found in reversed(grown):  # in another order, and with other lineages before it
-        again = grow(WALK, found.seed)
-        assert render(again.puzzle) == render(found.puzzle)
-        assert render(again.solution) == render(found.solution)
-        assert again[2:] == found[2:]
-    assert len({render(found.puzzle) for found in grown}) == len(grown)
+    for lineage in reversed(grown):  # in another order, and with other lineages before it
+        again = grow(WALK, lineage.seed)
+        assert render(again.puzzle) == render(lineage.puzzle)
+        assert render(again.solution) == render(lineage.solution)
+        assert again[2:] == lineage[2:]
+    assert len({render(lineage.puzzle) for lineage in grown}) == len(grown)
 
 
 def test_a_lineage_ends_at_its_target_with_a_minimal_puzzle(grown):
-    for number, found in enumerate(grown):
-        assert is_solution(found.puzzle, found.solution)
-        spared = np.stack([found.puzzle] * np.count_nonzero(found.puzzle))
-        spared[np.arange(len(spared)), found.puzzle.nonzero()[0]] = 0  # each clue once
-        assert solve_batch(found.puzzle[None]).counts[0] == 1
+    for number, lineage in enumerate(grown):
+        assert is_solution(lineage.puzzle, lineage.solution)
+        spared = np.stack([lineage.puzzle] * np.count_nonzero(lineage.puzzle))
+        spared[np.arange(len(spared)), lineage.puzzle.nonzero()[0]] = 0  # each clue once
+        assert solve_batch(lineage.puzzle[None]).counts[0] == 1
         assert (solve_batch(spared).counts == 2).all()
         plain = number % 4 == 3
-        assert is_plain(found.seed, 4) == plain
+        assert is_plain(lineage.seed, 4) == plain
         if plain:
-            assert (found.target, found.lists) == (0, 0)
+            assert (lineage.target, lineage.lists) == (0, 0)
         else:
-            assert 21 <= found.target <= 45
-            assert found.reached
-    reached = [found for found in grown if found.lists]
-    for found in reached:
-        assert math.isclose(found.energy, plain_energy(found.puzzle, found.solution))
+            assert 21 <= lineage.target <= 45
+            assert lineage.reached
+    reached = [one for one in grown if one.lists]
+    for lineage in reached:
+        assert math.isclose(lineage.energy, plain_energy(lineage.puzzle, lineage.solution))
 
 
 def test_targets_are_drawn_from_the_wanted_distribution():
@@ -77,8 +77,8 @@ def test_targets_are_drawn_from_the_wanted_distribution():
 
 
 def test_out_of_reach_is_told_and_a_lineage_without_lists_fails():
-    found = grow(replace(WALK, mean=500, low=500, high=500, lists=3, climbs=2, plain_every=0), 1)
-    assert not found.reached and found.lists == 6 and found.target == 500
+    lineage = grow(replace(WALK, mean=500, low=500, high=500, lists=3, climbs=2, plain_every=0), 1)
+    assert not lineage.reached and lineage.lists == 6 and lineage.target == 500
 
 
 def test_a_family_stays_above_its_floor():

@@ -261,7 +261,7 @@ def test_the_working_directory_can_be_the_output(tmp_path, monkeypatch):
             make_preset(name, "/", overwrite=True)
     with pytest.raises(PuzzleError, match="exists; --overwrite"):
         make_preset("tiny4", "..")
-    (tmp_path / "here.build").write_text("")  # what a hard preset fills beside its output
+    (tmp_path / "here.build").write_text("")  # what a hard preset fills next to its output
     with pytest.raises(UserError, match=r"here\.build is a file"):
         make_preset("sudoku6-hard", ".")
     make_preset("tiny4", ".")

@@ -30,14 +30,14 @@ def count_plainly(puzzle, limit):
         if not blanks:
             return 1
         options = {c: set(range(1, shape.side + 1)) - {grid[p] for p in peers[c]} for c in blanks}
-        cell, found = min(blanks, key=lambda c: len(options[c])), 0
+        cell, total = min(blanks, key=lambda c: len(options[c])), 0
         for digit in options[cell]:
             grid[cell] = digit
-            found += count(limit - found)
+            total += count(limit - total)
             grid[cell] = 0
-            if found >= limit:
+            if total >= limit:
                 break
-        return found
+        return total
 
     return count(limit)
 
@@ -160,15 +160,15 @@ def plain_waves(puzzle, hidden):
             )
             for cell in (grid == 0).nonzero()[0]
         }
-        found = {cell: min(digits) for cell, digits in free.items() if len(digits) == 1}
+        singles = {cell: min(digits) for cell, digits in free.items() if len(digits) == 1}
         for unit in shape.units if hidden else []:
             for digit in range(1, shape.side + 1):
                 places = [cell for cell in unit if digit in free.get(cell, ())]
                 if len(places) == 1:
-                    found[places[0]] = digit
-        if not found:
+                    singles[places[0]] = digit
+        if not singles:
             return rounds, False
-        for cell, digit in found.items():
+        for cell, digit in singles.items():
             grid[cell] = digit
         rounds += 1
     return rounds, True

@@ -45,10 +45,10 @@ def plain_resistance(puzzle, solution):
 def test_resistance_counts_what_one_assumption_leaves_open(six):
     puzzles, solutions = np.stack([HARD]), solve_batch(HARD[None]).solutions
     assert resistances(puzzles, solutions).tolist() == [plain_resistance(HARD, solutions[0])]
-    found = resistances(*six).tolist()
+    counts = resistances(*six).tolist()
     # a puzzle that the rules solve has no candidate left to refute
-    assert found == [plain_resistance(p, s) for p, s in zip(*six, strict=True)]
-    assert max(found) > 0
+    assert counts == [plain_resistance(p, s) for p, s in zip(*six, strict=True)]
+    assert max(counts) > 0
 
 
 @njit

@@ -25,7 +25,7 @@ from trm_interp.tasks.sudoku.splits import check
 
 WALK = Walk(side=6, mean=30, sd=8, low=21, high=45, temperature=2, lists=100, climbs=60)
 TINY = HardPreset(WALK, train=16, val=8, test=12)
-SHIPPED = Path(__file__).parents[3] / "artifacts" / "data"
+SHIPPED = Path(__file__).parents[4] / "artifacts" / "data"
 
 
 @pytest.fixture(autouse=True)
@@ -57,8 +57,8 @@ def test_lines_hold_ratings_and_lineages_that_replay(made):
         assert len(rows) == size
         ratings = rate(np.stack([parse(row["question"]) for row in rows]))
         for i, row in enumerate(rows):
-            found = grow(WALK, int(row["lineage"]))
-            assert (render(found.puzzle), render(found.solution)) == (
+            lineage = grow(WALK, int(row["lineage"]))
+            assert (render(lineage.puzzle), render(lineage.solution)) == (
                 row["question"],
                 row["answer"],
             )
@@ -72,8 +72,8 @@ def test_lines_hold_ratings_and_lineages_that_replay(made):
 
 def test_splits_are_clean_and_rate_knows_the_lineages(made, cli):
     files = [made / f"{split}.csv" for split in TINY.sizes]
-    found = check(files)
-    assert found["clean"] and [pair["lineages"] for pair in found["pairs"]] == [0, 0, 0]
+    report = check(files)
+    assert report["clean"] and [pair["lineages"] for pair in report["pairs"]] == [0, 0, 0]
     rows = json.loads(cli("data", "rate", files[0], "--json").out)
     assert {"guesses_first", "guesses_all", "effort", "clues", "lineage"} <= set(rows[0])
     seeds = [int(row["lineage"]) for row in csv.DictReader(files[0].read_text().splitlines())]
@@ -128,7 +128,7 @@ def test_a_killed_build_resumes_to_the_same_bytes(made, tmp_path):
         f"p.make_preset('tiny-hard', {str(out)!r}, seed=4, workers=1)\n"
     )
     grown = tmp_path / "out.build" / LINEAGES
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[4])
     try:
         while child.poll() is None:
             if grown.exists() and len(grown.read_text().splitlines()) >= 3:
@@ -176,5 +176,8 @@ def test_shipped_lineages_replay_byte_for_byte():
     with (SHIPPED / "sudoku6-hard" / "test.csv").open() as file:
         rows = [row for _, row in zip(range(40), csv.DictReader(file), strict=False)]
     for row in rows:
-        found = grow(walk, int(row["lineage"]))
-        assert (render(found.puzzle), render(found.solution)) == (row["question"], row["answer"])
+        lineage = grow(walk, int(row["lineage"]))
+        assert (render(lineage.puzzle), render(lineage.solution)) == (
+            row["question"],
+            row["answer"],
+        )
