@@ -12,7 +12,7 @@ import torch
 from trm_interp.core.checkpoints.folder import CARD, CONFIG, WEIGHTS
 from trm_interp.core.compiling import stop_compiling
 from trm_interp.core.models.config import ModelConfig
-from trm_interp.core.models.registry import config_class
+from trm_interp.core.models.registry import config_class, model_class
 from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.loop import METRICS_FILE, train
 from trm_interp.core.training.slots import TrainData
@@ -136,11 +136,11 @@ def _train_in_folder(trainer: Trainer, run: RunConfig, report: Report) -> None:
 
 def training_bytes(model: ModelConfig, config: TrainConfig) -> float:
     """Memory that a run takes at least: weights with gradient, two moments, average and best; the
-    states in flight, and four tensors of each block that wait for the backward."""
-    layers = getattr(model, "n_layers", 1)
-    waiting = 4 * layers * len(model.schedule.cycle) / config.micro_batches
+    states in flight, and what waits for the backward pass of the last H-cycle."""
+    kind = model_class(model)
+    waiting = kind.tensors_kept(model) * len(model.schedule.cycle) / config.micro_batches
     state = config.batch_size * model.positions * model.d_model
-    return 6 * 4 * model.n_weights + state * (2 + waiting) * (
+    return 6 * 4 * model.n_weights + state * (len(kind.State._fields) + waiting) * (
         2 if config.dtype == "bfloat16" else 4
     )
 

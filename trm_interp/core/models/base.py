@@ -109,6 +109,11 @@ class RecursiveModel(nn.Module, ABC):
         """False where every state has the same halting logit, which then says nothing."""
         return True
 
+    @classmethod
+    def tensors_kept(cls, config: Any) -> int:
+        """Tensors as large as a state that an evaluation keeps for its backward pass, at least."""
+        return 1
+
     # written once
 
     @property

@@ -151,5 +151,9 @@ class TRM(RecursiveModel):
         return 2 * config.n_layers * (channels + mixing)
 
     @classmethod
+    def tensors_kept(cls, config: TRMConfig) -> int:
+        return 4 * config.n_layers
+
+    @classmethod
     def readout_flops(cls, config: TRMConfig) -> int:
         return 2 * config.cells * config.d_model * config.vocab
