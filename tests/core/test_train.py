@@ -197,6 +197,16 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert load_checkpoint(last.out).sha256 == load_checkpoint(whole.out).sha256
 
 
+def test_a_saved_state_has_the_names_that_older_versions_read(make: Callable[..., Trainer]):
+    trainer = make(steps=2)
+    train(trainer)
+    slots = torch.load(trainer.out / STATE_FILE, weights_only=True)["slots"]
+    names = ["z_H", "z_L", "inputs", "labels", "steps", "halted", "draws", "index"]
+    assert list(slots) == names
+    assert torch.equal(slots["z_H"], trainer.slots.states.z_H)
+    assert torch.equal(slots["z_L"], trainer.slots.states.z_L)
+
+
 def test_a_finished_run_is_left_as_it_is(make: Callable[..., Trainer]):
     trainer = make(steps=5)  # neither a validation step nor a row
     train(trainer)

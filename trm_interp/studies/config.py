@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trm_interp.core.config import MOST_STEPS, argument, in_range, positive, required, setting
+from trm_interp.core.clock import MOST_STEPS
 from trm_interp.runtime.limits import parse_indices
+from trm_interp.runtime.settings import argument, in_range, positive, required, setting
 from trm_interp.subjects.settings import (
     BATCH_HELP,
     DEFAULT_CKPT_HELP,
