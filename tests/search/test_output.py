@@ -166,7 +166,7 @@ def test_links_are_written_through(tmp_path: Path):
 
 def test_a_table_of_the_same_name_keeps_its_summary(tmp_path: Path):
     search(tmp_path / "x.csv")
-    refused(tmp_path / "x.parquet", "x.json is of x.csv: choose another name", overwrite=True)
+    refused(tmp_path / "x.parquet", "x.json describes x.csv: choose another name", overwrite=True)
 
 
 @pytest.mark.parametrize("cut", [0, 5])
@@ -174,7 +174,7 @@ def test_a_table_that_was_cut_is_not_complete(tmp_path: Path, cut: int):
     out = tmp_path / "x.csv"
     search(out)
     out.write_bytes(out.read_bytes()[:cut])
-    refused(out, "x.csv is not the table that .*x.json is of: use --overwrite", resume=True)
+    refused(out, "x.csv is not the table that .*x.json describes: use --overwrite", resume=True)
     known = json.loads((tmp_path / "x.json").read_text())
     del known["table_sha256"], known["table"]  # as older ones have it
     (tmp_path / "x.json").write_text(json.dumps(known))
@@ -200,7 +200,7 @@ def test_a_summary_of_other_numbers_is_refused(tmp_path: Path, lie: dict[str, An
     known = json.loads((tmp_path / "x.json").read_text())
     known["summary"] |= lie
     (tmp_path / "x.json").write_text(json.dumps(known))
-    refused(out, "x.csv is not the table that .*x.json is of: use --overwrite", resume=True)
+    refused(out, "x.csv is not the table that .*x.json describes: use --overwrite", resume=True)
 
 
 def test_files_that_were_renamed_together_are_complete(tmp_path: Path):

@@ -25,7 +25,7 @@ LIST_COLUMNS: tuple[Column, ...] = (
     ("feature", "feature", "number of the SAE unit", 0),
     ("mean", "mean", "mean activation over rows", 3),
     ("density", "density", "share of rows on which it fires", 4),
-    ("fact", "best fact", "what it tells apart best on the board", None),
+    ("fact", "best fact", "what it separates best on the board", None),
     ("fact_auc", "AUC", "of that fact; 0.5 is chance", 3),
     ("control_auc", "control", "best |AUC - 0.5| + 0.5 after cells traded their facts", 3),
     ("recurrence_solved", "recur. solved", "recurrence beyond the schedule's own", 3),
@@ -35,7 +35,7 @@ LIST_COLUMNS: tuple[Column, ...] = (
     ("transient_solved", "transient solved", f"{EVALS}", 0),
     ("transient_failed", "transient failed", f"{EVALS}", 0),
     ("auc_first_step", "AUC failed, step 1", "for failing, at the end of the first step", 3),
-    ("apart_from", "apart from", "first evaluation that tells outcomes apart; -1 never", 0),
+    ("apart_from", "apart from", "first evaluation at which it separates outcomes; -1 never", 0),
     ("lead", "lead", "activation before a cell is decided, less at undecided cells", 4),
 )
 DETAIL_COLUMNS: tuple[Column, ...] = (
@@ -165,7 +165,7 @@ def _board_of(task: Task) -> dict[str, Any]:
 
 
 def _facts(meaning: Meaning, alive: np.ndarray) -> dict[str, Any]:
-    """The facts that each feature tells apart best, by their number."""
+    """The facts that each feature separates best, by their number."""
     gap = np.abs(np.nan_to_num(meaning.auc[alive], nan=0.5) - 0.5)
     strongest = np.argsort(-gap, axis=1, kind="stable")[:, :FACTS]
     return {

@@ -1,4 +1,4 @@
-"""What comes first: features that tell outcomes apart early, or fire before a cell is decided."""
+"""Features that separate outcomes early, or that fire before a cell is decided."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class Separation(NamedTuple):
 def separation(
     level: Float[np.ndarray, "puzzle tick feature"], solved: Bool[np.ndarray, " puzzle"], seed: int
 ) -> Separation:
-    """At every tick: does a feature's mean activation tell failed runs from solved ones?"""
+    """At every tick: does a feature's mean activation separate failed runs from solved ones?"""
     shape = level.shape[1:]
     auc, p, p_chance = (np.full(shape, np.nan) for _ in range(3))
     failed = ~solved

@@ -37,7 +37,7 @@ class Recognised:
 def evaluate_sae(
     config: EvalSAEConfig, tell: Callable[[str], None] = print, progress: Progress = quiet
 ) -> SAEMeasures:
-    """Measures with `loop` beside them where asked; also written to `measures_file(config)`."""
+    """Measures, with `loop` if asked for; also written to `measures_file(config)`."""
     own = own_json(Recognised, COMMAND)
     inputs = {"sae": config.sae, "store": config.store, "ckpt": config.ckpt}
     with applying(config, tell) as applied:
@@ -126,6 +126,6 @@ def _spliced_lines(name: str, spliced: Spliced) -> list[Table | str]:
 def _interval(estimate: Estimate, digits: int) -> str:
     numbers = [math.nan if n is None else n for n in (estimate.value, estimate.low, estimate.high)]
     if math.isnan(numbers[0]):
-        return "not defined (ablation costs nothing that can be told from 0)"
+        return "undefined (the cost of the ablation is not distinguishable from 0)"
     value, low, high = (f"{number:.{digits}f}" for number in numbers)
     return f"{value} [{low}, {high}]"

@@ -1,4 +1,4 @@
-"""`trm-interp features`: everything there is to say of a feature, in tables and pictures."""
+"""`trm-interp features`: what features do over time and on the board, in tables and figures."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -20,9 +20,9 @@ from trm_interp.sae.meaning import Facts, facts_of
 
 @dataclass(frozen=True)
 class Examples:
-    """Of every feature the puzzles in which it is largest: value, tick (in the series) and cell
-    there, and the activation of every position at that tick. Puzzles count in the applied ones;
-    -1 where there are fewer that fire."""
+    """The puzzles in which each feature is largest: the value, its tick (in the series) and
+    position, and the activations of all positions at that tick. Puzzles are indices into
+    `AppliedSAE.puzzles`; -1 if the feature fires in fewer."""
 
     value: np.ndarray  # [feature, example]
     puzzle: np.ndarray
@@ -94,10 +94,10 @@ def gather(applied: AppliedSAE, n_examples: int, progress: Progress = quiet) -> 
 
 
 class _Times:
-    """Which ticks of the series lie in which supervision step.
+    """Which ticks of the series belong to which supervision step.
 
-    `inside`: the steps after which another one follows, where there are any: facts are asked at
-    their ends. `is_whole`: every step of the run is there.
+    `inside`: the steps that are followed by another one, or all if there are none; facts are
+    evaluated at their ends. `is_whole`: the series covers every step of the run.
     """
 
     def __init__(self, applied: AppliedSAE) -> None:

@@ -127,7 +127,7 @@ class Meaning(NamedTuple):
     control: Float[np.ndarray, "feature fact"]
 
     def best(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Per feature: the fact that it tells apart best, its AUC, and |AUC - 0.5| + 0.5 of the
+        """Per feature: the fact that it separates best, its AUC, and |AUC - 0.5| + 0.5 of the
         control at its strongest."""
         gap = np.nan_to_num(np.abs(self.auc - 0.5))
         at = gap.argmax(1)

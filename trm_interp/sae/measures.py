@@ -75,8 +75,8 @@ def measures(
 ) -> tuple[SAEMeasures, Float[np.ndarray, " d_model"]]:
     """FVU with intervals over puzzles, L0, dead and dense shares, decoder cosines; the mean row.
 
-    Solved and failed puzzles apart as well; `by_tick` has FVU and L0 at every tick. Dead: fires on
-    no held-out row. Dense: on more than 10 % of them.
+    Also for solved and failed puzzles separately; `by_tick` has FVU and L0 at every tick. Dead:
+    fires on no held-out row. Dense: on more than 10 % of them.
     """
     usage = feature_usage(applied, progress)
     everything = np.ones_like(applied.solved)

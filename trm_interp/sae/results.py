@@ -115,7 +115,7 @@ class SAEMeasures(MeasuredOn):
     loop: InTheLoop | None = optional()
 
     def to_json(self) -> dict[str, Any]:
-        """The splices stand beside the mismatch."""
+        """As in the file: splices have keys in `loop` itself."""
         if self.loop is None:
             return super().to_json()
         spliced = {name: one.to_json() for name, one in self.loop.spliced.items()}
@@ -161,7 +161,7 @@ class FeatureEffect(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Steering(MeasuredOn):
-    """A feature's effect beside those of its controls, as `steer` tells it."""
+    """The effects of a feature and of its controls: see `steer.steer`."""
 
     model_mismatch: str | None
     mode: str

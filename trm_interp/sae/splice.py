@@ -128,7 +128,7 @@ def in_the_loop(
     progress: Progress = quiet,
     read_at: int | None = None,
 ) -> Spliced:
-    """Splice at these ticks: the reconstruction, zero, and the mean row; beside the clean run.
+    """Splice in the reconstruction, zero, and the mean row at these ticks; and a clean run.
 
     Exact and cell accuracy and loss are read after supervision step `read_at` (default the last),
     with intervals over puzzles; `by_step` has means of all steps.

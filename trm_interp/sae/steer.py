@@ -107,7 +107,7 @@ def effect(clean: Outcome, changed: Outcome, seed: int, step: int = -1) -> Effec
 def steer(
     config: SteerConfig, tell: Callable[[str], None] = print, progress: Progress = quiet
 ) -> Steering:
-    """The feature's effect beside its controls', as the command reports it.
+    """The effects of the feature and of its controls, as the command reports them.
 
     `rank_p`: share of the controls, and the feature itself, with at least its effect on the loss.
     """

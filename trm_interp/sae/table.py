@@ -80,7 +80,7 @@ def _dynamics(
 def _order_of_events(
     applied: AppliedSAE, gathered: Gathered, separation: Separation, seed: int
 ) -> dict[str, np.ndarray]:
-    """When a feature tells outcomes apart, and whether it leads decisions; [feature]."""
+    """When a feature separates outcomes, and whether it leads decisions; [feature]."""
     ticks = applied.reader.ticks
     first_step = max(i for i, tick in enumerate(ticks) if tick.step == ticks[0].step)
     significant = separation.significant
@@ -113,9 +113,9 @@ def summarise(
     """The counts and medians of `FeaturesSummary`: over the features that fire, and over the
     `most_active` ones, `top`.
 
-    `separating`: features that tell outcomes apart at some tick; of the tests for it, also those
-    that do so by chance. `leading`: that fire before cells are decided. `above_control`: whose best
-    fact is above the best of the shuffled control.
+    `separating`: features that separate outcomes at some tick, `separating_tests`: how many tests
+    of a feature at a tick do, and how many by chance. `leading`: features that fire before cells
+    are decided. `above_control`: features whose best fact beats the best of the shuffled control.
     """
     fires = table["density"].to_numpy() > 0
     alive = {name: column.to_numpy()[fires] for name, column in table.items()}
@@ -149,6 +149,6 @@ def _medians(columns: dict[Any, np.ndarray]) -> dict[str, Any]:
 
 
 def _median(values: np.ndarray) -> float | None:
-    """Of those that are numbers; None where none is."""
-    there = values[np.isfinite(values)]
-    return float(np.median(there)) if len(there) else None
+    """Of the finite values; None if there are none."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else None

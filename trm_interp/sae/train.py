@@ -253,9 +253,9 @@ def _check_fits(config: TrainSAEConfig, d_model: int, device: torch.device) -> N
     what, advice = f"training {d_sae} features", "lower --expansion or --batch-size"
     if device.type != "cuda":
         return require_memory(need, what, advice)
-    there = torch.cuda.get_device_properties(device).total_memory
-    if need > there:
-        has = f"{device} has {gigabytes(there)}"
+    total = torch.cuda.get_device_properties(device).total_memory
+    if need > total:
+        has = f"{device} has {gigabytes(total)}"
         raise UserError(f"{what} would need {gigabytes(need)} of memory, {has}: {advice}")
 
 

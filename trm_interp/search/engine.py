@@ -66,7 +66,7 @@ def search(
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Trajectories:
-    """Search these puzzles (tokens) of a task; `progress` is told how many of them are done.
+    """Search these puzzles (tokens) of a task; `progress` gets the number that are done.
 
     Memory grows with `batch_size` (an adaptive search takes ROUND rows where that is more) and,
     for the answers, with puzzles x k x steps x cells bytes. An adaptive search runs trajectories
@@ -205,7 +205,7 @@ def _first_groups(n: int, config: SearchConfig) -> Iterator[Group]:
 
 
 def _next_group(ended: Group, k: int) -> Group | None:
-    """As many more as there were, at most ROUND: the first 1, 1, 2, 4, 8, 8, ... trajectories."""
+    """As many more as have run, at most ROUND: the first 1, 1, 2, 4, 8, 8, ... trajectories."""
     start = ended.columns.stop
     stop = min(k, start + min(start, ROUND))
     return Group(ended.puzzle, range(start, stop)) if start < stop else None

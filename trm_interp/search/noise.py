@@ -33,8 +33,8 @@ def target_states(model: RecursiveModel, target: str) -> tuple[str, ...]:
         return names
     if target in ROLES:
         return (getattr(model, target),)
-    there = ", ".join((*names, *ROLES, *ALL_STATES))
-    raise UserError(f"--target {target[:40]}: this model has no such state; give one of {there}")
+    choices = ", ".join((*names, *ROLES, *ALL_STATES))
+    raise UserError(f"--target {target[:40]}: the model has no such state; give one of {choices}")
 
 
 def puzzle_keys(tokens: Int[Tensor, "puzzle cell"]) -> Int[Tensor, " puzzle"]:

@@ -1,4 +1,4 @@
-"""The files of a search: a table, a summary beside it, and blocks until both are there."""
+"""The files of a search: a table, a JSON sidecar, and blocks while the search is unfinished."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +61,7 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
-    """The file beside a finished table; older ones do not say of which table."""
+    """The JSON file of a finished table; older ones do not name the table."""
 
     summary: SearchSummary
     identity: Identity
@@ -80,12 +80,12 @@ class _Stored:
 
 
 def sidecar_file(out: Path) -> Path:
-    """Where summary, settings and versions of a table are."""
+    """The file with the summary, settings and versions of a table."""
     return out.with_suffix(".json")
 
 
 def read_sidecar(out: Path) -> Sidecar | None:
-    """What is beside a table; None where nothing is. UserError where it is not a search's."""
+    """The sidecar of a table; None if there is none. UserError if a search did not write it."""
     file = sidecar_file(out)
     try:
         stored = read_json(
@@ -107,11 +107,11 @@ def read_sidecar(out: Path) -> Sidecar | None:
 
 
 class SearchWork(Work):
-    """A search that may write a table: holds table, summary and blocks while it runs.
+    """A search that may write a table: locks table, sidecar and blocks while it runs.
 
-    `finished`: what is beside a table that is complete. UserError where one of the three is not a
-    search's, where another process writes them, or where there is earlier work and neither flag is
-    given.
+    `finished`: the sidecar of a table that is already complete. UserError if a search did not write
+    one of the three, if another process is writing them, or if there is earlier work and neither
+    flag is given.
     """
 
     def __init__(
@@ -157,16 +157,16 @@ class SearchWork(Work):
             yield self.finished is not None or any(self.blocks.glob(NAMES[1]))
 
     def n_saved(self, names: Sequence[str]) -> int:
-        """How many of these blocks are there."""
+        """How many of these blocks exist."""
         blocks = self.blocks
         return 0 if blocks is None else sum((blocks / name).exists() for name in names)
 
     def block(
         self, name: str, puzzles: PuzzleSet, steps: int, compute: Callable[[], pd.DataFrame]
     ) -> pd.DataFrame:
-        """The finished block of this name, else computed and saved now.
+        """The finished block of this name, or one that is computed and saved now.
 
-        From then on an earlier table, which goes at the end, has no summary.
+        The first new block removes the sidecar of an earlier table, which is replaced at the end.
         """
         if self.blocks is None:
             return compute()
@@ -183,7 +183,7 @@ class SearchWork(Work):
         return read_table(file)  # as a resumed run reads it
 
     def finish(self, table: pd.DataFrame, summary: SearchSummary) -> None:
-        """Write the table, then what is beside it; the blocks go."""
+        """Write the table, then its sidecar, and delete the blocks."""
         if self.blocks is None or not self.is_first:
             return
         write_table(self.out, table)
@@ -199,20 +199,22 @@ class SearchWork(Work):
 
 
 def blocks_folder(out: Path) -> Path:
-    """The blocks of a table that is not finished."""
+    """The folder of the blocks of an unfinished table."""
     return out.with_name(f"{out.name}.parts")
 
 
 def _open(run: SearchRun, out: Path, identity: Identity) -> Sidecar | None:
-    """What is beside a table that is complete; None where there is work to do.
+    """The sidecar of a complete table; None if there is work to do.
 
-    All is looked at before anything is removed.
+    Everything is checked before anything is removed.
     """
     blocks = blocks_folder(out)
     sidecar, begun = read_sidecar(out), _begun(blocks, run.overwrite)
     other = out.with_suffix(".csv" if out.suffix == ".parquet" else ".parquet")
     if sidecar and sidecar.table == other.name and other.exists():
-        raise UserError(f"{sidecar_file(out)} is of {other.name}: choose another name for --out")
+        raise UserError(
+            f"{sidecar_file(out)} describes {other.name}: choose another name for --out"
+        )
     if run.resume and sidecar and out.exists() and not _is_newer(begun, sidecar, identity):
         require_same(sidecar_file(out), sidecar.identity.fields, identity.fields)
         _require_whole(out, sidecar)
@@ -228,7 +230,7 @@ def _open(run: SearchRun, out: Path, identity: Identity) -> Sidecar | None:
 
 
 def _is_newer(begun: Identity | None, sidecar: Sidecar, identity: Identity) -> bool:
-    """A search with other settings than those of the table was killed before its first block."""
+    """Whether a search with settings other than the table's was killed before its first block."""
     if begun is None or begun == sidecar.identity:
         return False
     return not differing(begun.fields, identity.fields)
@@ -237,7 +239,7 @@ def _is_newer(begun: Identity | None, sidecar: Sidecar, identity: Identity) -> b
 def _require_free(
     run: SearchRun, out: Path, identity: Identity, sidecar: Sidecar | None, begun: Identity | None
 ) -> None:
-    """UserError where earlier work is not a search's, has other settings, or needs a flag."""
+    """UserError if earlier work is not a search's, has other settings, or needs a flag."""
     blocks = blocks_folder(out)
     ours = maker(blocks) == COMMAND
     if out.exists() and not (sidecar or begun or ours):
@@ -256,9 +258,9 @@ def _require_free(
 
 
 def _begun(blocks: Path, overwrite: bool) -> Identity | None:
-    """What the blocks are of; None where there are none. UserError where they are not a search's.
+    """The identity of the blocks; None if there are none. UserError if a search did not write them.
 
-    Blocks from before there were markers can be gone on with, not overwritten.
+    Blocks without a marker, which older versions wrote, can be resumed but not overwritten.
     """
     if not blocks.exists():
         return None
@@ -280,17 +282,19 @@ def _begun(blocks: Path, overwrite: bool) -> Identity | None:
 
 
 def _require_whole(out: Path, sidecar: Sidecar) -> None:
-    """UserError where a table is not the one that its summary is of."""
+    """UserError if a table is not the one that its sidecar describes."""
     try:
         same = sidecar.table_sha256 in (None, sha256_of(out)) and _agree(read_table(out), sidecar)
     except (*UNREADABLE, LookupError, TypeError):
         same = False
     if not same:
-        raise UserError(f"{out} is not the table that {sidecar_file(out)} is of: use --overwrite")
+        raise UserError(
+            f"{out} is not the table that {sidecar_file(out)} describes: use --overwrite"
+        )
 
 
 def _agree(table: pd.DataFrame, sidecar: Sidecar) -> bool:
-    """Whether a summary says what its table and its settings say."""
+    """Whether a summary agrees with its table and its settings."""
     summary, settings = sidecar.summary, asdict(sidecar.summary.config)
     n, steps = summary.n, summary.config.steps
     if set(table.columns) != set(COLUMNS) or len(table) != n * steps:
@@ -335,7 +339,7 @@ def read_table(out: Path) -> pd.DataFrame:
 
 
 def read_block(file: Path, puzzles: PuzzleSet, steps: int) -> pd.DataFrame | None:
-    """The finished block of these puzzles; None where there is none, or not a whole one."""
+    """The finished block of these puzzles; None if it is missing or incomplete."""
     if not file.is_file():
         return None
     try:

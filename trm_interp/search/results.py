@@ -1,4 +1,4 @@
-"""What a search sums up to, as a dataclass with the JSON form of the file beside its table."""
+"""The summary of a search, as a dataclass with a JSON form."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -27,9 +27,9 @@ class Curve(Record):
 class SearchSummary(Record):
     """Shares over steps as in `selection.outcome_frame`, what was searched, and what it cost.
 
-    In JSON the settings stand beside the rest, and a curve's bounds under names of their own, such
-    as `vote_low`. `evaluations` of networks were spent; all trajectories to the end would have been
-    `evaluations_of_the_full_grid`.
+    `evaluations`: network evaluations that were spent; `evaluations_of_the_full_grid`: those of all
+    trajectories if each ran to the end. The JSON is flat: settings have no key of their own, and
+    the bounds of a curve have keys such as `vote_low`.
     """
 
     ckpt: str

@@ -63,16 +63,16 @@ def search_file(
             table = _search_blocks(checkpoint, puzzles, config, work, ranks)
             summary = _summary(table, checkpoint, puzzles, run, config, device.type)
             work.finish(table, summary)
-            ranks.objects(None)  # nobody leaves before the table is there
+            ranks.objects(None)  # no process leaves before the table is written
     finally:
         ranks.close()
     return table, summary
 
 
 def settled(config: SearchConfig, checkpoint: Checkpoint, puzzles: PuzzleSet) -> SearchConfig:
-    """The settings with the name of the state that is meant.
+    """The settings with the role of a state replaced by its name.
 
-    UserError where model or task lack what they ask for: a state, a trained halting head,
+    UserError if the model or the task lacks what they need: a state, a trained halting head,
     symmetries.
     """
     if config.uses_q and not checkpoint.model.halting_is_trained:

@@ -11,7 +11,7 @@ from trm_interp.tasks.base import Task
 
 HEADINGS = ("baseline", "best Q", "vote", "vote by Q", "pass@K", "verified")
 GIVEN, CHANGED, CONFLICT = "bold", "bold yellow", "on red"
-MARKS = " *!#"  # after a cell where there are no colours: nothing, changed, in conflict, both
+MARKS = " *!#"  # after a cell, without colours: nothing, changed, in conflict, both
 BETWEEN = "    "  # boards side by side
 
 
@@ -38,7 +38,7 @@ def search_table(summary: SearchSummary) -> Table:
 
 
 def cost_line(summary: SearchSummary) -> str:
-    """Network evaluations beside those of K trajectories that all run to the end."""
+    """Network evaluations, and their share of those of K trajectories that all run to the end."""
     spent, full = summary.evaluations, summary.evaluations_of_the_full_grid
     return (
         f"{spent:,} network evaluations, {spent / summary.n:,.0f} a puzzle; "
@@ -49,7 +49,7 @@ def cost_line(summary: SearchSummary) -> str:
 def board(task: Task, tokens: np.ndarray, styles: list[str], marks: str = "") -> list[Text]:
     """Lines of a board (tokens [cell]), a style for every cell.
 
-    `marks`: a character after every cell, where there would else be a space.
+    `marks`: a character after every cell instead of a space.
     """
     return [
         Text.assemble(*((piece, "" if cell is None else styles[cell]) for piece, cell in line))
@@ -58,9 +58,10 @@ def board(task: Task, tokens: np.ndarray, styles: list[str], marks: str = "") ->
 
 
 def show_solution(solution: Solution, console: Console) -> None:
-    """The board, then what is known about it; before it the trace, where there is one.
+    """Print the board and a line about it, after the trace if there is one.
 
-    An answer that breaks the rules is called so first, and followed by what can be kept of it.
+    An answer that breaks the rules is announced as such, and followed by the part of it that can be
+    completed.
     """
     if solution.guesses is not None:
         show_trace(solution, console)
@@ -114,7 +115,7 @@ def show_trace(solution: Solution, console: Console) -> None:
 
 
 def legend(console: Console) -> Text:
-    """What colours mean, or the marks that stand for them where there are none."""
+    """What the colours mean, or the marks that replace them on a terminal without colours."""
     if _has_colours(console):
         cells = Text("given ", GIVEN) + Text("changed", CHANGED)
         return cells + Text(" ") + Text("in conflict", CONFLICT)
@@ -147,7 +148,7 @@ def _has_colours(console: Console) -> bool:
 def _marked(
     solution: Solution, tokens: np.ndarray, changed: np.ndarray, clash: np.ndarray, console: Console
 ) -> list[Text]:
-    """A board whose cells are coloured, or marked where there are no colours."""
+    """A board whose cells are coloured, or marked on a terminal without colours."""
     if _has_colours(console):
         styles = cell_styles(_is_given(solution), changed, clash)
         return board(solution.task, tokens, styles)

@@ -81,7 +81,7 @@ def solve(
 ) -> list[Solution]:
     """Search the puzzles that `config` names; nothing is computed before all of them are checked.
 
-    The answer is a grid that the rules confirm where a trajectory found one, else the one that
+    The answer is a grid that the rules confirm if a trajectory reached one, else the one that
     `how.select` takes, with the part of it that can be completed.
     """
     puzzles = read_puzzles(config.puzzle, config.skip_bad)
@@ -118,7 +118,7 @@ def _solution(
     several: bool,
     checkpoint: Checkpoint,
 ) -> Solution:
-    """A grid that is proved, else that of the trajectory `chosen`."""
+    """From the first trajectory whose grid is proved, else from the trajectory `chosen`."""
     k, task, puzzle = trajectories.k, puzzles.task, puzzles.inputs[i]
     proofs = np.flatnonzero(trajectories.valid[i, :k, -1])
     taken = int(proofs[0]) if len(proofs) else chosen
