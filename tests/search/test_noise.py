@@ -88,7 +88,9 @@ def test_a_target_is_a_state_by_name_or_by_role_or_all_of_them(tiny_trm: TRM):
     }
     for target, states in by_target.items():
         assert target_states(tiny_trm, target) == states
-    with pytest.raises(UserError, match="--target y: .* give one of z_H, z_L, answer, latent, all"):
+    with pytest.raises(
+        UserError, match="--target 'y': no such state; give one of z_H, z_L, answer, latent, all"
+    ):
         target_states(tiny_trm, "y")
     assert target_states(tiny_trm, SearchConfig().target) == ("z_H",)
 

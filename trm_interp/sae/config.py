@@ -1,4 +1,4 @@
-"""What the SAE commands can be told. Read by the command line; needs no torch."""
+"""Settings of the SAE commands. The command line reads them, so this needs no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,14 @@ Revive = Literal["none", "resample"]
 LARGEST_COUNT = 10**12  # of steps, rows, features a dimension, MB: far above any run
 MOST_SHUFFLES = 100_000
 STORE_HELP = "store that `trm-interp collect` wrote"
+SITES_HELP = (
+    "comma-separated sites of the store, pooled: states, resid (its residual sites), or by name, "
+    "such as z_L or blocks.0.hook_mlp_out"
+)
 SAE_HELP = "folder of a trained SAE"
-CKPT_HELP = "checkpoint; default where the store says that it was recorded from"
-SITE_HELP = "site to look at; default the first one that the SAE was trained on"
-FORCE_HELP = "use an SAE of another checkpoint than the store's; the result says so"
+CKPT_HELP = "checkpoint; default: the one that the store was recorded from"
+SITE_HELP = "site to look at; default: the first one that the SAE was trained on"
+FORCE_HELP = "use an SAE of another checkpoint than the store's; the result records it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +29,9 @@ class TrainSAEConfig:
     """Train a sparse autoencoder on a store's activations. Written whole into its card."""
 
     store: Path = argument(STORE_HELP)
-    site: str = required("comma-separated sites of the store, pooled: z_L, z_H, blocks.0.hook_...")
+    site: str = required(SITES_HELP)
     out: Path = required("folder of the SAE, which plain sae-lens opens")
-    arch: Arch = setting("gated", "architecture, as sae-lens has it")
+    arch: Arch = setting("gated", "architecture, by its name in sae-lens")
     gated_variant: Variant = setting(
         "saelens", "gated loss: sae-lens' own, or arXiv 2404.16014 (unit-norm rows, frozen decoder)"
     )
@@ -40,7 +44,7 @@ class TrainSAEConfig:
         most=10**9,
     )
     batch_size: int = setting(1024, "rows (one position at one tick) per step", most=LARGEST_COUNT)
-    seed: int = setting(0, "of the split, the order and the weights")
+    seed: int = setting(0, "seed of the split, the order and the weights")
     lr: float = setting(1e-3, "peak Adam learning rate", most=1000)
     l1: float = setting(5.0, "sparsity weight of standard and gated", most=1e6)
     l0: float = setting(1.0, "sparsity weight of jumprelu", most=1e6)
@@ -48,23 +52,23 @@ class TrainSAEConfig:
     warmup: float = setting(0.1, "fraction of the run with a rising learning rate and sparsity")
     revive: Revive = setting(
         "none",
-        "dead features: resample gives them the directions of badly explained rows, for every "
-        "architecture; topk and batchtopk have sae-lens' auxiliary loss for them in any case",
+        "dead features: resample gives them the directions of badly reconstructed rows, in every "
+        "architecture; topk and batchtopk also have sae-lens' auxiliary loss for them",
     )
     revive_every: int = setting(200, "optimizer steps between revivals, none in the last fifth")
-    ticks: str | None = setting(None, "ticks of the run, such as 0-20,315-335 (default all)")
-    held_out: float = setting(0.2, "share of the puzzles that metrics are measured on")
+    ticks: str | None = setting(None, "ticks of the run, such as 0-20,315-335 (default: all)")
+    held_out: float = setting(0.2, "share of the puzzles held out, on which metrics are measured")
     balance: bool = setting(False, "as many rows of failed runs as of solved ones")
     buffer_mb: int = setting(
-        512, "memory of the shuffle buffer, MB; half of it is read ahead", most=LARGEST_COUNT
+        512, "memory of the shuffle buffer in MB; half of it is read ahead", most=LARGEST_COUNT
     )
-    stats_puzzles: int = setting(64, "training puzzles that centre and scale are taken from")
+    stats_puzzles: int = setting(64, "training puzzles from which centre and scale are measured")
     autocast: bool = setting(False, "bfloat16 products; weights stay float32")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     save_every: int = setting(200, "optimizer steps between saved states")
     log_every: int = setting(20, "optimizer steps between rows of metrics.jsonl")
-    resume: bool = setting(False, "go on exactly where a run was stopped or killed")
-    overwrite: bool = setting(False, "start anew where there is a run")
+    resume: bool = setting(False, "continue exactly where a run was stopped or killed")
+    overwrite: bool = setting(False, "replace an existing run")
 
     def __post_init__(self) -> None:
         in_range(TrainSAEConfig, vars(self))
@@ -94,15 +98,15 @@ class TrainSAEConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OnSAE:
-    """What every command on a trained SAE is told."""
+    """Settings that all commands on a trained SAE share."""
 
     sae: Path = argument(SAE_HELP)
     store: Path = argument(STORE_HELP)
     site: str | None = setting(None, SITE_HELP)
     limit: int | None = setting(64, "only the first so many held-out puzzles")
-    all_puzzles: bool = setting(False, "all puzzles of the store, for one the SAE never saw")
+    all_puzzles: bool = setting(False, "all puzzles of the store, not only held-out ones")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
-    seed: int = setting(0, "of resampling and of shuffled controls")
+    seed: int = setting(0, "seed of resampling and of shuffled controls")
     force_mismatch: bool = setting(False, FORCE_HELP)
 
     def __post_init__(self) -> None:
@@ -118,7 +122,7 @@ class EvalSAEConfig(OnSAE):
     tick: int | None = setting(None, "also splice at this one tick of the run")
     loop: bool = setting(True, "splice reconstructions into the recursion")
     batch_size: int = setting(32, "puzzles at once in the loop")
-    out: Path | None = setting(None, "JSON file; default measures.json in the SAE's folder")
+    out: Path | None = setting(None, "JSON file; default: measures.json in the SAE's folder")
     overwrite: bool = setting(False, "replace the measures of an earlier evaluation")
 
     def __post_init__(self) -> None:
@@ -133,7 +137,7 @@ class FeaturesConfig(OnSAE):
     out: Path = required("folder for the dashboard, the tables and figure 1")
     ckpt: str | None = setting(None, CKPT_HELP)
     top: int = setting(10, "most active features in figure 1")
-    examples: int = setting(6, "top-activating examples of every feature")
+    examples: int = setting(6, "top-activating examples per feature")
     shuffles: int = setting(19, "shuffled series behind each recurrence score", most=MOST_SHUFFLES)
     static: bool = setting(False, STATIC_HELP)
     overwrite: bool = setting(False, "replace what an earlier `features` wrote")
@@ -145,7 +149,7 @@ class FeaturesConfig(OnSAE):
 
 @dataclass(frozen=True, kw_only=True)
 class SteerConfig(OnSAE):
-    """Change one feature while the model runs, beside matched random features."""
+    """Change one feature while the model runs, with matched random features as controls."""
 
     feature: int = required("feature to change")
     mode: Literal["ablate", "clamp", "steer"] = setting(
@@ -153,8 +157,8 @@ class SteerConfig(OnSAE):
     )
     value: float = setting(1.0, "for clamp and steer, in units of the feature's largest activation")
     ckpt: str | None = setting(None, CKPT_HELP)
-    ticks: str | None = setting(None, "ticks of the run, such as 0-20 (default every tick)")
-    cells: str | None = setting(None, "cells of the board, such as 0-5 (default every cell)")
+    ticks: str | None = setting(None, "ticks of the run, such as 0-20 (default: every tick)")
+    cells: str | None = setting(None, "cells of the board, such as 0-5 (default: every cell)")
     controls: int = setting(10, "matched random features")
     batch_size: int = setting(32, "puzzles at once")
     out: Path | None = setting(None, "also write the result as JSON")

@@ -1,4 +1,4 @@
-"""What the search commands can be told. Read by the command line; needs no torch."""
+"""Settings of the search commands. The command line reads them, so this needs no torch."""
 
 import math
 from dataclasses import dataclass
@@ -23,22 +23,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     # arXiv 2605.19943
     "ptrm": {"k": 100, "steps": 64, "sigma": 0.3, "target": "z_L", "when": "every"} | AS_PUBLISHED,
 }
-# what `solve` does unless told otherwise: for an answer rather than a measurement
+# defaults of `solve`, which looks for an answer rather than a measurement
 SOLVE: dict[str, Any] = {"symmetry": True, "adaptive": True, "stop": "rules", "k": 32}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """How to search: K trajectories a puzzle, what makes them differ, when they end."""
+    """How to search: K trajectories per puzzle, what makes them differ, when they end."""
 
-    k: int = setting(16, "trajectories a puzzle", most=100_000)
-    steps: int = setting(16, "supervision steps a trajectory", most=MOST_COUNTED)
+    k: int = setting(16, "trajectories per puzzle", most=100_000)
+    steps: int = setting(16, "supervision steps per trajectory", most=MOST_COUNTED)
     sigma: float = setting(1.0, "standard deviation of the noise; states have RMS 1", most=1e6)
     target: str = setting(
         "answer", "state that the noise is added to, by name (z_L), or answer, latent or all"
     )
     when: When = setting("init", "noise on the start only, or before every supervision step")
-    shared: bool = setting(False, "one noise vector for all positions, not one a position")
+    shared: bool = setting(False, "one noise vector for all positions, not one per position")
     symmetry: bool = setting(False, "each trajectory solves a random symmetric copy of the puzzle")
     clean: bool = setting(True, "the first trajectory is the plain one, without noise or symmetry")
     select: Select = setting(
@@ -50,8 +50,10 @@ class SearchConfig:
     threshold: float = setting(
         1.0, "confident: halting logit above this with the same grid, two steps in a row"
     )
-    adaptive: bool = setting(False, "no more trajectories for a puzzle once one has ended early")
-    seed: int = setting(0, "of the noise and the symmetries")
+    adaptive: bool = setting(
+        False, "stop searching a puzzle once one of its trajectories has ended early"
+    )
+    seed: int = setting(0, "seed of the noise and the symmetries")
 
     def __post_init__(self) -> None:
         positive(self, "k", "steps")
@@ -69,20 +71,20 @@ class SearchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRun:
-    """Where a search reads, computes and writes."""
+    """Inputs and outputs of a search, and where it computes."""
 
     ckpt: str = setting("", DEFAULT_CKPT_HELP)
     puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
     out: Path | None = setting(
-        None, "table, .csv or .parquet, a row for every puzzle and step; a .json goes beside it"
+        None, "table, .csv or .parquet, one row per puzzle and step; a .json holds the summary"
     )
     batch_size: int = setting(128, ROWS_HELP)
     limit: int | None = setting(None, "only the first so many puzzles")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
-    compile: bool = setting(False, "torch.compile the network; pays for long searches")
+    compile: bool = setting(False, "torch.compile the network; worth it for long searches")
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
-    resume: bool = setting(False, "go on with an unfinished table")
+    resume: bool = setting(False, "continue an unfinished table")
     overwrite: bool = setting(False, "replace an existing table")
     preset: str | None = preset(PRESETS, "defaults of a published search")
     search: SearchConfig = group(SearchConfig, "Search")
@@ -102,7 +104,7 @@ class SolveConfig:
     """Solve puzzles for a person to read."""
 
     puzzle: str = argument("a puzzle such as 53..7...., a file of puzzles, or - for standard input")
-    ckpt: str | None = setting(None, "checkpoint; default the one that ships for that size")
+    ckpt: str | None = setting(None, "checkpoint; default: the one that ships for the task")
     trace: bool = setting(False, "show the guess after every cycle")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     batch_size: int = setting(64, ROWS_HELP)

@@ -13,6 +13,7 @@ from torch import Tensor
 from trm_interp.core.counter import hash64, normal
 from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.limits import shown
 from trm_interp.runtime.shapes import Int
 from trm_interp.search.config import ALL_STATES, ROLES, SearchConfig
 from trm_interp.tasks.base import Task
@@ -34,7 +35,7 @@ def target_states(model: RecursiveModel, target: str) -> tuple[str, ...]:
     if target in ROLES:
         return (getattr(model, target),)
     choices = ", ".join((*names, *ROLES, *ALL_STATES))
-    raise UserError(f"--target {target[:40]}: the model has no such state; give one of {choices}")
+    raise UserError(f"--target {shown(target)!r}: no such state; give one of {choices}")
 
 
 def puzzle_keys(tokens: Int[Tensor, "puzzle cell"]) -> Int[Tensor, " puzzle"]:
