@@ -16,7 +16,7 @@ from typing import Any
 from trm_interp.core.checkpoints.folder import CARD, CONFIG, WEIGHTS
 from trm_interp.runtime.files import write_json
 from trm_interp.runtime.progress import progress
-from trm_interp.subjects.evaluate import evaluate
+from trm_interp.studies.accuracy import evaluate
 from trm_interp.subjects.settings import EvalConfig
 
 

@@ -27,7 +27,6 @@ LONG_FUNCTIONS = {
 LONG_STILL = {
     "trm_interp/report/plan.py: _jobs",
     "trm_interp/studies/one_puzzle.py: look_at",
-    "trm_interp/subjects/training.py: fit",
 }
 OF_TRM_STILL = {
     "trm_interp/studies/one_puzzle.py",
@@ -39,7 +38,7 @@ TOKENS_STILL = {
     "trm_interp/studies/one_puzzle.py",
     "trm_interp/studies/probes.py",
 }
-SUDOKU_STILL = {"cli", "studies", "subjects"}
+SUDOKU_STILL = {"studies"}
 
 
 @cache

@@ -32,7 +32,8 @@ from trm_interp.core.training.portable import average_of, read_portable
 from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.files import write_json, write_text
 from trm_interp.runtime.progress import progress
-from trm_interp.subjects.evaluate import solve, summarise
+from trm_interp.studies.accuracy import summarise
+from trm_interp.subjects.evaluate import solve
 from trm_interp.subjects.opening import open_device
 from trm_interp.tasks.base import PuzzleSet
 from trm_interp.tasks.registry import load_puzzles

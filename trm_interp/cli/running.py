@@ -18,7 +18,7 @@ COMMANDS = [
         name="eval",
         title="Models",
         config=EvalConfig,
-        target="trm_interp.subjects.accuracy:run",
+        target="trm_interp.studies.accuracy:run",
         doc="Accuracy at every supervision step, with 95 % Wilson intervals over puzzles.",
         examples="""
         trm-interp eval --ckpt artifacts/trm-sudoku6 --puzzles artifacts/data/sudoku6/test.txt

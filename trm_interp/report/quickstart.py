@@ -20,7 +20,7 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.outputs import maker, mark
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Run, Tell, quiet
-from trm_interp.subjects.accuracy import accuracy_table
+from trm_interp.studies.accuracy import accuracy_table
 from trm_interp.subjects.evaluate import solve
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import CollectConfig, QuickstartConfig, first_look

@@ -1,83 +1,14 @@
-"""Accuracy of a checkpoint at every supervision step."""
+"""What a checkpoint answers to puzzles, after every supervision step."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
-from trm_interp.analysis.outcomes import outcome_table
-from trm_interp.core.compiling import compile_networks
 from trm_interp.core.infer import Readouts, iter_run
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.ranks import Ranks
-from trm_interp.runtime.limits import require_memory
-from trm_interp.subjects.opening import open_both, open_device
-from trm_interp.subjects.settings import EvalConfig
 from trm_interp.tasks.base import PuzzleSet
-
-# of the table
-COLUMNS = tuple(outcome_table(np.zeros((1, 1), bool)).columns)
-
-
-def evaluate(
-    config: EvalConfig,
-    tell: Callable[[str], None] = print,
-    progress: Callable[[int, int], None] = lambda done, of: None,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table of `outcome_table`, and the same as lists over steps with what was evaluated.
-
-    The processes of a torchrun share the batches; all of them get the whole table.
-    """
-    device = open_device(config.device)
-    ranks = Ranks(device)
-    if ranks.rank:
-        tell, progress = (lambda line: None), (lambda done, of: None)
-    checkpoint, puzzles = open_both(
-        config.ckpt, config.puzzles, device, config.limit, config.skip_bad, tell
-    )
-    n, cells = len(puzzles), puzzles.task.cells
-    answers = n * config.steps * (cells + 9)  # grids, two numbers and a flag
-    require_memory(2 * answers, f"{config.steps} steps of {n} puzzles", "lower --steps or --limit")
-    if config.compile:
-        compile_networks(checkpoint.model.networks(), tell=tell)
-    try:
-        read = solve(
-            checkpoint.model,
-            puzzles,
-            config.steps,
-            config.batch_size,
-            getattr(torch, config.dtype),
-            progress,
-            ranks,
-        )
-    finally:
-        ranks.close()
-    table = outcome_table(read.solved.numpy())
-    summary = {
-        "ckpt": str(checkpoint.path),
-        "checkpoint_sha256": checkpoint.sha256,
-        "puzzles": puzzles.source,
-        "dtype": config.dtype,
-        "device": device.type,
-        **summarise(table, read, puzzles),
-    }
-    return table, summary
-
-
-def summarise(table: pd.DataFrame, read: Readouts, puzzles: PuzzleSet) -> dict[str, Any]:
-    """The outcome table as lists over steps, with which puzzles they are of."""
-    return {
-        "n": len(puzzles),
-        "data_sha256": dict(puzzles.sha256),
-        "exact_at_step": table["exact"].tolist(),
-        "exact_low": table["exact_low"].tolist(),
-        "exact_high": table["exact_high"].tolist(),
-        "ever_solved_by": table["ever"].tolist(),
-        "unsolved_at_step": [None if pd.isna(v) else v for v in table["unsolved"]],
-        "halted": float((read.halt_step >= 0).double().mean()),
-    }
 
 
 def solve(

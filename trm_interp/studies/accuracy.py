@@ -1,0 +1,144 @@
+"""`trm-interp eval`: how many puzzles a checkpoint has solved after every supervision step."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.table import Table
+
+from trm_interp.analysis.outcomes import outcome_table
+from trm_interp.core.compiling import compile_networks
+from trm_interp.core.infer import Readouts
+from trm_interp.core.processes import rank_and_size
+from trm_interp.core.ranks import Ranks
+from trm_interp.runtime.limits import require_memory
+from trm_interp.runtime.outputs import own_table
+from trm_interp.runtime.runs import FileRun
+from trm_interp.subjects.evaluate import solve
+from trm_interp.subjects.opening import open_both, open_device
+from trm_interp.subjects.settings import EvalConfig
+from trm_interp.tasks.base import PuzzleSet
+
+COLUMNS = tuple(outcome_table(np.zeros((1, 1), bool)).columns)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """`table`: a row a supervision step (`analysis.outcomes.outcome_table`); `summary`: the same as
+    lists, with what was evaluated."""
+
+    table: pd.DataFrame
+    summary: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `trm-interp eval --json` prints."""
+        return self.summary
+
+
+def run(
+    config: EvalConfig,
+    tell: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Accuracy:
+    """Evaluate the checkpoint; the table also goes to `config.csv`, where it is given.
+
+    Of a torchrun the first process writes.
+    """
+    inputs = {"puzzles": config.puzzles, "ckpt": config.ckpt}
+    is_first = rank_and_size()[0] == 0
+    file = (
+        FileRun(config.csv, "eval", own_table(COLUMNS), overwrite=config.overwrite, inputs=inputs)
+        if config.csv and is_first
+        else nullcontext()
+    )
+    with file as output:
+        table, summary = evaluate(config, tell, progress)
+        if output is not None:
+            output.write_text(table.to_csv(index=False))
+            tell(f"wrote {output.out}")
+    return Accuracy(table, summary)
+
+
+def evaluate(
+    config: EvalConfig,
+    tell: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table of `outcome_table`, and the same as lists over steps with what was evaluated.
+
+    The processes of a torchrun share the batches; all of them get the whole table.
+    """
+    device = open_device(config.device)
+    ranks = Ranks(device)
+    if ranks.rank:
+        tell, progress = (lambda line: None), (lambda done, of: None)
+    checkpoint, puzzles = open_both(
+        config.ckpt, config.puzzles, device, config.limit, config.skip_bad, tell
+    )
+    n, cells = len(puzzles), puzzles.task.cells
+    answers = n * config.steps * (cells + 9)  # grids, two numbers and a flag
+    require_memory(2 * answers, f"{config.steps} steps of {n} puzzles", "lower --steps or --limit")
+    if config.compile:
+        compile_networks(checkpoint.model.networks(), tell=tell)
+    try:
+        read = solve(
+            checkpoint.model,
+            puzzles,
+            config.steps,
+            config.batch_size,
+            getattr(torch, config.dtype),
+            progress,
+            ranks,
+        )
+    finally:
+        ranks.close()
+    table = outcome_table(read.solved.numpy())
+    summary = {
+        "ckpt": str(checkpoint.path),
+        "checkpoint_sha256": checkpoint.sha256,
+        "puzzles": puzzles.source,
+        "dtype": config.dtype,
+        "device": device.type,
+        **summarise(table, read, puzzles),
+    }
+    return table, summary
+
+
+def summarise(table: pd.DataFrame, read: Readouts, puzzles: PuzzleSet) -> dict[str, Any]:
+    """The outcome table as lists over steps, with which puzzles they are of."""
+    return {
+        "n": len(puzzles),
+        "data_sha256": dict(puzzles.sha256),
+        "exact_at_step": table["exact"].tolist(),
+        "exact_low": table["exact_low"].tolist(),
+        "exact_high": table["exact_high"].tolist(),
+        "ever_solved_by": table["ever"].tolist(),
+        "unsolved_at_step": [None if pd.isna(v) else v for v in table["unsolved"]],
+        "halted": float((read.halt_step >= 0).double().mean()),
+    }
+
+
+def lines(accuracy: Accuracy) -> list[Table]:
+    """The table for people."""
+    summary = accuracy.summary
+    return [accuracy_table(accuracy.table, f"{summary['ckpt']} on {summary['puzzles']}")]
+
+
+def accuracy_table(outcomes: pd.DataFrame, title: str) -> Table:
+    """`analysis.outcomes.outcome_table` in per cent."""
+    table = Table(title=title, caption="95 % Wilson intervals over puzzles; steps count from 1")
+    for heading in ("step", "exact %", "ever solved %", "lost again %"):
+        table.add_column(heading, justify="right")
+    for row in outcomes.to_dict("records"):
+        cells = [
+            "-"
+            if pd.isna(row[name])
+            else f"{row[name]:6.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]"
+            for name in ("exact", "ever", "unsolved")
+        ]
+        table.add_row(str(row["step"] + 1), *(cell.replace("%", "") for cell in cells))
+    return table
