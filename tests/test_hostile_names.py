@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from trm_interp.cli import tables
+from trm_interp.cli.options import show
 from trm_interp.runtime.errors import UserError, printable, spoken
 from trm_interp.runtime.progress import progress
 
@@ -23,7 +23,7 @@ def test_titles_and_cells_of_tables_are_no_markup(capsys: pytest.CaptureFixture[
     table = Table(title=f"{HOSTILE} on 3 puzzles", caption=HOSTILE)
     table.add_column(HOSTILE)
     table.add_row(HOSTILE)
-    tables.show(table)
+    show(table)
     assert capsys.readouterr().out.count(HOSTILE) == 4
 
 

@@ -1,42 +1,14 @@
-"""Tables for people: accuracy in the terminal, ratings as a data frame."""
+"""What the commands on puzzle files show: ratings as a data frame, splits compared in words."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
 from trm_interp.runtime.limits import in_seed_range
 from trm_interp.runtime.progress import passing
 from trm_interp.tasks.registry import load_puzzles
-
-
-def show(table: Table) -> None:
-    """To standard output, as wide as it needs to be when that is not a terminal.
-
-    Titles and cells are text, never markup: a folder may be called `a[/b]`.
-    """
-    console = Console(markup=False, emoji=False)
-    console.width = max(console.width, 100)
-    console.print(table)
-
-
-def accuracy_table(outcomes: pd.DataFrame, title: str) -> Table:
-    """`analysis.outcomes.outcome_table` in per cent."""
-    table = Table(title=title, caption="95 % Wilson intervals over puzzles; steps count from 1")
-    for heading in ("step", "exact %", "ever solved %", "lost again %"):
-        table.add_column(heading, justify="right")
-    for row in outcomes.to_dict("records"):
-        cells = [
-            "-"
-            if pd.isna(row[name])
-            else f"{row[name]:6.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]"
-            for name in ("exact", "ever", "unsolved")
-        ]
-        table.add_row(str(row["step"] + 1), *(cell.replace("%", "") for cell in cells))
-    return table
 
 
 def ratings(
