@@ -38,6 +38,7 @@ from trm_interp.runtime.schema import read_json
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.sae.evaluate import evaluate_sae
 from trm_interp.sae.features import look_at_features
+from trm_interp.sae.results import EVERY_TICK
 from trm_interp.sae.train import train_sae
 from trm_interp.subjects.evaluate import solve
 from trm_interp.subjects.opening import open_both, open_device, test_puzzles
@@ -149,31 +150,31 @@ def measure(sae: Path, store: Path, site: str, ckpt: Path, held_out: int) -> dic
         overwrite=True,
     )
     measures = evaluate_sae(config, lambda line: None)
-    columns = {f"fvu {site}": measures["fvu"]["value"]}
-    if not is_shown:
+    columns = {f"fvu {site}": measures.fvu.value}
+    if measures.loop is None:
         return columns
-    loop = measures["loop"]["every_tick"]
+    loop = measures.loop.spliced[EVERY_TICK]
     by_outcome = {
-        f"fvu_{outcome}": of["fvu"]["value"]
-        for outcome, of in measures["by_outcome"].items()
+        f"fvu_{outcome}": fit.fvu.value
+        for outcome, fit in measures.by_outcome.items()
         if outcome != "all"
     }
     return columns | {
-        "n": measures["n_puzzles"],
-        "d_sae": measures["d_sae"],
-        "fvu": measures["fvu"]["value"],
-        "fvu_low": measures["fvu"]["low"],
-        "fvu_high": measures["fvu"]["high"],
-        "l0": measures["l0"],
-        "dead": measures["dead"],
-        "dense": measures["dense"],
-        "twins": measures["decoder"]["twins"],
+        "n": measures.n_puzzles,
+        "d_sae": measures.d_sae,
+        "fvu": measures.fvu.value,
+        "fvu_low": measures.fvu.low,
+        "fvu_high": measures.fvu.high,
+        "l0": measures.l0,
+        "dead": measures.dead,
+        "dense": measures.dense,
+        "twins": measures.decoder.twins,
         **by_outcome,
-        "recovered_over_zero": loop["recovered_over_zero"]["value"],
-        "recovered_low": loop["recovered_over_zero"]["low"],
-        "recovered_high": loop["recovered_over_zero"]["high"],
-        "exact_clean": loop["runs"]["clean"]["exact"]["value"],
-        "exact_spliced": loop["runs"]["sae"]["exact"]["value"],
+        "recovered_over_zero": loop.recovered_over_zero.value,
+        "recovered_low": loop.recovered_over_zero.low,
+        "recovered_high": loop.recovered_over_zero.high,
+        "exact_clean": loop.runs["clean"].exact.value,
+        "exact_spliced": loop.runs["sae"].exact.value,
     }
 
 

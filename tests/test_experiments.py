@@ -159,16 +159,17 @@ def test_an_answer_to_another_question_is_not_kept(tmp_path: Path, monkeypatch: 
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "card.json").write_text("{}")
 
-    run = {"exact": {"value": 1.0}}
-    value = {"value": 0.5, "low": 0.4, "high": 0.6}
-    loop = {"recovered_over_zero": value, "runs": {"clean": run, "sae": run}}
-    measures = {name: 1 for name in ("n_puzzles", "d_sae", "l0", "dead", "dense")}
-    measures |= {"fvu": value, "decoder": {"twins": 0}, "by_outcome": {}}
+    value = SimpleNamespace(value=0.5, low=0.4, high=0.6)
+    run = SimpleNamespace(exact=value)
+    spliced = SimpleNamespace(recovered_over_zero=value, runs={"clean": run, "sae": run})
+    counts = dict.fromkeys(("n_puzzles", "d_sae", "l0", "dead", "dense"), 1)
+    loop = SimpleNamespace(spliced={"every_tick": spliced})
+    measures = SimpleNamespace(
+        **counts, fvu=value, decoder=SimpleNamespace(twins=0), by_outcome={}, loop=loop
+    )
     measured = fig1["train_and_measure"].__globals__
     monkeypatch.setitem(measured, "train_sae", train)
-    monkeypatch.setitem(
-        measured, "evaluate_sae", lambda *_: measures | {"loop": {"every_tick": loop}}
-    )
+    monkeypatch.setitem(measured, "evaluate_sae", lambda *_: measures)
     store = write_store(tmp_path / "store", noise(2))
     args = SimpleNamespace(
         **{
