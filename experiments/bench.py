@@ -43,8 +43,9 @@ from trm_interp.core.models.trm import TRM
 from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import Trainer
+from trm_interp.runtime.artifacts import artifact
 from trm_interp.runtime.files import write_json
-from trm_interp.subjects.settings import CollectConfig, artifact, default_checkpoint
+from trm_interp.subjects.settings import CollectConfig, default_checkpoint
 from trm_interp.tasks.sudoku.dataset import load
 
 Numbers = dict[str, float]

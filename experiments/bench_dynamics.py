@@ -10,7 +10,8 @@ from trm_interp.core.infer import run_batch
 from trm_interp.core.joint import CycleMap, joined
 from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
-from trm_interp.subjects.settings import artifact, default_checkpoint
+from trm_interp.runtime.artifacts import artifact
+from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.sudoku.dataset import load
 
 Numbers = dict[str, float]

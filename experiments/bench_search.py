@@ -8,10 +8,11 @@ import torch
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.infer import run_batch
+from trm_interp.runtime.artifacts import artifact
 from trm_interp.search.config import SearchConfig
 from trm_interp.search.engine import search
 from trm_interp.search.selection import choose
-from trm_interp.subjects.settings import artifact, default_checkpoint
+from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.base import PuzzleSet
 from trm_interp.tasks.sudoku.dataset import load
 

@@ -18,10 +18,10 @@ import numpy as np
 from trm_interp.analysis.auc import auc_with_bounds
 from trm_interp.analysis.outcomes import by_rating
 from trm_interp.core.checkpoints.folder import load_checkpoint
+from trm_interp.runtime.artifacts import artifact
 from trm_interp.runtime.files import write_json
 from trm_interp.runtime.progress import progress
 from trm_interp.subjects.evaluate import solve
-from trm_interp.subjects.settings import artifact
 from trm_interp.tasks.sudoku.dataset import load
 from trm_interp.tasks.sudoku.forge.rate import rate
 from trm_interp.tasks.sudoku.grid import from_tokens

@@ -31,6 +31,7 @@ from trm_interp.analysis.outcomes import half_failed
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.recording.collect import record_puzzles
 from trm_interp.recording.store import Store
+from trm_interp.runtime.artifacts import artifact
 from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.files import write_json, write_text
 from trm_interp.runtime.progress import progress
@@ -42,7 +43,7 @@ from trm_interp.sae.results import EVERY_TICK
 from trm_interp.sae.train import train_sae
 from trm_interp.subjects.evaluate import solve
 from trm_interp.subjects.opening import open_both, open_device, test_puzzles
-from trm_interp.subjects.settings import CollectConfig, artifact, default_checkpoint
+from trm_interp.subjects.settings import CollectConfig, default_checkpoint
 
 SITES = [f"blocks.{block}.hook_resid_{at}" for block in range(2) for at in ("mid", "post")]
 SHOWN = SITES[-1]  # the state itself, at every evaluation

@@ -68,8 +68,9 @@ def provenance_of(path: Path) -> Provenance | None:
     return None if ours is UNSET else ours
 
 
-def load_sae(path: Path, device: torch.device) -> SAE[Any]:
+def load_sae(path: Path | str, device: torch.device | str = "cpu") -> SAE[Any]:
     """Any SAE that sae-lens opens. UserError says in one line why it cannot be read."""
+    path = Path(path)
     config = _read_config(path)
     _check_shapes(path / WEIGHTS, config)
     try:

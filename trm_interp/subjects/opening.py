@@ -11,9 +11,10 @@ from trm_interp.core.checkpoints.folder import Checkpoint, CheckpointError, load
 from trm_interp.core.devices import has_float64
 from trm_interp.core.memory import keep_freed_memory
 from trm_interp.core.processes import local_rank, rank_and_size
+from trm_interp.runtime.artifacts import artifact
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.progress import passing
-from trm_interp.subjects.settings import artifact, default_checkpoint
+from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.base import PuzzleError, PuzzleSet, Task
 from trm_interp.tasks.registry import load_puzzles as load
 from trm_interp.tasks.registry import stated_family, task_of_checkpoint, tasks_of_shape

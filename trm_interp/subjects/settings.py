@@ -11,6 +11,7 @@ from typing import Any, Literal
 from trm_interp.core.clock import MOST_COUNTED
 from trm_interp.core.models.registry import DEFAULT, config_class, names
 from trm_interp.core.training.config import PRESETS, TrainConfig
+from trm_interp.runtime.artifacts import artifact
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, parse_indices
 from trm_interp.runtime.settings import group, partial_group, positive, preset, required, setting
@@ -51,13 +52,6 @@ def shipped_checkpoint(task: str) -> Path:
     if not paths:
         raise UserError(f"no checkpoint for {shipped.title} puzzles ships; name one with --ckpt")
     return next((path for path in paths if path.exists()), paths[-1])
-
-
-def artifact(name: str) -> Path:
-    """A shipped file or folder; where it is in neither place, its name, for the error message."""
-    here = Path("artifacts") / name
-    source = Path(__file__).resolve().parents[2] / here
-    return source if source.exists() and not here.exists() else here
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from trm_interp.runtime.artifacts import existing
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import require_regular
 from trm_interp.tasks.base import Progress, PuzzleError, PuzzleSet, Task, no_progress
@@ -168,6 +169,7 @@ def load_puzzles(
     several: bool = False,
 ) -> PuzzleSet:
     """`Task.load` of the family that reads the file."""
+    path = existing(path)
     return family_of_file(path).load(path, skip_bad, limit, progress, several)
 
 

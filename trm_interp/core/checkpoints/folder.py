@@ -28,6 +28,7 @@ from trm_interp.core.checkpoints.public_config import Fits
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import DEFAULT, build, config_class, settings_of
+from trm_interp.runtime.artifacts import existing
 from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
 from trm_interp.runtime.files import replacing, sha256_of, write_json
 
@@ -101,7 +102,7 @@ def load_checkpoint(
 
 def locate(source: str | Path) -> Path:
     """Our folder or the file of others that `source` means; a file of the hub is fetched."""
-    path = _fetch(str(source)) if str(source).startswith("hf://") else Path(source)
+    path = _fetch(str(source)) if str(source).startswith("hf://") else existing(source)
     try:
         if not path.exists():
             raise CheckpointError(f"{path}: no such checkpoint")

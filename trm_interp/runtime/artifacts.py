@@ -1,0 +1,38 @@
+"""Where the checkpoints and puzzles that ship are: in a clone, or inside the installed package."""
+
+from pathlib import Path
+
+FOLDER = "artifacts"
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def source_tree() -> Path | None:
+    """Root of the source tree that this package runs from; None where it was installed."""
+    root = PACKAGE.parent
+    return root if (root / "pyproject.toml").is_file() and (root / FOLDER).is_dir() else None
+
+
+def artifact(name: str) -> Path:
+    """A file or folder that ships: "trm-sudoku6", "data/sudoku9/test.txt".
+
+    It is looked for in `artifacts/` of the current folder, in the source tree and in the installed
+    package, in this order; where it is in none of them, the first path, for an error message.
+
+    >>> artifact("trm-sudoku6").exists(), artifact("trm-nowhere")
+    (True, PosixPath('artifacts/trm-nowhere'))
+    """
+    here = Path(FOLDER) / name
+    tree = source_tree()
+    places = [here, *([tree / FOLDER / name] if tree else []), PACKAGE / FOLDER / name]
+    return next((place for place in places if place.exists()), here)
+
+
+def existing(path: str | Path) -> Path:
+    """The path itself, or where it says `artifacts/NAME` and nothing is there, what ships.
+
+    So `artifacts/trm-sudoku6` means the same in every folder.
+    """
+    path = Path(path)
+    if path.parts[:1] == (FOLDER,) and len(path.parts) > 1 and not path.exists():
+        return artifact(str(Path(*path.parts[1:])))
+    return path
