@@ -25,6 +25,8 @@ torch.Size([2, 36, 96])
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from trm_interp.runtime.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint, save_checkpoint
     from trm_interp.core.infer import Readouts, run
@@ -47,8 +49,6 @@ if TYPE_CHECKING:
     from trm_interp.subjects.training import run as train
     from trm_interp.tasks.base import PuzzleSet, Task
     from trm_interp.tasks.registry import load_puzzles, task_named
-
-__version__ = "0.1.0"
 
 _HOMES = {
     # open

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 def source_tree() -> Path | None:
     """Root of the source tree that this package runs from; None where it was installed."""
     root = PACKAGE.parent
-    return root if (root / "pyproject.toml").is_file() and (root / FOLDER).is_dir() else None
+    return root if (root / "pyproject.toml").is_file() else None
 
 
 def artifact(name: str) -> Path:

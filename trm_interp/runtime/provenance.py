@@ -1,14 +1,14 @@
-"""What computed a result: versions and commit, written beside it."""
+"""What computed a result: versions and commit, written with it."""
 
 import platform
 import subprocess
-from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
 
-from trm_interp import __version__
+from trm_interp.runtime.artifacts import source_tree
+from trm_interp.runtime.version import __version__
 
 
 def versions() -> dict[str, str]:
@@ -23,14 +23,17 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the source tree this package runs from; None where there is none."""
+    """Commit of the source tree that this package runs from; None where there is none."""
+    tree = source_tree()
+    if tree is None:  # an installed package may lie in a repository of something else
+        return None
     try:
-        found = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        answer = subprocess.run(
+            ["git", "-C", str(tree), "rev-parse", "HEAD"],
             capture_output=True,
             text=True,
             timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return answer.stdout.strip() or None

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trm_interp import __version__
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import write_json
 from trm_interp.runtime.fresh import filled, held
@@ -25,6 +24,7 @@ from trm_interp.runtime.limits import at_most, in_seed_range, require_memory, sh
 from trm_interp.runtime.locks import locked_beside
 from trm_interp.runtime.outputs import IGNORED, entries
 from trm_interp.runtime.schema import read_json
+from trm_interp.runtime.version import __version__
 from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.sudoku.dataset import lines_text, load, save_lines
 from trm_interp.tasks.sudoku.forge.build import COMMAND, building
