@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from trm_interp.search.config import SearchConfig
     from trm_interp.search.engine import search as search_puzzles
     from trm_interp.search.solve import solve
+    from trm_interp.studies.accuracy import run as evaluate
     from trm_interp.studies.by_name import run_study
-    from trm_interp.subjects.accuracy import run as evaluate
     from trm_interp.subjects.opening import open_both
     from trm_interp.subjects.settings import CollectConfig, EvalConfig, RunConfig
     from trm_interp.subjects.training import run as train
@@ -62,7 +62,7 @@ _HOMES = {
     # run and train
     "run": "core.infer:run",
     "Readouts": "core.infer:Readouts",
-    "evaluate": "subjects.accuracy:run",
+    "evaluate": "studies.accuracy:run",
     "EvalConfig": "subjects.settings:EvalConfig",
     "train": "subjects.training:run",
     "RunConfig": "subjects.settings:RunConfig",
