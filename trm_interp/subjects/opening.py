@@ -46,7 +46,7 @@ def open_device(name: str, float64: bool = False) -> torch.device:
         if (index := local_rank()) >= torch.cuda.device_count():
             raise UserError(
                 f"LOCAL_RANK is {index}, but there are {torch.cuda.device_count()} CUDA devices: "
-                "start as many processes a machine"
+                "start one process a device"
             )
         torch.cuda.set_device(index)
     return device

@@ -43,7 +43,9 @@ class PuzzleSet:
                 f"lines {self.lines.shape} do not belong together"
             )
         if self.inputs.shape[1:] != (self.task.cells,):
-            raise ValueError(f"{self.task.name} has {self.task.cells} cells, {self.inputs.shape}")
+            raise ValueError(
+                f"{self.task.name} has {self.task.cells} cells, not {self.inputs.shape}"
+            )
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -148,7 +148,9 @@ def family_of_file(path: str | Path) -> type[Task]:
     able = [one for one in classes if one.recognises(path)] if len(classes) > 1 else classes
     if len(able) > 1:
         names = " or ".join(one.family for one in able)
-        raise PuzzleError(f"{path}: can be {names}; name the task with --task")
+        raise PuzzleError(
+            f"{path}: can be {names}: in Python, registry.family(NAME).load reads it as the one"
+        )
     return able[0] if able else classes[0]
 
 
@@ -157,7 +159,7 @@ def family_of_text(text: str) -> type[Task] | None:
     able = [one for one in _all() if one.typed(text) is not None]
     if len(able) > 1:
         names = " or ".join(one.family for one in able)
-        raise PuzzleError(f"the puzzle can be {names}; name the task with --task")
+        raise PuzzleError(f"the puzzle can be {names}: put it into a file of its task")
     return able[0] if able else None
 
 
