@@ -13,6 +13,7 @@ of the 5 M model).
 """
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -38,15 +39,16 @@ from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.flops import step_flops
 from trm_interp.core.infer import run_batch
 from trm_interp.core.memory import keep_freed_memory, peak_memory
+from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import Trainer
-from trm_interp.runtime.artifacts import artifact
 from trm_interp.runtime.files import write_json
+from trm_interp.subjects.opening import test_puzzles
 from trm_interp.subjects.settings import CollectConfig, default_checkpoint
-from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.registry import load_puzzles
 
 Numbers = dict[str, float]
 
@@ -84,8 +86,7 @@ def recording(repeats: int, batch: int = 32) -> Numbers:
     from trm_interp.recording.collect import record_puzzles
 
     checkpoint = load_checkpoint(default_checkpoint())
-    side = int(checkpoint.model.config.cells**0.5)
-    puzzles = load(artifact("data") / f"sudoku{side}" / "test.txt", limit=2 * batch)
+    puzzles = load_puzzles(test_puzzles(checkpoint), limit=2 * batch)
     inputs, labels = torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
 
     def plain() -> None:
@@ -119,8 +120,7 @@ def _peak_of_child(n: int) -> float:
 def _record_only(n: int, folder: str) -> None:
     from trm_interp.recording.collect import collect
 
-    side = int(load_checkpoint(default_checkpoint()).model.config.cells ** 0.5)
-    puzzles = artifact("data") / f"sudoku{side}" / "test.txt"
+    puzzles = test_puzzles(load_checkpoint(default_checkpoint()))
     out = Path(folder) / "store"
     ckpt = str(default_checkpoint())
     config = CollectConfig(
@@ -144,11 +144,11 @@ def paths(repeats: int) -> dict[str, Numbers]:
 
 
 @torch.no_grad()
-def _paths(model: TRM, batch: int, repeats: int) -> Numbers:
+def _paths(model: RecursiveModel, batch: int, repeats: int) -> Numbers:
     tokens = torch.randint(1, model.config.vocab, (batch, model.config.cells))
-    compiled = TRM(model.config).eval()
-    compiled.load_state_dict(model.state_dict())
-    compiled.net.compile()
+    compiled = copy.deepcopy(model)
+    for network in compiled.networks():
+        network.compile()
     runs: dict[str, Callable[[], object]] = {}
     for name, network in (("eager", model), ("compiled", compiled)):
         for dtype in (torch.float32, torch.bfloat16):
@@ -156,7 +156,7 @@ def _paths(model: TRM, batch: int, repeats: int) -> Numbers:
             state = network.initial_state(x)
             kind = "bfloat16" if dtype == torch.bfloat16 else "float32"
 
-            def step(network: TRM = network, x: Any = x, state: Any = state) -> None:
+            def step(network: RecursiveModel = network, x: Any = x, state: Any = state) -> None:
                 network.advance(state, x)
 
             runs[f"{name}_{kind}"] = step
@@ -228,13 +228,13 @@ def _lineages(n: int = 40) -> Numbers:
         spent = time.process_time() - began
         return spent / n, 60 * reached / spent
 
-    found: Numbers = {}
+    lineages: Numbers = {}
     for energy in (150, 175, 195):
         walk = replace(mix, mean=energy, sd=0, low=0, high=energy, plain_every=0)
-        found[f"grow_E_{energy}_per_core_min"] = seconds_each(walk)[1]
-    found["grow_hard_part_core_s"] = seconds_each(replace(mix, plain_every=0))[0]
-    found["grow_mix_core_s"] = seconds_each(mix)[0]
-    return found
+        lineages[f"grow_E_{energy}_per_core_min"] = seconds_each(walk)[1]
+    lineages["grow_hard_part_core_s"] = seconds_each(replace(mix, plain_every=0))[0]
+    lineages["grow_mix_core_s"] = seconds_each(mix)[0]
+    return lineages
 
 
 def _hard_puzzles() -> np.ndarray:
@@ -247,7 +247,7 @@ def _hard_puzzles() -> np.ndarray:
 
 
 def _listed(source: str) -> np.ndarray:
-    """Puzzles of one source of the Sudoku-Extreme file beside the checkout; none without it."""
+    """Puzzles of one source of a Sudoku-Extreme file, where one is at hand; none without it."""
     from trm_interp.tasks.sudoku.grid import parse
 
     extreme = Path(__file__).resolve().parents[2] / "shared" / "puzzles" / "extreme_test.csv"
@@ -333,7 +333,7 @@ def main() -> None:
     chosen = args.only.split(",") if args.only else list(sections)
     if unknown := set(chosen) - sections.keys():
         parser.error(f"no section {', '.join(unknown)} here; there are {', '.join(sections)}")
-    known: dict[str, Any] = {
+    report: dict[str, Any] = {
         "machine": {
             "cpu": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
@@ -343,10 +343,10 @@ def main() -> None:
         }
     }
     for name in chosen:
-        known[name] = sections[name](args.repeats)
-        print(json.dumps({name: known[name]}, indent=1), flush=True)
+        report[name] = sections[name](args.repeats)
+        print(json.dumps({name: report[name]}, indent=1), flush=True)
     if args.out:
-        write_json(args.out, known)
+        write_json(args.out, report)
         print(f"wrote {args.out}")
 
 

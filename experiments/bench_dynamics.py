@@ -8,11 +8,12 @@ from trm_interp.analysis.lyapunov import lyapunov
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.infer import run_batch
 from trm_interp.core.joint import CycleMap, joined
+from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
-from trm_interp.runtime.artifacts import artifact
+from trm_interp.subjects.opening import test_puzzles
 from trm_interp.subjects.settings import default_checkpoint
-from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.registry import load_puzzles
 
 Numbers = dict[str, float]
 Medians = Callable[[dict[str, Callable[[], object]], int], Numbers]
@@ -25,19 +26,24 @@ def dynamics(repeats: int, medians: Medians, batch: int = 32, steps: int = 2) ->
     The default checkpoint, and on a GPU the published 5 M model with random weights.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_checkpoint(default_checkpoint(), device).model
-    side = int(model.config.cells**0.5)
-    puzzles = load(artifact("data") / f"sudoku{side}" / "test.txt", limit=batch)
-    found = _cost(model, torch.from_numpy(puzzles.inputs), steps, repeats, medians, "default")
+    checkpoint = load_checkpoint(default_checkpoint(), device)
+    model = checkpoint.model
+    puzzles = load_puzzles(test_puzzles(checkpoint), limit=batch)
+    costs = _cost(model, torch.from_numpy(puzzles.inputs), steps, repeats, medians, "default")
     if device.type == "cuda":
         published = TRM(TRMConfig(), torch.Generator().manual_seed(0)).to(device).eval()
         tokens = torch.randint(1, 11, (batch, 81))
-        found |= _cost(published, tokens, steps, repeats, medians, "published_5M")
-    return found
+        costs |= _cost(published, tokens, steps, repeats, medians, "published_5M")
+    return costs
 
 
 def _cost(
-    model: TRM, inputs: torch.Tensor, steps: int, repeats: int, medians: Medians, name: str
+    model: RecursiveModel,
+    inputs: torch.Tensor,
+    steps: int,
+    repeats: int,
+    medians: Medians,
+    name: str,
 ) -> Numbers:
     device = next(model.parameters()).device
 

@@ -65,9 +65,9 @@ def write_random_store(
 def _settings(folder: Path, **more: object):
     from trm_interp.sae.config import TrainSAEConfig
 
-    known = {"store": folder / "store", "out": folder / "sae", "site": "z_L"}
-    known |= {"buffer_mb": BUFFER_MB, "autocast": torch.cuda.is_available()}
-    return TrainSAEConfig(**known | more)  # type: ignore[arg-type]
+    settings = {"store": folder / "store", "out": folder / "sae", "site": "z_L"}
+    settings |= {"buffer_mb": BUFFER_MB, "autocast": torch.cuda.is_available()}
+    return TrainSAEConfig(**settings | more)  # type: ignore[arg-type]
 
 
 def _stream(repeats: int, medians: Medians) -> Numbers:

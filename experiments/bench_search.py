@@ -8,13 +8,13 @@ import torch
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.infer import run_batch
-from trm_interp.runtime.artifacts import artifact
 from trm_interp.search.config import SearchConfig
 from trm_interp.search.engine import search
 from trm_interp.search.selection import choose
+from trm_interp.subjects.opening import test_puzzles
 from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.base import PuzzleSet
-from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.registry import load_puzzles
 
 Medians = Callable[[dict[str, Callable[[], object]], int], dict[str, float]]
 PUZZLES, K, STEPS = 48, 16, 12
@@ -24,27 +24,30 @@ BATCH = 128
 def search_section(repeats: int, medians: Medians) -> dict[str, Any]:
     """Default checkpoint, bfloat16: the default search with and without early ends, and speed."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_checkpoint(default_checkpoint(), device).model
-    side = int(model.config.cells**0.5)
-    puzzles = load(artifact("data") / f"sudoku{side}" / "test.txt", limit=PUZZLES)
+    checkpoint = load_checkpoint(default_checkpoint(), device)
+    model, puzzles = checkpoint.model, load_puzzles(test_puzzles(checkpoint), limit=PUZZLES)
     inputs = torch.from_numpy(puzzles.inputs)
-    found: dict[str, Any] = {"n": PUZZLES, "k": K, "steps": STEPS}
+    numbers: dict[str, Any] = {"n": PUZZLES, "k": K, "steps": STEPS}
     kinds = {"grid": {"stop": "never"}, "retired": {}, "adaptive": {"adaptive": True}}
     for name, settings in kinds.items():
         config = SearchConfig(k=K, steps=STEPS, **settings)  # type: ignore[arg-type]
         result = search(model, puzzles.task, inputs, config, BATCH, torch.bfloat16)
         at = choose(result)["best_q"][:, -1]
         right = result.solved(puzzles.labels)[range(PUZZLES), at, -1]
-        found[f"best_q_{name}"] = float(right.mean())
-        found[f"supervision_steps_{name}"] = int(result.steps_run.sum())
+        numbers[f"best_q_{name}"] = float(right.mean())
+        numbers[f"supervision_steps_{name}"] = int(result.steps_run.sum())
         if name == "grid":
-            found["best_q_grid_low"], found["best_q_grid_high"] = wilson(int(right.sum()), PUZZLES)
+            numbers["best_q_grid_low"], numbers["best_q_grid_high"] = wilson(
+                int(right.sum()), PUZZLES
+            )
         else:
-            saved = found["supervision_steps_grid"] / found[f"supervision_steps_{name}"]
-            found[f"evaluations_grid_over_{name}"] = saved
-            inside = found["best_q_grid_low"] <= right.mean() <= found["best_q_grid_high"] + 1e-9
-            found[f"best_q_{name}_inside_interval"] = bool(inside)
-    return {**found, **_speed(model, puzzles.subset(range(32)), repeats, medians)}
+            saved = numbers["supervision_steps_grid"] / numbers[f"supervision_steps_{name}"]
+            numbers[f"evaluations_grid_over_{name}"] = saved
+            inside = (
+                numbers["best_q_grid_low"] <= right.mean() <= numbers["best_q_grid_high"] + 1e-9
+            )
+            numbers[f"best_q_{name}_inside_interval"] = bool(inside)
+    return {**numbers, **_speed(model, puzzles.subset(range(32)), repeats, medians)}
 
 
 def _speed(model: Any, puzzles: PuzzleSet, repeats: int, medians: Medians) -> dict[str, float]:

@@ -151,7 +151,7 @@ def measure(sae: Path, store: Path, site: str, ckpt: Path, held_out: int) -> dic
         overwrite=True,
     )
     measures = evaluate_sae(config, lambda line: None)
-    columns = {f"fvu {site}": measures.fvu.value}
+    columns: dict[str, Any] = {f"fvu {site}": measures.fvu.value}
     if measures.loop is None:
         return columns
     loop = measures.loop.spliced[EVERY_TICK]

@@ -4,7 +4,7 @@
         artifacts/trm-sudoku6
 
 Evaluates the run's best average on test puzzles, in the dtype it was trained in, and writes the
-curve with its intervals into the card, beside what training wrote there.
+curve with its intervals into the card, next to what training wrote there.
 """
 
 import argparse

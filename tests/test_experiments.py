@@ -14,8 +14,18 @@ import pandas as pd
 import pytest
 from sae_store import noise, write_store
 
+from trm_interp.analysis.estimates import Estimate
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.runtime.errors import UserError
+from trm_interp.sae.results import (
+    EVERY_TICK,
+    DecoderCosines,
+    InTheLoop,
+    LoopedRun,
+    SAEMeasures,
+    Spliced,
+    TickFit,
+)
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -146,6 +156,24 @@ def test_claims_are_read_from_the_tables_of_the_same_checkpoint(quick: Path, tmp
         landscape["read"](landscape["of_search"], quick / "tables", plan)
 
 
+def measures_by_hand() -> SAEMeasures:
+    half = Estimate(value=0.5, low=0.4, high=0.6)
+    looped = LoopedRun(by_step={}, exact=half, cells=half, loss=half)
+    estimates = {"recovered_over_zero": half, "recovered_over_mean": half}
+    runs = {"clean": looped, "sae": looped}
+    spliced = Spliced(ticks=1, read_at=0, runs=runs, **estimates)
+    cosines = dict.fromkeys(("nearest_mean", "nearest_median", "nearest_99", "twins"), 0.0)
+    return SAEMeasures(
+        **{"sae": "sae", "site": "z", "store_sha256": "", "checkpoint_sha256": None},
+        **{"mismatch": None, "arch": "gated", "gated_variant": None},
+        **{"n_puzzles": 1, "n_trained_on": 1, "n_solved": 1, "ticks": 1, "d_in": 4, "d_sae": 8},
+        **{"rows": 1, "fvu": half, "l0": 1.0, "dead": 0.0, "dense": 0.0, "by_outcome": {}},
+        decoder=DecoderCosines(**cosines, norm_spread=None),
+        by_tick=TickFit(tick=[], fvu=[], l0=[]),
+        loop=InTheLoop(mismatch=None, spliced={EVERY_TICK: spliced}),
+    )
+
+
 def test_an_answer_to_another_question_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """fig1_features.py, one SAE: ended while it answered a second question, then asked again."""
     fig1 = script("fig1_features")
@@ -159,17 +187,9 @@ def test_an_answer_to_another_question_is_not_kept(tmp_path: Path, monkeypatch: 
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "card.json").write_text("{}")
 
-    value = SimpleNamespace(value=0.5, low=0.4, high=0.6)
-    run = SimpleNamespace(exact=value)
-    spliced = SimpleNamespace(recovered_over_zero=value, runs={"clean": run, "sae": run})
-    counts = dict.fromkeys(("n_puzzles", "d_sae", "l0", "dead", "dense"), 1)
-    loop = SimpleNamespace(spliced={"every_tick": spliced})
-    measures = SimpleNamespace(
-        **counts, fvu=value, decoder=SimpleNamespace(twins=0), by_outcome={}, loop=loop
-    )
-    measured = fig1["train_and_measure"].__globals__
-    monkeypatch.setitem(measured, "train_sae", train)
-    monkeypatch.setitem(measured, "evaluate_sae", lambda *_: measures)
+    trainer = fig1["train_and_measure"].__globals__
+    monkeypatch.setitem(trainer, "train_sae", train)
+    monkeypatch.setitem(trainer, "evaluate_sae", lambda *_: measures_by_hand())
     store = write_store(tmp_path / "store", noise(2))
     args = SimpleNamespace(
         **{
@@ -189,6 +209,7 @@ def test_an_answer_to_another_question_is_not_kept(tmp_path: Path, monkeypatch: 
 
     args.out.mkdir()
     first = ask(30)
+    assert (first["fvu_high"], first["exact_spliced"], first["d_sae"]) == (0.6, 0.5, 8)
     assert ask(30) == first and trained == [30]
     ends["now"] = True
     with pytest.raises(UserError, match="not finite"):
