@@ -25,6 +25,7 @@ with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
     import trm_interp.analysis.trajectories
     import trm_interp.core.checkpoints.folder
     import trm_interp.core.infer
+    import trm_interp.core.models.trm  # the registry imports it later
     import trm_interp.core.tangent
     import trm_interp.core.training.trainer
     import trm_interp.figures.dynamics
