@@ -10,6 +10,8 @@ from toy_task import Latin, latin_puzzles
 
 from trm_interp.tasks.base import PuzzleSet, Task
 from trm_interp.tasks.registry import (
+    families,
+    family,
     load_puzzles,
     task_named,
     task_of_shape,
@@ -41,6 +43,11 @@ def puzzles(request: pytest.FixtureRequest) -> PuzzleSet:
 @pytest.fixture
 def task(puzzles: PuzzleSet) -> Task:
     return puzzles.task
+
+
+def test_every_task_is_tried():
+    """A new family needs puzzles of every size in MADE."""
+    assert set(MADE) == {task.name for name in families() for task in family(name).sizes()}
 
 
 def test_names_and_shapes_find_the_task_again(task: Task):
