@@ -13,7 +13,7 @@ import pytest
 from rich.table import Table
 
 from trm_interp.cli.options import show
-from trm_interp.runtime.errors import UserError, printable, spoken
+from trm_interp.runtime.errors import UserError, one_line, printable
 from trm_interp.runtime.progress import progress
 
 HOSTILE = "a[/b] [red]:smile: {x}"
@@ -61,13 +61,13 @@ def test_names_in_messages_stay_on_one_line(cli: Callable[..., Any], tmp_path: P
     answer = cli("eval", "--ckpt", tmp_path / name)
     assert answer.code == 2 and answer.err.count("\n") == 1 and answer.err[:-1].isprintable()
     assert len(answer.err.replace(str(tmp_path), "")) < 400
-    assert spoken(FileNotFoundError(2, "No such file or directory", name)).isprintable()
+    assert one_line(FileNotFoundError(2, "No such file or directory", name)).isprintable()
 
 
 def test_printable():
     assert printable("p\u00fczzles 日本") == "p\u00fczzles 日本"
     assert printable("x\r\n\x07") == r"x\r\n\x07"
-    assert spoken(UserError("first\nsecond  third")) == "first; second third"
+    assert one_line(UserError("first\nsecond  third")) == "first; second third"
 
 
 def test_standard_output_takes_any_file_name(copier: Path, tmp_path: Path):

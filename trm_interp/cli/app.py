@@ -1,4 +1,4 @@
-"""The `trm-interp` command: every command is a row, and all rows are registered here."""
+"""The `trm-interp` command: all rows are registered here."""
 
 import sys
 from io import TextIOWrapper
@@ -20,7 +20,7 @@ GROUPS = {"data": ("Puzzles", "Make, import, rate, check and download puzzles.")
 
 
 def make_app() -> typer.Typer:
-    """All commands; those whose name has two words are in a group of the first one."""
+    """The app with all commands; a name of two words is a command in the group of the first."""
     top = typer.Typer(
         help="Open up Tiny Recursive Models: train, run, record and look inside.",
         no_args_is_help=True,
@@ -41,7 +41,7 @@ app = make_app()
 
 
 def main() -> None:
-    """Run the command that the words of this process name."""
+    """Run the command line of this process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files need not be in its encoding
             stream.reconfigure(errors="backslashreplace")

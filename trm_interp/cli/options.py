@@ -1,9 +1,9 @@
-"""One form for every command: a row with its settings, its target and its help.
+"""Every command is declared by a row: its settings, its target and its help.
 
-A row becomes a command whose options are the fields of its settings: name, type, default and help
-text are read from there. The target, named as "module:function" and imported when the command runs,
-gets the settings, `tell` for notices (standard error) and `progress`, and returns a result. What is
-printed are the `lines(result)` of the target's module, or with --json the result's JSON form.
+The options of a command are the fields of its settings: name, type, default and help text come from
+there. The target, "module:function", is imported when the command runs; it is called with the
+settings, `tell` for notices (standard error) and `progress`, and returns a result. Printed are the
+`lines(result)` of the target's module, or with --json the result as JSON.
 """
 
 import inspect
@@ -30,15 +30,15 @@ KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One command, as its row says it.
+    """The row of one command.
 
     `name`: its words, such as "data make"; `title`: heading under which --help lists it. `config`:
-    a dataclass of `runtime.settings` fields. `target`: "module:function"; the module may also have
-    `lines(result)`, what is printed (text or tables of rich), and `fault(result)`, a problem that
-    is told after them and ends in exit status 2. A result whose `finished` is False ends in status
-    130, and says how to go on. `unit`: what progress counts, empty where there is none; `label`:
-    what progress is called. `has_json`: whether --json is offered. `says_out`: whether a notice
-    names the output after the lines.
+    a dataclass of `runtime.settings` fields. `target`: "module:function"; the module also has
+    `lines(result)`, which returns what is printed (text or tables of rich), and may have
+    `fault(result)`, an error that is printed last and ends in exit status 2. A result whose
+    `finished` is False ends in status 130 with advice on resuming. `unit`: what progress counts,
+    empty for none; `label`: name of the progress. `has_json`: whether --json is offered.
+    `says_out`: whether a notice names the output at the end.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A result that is ready to be printed, for targets whose modules have no `lines`."""
+    """A result together with what is printed of it, for modules without `lines`."""
 
     parts: Sequence[Any]
     json: Any = None
@@ -66,18 +66,18 @@ class Shown:
         return self.json
 
 
-def say(line: str) -> None:
-    """For the user, beside the result: standard error."""
+def notify(line: str) -> None:
+    """Print a notice for the user, on standard error."""
     print(line, file=sys.stderr)
 
 
 def is_first_process() -> bool:
-    """Of those that torchrun started; the first one speaks for all."""
+    """Whether this is the first process of a torchrun, which prints for all, or the only one."""
     return rank_and_size()[0] == 0
 
 
 def add(app: typer.Typer, command: Command) -> None:
-    """Register a row. What a user can mend ends as one line on standard error and status 2."""
+    """Register a row as a command of `app`."""
     options = [one for f in fields(command.config) for one in _parameters(command.config, f)]
     json_ = inspect.Parameter("json_", KEYWORD, default=False, annotation=AsJson)
     parameters = [*options, *([json_] if command.has_json else [])]
@@ -110,13 +110,13 @@ def _run(command: Command, settings: Any) -> Any:
     module, _, function = command.target.partition(":")
     target = getattr(import_module(module), function)
     if not command.unit:
-        return target(settings, say, lambda done, of: None)
+        return target(settings, notify, lambda done, of: None)
 
     from trm_interp.runtime.progress import progress
 
     unit = getattr(settings, "unit", command.unit)
     with progress(command.label or command.name, unit) as update:
-        return target(settings, say, update)
+        return target(settings, notify, update)
 
 
 def _print(command: Command, settings: Any, result: Any, as_json: bool) -> None:
@@ -127,9 +127,9 @@ def _print(command: Command, settings: Any, result: Any, as_json: bool) -> None:
         for part in result.parts if isinstance(result, Shown) else module.lines(result):
             show(part)
     if not getattr(result, "finished", True):
-        say(f"stopped before the end: {how_to_go_on(settings.overwrite)}")
+        notify(f"stopped before the end: {how_to_go_on(settings.overwrite)}")
     if command.says_out and settings.out:
-        say(f"wrote {settings.out}")
+        notify(f"wrote {settings.out}")
     fault = result.fault if isinstance(result, Shown) else _fault(module, result)
     if fault:
         raise UserError(fault)
@@ -140,17 +140,17 @@ def _fault(module: Any, result: Any) -> str | None:
 
 
 def json_of(result: Any) -> Any:
-    """A result as JSON has it: by its own `to_json`, or with NaN and infinity as null."""
+    """The result as JSON, by its own `to_json` if it has one; NaN and infinity become null."""
     from trm_interp.runtime.files import plain
 
     return plain(result.to_json() if hasattr(result, "to_json") else result)
 
 
 def show(part: Any) -> None:
-    """A line of text, a table of rich, or what draws itself with `show_on(console)`.
+    """Print a line of text, a table of rich, or an object with a method `show_on(console)`.
 
-    Tables are as wide as they need to be where that is no terminal. Titles and cells are text,
-    never markup: a folder may be called `a[/b]`.
+    Tables are at least 100 columns wide, also where that is no terminal. Titles and cells are
+    text, not markup: a folder may be called `a[/b]`.
     """
     if isinstance(part, str):
         print(part)
@@ -170,7 +170,7 @@ def show(part: Any) -> None:
 
 
 def settings_of(config: type, given: Mapping[str, Any]) -> Any:
-    """The dataclass from the command line's values; of its groups, None is what was not given."""
+    """The settings, from the values of the options; those of groups are None if not given."""
     values = {f.name: given[f.name] for f in fields(config) if "group" not in f.metadata}
     chosen: dict[str, Any] = {}
     for f in fields(config):
@@ -189,7 +189,7 @@ def settings_of(config: type, given: Mapping[str, Any]) -> Any:
 
 
 def build(config: type, values: Mapping[str, Any]) -> Any:
-    """The dataclass; a number out of range or a failed check of its own is a UserError."""
+    """The dataclass; UserError if a number is out of range or a check of its own fails."""
     try:
         in_range(config, values)
         return config(**values)
@@ -198,7 +198,7 @@ def build(config: type, values: Mapping[str, Any]) -> Any:
 
 
 def _as_option(config: type, message: str) -> str:
-    """A message that begins with a field's name, with the name of its option instead."""
+    """The message, with the name of the option in place of the field's where they differ."""
     for f in fields(config):
         if message.startswith(f"{f.name} must ") and "flags" in f.metadata:
             return _flag(f).split("/")[0].lstrip("-").replace("-", "_") + message[len(f.name) :]
@@ -222,8 +222,8 @@ def _parameters(config: type, f: Field[Any]) -> Iterator[inspect.Parameter]:
 def _parameter(
     config: type, f: Field[Any], title: str | None = None, default: Any = None
 ) -> inspect.Parameter:
-    """A field as an option or argument. One of a group, which has a title, is None where it is not
-    given, and its help tells of the default."""
+    """A field as an option or argument. An option of a group, which has a title, is None if it is
+    not given; its help names the default."""
     of_group = title is not None
     kind = get_type_hints(config)[f.name]
     default = default if of_group else ... if f.default is MISSING else f.default
@@ -250,7 +250,7 @@ def _flag(f: Field[Any]) -> str:
 
 
 def _renamed(config: type) -> dict[str, tuple[str, ...]]:
-    """Options with earlier names, those of groups included."""
+    """Earlier names of options, including those of groups, by their present name."""
     renamed: dict[str, tuple[str, ...]] = {}
     for f in fields(config):
         for kind in f.metadata.get("group", ()):
@@ -261,7 +261,7 @@ def _renamed(config: type) -> dict[str, tuple[str, ...]]:
 
 
 class _WithOldNames(TyperCommand):
-    """A command that takes earlier names of its options, and says what they are called now."""
+    """A command that also accepts earlier names of its options, with a notice."""
 
     renamed: Mapping[str, str] = {}
 
@@ -274,7 +274,7 @@ class _WithOldNames(TyperCommand):
             options = options and word != "--"
             name, equals, value = word.partition("=")
             if options and name in self.renamed:
-                say(f"{name} is now called {self.renamed[name]}")
+                notify(f"{name} is now called {self.renamed[name]}")
                 word = f"{self.renamed[name]}{equals}{value}"
             yield word
 
@@ -283,14 +283,14 @@ class _WithOldNames(TyperCommand):
 
 
 def _after_stop(settings: Any) -> str:
-    """Advice after Ctrl-C, for work that can be resumed; settings may say so with `resumable`."""
+    """Advice after Ctrl-C if the work can be resumed; settings may decide it by `resumable`."""
     resumable = getattr(settings, "resumable", hasattr(settings, "resume"))
     return how_to_go_on(settings.overwrite) if resumable else ""
 
 
 @contextmanager
 def errors_in_one_line(after_stop: Callable[[], str]) -> Iterator[None]:
-    """What a user can mend ends in one line and exit status 2, Ctrl-C in 130."""
+    """Errors that users can fix end in one line and exit status 2, Ctrl-C in status 130."""
     try:
         with in_one_line():
             yield

@@ -1,4 +1,4 @@
-"""The commands that run a model, train one, record one and say what a file holds."""
+"""The commands that train, run and record models, and describe files."""
 
 from trm_interp.cli.options import Command
 from trm_interp.recording.settings import HooksConfig, InfoConfig

@@ -1,4 +1,4 @@
-"""One command a study: settings in, one call, where the results are and what they say."""
+"""The commands that run studies."""
 
 from trm_interp.cli.options import Command
 from trm_interp.studies.config import CONFIGS

@@ -1,4 +1,4 @@
-"""A folder for compiled code, also where neither the package nor the user's home can be written."""
+"""A folder for compiled code, even where neither the package nor the home folder is writable."""
 
 import atexit
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def can_write(folder: Path) -> bool:
-    """Whether files can be made there; the folder is made."""
+    """Whether files can be created in the folder, which is created if need be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -21,7 +21,7 @@ def can_write(folder: Path) -> bool:
 
 
 def user_cache() -> Path | None:
-    """The cache folder of this user; None for one without a home."""
+    """The user's cache folder; None for a user without a home folder."""
     for base in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):
         if os.path.isabs(base):
             return Path(base) / "trm-interp"
@@ -29,10 +29,10 @@ def user_cache() -> Path | None:
 
 
 def first_writable(folders: Iterable[Path | None]) -> Path:
-    """The first of the folders that can be written, or else a temporary one of this user.
+    """The first folder that is writable, or else a temporary folder of this user.
 
-    Compiled code is run, so a temporary folder that somebody else can write is not taken: then it
-    is a new one, for this process alone.
+    Compiled code is executed, so a temporary folder that other users can write to is not used: a
+    new one is created, for this process alone.
     """
     for folder in folders:
         if folder is not None and can_write(folder):
@@ -42,18 +42,19 @@ def first_writable(folders: Iterable[Path | None]) -> Path:
     kept = Path(tempfile.gettempdir()) / f"trm-interp-{user}"
     with suppress(FileExistsError):
         kept.mkdir(mode=0o700)
-    found = kept.lstat()
-    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-    if has_owners and not (private and found.st_uid == user and can_write(kept)):
+    status = kept.lstat()
+    private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+    if has_owners and not (private and status.st_uid == user and can_write(kept)):
         kept = Path(tempfile.mkdtemp(prefix="trm-interp-"))
         atexit.register(shutil.rmtree, kept, ignore_errors=True)
     return kept
 
 
 def let_numba_cache() -> None:
-    """Before a package is imported that caches what numba compiles.
+    """Call this before importing a package that caches what numba compiles.
 
-    Where it cannot write beside its files, numba takes the user's folder, and fails without one.
+    Where numba cannot write next to the source files it uses the user's cache folder, and fails if
+    there is none.
     """
     from numba.core import config
 

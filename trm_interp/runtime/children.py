@@ -1,4 +1,4 @@
-"""Child processes that end with this one, also where it is terminated or killed."""
+"""Child processes that end with this one, even if it is terminated or killed."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PATIENCE = 10.0  # seconds that a child has to save what it wants to
+PATIENCE = 10.0  # seconds that a terminated child has to save its state
 
 
 class Stopped(RuntimeError):
@@ -23,7 +23,7 @@ class Children:
         self._stopped = False
 
     def run(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
-        """The exit status of a program whose output goes to `log`. Stopped after `stop`."""
+        """Run a program with its output in `log`; its exit status. Stopped, after `stop`."""
         with log.open("w") as to:
             with self._lock:
                 if self._stopped:
@@ -43,7 +43,7 @@ class Children:
                     self._running.discard(child)
 
     def stop(self) -> None:
-        """Terminate what runs, kill what does not end in time, and start no more."""
+        """Terminate all children, kill those that do not end in time, and start no more."""
         with self._lock:
             self._stopped = True
             children = list(self._running)
@@ -63,7 +63,7 @@ class Children:
 
 
 def _tied(command: Sequence[str]) -> list[str]:
-    """The same command, ended by the kernel with this process where that can be had."""
+    """The command wrapped so that the kernel ends it with this process, where that is possible."""
     if not sys.platform.startswith("linux"):
         return list(command)
     tied = str(Path(__file__).with_name("tied.py"))

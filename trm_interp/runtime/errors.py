@@ -1,4 +1,4 @@
-"""The errors that a user can cause and mend."""
+"""Errors that users can cause, and fix."""
 
 import os
 import re
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 
 
 class UserError(ValueError):
-    """One line: the file or setting, what is wrong with it, what to do next."""
+    """One line: the file or setting, the problem, the next step."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, short enough for one line."""
+    """The first line of another library's error message, or the name of its class."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def spoken(error: BaseException) -> str:
-    """An error as one line; of the operating system's, the file and what is wrong with it."""
+def one_line(error: BaseException) -> str:
+    """An error as one line; for errors of the operating system, the file and the problem."""
     if isinstance(error, OSError) and error.strerror:
         name = error.filename2 or error.filename  # the target of a rename, not its source
         place = f"{name}: " if name else ""
@@ -26,7 +26,7 @@ def spoken(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    r"""One line for a terminal: control characters escaped, words that nobody reads cut.
+    r"""One line for a terminal: control characters escaped, very long words shortened.
 
     >>> printable("a\nb\x1b[2J"), len(printable("9" * 5000))
     ('a\\nb\\x1b[2J', 203)
@@ -42,14 +42,14 @@ _ASKED_FOR = re.compile(r"allocate (\d+ bytes|\d[\d.]* ?[KMGTPE]?i?B)", re.IGNOR
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Python's, numpy's and torch's on any device; on the CPU torch raises a plain RuntimeError."""
+    """Whether Python, numpy or torch ran out of memory; on the CPU torch raises a RuntimeError."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def out_of_memory(error: BaseException) -> str:
-    """What to do about it, in one line.
+    """The message for the user, with how much was missing and what to try.
 
     >>> out_of_memory(MemoryError("Unable to allocate 7.45 GiB for an array"))
     'out of memory (7.45 GiB more were needed): try a smaller --batch-size, --limit or --steps'
@@ -64,9 +64,10 @@ def out_of_memory(error: BaseException) -> str:
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """What a user can mend, memory included, ends as one line on standard error and status 2.
+    """Errors that users can fix, out of memory included, become one line on standard error.
 
-    TRM_INTERP_TRACEBACK=1 shows where it came from. A reader who has enough (`| head`) is no error.
+    The exit status is 2. TRM_INTERP_TRACEBACK=1 shows the traceback. A closed pipe (`| head`) is
+    passed on.
     """
     try:
         yield
@@ -78,5 +79,5 @@ def in_one_line() -> Iterator[None]:
             isinstance(error, RuntimeError) and not memory
         ):
             raise
-        print(f"error: {out_of_memory(error) if memory else spoken(error)}", file=sys.stderr)
+        print(f"error: {out_of_memory(error) if memory else one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever kills the process. Standard library only."""
+"""Files that are complete or absent, even if the process is killed. Standard library only."""
 
 import errno
 import hashlib
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from trm_interp.runtime.errors import UserError
 
-# what a file system says that cannot do it, as opposed to one that failed
+# errors of a file system that lacks an operation, as opposed to a failing one
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 PARTIAL = re.compile(r"\.(?P<name>.*)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.partial")
 LONGEST_NAME = 150  # bytes of a file's own name in that of its partial; 255 are allowed
@@ -32,17 +32,17 @@ UNNUMBERED = re.compile(r"PytorchStreamWriter failed|unexpected pos|iostream err
 
 
 class DiskError(OSError):
-    """There is no room for a file."""
+    """There is no room left for a file."""
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Let a written file appear under its name whole or not at all, also over a power cut.
+    """Move a finished file to its name, atomically and durably.
 
-    Where a file system cannot sync folders, the rename is left to it.
+    On file systems that cannot sync folders, durability of the rename is left to them.
     """
     _sync(partial)
     os.replace(partial, path)
-    with suppress(OSError):  # network mounts and Windows; the file itself is whole and in place
+    with suppress(OSError):  # network mounts and Windows; the file itself is complete and in place
         _sync(path.parent)
 
 
@@ -60,12 +60,12 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file beside `path` to write to; it takes that name at the end, and goes after an error.
+    """Yield a temporary file next to `path`, which replaces `path` at the end of the block.
 
-    Its name is this process's own, and it is created exclusively: nothing that lies there is
-    followed or shared. Where `path` is a symbolic link, the file that it points to is replaced.
-    Leftovers of killed processes for the same `path` are removed. A full disk is a DiskError,
-    whichever library writes.
+    After an error it is removed. Its name is unique to this process and it is created exclusively,
+    so no existing file is followed or shared. If `path` is a symbolic link, its target is replaced.
+    Temporary files that killed processes left for the same `path` are removed. A full disk is a
+    DiskError, whichever library writes.
     """
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,10 +82,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """A write that fails for want of room becomes a DiskError that names `path` and the cause.
+    """Turn write errors for lack of space into a DiskError that names `path` and the cause.
 
-    Libraries each have their own way to say so: HDF5, safetensors and PyTorch raise errors of
-    several kinds, some only while the first one is being handled.
+    HDF5, safetensors and PyTorch report a full disk by errors of several classes, some of them
+    raised only while the first one is being handled.
     """
     try:
         yield
@@ -95,8 +95,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         full = _full(error)
         if full is None or isinstance(error, DiskError):
             raise
-        said = f"{full.why}: make room and run it again, with --resume where there is one"
-        raise DiskError(full.number, said, str(path)) from None
+        advice = "make room and run it again, with --resume where there is one"
+        raise DiskError(full.number, f"{full.why}: {advice}", str(path)) from None
 
 
 class _Full(NamedTuple):
@@ -105,7 +105,7 @@ class _Full(NamedTuple):
 
 
 def _full(error: BaseException) -> _Full | None:
-    """The want of room that this error, or what it came from, is about."""
+    """The lack of space that an error or one of its causes reports; None for other errors."""
     chain: list[BaseException] = []
     at: BaseException | None = error
     while at is not None and at not in chain:
@@ -121,12 +121,12 @@ def _full(error: BaseException) -> _Full | None:
 
 
 def partial_name(name: str) -> str:
-    """A hidden name for what will become `name`, by this process."""
+    """A hidden temporary name, unique to this process, for what will become `name`."""
     return f".{_cut(name)}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial"
 
 
 def _cut(name: str) -> str:
-    """As much of a name as there is room for: file systems count its bytes."""
+    """The name, shortened to what file systems allow, which count bytes."""
     encoded = os.fsencode(name)
     if len(encoded) <= LONGEST_NAME:
         return name
@@ -158,9 +158,9 @@ def leftovers(folder: Path, name: str | None = None) -> Iterator[Path]:
 
 @cache
 def _host() -> str:
-    """Short digest of where process numbers mean something: on one machine, in one container.
+    """Short digest of the machine and container, within which process numbers are unique.
 
-    Containers may share the name of their machine and a folder, but count processes of their own.
+    Containers may share a host name and a folder, but have process numbers of their own.
     """
     space = ""
     with suppress(OSError):  # Linux only
@@ -169,7 +169,7 @@ def _host() -> str:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of this machine lives; True where that cannot be told."""
+    """Whether a process of this machine is running; True if that cannot be determined."""
     if os.name != "posix":
         return True
     try:
@@ -182,7 +182,7 @@ def is_running(pid: int) -> bool:
 
 
 def require_regular(path: Path) -> None:
-    """UserError for what is there but is no plain file: a pipe would be waited for for ever."""
+    """UserError if the path exists but is no regular file: opening a pipe would block for ever."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a named pipe", stat.S_ISSOCK: "a socket"}
@@ -191,7 +191,7 @@ def require_regular(path: Path) -> None:
 
 
 def require_apart(out: Path, **inputs: Path | str | None) -> None:
-    """UserError where the output `out` is one of the files that are read, by whatever name."""
+    """UserError if the output `out` is one of the input files, under whatever name."""
     for name, path in inputs.items():
         if path and os.path.realpath(out) == os.path.realpath(path):
             raise UserError(f"{out} is what --{name} reads: choose another output")
@@ -214,13 +214,13 @@ def sha256_of(path: Path) -> str:
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """One more line of a JSONL file."""
+    """Append one line to a JSONL file."""
     with disk_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 
 def keep_rows(path: Path, n: int) -> None:
-    """Keep the first n lines of a JSONL file, none of them half-written."""
+    """Truncate a JSONL file to its first n complete lines."""
     if not path.exists():
         return
     require_regular(path)

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all: filled under a hidden name, then renamed."""
+"""Folders that appear complete or not at all: filled under a hidden name, then renamed."""
 
 import os
 import shutil
@@ -13,10 +13,10 @@ from trm_interp.runtime.outputs import maker, mark
 
 @contextmanager
 def held(out: Path, command: str) -> Iterator[Path]:
-    """Hold `out`, a folder to be, for `command`; yields its path without symbolic links.
+    """Lock `out`, which need not exist, for `command`; yields its path without symbolic links.
 
-    What killed runs of the command left beside it goes first: scratch folders with its marker,
-    whose process is dead. UserError where another process writes there.
+    First, scratch folders that killed runs of the command left next to it are removed: those with
+    the command's marker whose process is dead. UserError if another process writes to `out`.
     """
     out = Path(os.path.realpath(out))
     with locked_beside(out):
@@ -28,9 +28,9 @@ def held(out: Path, command: str) -> Iterator[Path]:
 
 @contextmanager
 def filled(out: Path, command: str) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `out` at the end and goes after an error.
+    """Yield a new folder to fill, which replaces `out` at the end; after an error it is removed.
 
-    For use under `held`. What `out` was is deleted: whether it may be is for the caller to say.
+    For use under `held`. An existing `out` is deleted: the caller decides whether it may be.
     """
     scratch = out.with_name(partial_name(out.name))
     mark(scratch, command)
@@ -47,7 +47,7 @@ def filled(out: Path, command: str) -> Iterator[Path]:
 
 
 def _tidy(scratch: Path, out: Path, command: str) -> None:
-    """Remove a scratch folder; what it had moved out of the way for nothing goes back first."""
+    """Remove a scratch folder, after restoring what it had moved out of the way in vain."""
     if maker(scratch) == command:
         if (scratch / "old").exists() and not out.exists():
             (scratch / "old").rename(out)

@@ -1,4 +1,4 @@
-"""What makes two runs the same: compared field by field, and told apart in one line."""
+"""What makes two runs the same, compared field by field; differences are named in one line."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +41,7 @@ def require_same(
     advice: str = "give the same settings, or --overwrite to start anew",
     error: type[UserError] = UserError,
 ) -> None:
-    """`error` names the fields in which the run that wrote `place` differs from this one."""
+    """Raise `error`, which names the differing fields, unless `place` is of the same run."""
     if fields := differing(there, now):
         raise error(f"{place} is of another run: {fields}: {advice}")
 

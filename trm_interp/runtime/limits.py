@@ -1,7 +1,7 @@
-"""Numbers that cannot be: refused in one line that says the limit, before anything is allocated.
+"""Limits of numbers, checked before anything is allocated; errors are one line with the limit.
 
-`name` is what the user calls the value, `advice` which option to lower. All raise UserError, which
-is a ValueError. Standard library only.
+`name` is what the user calls the value, `advice` says which option to lower. All raise UserError,
+which is a ValueError. Standard library only.
 """
 
 import math
@@ -19,7 +19,7 @@ GROUPS = Path("/sys/fs/cgroup")
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: never long.
+    """A value as messages show it, shortened.
 
     >>> shown(10**40)
     '10000000000000000000...'
@@ -29,26 +29,26 @@ def shown(value: object) -> str:
 
 
 def finite(name: str, value: float | None) -> None:
-    """UserError for NaN and infinities; None is left alone."""
+    """UserError for NaN and infinities; None passes."""
     if value is not None and not math.isfinite(value):
         raise UserError(f"{name} must be finite, got {value}")
 
 
 def at_most(name: str, value: float | None, limit: float, why: str = "") -> None:
-    """UserError for a value above `limit`; None is left alone. `why` says where it comes from."""
+    """UserError for a value above `limit`; None passes. `why` explains the limit."""
     if value is not None and value > limit:
         reason = f": {why}" if why else ""
         raise UserError(f"{name} must be at most {limit}, got {shown(value)}{reason}")
 
 
 def int64(name: str, value: int | None) -> None:
-    """UserError for a whole number that no array can hold."""
+    """UserError for an integer that does not fit int64; None passes."""
     if value is not None and not -LARGEST_INT <= value <= LARGEST_INT:
         raise UserError(f"{name} must lie within +-{LARGEST_INT}, got {shown(value)}")
 
 
 def in_seed_range(seed: int | None, name: str = "seed") -> None:
-    """UserError for a seed that not every generator takes."""
+    """UserError for a seed that some generators do not accept; None passes."""
     if seed is not None and not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"{name} must be from 0 to {LARGEST_SEED}, got {shown(seed)}")
 
@@ -96,7 +96,7 @@ class Memory(NamedTuple):
 
 
 def memory_limit() -> Memory:
-    """What this process can have at most: of the machine, its control group, or its ulimit."""
+    """The most memory that this process can have: by the machine, its control group or ulimit."""
     limits = [Memory(_physical(), "this machine has")]
     limits += [Memory(size, "the control group allows") for size in _of_control_group()]
     if (left := _address_space_left()) is not None:
@@ -105,7 +105,7 @@ def memory_limit() -> Memory:
 
 
 def require_memory(n_bytes: float, what: str, advice: str) -> None:
-    """UserError where so much cannot be had. `what` needs it; `advice` is the option to lower."""
+    """UserError if `what` needs more memory than there is; `advice` says which option to lower."""
     limit = memory_limit()
     if n_bytes > limit.n_bytes:
         raise UserError(
@@ -115,7 +115,7 @@ def require_memory(n_bytes: float, what: str, advice: str) -> None:
 
 
 def gigabytes(n_bytes: float) -> str:
-    """A size for people.
+    """A number of bytes in GB.
 
     >>> gigabytes(3e9), gigabytes(2.5e6), gigabytes(1e30)
     ('3.0 GB', '0.0025 GB', '1e+21 GB')
@@ -127,12 +127,12 @@ def gigabytes(n_bytes: float) -> str:
 def _physical() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # a system that does not say
+    except (AttributeError, ValueError, OSError):  # not every system has these
         return LARGEST_INT
 
 
 def _of_control_group() -> Iterator[int]:
-    """Limits of this process's control group and of those around it, versions 1 and 2."""
+    """Limits of this process's control group and its parents, versions 1 and 2."""
     try:
         rows = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

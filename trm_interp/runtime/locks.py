@@ -1,7 +1,7 @@
-"""One writer at a time for an output: advisory locks that end with their process.
+"""One writer at a time for an output: advisory locks that are released when their process ends.
 
 Locks are POSIX `flock`s. Where a system or a file system has none (Windows, some network mounts),
-that is said once and work goes on unprotected.
+a warning is printed once and work continues without protection.
 """
 
 import os
@@ -18,7 +18,7 @@ _warned = False
 
 
 def _warn(line: str) -> None:
-    """Said once by a process."""
+    """Print a warning once per process."""
     global _warned
     if not _warned:
         print(line, file=sys.stderr)
@@ -27,7 +27,7 @@ def _warn(line: str) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold `folder`, which exists, by a file inside it. UserError where another process does."""
+    """Lock an existing folder by a file inside it. UserError if another process holds the lock."""
     lock = Lock(folder / LOCK, folder)
     try:
         yield
@@ -37,7 +37,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_beside(path: Path) -> Iterator[None]:
-    """Hold a path that need not exist, or that is replaced whole, by a hidden file beside it."""
+    """Lock a path by a hidden file next to it; it need not exist and may be replaced meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = Lock(path.with_name(f".{path.name}{LOCK}"), path)
     try:
@@ -47,9 +47,9 @@ def locked_beside(path: Path) -> Iterator[None]:
 
 
 class Lock:
-    """Taken when it is made; `release` also removes its file.
+    """Acquired on construction; `release` also removes the lock file.
 
-    `what`: the output that it protects, for the message of the UserError where it is taken.
+    `what`: the output that the lock protects, named in the UserError if another process holds it.
     """
 
     def __init__(self, file: Path, what: Path, warn: Callable[[str], None] = _warn) -> None:
@@ -62,7 +62,7 @@ class Lock:
                     os.close(handle)
                     self._remove()
                     return
-                if _is_still(handle, file):  # not removed by whoever held it until now
+                if _is_still(handle, file):  # not removed by its previous holder
                     self._handle = handle
                     return
             except BaseException:
@@ -82,7 +82,7 @@ class Lock:
 
 
 def _take(handle: int, what: Path, warn: Callable[[str], None]) -> bool:
-    """Whether the lock is held now; False where there are no locks, which is said."""
+    """Whether the lock was acquired; False, after a warning, where there are no locks."""
     try:
         import fcntl
     except ImportError:  # not POSIX
@@ -101,7 +101,7 @@ def _take(handle: int, what: Path, warn: Callable[[str], None]) -> bool:
 
 
 def _is_still(handle: int, file: Path) -> bool:
-    """Whether the file under this name is the one that was opened."""
+    """Whether the file under this name is still the one that was opened."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(file))
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""Folders that commands write into: whose each is, one writer at a time, nothing foreign deleted.
+"""Output folders: each belongs to one command, has one writer, and nothing foreign is deleted.
 
-A folder that a command fills carries a marker, `.trm-interp.json`, that names the command. Only
-where it is there, and names this command, does `--overwrite` delete, and only plain files directly
-inside the folder under names that this command writes; which names those are is said by the code,
-never by a file.
+A folder that a command fills carries a marker, `.trm-interp.json`, that names the command. Only in
+a folder with the marker of the same command does `--overwrite` delete anything, and only regular
+files directly inside it under names that this command writes. These names come from the code, never
+from a file.
 """
 
 import os
@@ -19,7 +19,7 @@ from trm_interp.runtime.files import remove_leftovers, require_regular, write_js
 from trm_interp.runtime.locks import LOCK, locked_folder
 
 MARKER = ".trm-interp.json"
-# files that file managers and git users leave in any folder
+# files that file managers and git users leave in folders
 IGNORED = {".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep"}
 T = TypeVar("T")
 
@@ -34,9 +34,9 @@ class Team(Protocol):
 
 @contextmanager
 def by_the_first(team: Team, opened: AbstractContextManager[T]) -> Iterator[T]:
-    """What the first process of a team opens, or its error, for all of them.
+    """Let the first process of a team enter a context; all of them get its value, or its error.
 
-    The others open nothing: one process locks and deletes for all.
+    The others enter nothing: one process locks and deletes on behalf of all.
     """
     with ExitStack() as stack:
         mine: Any = None
@@ -63,16 +63,16 @@ def writing(
     clear: bool = True,
     unmarked: Callable[[Path], bool] = lambda folder: False,
 ) -> Iterator[bool]:
-    """Hold `folder` for `command` while the block runs; yields whether it holds earlier work.
+    """Lock `folder` for `command` during the block; yields whether it contains earlier work.
 
-    `names`: patterns (`*.csv`) of what the command writes; a pattern that ends in `/` names folders
-    of its own inside, which carry the same marker. `resumable`: whether the command has --resume.
+    `names`: patterns (`*.csv`) of what the command writes; a pattern that ends in `/` matches its
+    own subfolders, which carry the same marker. `resumable`: whether the command has --resume.
     `clear`: whether `overwrite` deletes earlier work at once; a command that may fail before it has
-    anything to put in its place calls `remove_own` itself.
-    `unmarked`: recognises a folder from before there were markers; such a one can be resumed, not
-    overwritten. `resume` where there is nothing yet starts anew. UserError where another process
-    writes there, where the folder holds anything that this command did not make, or where it holds
-    earlier work and neither flag is given. A folder that the block leaves empty goes.
+    new results calls `remove_own` itself. `unmarked`: recognises a folder from before there were
+    markers; such a folder can be resumed, not overwritten. With `resume` and no earlier work, the
+    run starts from the beginning. UserError if another process writes to the folder, if it contains
+    anything that this command did not make, or if it contains earlier work and neither flag is
+    given. A folder that the block leaves empty is removed.
     """
     if resume and overwrite:
         raise UserError("give one of --resume and --overwrite")
@@ -92,17 +92,17 @@ def writing(
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder holds, less the files of `IGNORED`."""
+    """The entries of a folder, except the files in `IGNORED`."""
     return [path for path in folder.iterdir() if path.name not in IGNORED or path.is_dir()]
 
 
 def holds_only(folder: Path, name: str) -> bool:
-    """Whether a folder holds one file of this name and, at most, a lock."""
+    """Whether a folder contains one file of this name and at most a lock besides."""
     return {entry.name for entry in entries(folder)} - {LOCK} == {name}
 
 
 def maker(folder: Path) -> str | None:
-    """The command whose marker the folder carries; None where it carries none that can be read."""
+    """The command that the folder's marker names; None if there is no readable marker."""
     from trm_interp.runtime.schema import read_json
 
     file = folder / MARKER
@@ -115,7 +115,7 @@ def maker(folder: Path) -> str | None:
 
 
 def mark(folder: Path, command: str) -> None:
-    """Say in the folder which command fills it."""
+    """Write the marker that says which command fills the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     if maker(folder) != command:
         write_json(folder / MARKER, {"command": command})
@@ -135,7 +135,7 @@ def require_replaceable(path: Path, kind: type, command: str, overwrite: bool) -
 def remove_own(folder: Path, command: str, names: Sequence[str]) -> None:
     """Delete what `command` made in a folder that carries its marker, and nothing else.
 
-    UserError where the folder is not its own.
+    UserError if the folder belongs to another command or to none.
     """
     if (made_by := maker(folder)) != command:
         raise UserError(_foreign(folder, command, made_by))
@@ -148,7 +148,7 @@ def remove_own(folder: Path, command: str, names: Sequence[str]) -> None:
 
 
 def require_own_table(file: Path, columns: Sequence[str], overwrite: bool) -> None:
-    """UserError where a CSV file is there, unless it may be replaced and has these columns."""
+    """UserError if a CSV file exists, unless it may be overwritten and has these columns."""
     if not file.exists():
         return
     if not overwrite:
@@ -182,7 +182,7 @@ def own_json(kind: type, command: str) -> Callable[[Path], None]:
 
 
 def discard(folder: Path, command: str, names: Sequence[str]) -> None:
-    """`remove_own`, and the folder itself unless there is anything else in it."""
+    """`remove_own`, and remove the folder itself unless it contains anything else."""
     remove_own(folder, command, names)
     drop_if_empty(folder)
 
@@ -197,7 +197,7 @@ def _claim(
     clear: bool,
     unmarked: Callable[[Path], bool],
 ) -> bool:
-    """Under the lock: the folder is this command's from now on; whether it holds earlier work."""
+    """Mark the locked folder as this command's; whether it contains earlier work."""
     remove_leftovers(folder)
     held = sorted({entry.name for entry in entries(folder)} - {LOCK, MARKER})
     made_by = maker(folder)
@@ -235,7 +235,7 @@ def _foreign(folder: Path, command: str, made_by: str | None) -> str:
 
 
 def drop_if_empty(folder: Path) -> None:
-    """Remove a folder in which nothing came to be."""
+    """Remove a folder that contains nothing but a lock and a marker."""
     with suppress(OSError):
         if {entry.name for entry in folder.iterdir()} <= {LOCK, MARKER}:
             (folder / MARKER).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Progress of long work on standard error: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of long work on standard error: a bar in a terminal, otherwise an occasional line."""
 
 import sys
 import time
@@ -15,15 +15,15 @@ SECONDS_BETWEEN_LINES = 30.0
 WINDOW = 60.0  # seconds of recent work that the time left is reckoned from
 SAMPLES = 10  # that the window holds at least, where they are rare
 Update = Callable[[int, int], None]  # done, of how many
-_open: "Progress | None" = None  # what is on the terminal
+_open: "Progress | None" = None  # the display on the terminal
 
 
 class Meter:
-    """A function that is told (done, total); it shows them, with the time left and a note.
+    """Called with (done, total); shows them with the time left and a note.
 
-    `label` says what is being done; work in stages names each with `start`. The time left is that
-    of the work still to do at the rate of this process's own recent work: what an earlier run had
-    done, be it told by the first call or by `reuse`, counts for no rate.
+    `label` names the current stage of the work; `start` begins another. The time left is estimated
+    from the recent rate of this process alone: what an earlier run had done, as given by the first
+    call or by `reuse`, does not count.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Meter:
         self.start("")
 
     def start(self, label: str) -> None:
-        """What is told from now on is another stage of the work, with a count of its own."""
+        """Begin another stage of the work, which is counted from 0."""
         self.label, self.note = label, ""
         self.done = self.total = 0
         self._before: int | None = None  # done by earlier runs
@@ -52,11 +52,11 @@ class Meter:
         self._show(self)
 
     def reuse(self, n: int) -> None:
-        """`n` of what is done next was not done now but read from an earlier run."""
+        """`n` units of the next call were not computed now but read from an earlier run."""
         self._before = (self._before or 0) + n
 
     def seconds_left(self) -> float | None:
-        """At the recent rate; None before any work is done."""
+        """Seconds until the total is reached at the recent rate; None before any work is done."""
         if self._before is None or not self._recent:
             return None
         then, before = self._recent[0]
@@ -66,7 +66,7 @@ class Meter:
 
 
 def duration(seconds: float) -> str:
-    """For people.
+    """A number of seconds, in words.
 
     >>> duration(42.4), duration(200), duration(7500)
     ('42 s', '3 min 20 s', '2 h 05 min')
@@ -81,7 +81,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def progress(label: str, unit: str, note: Callable[[], str] = lambda: "") -> Iterator[Meter]:
-    """A meter that is told (done, total); it shows the time left, and its own or the given note."""
+    """Yield a meter to call with (done, total); `note` is shown where the meter has none."""
     show = _bar if sys.stderr.isatty() else _lines
     with show(label, unit, note) as update:
         yield update
@@ -89,9 +89,9 @@ def progress(label: str, unit: str, note: Callable[[], str] = lambda: "") -> Ite
 
 @contextmanager
 def passing(label: str, unit: str) -> Iterator[Update]:
-    """As `progress`, of work that is often none: shown once there is some, gone when it is done.
+    """As `progress`, for work that is often empty: shown only while there is work left.
 
-    It may be within another `progress`.
+    May be nested inside another `progress`.
     """
     with ExitStack() as stack:
         shown: list[Update] = []
@@ -118,7 +118,7 @@ def _bar(label: str, unit: str, note: Callable[[], str], passes: bool = False) -
 
         def show(meter: Meter) -> None:
             if meter.label not in tasks:
-                if "" in tasks:  # nothing was told of it
+                if "" in tasks:  # the stage before any other, never used
                     bar.remove_task(tasks.pop(""))
                 tasks[meter.label] = bar.add_task(meter.label, unit=unit, left="", note="")
             left = _time_left(meter) if meter.done < meter.total else ""
@@ -137,7 +137,7 @@ def _bar(label: str, unit: str, note: Callable[[], str], passes: bool = False) -
 
 @contextmanager
 def _display(passes: bool) -> Iterator["Progress"]:
-    """The one display of this terminal, whose lines are tasks; it stays unless it `passes`."""
+    """The display of this terminal, one line per task; it is cleared at the end if it `passes`."""
     global _open
     if _open is not None:
         yield _open

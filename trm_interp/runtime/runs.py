@@ -1,4 +1,4 @@
-"""One piece of work that writes an output: whose it is, what is there, how it ends and goes on.
+"""One piece of work that writes an output: ownership, resuming, atomic results, interruption.
 
 A command opens a `Run` on its output folder, or a `FileRun` on a single file, and does its work
 inside the block:
@@ -17,21 +17,20 @@ inside the block:
 
 What the block can rely on:
 
-- the output is locked: a second process is refused with one line, in a torchrun the first process
-  acts for all;
-- a marker says which command made the folder; what others made is neither mixed with nor deleted;
-- earlier work needs --resume or --overwrite, and to be resumed it must have the same identity; the
-  fields that differ are named. Work that keeps its identity elsewhere (in a training state, say)
-  leaves `identity_file` out and calls `identity.require_same` itself;
-- files are whole or absent, parts that are there are read instead of computed, and the summary
-  comes last;
-- the time left counts what this process does, not what it reads;
-- SIGTERM ends the block as Ctrl-C does, in an `Interrupted` that says how to go on. With
-  `stops_at_steps` both are questions that a loop asks with `run.should_stop()`, so that it can save
-  a whole step; a second Ctrl-C ends the block at once.
+- the output is locked: a second process is refused with one line, and in a torchrun the first
+  process acts for all;
+- a marker names the command that made the folder; what others made is never mixed with or deleted;
+- earlier work needs --resume or --overwrite, and can be resumed only with the same identity; fields
+  that differ are named. Work that keeps its identity elsewhere, such as in a training state, leaves
+  `identity_file` out and calls `identity.require_same` itself;
+- files are complete or absent, parts that exist are read instead of computed, and the summary is
+  written last;
+- the time left counts what this process computes, not what it reads;
+- SIGTERM ends the block as Ctrl-C does, with an `Interrupted` that says how to resume. With
+  `stops_at_steps` a loop asks `run.should_stop()` instead, and can save after a complete step; a
+  second Ctrl-C ends the block at once.
 """
 
-import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,16 +38,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
-from zipfile import BadZipFile, ZipFile
 
-import numpy as np
-
+from trm_interp.runtime.arrays import Arrays, Shapes, read_arrays, write_arrays
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import (
     plain,
     replacing,
     require_apart,
-    require_regular,
     write_json,
     write_text,
 )
@@ -67,27 +63,23 @@ from trm_interp.runtime.schema import read_json
 from trm_interp.runtime.signals import how_to_go_on, stop_signals, terminated_as_interrupted
 
 SUMMARY = "summary.json"
-DAMAGED = (OSError, ValueError, EOFError, NotImplementedError, BadZipFile)
-NUMBER, HEADER = 16, 4096  # bytes: the widest number of an array, and room for what describes one
-Arrays = dict[str, np.ndarray]
-Shapes = Mapping[str, tuple[int, ...]]  # of every array of a part
 Tell = Callable[[str], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """The work was stopped from outside; the message says how to go on, or is empty."""
+    """The work was interrupted; the message says how to resume it, or is empty."""
 
 
 def quiet(done: int, of: int) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress."""
 
 
 def silent(line: str) -> None:
-    """Messages that nobody reads."""
+    """Ignore a message."""
 
 
 class Work(ABC):
-    """What runs on folders and on files share: the lock, progress and interruption."""
+    """What `Run` and `FileRun` share: the lock, progress and interruption."""
 
     def __init__(
         self,
@@ -116,27 +108,27 @@ class Work(ABC):
 
     @abstractmethod
     def _held(self) -> AbstractContextManager[bool]:
-        """Hold the output; whether earlier work is there to go on from."""
+        """Lock the output; yields whether there is earlier work to resume."""
 
     def should_stop(self) -> bool:
-        """With `stops_at_steps`: whether a signal has asked the loop to save and leave."""
+        """With `stops_at_steps`: whether a signal has asked the loop to save and stop."""
         return self._asked_to_stop()
 
     def advance(self, done: int, of: int) -> None:
-        """So much is done, of so much. What was read from earlier work counts for no rate."""
+        """Report progress; parts that were read from earlier work do not count for the rate."""
         if self._reused and isinstance(self._progress, Meter):
             self._progress.reuse(done - self._done)
         self._done, self._reused = done, False
         self._progress(done, of)
 
     def stage(self, label: str) -> None:
-        """What follows is another stage of the work, with a progress of its own."""
+        """Begin another stage of the work, with its own progress."""
         self._done, self._reused = 0, False
         if isinstance(self._progress, Meter):
             self._progress.start(label)
 
     def note(self, text: str) -> None:
-        """A few words that stand behind the progress, such as the loss."""
+        """Show a short text with the progress, such as the loss."""
         if isinstance(self._progress, Meter):
             self._progress.note = text
 
@@ -165,18 +157,19 @@ class Work(ABC):
 class Run(Work):
     """Work that fills a folder. See the module's docstring for an example.
 
-    `names`: patterns (`*.csv`) of what the command writes; a pattern that ends in `/` names folders
-    of its own inside, which carry the same marker. `identity`: what the results depend on, as JSON
-    can have it; kept in `identity_file`, a path inside the folder, and compared with what is there.
+    `names`: patterns (`*.csv`) of what the command writes; a pattern that ends in `/` matches its
+    own subfolders, which carry the same marker. `identity`: what the results depend on, as JSON;
+    it is kept in `identity_file`, a path inside the folder, and compared with what is there.
     `older`: values of identity fields that outputs of earlier versions lack. `resumable`: whether
     the command has --resume. `clear`: whether `overwrite` deletes earlier work at once; a command
-    that may fail before it has anything to put in its place calls `clear()` itself. `team`: the
-    processes of a torchrun. `unmarked`: recognises a folder from before there were markers; such a
-    one can be resumed, not overwritten. `on_signal` gets the frame in which a signal arrives.
+    that may fail before it has new results calls `clear()` itself. `team`: the processes of a
+    torchrun. `unmarked`: recognises a folder from before there were markers; such a folder can be
+    resumed, not overwritten. `on_signal` is called with the frame in which a signal arrives.
 
-    `begun` says whether earlier work is there to go on from. UserError where another process writes
-    to the folder, where it holds anything that this command did not make, earlier work and neither
-    flag is given, or earlier work of another identity. A folder that the block leaves empty goes.
+    `begun` says whether there is earlier work to resume. UserError if another process writes to
+    the folder, if it contains anything that this command did not make, if it contains earlier work
+    and neither flag is given, or if the earlier work has another identity. A folder that the block
+    leaves empty is removed.
     """
 
     def __init__(
@@ -232,7 +225,7 @@ class Run(Work):
             yield begun
 
     def _agree(self) -> None:
-        """Write the identity where none is; UserError where there is another one."""
+        """Write the identity if there is none; UserError if there is another one."""
         file = self.out / self._identity_file
         folder = file.parent
         if self.overwrite and maker(folder) == self.command:  # parts of other settings
@@ -246,15 +239,15 @@ class Run(Work):
         write_json(file, self.identity)
 
     def clear(self, names: Sequence[str] | None = None) -> None:
-        """Delete what earlier runs of this command wrote under `names`; None: under all of its."""
+        """Delete what earlier runs of this command wrote under `names` (None: all its names)."""
         if self.is_first:
             remove_own(self.out, self.command, self.names if names is None else names)
 
     def part(self, name: str, shapes: Shapes | None, compute: Callable[[], Arrays]) -> Arrays:
-        """The arrays of a part: those that were saved under this name, else computed and saved now.
+        """The arrays of a part: read if they were saved before, otherwise computed and saved.
 
-        `name` may contain `/`. A file that is damaged, or that holds other arrays than those of
-        `shapes`, is computed again; with None it may hold any numbers.
+        `name` may contain `/`. A damaged file, or one with arrays other than those of `shapes`, is
+        computed again; with None any numbers are accepted.
         """
         file = self.out / Path(self._identity_file).parent / f"{name}.npz"
         saved = read_arrays(file, shapes)
@@ -268,23 +261,23 @@ class Run(Work):
         return computed
 
     def replacing(self, name: str) -> AbstractContextManager[Path]:
-        """A new file to write to, which takes the name `name` in the folder when it is whole."""
+        """A temporary file to write to, which becomes `name` in the folder when it is complete."""
         return replacing(self.out / name)
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a whole file inside the folder; its path."""
+        """Write a file inside the folder, atomically; its path."""
         if self.is_first:
             write_text(self.out / name, text)
         return self.out / name
 
     def write_json(self, name: str, value: Any) -> Path:
-        """Write numbers, arrays, lists and mappings as JSON; NaN and infinity become null."""
+        """Write JSON inside the folder, atomically; NaN and infinity become null."""
         if self.is_first:
             write_json(self.out / name, plain(value))
         return self.out / name
 
     def finish(self, summary: Mapping[str, Any], name: str = SUMMARY) -> dict[str, Any]:
-        """Write the summary, with what computed it. Its presence says that the work is done."""
+        """Write the summary with versions and commit, last: its presence marks the work as done."""
         from trm_interp.runtime.provenance import git_commit, versions
 
         done = plain({**summary, "versions": versions(), "git_commit": git_commit()})
@@ -293,12 +286,12 @@ class Run(Work):
 
 
 class FileRun(Work):
-    """Work that writes one file, and perhaps others beside it that go with it.
+    """Work that writes one file.
 
-    `is_own(file)` raises a UserError unless what is there is an earlier result of the command:
+    `is_own(file)` raises a UserError unless an existing file is an earlier result of the command:
     `outputs.own_table(columns)` and `outputs.own_json(kind, command)` make such functions. Only
-    then does `overwrite` replace it. `inputs`: what the command reads, by the name of the option;
-    none of them may be the output.
+    such a file is replaced with `overwrite`. `inputs`: the files that the command reads, by name of
+    their option; the output may be none of them.
     """
 
     def __init__(
@@ -339,11 +332,11 @@ class FileRun(Work):
                 yield self._claim()
         finally:
             for folder in made:
-                with suppress(OSError):  # something came to be there
+                with suppress(OSError):  # it is not empty
                     folder.rmdir()
 
     def _claim(self) -> bool:
-        """Whether a file is there; UserError unless it may be replaced."""
+        """Whether the file exists; UserError unless it may be replaced."""
         is_there = os.path.lexists(self.out)
         if is_there and not self.overwrite:
             raise UserError(
@@ -354,47 +347,19 @@ class FileRun(Work):
         return is_there
 
     def write_text(self, text: str) -> None:
-        """Replace the file, whole or not at all."""
+        """Write the file, atomically."""
         if self.is_first:
             write_text(self.out, text)
 
     def write_json(self, value: Any) -> None:
-        """Replace the file by JSON; NaN and infinity become null."""
+        """Write the file as JSON, atomically; NaN and infinity become null."""
         if self.is_first:
             write_json(self.out, plain(value))
 
 
 def read_identity(file: Path) -> dict[str, Any] | None:
-    """What a folder was begun with; None where there is nothing of it."""
+    """The identity of the run that began a folder; None if there is none."""
     try:
         return read_json(file, dict[str, Any], advice="start anew in another folder")
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def write_arrays(file: Path, arrays: Arrays) -> None:
-    """An .npz file, whole or absent."""
-    with replacing(file) as to, to.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-
-
-def read_arrays(file: Path, shapes: Shapes | None) -> Arrays | None:
-    """Finished numbers of these names and shapes; None where the file is missing or differs.
-
-    Its sizes are read before its content: it cannot ask for more memory than they need.
-    """
-    try:
-        require_regular(file)
-        if shapes is not None:
-            most = sum(math.prod(shape) * NUMBER + HEADER for shape in shapes.values())
-            with ZipFile(file) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > most:
-                    return None
-        with np.load(file, allow_pickle=False) as saved:
-            arrays = dict(saved)
-    except (*DAMAGED, KeyError):
-        return None
-    if shapes is not None and {k: v.shape for k, v in arrays.items()} != dict(shapes):
-        return None
-    kinds = "biuf" if shapes is not None else "biufU"
-    return arrays if all(values.dtype.kind in kinds for values in arrays.values()) else None

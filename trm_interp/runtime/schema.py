@@ -1,4 +1,4 @@
-"""JSON files that may lie: read whole, or refused in a line with file, field and what is expected.
+"""JSON files from anywhere, validated: errors are one line with file, field and expected type.
 
 A schema is a dataclass or a msgspec Struct; bounds are `Annotated[int, msgspec.Meta(ge=1)]`.
 msgspec is imported when a file is read, so that modules with plain schemas import without it.
@@ -22,9 +22,9 @@ def read_json(
     advice: str = "restore it or make it anew",
     largest: int = LARGEST,
 ) -> T:
-    """The file's content as `kind`. `error` says the file, the field and what was expected there.
+    """The file's content as `kind`. `error` names the file, the field and the expected type.
 
-    FileNotFoundError where there is none.
+    FileNotFoundError if there is no file.
     """
     require_regular(path)
     if (size := path.stat().st_size) > largest:
@@ -43,7 +43,7 @@ def convert(
     error: type[UserError] = UserError,
     advice: str = "restore it or make it anew",
 ) -> T:
-    """A value that JSON gave as `kind`; `name` stands for the file in the message."""
+    """A value parsed from JSON, as `kind`; messages call it `name`."""
     import msgspec
 
     try:

@@ -1,7 +1,6 @@
 """Fields of settings: default, help text and check in one place. Standard library only.
 
-A frozen dataclass of these fields is what a command's options are made of, and what is written
-beside its results.
+A command's options are the fields of a frozen dataclass, which is also saved with its results.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: work that is stopped ends at a place where it can go on.
+"""SIGINT and SIGTERM: interrupted work ends where it can be resumed.
 
 Signals are handled by the main thread only; in other threads these blocks change nothing.
 """
@@ -20,12 +20,12 @@ def how_to_go_on(overwrite: bool = False) -> str:
 
 
 def _nothing(frame: FrameType | None) -> None:
-    """A signal that comes at a good place."""
+    """Accept a signal anywhere."""
 
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM in the block is a KeyboardInterrupt, as Ctrl-C is, so that the block can clean up."""
+    """SIGTERM raises KeyboardInterrupt in the block, as Ctrl-C does, so that it can clean up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -38,10 +38,10 @@ def terminated_as_interrupted() -> Iterator[None]:
 def stop_signals(
     before: Callable[[FrameType | None], None] = _nothing,
 ) -> Iterator[Callable[[], bool]]:
-    """A question that SIGINT (once) or SIGTERM answers with yes, to be asked at each whole step.
+    """Yield a function that is True once SIGINT or SIGTERM has arrived; ask it after each step.
 
-    A second SIGINT is a KeyboardInterrupt. `before` gets the frame in which a signal arrives; it
-    may raise where the step would take too long to wait for.
+    A second SIGINT raises KeyboardInterrupt. `before` is called with the frame in which a signal
+    arrives, and may raise if the current step would take too long to wait for.
     """
     asked = False
 

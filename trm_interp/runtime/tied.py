@@ -1,8 +1,8 @@
-"""Becomes another program, which ends with the process that started it, however that ends (Linux).
+"""Execute a program that is terminated when the process that started it ends (Linux).
 
     python tied.py PARENT PROGRAM WORDS...
 
-PARENT: the number of the starting process. The kernel sends SIGTERM when that one is gone.
+PARENT: process id of the starting process. The kernel sends SIGTERM when that process ends.
 """
 
 import ctypes
@@ -16,9 +16,9 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     parent, *command = sys.argv[1:]
-    with suppress(OSError, AttributeError):  # no such library or call: it is not tied
+    with suppress(OSError, AttributeError):  # no such library or call: the program runs on its own
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it ended before the kernel knew
+    if os.getppid() != int(parent):  # the parent ended before the kernel was told
         raise SystemExit(128 + signal.SIGTERM)
     os.execvp(command[0], command)
 

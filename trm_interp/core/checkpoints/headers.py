@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from trm_interp.runtime.errors import UserError, first_line, spoken
+from trm_interp.runtime.errors import UserError, first_line, one_line
 from trm_interp.runtime.files import require_regular
 
 MAX_JSON = 16_000_000  # bytes; a card with its curves has about 100 000
@@ -31,7 +31,7 @@ def require_file(path: Path) -> None:
     try:
         require_regular(path)
     except (UserError, OSError) as error:
-        raise CheckpointError(spoken(error)) from error
+        raise CheckpointError(one_line(error)) from error
 
 
 def read_text(path: Path, most: int) -> str:
