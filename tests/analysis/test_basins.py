@@ -35,16 +35,16 @@ def sign(state: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_basins_of_two_wells():
     places = square(np.array([[-1.0, -1.0], [1.0, 1.0]]), 20, margin=0.0)  # no place on x = 0
     start = torch.from_numpy(places)[:, None]  # [start, pos 1, 2]
-    found = follow((start,), two_wells, sign, steps=60)
-    assert found.answers.shape == (400, 60, 1)
+    endings = follow((start,), two_wells, sign, steps=60)
+    assert endings.answers.shape == (400, 60, 1)
     right = places[:, 0] > 0
-    np.testing.assert_array_equal(found.answers[:, -1, 0], 1 + right)
-    ends = found.end[0].numpy()
+    np.testing.assert_array_equal(endings.answers[:, -1, 0], 1 + right)
+    ends = endings.end[0].numpy()
     np.testing.assert_allclose(ends[:, 0], np.stack([2.0 * right - 1, 0 * right], 1), atol=1e-4)
     states = same_state(ends.reshape(400, 2), tolerance=0.01)
     assert set(states) == {0, 1}
     np.testing.assert_array_equal(states == states[right][0], right)
-    table = shares(same_answer(found.answers[:, -1]))
+    table = shares(same_answer(endings.answers[:, -1]))
     assert table["share"].tolist() == [0.5, 0.5]
     assert (table["low"][0], table["high"][0]) == wilson(200, 400)
     # from (1/2, 0): x moves by (1/2 - 1/8) / 4 = 3/32 of two numbers: RMS 3/32 / sqrt 2
@@ -107,8 +107,8 @@ def test_clusters_over_several_blocks(monkeypatch: pytest.MonkeyPatch):
     truth = rng.integers(0, 4, 50)
     states = rng.standard_normal((4, 30))[truth] + 0.01 * rng.standard_normal((50, 30))
     monkeypatch.setattr("trm_interp.analysis.basins.BLOCK", 7)
-    found = same_state(states, tolerance=0.1)
-    np.testing.assert_array_equal(found, by_size(truth))
+    groups = same_state(states, tolerance=0.1)
+    np.testing.assert_array_equal(groups, by_size(truth))
 
 
 def test_steps_to_solution():

@@ -63,8 +63,8 @@ def test_auc_interval_covers_and_needs_both_kinds():
     inside = 0
     for seed in range(40):
         values = np.concatenate([rng.normal(1, 1, 60), rng.normal(0, 1, 60)])
-        found = auc_with_bounds(values, np.arange(120) < 60, seed, times=300)
-        inside += found["low"] <= 0.7602 <= found["high"]
+        estimate = auc_with_bounds(values, np.arange(120) < 60, seed, times=300)
+        inside += estimate["low"] <= 0.7602 <= estimate["high"]
     assert inside >= 33  # 95 % of 40 is 38; 33 or fewer has a chance of 0.1 %
     assert np.isnan(auc_with_bounds(np.arange(9.0), np.arange(9) < 4, 0)["auc"])
     with pytest.raises(ValueError, match="1 values are not finite"):

@@ -20,10 +20,10 @@ def test_an_affine_map_takes_one_step_even_where_it_runs_away():
     # z -> A z + b with eigenvalues of modulus up to 3: z* = (1 - A)^-1 b
     A, b = random(12, 12), random(12, seed=1)
     assert torch.linalg.eigvals(A).abs().max() > 1.5
-    found = find_fixed_points(pushforward(lambda z: z @ A.T + b), random(4, 12, seed=2))
+    points = find_fixed_points(pushforward(lambda z: z @ A.T + b), random(4, 12, seed=2))
     expected = torch.linalg.solve(torch.eye(12, **EXACT) - A, b)
-    torch.testing.assert_close(found.state, expected.expand(4, 12), rtol=1e-6, atol=1e-6)
-    assert found.converged.all() and found.steps.max() <= 2
+    torch.testing.assert_close(points.state, expected.expand(4, 12), rtol=1e-6, atol=1e-6)
+    assert points.converged.all() and points.steps.max() <= 2
 
 
 def test_each_of_two_wells_and_the_ridge_between():
@@ -32,18 +32,18 @@ def test_each_of_two_wells_and_the_ridge_between():
         return z - (z**3 - z) / 2
 
     start = torch.tensor([[-1.3], [0.1], [0.9], [1.0]], **EXACT)
-    found = find_fixed_points(pushforward(wells), start)
-    torch.testing.assert_close(found.state, torch.tensor([[-1.0], [0], [1], [1]], **EXACT))
-    assert found.converged.all() and found.steps[3] == 0
-    torch.testing.assert_close(found.q, speed(found.state, wells(found.state)))
+    points = find_fixed_points(pushforward(wells), start)
+    torch.testing.assert_close(points.state, torch.tensor([[-1.0], [0], [1], [1]], **EXACT))
+    assert points.converged.all() and points.steps[3] == 0
+    torch.testing.assert_close(points.q, speed(points.state, wells(points.state)))
 
 
 def test_a_map_without_fixed_points_ends_at_a_slow_point():
     # z -> z + z^2 + 0.1: |F(z) - z| is least, 0.1, at z = 0; q = 0.1^2 / 2 = 0.005
-    found = find_fixed_points(
+    points = find_fixed_points(
         pushforward(lambda z: z + z**2 + 0.1), torch.ones(1, 1, **EXACT), steps=60
     )
-    assert not found.converged.any() and 0.005 <= found.q.item() < 0.02
+    assert not points.converged.any() and 0.005 <= points.q.item() < 0.02
 
 
 def test_runs_do_not_meet():
@@ -67,9 +67,9 @@ def test_eigenvalues_of_a_rotation_that_grows():
     A[:2, :2] = 1.1 * torch.stack(
         [torch.stack([turn.cos(), -turn.sin()]), torch.stack([turn.sin(), turn.cos()])]
     )
-    found = leading_eigenvalues(pushforward(lambda z: z @ A.T), random(8), k=3)
-    np.testing.assert_allclose(np.abs(found), [1.1, 1.1, 0.5], atol=1e-8)
-    np.testing.assert_allclose(np.abs(np.angle(found[:2])), 0.7, atol=1e-8)
+    values = leading_eigenvalues(pushforward(lambda z: z @ A.T), random(8), k=3)
+    np.testing.assert_allclose(np.abs(values), [1.1, 1.1, 0.5], atol=1e-8)
+    np.testing.assert_allclose(np.abs(np.angle(values[:2])), 0.7, atol=1e-8)
 
 
 @pytest.mark.parametrize("k", [0, 7, 8])
@@ -90,9 +90,9 @@ def test_a_tiny_model_against_its_dense_jacobian(tiny_trm: TRM, puzzles):
     dense = push(one, at, axes)[1][:, 0].T.numpy()
     exact = np.linalg.eigvals(dense)
     exact = exact[np.argsort(-np.abs(exact))][:4]
-    found = leading_eigenvalues(one.push, at[0], k=4)
-    np.testing.assert_allclose(np.abs(found), np.abs(exact), rtol=1e-5)
-    assert found[0] == pytest.approx(exact[0], rel=1e-5) or found[0] == pytest.approx(
+    values = leading_eigenvalues(one.push, at[0], k=4)
+    np.testing.assert_allclose(np.abs(values), np.abs(exact), rtol=1e-5)
+    assert values[0] == pytest.approx(exact[0], rel=1e-5) or values[0] == pytest.approx(
         exact[0].conj(), rel=1e-5
     )
 
@@ -106,8 +106,8 @@ def test_fixed_points_of_a_tiny_model_stay_where_they_are(tiny_mlp: TRM, puzzles
     z = joined(tiny_mlp.initial_state(x))
     for _ in range(30):
         z = cycle(z)
-    found = find_fixed_points(cycle.push, z, tolerance=1e-10, steps=15)
-    assert found.converged.sum() >= 2
-    assert (found.q < speed(z, cycle(z))).all()
-    still = found.state[found.converged]
-    torch.testing.assert_close(cycle.rows(found.converged)(still), still, rtol=0, atol=1e-8)
+    points = find_fixed_points(cycle.push, z, tolerance=1e-10, steps=15)
+    assert points.converged.sum() >= 2
+    assert (points.q < speed(z, cycle(z))).all()
+    still = points.state[points.converged]
+    torch.testing.assert_close(cycle.rows(points.converged)(still), still, rtol=0, atol=1e-8)

@@ -105,8 +105,8 @@ def test_tangents_of_the_parts(dim: int, norm: bool):
         return torch.nn.functional.silu(gate) * value
 
     expected = push(swiglu, torch.stack([g, v]), torch.stack([dg, dv], 1))
-    found = swiglu_tangent(g, v, dg, dv, (dim, 1e-2) if norm else None)
-    for mine, theirs in zip(found, expected, strict=True):
+    ours = swiglu_tangent(g, v, dg, dv, (dim, 1e-2) if norm else None)
+    for mine, theirs in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
 
 

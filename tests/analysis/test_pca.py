@@ -22,22 +22,22 @@ def chunks(states: np.ndarray, size: int):
 def test_as_scikit_learn_in_any_chunks(size: int):
     states = pool().astype(np.float32)
     exact = PCA(3, svd_solver="full").fit(states)
-    found, points = streamed_pca(chunks(states, size), 3)
-    np.testing.assert_allclose(found.explained, exact.explained_variance_ratio_, rtol=1e-4)
-    np.testing.assert_allclose(found.axes, exact.components_, atol=2e-3)
-    np.testing.assert_allclose(found.mean, exact.mean_, rtol=1e-5)
+    components, points = streamed_pca(chunks(states, size), 3)
+    np.testing.assert_allclose(components.explained, exact.explained_variance_ratio_, rtol=1e-4)
+    np.testing.assert_allclose(components.axes, exact.components_, atol=2e-3)
+    np.testing.assert_allclose(components.mean, exact.mean_, rtol=1e-5)
     np.testing.assert_allclose(points, exact.transform(states), atol=0.05)
-    np.testing.assert_allclose(points, found.project(states), atol=2e-3)
-    assert found.n == 400
+    np.testing.assert_allclose(points, components.project(states), atol=2e-3)
+    assert components.n == 400
 
 
 def test_a_line_is_one_component():
     # x = 2 + t (3, 0, 4) / 5 for t in -1, 0, 1: the axis is (0.6, 0, 0.8), the variance all on it
     along = np.array([-1.0, 0.0, 1.0])
     states = 2 + along[:, None] * np.array([0.6, 0.0, 0.8])
-    found, points = streamed_pca(lambda: [states.astype(np.float16)], 1)
-    np.testing.assert_allclose(found.axes[0], [0.6, 0, 0.8], atol=1e-3)
-    np.testing.assert_allclose(found.explained, [1.0], atol=1e-5)
+    components, points = streamed_pca(lambda: [states.astype(np.float16)], 1)
+    np.testing.assert_allclose(components.axes[0], [0.6, 0, 0.8], atol=1e-3)
+    np.testing.assert_allclose(components.explained, [1.0], atol=1e-5)
     np.testing.assert_allclose(points[:, 0], along, atol=2e-3)
 
 

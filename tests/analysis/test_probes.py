@@ -59,8 +59,8 @@ def test_auc_by_hand_and_where_there_is_none():
     # puzzle 3: 0.9, 0.2 against 0.5: 1 and 0 of one pair each: 1/2; puzzle 8 has positives only
     scores = np.array([[0.9], [0.5], [0.2], [1.0]])
     labels = np.array([[True], [False], [True], [True]])
-    found = auc_by_puzzle(scores, labels, np.array([3, 3, 3, 8]))
-    assert found[0, 0] == 0.5 and np.isnan(found[1, 0])
+    auc = auc_by_puzzle(scores, labels, np.array([3, 3, 3, 8]))
+    assert auc[0, 0] == 0.5 and np.isnan(auc[1, 0])
     one_kind = probe_scores(PLANTED[:9], np.ones((9, 1), bool), PLANTED[9:12])
     assert np.isnan(one_kind).all()
 

@@ -33,15 +33,15 @@ def test_the_first_of_equal_peaks_is_the_period():
 
 
 def test_what_the_schedule_forces_is_no_recurrence():
-    found = recurrence(SCHEDULE, CYCLE)
-    assert found.score == pytest.approx(1, abs=1e-3) and found.period == 7
-    assert found.excess == pytest.approx(0, abs=1e-3) and found.p == 1
+    measured = recurrence(SCHEDULE, CYCLE)
+    assert measured.score == pytest.approx(1, abs=1e-3) and measured.period == 7
+    assert measured.excess == pytest.approx(0, abs=1e-3) and measured.p == 1
 
 
 def test_a_period_of_its_own_is_found_beside_the_schedule():
-    found = recurrence(3 * np.cos(2 * np.pi * T / 11) + 0.1 * SCHEDULE, CYCLE, shuffles=39)
-    assert found.period == 11 and found.score > 0.9
-    assert found.excess > 0.4 and found.p == 1 / 40
+    measured = recurrence(3 * np.cos(2 * np.pi * T / 11) + 0.1 * SCHEDULE, CYCLE, shuffles=39)
+    assert measured.period == 11 and measured.score > 0.9
+    assert measured.excess > 0.4 and measured.p == 1 / 40
 
 
 def test_the_null_keeps_phase_means_and_random_fourier_phases_would_not_do():
@@ -59,8 +59,8 @@ def test_the_null_keeps_phase_means_and_random_fourier_phases_would_not_do():
 
 
 def test_noise_rarely_passes_and_what_stands_still_is_not_measured():
-    found = recurrence(RNG.standard_normal((200, N)), CYCLE, shuffles=19)
-    assert 0.01 <= (found.p <= 0.05).mean() <= 0.12 and abs(found.excess.mean()) < 0.02
+    measured = recurrence(RNG.standard_normal((200, N)), CYCLE, shuffles=19)
+    assert 0.01 <= (measured.p <= 0.05).mean() <= 0.12 and abs(measured.excess.mean()) < 0.02
     assert np.isnan(recurrence(np.ones(N), CYCLE).score)
     assert np.isnan(recurrence(1 + 1e-5 * RNG.standard_normal(N), CYCLE, still=1e-3).score)
 

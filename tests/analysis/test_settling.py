@@ -25,11 +25,11 @@ RNG = np.random.default_rng(0)
 
 def distances_of(states: torch.Tensor, depth: int, window: int) -> np.ndarray:
     """[moment, lag, run] of the last `window` of states [tick, run, dim], as the parts do it."""
-    past, found = Past(depth), []
+    past, distances = Past(depth), []
     for z in states:
-        found.append(past.distances(z))
+        distances.append(past.distances(z))
         past.add(z)
-    return torch.stack(found[-window:]).numpy()
+    return torch.stack(distances[-window:]).numpy()
 
 
 def test_displacement_by_hand():
@@ -41,15 +41,15 @@ def test_displacement_by_hand():
 
 def test_the_past_says_what_displacement_does():
     states = torch.randn(9, 3, 5, generator=torch.Generator().manual_seed(0))
-    found = distances_of(states, depth=4, window=9)
+    distances = distances_of(states, depth=4, window=9)
     for lag in range(1, 5):
-        assert np.isnan(found[:lag, lag - 1]).all()
-        np.testing.assert_allclose(found[lag:, lag - 1], displacement(states, lag), rtol=1e-6)
+        assert np.isnan(distances[:lag, lag - 1]).all()
+        np.testing.assert_allclose(distances[lag:, lag - 1], displacement(states, lag), rtol=1e-6)
     past = Past(4)
     for z in states[:-1]:
         past.add(z)
     kept = past.rows(torch.tensor([True, False, True])).distances(states[-1, ::2], lags=2)
-    np.testing.assert_allclose(kept, found[-1, :2, ::2])
+    np.testing.assert_allclose(kept, distances[-1, :2, ::2])
 
 
 def orbit(name: str, n: int = 60) -> torch.Tensor:
@@ -71,17 +71,17 @@ def orbit(name: str, n: int = 60) -> torch.Tensor:
     ("name", "expected"), [("fixed", 1), ("period 2", 2), ("period 4", 4), ("chaos", 0)]
 )
 def test_period_of_known_maps(name: str, expected: int):
-    found = period(distances_of(orbit(name), depth=16, window=8), 1e-6)
-    assert found.tolist() == [expected]
+    periods = period(distances_of(orbit(name), depth=16, window=8), 1e-6)
+    assert periods.tolist() == [expected]
     fate = {0: "wandering", 1: "settled"}.get(expected, "cycling")
-    assert fate_of(found).tolist() == [fate]
+    assert fate_of(periods).tolist() == [fate]
 
 
 def test_a_two_cycle_in_closed_form():
     # r z (1 - z) has the 2-cycle ((r + 1) +- sqrt((r - 3)(r + 1))) / (2 r): at r = 3.2 its points
     # are sqrt(0.2 * 4.2) / 3.2 = 0.2864 apart, and that is the distance at odd lags
-    found = distances_of(orbit("period 2"), depth=4, window=3)[..., 0]
-    np.testing.assert_allclose(found, [[0.84**0.5 / 3.2, 0] * 2] * 3, atol=1e-9)
+    distances = distances_of(orbit("period 2"), depth=4, window=3)[..., 0]
+    np.testing.assert_allclose(distances, [[0.84**0.5 / 3.2, 0] * 2] * 3, atol=1e-9)
 
 
 def test_a_period_longer_than_the_lags_is_not_found():
@@ -192,25 +192,25 @@ def test_p_of_the_dip():
 
 def test_a_mixture_finds_planted_heaps():
     heaps = np.concatenate([RNG.normal(-6, 0.5, 150), RNG.normal(-1, 0.5, 50)])
-    found = mixture(heaps, seed=0)
-    assert found["low"] == pytest.approx(-6, abs=0.2) and found["high"] == pytest.approx(
+    fitted = mixture(heaps, seed=0)
+    assert fitted["low"] == pytest.approx(-6, abs=0.2) and fitted["high"] == pytest.approx(
         -1, abs=0.3
     )
-    assert found["share_low"] == pytest.approx(0.75, abs=0.02)
-    assert found["gap"] == pytest.approx(10, rel=0.15)  # sqrt(2) 5 / sqrt(0.25 + 0.25) = 10
-    assert found["bic_gain"] > 100 and mixture(RNG.standard_normal(200), seed=0)["bic_gain"] < 10
+    assert fitted["share_low"] == pytest.approx(0.75, abs=0.02)
+    assert fitted["gap"] == pytest.approx(10, rel=0.15)  # sqrt(2) 5 / sqrt(0.25 + 0.25) = 10
+    assert fitted["bic_gain"] > 100 and mixture(RNG.standard_normal(200), seed=0)["bic_gain"] < 10
 
 
-# what is left once something else is known
+# what is left once something else is controlled for
 
 
 def test_a_correlation_that_another_number_explains():
-    known = RNG.standard_normal(400)
-    x, y = known + 0.3 * RNG.standard_normal(400), known + 0.3 * RNG.standard_normal(400)
+    shared = RNG.standard_normal(400)
+    x, y = shared + 0.3 * RNG.standard_normal(400), shared + 0.3 * RNG.standard_normal(400)
     alone = partial_rank_correlation(x, y, np.zeros((400, 0)))
-    assert alone > 0.85 and abs(partial_rank_correlation(x, y, known[:, None])) < 0.15
+    assert alone > 0.85 and abs(partial_rank_correlation(x, y, shared[:, None])) < 0.15
     assert np.isnan(partial_rank_correlation(x, y, x[:, None]))
-    bound = partial_with_bounds(x, known, y[:, None], seed=0, times=50)
+    bound = partial_with_bounds(x, shared, y[:, None], seed=0, times=50)
     assert 0 < bound["low"] < bound["value"] < bound["high"] < 1
 
 
@@ -227,9 +227,9 @@ def test_auc_within_strata_by_hand():
     values = np.array([1.0, 4, 2, 3, 9, 8, 0, 0, 0, 0, 0, 0])
     failed = np.array([1, 1, 0, 0, 1, 0, 1, 1, 1, 0, 0, 0], bool)
     strata = np.array([0, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7])
-    found = auc_within(values, failed, strata, seed=0)
-    assert (found["auc"], found["pairs"]) == (3 / 5, 5)
-    assert found["low"] <= 0.6 <= found["high"]
+    estimate = auc_within(values, failed, strata, seed=0)
+    assert (estimate["auc"], estimate["pairs"]) == (3 / 5, 5)
+    assert estimate["low"] <= 0.6 <= estimate["high"]
     assert np.isnan(auc_within(values, failed & (strata < 2), strata, 0)["auc"])  # 3 failed
 
 

@@ -19,8 +19,8 @@ def test_morans_i_by_hand():
 def test_its_mean_over_all_orders_is_1_over_1_minus_n():
     values = RNG.standard_normal(12)
     orders = np.stack([RNG.permutation(values) for _ in range(20_000)], axis=1)
-    found = morans_i(orders, lattice(3, 4))
-    assert found.mean() == pytest.approx(-1 / 11, abs=3 * found.std() / len(found) ** 0.5)
+    values = morans_i(orders, lattice(3, 4))
+    assert values.mean() == pytest.approx(-1 / 11, abs=3 * values.std() / len(values) ** 0.5)
 
 
 def test_a_lattice_links_edges_not_corners():

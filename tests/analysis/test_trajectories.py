@@ -43,16 +43,16 @@ def test_paths_are_displacements_in_the_plane_of_motion(planar, tmp_path: Path):
     states, along = planar
     z_L = states.reshape(N, STEPS, H, L, POS, D)
     with Store(store_of(z_L, tmp_path / "store")) as store:
-        found = trajectories(states_of(store, "z_L"), n_components=2, relative=True)
-    assert found.paths.shape == (N, TICKS, 2)
-    np.testing.assert_array_equal(found.paths[:, 0], 0)
+        fitted = trajectories(states_of(store, "z_L"), n_components=2, relative=True)
+    assert fitted.paths.shape == (N, TICKS, 2)
+    np.testing.assert_array_equal(fitted.paths[:, 0], 0)
     moved = along - along[:, :1]
     # a rotation of the plane keeps all distances from the start
     np.testing.assert_allclose(
-        np.linalg.norm(found.paths, axis=-1), np.linalg.norm(moved, axis=-1), atol=1e-3
+        np.linalg.norm(fitted.paths, axis=-1), np.linalg.norm(moved, axis=-1), atol=1e-3
     )
-    assert found.explained.sum() == pytest.approx(1, abs=1e-6)
-    assert found.explained[0] > found.explained[1] > 0
+    assert fitted.explained.sum() == pytest.approx(1, abs=1e-6)
+    assert fitted.explained[0] > fitted.explained[1] > 0
 
 
 def test_the_same_store_gives_the_same_paths(planar, tmp_path: Path):

@@ -42,7 +42,11 @@ def by_kind(figure: go.Figure) -> dict[str, list]:
 def test_every_puzzle_has_a_path_step_ends_and_a_loss(data):
     figure = trajectory_figure(**data)
     traces = by_kind(figure)
-    assert {kind: len(found) for kind, found in traces.items()} == {"path": N, "end": N, "loss": N}
+    assert {kind: len(of_kind) for kind, of_kind in traces.items()} == {
+        "path": N,
+        "end": N,
+        "loss": N,
+    }
     assert len(figure.data) == 3 * N
     for i in range(N):
         path, end, loss = (traces[kind][i] for kind in ("path", "end", "loss"))
@@ -59,8 +63,8 @@ def test_every_puzzle_has_a_path_step_ends_and_a_loss(data):
 def test_colour_and_legend_follow_the_last_step(data):
     traces = by_kind(trajectory_figure(**data))
     kinds = ["solved", "failed", "solved"]  # by solved[:, -1]
-    for found in traces.values():
-        assert [trace.legendgroup for trace in found] == kinds
+    for of_kind in traces.values():
+        assert [trace.legendgroup for trace in of_kind] == kinds
     assert [t.line.color for t in traces["path"]] == [SOLVED, FAILED, SOLVED]
     assert [t.name for t in traces["end"] if t.showlegend] == ["solved", "failed"]
 

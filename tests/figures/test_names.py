@@ -58,13 +58,13 @@ def figure_of(name: str) -> go.Figure:
 def dashboard_of(name: str) -> dict[str, Any]:
     """What the page of an SAE of that name reads, of which no feature fires."""
     empty = ("rows", "ticks", "step_of", "steps", "scale", "cells", "tops", "puzzles", "facts")
-    known: dict[str, Any] = {key: [] for key in empty}
-    known |= {"title": name, "about": name, "fact_names": [name], "push": None, "level": ""}
-    known |= {"board": "", "examples": 0, "side": 4, "box": [2, 2], "n": {"solved": 0, "failed": 0}}
+    data: dict[str, Any] = {key: [] for key in empty}
+    data |= {"title": name, "about": name, "fact_names": [name], "push": None, "level": ""}
+    data |= {"board": "", "examples": 0, "side": 4, "box": [2, 2], "n": {"solved": 0, "failed": 0}}
     columns = [{"key": "feature", "label": name, "help": name, "digits": 0}]
     columns.append({"key": "mean", "label": name, "help": name, "digits": 3})
     rows = {"feature": [], "mean": [], "fact": []}
-    return known | {"columns": columns, "details": columns, "rows": rows}
+    return data | {"columns": columns, "details": columns, "rows": rows}
 
 
 def test_hostile_names_are_shown_as_they_are(tmp_path: Path):
@@ -90,9 +90,9 @@ def test_hostile_names_are_shown_as_they_are(tmp_path: Path):
         text=True,
         timeout=120,
     )
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)
-    assert found, done.stderr[-2000:]
-    seen = {one["page"]: one for one in json.loads(html.unescape(found[1]))}
+    match = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)
+    assert match, done.stderr[-2000:]
+    seen = {one["page"]: one for one in json.loads(html.unescape(match[1]))}
     assert seen.keys() == wanted.keys()
     for page, name in wanted.items():
         one, shown = seen[page], [text.replace("\xa0", " ") for text in seen[page]["texts"]]

@@ -60,8 +60,8 @@ def test_a_browser_that_does_not_start_is_given_up_on_once(
     assert time.monotonic() - began < 2  # no second attempt
     assert first.exists() and second.exists() and painter.child is None
     assert {file.suffix for file in first.parent.iterdir()} == {".html", ".js"}
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and why in said and len(said) < 300
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and why in printed and len(printed) < 300
     if pid.exists():
         assert not is_alive(int(pid.read_text()))
 
