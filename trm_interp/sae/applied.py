@@ -145,7 +145,7 @@ def _reader(config: OnSAE, provenance: Provenance | None, store: Store) -> SiteR
 def _mismatch(
     config: OnSAE, sae: SAE[Any], provenance: Provenance | None, store: Store, reader: SiteReader
 ) -> str | None:
-    """UserError where SAE and store do not fit, or what is wrong if that was allowed."""
+    """UserError if SAE and store do not match; what does not match if that was allowed."""
     if sae.cfg.d_in != reader.d_model:
         raise UserError(
             f"{config.sae} is {sae.cfg.d_in} wide, {reader.site} of {store.path} is "

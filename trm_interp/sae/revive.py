@@ -1,4 +1,4 @@
-"""Dead features come back as what is reconstructed badly.
+"""Dead features are reinitialised from badly reconstructed rows.
 
 After Bricken et al. (2023), "Towards Monosemanticity", appendix on resampling: a feature that has
 not fired for a while takes the direction of a row, drawn with probability proportional to the
@@ -34,7 +34,7 @@ def resample(
     """Give dead features the directions of badly explained rows; which of them were revived.
 
     The weights of the others stay. A function of its arguments alone, so that a resumed run does
-    the same. Adam forgets what it knew of the revived ones.
+    the same. Adam's moments of the revived ones are reset.
     """
     loss = (reconstructed.float() - rows.float()).square().sum(1).cpu().double().numpy()
     chance = np.square(loss)

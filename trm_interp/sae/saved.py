@@ -148,7 +148,7 @@ def save_inference(
 
 @contextmanager
 def saving(out: Path) -> Iterator[Path]:
-    """A folder inside `out` for what is half-written; it goes with what is left in it.
+    """A temporary folder inside `out` for files that are being written; deleted at the end.
 
     A full disk is a DiskError, whichever library writes.
     """

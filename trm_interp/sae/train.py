@@ -69,7 +69,7 @@ def held_out_rows(
 
 class _Prepared(NamedTuple):
     """What a run starts from. `identity`: what must be the same for it to be resumed; `provenance`:
-    what the SAE will say of its training; `held_out`: rows of held-out puzzles as they are stored.
+    the SAE's record of its training; `held_out`: rows of held-out puzzles, as stored.
     """
 
     stream: ActivationStream
@@ -118,7 +118,7 @@ def _provenance(
     training: np.ndarray,
     n_held_out: int,
 ) -> dict[str, Any]:
-    """What the SAE says of its training; `saved.Provenance` is what readers need of it."""
+    """The SAE's record of its training; `saved.Provenance` has the part that readers need."""
     return {
         "sites": expanded(store, config.sites),
         "ticks": sorted({i for reader in readers for i in reader.indices}),
@@ -232,7 +232,7 @@ def scaled(rows: Float[Tensor, "row d_model"], scaling: Scaling) -> Float[Tensor
 
 @torch.no_grad()
 def of_saved(folder: Path, rows: Float[Tensor, "row d_model"]) -> dict[str, float]:
-    """FVU and L0 of the saved SAE on raw rows: what whoever opens the folder will find."""
+    """FVU and L0 of the saved SAE on raw rows, as anyone who opens the folder will measure them."""
     sae = load_sae(folder, rows.device)
     acts = encode(sae, rows)
     return fit_to(rows, acts, sae.decode(acts))

@@ -45,7 +45,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class _SAELensState:
-    """Of sae-lens' own state, what is checked before it is given back to it."""
+    """The part of sae-lens' own state that is validated before it is loaded."""
 
     n_training_steps: Count
     n_training_samples: Count

@@ -196,7 +196,7 @@ class _Queue:
 
 
 def _first_groups(n: int, config: SearchConfig) -> Iterator[Group]:
-    """What to run at the start: all of it, or, where the search is adaptive, one of each puzzle."""
+    """What runs first: everything, or the first trajectory of each puzzle in an adaptive search."""
     baseline = [] if config.clean else [config.k]
     for puzzle in range(n):
         now = [0] if config.adaptive else range(config.k)

@@ -1,4 +1,4 @@
-"""Solve puzzles for a person: the board, how sure the model is, what the rules say of it."""
+"""Solve puzzles for a person: the board, the confidence, and whether the rules confirm it."""
 
 import errno
 import sys
