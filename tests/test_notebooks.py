@@ -41,7 +41,10 @@ def test_a_notebook_runs(name: str):
     cells[0].source = SMALL[name]
     NotebookClient(notebook, timeout=280, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert any("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs)
+    drawn = [o["data"] for o in outputs if "application/vnd.plotly.v1+json" in o.get("data", {})]
+    assert drawn
+    for data in drawn:  # the form that an export to HTML takes
+        assert "Plotly.newPlot" in data["text/html"]
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
