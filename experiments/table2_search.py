@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128, help="trajectories at once")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--overwrite", action="store_true", help="start anew")
+    parser.add_argument("--overwrite", action="store_true", help="start over")
     parser.add_argument("--quick", action="store_true", help="a trial of a minute: no result")
     args = parser.parse_args()
     args.ckpt = args.ckpt or default_checkpoint()

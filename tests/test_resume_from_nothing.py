@@ -93,10 +93,11 @@ def test_after_ctrl_c_before_the_first_save(
         patch.setattr(*FIRST_WORK[name], stopped)
         answer = cli(*command)
         assert (answer.code, answer.out) == (130, "")
-        assert answer.err.splitlines()[-1] == "stopped; the same command with --resume goes on"
+        advice = "to continue, run the same command with --resume"
+        assert answer.err.splitlines()[-1] == f"stopped; {advice}"
         over = cli(*command, "--overwrite")
         assert over.code == 130
-        assert over.err.splitlines()[-1].endswith("with --resume for --overwrite goes on")
+        assert over.err.splitlines()[-1].endswith(f"{advice} instead of --overwrite")
     again = cli(*command, "--resume")
     assert again.code == 0, again.err
 

@@ -50,7 +50,7 @@ class Settings:
     path: Path = argument("what to read")
     out: Path = required("where to write", old=("--output", "--to"))
     resume: bool = setting(False, "go on")
-    overwrite: bool = setting(False, "start anew")
+    overwrite: bool = setting(False, "start over")
     preset: str | None = preset({"loud": {"sigma": 5.0, "steps": 3}}, "a known setting")
     noise: Noise = group(Noise, "Noise", {"sigma": 2.0})
     shape: Mapping[str, Any] = partial_group([Flat, Deep], "Shape", hide=["cells"])
@@ -158,12 +158,16 @@ def raising(error: BaseException) -> Callable[[Settings], Any]:
     ("ends", "code", "said"),
     [
         (raising(UserError("a: no such file")), 2, "error: a: no such file"),
-        (raising(KeyboardInterrupt()), 130, "stopped; the same command with --resume goes on"),
+        (
+            raising(KeyboardInterrupt()),
+            130,
+            "stopped; to continue, run the same command with --resume",
+        ),
         (raising(Interrupted("go on so")), 130, "stopped; go on so"),
         (
             lambda settings: Answer(settings, finished=False),
             130,
-            "stopped before the end: the same command with --resume goes on",
+            "stopped before the end; to continue, run the same command with --resume",
         ),
         (lambda settings: Shown(parts=["x"], fault="a is damaged"), 2, "error: a is damaged"),
     ],

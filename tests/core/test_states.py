@@ -128,7 +128,7 @@ def test_content_of_another_shape(make: Make, saved: Path, lie: Callable[[dict[s
     state = torch.load(saved, weights_only=True)
     lie(state)
     torch.save(state, saved)
-    assert "start the run anew" in refusal(make)
+    assert "start the run over" in refusal(make)
 
 
 def test_a_bomb_is_not_unpacked(make: Make, saved: Path):

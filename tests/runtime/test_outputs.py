@@ -26,7 +26,7 @@ def names(folder: Path) -> set[str]:
 def test_earlier_work_needs_a_flag(tmp_path: Path):
     out = tmp_path / "out"
     assert fill(out) is False and maker(out) == "search"
-    with pytest.raises(UserError, match="out exists: use --resume to go on or --overwrite"):
+    with pytest.raises(UserError, match="out exists: use --resume to continue or --overwrite"):
         fill(out)
     assert fill(out, resume=True) is True
     assert fill(out, overwrite=True) is False
@@ -114,7 +114,7 @@ def test_a_folder_from_before_the_markers_is_resumed_and_not_overwritten(tmp_pat
     (tmp_path / "state.pt").touch()
     known = {"unmarked": lambda folder: (folder / "state.pt").exists()}
     with (
-        pytest.raises(UserError, match="use --resume to go on, or delete it$"),
+        pytest.raises(UserError, match="use --resume to continue, or delete it$"),
         writing(tmp_path, "train", NAMES, **known),
     ):
         pass

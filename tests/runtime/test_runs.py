@@ -16,7 +16,7 @@ from trm_interp.runtime.files import write_text
 from trm_interp.runtime.outputs import maker, mark, own_json, own_table
 from trm_interp.runtime.progress import Meter
 from trm_interp.runtime.runs import FileRun, Interrupted, Run
-from trm_interp.runtime.signals import how_to_go_on
+from trm_interp.runtime.signals import how_to_resume
 
 NAMES = ("*.csv", "summary.json", "parts/")
 SHAPES = {"a": (2,)}
@@ -38,14 +38,14 @@ def fails() -> dict[str, np.ndarray]:
 def test_parts_of_a_stopped_run_are_read_by_the_resumed_one(tmp_path: Path):
     out = tmp_path / "out"
     with (
-        pytest.raises(Interrupted, match="the same command with --resume goes on"),
+        pytest.raises(Interrupted, match="run the same command with --resume"),
         opened(out) as run,
     ):
         assert not run.begun
         run.part("puzzle/1", SHAPES, ones)
         raise KeyboardInterrupt
     with (
-        pytest.raises(UserError, match="exists: use --resume to go on or --overwrite"),
+        pytest.raises(UserError, match="exists: use --resume to continue or --overwrite"),
         opened(out),
     ):
         pass
@@ -148,10 +148,10 @@ def test_a_second_process_is_refused_with_one_line(tmp_path: Path, kind: str):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_termination_is_an_interrupt_that_says_how_to_go_on(tmp_path: Path):
+def test_a_termination_is_an_interrupt_that_says_how_to_resume(tmp_path: Path):
     before = signal.getsignal(signal.SIGTERM)
     with (
-        pytest.raises(Interrupted, match="--resume for --overwrite goes on"),
+        pytest.raises(Interrupted, match="--resume instead of --overwrite"),
         Run(tmp_path, "basins", NAMES, overwrite=True) as run,
     ):
         run.write_text("a.csv", "whole")
@@ -161,7 +161,10 @@ def test_a_termination_is_an_interrupt_that_says_how_to_go_on(tmp_path: Path):
     assert (tmp_path / "a.csv").read_text() == "whole"
     with pytest.raises(Interrupted) as error, Run(tmp_path / "b", "eval", NAMES, resumable=False):
         raise KeyboardInterrupt
-    assert str(error.value) == "" and how_to_go_on() == "the same command with --resume goes on"
+    assert (
+        str(error.value) == ""
+        and how_to_resume() == "to continue, run the same command with --resume"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

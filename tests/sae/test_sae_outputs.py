@@ -86,7 +86,7 @@ def test_the_store_is_no_output(flags: dict[str, bool], store: Path):
 def test_overwriting_starts_anew_and_keeps_what_is_not_its_own(run: Path, store: Path):
     (run / "notes.md").write_text("mine")
     (run / "measures.json").write_text("{}")  # of the SAE that goes
-    with pytest.raises(UserError, match="use --resume to go on or --overwrite"):
+    with pytest.raises(UserError, match="use --resume to continue or --overwrite"):
         train_sae(quick(store, run), silent)
     before = weights(run)
     assert train_sae(quick(store, run, overwrite=True, seed=1), silent)
@@ -112,7 +112,7 @@ def test_an_sae_without_its_state_is_not_resumed_from_nothing(run: Path, store: 
     for name in ("train_state.pt", "card.json"):
         (run / name).unlink()
     before = contents(run)
-    with pytest.raises(UserError, match=r"train_state.pt is missing: nothing to go on from"):
+    with pytest.raises(UserError, match=r"train_state.pt is missing: nothing to resume from"):
         train_sae(quick(store, run, resume=True), silent)
     assert contents(run) == before
 

@@ -142,7 +142,7 @@ def test_another_run_is_not_resumed_and_a_finished_one_stays(store: Path, tmp_pa
     out = tmp_path / "sae"
     train_sae(quick(store, out), lambda line: None)
     before = weights(out)
-    with pytest.raises(UserError, match="use --resume to go on or --overwrite"):
+    with pytest.raises(UserError, match="use --resume to continue or --overwrite"):
         train_sae(quick(store, out))
     with pytest.raises(UserError, match=r"another run: batch_size \(32 there, 16 now\)"):
         train_sae(quick(store, out, resume=True, batch_size=16))

@@ -111,7 +111,7 @@ def test_a_folder_that_no_search_made_stays(tmp_path: Path, flags: dict[str, boo
 def test_earlier_work_needs_a_flag(tmp_path: Path):
     out = tmp_path / "x.csv"
     assert search(out, killed=True) is None
-    refused(out, "x.csv.parts exists: use --resume to go on or --overwrite to start anew")
+    refused(out, "x.csv.parts exists: use --resume to continue or --overwrite to start over")
     assert search(out, resume=True) is None
     assert {file.name for file in tmp_path.iterdir()} == {"x.csv", "x.json"}
     refused(out, "x.csv exists: use --resume")
@@ -186,7 +186,7 @@ def test_a_damaged_identity_is_one_line(tmp_path: Path, text: str):
     out = tmp_path / "x.csv"
     search(out, killed=True)
     (tmp_path / "x.csv.parts" / "identity.json").write_text(text, encoding="latin-1")
-    refused(out, "identity.json.*: start anew with --overwrite", resume=True)
+    refused(out, "identity.json.*: start over with --overwrite", resume=True)
     assert search(out, overwrite=True) is None
 
 
@@ -223,7 +223,7 @@ def test_blocks_from_before_the_markers_are_gone_on_with(tmp_path: Path):
     search(tmp_path / "x.csv", killed=True)
     (tmp_path / "x.csv.parts" / ".trm-interp.json").unlink()
     refused(tmp_path / "x.csv", "was not made by `search`", overwrite=True)
-    refused(tmp_path / "x.csv", "x.csv.parts exists: use --resume to go on$")
+    refused(tmp_path / "x.csv", "x.csv.parts exists: use --resume to continue$")
     assert search(tmp_path / "x.csv", resume=True) is None
     assert (tmp_path / "x.csv").exists()
 

@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(
     assert stopped.code == 130 and "--resume" in stopped.err
     assert not (out / "summary.json").exists()
     again = cli(*words, "--out", out)
-    assert again.code == 2 and "use --resume to go on" in again.err
+    assert again.code == 2 and "use --resume to continue" in again.err
     other = cli(*words, "--out", out, "--resume", "--seed", 1)
     assert other.code == 2 and "begun with seed 0: give that" in other.err
     calls.clear()

@@ -107,7 +107,7 @@ def test_ctrl_c_then_resume_equals_undisturbed(
     for done, resume in ((7, []), (10, ["--resume"])):
         answer = cli(*train, "--out", out, *resume)
         assert answer.code == 130 and f"after {done} optimizer steps" in answer.out
-        assert "--resume goes on" in answer.err.splitlines()[-1]
+        assert "run the same command with --resume" in answer.err.splitlines()[-1]
         assert torch.load(out / STATE_FILE, weights_only=True)["step"] == done
     assert cli(*train, "--out", out, "--resume").code == 0
     one, other = (torch.load(run / STATE_FILE, weights_only=True) for run in (out, whole))

@@ -87,7 +87,7 @@ def test_a_run_from_before_the_markers_is_gone_on_with_and_not_overwritten(
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     (out / MARKER).unlink()
-    refused(cli, train, out, "use --resume to go on, or delete it")
+    refused(cli, train, out, "use --resume to continue, or delete it")
     refused(cli, [*train, "--overwrite"], out, "has no marker")
     answer = cli(*train, "--out", out, "--resume")
     assert answer.code == 0 and "after 3 optimizer steps" in answer.out
@@ -128,7 +128,7 @@ def test_resume_after_ctrl_c_before_the_first_save(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "step", interrupted)
         answer = cli(*train, "--out", out)
-        assert answer.code == 130 and "--resume goes on" in answer.err
+        assert answer.code == 130 and "run the same command with --resume" in answer.err
     answer = cli(*train, "--out", out, "--resume")
     assert answer.code == 0, answer.err
     assert ("nothing was saved yet" in answer.err) == (n == 2)

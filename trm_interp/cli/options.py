@@ -21,7 +21,7 @@ from typer.core import TyperCommand
 from trm_interp.core.processes import rank_and_size
 from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.settings import fields_of, in_range
-from trm_interp.runtime.signals import how_to_go_on
+from trm_interp.runtime.signals import how_to_resume
 
 STOPPED = 130  # exit status after SIGINT, as shells have it
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
@@ -127,7 +127,7 @@ def _print(command: Command, settings: Any, result: Any, as_json: bool) -> None:
         for part in result.parts if isinstance(result, Shown) else module.lines(result):
             show(part)
     if not getattr(result, "finished", True):
-        notify(f"stopped before the end: {how_to_go_on(settings.overwrite)}")
+        notify(f"stopped before the end; {how_to_resume(settings.overwrite)}")
     if command.says_out and settings.out:
         notify(f"wrote {settings.out}")
     fault = result.fault if isinstance(result, Shown) else _fault(module, result)
@@ -285,7 +285,7 @@ class _WithOldNames(TyperCommand):
 def _after_stop(settings: Any) -> str:
     """Advice after Ctrl-C if the work can be resumed; settings may decide it by `resumable`."""
     resumable = getattr(settings, "resumable", hasattr(settings, "resume"))
-    return how_to_go_on(settings.overwrite) if resumable else ""
+    return how_to_resume(settings.overwrite) if resumable else ""
 
 
 @contextmanager

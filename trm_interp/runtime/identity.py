@@ -38,7 +38,7 @@ def require_same(
     place: Path,
     there: Mapping[str, Any],
     now: Mapping[str, Any],
-    advice: str = "give the same settings, or --overwrite to start anew",
+    advice: str = "give the same settings, or --overwrite to start over",
     error: type[UserError] = UserError,
 ) -> None:
     """Raise `error`, which names the differing fields, unless `place` is of the same run."""

@@ -213,9 +213,9 @@ def _claim(
     if work and not (resume or overwrite):
         how = "--overwrite to replace its results"
         if made_by is None:  # and cannot be overwritten
-            how = "--resume to go on, or delete it"
+            how = "--resume to continue, or delete it"
         elif resumable:
-            how = "--resume to go on or --overwrite to start anew"
+            how = "--resume to continue or --overwrite to start over"
         raise UserError(f"{folder} exists: use {how}")
     if overwrite and made_by is None:
         raise UserError(_foreign(folder, command, made_by))

@@ -37,7 +37,7 @@ class Parts:
         if found is not None and found != known:
             other = sorted(k for k in {*found, *known} if found.get(k) != known.get(k))
             was = ", ".join(f"{k} {found.get(k)}" for k in other)[:150]
-            raise UserError(f"{folder} was begun with {was}: give that, or start anew")
+            raise UserError(f"{folder} was begun with {was}: give that, or start over")
         mark(folder, command)
         write_json(folder / IDENTITY, known)
 
@@ -61,7 +61,7 @@ class Parts:
 def read_identity(folder: Path) -> dict[str, Any] | None:
     """What a folder of parts was begun with; None where there is nothing of it."""
     try:
-        return read_json(folder / IDENTITY, dict[str, Any], advice="start anew in another folder")
+        return read_json(folder / IDENTITY, dict[str, Any], advice="start over in another folder")
     except (FileNotFoundError, NotADirectoryError):
         return None
 

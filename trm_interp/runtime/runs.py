@@ -60,7 +60,7 @@ from trm_interp.runtime.outputs import (
 )
 from trm_interp.runtime.progress import Meter, Update
 from trm_interp.runtime.schema import read_json
-from trm_interp.runtime.signals import how_to_go_on, stop_signals, terminated_as_interrupted
+from trm_interp.runtime.signals import how_to_resume, stop_signals, terminated_as_interrupted
 
 SUMMARY = "summary.json"
 Tell = Callable[[str], None]
@@ -151,7 +151,7 @@ class Work(ABC):
     ) -> None:
         self._open.__exit__(kind, error, trace)
         if isinstance(error, KeyboardInterrupt) and not isinstance(error, Interrupted):
-            raise Interrupted(how_to_go_on(self.overwrite) if self.resumable else "") from error
+            raise Interrupted(how_to_resume(self.overwrite) if self.resumable else "") from error
 
 
 class Run(Work):
@@ -360,6 +360,6 @@ class FileRun(Work):
 def read_identity(file: Path) -> dict[str, Any] | None:
     """The identity of the run that began a folder; None if there is none."""
     try:
-        return read_json(file, dict[str, Any], advice="start anew in another folder")
+        return read_json(file, dict[str, Any], advice="start over in another folder")
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -19,7 +19,7 @@ def read_json(
     path: Path,
     kind: type[T],
     error: type[UserError] = UserError,
-    advice: str = "restore it or make it anew",
+    advice: str = "restore it or create it again",
     largest: int = LARGEST,
 ) -> T:
     """The file's content as `kind`. `error` names the file, the field and the expected type.
@@ -41,7 +41,7 @@ def convert(
     kind: type[T],
     name: str,
     error: type[UserError] = UserError,
-    advice: str = "restore it or make it anew",
+    advice: str = "restore it or create it again",
 ) -> T:
     """A value parsed from JSON, as `kind`; messages call it `name`."""
     import msgspec

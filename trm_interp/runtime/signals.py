@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-def how_to_go_on(overwrite: bool = False) -> str:
-    """After a stop: --resume takes the place of --overwrite, which would start anew.
+def how_to_resume(overwrite: bool = False) -> str:
+    """Advice after an interruption; --overwrite would start over, so --resume replaces it.
 
-    >>> how_to_go_on(overwrite=True)
-    'the same command with --resume for --overwrite goes on'
+    >>> how_to_resume(overwrite=True)
+    'to continue, run the same command with --resume instead of --overwrite'
     """
-    return f"the same command with --resume{' for --overwrite' if overwrite else ''} goes on"
+    instead = " instead of --overwrite" if overwrite else ""
+    return f"to continue, run the same command with --resume{instead}"
 
 
 def _nothing(frame: FrameType | None) -> None:

@@ -196,7 +196,7 @@ def _begin(config: TrainSAEConfig, prepared: _Prepared, run: Run) -> Trainer:
         trainer.resume(out / STATE, prepared.identity)
         run.tell(f"resuming at optimizer step {trainer.n_training_steps} of {config.max_steps}")
     elif any((out / name).exists() for name in (CARD, WEIGHTS, CONFIG)):
-        raise UserError(f"{out / STATE} is missing: nothing to go on from")
+        raise UserError(f"{out / STATE} is missing: nothing to resume from")
     else:  # also after a run that was killed before its first save
         run.clear()
     return trainer

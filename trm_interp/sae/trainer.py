@@ -202,7 +202,7 @@ class Trainer(SAETrainer[Any, Any]):
             if is_out_of_memory(error):
                 raise
             why = first_line(error)[:120]
-            raise UserError(f"{path}: damaged ({why}): start anew with --overwrite") from None
+            raise UserError(f"{path}: damaged ({why}): start over with --overwrite") from None
 
     def _take(self, state: _State, out: Path) -> None:
         theirs = convert(state.trainer, _SAELensState, "trainer")
@@ -256,7 +256,7 @@ def _read_state(path: Path) -> _State:
     """A saved state, whose tensors stay in the file until they are used."""
     require_file(path)
     if not is_archive(path):
-        raise UserError(f"{path}: truncated or damaged: start anew with --overwrite")
+        raise UserError(f"{path}: truncated or damaged: start over with --overwrite")
     check_archive(path)
     check_calls(path)
     try:

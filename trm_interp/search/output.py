@@ -253,8 +253,8 @@ def _require_free(
         require_same(sidecar_file(out), sidecar.identity.fields, identity.fields)
     elif not run.overwrite and (out.exists() or sidecar or begun):
         place = out if out.exists() else blocks if begun else sidecar_file(out)
-        anew = " or --overwrite to start anew" if ours or not begun else ""
-        raise UserError(f"{place} exists: use --resume to go on{anew}")
+        anew = " or --overwrite to start over" if ours or not begun else ""
+        raise UserError(f"{place} exists: use --resume to continue{anew}")
 
 
 def _begun(blocks: Path, overwrite: bool) -> Identity | None:
@@ -274,7 +274,7 @@ def _begun(blocks: Path, overwrite: bool) -> Identity | None:
         raise UserError(f"{blocks} was not made by `search`: choose another --out, or delete it")
     try:
         if not overwrite:
-            return read_json(blocks / IDENTITY, Identity, advice="start anew with --overwrite")
+            return read_json(blocks / IDENTITY, Identity, advice="start over with --overwrite")
     except FileNotFoundError:
         if made_by is None:
             raise UserError(f"{blocks} was not made by `search`: choose another --out") from None

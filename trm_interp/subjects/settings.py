@@ -135,7 +135,7 @@ class RunConfig:
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     resume: bool = setting(False, "go on exactly where a run was stopped or killed")
-    overwrite: bool = setting(False, "start anew where there is a run")
+    overwrite: bool = setting(False, "start over if there is a run")
     preset: str | None = preset(PRESETS, "defaults for a known run")
     architecture: str = setting(DEFAULT, f"architecture of the model: {', '.join(names())}")
     model: Mapping[str, Any] = partial_group(

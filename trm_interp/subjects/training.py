@@ -128,9 +128,9 @@ def _train_in_folder(trainer: Trainer, run: RunConfig, report: Report) -> None:
         if output.begun and has_state:
             trainer.resume()
         elif output.begun and (run.out / WEIGHTS).exists():  # saved after the state
-            raise UserError(f"{run.out / STATE_FILE} is missing: nothing to go on from")
+            raise UserError(f"{run.out / STATE_FILE} is missing: nothing to resume from")
         elif run.resume:
-            output.tell(f"{run.out}: nothing was saved yet, so the run starts anew")
+            output.tell(f"{run.out}: nothing was saved yet: starting from the beginning")
         train(trainer, report, output.should_stop)
 
 

@@ -105,7 +105,7 @@ def _take(trainer: Trainer, index: dict[str, Any], tensors: dict[str, Tensor], f
 def read_portable(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Scalars and tensors of a state, every file checked against its sha256."""
     if not (folder / INDEX).exists():
-        raise UserError(f"{folder / INDEX} is missing: no state to go on from")
+        raise UserError(f"{folder / INDEX} is missing: no state to resume from")
     index = read_json(folder / INDEX)
     require_fields(index, FIELDS | {"files": dict, "about": dict}, folder / INDEX)
     tensors: dict[str, Tensor] = {}

@@ -56,7 +56,7 @@ def require_shapes(saved: list[Tensor], wanted: list[Tensor], what: str, file: P
     """UserError where saved weights are not those of this model."""
     shapes = [list(t.shape) if isinstance(t, Tensor) else t for t in saved]
     if shapes != [list(t.shape) for t in wanted]:
-        raise UserError(f"{file}: {what} are not this model's weights: start the run anew")
+        raise UserError(f"{file}: {what} are not this model's weights: start the run over")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -92,4 +92,4 @@ def restoring(file: Path) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         why = f"{type(error).__name__}: {first_line(error)[:100]}"
-        raise UserError(f"{file}: damaged ({why}): start the run anew") from None
+        raise UserError(f"{file}: damaged ({why}): start the run over") from None

@@ -108,7 +108,8 @@ def test_an_interrupted_build_resumes_to_the_same_bytes(made, tmp_path, cli):
     with grown.open("a") as file:
         file.write('{"puzzle": "12')  # a line that a kill cut off
     refused = cli("data", "make", "tiny-hard", "--out", out, "--seed", 4)
-    assert refused.code == 2 and "use --resume to go on or --overwrite to start anew" in refused.err
+    assert refused.code == 2
+    assert "use --resume to continue or --overwrite to start over" in refused.err
     other = cli("data", "make", "tiny-hard", "--out", out, "--seed", 5, "--resume")
     assert other.code == 2 and "is of another run: seed (4 there, 5 now)" in other.err
     counts = []
