@@ -14,7 +14,7 @@ from trm_interp.analysis.outcomes import half_failed
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.infer import run
 from trm_interp.studies.config import SettlingConfig
-from trm_interp.studies.settling import _long_runs, _short_runs
+from trm_interp.studies.rollouts import long_runs, short_runs
 from trm_interp.studies.subject import open_subject
 
 Cli = Callable[..., Any]
@@ -84,7 +84,7 @@ def test_settling_writes_all_that_it_plots(settling: Path):
 def test_drift_and_outcome_are_those_of_the_model(settling: Path, copier: Path, grids: Path):
     config = SettlingConfig(ckpt=str(copier), puzzles=grids, out=settling, device="cpu")
     subject = open_subject(config, print)
-    short = _short_runs(subject, 5, lambda done: None)
+    short = short_runs(subject, 5, lambda done: None)
     read = run(subject.model, subject.inputs, subject.labels, steps=5)
     np.testing.assert_array_equal(short.solved, read.solved.numpy())
     x = subject.model.embed(subject.inputs)
@@ -112,7 +112,7 @@ def test_runs_at_rest_are_not_run_on_but_keep_their_place(calm: Path, grids: Pat
     subject.model.evaluate = lambda tick, h, injection: (
         calls.append(len(h)) or evaluate(tick, h, injection)
     )
-    far = _long_runs(subject, np.arange(13), [16, 160, 220], 1e-3, lambda done: None)
+    far = long_runs(subject, np.arange(13), [16, 160, 220], 1e-3, lambda done: None)
     assert 0 < calls[-1] < calls[0] == 13
     read = run(load_checkpoint(calm).model, subject.inputs, subject.labels, steps=220)
     solved = read.solved.numpy()

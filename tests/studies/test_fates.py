@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.joint import CycleMap
-from trm_interp.studies import settling
 from trm_interp.studies.config import SettlingConfig
+from trm_interp.studies.rollouts import long_runs
 from trm_interp.studies.subject import open_subject
 
 Cli = Callable[..., Any]
@@ -88,5 +88,5 @@ def test_runs_that_all_rest_are_not_run_on(
     monkeypatch.setattr(CycleMap, "__call__", every(1))
     config = SettlingConfig(ckpt=str(copier), puzzles=grids, out=tmp_path, device="cpu", limit=2)
     calls: list[int] = []
-    far = settling._long_runs(open_subject(config), np.arange(2), [40, 80], 1e-3, calls.append)
+    far = long_runs(open_subject(config), np.arange(2), [40, 80], 1e-3, calls.append)
     assert far.fate.tolist() == [["settled"] * 2] * 2 and max(calls) < 80

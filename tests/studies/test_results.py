@@ -16,17 +16,17 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.outputs import MARKER, mark
 from trm_interp.runtime.parts import IDENTITY, Parts
 from trm_interp.studies.config import BasinsConfig, OutcomesConfig
-from trm_interp.studies.results import results_of
+from trm_interp.studies.results import StudyResult, results_of
 
 Cli = Callable[..., Any]
 NAMES = ("outcomes", "plane-*")
+TABLE = pd.DataFrame({"a": [1]})
 
 
 def write(out: Path, *tables: str, command: str = "outcomes", overwrite: bool = False) -> None:
     with results_of(command, OutcomesConfig(out=out, overwrite=overwrite), NAMES) as results:
-        for name in tables or ("outcomes",):
-            results.table(name, pd.DataFrame({"a": [1]}))
-        results.finish({})
+        results.write({}, {name: TABLE for name in tables or ("outcomes",)})
+        results.finish(StudyResult())
 
 
 def names(folder: Path) -> set[str]:
@@ -80,8 +80,8 @@ def test_a_page_goes_with_its_numbers(tmp_path: Path):
         config = OutcomesConfig(out=tmp_path, overwrite=overwrite)
         with results_of("outcomes", config, NAMES) as results:
             if not overwrite:
-                results.figure("plane-1", go.Figure(), pd.DataFrame({"a": [1]}))
-            results.finish({})
+                results.write({"plane-1": (go.Figure(), TABLE)}, {})
+            results.finish(StudyResult())
 
     draw(False)
     assert {"plane-1.html", "plane-1.csv"} < names(tmp_path)
@@ -180,7 +180,7 @@ def test_a_resumed_run_of_other_settings_keeps_the_results(tmp_path: Path):
     """Tables of a finished run go when new ones are there, not when the settings are refused."""
     with results_of("basins", BasinsConfig(out=tmp_path), NAMES, ("parts",)) as results:
         Parts(tmp_path / "parts", "basins", {"seed": 0}, print)
-        results.table("outcomes", pd.DataFrame({"a": [1]}))
+        results.write({}, {"outcomes": TABLE})
     with (
         pytest.raises(UserError, match="begun with seed 0"),
         results_of("basins", BasinsConfig(out=tmp_path, resume=True), NAMES, ("parts",)),
@@ -202,7 +202,7 @@ def test_overwriting_costs_nothing_until_there_is_a_table(
         raise error
     assert {file: file.read_bytes() for file in before} == before
     with pytest.raises(error), results_of("outcomes", config, NAMES) as results:
-        results.table("outcomes", pd.DataFrame())
+        results.write({}, {"outcomes": pd.DataFrame()})
         raise error
     assert names(tmp_path) - {".lock"} == {MARKER, "outcomes.csv"}
 

@@ -4,7 +4,7 @@ A state is a tuple of tensors [start, pos, d_model]; the answer is read from it 
 another takes it one supervision step further. Nothing here knows the network.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +16,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from trm_interp.analysis.outcomes import wilson_bounds
+from trm_interp.analysis.outcomes import first_solved, solved_from, wilson_bounds
+from trm_interp.analysis.spatial import against_shuffles, morans_i, purity
 from trm_interp.core.counter import normal
 from trm_interp.runtime.limits import seed32
 from trm_interp.runtime.shapes import Float, Int
@@ -45,6 +46,16 @@ def displacements(
     drawn = normal(places * d_model, *key, starts)
     size = drawn.square().mean(1, keepdim=True).sqrt()
     return (radius[:, None] * drawn / size).unflatten(1, (places, d_model))
+
+
+def radius_of(starts: Int[Tensor, " start"], radii: Sequence[float]) -> Float[Tensor, " start"]:
+    """Of start 0, which is the model's own, nothing; the others take the radii in turn.
+
+    >>> radius_of(torch.arange(4), [0.5, 2.0]).tolist()
+    [0.0, 0.5, 2.0, 0.5]
+    """
+    in_turn = torch.tensor(radii, device=starts.device)[(starts - 1) % len(radii)]
+    return torch.where(starts == 0, 0.0, in_turn)
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,50 @@ def follow(start: States, advance: Advance, read: Read, steps: int) -> Endings:
         rows.append((tokens.to(torch.uint8).cpu(), q_halt.float().cpu(), moved.cpu()))
     answers, q_halts, moves = (torch.stack(part, 1).numpy() for part in zip(*rows, strict=True))
     return Endings(answers, q_halts, moves, state)
+
+
+def ending_columns(
+    answers: Int[np.ndarray, "start step cell"],
+    q_halt: Float[np.ndarray, "start step"],
+    moved: Float[np.ndarray, "start step"],
+    solution: Int[np.ndarray, " cell"],
+) -> dict[str, np.ndarray]:
+    """What runs came to, by name: `first_solved` and `solved_from` (steps from 0, -1: never),
+    number of the last `answer`, and `q_halt` and `moved` of the last step."""
+    solved = (answers == solution).all(-1)
+    return {
+        "first_solved": first_solved(solved),
+        "solved_from": solved_from(solved),
+        "answer": same_answer(answers[:, -1]),
+        "q_halt": q_halt[:, -1],
+        "moved": moved[:, -1],
+    }
+
+
+def cluster_table(
+    rows: pd.DataFrame, weights: scipy.sparse.csr_matrix, steps: int, seed: int, shuffles: int
+) -> pd.DataFrame:
+    """Do starts that lie together end alike? Columns measure, label, n, value, chance, p.
+
+    Moran's I of the steps to solution (unsolved counts as one more than all `steps`) and the purity
+    of outcome and answer, against shuffled labels: among starts of the same radius, if they have
+    one. rows: solved_from, answer and perhaps radius of every start.
+    """
+    since, radii = rows["solved_from"].to_numpy(), None
+    if "radius" in rows:
+        radii = np.unique(rows["radius"], return_inverse=True)[1]
+    measured = {
+        ("Moran's I", "steps"): (morans_i, np.where(since < 0, steps, since).astype(float)),
+        ("purity", "solved"): (purity, (since >= 0).astype(np.int64)),
+        ("purity", "answer"): (purity, rows["answer"].to_numpy()),
+    }
+    return pd.DataFrame(
+        [
+            {"measure": measure, "label": label, "n": len(rows)}
+            | against_shuffles(of, values, weights, seed, radii, shuffles)._asdict()
+            for (measure, label), (of, values) in measured.items()
+        ]
+    )
 
 
 def by_size(labels: Int[np.ndarray, " start"]) -> Int[np.ndarray, " start"]:

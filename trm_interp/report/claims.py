@@ -1,14 +1,13 @@
-"""The claims of the seed paper, each beside our number and its verdict."""
+"""The claims of the seed paper, each with our number and its verdict."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from trm_interp.report.evidence import Evidence
 from trm_interp.report.verdicts import (
     NOT_MEASURED,
-    Found,
     c1,
     f1,
     f2,
@@ -22,42 +21,31 @@ from trm_interp.report.verdicts import (
     w1,
     w2,
 )
-from trm_interp.runtime.errors import UserError, first_line
 
-MADE_OF = {"breadth": "wide and deep"}  # parts that are made of others
+MADE_OF = {"breadth": "wide and deep"}  # results that are made of several jobs'
 
 
 class Claim(NamedTuple):
-    """`needs`: parts without whose summary there is nothing to judge."""
+    """`needs`: the results, by their names in `Evidence`, that `judge` gets in this order."""
 
     id: str
     claim: str
     published: str
     needs: tuple[str, ...]
-    judge: Callable[[Found], dict[str, Any]]
+    judge: Callable[..., dict[str, Any]]
 
 
-@contextmanager
-def reading(what: str) -> Iterator[None]:
-    """UserError, which says what is damaged, where a summary lacks what is read in the block."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        why = f"{type(error).__name__} {first_line(error)}"[:120]
-        raise UserError(f"{what}: not what the command writes ({why}): run it again") from error
-
-
-def claims_table(found: Found) -> pd.DataFrame:
+def claims_table(evidence: Evidence) -> pd.DataFrame:
     """Columns id, claim, published, ours, interval, n, verdict, why; a row a claim."""
     rows = []
     for claim in CLAIMS:
         row = {"id": claim.id, "claim": claim.claim, "published": claim.published}
-        missing = [MADE_OF.get(part, part) for part in claim.needs if part not in found]
+        results = {name: getattr(evidence, name) for name in claim.needs}
+        missing = [MADE_OF.get(name, name) for name, result in results.items() if result is None]
         if missing:
             judged = verdict_row("", "", "", NOT_MEASURED, f"needs {', '.join(missing)}")
         else:
-            with reading(f"summary of {', '.join(claim.needs)}, claim {claim.id}"):
-                judged = claim.judge(found)
+            judged = claim.judge(*results.values())
         rows.append(row | judged)
     return pd.DataFrame(rows)
 

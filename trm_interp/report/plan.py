@@ -1,7 +1,8 @@
 """What it takes to make every figure and table of the seed paper for one checkpoint."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ from trm_interp.figures.search import NAMES, shares_figure
 from trm_interp.figures.style import write_html
 from trm_interp.recording.collect import sites_of
 from trm_interp.recording.store import estimate_bytes
-from trm_interp.report.claims import claims_table, reading
+from trm_interp.report.claims import claims_table
+from trm_interp.report.evidence import Evidence
 from trm_interp.report.jobs import Job, resting, run_jobs
-from trm_interp.report.verdicts import Found
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import sha256_of, write_json, write_text
 from trm_interp.runtime.outputs import writing
-from trm_interp.runtime.schema import read_json
 from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
+from trm_interp.sae.results import FeaturesSummary, SAEMeasures
 from trm_interp.search.config import SearchRun
 from trm_interp.search.output import read_sidecar
+from trm_interp.search.results import SearchSummary
 from trm_interp.studies import config as studies
 from trm_interp.subjects.opening import open_both
 from trm_interp.subjects.settings import CollectConfig
@@ -41,7 +43,6 @@ FIGURES = (
 STORED, SAE_STORED = 256, 96  # puzzles in the store of states, and in the SAE's
 MOST = 256  # puzzles that a plan looks at before it is told
 WIDE = 16  # trajectories and supervision steps, against one trajectory of WIDE**2 steps
-ENDS = ("", "_low", "_high")
 FLAGS = ("resume", "overwrite")
 CONFIGS: dict[str, type] = studies.CONFIGS | {
     **{"collect": CollectConfig, "search": SearchRun, "train-sae": TrainSAEConfig},
@@ -108,56 +109,55 @@ class Plan:
         tell: Callable[[str], None],
         progress: Callable[[int, int], None],
         workers: int,
-        extra: Found | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> dict[str, str]:
         """Runs what is not done, writes claims.csv; why each job that failed did.
+
+        `extra`: results of other runs, by their names in `Evidence`, in place of this plan's.
 
         UserError where another process does, or where the folder holds anything else.
         """
         out = self.request.out
         with writing(out, "figures", OWN, resume=True, unmarked=_has_notes):
             failed = run_jobs(self.jobs, self.identity, tell, progress, workers)
-            found = self.found()
-            if "table2" in found:
-                self._draw_table2(found["table2"])
-            claims = claims_table(found | (extra or {}))
+            results = self.results()
+            if "table2" in results:
+                self._draw_table2(results["table2"])
+            claims = claims_table(self.evidence(results | dict(extra or {})))
             write_text(out / "claims.csv", claims.to_csv(index=False))
             write_json(out / "plan.json", {"identity": self.identity, "failed": failed})
         return failed
 
-    def _draw_table2(self, summary: dict[str, Any]) -> None:
-        """The search's summary as a table and a figure."""
-        shares = {f"{name}{end}": summary[f"{name}{end}"] for name in NAMES for end in ENDS}
-        steps = np.arange(summary["steps"])
-        what = f"K {summary['k']}, sigma {summary['sigma']:g} on {summary['target']}"
-        table = pd.DataFrame({"search": what, "step": steps, "n": summary["n"], **shares})
+    def evidence(self, results: Mapping[str, Any]) -> Evidence:
+        """What claims are judged by, of results by the names of their jobs."""
+        return Evidence.of(results, self.checkpoint.model.config.schedule.evaluations)
+
+    def _draw_table2(self, search: SearchSummary) -> None:
+        """The search's shares as a table and a figure."""
+        settings = search.config
+        what = f"K {settings.k}, sigma {settings.sigma:g} on {settings.target}"
+        curves = {name: curve for name, curve in search.curves.items() if name in NAMES}
+        shares = {
+            f"{name}{end}": getattr(curve, part)
+            for name, curve in curves.items()
+            for end, part in (("", "share"), ("_low", "low"), ("_high", "high"))
+        }
+        steps = np.arange(settings.steps)
+        table = pd.DataFrame({"search": what, "step": steps, "n": search.n, **shares})
         folder = self.request.out / "table2"
         write_text(folder / "shares.csv", table.to_csv(index=False))
-        title = f"{self.checkpoint.path.name}: search on {summary['n']} puzzles"
+        title = f"{self.checkpoint.path.name}: search on {search.n} puzzles"
         write_html(shares_figure(table, title), folder / "shares.html", self.request.static)
 
-    def found(self) -> Found:
-        """Summaries of the jobs that are done, wanted now or before, by name."""
-        found: Found = {}
+    def results(self) -> dict[str, Any]:
+        """Typed results of the jobs that are done, wanted now or before, by name. UserError for a
+        file that is damaged, with the next step."""
+        results: dict[str, Any] = {}
         done = {job.name for job in self.all if job.is_done(self.identity)}
         for job in self.all:
-            if job.name in done and set(job.after) <= done and job.done.endswith(".json"):
-                found[job.name] = self._summary(job)
-        if "sae" in found:
-            with reading(f"{self.request.out}, part sae"):
-                found["sae"] = _of_sae(found["sae"])
-        if "wide" in found and "deep" in found:
-            per_step = self.checkpoint.model.config.schedule.evaluations
-            found["breadth"] = _of_search(found["wide"], found["deep"], per_step)
-        return found
-
-    def _summary(self, job: Job) -> dict[str, Any]:
-        """What a job that is done found."""
-        if job.words[0] == "search":
-            sidecar = read_sidecar(job.out / f"{job.name}.csv")
-            return sidecar.summary.to_json() if sidecar else {}
-        advice = f"delete {job.out.name} and run the same command again"
-        return read_json(job.out / job.done, dict[str, Any], advice=advice)
+            if job.name in done and set(job.after) <= done and (result := read_result(job)):
+                results[job.name] = result
+        return results
 
     def _jobs(self) -> list[Job]:
         out, seed = self.request.out, ("--seed", str(self.request.seed))
@@ -269,24 +269,21 @@ def _has_notes(folder: Path) -> bool:
     return any(folder.glob("*-asked.json"))
 
 
-def _of_sae(measures: dict[str, Any]) -> dict[str, Any]:
-    """What claim S1 needs of sae-eval's measures."""
-    fvu, loop = measures["fvu"], measures["loop"]["every_tick"]
-    said = {name: measures[name] for name in ("l0", "dead", "d_in", "d_sae")}
-    said |= {"fvu": fvu["value"], "fvu_low": fvu["low"], "fvu_high": fvu["high"]}
-    said |= {"recovered": loop["recovered_over_zero"]["value"], "seeds": 1}
-    return {"gated": said | {"n": measures["n_puzzles"]}, "beside": "not run"}
-
-
-def _of_search(wide: dict[str, Any], deep: dict[str, Any], per_step: int) -> dict[str, Any]:
-    """What claim C1 needs of a wide and a deep search of the same puzzles at equal evaluations."""
-    ends = {
-        name: {f"best_q{end}": known[f"best_q{end}"][-1] for end in ENDS}
-        for name, known in (("breadth", wide), ("depth", deep))
-    }
-    said = {"evaluations": wide["k"] * wide["steps"] * per_step, "n": wide["n"]}
-    of = f"all puzzles; {wide['k']} x {wide['steps']} and {deep['k']} x {deep['steps']}"
-    return ends | said | {"of": of}
+def read_result(job: Job) -> Any:
+    """The typed result of a job that is done; None for a job without one, such as a store."""
+    file = job.out / job.done
+    advice = f"delete {job.out} and run the same command again"
+    command = job.words[0]
+    if command == "search":
+        sidecar = read_sidecar(job.out / f"{job.name}.csv")
+        return sidecar and sidecar.summary
+    if command == "sae-eval":
+        return SAEMeasures.read(file, advice)
+    if command == "features":
+        return FeaturesSummary.read(file, advice)
+    if command in studies.CONFIGS:
+        return import_module(f"trm_interp.studies.{command}").Result.read(file, advice)
+    return None
 
 
 def _cost(config: TRMConfig) -> float:

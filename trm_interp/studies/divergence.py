@@ -1,234 +1,285 @@
 """Claim F5: do failures leave the successes early, and for good? With the same-puzzle control."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from trm_interp.analysis.auc import FEWEST, auc_with_bounds
+from trm_interp.analysis.auc import auc_with_bounds
 from trm_interp.analysis.divergence import auc_by_tick, bands, distance_to_successes, slopes
+from trm_interp.analysis.estimates import Auc, Estimate, TestedAuc
 from trm_interp.analysis.pca import NotFinite
 from trm_interp.analysis.resample import mean_with_bounds
-from trm_interp.core.clock import schedule
-from trm_interp.core.infer import Readouts, run_batch
-from trm_interp.core.models.trm import TRM, State
 from trm_interp.figures.landscape import divergence_figure
-from trm_interp.recording.hooks import HookedTRM, recording
 from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import require_memory
+from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import compared
 from trm_interp.studies.config import DivergenceConfig
-from trm_interp.studies.results import Progress, Results, Tell, results_of
-from trm_interp.studies.subject import open_model, opening, said_of
+from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, results_of
+from trm_interp.studies.same_puzzle import Control, Distances, over_starts_of
+from trm_interp.studies.subject import open_model, opening, provenance_of
 
+Config = DivergenceConfig
 PAPER_TICK = 50  # by which failures have left, says the seed paper
-TABLES = ("divergence", "divergence_auc", "same_puzzle", "same_puzzle_auc", "same_puzzle_starts")
+NAMES = ("divergence", "divergence_auc", "same_puzzle", "same_puzzle_auc", "same_puzzle_starts")
 
 
-def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class TickAuc(TestedAuc):
+    """Of the distance for failing, at update `tick`."""
+
+    tick: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartsAuc(Auc):
+    """The same over the `pairs` of a solved and a failed start of one puzzle."""
+
+    pairs: float
+    tick: float
+
+
+A = TypeVar("A", TickAuc, StartsAuc)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Record, Generic[A]):
+    """Distances of solved and failed runs to the mean solved run.
+
+    `first_apart`, `first_closer`: first update at which failed runs are farther from it, or nearer
+    to it, intervals apart. `auc` at the first update, PAPER_TICK and the last. `solved_at`,
+    `failed_at`: mean distance by update; the slopes, per update, are of the last half. None where
+    no run has that outcome.
+    """
+
+    n_solved: int
+    n_failed: int
+    first_apart: int | None
+    first_closer: int | None
+    auc: dict[str, A]
+    solved_at: dict[str, Estimate] | None = optional()
+    solved_late_slope: Estimate | None = optional()
+    failed_at: dict[str, Estimate] | None = optional()
+    failed_late_slope: Estimate | None = optional()
+
+    def __post_init__(self) -> None:
+        if len(self.auc) < 2:
+            raise ValueError("auc lacks the first or the last update")
+
+    @property
+    def at_paper_tick(self) -> A:
+        """The AUC at update PAPER_TICK, or at the last one of fewer."""
+        return list(self.auc.values())[-2]
+
+    @property
+    def at_last(self) -> A:
+        """The AUC at the last update."""
+        return list(self.auc.values())[-1]
+
+
+OverPuzzles = Comparison[TickAuc]  # runs of different puzzles
+OverStarts = Comparison[StartsAuc]  # runs of one puzzle from random starts, of several puzzles
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamePuzzle(Record):
+    """The control: of `tried` puzzles those with enough starts of either outcome, and what is left
+    of the distance when the input is the same. `of_each`: the AUC at PAPER_TICK by puzzle."""
+
+    tried: int
+    puzzles: list[int]
+    starts: int | None = optional()
+    of_each: dict[str, TestedAuc] | None = optional()
+    compared: OverStarts | None = optional()
+
+    def to_json(self) -> dict[str, Any]:
+        """With the comparison's fields among its own."""
+        own = super().to_json()
+        return own | own.pop("compared", {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DivergenceResult(OnStoreResult):
+    """`over_puzzles`: None where fewer than two puzzles are solved; `same_puzzle`: None where the
+    control was left out. Their JSON is then empty."""
+
+    site: str
+    solved: int
+    failed: int
+    over_puzzles: OverPuzzles | None
+    same_puzzle: SamePuzzle | None
+
+    def to_json(self) -> dict[str, Any]:
+        own = super().to_json()
+        return own | {name: own[name] or {} for name in ("over_puzzles", "same_puzzle")}
+
+    @classmethod
+    def _nested(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        nested = dict(raw)
+        if nested.get("over_puzzles") == {}:
+            nested["over_puzzles"] = None
+        control = nested.get("same_puzzle")
+        if isinstance(control, dict):
+            own = {field.name for field in fields(SamePuzzle)}
+            flat = {name: value for name, value in control.items() if name not in own}
+            control = {name: value for name, value in control.items() if name in own}
+            nested["same_puzzle"] = control | ({"compared": flat} if flat else {}) or None
+        return nested
+
+
+Result = DivergenceResult
+
+
+class Tables(NamedTuple):
+    """Of one comparison: bands by outcome and update, and the AUC by update."""
+
+    bands: pd.DataFrame
+    auc: pd.DataFrame
+
+
+def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> DivergenceResult:
     """Over puzzles, from the store; and over starts of one puzzle, which the checkpoint runs."""
     with opening(config, config.site, tell) as store, ExitStack() as stack:
         checkpoint = open_model(store, config.ckpt, config.device) if config.starts else None
         need = 2 * 2 * config.starts * math.prod(store[config.site].shape[1:])  # float16, joined
         require_memory(need, f"the states of {config.starts} starts", "lower --starts")
-        results = stack.enter_context(results_of("divergence", config, TABLES))
+        results = stack.enter_context(results_of("divergence", config, NAMES))
         solved = store["solved"][:, -1]
-        n_solved = int(solved.sum())
-        over_puzzles = {}
-        few = f"{store.path}: {n_solved} solved runs; a centroid that leaves one out needs 2"
-        if n_solved < 2:
+        over_puzzles = same_puzzle = None
+        comparisons: dict[str, Tables] = {}
+        tables: dict[str, pd.DataFrame] = {}
+        few = f"{store.path}: {solved.sum()} solved runs; a centroid that leaves one out needs 2"
+        if solved.sum() < 2:
             tell(few)
         else:
             compared(solved, tell)
-            far = _distances(
-                states_of(store, config.site), solved, f"{store.path}: {config.site}", "puzzle"
-            )
-            starts = range(0, far.shape[1], far.shape[1] // store.n_steps)
-            over_puzzles = _compare(results, "divergence", far, solved, starts, config)
-        control = {}
+            runs = over_puzzles_of(store, solved, config.site)
+            over_puzzles, comparisons["divergence"] = compare(TickAuc, runs, config.seed)
         if checkpoint is not None:
-            control = _same_puzzle(store, checkpoint.model, config, results, tell, progress)
-        if not over_puzzles and not control.get("puzzles"):
+            starts = over_starts_of(store, checkpoint.model, config, tell, progress)
+            same_puzzle = SamePuzzle(tried=starts.tried, puzzles=[])
+            if starts.runs is not None:
+                over, comparisons["same_puzzle"] = compare(StartsAuc, starts.runs, config.seed)
+                same_puzzle = control(starts, over, config)
+                tables["same_puzzle_starts"] = starts.runs.table()
+        if not comparisons:
             raise UserError(few)
-        summary = {
-            **said_of(store),
-            "site": config.site,
-            "solved": n_solved,
-            "failed": len(solved) - n_solved,
-            "over_puzzles": over_puzzles,
-            "same_puzzle": control,
-        }
-        return results.finish(summary)
+        result = DivergenceResult(
+            **provenance_of(store),
+            site=config.site,
+            solved=int(solved.sum()),
+            failed=int((~solved).sum()),
+            over_puzzles=over_puzzles,
+            same_puzzle=same_puzzle,
+        )
+        tables |= {f"{name}_auc": one.auc for name, one in comparisons.items()}
+        results.write(figures(result, comparisons, store.n_steps), tables)
+        return results.finish(result)
 
 
-def _distances(
-    read: Callable[[], Iterator[np.ndarray]], solved: np.ndarray, what: str, unit: str
-) -> np.ndarray:
-    """`distance_to_successes`; UserError names the first run that is not finite."""
+def over_puzzles_of(store: Store, solved: np.ndarray, site: str) -> Distances:
+    """The runs of a store. UserError names the first one that is not finite."""
     try:
-        return distance_to_successes(read, solved)
+        far = distance_to_successes(states_of(store, site), solved)
     except NotFinite as error:
-        raise UserError(f"{what} is not finite, first in {unit} {error.chunk}") from None
+        raise UserError(
+            f"{store.path}: {site} is not finite, first in puzzle {error.chunk}"
+        ) from None
+    return Distances(far, solved)
 
 
-def _compare(
-    results: Results,
-    name: str,
-    far: np.ndarray,
-    solved: np.ndarray,
-    starts: range,
-    config: DivergenceConfig,
-    what: str = "the mean of other solved puzzles",
-    owner: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """Draw, and the numbers that the claim is judged by; with `owner`, the puzzle of each run, only
-    runs of one puzzle are compared with each other."""
-    banded = bands(far, solved, config.seed)
-    auc = auc_by_tick(far, ~solved, config.seed, owner)
-    title = f"{config.site}: distance to {what} at the same update"
-    tick = f"update of {config.site}"
-    results.figure(name, divergence_figure(banded, auc, starts, title, tick), banded)
-    results.table(f"{name}_auc", auc)
+def compare(kind: type[A], runs: Distances, seed: int) -> tuple[Comparison[A], Tables]:
+    """The numbers that the claim is judged by, and the curves behind them."""
+    far, solved, owner = runs
+    auc = auc_by_tick(far, ~solved, seed, owner)
     apart, closer = (auc["low"] > 0.5).to_numpy(), (auc["high"] < 0.5).to_numpy()
     late = far[:, far.shape[1] // 2 :]
-    found = {
-        "n_solved": int(solved.sum()),
-        "n_failed": int((~solved).sum()),
-        "first_apart": int(apart.argmax()) if apart.any() else None,
-        "first_closer": int(closer.argmax()) if closer.any() else None,
-        "auc": {int(at): auc.iloc[at].to_dict() for at in (0, min(PAPER_TICK, len(auc) - 1), -1)},
-    }
+    last = far.shape[1] - 1
+    by_outcome: dict[str, Any] = {}
     for outcome, group in (("solved", solved), ("failed", ~solved)):
         if group.any():
-            at = [0, min(PAPER_TICK, far.shape[1] - 1), far.shape[1] // 2, far.shape[1] - 1]
-            found[f"{outcome}_at"] = {int(t): _with_bounds(far[group, t], config.seed) for t in at}
-            found[f"{outcome}_late_slope"] = _with_bounds(slopes(late[group]), config.seed)
-    return found
+            at = [0, min(PAPER_TICK, last), far.shape[1] // 2, last]
+            by_outcome[f"{outcome}_at"] = {str(t): _mean(far[group, t], seed) for t in at}
+            by_outcome[f"{outcome}_late_slope"] = _mean(slopes(late[group]), seed)
+    comparison = Comparison(
+        n_solved=int(solved.sum()),
+        n_failed=int((~solved).sum()),
+        first_apart=int(apart.argmax()) if apart.any() else None,
+        first_closer=int(closer.argmax()) if closer.any() else None,
+        auc={str(at): kind.of(auc.iloc[at].to_dict()) for at in (0, min(PAPER_TICK, last), -1)},
+        **by_outcome,
+    )
+    return comparison, Tables(bands(far, solved, seed), auc)
 
 
-def _with_bounds(values: np.ndarray, seed: int) -> dict[str, float]:
-    """Mean over puzzles with its 95 % bootstrap interval."""
+def _mean(values: np.ndarray, seed: int) -> Estimate:
+    """Mean over runs with its 95 % bootstrap interval."""
     mean, low, high = mean_with_bounds(values, seed)
-    return {"value": float(mean), "low": float(low), "high": float(high)}
+    return Estimate(value=float(mean), low=float(low), high=float(high))
 
 
-def _same_puzzle(
-    store: Store,
-    plain: TRM,
-    config: DivergenceConfig,
-    results: Results,
-    tell: Tell,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Many starts of one puzzle: what is left of the distance when the input is the same.
-
-    Takes the first puzzles, failed ones first, that some starts solve and some do not. Distances
-    are to the mean of the same puzzle's other solved starts, and pairs for the AUC are of one
-    puzzle: its intervals are over starts of these puzzles, not over puzzles. `of_each` has them one
-    by one.
-    """
-    model = HookedTRM.of(plain, store.n_steps)
-    clean = store["solved"][:, -1]
-    order = [*np.flatnonzero(~clean), *np.flatnonzero(clean)]
-    far, solved, owner, tried = [], [], [], 0
-    for puzzle in order:
-        if tried == config.tries or len(far) == config.control_puzzles:
-            break
-        progress(tried, config.tries)
-        tried += 1
-        inputs = torch.from_numpy(store["inputs"][[puzzle]])
-        labels = torch.from_numpy(store["labels"][[puzzle]])
-        go = partial(_run_starts, model, inputs, labels, store.n_steps, config, int(puzzle))
-        ok = go().solved[:, -1].numpy()
-        if min(ok.sum(), (~ok).sum()) < FEWEST:
-            continue
-        read = partial(_starts_states, go, model, config.site)
-        far.append(_distances(read, ok, config.site, f"start of puzzle {puzzle}, number"))
-        solved.append(ok)
-        owner += [int(puzzle)] * len(ok)
-    progress(config.tries, config.tries)
-    if not far:
-        tell(f"none of {tried} puzzles has {FEWEST} solved and {FEWEST} failed starts: no control")
-        return {"tried": tried, "puzzles": []}
-    per_step = far[0].shape[1] // store.n_steps
-    starts = range(0, far[0].shape[1], per_step)
-    what = f"the mean of the same puzzle's other solved starts ({len(far)} puzzles)"
-    if len(far) < config.control_puzzles:
-        tell(
-            f"{len(far)} of {tried} puzzles have {FEWEST} solved and {FEWEST} failed starts: more "
-            "--tries or --starts may find the others"
-        )
-    joined, outcome = np.concatenate(far), np.concatenate(solved)
-    owners = np.array(owner)
-    found = _compare(results, "same_puzzle", joined, outcome, starts, config, what, owners)
-    results.table("same_puzzle_starts", pd.DataFrame({"puzzle": owner, "solved": outcome}))
-    at = min(PAPER_TICK, joined.shape[1] - 1)
+def control(starts: Control, compared: OverStarts, config: DivergenceConfig) -> SamePuzzle:
+    """The comparison of starts, and the AUC of each puzzle by itself."""
+    assert starts.runs is not None
+    far, solved, owner = starts.runs
+    at = min(PAPER_TICK, far.shape[1] - 1)
     of_each = {
-        int(puzzle): auc_with_bounds(joined[mine, at], ~outcome[mine], config.seed)
-        for puzzle in sorted(set(owner))
-        for mine in [owners == puzzle]
+        puzzle: TestedAuc.of(auc_with_bounds(far[mine, at], ~solved[mine], config.seed))
+        for puzzle in starts.puzzles
+        for mine in [owner == puzzle]
     }
-    known = {"tried": tried, "puzzles": list(of_each), "starts": config.starts, "of_each": of_each}
-    return known | found
-
-
-def _run_starts(
-    model: HookedTRM,
-    inputs: Tensor,
-    labels: Tensor,
-    n_steps: int,
-    config: DivergenceConfig,
-    puzzle: int,
-) -> Readouts:
-    """One puzzle from standard normal starts, z_H and z_L, per position."""
-    many = config.starts
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed((config.seed * 1_000_003 + puzzle) % 2**63)
-    shape = (2, many, model.config.positions, model.config.d_model)
-    z_H, z_L = torch.randn(shape, generator=generator).to(device)
-    return run_batch(
-        model, inputs.expand(many, -1), labels.expand(many, -1), n_steps, start=State(z_H, z_L)
+    return SamePuzzle(
+        tried=starts.tried,
+        puzzles=starts.puzzles,
+        starts=config.starts,
+        of_each={str(puzzle): auc for puzzle, auc in of_each.items()},
+        compared=compared,
     )
 
 
-def _starts_states(go: Callable[[], Readouts], model: HookedTRM, site: str) -> Iterator[np.ndarray]:
-    """The states [update, coordinate] of one start after another."""
-    config = model.config
-    ticks = schedule(model.n_sup, config.h_cycles, config.l_cycles)
-    kept: list[Tensor] = []
-    names = [tick.hook for tick in ticks if tick.writes == site]
-    with recording(model, names, lambda name, z: kept.append(z.half().cpu())):
-        go()
-    states = torch.stack(kept, dim=1).flatten(2)  # [start, update, coordinate]
-    yield from states.numpy()
+def figures(result: DivergenceResult, comparisons: Mapping[str, Tables], n_steps: int) -> Figures:
+    """Distances by outcome over the AUC, of each comparison that was made."""
+    means = {"divergence": "the mean of other solved puzzles"}
+    if result.same_puzzle:
+        n = len(result.same_puzzle.puzzles)
+        means["same_puzzle"] = f"the mean of the same puzzle's other solved starts ({n} puzzles)"
+    drawn: Figures = {}
+    for name, tables in comparisons.items():
+        title = f"{result.site}: distance to {means[name]} at the same update"
+        updates = len(tables.auc)
+        steps = range(0, updates, updates // n_steps)
+        tick = f"update of {result.site}"
+        figure = divergence_figure(tables.bands, tables.auc, steps, title, tick)
+        drawn[name] = figure, tables.bands
+    return drawn
 
 
-def lines(summary: dict[str, Any]) -> list[str]:
-    """For people."""
-    said = []
-    for name, found in (
-        ("over puzzles", summary["over_puzzles"]),
-        ("over starts of one puzzle", summary["same_puzzle"]),
+def lines(result: DivergenceResult) -> list[str]:
+    """The result in words."""
+    over_starts = result.same_puzzle and result.same_puzzle.compared
+    told = []
+    for name, one in (
+        ("over puzzles", result.over_puzzles),
+        ("over starts of one puzzle", over_starts),
     ):
-        if "auc" not in found:
-            said.append(f"{name}: nothing to compare")
+        if one is None:
+            told.append(f"{name}: nothing to compare")
             continue
-        first, closer = found["first_apart"], found["first_closer"]
+        first, closer = one.first_apart, one.first_closer
         when = "at no update" if first is None else f"first at update {first}"
-        auc = " -> ".join(
-            "-" if at["auc"] is None else f"{at['auc']:.3f}" for at in found["auc"].values()
-        )
-        said.append(
-            f"{name} ({found['n_solved']} solved, {found['n_failed']} failed): AUC of the distance "
+        auc = " -> ".join("-" if at.auc is None else f"{at.auc:.3f}" for at in one.auc.values())
+        told.append(
+            f"{name} ({one.n_solved} solved, {one.n_failed} failed): AUC of the distance "
             f"at the first, {PAPER_TICK}th and last update {auc}; failed ones are farther {when}"
             + ("" if closer is None else f", nearer first at update {closer}")
         )
-    return said
+    return told

@@ -1,22 +1,27 @@
 """The lens: the output head on every recorded z_H and z_L. What is answered when?"""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from trm_interp.analysis.auc import FEWEST, auc_with_bounds
+from trm_interp.analysis.estimates import Number, TestedAuc
 from trm_interp.analysis.lens import agreement, decided, decided_share, mean_among, revisions
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.models.trm import TRM
 from trm_interp.figures.lens import lens_figure
 from trm_interp.recording.site_reader import SiteReader, final_solved
 from trm_interp.recording.store import Store
+from trm_interp.runtime.records import Record
 from trm_interp.studies.config import LensConfig
-from trm_interp.studies.results import Progress, Tell, results_of
-from trm_interp.studies.subject import open_model, opening, said_of
+from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, records, results_of
+from trm_interp.studies.subject import open_model, opening, provenance_of
 
+Config = LensConfig
 SITES = ("z_H", "z_L")
 CURVES = {  # by puzzle and tick
     "right": "blank cells answered right",
@@ -29,7 +34,85 @@ NUMBERS = {  # by puzzle
     "revisions": "changes of a blank cell's answer",
     "revised": "share of blank cells that change at all after the first tick",
 }
-TABLES = ("lens", "decisions")
+ByOutcome = dict[str, np.ndarray]  # bool [puzzle] of `solved` and of `failed`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision(Record):
+    """Mean of a number (`what` it is, in words) over the `n` puzzles that have it."""
+
+    site: str
+    number: str
+    what: str
+    outcome: str
+    n: int
+    mean: Number
+    low: Number
+    high: Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint(Record):
+    """Mean over the `n` puzzles of an outcome at a network evaluation."""
+
+    tick: int
+    mean: Number
+    low: Number
+    high: Number
+    site: str
+    curve: str
+    outcome: str
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensResult(OnStoreResult):
+    """`last_tick`: the end of every curve; `auc_for_failed`: how well each number of a site tells
+    failed puzzles from solved ones."""
+
+    n_solved: int
+    settings: dict[str, int]
+    decisions: list[Decision]
+    last_tick: list[CurvePoint]
+    auc_for_failed: dict[str, TestedAuc]
+
+
+Result = LensResult
+
+
+class Readings(NamedTuple):
+    """By site and name: curves [puzzle, tick] and numbers [puzzle]; `ticks`: indices by site."""
+
+    curves: dict[tuple[str, str], np.ndarray]
+    numbers: dict[tuple[str, str], np.ndarray]
+    ticks: dict[str, list[int]]
+
+
+class Tables(NamedTuple):
+    """lens: the curves by site, outcome and tick; decisions: the numbers by site and outcome."""
+
+    lens: pd.DataFrame
+    decisions: pd.DataFrame
+
+
+def run(config: LensConfig, tell: Tell, progress: Progress) -> LensResult:
+    """Read every recorded state with the output head, one puzzle in memory at a time."""
+    with opening(config, "z_L,z_H", tell, whole_boards=True) as store:
+        model = open_model(store, config.ckpt, config.device).model
+        with results_of("lens", config, Tables._fields) as results:
+            readings = read_all(store, model, progress)
+            solved = final_solved(store)
+            for name, group in (("solved", solved), ("failed", ~solved)):
+                if group.sum() < FEWEST:
+                    tell(f"{int(group.sum())} {name} puzzles: a comparison needs {FEWEST}")
+            result, tables = measure(store, readings, solved, config)
+            results.write(figures(result, tables, _step_ticks(store)), tables._asdict())
+            return results.finish(result)
+
+
+def _step_ticks(store: Store) -> list[int]:
+    """Network evaluations at which a supervision step begins."""
+    return [step * store.model.ticks_per_step for step in range(store.n_steps)]
 
 
 @torch.no_grad()
@@ -39,40 +122,11 @@ def head_answers(model: TRM, states: np.ndarray) -> np.ndarray:
     return model.readout(z)[0].argmax(-1).to(torch.uint8).cpu().numpy()
 
 
-def run(config: LensConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
-    with opening(config, "z_L,z_H", tell, whole_boards=True) as store:
-        model = open_model(store, config.ckpt, config.device).model
-        with results_of("lens", config, TABLES) as results:
-            readers = {site: SiteReader(store, site) for site in SITES}
-            curves, numbers = read_all(store, model, readers, progress)
-            solved = final_solved(store)
-            said = said_of(store)
-            per_step = model.config.h_cycles * (model.config.l_cycles + 1)
-            starts = [step * per_step for step in range(store.n_steps)]
-            groups = {"solved": solved, "failed": ~solved}
-            for name, group in groups.items():
-                if group.sum() < FEWEST:
-                    tell(f"{int(group.sum())} {name} puzzles: a comparison needs {FEWEST}")
-            over_time = _over_time(curves, readers, groups, config.seed)
-            table = _table(numbers, groups, config.seed)
-            title = f"What the output head reads from {' and '.join(SITES)} at every tick"
-            results.figure("lens", lens_figure(over_time, CURVES, starts, title), over_time)
-            results.table("decisions", table)
-            last = over_time.groupby(["site", "curve", "outcome"], sort=False).tail(1)
-            return results.finish(
-                said
-                | {"n_solved": int(solved.sum()), "settings": {"seed": config.seed}}
-                | {"decisions": table.to_dict("records"), "last_tick": last.to_dict("records")}
-                | {"auc_for_failed": _auc(numbers, solved, config.seed)}
-            )
-
-
-def read_all(
-    store: Store, model: TRM, readers: dict[str, SiteReader], progress: Progress
-) -> tuple[dict[tuple[str, str], np.ndarray], dict[tuple[str, str], np.ndarray]]:
-    """By site and name: curves [puzzle, tick] and numbers [puzzle]. One puzzle in memory."""
+def read_all(store: Store, model: TRM, progress: Progress) -> Readings:
+    """Curves and numbers of all puzzles. One puzzle in memory."""
     curves: dict[tuple[str, str], list[np.ndarray]] = {}
     numbers: dict[tuple[str, str], list[float]] = {}
+    readers = {site: SiteReader(store, site) for site in SITES}
     for puzzle in range(store.n_puzzles):
         progress(puzzle, store.n_puzzles)
         label, last = store["labels"][puzzle], store["predictions"][puzzle, -1]
@@ -80,50 +134,64 @@ def read_all(
         for site, reader in readers.items():
             answers = head_answers(model, reader.read(puzzle))
             at, changes = decided(answers), revisions(answers)
-            found = {
+            shares = {
                 "right": agreement(answers, label, blank),
                 "exact": (agreement(answers, label, everything) == 1).astype(float),
                 "final": agreement(answers, last, blank),
                 "decided": decided_share(at, blank, len(answers)),
             }
-            for name, values in found.items():
+            for name, values in shares.items():
                 curves.setdefault((site, name), []).append(values)
             ticks = np.asarray(reader.indices)[at]
             means = (mean_among(v, blank) for v in (ticks, changes, (changes > 0).astype(int)))
             for name, value in zip(NUMBERS, means, strict=True):
                 numbers.setdefault((site, name), []).append(float(value))
     progress(store.n_puzzles, store.n_puzzles)
-    return (
+    return Readings(
         {key: np.stack(values) for key, values in curves.items()},
         {key: np.array(values) for key, values in numbers.items()},
+        {site: reader.indices for site, reader in readers.items()},
     )
 
 
-def _over_time(
-    curves: dict[tuple[str, str], np.ndarray],
-    readers: dict[str, SiteReader],
-    groups: dict[str, np.ndarray],
-    seed: int,
-) -> pd.DataFrame:
+def measure(
+    store: Store, readings: Readings, solved: np.ndarray, config: LensConfig
+) -> tuple[LensResult, Tables]:
+    """The numbers and the tables of these readings."""
+    outcomes = {"solved": solved, "failed": ~solved}
+    curves = _curve_table(readings, outcomes, config.seed)
+    decisions = _decision_table(readings, outcomes, config.seed)
+    last = curves.groupby(["site", "curve", "outcome"], sort=False).tail(1)
+    result = LensResult(
+        **provenance_of(store),
+        n_solved=int(solved.sum()),
+        settings={"seed": config.seed},
+        decisions=[Decision.of(row) for row in records(decisions)],
+        last_tick=[CurvePoint.of(row) for row in records(last)],
+        auc_for_failed=_auc(readings.numbers, solved, config.seed),
+    )
+    return result, Tables(curves, decisions)
+
+
+def _curve_table(readings: Readings, outcomes: ByOutcome, seed: int) -> pd.DataFrame:
     """Rows of site, curve, outcome, tick: mean over puzzles and its 95 % bootstrap interval."""
-    rows = []
-    for (site, name), values in curves.items():
-        for outcome, group in groups.items():
+    parts = []
+    for (site, curve), values in readings.curves.items():
+        for outcome, group in outcomes.items():
             if not group.any():
                 continue
             mean, low, high = mean_with_bounds(values[group], seed)
-            frame = {"tick": readers[site].indices, "mean": mean, "low": low, "high": high}
-            known = {"site": site, "curve": name, "outcome": outcome, "n": int(group.sum())}
-            rows.append(pd.DataFrame(frame).assign(**known))
-    return pd.concat(rows, ignore_index=True)
+            columns = {"tick": readings.ticks[site], "mean": mean, "low": low, "high": high}
+            of = {"site": site, "curve": curve, "outcome": outcome, "n": int(group.sum())}
+            parts.append(pd.DataFrame(columns).assign(**of))
+    return pd.concat(parts, ignore_index=True)
 
 
-def _table(
-    numbers: dict[tuple[str, str], np.ndarray], groups: dict[str, np.ndarray], seed: int
-) -> pd.DataFrame:
+def _decision_table(readings: Readings, outcomes: ByOutcome, seed: int) -> pd.DataFrame:
+    """Rows of site, number, outcome: mean over puzzles and its 95 % bootstrap interval."""
     rows = []
-    for (site, name), values in numbers.items():
-        for outcome, group in groups.items():
+    for (site, name), values in readings.numbers.items():
+        for outcome, group in outcomes.items():
             if group.any():
                 mean, low, high = map(float, mean_with_bounds(values[group], seed))
                 row = {"site": site, "number": name, "what": NUMBERS[name], "outcome": outcome}
@@ -133,20 +201,29 @@ def _table(
 
 
 def _auc(
-    numbers: dict[tuple[str, str], np.ndarray], solved: np.ndarray, seed: int
-) -> dict[str, dict[str, float]]:
+    numbers: Mapping[tuple[str, str], np.ndarray], solved: np.ndarray, seed: int
+) -> dict[str, TestedAuc]:
     """How well each number tells failed puzzles from solved ones (puzzles with blank cells)."""
-    found = {}
+    told = {}
     for (site, name), values in numbers.items():
         there = np.isfinite(values)
-        found[f"{site} {name}"] = auc_with_bounds(values[there], ~solved[there], seed)
-    return found
+        auc = auc_with_bounds(values[there], ~solved[there], seed)
+        told[f"{site} {name}"] = TestedAuc.of(auc)
+    return told
 
 
-def lines(summary: dict[str, Any]) -> list[str]:
+def figures(result: LensResult, tables: Tables, step_ticks: list[int]) -> Figures:
+    """The curves over network evaluations, by site and outcome."""
+    sites = list(dict.fromkeys(row.site for row in result.last_tick))
+    title = f"What the output head reads from {' and '.join(sites)} at every tick"
+    return {"lens": (lens_figure(tables.lens, CURVES, step_ticks, title), tables.lens)}
+
+
+def lines(result: LensResult) -> list[str]:
+    """The result in words."""
     return [
-        f"{row['site']} of {row['n']} {row['outcome']} puzzles: {row['what']}: "
-        f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
-        for row in summary["decisions"]
-        if row["mean"] is not None
+        f"{row.site} of {row.n} {row.outcome} puzzles: {row.what}: "
+        f"{row.mean:.3g} [{row.low:.3g}, {row.high:.3g}]"
+        for row in result.decisions
+        if row.mean is not None
     ]

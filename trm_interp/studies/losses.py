@@ -1,12 +1,14 @@
 """Claim F4: the loss after every H-cycle, in each convention, by outcome and by solve step."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from trm_interp.analysis.divergence import auc_by_tick, bands, slopes
+from trm_interp.analysis.estimates import Estimate, Number, TestedAuc
 from trm_interp.analysis.losses import (
     CONVENTIONS,
     OVER,
@@ -18,97 +20,153 @@ from trm_interp.analysis.outcomes import first_solved
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.infer import run_batch
 from trm_interp.figures.landscape import losses_figure, solve_step_figure
+from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import compared
 from trm_interp.studies.config import LossesConfig
 from trm_interp.studies.memory import for_losses
-from trm_interp.studies.results import Progress, Tell, results_of
+from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
 from trm_interp.studies.subject import Subject, finite, open_subject
 
+Config = LossesConfig
 MAIN = CONVENTIONS[0]
 EARLY = 10  # cycles by which the successes' loss is near 0, says the seed paper
-TABLES = ("losses", "losses_auc", "losses_puzzles", "solve_steps")
 
 
-def run(config: LossesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
-    """Tables `losses`, `losses_puzzles`, `losses_auc`, `solve_steps`."""
+@dataclass(frozen=True, kw_only=True)
+class CycleAuc(TestedAuc):
+    """How well the loss after H-cycle `cycle` (from 1) tells failed puzzles from solved ones."""
+
+    cycle: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossCurve(Record):
+    """Mean loss over puzzles of an outcome after the first H-cycle, after EARLY of them and after
+    the last; `level` and `slope` (per cycle) are of the last half."""
+
+    first: Estimate
+    early: Estimate
+    last: Estimate
+    level: Estimate
+    slope: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossesResult(OnCheckpointResult):
+    """`solved_loss` and `failed_loss` by convention, None where no puzzle has that outcome."""
+
+    steps: int
+    cycles: int
+    solved: int
+    auc_at_cycle: dict[str, CycleAuc]
+    solved_after_cycle_10: Number
+    solved_loss: dict[str, LossCurve] | None = optional()
+    failed_loss: dict[str, LossCurve] | None = optional()
+
+
+Result = LossesResult
+
+
+class Tables(NamedTuple):
+    """losses: bands by convention, outcome and cycle; solve_steps: the loss by when a puzzle is
+    first solved; losses_auc: by cycle; losses_puzzles: a row a puzzle and cycle."""
+
+    losses: pd.DataFrame
+    solve_steps: pd.DataFrame
+    losses_auc: pd.DataFrame
+    losses_puzzles: pd.DataFrame
+
+
+class Runs(NamedTuple):
+    """Every puzzle after every H-cycle: losses by convention, and whether it is solved."""
+
+    losses: dict[str, np.ndarray]  # [puzzle, cycle]
+    solved: np.ndarray  # bool [puzzle, cycle]
+
+
+def run(config: LossesConfig, tell: Tell, progress: Progress) -> LossesResult:
+    """Read the loss of every puzzle after every H-cycle, and compare the outcomes."""
     subject = open_subject(config, tell)
     for_losses(subject, config)
-    with results_of("losses", config, TABLES) as results:
-        losses, after = measure(subject, config.steps, progress)
-        per_step = after.shape[1] // config.steps
-        solved = after[:, per_step - 1 :: per_step]
-        for values in losses.values():
+    with results_of("losses", config, Tables._fields) as results:
+        runs = read_losses(subject, config.steps, progress)
+        for values in runs.losses.values():
             finite(values, "the loss", subject.puzzles.lines)
-        done = solved[:, -1]
-        compared(done, tell)
-        banded = pd.concat(
-            [
-                bands(values, done, config.seed).assign(
-                    convention=name, unit=UNITS[name.split(", ")[1]]
-                )
-                for name, values in losses.items()
-            ],
-            ignore_index=True,
-        )
-        banded["cycle"] = banded.pop("tick") + 1
-        name = subject.checkpoint.path.name
-        title = f"{name}: loss after every H-cycle"
-        results.figure("losses", losses_figure(losses, banded, done, title), banded)
-        steps = by_solve_step(losses[MAIN], first_solved(solved), config.seed)
-        unit = f"stablemax, {UNITS[OVER[0]]}"
-        results.figure("solve_steps", solve_step_figure(steps, unit, title), steps)
-        auc = auc_by_tick(losses[MAIN], ~done, config.seed)
-        auc["cycle"] = auc.pop("tick") + 1
-        results.table("losses_auc", auc)
-        results.table("losses_puzzles", _by_puzzle(subject, losses))
-        cycles = losses[MAIN].shape[1]
-        early = min(EARLY, cycles) - 1
-        return results.finish(
-            {
-                **subject.said,
-                "steps": config.steps,
-                "cycles": cycles,
-                "solved": int(done.sum()),
-                "auc_at_cycle": {
-                    int(at + 1): auc.iloc[at].to_dict() for at in (0, early, cycles - 1)
-                },
-                "solved_after_cycle_10": _share(after[:, early], done),
-                **{
-                    outcome: {
-                        name: _plateau(values[group], early, config.seed)
-                        for name, values in losses.items()
-                    }
-                    for outcome, group in (("solved_loss", done), ("failed_loss", ~done))
-                    if group.any()
-                },
-            }
-        )
+        compared(runs.solved[:, -1], tell)
+        result, tables = measure(subject, runs, config)
+        results.write(figures(result, tables, runs), tables._asdict())
+        return results.finish(result)
 
 
-def measure(
-    subject: Subject, steps: int, progress: Progress
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Losses [puzzle, cycle] by convention, and solved [puzzle, cycle]."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in CONVENTIONS}
+def read_losses(subject: Subject, steps: int, progress: Progress) -> Runs:
+    """The losses of all puzzles, a batch at a time."""
+    batches: dict[str, list[np.ndarray]] = {name: [] for name in CONVENTIONS}
     solved = []
     for rows in subject.batches():
         inputs, labels = subject.inputs[rows], subject.labels[rows]
         read = run_batch(subject.model, inputs, labels, steps, "h_cycle", keep_logits=True)
         assert read.logits is not None
         logits = read.logits.flatten(1, 2)  # [puzzle, cycle, cell, vocab]
-        asked = subject.puzzles.task.asked(subject.puzzles.inputs[rows])
-        is_asked = torch.from_numpy(asked).to(logits.device)
-        for name, values in losses_in_all_conventions(logits, is_asked, labels).items():
-            parts[name].append(values)
+        asked = torch.from_numpy(subject.task.asked(subject.puzzles.inputs[rows]))
+        for name, values in losses_in_all_conventions(logits, asked, labels).items():
+            batches[name].append(values)
         solved.append(read.solved.flatten(1, 2).numpy())
         progress(rows.stop, len(subject.puzzles))
-    return {name: np.concatenate(values) for name, values in parts.items()}, np.concatenate(solved)
+    losses = {name: np.concatenate(values) for name, values in batches.items()}
+    return Runs(losses, np.concatenate(solved))
 
 
-def _plateau(values: np.ndarray, early: int, seed: int) -> dict[str, Any]:
-    """Level and slope (per cycle) of the last half, and the first, early and last mean."""
+def measure(subject: Subject, runs: Runs, config: LossesConfig) -> tuple[LossesResult, Tables]:
+    """The numbers and the tables of these runs."""
+    losses, solved = runs
+    cycles = solved.shape[1]
+    per_step = cycles // config.steps
+    at_step = solved[:, per_step - 1 :: per_step]
+    done = at_step[:, -1]
+    auc = auc_by_tick(losses[MAIN], ~done, config.seed)
+    auc["cycle"] = auc.pop("tick") + 1
+    early = min(EARLY, cycles) - 1
+    curves: dict[str, Any] = {
+        outcome: {
+            name: _loss_curve(values[group], early, config.seed) for name, values in losses.items()
+        }
+        for outcome, group in (("solved_loss", done), ("failed_loss", ~done))
+        if group.any()
+    }
+    result = LossesResult(
+        **subject.provenance,
+        steps=config.steps,
+        cycles=cycles,
+        solved=int(done.sum()),
+        auc_at_cycle={
+            str(at + 1): CycleAuc.of(auc.iloc[at].to_dict()) for at in (0, early, cycles - 1)
+        },
+        solved_after_cycle_10=_share(solved[:, early], done),
+        **curves,
+    )
+    tables = Tables(
+        _bands(losses, done, config.seed),
+        by_solve_step(losses[MAIN], first_solved(at_step), config.seed),
+        auc,
+        _by_puzzle(subject, losses),
+    )
+    return result, tables
+
+
+def _bands(losses: dict[str, np.ndarray], done: np.ndarray, seed: int) -> pd.DataFrame:
+    """Mean loss with its interval by convention, outcome and H-cycle (from 1)."""
+    parts = [
+        bands(values, done, seed).assign(convention=name, unit=UNITS[name.split(", ")[1]])
+        for name, values in losses.items()
+    ]
+    banded = pd.concat(parts, ignore_index=True)
+    banded["cycle"] = banded.pop("tick") + 1
+    return banded
+
+
+def _loss_curve(values: np.ndarray, early: int, seed: int) -> LossCurve:
     late = values[:, values.shape[1] // 2 :]
-    found = {}
+    estimates = {}
     for name, per_puzzle in (
         ("first", values[:, 0]),
         ("early", values[:, early]),
@@ -117,8 +175,8 @@ def _plateau(values: np.ndarray, early: int, seed: int) -> dict[str, Any]:
         ("slope", slopes(late)),
     ):
         mean, low, high = mean_with_bounds(per_puzzle, seed)
-        found[name] = {"value": float(mean), "low": float(low), "high": float(high)}
-    return found
+        estimates[name] = Estimate(value=float(mean), low=float(low), high=float(high))
+    return LossCurve(**estimates)
 
 
 def _share(solved: np.ndarray, done: np.ndarray) -> float:
@@ -129,24 +187,35 @@ def _share(solved: np.ndarray, done: np.ndarray) -> float:
 def _by_puzzle(subject: Subject, losses: dict[str, np.ndarray]) -> pd.DataFrame:
     """A row a puzzle and H-cycle (from 1), a column a convention."""
     n, cycles = losses[MAIN].shape
-    known = {
+    rows = {
         "line": np.repeat(subject.puzzles.lines, cycles),
         "cycle": np.tile(np.arange(cycles) + 1, n),
     }
-    return pd.DataFrame(known | {name: values.ravel() for name, values in losses.items()})
+    return pd.DataFrame(rows | {name: values.ravel() for name, values in losses.items()})
 
 
-def lines(summary: dict[str, Any]) -> list[str]:
-    """For people."""
-    said = [f"{summary['n']} puzzles, {summary['solved']} solved; {MAIN}, in nats"]
-    for outcome in ("solved", "failed"):
-        if f"{outcome}_loss" in summary:
-            known = summary[f"{outcome}_loss"][MAIN]
-            spans = ", ".join(
-                f"{name} {known[name]['value']:.3g} [{known[name]['low']:.3g}, "
-                f"{known[name]['high']:.3g}]"
-                for name in ("first", "early", "level", "slope")
-                if known[name]["value"] is not None  # two H-cycles have no slope
-            )
-            said.append(f"{outcome}: {spans}")
-    return said
+def figures(result: LossesResult, tables: Tables, runs: Runs) -> Figures:
+    """Loss over H-cycles by outcome, in every convention; and by when a puzzle is solved."""
+    title = f"{result.model_name}: loss after every H-cycle"
+    unit = f"stablemax, {UNITS[OVER[0]]}"
+    by_outcome = losses_figure(runs.losses, tables.losses, runs.solved[:, -1], title)
+    return {
+        "losses": (by_outcome, tables.losses),
+        "solve_steps": (solve_step_figure(tables.solve_steps, unit, title), tables.solve_steps),
+    }
+
+
+def lines(result: LossesResult) -> list[str]:
+    """The result in words."""
+    told = [f"{result.n} puzzles, {result.solved} solved; {MAIN}, in nats"]
+    for outcome, curves in (("solved", result.solved_loss), ("failed", result.failed_loss)):
+        if curves is None:
+            continue
+        estimates = curves[MAIN]
+        spans = ", ".join(
+            f"{name} {one.value:.3g} [{one.low:.3g}, {one.high:.3g}]"
+            for name in ("first", "early", "level", "slope")
+            if (one := getattr(estimates, name)).value is not None  # two H-cycles have no slope
+        )
+        told.append(f"{outcome}: {spans}")
+    return told

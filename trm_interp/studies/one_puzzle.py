@@ -1,6 +1,11 @@
-"""Everything that is measured of one puzzle whose runs start elsewhere: tables and a summary."""
+"""Everything that is measured of one puzzle whose runs start elsewhere: tables and numbers.
+
+The helper of `basins`, which looks at several puzzles.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,24 +15,29 @@ import torch
 
 from trm_interp.analysis.basins import (
     Plane,
+    cluster_table,
+    ending_columns,
     plane_through,
     principal_plane,
-    same_answer,
+    radius_of,
     same_state,
     shares,
     square,
 )
-from trm_interp.analysis.outcomes import first_solved, named_share, solved_from
-from trm_interp.analysis.spatial import against_shuffles, lattice, morans_i, nearest, purity
+from trm_interp.analysis.estimates import Number
+from trm_interp.analysis.outcomes import named_share
+from trm_interp.analysis.spatial import lattice, nearest
 from trm_interp.core.models.trm import State
 from trm_interp.figures.bands import groups
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.parts import Arrays, Parts, Shapes
+from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.config import BasinsConfig
-from trm_interp.studies.starts import Starts, radius_of
+from trm_interp.studies.starts import Starts
 from trm_interp.studies.subject import Subject
 from trm_interp.tasks.sudoku.grid import conflicts, from_tokens, render
 
+CLUSTERS = ["where", "measure", "label", "n", "value", "chance", "p"]  # columns
 Count = Callable[[int], None]  # told how many runs of this puzzle are done
 
 
@@ -35,11 +45,55 @@ def quiet(done: int) -> None:
     """Progress that nobody watches."""
 
 
-class Found(NamedTuple):
-    """Of one puzzle. starts: a row a start, 0 the model's own. answers, states: a row a final
-    answer, and a final state within the tolerance. plane, corners: a row a place of the image
-    (empty without one) and of the three states that span it. clusters: do starts that lie together
-    end alike? radii: solved by radius."""
+@dataclass(frozen=True, kw_only=True)
+class PuzzleBasins(Record):
+    """One puzzle, by its place in the file and its line; numbers and intervals over its `n` random
+    starts.
+
+    `own_start_solved_from`: step (from 0) from which the model's own start stays solved, -1: never.
+    `ever`: solved at some step. `answers`, `states`: different ends; `states_of_one_start` of them
+    are reached from one start only. `still_moving`: changed by more than the tolerance in the last
+    step. `start_explained`, `end_explained`: shares of variance along two principal axes. `plane_`:
+    of the places of the plane's image.
+    """
+
+    puzzle: int
+    line: int
+    own_start_solved_from: int
+    n: int
+    solved: float
+    solved_low: float
+    solved_high: float
+    ever: float
+    ever_low: float
+    ever_high: float
+    median_solved_from: Number
+    answers: int
+    wrong_answers: int
+    largest_wrong_share: float
+    states: int
+    states_of_one_start: int
+    states_of_failures: int
+    still_moving: float
+    failures_still_moving: Number
+    start_explained: list[Number]
+    end_explained: list[Number]
+    plane_solved: float | None = optional()
+    plane_answers: int | None = optional()
+
+    @property
+    def heading(self) -> str:
+        """Which puzzle, and what the model's own start comes to."""
+        own = self.own_start_solved_from
+        outcome = "fails" if own < 0 else f"solves at step {own + 1}"
+        return f"puzzle {self.puzzle}: own start {outcome}"
+
+
+class OnePuzzle(NamedTuple):
+    """starts: a row a start, 0 the model's own. answers, states: a row a final answer, and a final
+    state within the tolerance. plane, corners: a row a place of the image (empty without one) and
+    of the three states that span it. clusters: do starts that lie together end alike? radii: solved
+    by radius. numbers: all in short."""
 
     starts: pd.DataFrame
     answers: pd.DataFrame
@@ -48,17 +102,7 @@ class Found(NamedTuple):
     corners: pd.DataFrame
     clusters: pd.DataFrame
     radii: pd.DataFrame
-    summary: dict[str, Any]
-
-    @property
-    def heading(self) -> str:
-        return heading(self.summary)
-
-
-def heading(summary: dict[str, Any]) -> str:
-    own = summary["own_start_solved_from"]
-    said = "fails" if own < 0 else f"solves at step {own + 1}"
-    return f"puzzle {summary['puzzle']}: own start {said}"
+    numbers: PuzzleBasins
 
 
 def look_at(
@@ -67,63 +111,38 @@ def look_at(
     puzzle: int,
     parts: Parts | None = None,
     count: Count = quiet,
-) -> Found:
+) -> OnePuzzle:
     """Run everything of one puzzle (its place in `subject.puzzles`) and measure it.
 
     With `parts`, chunks of runs are saved there, or read where they already are.
     """
     starts = Starts(subject, puzzle, config.target)
     runs = run_starts(starts, config, parts, count)
-    n = 1 + config.starts
-    moved = starts.moved(torch.arange(n), config.radius, config.shared, config.seed)
-    moved = torch.cat([d.flatten(1) for d in moved], 1).cpu().numpy()
-    ends = runs["end"].reshape(n, -1)
-    frame = pd.DataFrame(
-        {
-            "puzzle": puzzle,
-            "start": np.arange(n),
-            "radius": radius_of(torch.arange(n), config.radius).numpy().round(6),
-            **outcomes(starts, runs),
-            "state": same_state(ends, config.tolerance),
-        }
-    )
-    explained = {}
-    for kind, points in (("start", moved), ("end", ends)):
-        places, explained[f"{kind}_explained"] = principal_plane(points, config.seed)
-        frame[f"{kind}_x"], frame[f"{kind}_y"] = places.T
-    drawn = frame.iloc[1:]  # the model's own start is no random one
+    moved, ends = _points(starts, runs, config)
+    table, explained = _start_table(starts, runs, moved, ends, config)
+    drawn = table.iloc[1:]  # the model's own start is no random one
     answers = answer_table(starts, drawn, runs["answers"][:, -1])
-    states = shares(drawn["state"].to_numpy()).rename(columns={"basin": "state"})
-    solved_of = drawn.groupby("state")["solved_from"].agg(lambda since: (since >= 0).mean())
-    states = states.assign(puzzle=puzzle, solved=solved_of.loc[states["state"]].to_numpy())
-    summary = summarise(starts, frame, answers, config) | explained
-    axes = frame[["start_x", "start_y"]].to_numpy()[1:]
-    directions = moved[1:] / np.linalg.norm(moved[1:], axis=1, keepdims=True)
-    clusters = [
-        cluster_table(where, drawn, nearest(points, config.neighbours), config)
-        for where, points in (("two axes", axes), ("all directions", directions))
-    ]
-    image, corners = pd.DataFrame(), pd.DataFrame()
+    clusters = _start_clusters(drawn, moved[1:], config)
+    plane, corners, of_plane = pd.DataFrame(), pd.DataFrame(), {}
     if config.slice:
-        image, corners = look_at_plane(starts, runs, config, parts, lambda done: count(n + done))
+        n = 1 + config.starts
+        plane, corners = look_at_plane(starts, runs, config, parts, lambda done: count(n + done))
         weights = lattice(config.slice, config.slice)
-        clusters.append(cluster_table("plane", image, weights, config))
-        summary["plane_solved"] = float(np.mean(image["solved_from"] >= 0))
-        summary["plane_answers"] = len(np.unique(image["answer"]))
-    by_radius = []
-    for (radius,), rows in groups(drawn.sort_values("radius"), "radius"):
-        known = {"puzzle": puzzle, "radius": radius, "answers": len(np.unique(rows["answer"]))}
-        hits = np.asarray(rows["solved_from"]) >= 0
-        by_radius.append(known | {"n": len(hits), **named_share("solved", hits)})
-    return Found(
-        frame,
-        answers,
-        states,
-        image,
-        corners,
-        pd.concat(clusters, ignore_index=True).assign(puzzle=puzzle),
-        pd.DataFrame(by_radius),
-        summary,
+        clusters["plane"] = _clusters(plane, weights, config)
+        of_plane = {
+            "plane_solved": float(np.mean(plane["solved_from"] >= 0)),
+            "plane_answers": len(np.unique(plane["answer"])),
+        }
+    each = [one.assign(where=where) for where, one in clusters.items()]
+    return OnePuzzle(
+        starts=table,
+        answers=answers,
+        states=_state_table(starts, drawn),
+        plane=plane,
+        corners=corners,
+        clusters=pd.concat(each, ignore_index=True)[CLUSTERS].assign(puzzle=puzzle),
+        radii=_radius_table(starts, drawn),
+        numbers=PuzzleBasins(**summarise(starts, table, answers, config), **explained, **of_plane),
     )
 
 
@@ -137,9 +156,9 @@ def run_starts(
 
     def compute(rows: range) -> Arrays:
         state = starts.random(torch.tensor(rows), config.radius, config.shared, config.seed)
-        found = starts.follow(state, config.steps)
-        z_H, z_L = (z.half().cpu().numpy() for z in found.end)
-        return found._asdict() | {"end": np.stack([z_H, z_L], 1)}
+        endings = starts.follow(state, config.steps)
+        ends = [z.half().cpu().numpy() for z in endings.end]
+        return endings._asdict() | {"end": np.stack(ends, 1)}
 
     n, widths = 1 + config.starts, _widths(starts, config, with_end=True)
     return _in_chunks("starts", starts.puzzle, n, widths, compute, config, parts, count)
@@ -160,24 +179,24 @@ def look_at_plane(
 
     def compute(rows: range) -> Arrays:
         state = starts.on_plane(plane, places[rows.start : rows.stop])
-        found = starts.follow(state, config.steps)._asdict()
-        return {name: found[name] for name in ("answers", "q_halt", "moved")}
+        endings = starts.follow(state, config.steps)._asdict()
+        return {name: endings[name] for name in ("answers", "q_halt", "moved")}
 
     n, widths = len(places), _widths(starts, config)
     runs = _in_chunks("plane", starts.puzzle, n, widths, compute, config, parts, count)
     wrong = (runs["answers"] != starts.answer).sum(-1)
-    known = {"puzzle": starts.puzzle, "x": places[:, 0], "y": places[:, 1]}
+    at = {"puzzle": starts.puzzle, "x": places[:, 0], "y": places[:, 1]}
     by_step = {f"wrong_{step}": wrong[:, step] for step in range(config.steps)}
     x, y = plane.corners.T
     corners = pd.DataFrame({"puzzle": starts.puzzle, "corner": names, "x": x, "y": y})
-    return pd.DataFrame(known | outcomes(starts, runs) | by_step), corners
+    return pd.DataFrame(at | _ending_columns(starts, runs) | by_step), corners
 
 
 def _widths(starts: Starts, config: BasinsConfig, with_end: bool = False) -> Shapes:
     """What every run has of each array."""
     widths = {"answers": (config.steps, len(starts.answer)), "q_halt": (config.steps,)}
     widths |= {"moved": (config.steps,)}
-    return widths | ({"end": (2, *starts.own.z_H.shape)} if with_end else {})
+    return widths | ({"end": (len(starts.own), *starts.own[0].shape)} if with_end else {})
 
 
 def _in_chunks(
@@ -190,17 +209,17 @@ def _in_chunks(
     parts: Parts | None,
     count: Count,
 ) -> Arrays:
-    found = []
+    chunks = []
     for first in range(0, n, config.batch_size):
         rows = range(first, min(first + config.batch_size, n))
         if parts is None:
-            found.append(compute(rows))
+            chunks.append(compute(rows))
         else:
             file = f"puzzle-{puzzle:06d}/{kind}-{first:07d}"
             shapes = {name: (len(rows), *width) for name, width in widths.items()}
-            found.append(parts.get(file, shapes, lambda rows=rows: compute(rows)))
+            chunks.append(parts.get(file, shapes, partial(compute, rows)))
         count(rows.stop)
-    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    return {name: np.concatenate([one[name] for one in chunks]) for name in chunks[0]}
 
 
 def plane_of(starts: Starts, runs: Arrays, config: BasinsConfig) -> tuple[Plane, list[str]]:
@@ -224,44 +243,80 @@ def plane_of(starts: Starts, runs: Arrays, config: BasinsConfig) -> tuple[Plane,
     try:
         return plane_through(torch.stack(points)), names
     except ValueError as error:
-        said = ", ".join(names)
-        raise UserError(f"puzzle {starts.puzzle}, {said}: {error}; try --slice 0") from None
+        where = ", ".join(names)
+        raise UserError(f"puzzle {starts.puzzle}, {where}: {error}; try --slice 0") from None
 
 
-def outcomes(starts: Starts, runs: Arrays) -> dict[str, np.ndarray]:
-    """Columns of runs: steps to solution (from 0, -1: never), number of the last answer, the
-    halting logit and the RMS change of z_H in the last step."""
-    solved = (runs["answers"] == starts.answer).all(-1)
-    return {
-        "first_solved": first_solved(solved),
-        "solved_from": solved_from(solved),
-        "answer": same_answer(runs["answers"][:, -1]),
-        "q_halt": runs["q_halt"][:, -1],
-        "moved": runs["moved"][:, -1],
-    }
+# tables
 
 
-def cluster_table(
-    where: str, rows: pd.DataFrame, weights: scipy.sparse.csr_matrix, config: BasinsConfig
-) -> pd.DataFrame:
-    """Moran's I of the steps to solution (unsolved counts as one more than all) and the purity of
-    outcome and answer, beside shuffled labels: among starts of the same radius, if they have one.
-    """
-    steps, radii = rows["solved_from"].to_numpy(), None
-    if "radius" in rows:
-        radii = np.unique(rows["radius"], return_inverse=True)[1]
-    measured = {
-        ("Moran's I", "steps"): (morans_i, np.where(steps < 0, config.steps, steps).astype(float)),
-        ("purity", "solved"): (purity, (steps >= 0).astype(np.int64)),
-        ("purity", "answer"): (purity, rows["answer"].to_numpy()),
-    }
-    return pd.DataFrame(
-        [
-            {"where": where, "measure": measure, "label": label, "n": len(rows)}
-            | against_shuffles(f, v, weights, config.seed, radii, config.shuffles)._asdict()
-            for (measure, label), (f, v) in measured.items()
-        ]
+def _points(starts: Starts, runs: Arrays, config: BasinsConfig) -> tuple[np.ndarray, np.ndarray]:
+    """[start, number]: what is added to the targets at the start, and all states at the end."""
+    n = 1 + config.starts
+    moved = starts.moved(torch.arange(n), config.radius, config.shared, config.seed)
+    return torch.cat([d.flatten(1) for d in moved], 1).cpu().numpy(), runs["end"].reshape(n, -1)
+
+
+def _start_table(
+    starts: Starts, runs: Arrays, moved: np.ndarray, ends: np.ndarray, config: BasinsConfig
+) -> tuple[pd.DataFrame, dict[str, list[float]]]:
+    """A row a start, with its place and that of its end along two principal axes; and the shares of
+    variance that those explain."""
+    order = torch.arange(len(ends))
+    table = pd.DataFrame(
+        {
+            "puzzle": starts.puzzle,
+            "start": order.numpy(),
+            "radius": radius_of(order, config.radius).numpy().round(6),
+            **_ending_columns(starts, runs),
+            "state": same_state(ends, config.tolerance),
+        }
     )
+    explained = {}
+    for kind, points in (("start", moved), ("end", ends)):
+        places, along = principal_plane(points, config.seed)
+        table[f"{kind}_x"], table[f"{kind}_y"] = places.T
+        explained[f"{kind}_explained"] = along.tolist()
+    return table, explained
+
+
+def _ending_columns(starts: Starts, runs: Arrays) -> dict[str, np.ndarray]:
+    return ending_columns(runs["answers"], runs["q_halt"], runs["moved"], starts.answer)
+
+
+def _start_clusters(
+    drawn: pd.DataFrame, moved: np.ndarray, config: BasinsConfig
+) -> dict[str, pd.DataFrame]:
+    """Do starts end alike that lie together in two axes, or in all directions?"""
+    axes = drawn[["start_x", "start_y"]].to_numpy()
+    directions = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    return {
+        where: _clusters(drawn, nearest(points, config.neighbours), config)
+        for where, points in (("two axes", axes), ("all directions", directions))
+    }
+
+
+def _clusters(
+    rows: pd.DataFrame, weights: scipy.sparse.csr_matrix, config: BasinsConfig
+) -> pd.DataFrame:
+    return cluster_table(rows, weights, config.steps, config.seed, config.shuffles)
+
+
+def _state_table(starts: Starts, drawn: pd.DataFrame) -> pd.DataFrame:
+    """Every final state, the most frequent one first, and how many of its starts are solved."""
+    table = shares(drawn["state"].to_numpy()).rename(columns={"basin": "state"})
+    solved = drawn.groupby("state")["solved_from"].agg(lambda since: (since >= 0).mean())
+    return table.assign(puzzle=starts.puzzle, solved=solved.loc[table["state"]].to_numpy())
+
+
+def _radius_table(starts: Starts, drawn: pd.DataFrame) -> pd.DataFrame:
+    """Different answers and the share solved, by how far the starts are from the model's own."""
+    rows = []
+    for (radius,), at in groups(drawn.sort_values("radius"), "radius"):
+        hits = np.asarray(at["solved_from"]) >= 0
+        row = {"puzzle": starts.puzzle, "radius": radius, "answers": len(np.unique(at["answer"]))}
+        rows.append(row | {"n": len(hits), **named_share("solved", hits)})
+    return pd.DataFrame(rows)
 
 
 def answer_table(starts: Starts, drawn: pd.DataFrame, last: np.ndarray) -> pd.DataFrame:
@@ -282,10 +337,10 @@ def answer_table(starts: Starts, drawn: pd.DataFrame, last: np.ndarray) -> pd.Da
 
 
 def summarise(
-    starts: Starts, frame: pd.DataFrame, answers: pd.DataFrame, config: BasinsConfig
+    starts: Starts, table: pd.DataFrame, answers: pd.DataFrame, config: BasinsConfig
 ) -> dict[str, Any]:
-    """Numbers over the random starts; intervals are over starts."""
-    drawn = frame.iloc[1:]
+    """The fields of a `PuzzleBasins` that are over the random starts."""
+    drawn = table.iloc[1:]
     columns = ("first_solved", "solved_from", "state", "moved")
     first, since, state, moved = (drawn[name].to_numpy() for name in columns)
     ever, solved, moving = first >= 0, since >= 0, moved > config.tolerance
@@ -294,7 +349,7 @@ def summarise(
     return {
         "puzzle": starts.puzzle,
         "line": int(starts.subject.puzzles.lines[starts.puzzle]),
-        "own_start_solved_from": int(frame["solved_from"].to_numpy()[0]),
+        "own_start_solved_from": int(table["solved_from"].to_numpy()[0]),
         "n": len(solved),
         **named_share("solved", solved),
         **named_share("ever", ever),

@@ -1,102 +1,161 @@
 """Claim T1: which puzzles are solved when, and does the halting head know it?"""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from trm_interp.analysis.auc import auc_with_bounds
+from trm_interp.analysis.estimates import Number, TestedAuc
 from trm_interp.analysis.outcomes import (
     calibration_error,
     calibration_table,
     outcome_table,
     outcomes_by_rating,
 )
+from trm_interp.core.infer import Readouts
 from trm_interp.figures.landscape import outcomes_figure
 from trm_interp.studies.config import OutcomesConfig
 from trm_interp.studies.memory import for_outcomes
-from trm_interp.studies.results import Progress, Tell, results_of
-from trm_interp.studies.subject import finite, open_subject
+from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
+from trm_interp.studies.subject import Subject, finite, open_subject
 from trm_interp.subjects.evaluate import solve
 
-TABLES = ("outcomes", "calibration", "ratings", "puzzles")
+Config = OutcomesConfig
+SHARES = ("exact", "ever", "unsolved")
+ENDS = ("", "_low", "_high")
+TOLD = (1, 2, 3, 5, 10, 16, 32, 64)  # supervision steps that are printed
 
 
-def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
-    """Solve, rate, and compare: tables `outcomes`, `calibration`, `ratings`, `puzzles`."""
+@dataclass(frozen=True, kw_only=True)
+class OutcomesResult(OnCheckpointResult):
+    """Shares of puzzles after each of `steps` supervision steps, with 95 % Wilson intervals.
+
+    `exact`: solved at the step; `ever`: solved at the step or an earlier one; `unsolved`: of those
+    solved a step before, not solved now. `lost_in_all`: puzzles solved at some step and not at the
+    last. `sure`: q_halt above 0 at the last step.
+    """
+
+    steps: int
+    solved: int
+    exact: list[float]
+    exact_low: list[float]
+    exact_high: list[float]
+    ever: list[float]
+    ever_low: list[float]
+    ever_high: list[float]
+    unsolved: list[Number]
+    unsolved_low: list[Number]
+    unsolved_high: list[Number]
+    lost_in_all: int
+    calibration_error: float
+    sure_and_wrong: int
+    unsure_and_right: int
+    q_halt_tells_solved: TestedAuc
+    ratings_tell_failed: dict[str, TestedAuc]
+
+    def __post_init__(self) -> None:
+        lengths = {len(getattr(self, f"{name}{end}")) for name in SHARES for end in ENDS}
+        if self.steps < 1 or lengths != {self.steps}:
+            raise ValueError(f"not one share for each of {self.steps} steps")
+
+
+Result = OutcomesResult
+
+
+class Tables(NamedTuple):
+    """outcomes: `outcome_table`; calibration: of the halting head; ratings: outcomes by rating;
+    puzzles: a row a puzzle."""
+
+    outcomes: pd.DataFrame
+    calibration: pd.DataFrame
+    ratings: pd.DataFrame
+    puzzles: pd.DataFrame
+
+
+def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> OutcomesResult:
+    """Solve all puzzles, rate them, and compare."""
     subject = open_subject(config, tell)
     for_outcomes(subject, config)
-    with results_of("outcomes", config, TABLES) as results:
+    with results_of("outcomes", config, Tables._fields) as results:
         read = solve(
             subject.model, subject.puzzles, config.steps, config.batch_size, progress=progress
         )
-        solved = read.solved.numpy()
-        q_halt = finite(read.q_halt.numpy(), "the halting logit", subject.puzzles.lines)
-        table, calibration = outcome_table(solved), calibration_table(q_halt, solved)
-        name = subject.checkpoint.path.name
-        results.figure(
-            "outcomes", outcomes_figure(table, calibration, f"{name}: {len(solved)} puzzles"), table
-        )
-        results.table("calibration", calibration)
+        result, tables = measure(subject, read, config)
+        results.write(figures(result, tables), tables._asdict())
+        return results.finish(result)
 
-        ratings = subject.puzzles.task.rate(subject.puzzles, config.seed)
-        by, predictive = _by_ratings(ratings, solved, q_halt, config.seed)
-        results.table("ratings", by)
-        results.table(
-            "puzzles",
-            pd.DataFrame(
-                {
-                    "line": subject.puzzles.lines,
-                    "solved": solved[:, -1],
-                    "first_solved": np.where(solved.any(1), solved.argmax(1) + 1, -1),
-                    "q_halt": q_halt[:, -1],
-                    **ratings,
-                }
-            ),
-        )
-        sure = q_halt[:, -1] > 0
-        return results.finish(
-            {
-                **subject.said,
-                "steps": config.steps,
-                "solved": int(solved[:, -1].sum()),
-                **{
-                    f"{kind}{end}": table[f"{kind}{end}"].tolist()
-                    for kind in ("exact", "ever", "unsolved")
-                    for end in ("", "_low", "_high")
-                },
-                "lost_in_all": int((solved.any(1) & ~solved[:, -1]).sum()),
-                "calibration_error": calibration_error(calibration),
-                "sure_and_wrong": int((sure & ~solved[:, -1]).sum()),
-                "unsure_and_right": int((~sure & solved[:, -1]).sum()),
-                "q_halt_tells_solved": auc_with_bounds(q_halt[:, -1], solved[:, -1], config.seed),
-                "ratings_tell_failed": predictive,
-            }
-        )
+
+def measure(
+    subject: Subject, read: Readouts, config: OutcomesConfig
+) -> tuple[OutcomesResult, Tables]:
+    """The numbers and the tables of these read-outs."""
+    solved = read.solved.numpy()
+    q_halt = finite(read.q_halt.numpy(), "the halting logit", subject.puzzles.lines)
+    table, calibration = outcome_table(solved), calibration_table(q_halt, solved)
+    ratings = subject.task.rate(subject.puzzles, config.seed)
+    by_rating, predictive = _by_ratings(ratings, solved, q_halt, config.seed)
+    last = solved[:, -1]
+    puzzles = pd.DataFrame(
+        {
+            "line": subject.puzzles.lines,
+            "solved": last,
+            "first_solved": np.where(solved.any(1), solved.argmax(1) + 1, -1),
+            "q_halt": q_halt[:, -1],
+            **ratings,
+        }
+    )
+    sure = q_halt[:, -1] > 0
+    shares: dict[str, Any] = {
+        f"{name}{end}": table[f"{name}{end}"].tolist() for name in SHARES for end in ENDS
+    }
+    result = OutcomesResult(
+        **subject.provenance,
+        steps=config.steps,
+        solved=int(last.sum()),
+        **shares,
+        lost_in_all=int((solved.any(1) & ~last).sum()),
+        calibration_error=calibration_error(calibration),
+        sure_and_wrong=int((sure & ~last).sum()),
+        unsure_and_right=int((~sure & last).sum()),
+        q_halt_tells_solved=TestedAuc.of(auc_with_bounds(q_halt[:, -1], last, config.seed)),
+        ratings_tell_failed=predictive,
+    )
+    return result, Tables(table, calibration, by_rating, puzzles)
 
 
 def _by_ratings(
     ratings: dict[str, np.ndarray], solved: np.ndarray, q_halt: np.ndarray, seed: int
-) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
+) -> tuple[pd.DataFrame, dict[str, TestedAuc]]:
     """Outcomes in groups of each rating that varies, and how well it tells what fails."""
-    parts, predictive = [], {}
+    groups, predictive = [], {}
     for name, values in ratings.items():
         values = np.asarray(values, float)
         if np.ptp(values):
-            parts.append(outcomes_by_rating(values, solved, q_halt).assign(rating=name))
-            predictive[name] = auc_with_bounds(values, ~solved[:, -1], seed)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(), predictive
+            groups.append(outcomes_by_rating(values, solved, q_halt).assign(rating=name))
+            predictive[name] = TestedAuc.of(auc_with_bounds(values, ~solved[:, -1], seed))
+    return pd.concat(groups, ignore_index=True) if groups else pd.DataFrame(), predictive
 
 
-def lines(summary: dict[str, Any]) -> list[str]:
-    """For people."""
-    at = [step for step in (1, 2, 3, 5, 10, 16, 32, 64) if step <= summary["steps"]]
-    told = summary["q_halt_tells_solved"]["auc"]
+def figures(result: OutcomesResult, tables: Tables) -> Figures:
+    """Accuracy by step, and the calibration of the halting head."""
+    title = f"{result.model_name}: {result.n} puzzles"
+    return {
+        "outcomes": (outcomes_figure(tables.outcomes, tables.calibration, title), tables.outcomes)
+    }
+
+
+def lines(result: OutcomesResult) -> list[str]:
+    """The result in words."""
+    shares = ", ".join(
+        f"{step}: {result.exact[step - 1]:.1%}" for step in TOLD if step <= result.steps
+    )
+    auc = result.q_halt_tells_solved.auc
     return [
-        f"{summary['n']} puzzles; solved at step "
-        + ", ".join(f"{step}: {summary['exact'][step - 1]:.1%}" for step in at),
-        f"ever solved {summary['ever'][-1]:.1%}, lost again {summary['lost_in_all']}",
-        f"halting head: sure and wrong {summary['sure_and_wrong']}, unsure and right "
-        f"{summary['unsure_and_right']}, AUC {'-' if told is None else f'{told:.3f}'}, "
-        f"calibration error {summary['calibration_error']:.3f}",
+        f"{result.n} puzzles; solved at step {shares}",
+        f"ever solved {result.ever[-1]:.1%}, lost again {result.lost_in_all}",
+        f"halting head: sure and wrong {result.sure_and_wrong}, unsure and right "
+        f"{result.unsure_and_right}, AUC {'-' if auc is None else f'{auc:.3f}'}, "
+        f"calibration error {result.calibration_error:.3f}",
     ]

@@ -1,12 +1,14 @@
 """Linear probes of z_H and z_L for each cell's candidates and rule violations, beside controls."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
+from trm_interp.analysis.estimates import Number
 from trm_interp.analysis.probes import (
     auc_by_puzzle,
     probe_scores,
@@ -15,19 +17,20 @@ from trm_interp.analysis.probes import (
 )
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.models.trm import TRM
-from trm_interp.figures.bands import groups
 from trm_interp.figures.lens import probe_figure
 from trm_interp.recording.site_reader import SiteReader, run_clock, spell, split_puzzles
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.records import Record
 from trm_interp.studies.config import ProbesConfig
 from trm_interp.studies.lens import SITES, head_answers
-from trm_interp.studies.results import Progress, Tell, results_of
-from trm_interp.studies.subject import open_model, opening, said_of
+from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, records, results_of
+from trm_interp.studies.subject import open_model, opening, provenance_of
 from trm_interp.subjects.settings import parse_indices
 from trm_interp.tasks.sudoku.grid import from_tokens, violations
 from trm_interp.tasks.sudoku.logic import candidates
 
+Config = ProbesConfig
 DOZEN = 12
 KINDS = {  # what is fitted
     "state": "probe of the state",
@@ -35,7 +38,42 @@ KINDS = {  # what is fitted
     "x": "embedded input of the cell",
     "board": "whole input, a probe a cell",
 }
-TABLES = ("probes",)
+POOLED = ("candidates", "violations")  # labels as a whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeScore(Record):
+    """Mean AUC over the `n` test puzzles that have cells of both kinds of a label.
+
+    `site`: "" for the controls on the input; `kind`: see KINDS; `tick`: network evaluation at the
+    end of H-cycle `cycle`; `label`: one of POOLED, or a single candidate or rule.
+    """
+
+    cycle: int
+    site: str
+    kind: str
+    tick: int
+    label: str
+    auc: Number
+    low: Number
+    high: Number
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbesResult(OnStoreResult):
+    """`n_rows`: blank cells of all puzzles; `cycles`: the H-cycles that were probed."""
+
+    n_train: int
+    n_test: int
+    n_rows: int
+    cycles: list[int]
+    strength: float
+    seed: int
+    auc: list[ProbeScore]
+
+
+Result = ProbesResult
 
 
 class Board(NamedTuple):
@@ -49,53 +87,61 @@ class Board(NamedTuple):
     test: np.ndarray  # bool [row]
 
 
-def run(config: ProbesConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
+class Moment(NamedTuple):
+    """The end of an H-cycle: the last tick of each site, its states [row, d_model], the labels
+    bool [row, label] and their names."""
+
+    cycle: int
+    ticks: dict[str, int]
+    states: dict[str, np.ndarray]
+    labels: np.ndarray
+    names: list[str]
+
+
+def run(config: ProbesConfig, tell: Tell, progress: Progress) -> ProbesResult:
+    """Fit probes at the end of some H-cycles, and test them on puzzles that they have not seen."""
     with opening(config, "z_L,z_H", tell, whole_boards=True) as store:
         model = open_model(store, config.ckpt, config.device).model
         inputs = store["inputs"][:]
         train, test = split_puzzles(inputs, config.held_out, config.seed)
         ends = _ends(store, config)
-        with results_of("probes", config, TABLES) as results:
+        with results_of("probes", config, ("probes",)) as results:
             board = _board(inputs, test, model)
-            total = len(ends) * (2 * len(SITES) + 2)
-            rows: list[dict[str, Any]] = []
-            for cycle, ticks, states, labels, names in _moments(store, model, board, ends):
-                for site, kind, scores, wanted in _fits(states, labels, board, config):
-                    auc = auc_by_puzzle(scores, wanted, board.puzzle[board.test])
-                    known = {
-                        "cycle": cycle,
-                        "site": site,
-                        "kind": kind,
-                        "tick": ticks[site or "z_H"],
-                    }
-                    rows += [known | row for row in _means(auc, names, config.seed)]
-                    progress(len({(r["cycle"], r["site"], r["kind"]) for r in rows}), total)
-            said = said_of(store)
-            table = pd.DataFrame(rows)
-            title = f"Linear probes of single blank cells, {len(test)} unseen puzzles"
-            results.figure("probes", probe_figure(table, KINDS, title), table)
-            return results.finish(
-                said
-                | {"n_train": len(train), "n_test": len(test), "n_rows": len(board.puzzle)}
-                | {"cycles": [cycle for cycle, _ in ends], "strength": config.strength}
-                | {"seed": config.seed, "auc": table.to_dict("records")}
+            table = probe_all(store, model, board, ends, config, progress)
+            result = ProbesResult(
+                **provenance_of(store),
+                n_train=len(train),
+                n_test=len(test),
+                n_rows=len(board.puzzle),
+                cycles=[cycle for cycle, _ in ends],
+                strength=config.strength,
+                seed=config.seed,
+                auc=[ProbeScore.of(row) for row in records(table)],
             )
+            results.write(figures(result, table), {})
+            return results.finish(result)
 
 
-def lines(summary: dict[str, Any]) -> list[str]:
-    """The first, the best and the last moment of each probe, and its controls; of both kinds of
-    labels as a whole."""
-    table = pd.DataFrame(summary["auc"]).dropna(subset=["auc"])
-    table = table.query("label in ['candidates', 'violations']")
-    said = [f"{summary['n_train']} puzzles to train on, {summary['n_test']} to test; AUC"]
-    for (label, site, kind), rows in groups(table, "label", "site", "kind"):
-        at = rows.iloc[[0, int(rows["auc"].to_numpy().argmax()), -1]]
-        told = (
-            f"{r.auc:.3f} [{r.low:.3f}, {r.high:.3f}] at tick {r.tick} (n = {r.n})"
-            for r in at.drop_duplicates("tick").itertuples()
-        )
-        said.append(f"{label}, {site or 'input'}, {KINDS[kind]}: {'; '.join(told)}")
-    return said
+def probe_all(
+    store: Store,
+    model: TRM,
+    board: Board,
+    ends: list[tuple[int, dict[str, int]]],
+    config: ProbesConfig,
+    progress: Progress,
+) -> pd.DataFrame:
+    """A row for every `ProbeScore`."""
+    rows: list[dict[str, Any]] = []
+    fits, total = 0, len(ends) * (2 * len(SITES) + 2)
+    for moment in _moments(store, model, board, ends):
+        for site, kind, scores, labels in _fits(moment, board, config):
+            auc = auc_by_puzzle(scores, labels, board.puzzle[board.test])
+            tick = moment.ticks[site or "z_H"]
+            fit = {"cycle": moment.cycle, "site": site, "kind": kind, "tick": tick}
+            rows += [fit | row for row in _means(auc, moment.names, config.seed)]
+            fits += 1
+            progress(fits, total)
+    return pd.DataFrame(rows)
 
 
 def _ends(store: Store, config: ProbesConfig) -> list[tuple[int, dict[str, int]]]:
@@ -129,9 +175,8 @@ def _board(inputs: np.ndarray, test: np.ndarray, model: TRM) -> Board:
 
 def _moments(
     store: Store, model: TRM, board: Board, ends: list[tuple[int, dict[str, int]]]
-) -> Iterator[tuple[int, dict[str, int], dict[str, np.ndarray], np.ndarray, list[str]]]:
-    """At the end of each H-cycle: its ticks, the states [row, d_model] of each site, the labels
-    [row, label] and their names. Violations are those of the guess that the cycle ends with."""
+) -> Iterator[Moment]:
+    """The end of each of these H-cycles. Violations are those of the guess that it ends with."""
     side = board.candidates.shape[1]
     names = [f"candidate {digit}" for digit in range(1, side + 1)]
     names += [f"{kind} conflict" for kind in ("row", "column", "box")]
@@ -151,24 +196,21 @@ def _moments(
             states[site] = kept
         broken = violations(np.stack(guesses))[board.puzzle, :, board.cell]
         labels = np.concatenate([board.candidates, broken], axis=1)
-        yield cycle, ticks, states, labels, names
+        yield Moment(cycle, ticks, states, labels, names)
 
 
 def _fits(
-    states: dict[str, np.ndarray],
-    labels: np.ndarray,
-    board: Board,
-    config: ProbesConfig,
+    moment: Moment, board: Board, config: ProbesConfig
 ) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
     """Site, kind, scores and labels of the test rows. x is the same vector at every blank cell.
 
     Shuffled labels train the control, which the true ones of the test puzzles judge.
     """
-    test, train = board.test, ~board.test
+    test, train, labels = board.test, ~board.test, moment.labels
     rng = np.random.default_rng([config.seed, 0x9B0B])
-    other = shuffled_in_puzzles(labels, board.puzzle, rng)
-    for site, rows in states.items():
-        for kind, wanted in (("state", labels), ("shuffled", other)):
+    traded = shuffled_in_puzzles(labels, board.puzzle, rng)
+    for site, rows in moment.states.items():
+        for kind, wanted in (("state", labels), ("shuffled", traded)):
             scores = probe_scores(rows[train], wanted[train], rows[test], config.strength)
             yield site, kind, scores, labels[test]
     scores = probe_scores(board.x[train], labels[train], board.x[test], config.strength)
@@ -192,3 +234,28 @@ def _means(auc: np.ndarray, names: list[str], seed: int) -> Iterator[dict[str, A
         values = np.where(count > 0, total / np.maximum(count, 1), np.nan)
         mean, low, high = map(float, mean_with_bounds(values, seed))
         yield {"label": name, "auc": mean, "low": low, "high": high, "n": int((count > 0).sum())}
+
+
+def figures(result: ProbesResult, table: pd.DataFrame) -> Figures:
+    """AUC over network evaluations, of candidates and of violations, with the controls."""
+    title = f"Linear probes of single blank cells, {result.n_test} unseen puzzles"
+    return {"probes": (probe_figure(table, KINDS, title), table)}
+
+
+def lines(result: ProbesResult) -> list[str]:
+    """The first, the best and the last moment of each probe, and its controls; of both kinds of
+    labels as a whole."""
+    scores: dict[tuple[str, str, str], list[ProbeScore]] = {}
+    for score in result.auc:
+        if score.label in POOLED and score.auc is not None:
+            scores.setdefault((score.label, score.site, score.kind), []).append(score)
+    told = [f"{result.n_train} puzzles to train on, {result.n_test} to test; AUC"]
+    for (label, site, kind), each in scores.items():
+        best = max(each, key=lambda score: score.auc or 0.0)
+        moments = {score.tick: score for score in (each[0], best, each[-1])}.values()
+        spans = (
+            f"{one.auc:.3f} [{one.low:.3f}, {one.high:.3f}] at tick {one.tick} (n = {one.n})"
+            for one in moments
+        )
+        told.append(f"{label}, {site or 'input'}, {KINDS[kind]}: {'; '.join(spans)}")
+    return told

@@ -1,19 +1,21 @@
-"""The folder of one part: tables, figures with their plotted numbers, and the summary last."""
+"""What a study gives: a typed result, and a folder of tables and figures with the summary last."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from trm_interp.figures.style import write_html
-from trm_interp.runtime.files import plain, write_json, write_text
+from trm_interp.runtime.files import write_json, write_text
 from trm_interp.runtime.outputs import remove_own, writing
 from trm_interp.runtime.provenance import git_commit, versions
+from trm_interp.runtime.records import Record
 from trm_interp.studies.config import OnCheckpoint, OnStore
 
 SUMMARY = "summary.json"
@@ -21,6 +23,65 @@ PLOTLY = "plotly.min.js"  # that pages share
 KINDS = (".csv", ".html", ".png", ".pdf")
 Tell = Callable[[str], None]
 Progress = Callable[[int, int], None]
+Figures = dict[str, tuple[go.Figure, pd.DataFrame]]  # by name, with the numbers that each plots
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResult(Record):
+    """The numbers of a study, as its summary.json has them.
+
+    `written`: names of its tables and figures; `versions` and `git_commit` of what computed it.
+    """
+
+    written: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    git_commit: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What summary.json holds; how it was made comes last."""
+        own = super().to_json()
+        last = {name: own.pop(name) for name in ("written", "versions", "git_commit")}
+        return own | last
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnCheckpointResult(StudyResult):
+    """Measured on a checkpoint and `n` puzzles; `skipped` others were not valid."""
+
+    ckpt: str
+    checkpoint_sha256: str
+    puzzles: str
+    data_sha256: dict[str, str]
+    n: int
+    skipped: int
+    batch_size: int
+    device: str
+
+    @property
+    def model_name(self) -> str:
+        """Of the checkpoint, for titles."""
+        return Path(self.ckpt).name
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnStoreResult(StudyResult):
+    """Measured on the `n` puzzles of a store, which was recorded with this batch and device."""
+
+    store: str
+    store_sha256: str
+    checkpoint_sha256: str | None
+    data_sha256: dict[str, str] | None
+    n: int
+    batch_size: int | None
+    device: str | None
+
+
+R = TypeVar("R", bound=StudyResult)
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, as mappings from the names of the columns."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 @contextmanager
@@ -57,7 +118,7 @@ def results_of(
 
 
 class Results:
-    """Writes what a part found. `static`: also PNG and PDF, where kaleido and a browser are.
+    """Writes what a study gives. `static`: also PNG and PDF, where kaleido and a browser are.
 
     `names`: as in `results_of`; `clear` is called once, before anything is written.
     """
@@ -69,29 +130,33 @@ class Results:
         static: bool = False,
         clear: Callable[[], None] | None = None,
     ) -> None:
-        self.out, self.static, self.known, self.names = out, static, names, []
+        self.out, self.static, self.names = out, static, names
+        self.written: list[str] = []
         self._clear = clear
 
-    def table(self, name: str, table: pd.DataFrame) -> Path:
-        if not any(fnmatchcase(name, known) for known in self.known):
-            raise ValueError(f"{name} is none of the results {', '.join(self.known)}")
+    def write(self, figures: Figures, tables: Mapping[str, pd.DataFrame]) -> None:
+        """Figures as interactive pages NAME.html with the numbers that they plot as NAME.csv, and
+        tables as NAME.csv. ValueError for a name that the command did not announce."""
+        for name, (figure, numbers) in figures.items():
+            self._table(name, numbers)
+            write_html(figure, self.out / f"{name}.html", self.static)
+        for name in tables.keys() - figures.keys():
+            self._table(name, tables[name])
+
+    def _table(self, name: str, table: pd.DataFrame) -> None:
+        if not any(fnmatchcase(name, pattern) for pattern in self.names):
+            raise ValueError(f"{name} is none of the results {', '.join(self.names)}")
         self._clear_once()
-        self.names.append(name)
+        self.written.append(name)
         write_text(self.out / f"{name}.csv", table.to_csv(index=False))
-        return self.out / f"{name}.csv"
 
-    def figure(self, name: str, figure: go.Figure, numbers: pd.DataFrame) -> Path:
-        """An interactive page, and the numbers it plots beside it."""
-        self.table(name, numbers)
-        return write_html(figure, self.out / f"{name}.html", self.static)
-
-    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """The part is done: its numbers, with what computed them. Numbers as JSON has them."""
-        summary = summary | {"written": sorted(set(self.names))}
-        done = plain(summary | {"versions": versions(), "git_commit": git_commit()})
+    def finish(self, result: R) -> R:
+        """The study is done: writes the summary, and gives the result as a reader of it gets it."""
+        written = sorted(set(self.written))
+        done = replace(result, written=written, versions=versions(), git_commit=git_commit())
         self._clear_once()
-        write_json(self.out / SUMMARY, done)
-        return done
+        write_json(self.out / SUMMARY, done.to_json())
+        return type(result).from_json(done.to_json(), str(self.out / SUMMARY))
 
     def _clear_once(self) -> None:
         if self._clear:

@@ -1,6 +1,7 @@
 """Are runs stable? Lyapunov exponents along them, fixed points near where they end."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,14 @@ from torch import Tensor
 
 from trm_interp.analysis.auc import auc_with_bounds
 from trm_interp.analysis.control import auc_within, partial_with_bounds, thirds
-from trm_interp.analysis.fixed_points import find_fixed_points, leading_eigenvalues, speed
+from trm_interp.analysis.estimates import (
+    ByOutcome,
+    Estimate,
+    Median,
+    Share,
+    StratifiedAuc,
+    TestedAuc,
+)
 from trm_interp.analysis.lyapunov import lyapunov
 from trm_interp.analysis.outcomes import half_failed, share_with_bounds
 from trm_interp.analysis.resample import median_with_bounds
@@ -18,19 +26,67 @@ from trm_interp.core.infer import run_batch
 from trm_interp.core.joint import CycleMap, joined
 from trm_interp.figures.dynamics import eigenvalue_figure, exponent_against_drift, exponent_figure
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import compared, named, part_of
 from trm_interp.studies.config import StabilityConfig
+from trm_interp.studies.fixed_points import FixedPointsResult, of_outcomes, seek
 from trm_interp.studies.memory import for_stability
-from trm_interp.studies.results import Progress, Results, Tell, results_of
+from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
 from trm_interp.studies.subject import Subject, finite, open_subject
 
-OUTCOMES = ("solved", "failed")
+Config = StabilityConfig
 RATINGS = ("tier", "waves", "guesses_all")
-TOLERANCE = 1e-8  # RMS of F(z) - z at a fixed point, in float64
-TABLES = ("exponents", "spectrum", "exponent_and_drift", "fixed_points", "eigenvalues")
+NAMES = (
+    "exponents",  # a row a run
+    "spectrum",  # a row a run and exponent
+    "exponent_and_drift",
+    "fixed_points",  # a row an end point
+    "eigenvalues",  # a row a fixed point and eigenvalue
+)
+Tables = Mapping[str, pd.DataFrame]
 
 
-def run(config: StabilityConfig, tell: Tell, progress: Progress) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class LeadingExponent(Record):
+    """Its median by outcome, its share `above_0`, and how well it tells failed runs: alone, among
+    runs of about equal late drift, among puzzles of equal `waves`; and its rank correlation with
+    failure `given` nothing, the drift, the ratings or both, None with one outcome only."""
+
+    solved: Median
+    failed: Median
+    above_0: ByOutcome[Share]
+    auc_for_failure: TestedAuc
+    auc_at_equal_drift: StratifiedAuc
+    auc_at_equal_waves: StratifiedAuc
+    rank_correlation_with_failure_given: dict[str, Estimate] | None = optional()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilityResult(OnCheckpointResult):
+    """Of a `sample` of the `n` puzzles, `solved` and `failed` of them. `lambda_1`: over the whole
+    run; `late_lambda_1`: over its later half; both in `unit`. `not_compared`: why outcomes are not
+    compared, None where they are. `fixed_points`: None where none were sought."""
+
+    steps: int
+    k: int
+    dtype: str
+    sample: int
+    solved: int
+    failed: int
+    not_compared: str | None
+    unit: str
+    lambda_1: LeadingExponent
+    late_lambda_1: LeadingExponent
+    auc_of_drift_for_failure: TestedAuc
+    auc_of_waves_for_failure: TestedAuc
+    fixed_points: FixedPointsResult | None = optional()
+
+
+Result = StabilityResult
+
+
+def run(config: StabilityConfig, tell: Tell, progress: Progress) -> StabilityResult:
+    """Exponents along some runs, half of them failed if possible; fixed points near some ends."""
     subject = open_subject(config, tell, float64=True)
     dim = 2 * subject.model.config.positions * subject.model.config.d_model
     for name in ("k", "eigenvalues"):
@@ -40,44 +96,107 @@ def run(config: StabilityConfig, tell: Tell, progress: Progress) -> dict[str, An
                 f"got {getattr(config, name)}"
             )
     for_stability(subject, config)
-    with results_of("stability", config, TABLES) as results:
+    with results_of("stability", config, NAMES) as results:
         n = len(subject.puzzles)
         sample = min(config.sample, n)
         work = _Work(config.steps, [n, sample * (1 + config.k), 20 * min(config.fixed, sample)])
         solved = _solved(subject, config.steps, work.part(0, progress))
         chosen = np.array(half_failed(solved, sample))
         closer = part_of(subject, chosen)
-        table, end = _exponents(closer, chosen, config, work.part(1, progress))
-        results.table("exponents", table)
-        solved = (table["outcome"] == "solved").to_numpy()
-        summary: dict[str, Any] = {
-            **subject.said,
-            "steps": config.steps,
-            "k": config.k,
-            "dtype": config.dtype,
-            "sample": len(chosen),
-            "solved": int(solved.sum()),
-            "failed": int((~solved).sum()),
-            "not_compared": compared(solved, tell),
-            "unit": "nats per network evaluation",
-            **_compare(table, config.seed),
-        }
-        _draw(table, config, results)
+        exponents, ends = _exponents(closer, chosen, config, work.part(1, progress))
+        solved = (exponents["outcome"] == "solved").to_numpy()
+        not_compared = compared(solved, tell)
+        points = None
         if config.fixed:
             picked = np.array(half_failed(solved, config.fixed))
-            found, eigen = _fixed_points(
-                part_of(closer, picked), end[picked], config, work.part(2, progress)
-            )
-            for part in (found, eigen):
-                part["puzzle"] = chosen[picked][part["run"]]
-                part["outcome"] = named(solved)[picked][part["run"]]
-            summary["fixed_points"] = _said_of_fixed_points(found, config.seed)
-            results.table("fixed_points", found.drop(columns="run"))
-            title = "Leading eigenvalues of one H-cycle at the fixed points"
-            numbers = eigen.drop(columns="run")
-            results.figure("eigenvalues", eigenvalue_figure(numbers, title), numbers)
+            points = seek(part_of(closer, picked), ends[picked], config, work.part(2, progress))
+            points = [
+                one.assign(
+                    puzzle=chosen[picked][one["run"]], outcome=named(solved)[picked][one["run"]]
+                ).drop(columns="run")
+                for one in points
+            ]
         progress(work.total, work.total)
-        return results.finish(summary)
+        tables = _tables(exponents, points, config)
+        result = measure(subject, tables, config, not_compared)
+        results.write(figures(result, tables), tables)
+        return results.finish(result)
+
+
+def _tables(
+    exponents: pd.DataFrame, points: Sequence[pd.DataFrame] | None, config: StabilityConfig
+) -> dict[str, pd.DataFrame]:
+    names = [f"lambda_{i + 1}" for i in range(config.k)]
+    spectrum = exponents.melt(["puzzle", "outcome"], names, var_name="index", value_name="exponent")
+    spectrum["index"] = spectrum["index"].str.removeprefix("lambda_").astype(int)
+    tables = {
+        "exponents": exponents,
+        "spectrum": spectrum,
+        "exponent_and_drift": exponents.filter(["puzzle", "outcome", "late_drift", "lambda_1"]),
+    }
+    return tables | (
+        dict(zip(("fixed_points", "eigenvalues"), points, strict=True)) if points else {}
+    )
+
+
+def measure(
+    subject: Subject, tables: Tables, config: StabilityConfig, not_compared: str | None
+) -> StabilityResult:
+    """The numbers of these tables."""
+    exponents = tables["exponents"]
+    failed = (exponents["outcome"] == "failed").to_numpy()
+    logs = log_drift(exponents["late_drift"].to_numpy())
+    waves = exponents["waves"].to_numpy(np.float64)
+    points = tables.get("fixed_points")
+    return StabilityResult(
+        **subject.provenance,
+        steps=config.steps,
+        k=config.k,
+        dtype=config.dtype,
+        sample=len(exponents),
+        solved=int((~failed).sum()),
+        failed=int(failed.sum()),
+        not_compared=not_compared,
+        unit="nats per network evaluation",
+        lambda_1=_leading(exponents, "lambda_1", config.seed),
+        late_lambda_1=_leading(exponents, "late_lambda_1", config.seed),
+        auc_of_drift_for_failure=TestedAuc.of(auc_with_bounds(logs, failed, config.seed)),
+        auc_of_waves_for_failure=TestedAuc.of(auc_with_bounds(waves, failed, config.seed)),
+        fixed_points=None if points is None else of_outcomes(points, config.seed),
+    )
+
+
+def _leading(table: pd.DataFrame, name: str, seed: int) -> LeadingExponent:
+    """Does the exponent tell failed runs, and what of that do drift and rating explain?"""
+    values, failed = table[name].to_numpy(), (table["outcome"] == "failed").to_numpy()
+    logs = log_drift(table["late_drift"].to_numpy())
+    ratings = table[list(RATINGS)].to_numpy(np.float64)
+    ratings = ratings[:, np.ptp(ratings, axis=0) > 0]
+    controls = {
+        "nothing": ratings[:, :0],
+        "drift": logs[:, None],
+        "rating": ratings,
+        "both": np.column_stack([logs, ratings]),
+    }
+    given = None
+    if failed.any() and not failed.all():
+        given = {
+            known: Estimate.of(partial_with_bounds(values, failed.astype(float), control, seed))
+            for known, control in controls.items()
+        }
+    medians, above = {}, {}
+    for kind, group in (("solved", ~failed), ("failed", failed)):
+        medians[kind] = Median.of(median_with_bounds(values[group], seed))
+        above[kind] = Share.of(share_with_bounds(values[group] > 0))
+    waves = table["waves"].to_numpy()
+    return LeadingExponent(
+        **medians,
+        above_0=ByOutcome(**above),
+        auc_for_failure=TestedAuc.of(auc_with_bounds(values, failed, seed)),
+        auc_at_equal_drift=StratifiedAuc.of(auc_within(values, failed, thirds(logs), seed)),
+        auc_at_equal_waves=StratifiedAuc.of(auc_within(values, failed, waves, seed)),
+        rank_correlation_with_failure_given=given,
+    )
 
 
 class _Work:
@@ -150,151 +269,60 @@ def _exponents(
         }
         parts.append(pd.DataFrame(part))
     table = pd.concat(parts, ignore_index=True)
-    ratings = subject.puzzles.task.rate(subject.puzzles, config.seed)
+    ratings = subject.task.rate(subject.puzzles, config.seed)
     for name in RATINGS:
         table[name] = ratings[name]
     return table, torch.cat(ends)
 
 
-def _compare(table: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """Does the leading exponent tell failed runs, and what of that do drift and rating explain?"""
-    failed = (table["outcome"] == "failed").to_numpy()
-    logs = log_drift(table["late_drift"].to_numpy())
-    ratings = table[list(RATINGS)].to_numpy(np.float64)
-    ratings = ratings[:, np.ptp(ratings, axis=0) > 0]
-    known = {
-        "nothing": ratings[:, :0],
-        "drift": logs[:, None],
-        "rating": ratings,
-        "both": np.column_stack([logs, ratings]),
+def figures(result: StabilityResult, tables: Tables) -> Figures:
+    """The leading exponents, the first of them against drift, and eigenvalues at fixed points."""
+    spectrum, drift = tables["spectrum"], tables["exponent_and_drift"]
+    title = f"Finite-time Lyapunov exponents over {result.steps} steps, n = {result.sample}"
+    drawn: Figures = {
+        "spectrum": (exponent_figure(spectrum, title), spectrum),
+        "exponent_and_drift": (
+            exponent_against_drift(drift, "Leading exponent and late drift"),
+            drift,
+        ),
     }
-    found: dict[str, Any] = {}
-    for name in ("lambda_1", "late_lambda_1"):
-        values = table[name].to_numpy()
-        found[name] = {
-            **{
-                kind: median_with_bounds(values[failed == (kind == "failed")], seed)
-                for kind in OUTCOMES
-            },
-            "above_0": {
-                kind: share_with_bounds(values[failed == (kind == "failed")] > 0)
-                for kind in OUTCOMES
-            },
-            "auc_for_failure": auc_with_bounds(values, failed, seed),
-            "auc_at_equal_drift": auc_within(values, failed, thirds(logs), seed),
-            "auc_at_equal_waves": auc_within(values, failed, table["waves"].to_numpy(), seed),
-        }
-        if failed.any() and not failed.all():
-            found[name]["rank_correlation_with_failure_given"] = {
-                given: partial_with_bounds(values, failed.astype(float), controls, seed)
-                for given, controls in known.items()
-            }
-    found["auc_of_drift_for_failure"] = auc_with_bounds(logs, failed, seed)
-    found["auc_of_waves_for_failure"] = auc_with_bounds(
-        table["waves"].to_numpy(np.float64), failed, seed
-    )
-    return found
+    if "eigenvalues" in tables:
+        title = "Leading eigenvalues of one H-cycle at the fixed points"
+        eigenvalues = tables["eigenvalues"]
+        drawn["eigenvalues"] = eigenvalue_figure(eigenvalues, title), eigenvalues
+    return drawn
 
 
-def _draw(table: pd.DataFrame, config: StabilityConfig, results: Results) -> None:
-    names = [f"lambda_{i + 1}" for i in range(config.k)]
-    numbers = table.melt(["puzzle", "outcome"], names, var_name="index", value_name="exponent")
-    numbers["index"] = numbers["index"].str.removeprefix("lambda_").astype(int)
-    title = f"Finite-time Lyapunov exponents over {config.steps} steps, n = {len(table)}"
-    results.figure("spectrum", exponent_figure(numbers, title), numbers)
-    numbers = table.filter(["puzzle", "outcome", "late_drift", "lambda_1"])
-    title = "Leading exponent and late drift"
-    results.figure("exponent_and_drift", exponent_against_drift(numbers, title), numbers)
-
-
-def _fixed_points(
-    subject: Subject, ends: Tensor, config: StabilityConfig, progress: Progress
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row an end point, and one row an eigenvalue of those that converged. In float64.
-
-    The map of one H-cycle: its fixed points are those of a supervision step too.
-    """
-    n = len(subject.puzzles)
-    x = subject.model.embed(subject.inputs.to(subject.device), torch.float64)
-    cycle, start = CycleMap(subject.model, x), ends.double()
-    found = find_fixed_points(cycle.push, start, TOLERANCE)
-    progress(n, 2 * n)
-    right = cycle.right(found.state, subject.labels.to(subject.device))
-    q_start = speed(start, cycle(start))
-    rows = pd.DataFrame(
-        {
-            "run": np.arange(n),
-            "converged": found.converged.cpu().numpy(),
-            "newton_steps": found.steps.cpu().numpy(),
-            "q_start": q_start.cpu().numpy(),
-            "q": found.q.cpu().numpy(),
-            "moved": distance(found.state, start).cpu().numpy(),
-            "right": right.cpu().numpy(),
-        }
-    )
-    eigen = []
-    for i in np.flatnonzero(rows["converged"]):
-        one = cycle.rows(torch.tensor([int(i)], device=x.device))
-        values = leading_eigenvalues(one.push, found.state[int(i)], config.eigenvalues, config.seed)
-        eigen += [(int(i), rank, v.real, v.imag, abs(v)) for rank, v in enumerate(values, 1)]
-        progress(n + int(i), 2 * n)
-    columns = ["run", "rank", "real", "imag", "modulus"]
-    table = pd.DataFrame(eigen, columns=columns).astype({"run": int})
-    largest = table.query("rank == 1").set_index("run")["modulus"]
-    rows["largest_modulus"] = largest.reindex(rows["run"]).to_numpy()
-    return rows, table
-
-
-def _said_of_fixed_points(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
-    said: dict[str, Any] = {"map": "one H-cycle", "tolerance": TOLERANCE}
-    for kind in OUTCOMES:
-        part = rows.query("outcome == @kind")
-        there = part.query("converged")
-        said[kind] = {
-            "n": len(part),
-            "converged": share_with_bounds(part["converged"].to_numpy()),
-            "right_of_converged": share_with_bounds(there["right"].to_numpy()),
-            "q_start": median_with_bounds(part["q_start"].to_numpy(float), seed),
-            "q": median_with_bounds(part["q"].to_numpy(float), seed),
-            "moved": median_with_bounds(there["moved"].to_numpy(float), seed),
-            "largest_modulus": median_with_bounds(
-                there["largest_modulus"].dropna().to_numpy(float), seed
-            ),
-            "modulus_above_1": share_with_bounds(there["largest_modulus"].to_numpy() > 1),
-        }
-    return said
-
-
-def lines(summary: dict[str, Any]) -> list[str]:
-    said = [
-        f"{summary['sample']} of {summary['n']} runs of {summary['steps']} steps: "
-        f"{summary['solved']} solved, {summary['failed']} failed; exponents in {summary['unit']}"
+def lines(result: StabilityResult) -> list[str]:
+    """The result in words."""
+    told = [
+        f"{result.sample} of {result.n} runs of {result.steps} steps: "
+        f"{result.solved} solved, {result.failed} failed; exponents in {result.unit}"
     ]
-    for name, when in (("lambda_1", "all of the run"), ("late_lambda_1", "its later half")):
+    for leading, when in (
+        (result.lambda_1, "all of the run"),
+        (result.late_lambda_1, "its later half"),
+    ):
         medians = ", ".join(
-            f"{kind} {part['median']:+.4f} [{part['low']:+.4f}, {part['high']:+.4f}]"
-            for kind in OUTCOMES
-            if (part := summary[name][kind])["n"]
+            f"{kind} {one.median:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
+            for kind, one in (("solved", leading.solved), ("failed", leading.failed))
+            if one.n
         )
-        said.append(f"median leading exponent over {when}: {medians}")
-    if summary["not_compared"] is None:
-        auc = summary["lambda_1"]["auc_for_failure"]
-        said.append(f"AUC for failure {auc['auc']:.2f} [{auc['low']:.2f}, {auc['high']:.2f}]")
-        given = summary["lambda_1"]["rank_correlation_with_failure_given"]
-        told = ", ".join(
-            f"{name} {part['value']:+.2f} [{part['low']:+.2f}, {part['high']:+.2f}]"
-            for name, part in given.items()
-            if part["value"] is not None
+        told.append(f"median leading exponent over {when}: {medians}")
+    if result.not_compared is None:
+        auc = result.lambda_1.auc_for_failure
+        told.append(f"AUC for failure {auc.auc:.2f} [{auc.low:.2f}, {auc.high:.2f}]")
+        given = result.lambda_1.rank_correlation_with_failure_given or {}
+        spans = ", ".join(
+            f"{name} {one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
+            for name, one in given.items()
+            if one.value is not None
         )
-        said.append(f"rank correlation with failure given {told}")
-    for kind in OUTCOMES if "fixed_points" in summary else ():
-        part = summary["fixed_points"][kind]
-        if part["n"]:
-            share = part["converged"]["share"]
-            line = f"from {part['n']} {kind} ends: {share:.0%} reach a fixed point"
-            if part["right_of_converged"]["share"] is not None:
-                line += f", {part['right_of_converged']['share']:.0%} of which decode right"
-            if part["largest_modulus"]["n"]:
-                line += f", largest eigenvalue {part['largest_modulus']['median']:.3f} (median)"
-            said.append(line)
-    return said
+        told.append(f"rank correlation with failure given {spans}")
+    if points := result.fixed_points:
+        told += [
+            one.line(kind)
+            for kind, one in (("solved", points.solved), ("failed", points.failed))
+            if one.n
+        ]
+    return told

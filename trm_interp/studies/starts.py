@@ -6,7 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_interp.analysis.basins import Endings, Plane, States, displacements, follow
+from trm_interp.analysis.basins import (
+    Endings,
+    Plane,
+    States,
+    displacements,
+    follow,
+    radius_of,
+)
 from trm_interp.core.models.trm import State
 from trm_interp.runtime.errors import UserError
 from trm_interp.studies.subject import Subject
@@ -74,20 +81,10 @@ class Starts:
             logits, q_halt = model.readout(state[0])
             return logits.argmax(-1), q_halt
 
-        found = follow(start, advance, read, steps)
-        if not (np.isfinite(found.moved).all() and all(z.isfinite().all() for z in found.end)):
+        endings = follow(start, advance, read, steps)
+        if not (np.isfinite(endings.moved).all() and all(z.isfinite().all() for z in endings.end)):
             raise UserError(
                 f"states of puzzle {self.puzzle} are not finite: {self.subject.checkpoint.path} "
                 "cannot be run from these starts"
             )
-        return found
-
-
-def radius_of(starts: Tensor, radii: Sequence[float]) -> Tensor:
-    """Of start 0, which is the model's own, nothing; the others take the radii in turn.
-
-    >>> radius_of(torch.arange(4), [0.5, 2.0]).tolist()
-    [0.0, 0.5, 2.0, 0.5]
-    """
-    found = torch.tensor(radii, device=starts.device)[(starts - 1) % len(radii)]
-    return torch.where(starts == 0, 0.0, found)
+        return endings

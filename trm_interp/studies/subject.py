@@ -18,7 +18,7 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.studies.config import OnCheckpoint, OnStore
 from trm_interp.studies.results import Tell
 from trm_interp.subjects.opening import open_both, open_device
-from trm_interp.tasks.base import PuzzleSet
+from trm_interp.tasks.base import PuzzleSet, Task
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Subject:
     @property
     def model(self) -> TRM:
         return self.checkpoint.model
+
+    @property
+    def task(self) -> Task:
+        return self.puzzles.task
 
     @property
     def inputs(self) -> Tensor:
@@ -53,8 +57,8 @@ class Subject:
         return self.model.initial_state(x), x
 
     @property
-    def said(self) -> dict[str, Any]:
-        """What a result was measured on."""
+    def provenance(self) -> dict[str, Any]:
+        """What a result was measured on: the first fields of an `OnCheckpointResult`."""
         return {
             "ckpt": str(self.checkpoint.path),
             "checkpoint_sha256": self.checkpoint.sha256,
@@ -110,12 +114,12 @@ def _require(store: Store, needs: str, whole_boards: bool) -> None:
         wrong.append(f"kept {len(store.positions)} of {positions} positions")
         options.append("without --positions")
     if wrong:
-        said = "; ".join(wrong)
-        raise UserError(f"{store.path} {said}: record again with collect {' '.join(options)}")
+        problem = "; ".join(wrong)
+        raise UserError(f"{store.path} {problem}: record again with collect {' '.join(options)}")
 
 
-def said_of(store: Store) -> dict[str, Any]:
-    """What a result was measured on."""
+def provenance_of(store: Store) -> dict[str, Any]:
+    """What a result was measured on: the first fields of an `OnStoreResult`."""
     return {
         "store": str(store.path),
         "store_sha256": store.sha256,

@@ -1,0 +1,153 @@
+"""What claims are judged by: typed results of studies, searches and SAEs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from trm_interp.analysis.estimates import Number
+from trm_interp.runtime.records import Record
+from trm_interp.sae.results import EVERY_TICK, FeaturesSummary, SAEMeasures
+from trm_interp.search.results import Curve, SearchSummary
+from trm_interp.studies.basins import BasinsResult
+from trm_interp.studies.divergence import DivergenceResult
+from trm_interp.studies.losses import LossesResult
+from trm_interp.studies.outcomes import OutcomesResult
+from trm_interp.studies.settling import SettlingResult
+from trm_interp.studies.stability import StabilityResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchShares(Record):
+    """Of a search of `n` puzzles with `k` trajectories: shares solved by supervision step.
+
+    `baseline`: by one plain run; `best_q`: by the trajectory of the highest q; `pass_at_k`: by any.
+    """
+
+    n: int
+    k: int
+    steps: int
+    sigma: float
+    target: str
+    baseline: Curve
+    best_q: Curve
+    pass_at_k: Curve
+
+    @classmethod
+    def of_search(cls, search: SearchSummary) -> "SearchShares":
+        """What claim T2 needs of a search."""
+        settings = search.config
+        return cls(
+            n=search.n,
+            k=settings.k,
+            steps=settings.steps,
+            sigma=settings.sigma,
+            target=settings.target,
+            baseline=search.baseline,
+            best_q=search.best_q,
+            pass_at_k=search.pass_at_k,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolvedShare(Record):
+    """Share of puzzles that the best trajectory solves at the end of a search."""
+
+    share: float
+    low: float
+    high: float
+
+    @classmethod
+    def at_end(cls, curve: Curve) -> "SolvedShare":
+        return cls(share=curve.share[-1], low=curve.low[-1], high=curve.high[-1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreadthAndDepth(Record):
+    """A wide and a deep search of the same `n` puzzles (`of`: which, in words) at equal network
+    `evaluations` a puzzle."""
+
+    evaluations: int
+    n: int
+    of: str
+    breadth: SolvedShare
+    depth: SolvedShare
+
+    @classmethod
+    def of_searches(
+        cls, wide: SearchSummary, deep: SearchSummary, evaluations_per_step: int
+    ) -> "BreadthAndDepth":
+        """What claim C1 needs of two searches."""
+        sizes = [f"{one.config.k} x {one.config.steps}" for one in (wide, deep)]
+        return cls(
+            evaluations=wide.config.k * wide.config.steps * evaluations_per_step,
+            n=wide.n,
+            of=f"all puzzles; {' and '.join(sizes)}",
+            breadth=SolvedShare.at_end(wide.best_q),
+            depth=SolvedShare.at_end(deep.best_q),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAEQuality(Record):
+    """Of one SAE, or means over `seeds` of them: fraction of variance unexplained, features active
+    at a time, share of dead ones, share of the loss `recovered` over zeros in the loop. `topk`: the
+    FVU of that other kind of SAE, in words."""
+
+    n: int
+    seeds: int
+    d_in: int
+    d_sae: int
+    fvu: Number
+    fvu_low: Number
+    fvu_high: Number
+    l0: float
+    dead: float
+    recovered: Number
+    topk: str = "not run"
+
+    @classmethod
+    def of_measures(cls, measures: SAEMeasures) -> "SAEQuality":
+        """What claim S1 needs of one SAE."""
+        loop = measures.loop and measures.loop.spliced.get(EVERY_TICK)
+        return cls(
+            n=measures.n_puzzles,
+            seeds=1,
+            d_in=measures.d_in,
+            d_sae=measures.d_sae,
+            fvu=measures.fvu.value,
+            fvu_low=measures.fvu.low,
+            fvu_high=measures.fvu.high,
+            l0=measures.l0,
+            dead=measures.dead,
+            recovered=loop.recovered_over_zero.value if loop else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Results by the name of their job; None where there is none."""
+
+    table1: OutcomesResult | None = None
+    table2: SearchShares | None = None
+    fig1: FeaturesSummary | None = None
+    fig3: BasinsResult | None = None
+    fig4: LossesResult | None = None
+    fig5: DivergenceResult | None = None
+    settling: SettlingResult | None = None
+    stability: StabilityResult | None = None
+    sae: SAEQuality | None = None
+    breadth: BreadthAndDepth | None = None
+
+    @classmethod
+    def of(cls, results: Mapping[str, Any], evaluations_per_step: int) -> "Evidence":
+        """Of results by the names of their jobs; those that no claim needs are left out."""
+        names = {one.name for one in fields(cls)}
+        evidence = {name: result for name, result in results.items() if name in names}
+        if isinstance(search := evidence.get("table2"), SearchSummary):
+            evidence["table2"] = SearchShares.of_search(search)
+        if isinstance(measures := evidence.get("sae"), SAEMeasures):
+            evidence["sae"] = SAEQuality.of_measures(measures)
+        if "wide" in results and "deep" in results and "breadth" not in evidence:
+            wide, deep = results["wide"], results["deep"]
+            evidence["breadth"] = BreadthAndDepth.of_searches(wide, deep, evaluations_per_step)
+        return cls(**evidence)

@@ -1,0 +1,143 @@
+"""Runs of `settling`, read while the network runs: of a run only its last states are held."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_interp.analysis.settling import FATES, LAST, Past, distance, fate_of, period
+from trm_interp.core.joint import CycleMap, joined
+from trm_interp.studies.subject import Subject, finite
+
+WINDOW = 8  # steps before a horizon, in all of which a period has to hold
+LONGEST_PERIOD = 32  # steps
+BACK = 8  # steps that the recurrence of the short runs looks back
+AT_REST = 2e-6  # RMS change a step, near float32's rounding: such a run is not run on
+Count = Callable[[int], None]  # told how many puzzle steps are done
+
+
+class Short(NamedTuple):
+    """Runs of some steps. Distances are RMS."""
+
+    solved: np.ndarray  # bool [puzzle, step]
+    per_step: np.ndarray  # [puzzle, step, state], change from one step to the next
+    per_cycle: np.ndarray  # [puzzle, cycle, state], from one H-cycle's end to the next
+    back: np.ndarray  # [puzzle, moment, lag], late state to itself some H-cycles earlier
+
+
+class Long(NamedTuple):
+    """Long runs, at each horizon."""
+
+    solved: np.ndarray  # bool [puzzle, horizon]
+    ever: np.ndarray  # bool [puzzle, horizon], at some step after the first horizon
+    period: np.ndarray  # [puzzle, horizon], in steps; 0 for none
+    fate: np.ndarray  # [puzzle, horizon]
+
+
+def short_runs(subject: Subject, steps: int, count: Count) -> Short:
+    """All puzzles, a batch at a time."""
+    parts = []
+    for rows in subject.batches():
+        parts.append(_short_batch(subject, rows, steps))
+        count(rows.stop * steps)
+    return Short(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _short_batch(subject: Subject, rows: slice, steps: int) -> Short:
+    state, x = subject.begin(rows)
+    cycle, z = CycleMap(subject.model, x), joined(state)
+    labels = subject.labels[rows].to(subject.device)
+    h_cycles = subject.model.config.h_cycles
+    past = Past(min(BACK, steps - LAST) * h_cycles)
+    per_step, per_cycle, solved, back = [], [], [], []
+    begun = z
+    for done in range(1, steps * h_cycles + 1):
+        past.add(z)
+        image = cycle(z)
+        per_cycle.append(_both(image, z))
+        if done > (steps - LAST) * h_cycles:
+            back.append(past.distances(image).T)
+        z = image
+        if done % h_cycles == 0:
+            per_step.append(_both(z, begun))
+            solved.append(cycle.right(z, labels))
+            begun = z
+    measured = (solved, per_step, per_cycle, back)
+    runs = Short(*(torch.stack(one, 1).cpu().numpy() for one in measured))
+    finite(runs.per_cycle, "the state", range(rows.start, rows.stop))
+    return runs
+
+
+def _both(z: Tensor, other: Tensor) -> Tensor:
+    """[run, 2]: how far z_H and z_L moved."""
+    return distance(z.unflatten(1, (2, -1)), other.unflatten(1, (2, -1)))
+
+
+def long_runs(
+    subject: Subject, names: np.ndarray, horizons: list[int], tolerance: float, count: Count
+) -> Long:
+    """`names`: what the puzzles are called in an error."""
+    parts = []
+    for rows in subject.batches():
+        told = rows.start * horizons[-1]
+
+        def tell_steps(done: int, told: int = told, n: int = rows.stop - rows.start) -> None:
+            count(told + done * n)
+
+        parts.append(_long_batch(subject, rows, names[rows], horizons, tolerance, tell_steps))
+    return Long(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _long_batch(
+    subject: Subject,
+    rows: slice,
+    names: np.ndarray,
+    horizons: list[int],
+    tolerance: float,
+    count: Count,
+) -> Long:
+    """Runs that are at rest at a horizon keep what they have come to there."""
+    state, x = subject.begin(rows)
+    cycle, z = CycleMap(subject.model, x), joined(state)
+    labels = subject.labels[rows].to(subject.device)
+    n, past = len(z), Past(LONGEST_PERIOD)
+    going = torch.arange(n, device=z.device)
+    right = torch.zeros(n, dtype=torch.bool, device=z.device)
+    ever, periods, fates = torch.zeros_like(right), np.zeros(n, np.int64), np.full(n, FATES[-1])
+    window: list[Tensor] = []
+    moved: list[Tensor] = []
+    at_horizons: list[tuple[np.ndarray, ...]] = []
+    for done in range(1, horizons[-1] + 1):
+        past.add(z)
+        ahead = next(horizon for horizon in horizons if horizon >= done)
+        near_the_end = done > ahead - WINDOW
+        for _ in range(subject.model.config.h_cycles):
+            image = cycle(z)
+            if near_the_end:
+                moved.append(distance(image, z))
+            z = image
+        right[going] = cycle.right(z, labels[going])
+        if done > horizons[0]:
+            ever |= right
+        if near_the_end:
+            lags = max(1, min(LONGEST_PERIOD, ahead - WINDOW))
+            window.append(past.distances(z, lags))
+        if done == ahead:
+            near = torch.stack(window).cpu().numpy()  # [moment, lag, run]
+            those = going.cpu().numpy()
+            finite(near[:, 0].T, f"the state at step {done}", names[those])
+            at_rest = (torch.stack(moved) <= tolerance).all(0).cpu().numpy()
+            periods[those] = period(near, tolerance)
+            fates[those] = fate_of(periods[those], at_rest)
+            now = (right.cpu().numpy(), ever.cpu().numpy(), periods, fates)
+            at_horizons.append(tuple(values.copy() for values in now))
+            moving = torch.from_numpy(near[:, 0].max(0) > AT_REST).to(z.device)
+            if not moving.any():
+                break
+            going, z, past = going[moving], z[moving], past.rows(moving)
+            cycle, window, moved = cycle.rows(moving), [], []
+        count(done)
+    at_horizons += [at_horizons[-1]] * (len(horizons) - len(at_horizons))
+    return Long(*(np.stack(one, 1) for one in zip(*at_horizons, strict=True)))

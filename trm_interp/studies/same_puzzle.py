@@ -1,0 +1,124 @@
+"""The control of `divergence`: many starts of one puzzle, so that the input is the same."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from trm_interp.analysis.auc import FEWEST
+from trm_interp.analysis.divergence import distance_to_successes
+from trm_interp.analysis.pca import NotFinite
+from trm_interp.core.clock import schedule
+from trm_interp.core.infer import Readouts, run_batch
+from trm_interp.core.models.trm import TRM, State
+from trm_interp.recording.hooks import HookedTRM, recording
+from trm_interp.recording.store import Store
+from trm_interp.runtime.errors import UserError
+from trm_interp.studies.config import DivergenceConfig
+from trm_interp.studies.results import Progress, Tell
+
+
+class Distances(NamedTuple):
+    """Runs that are compared. `far` [run, update]: distance to the mean solved run; `solved`
+    [run]; `owner`: the puzzle of each run, and only runs of one puzzle are compared with each
+    other; None where all may be."""
+
+    far: np.ndarray
+    solved: np.ndarray
+    owner: np.ndarray | None = None
+
+    def table(self) -> pd.DataFrame:
+        """Outcome and puzzle of every run."""
+        return pd.DataFrame({"puzzle": self.owner, "solved": self.solved})
+
+
+class Control(NamedTuple):
+    """`runs` of the `puzzles` that have enough starts of either outcome, out of `tried`; None where
+    no puzzle has."""
+
+    tried: int
+    runs: Distances | None
+
+    @property
+    def puzzles(self) -> list[int]:
+        """In ascending order."""
+        owner = self.runs and self.runs.owner
+        return [] if owner is None else np.unique(owner).tolist()
+
+
+def over_starts_of(
+    store: Store, plain: TRM, config: DivergenceConfig, tell: Tell, progress: Progress
+) -> Control:
+    """Many starts of single puzzles: what is left of the distance when the input is the same.
+
+    Takes the first puzzles, failed ones first, that some starts solve and some do not. Distances
+    are to the mean of the same puzzle's other solved starts: intervals are over starts of these
+    puzzles, not over puzzles.
+    """
+    model = HookedTRM.of(plain, store.n_steps)
+    clean = store["solved"][:, -1]
+    order = [*np.flatnonzero(~clean), *np.flatnonzero(clean)]
+    far, solved, owner, tried = [], [], [], 0
+    for puzzle in map(int, order):
+        if tried == config.tries or len(far) == config.control_puzzles:
+            break
+        progress(tried, config.tries)
+        tried += 1
+        inputs = torch.from_numpy(store["inputs"][[puzzle]])
+        labels = torch.from_numpy(store["labels"][[puzzle]])
+        go = partial(_run_starts, model, inputs, labels, store.n_steps, config, puzzle)
+        ok = go().solved[:, -1].numpy()
+        if min(ok.sum(), (~ok).sum()) < FEWEST:
+            continue
+        try:
+            far.append(distance_to_successes(partial(_states, go, model, config.site), ok))
+        except NotFinite as error:
+            where = f"first in start of puzzle {puzzle}, number {error.chunk}"
+            raise UserError(f"{config.site} is not finite, {where}") from None
+        solved.append(ok)
+        owner.append(np.full(len(ok), puzzle))
+    progress(config.tries, config.tries)
+    needed = f"{FEWEST} solved and {FEWEST} failed starts"
+    if not far:
+        tell(f"none of {tried} puzzles has {needed}: skipping the control")
+        return Control(tried, None)
+    if len(far) < config.control_puzzles:
+        tell(
+            f"{len(far)} of {tried} puzzles have {needed}: more --tries or --starts may find others"
+        )
+    return Control(tried, Distances(*map(np.concatenate, (far, solved, owner))))
+
+
+def _run_starts(
+    model: HookedTRM,
+    inputs: Tensor,
+    labels: Tensor,
+    n_steps: int,
+    config: DivergenceConfig,
+    puzzle: int,
+) -> Readouts:
+    """One puzzle from standard normal starts, every state, per position."""
+    many = config.starts
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed((config.seed * 1_000_003 + puzzle) % 2**63)
+    shape = (2, many, model.config.positions, model.config.d_model)
+    z_H, z_L = torch.randn(shape, generator=generator).to(device)
+    return run_batch(
+        model, inputs.expand(many, -1), labels.expand(many, -1), n_steps, start=State(z_H, z_L)
+    )
+
+
+def _states(go: Callable[[], Readouts], model: HookedTRM, site: str) -> Iterator[np.ndarray]:
+    """The states [update, coordinate] of one start after another."""
+    config = model.config
+    ticks = schedule(model.n_sup, config.h_cycles, config.l_cycles)
+    kept: list[Tensor] = []
+    names = [tick.hook for tick in ticks if tick.writes == site]
+    with recording(model, names, lambda name, z: kept.append(z.half().cpu())):
+        go()
+    states = torch.stack(kept, dim=1).flatten(2)  # [start, update, coordinate]
+    yield from states.numpy()
