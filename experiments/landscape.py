@@ -16,71 +16,130 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from trm_interp.figures.bands import where
+from trm_interp.report.evidence import (
+    SIZES,
+    BreadthAndDepth,
+    FeatureDynamics,
+    SaeQuality,
+    SearchEnd,
+    SearchShares,
+)
 from trm_interp.report.plan import LANDSCAPE, Plan, Request
-from trm_interp.report.verdicts import Found
 from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.files import write_text
 from trm_interp.runtime.progress import progress
-from trm_interp.runtime.schema import read_json
+from trm_interp.runtime.records import Record
 from trm_interp.search.config import PRESETS
 
 SMALL = 30_000  # bytes of a table that ships
 SHARES = ("best_q", "best_q_low", "best_q_high")
 
 
-def of_search(tables: Path, plan: Plan) -> Found:
-    """Claims T2 and C1 from the tables of table2_search.py, on the same checkpoint."""
-    summary = read_json(tables / "summary.json", dict[str, Any])
-    if summary["checkpoint_sha256"] != plan.checkpoint.sha256:
-        raise UserError(f"{tables} is of another checkpoint than {plan.checkpoint.path}")
+@dataclass(frozen=True, kw_only=True)
+class Sizes(Record):
+    """Trajectories and puzzles of table 2."""
+
+    k: int
+    table: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits(Record):
+    """Trajectories x supervision steps that stand for claim C1, such as 16x16."""
+
+    breadth: str
+    depth: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTables(Record):
+    """The summary beside the tables of table2_search.py."""
+
+    checkpoint_sha256: str
+    sizes: Sizes
+    c1: Splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesSummary(FeatureDynamics):
+    """The summary of `trm-interp features`."""
+
+    checkpoint_sha256: str
+    d_in: int
+
+
+def of_search(tables: Path, plan: Plan) -> dict[str, Any]:
+    """Results for claims T2 and C1 from the tables of table2_search.py, on the same checkpoint."""
+    summary = SearchTables.read(tables / "summary.json")
+    _require_checkpoint(summary.checkpoint_sha256, tables, plan)
     table2 = pd.read_csv(tables / "table2.csv")
     paper = where(table2, table2["search"] == "paper").sort_values("step")
     if paper.empty:
         raise ValueError("table2.csv has no row of the search 'paper'")
-    columns = (*SHARES, "baseline", "baseline_high", "pass_at_k")
-    searched: dict[str, Any] = {name: paper[name].tolist() for name in columns}
-    searched |= {name: PRESETS["paper"][name] for name in ("sigma", "target")}
-    searched |= {"steps": len(paper), "k": summary["sizes"]["k"], "n": summary["sizes"]["table"]}
+    curves = [one.name for one in fields(SearchShares) if one.name not in SIZES]
+    search = SearchShares(
+        n=summary.sizes.table,
+        k=summary.sizes.k,
+        steps=len(paper),
+        sigma=PRESETS["paper"]["sigma"],
+        target=PRESETS["paper"]["target"],
+        **{name: paper[name].tolist() for name in curves},
+    )
     table = pd.read_csv(tables / "breadth_depth.csv")
-    splits = {name: summary["c1"][name].split("x") for name in ("breadth", "depth")}
+    splits = {name: split.split("x") for name, split in summary.c1.to_json().items()}
     rows: dict[str, Any] = {}
     for name, (k, steps) in splits.items():
         same = (table["k"] == int(k)) & (table["steps"] == int(steps))
         curve = table["curve"].str.startswith("depth" if k == "1" else f"K to {k},")
         rows[name] = where(table, same & curve).iloc[0]
-    said = {name: {share: float(row[share]) for share in SHARES} for name, row in rows.items()}
-    return {
-        "table2": searched,
-        "breadth": said
-        | {"evaluations": int(rows["depth"]["evaluations"]), "n": int(rows["depth"]["n"])}
-        | {"of": f"puzzles that a plain run fails; {' and '.join(map('x'.join, splits.values()))}"},
+    ends = {
+        name: SearchEnd(**{share: float(row[share]) for share in SHARES})
+        for name, row in rows.items()
     }
+    searches = BreadthAndDepth(
+        evaluations=int(rows["depth"]["evaluations"]),
+        n=int(rows["depth"]["n"]),
+        of=f"puzzles that a plain run fails; {' and '.join(map('x'.join, splits.values()))}",
+        **ends,
+    )
+    return {"table2": search, "breadth": searches}
 
 
-def of_features(run: Path, plan: Plan) -> Found:
-    """Claims F1 and S1 from fig1_features.py, on the same checkpoint."""
-    summary = read_json(run / "features" / "summary.json", dict[str, Any])
-    if summary["checkpoint_sha256"] != plan.checkpoint.sha256:
-        raise UserError(f"{run} is of another checkpoint than {plan.checkpoint.path}")
+def of_features(run: Path, plan: Plan) -> dict[str, Any]:
+    """Results for claims F1 and S1 from fig1_features.py, on the same checkpoint."""
+    features = FeaturesSummary.read(run / "features" / "summary.json")
+    _require_checkpoint(features.checkpoint_sha256, run, plan)
     table = pd.read_csv(run / "table.csv")
     gated, topk = (where(table, table["arch"] == arch) for arch in ("gated", "topk"))
     means: dict[str, Any] = gated.mean(numeric_only=True).to_dict()
-    said = {name: means[name] for name in ("fvu", "fvu_low", "fvu_high", "l0", "dead")}
-    said |= {"recovered": means["recovered_over_zero"], "seeds": len(gated)}
-    said |= {"n": int(means["n"]), "d_sae": int(means["d_sae"])}
-    said["d_in"] = summary["d_in"]
-    beside = f"FVU {topk['fvu'].mean():.3f}" if len(topk) else "not run"
-    return {"sae": {"gated": said, "beside": beside}, "fig1": summary}
+    sae = SaeQuality(
+        n=int(means["n"]),
+        seeds=len(gated),
+        d_in=features.d_in,
+        d_sae=int(means["d_sae"]),
+        recovered=means["recovered_over_zero"],
+        **{name: means[name] for name in ("fvu", "fvu_low", "fvu_high", "l0", "dead")},
+        topk=f"FVU {topk['fvu'].mean():.3f}" if len(topk) else "not run",
+    )
+    return {"sae": sae, "fig1": features}
 
 
-def read(of: Callable[[Path, Plan], Found], folder: Path | None, plan: Plan) -> Found:
-    """What the other experiment left in a folder; UserError names one that is not whole."""
+def _require_checkpoint(sha256: str, folder: Path, plan: Plan) -> None:
+    if sha256 != plan.checkpoint.sha256:
+        raise UserError(f"{folder} is of another checkpoint than {plan.checkpoint.path}")
+
+
+def read(
+    of: Callable[[Path, Plan], dict[str, Any]], folder: Path | None, plan: Plan
+) -> dict[str, Any]:
+    """Results that the other experiment left in a folder; UserError names one that is not whole."""
     if folder is None:
         return {}
     try:
