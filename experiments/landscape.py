@@ -16,30 +16,24 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from trm_interp.figures.bands import where
-from trm_interp.report.evidence import (
-    SIZES,
-    BreadthAndDepth,
-    FeatureDynamics,
-    SaeQuality,
-    SearchEnd,
-    SearchShares,
-)
+from trm_interp.report.evidence import BreadthAndDepth, SAEQuality, SearchShares, SolvedShare
 from trm_interp.report.plan import LANDSCAPE, Plan, Request
 from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.files import write_text
 from trm_interp.runtime.progress import progress
 from trm_interp.runtime.records import Record
+from trm_interp.sae.results import FeaturesSummary
 from trm_interp.search.config import PRESETS
+from trm_interp.search.results import curves_of
 
 SMALL = 30_000  # bytes of a table that ships
-SHARES = ("best_q", "best_q_low", "best_q_high")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +61,6 @@ class SearchTables(Record):
     c1: Splits
 
 
-@dataclass(frozen=True, kw_only=True)
-class FeaturesSummary(FeatureDynamics):
-    """The summary of `trm-interp features`."""
-
-    checkpoint_sha256: str
-    d_in: int
-
-
 def of_search(tables: Path, plan: Plan) -> dict[str, Any]:
     """Results for claims T2 and C1 from the tables of table2_search.py, on the same checkpoint."""
     summary = SearchTables.read(tables / "summary.json")
@@ -83,14 +69,14 @@ def of_search(tables: Path, plan: Plan) -> dict[str, Any]:
     paper = where(table2, table2["search"] == "paper").sort_values("step")
     if paper.empty:
         raise ValueError("table2.csv has no row of the search 'paper'")
-    curves = [one.name for one in fields(SearchShares) if one.name not in SIZES]
+    curves = curves_of(paper)
     search = SearchShares(
         n=summary.sizes.table,
         k=summary.sizes.k,
         steps=len(paper),
         sigma=PRESETS["paper"]["sigma"],
         target=PRESETS["paper"]["target"],
-        **{name: paper[name].tolist() for name in curves},
+        **{name: curves[name] for name in ("baseline", "best_q", "pass_at_k")},
     )
     table = pd.read_csv(tables / "breadth_depth.csv")
     splits = {name: split.split("x") for name, split in summary.c1.to_json().items()}
@@ -100,7 +86,9 @@ def of_search(tables: Path, plan: Plan) -> dict[str, Any]:
         curve = table["curve"].str.startswith("depth" if k == "1" else f"K to {k},")
         rows[name] = where(table, same & curve).iloc[0]
     ends = {
-        name: SearchEnd(**{share: float(row[share]) for share in SHARES})
+        name: SolvedShare(
+            share=float(row["best_q"]), low=float(row["best_q_low"]), high=float(row["best_q_high"])
+        )
         for name, row in rows.items()
     }
     searches = BreadthAndDepth(
@@ -119,7 +107,7 @@ def of_features(run: Path, plan: Plan) -> dict[str, Any]:
     table = pd.read_csv(run / "table.csv")
     gated, topk = (where(table, table["arch"] == arch) for arch in ("gated", "topk"))
     means: dict[str, Any] = gated.mean(numeric_only=True).to_dict()
-    sae = SaeQuality(
+    sae = SAEQuality(
         n=int(means["n"]),
         seeds=len(gated),
         d_in=features.d_in,
@@ -131,7 +119,7 @@ def of_features(run: Path, plan: Plan) -> dict[str, Any]:
     return {"sae": sae, "fig1": features}
 
 
-def _require_checkpoint(sha256: str, folder: Path, plan: Plan) -> None:
+def _require_checkpoint(sha256: str | None, folder: Path, plan: Plan) -> None:
     if sha256 != plan.checkpoint.sha256:
         raise UserError(f"{folder} is of another checkpoint than {plan.checkpoint.path}")
 

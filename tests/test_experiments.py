@@ -139,10 +139,10 @@ def test_claims_are_read_from_the_tables_of_the_same_checkpoint(quick: Path, tmp
     plan = SimpleNamespace(checkpoint=SimpleNamespace(sha256=sha, path=Path("mine")))
     found = landscape["of_search"](quick / "tables", plan)
     table = pd.read_csv(quick / "tables" / "table2.csv").query("search == 'paper'")
-    assert found["table2"].best_q == table["best_q"].tolist()
+    assert found["table2"].best_q.share == table["best_q"].tolist()
     assert found["table2"].steps == 16 and found["table2"].n == 10
     searches, deep = found["breadth"], pd.read_csv(quick / "tables" / "breadth_depth.csv")
-    assert searches.n == deep["n"].iloc[0] and searches.depth.best_q in deep["best_q"].to_numpy()
+    assert searches.n == deep["n"].iloc[0] and searches.depth.share in deep["best_q"].to_numpy()
     cut = tmp_path / "cut"
     shutil.copytree(quick / "tables", cut)
     for name, lines in (("breadth_depth.csv", 2), ("table2.csv", 1)):

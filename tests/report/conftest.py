@@ -67,4 +67,4 @@ def plan(cli: Cli, halves: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="package")
 def evidence(plan: Plan) -> Evidence:
-    return Evidence.of(plan.results())
+    return plan.evidence(plan.results())

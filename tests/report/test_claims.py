@@ -10,10 +10,11 @@ import pytest
 from trm_interp.analysis.estimates import ByOutcome, Estimate
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.report.claims import CLAIMS, claims_table
-from trm_interp.report.evidence import Evidence, SearchEnd
+from trm_interp.report.evidence import Evidence, SolvedShare
 from trm_interp.report.plan import Plan
 from trm_interp.report.verdicts import VERDICTS
 from trm_interp.runtime.errors import UserError
+from trm_interp.search.results import Curve
 from trm_interp.studies.losses import LossCurve
 from trm_interp.studies.outcomes import ENDS, SHARES, OutcomesResult
 from trm_interp.studies.settling import Fates, SettlingResult
@@ -137,11 +138,8 @@ def test_t2(evidence: Evidence, judged: Judge, best: float, verdict: str):
     assert evidence.table2 and evidence.table2.steps == 5
     search = replace(
         evidence.table2,
-        baseline=[0.75] * 5,
-        baseline_high=[0.80] * 5,
-        best_q=[best] * 5,
-        best_q_low=[best - 0.03] * 5,
-        best_q_high=[best + 0.03] * 5,
+        baseline=Curve(share=[0.75] * 5, low=[0.70] * 5, high=[0.80] * 5),
+        best_q=Curve(share=[best] * 5, low=[best - 0.03] * 5, high=[best + 0.03] * 5),
     )
     assert judged("T2", table2=search)["verdict"] == verdict
 
@@ -204,7 +202,7 @@ def test_f1_is_about_the_most_active_features(
 ):
     assert evidence.fig1 and evidence.fig1.most_active.n == 10
     top = evidence.fig1.most_active
-    median = replace(top.median, transient_solved=transient, transient_failed=transient)
+    median = top.median | {"transient_solved": transient, "transient_failed": transient}
     solved, failed = recurring
     top = replace(top, median=median, recurring_solved=solved, recurring_failed=failed)
     others = {"alive": 900, "recurring_solved": 900, "recurring_failed": 900}  # all of them do
@@ -236,8 +234,8 @@ def test_a_plane_through_both_outcomes_does_not_count_as_clusters(
 def test_breadth_against_depth(
     evidence: Evidence, judged: Judge, wide: float, deep: float, verdict: str
 ):
-    def end(share: float) -> SearchEnd:
-        return SearchEnd(best_q=share, best_q_low=share - 0.05, best_q_high=share + 0.05)
+    def end(share: float) -> SolvedShare:
+        return SolvedShare(share=share, low=share - 0.05, high=share + 0.05)
 
     assert evidence.breadth and evidence.settling and evidence.settling.long
     searches = replace(evidence.breadth, breadth=end(wide), depth=end(deep))

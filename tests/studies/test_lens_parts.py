@@ -122,7 +122,7 @@ def test_stores_that_lack_something_are_refused(
     said = refused(record(cli, copier, grids, tmp_path / "little", *words))  # all at once
     assert "lacks z_H; it holds" in said
     assert "; kept the states of steps 0, 2 of 3; kept 8 of 18 positions: record again" in said
-    assert "collect --sites z_L,z_H --steps 3 without --positions" in said
+    assert "collect --sites z_H,z_L --steps 3 without --positions" in said
     whole = record(cli, copier, grids, tmp_path / "whole", "--steps", 1)
     assert "no such checkpoint" in refused(whole, "--ckpt", tmp_path / "nowhere")
 

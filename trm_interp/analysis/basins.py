@@ -109,8 +109,8 @@ def square(
 
 
 class Endings(NamedTuple):
-    """How runs from some starts ended. `moved`: RMS change of the first tensor of the state
-    (the answer state) over each step. `end`: the states after the last one."""
+    """How runs from some starts ended. `moved`: RMS change of the answer state over each step.
+    `end`: the states after the last one."""
 
     answers: Int[np.ndarray, "start step cell"]
     q_halt: Float[np.ndarray, "start step"]
@@ -119,12 +119,12 @@ class Endings(NamedTuple):
 
 
 @torch.no_grad()
-def follow(start: States, advance: Advance, read: Read, steps: int) -> Endings:
-    """Run all starts together for some supervision steps."""
+def follow(start: States, advance: Advance, read: Read, steps: int, answer: int = 0) -> Endings:
+    """Run all starts together for some supervision steps; `answer`: place of the answer state."""
     state, rows = start, []
     for _ in range(steps):
-        before, state = state[0], advance(state)
-        moved = (state[0].float() - before.float()).square().flatten(1).mean(1).sqrt()
+        before, state = state[answer], advance(state)
+        moved = (state[answer].float() - before.float()).square().flatten(1).mean(1).sqrt()
         tokens, q_halt = read(state)
         rows.append((tokens.to(torch.uint8).cpu(), q_halt.float().cpu(), moved.cpu()))
     answers, q_halts, moves = (torch.stack(part, 1).numpy() for part in zip(*rows, strict=True))

@@ -93,8 +93,8 @@ def t2(search: SearchShares) -> Row:
     closed = gain / max(1e-9, 1 - baseline[last])
     why = (
         f"K {search.k}, sigma {search.sigma:g} on {search.target}; plain {plain}; pass@K "
-        f"{_percent(search.pass_at_k.share[last])} at step {last + 1}; closes {closed:.0%} of the gap"
-        " (published 91 %)"
+        f"{_percent(search.pass_at_k.share[last])} at step {last + 1}; closes {closed:.0%} of the "
+        "gap (published 91 %)"
     )
     verdict = REPRODUCED if better and closed >= 0.5 else IN_PART if gain > 0 else REFUTED
     return verdict_row(ours, span, search.n, verdict, why)

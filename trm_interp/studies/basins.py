@@ -14,6 +14,8 @@ from trm_interp.figures.bands import groups
 from trm_interp.figures.basins import basin_figure, slice_figure, slice_movie
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.parts import Arrays, Parts, read_identity
+from trm_interp.search.config import ALL_STATES
+from trm_interp.search.noise import target_states
 from trm_interp.studies.config import BasinsConfig
 from trm_interp.studies.memory import for_basins
 from trm_interp.studies.one_puzzle import OnePuzzle, PuzzleBasins, look_at
@@ -62,6 +64,7 @@ Result = BasinsResult
 def run(config: BasinsConfig, tell: Tell, progress: Progress) -> BasinsResult:
     """Run some puzzles from many starts. A run that is killed goes on with `resume`."""
     subject = open_puzzles(config, tell)
+    config = named_target(subject, config)
     for_basins(subject, config)
     identity = {k: v for k, v in asdict(config).items() if k not in APART} | {
         "device": subject.device.type,
@@ -98,6 +101,12 @@ def open_puzzles(config: BasinsConfig, tell: Tell = print) -> Subject:
             f"no puzzle {most}: {subject.puzzles.source} has {len(subject.puzzles)}, from 0"
         )
     return subject
+
+
+def named_target(subject: Subject, config: BasinsConfig) -> BasinsConfig:
+    """With the name of the target state where its role (`answer`, `latent`) was given."""
+    targets = target_states(subject.model, config.target)
+    return config if config.target in ALL_STATES else replace(config, target=targets[0])
 
 
 def choose(subject: Subject, config: BasinsConfig) -> Arrays:

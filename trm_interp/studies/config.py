@@ -1,4 +1,4 @@
-"""What the parts of the landscape can be told. Read by the command line; needs no torch."""
+"""Settings of the studies. Read by the command line; needs no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,12 @@ from trm_interp.subjects.settings import (
 OUT_HELP = "folder of tables and figures"
 SEED_HELP = "of every random choice"
 OVERWRITE_HELP = "replace the results of an earlier run"
-Site = Literal["z_L", "z_H"]
+SITE_HELP = "state to look at, by name (z_L), or answer or latent"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnCheckpoint:
-    """A part that runs the network itself."""
+    """A study that runs the network itself."""
 
     ckpt: str = setting("", DEFAULT_CKPT_HELP)
     puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
@@ -43,7 +43,7 @@ class OnCheckpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class OnStore:
-    """A part that reads recorded states."""
+    """A study that reads recorded states."""
 
     store: Path = argument("store that `trm-interp collect` wrote")
     out: Path = required(OUT_HELP)
@@ -83,7 +83,7 @@ class LossesConfig(OnCheckpoint):
 class TrajectoriesConfig(OnStore):
     """Paths in one pooled PCA."""
 
-    site: Site = setting("z_L", "z_L or z_H")
+    site: str = setting("latent", SITE_HELP)
     relative: bool = setting(False, "from each puzzle's first state")
     shown: int = setting(40, "puzzles drawn, half of them failed if there are so many")
     umap: bool = setting(False, "also a UMAP embedding of the steps' states")
@@ -97,7 +97,7 @@ class TrajectoriesConfig(OnStore):
 class DivergenceConfig(OnStore):
     """Distance to the success centroid, over puzzles and over starts of one puzzle."""
 
-    site: Site = setting("z_L", "z_L or z_H")
+    site: str = setting("latent", SITE_HELP)
     ckpt: str = setting("", "checkpoint; default where the store says that it was recorded from")
     starts: int = setting(48, "random starts of each puzzle of the control; 0 leaves it out")
     control_puzzles: int = setting(4, "puzzles of the control")
@@ -123,7 +123,9 @@ class BasinsConfig(OnCheckpoint):
     n_puzzles: int = setting(4, "how many, where --index does not say")
     limit: int = setting(64, "puzzles of the file, in its order, that those are chosen from")
     starts: int = setting(1000, "random starts of a puzzle")
-    target: Literal["z_H", "z_L", "both"] = setting("z_H", "the state that starts elsewhere")
+    target: str = setting(
+        "answer", "the state that starts elsewhere, by name (z_L), or answer, latent or all"
+    )
     shared: bool = setting(
         True, "one random vector for all positions, or one each", flags="--shared/--per-position"
     )
@@ -150,8 +152,6 @@ class BasinsConfig(OnCheckpoint):
             )
         if not self.tolerance > 0:
             raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
-        if self.target not in ("z_H", "z_L", "both"):
-            raise ValueError(f"target must be z_H, z_L or both, got {self.target!r}")
         parse_indices(self.index, "index")
         _ = self.radius
 
@@ -163,12 +163,12 @@ class BasinsConfig(OnCheckpoint):
         [0.5, 2.0]
         """
         try:
-            found = [float(part) for part in self.radii.split(",")]
+            radii = [float(radius) for radius in self.radii.split(",")]
         except ValueError:
             raise ValueError(f"radii: {self.radii!r} are no numbers; try 0.5,1,2") from None
-        if not all(0 < radius < float("inf") for radius in found):
+        if not all(0 < radius < float("inf") for radius in radii):
             raise ValueError(f"radii must be above 0 and finite, got {self.radii}")
-        return found
+        return radii
 
     @property
     def indices(self) -> list[int] | None:

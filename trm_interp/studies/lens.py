@@ -1,4 +1,4 @@
-"""The lens: the output head on every recorded z_H and z_L. What is answered when?"""
+"""The lens: the output head on every recorded state. What is answered when?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,17 +12,16 @@ from trm_interp.analysis.auc import FEWEST, auc_with_bounds
 from trm_interp.analysis.estimates import Number, TestedAuc
 from trm_interp.analysis.lens import agreement, decided, decided_share, mean_among, revisions
 from trm_interp.analysis.resample import mean_with_bounds
-from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.base import RecursiveModel
 from trm_interp.figures.lens import lens_figure
 from trm_interp.recording.site_reader import SiteReader, final_solved
 from trm_interp.recording.store import Store
 from trm_interp.runtime.records import Record
 from trm_interp.studies.config import LensConfig
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, records, results_of
-from trm_interp.studies.subject import open_model, opening, provenance_of
+from trm_interp.studies.subject import open_model, opening, provenance_of, require
 
 Config = LensConfig
-SITES = ("z_H", "z_L")
 CURVES = {  # by puzzle and tick
     "right": "blank cells answered right",
     "exact": "puzzles with every cell right",
@@ -97,7 +96,8 @@ class Tables(NamedTuple):
 
 def run(config: LensConfig, tell: Tell, progress: Progress) -> LensResult:
     """Read every recorded state with the output head, one puzzle in memory at a time."""
-    with opening(config, "z_L,z_H", tell, whole_boards=True) as store:
+    with opening(config, tell) as store:
+        require(store, *store.states, whole_boards=True)
         model = open_model(store, config.ckpt, config.device).model
         with results_of("lens", config, Tables._fields) as results:
             readings = read_all(store, model, progress)
@@ -112,25 +112,25 @@ def run(config: LensConfig, tell: Tell, progress: Progress) -> LensResult:
 
 def _step_ticks(store: Store) -> list[int]:
     """Network evaluations at which a supervision step begins."""
-    return [step * store.model.ticks_per_step for step in range(store.n_steps)]
+    return [step * store.schedule.evaluations for step in range(store.n_steps)]
 
 
 @torch.no_grad()
-def head_answers(model: TRM, states: np.ndarray) -> np.ndarray:
+def head_answers(model: RecursiveModel, states: np.ndarray) -> np.ndarray:
     """Tokens [tick, cell] that the output head reads from states [tick, pos, d_model]."""
-    z = torch.from_numpy(states).to(model.lm_head.weight.device).float()
+    z = torch.from_numpy(states).to(model.device).float()
     return model.readout(z)[0].argmax(-1).to(torch.uint8).cpu().numpy()
 
 
-def read_all(store: Store, model: TRM, progress: Progress) -> Readings:
+def read_all(store: Store, model: RecursiveModel, progress: Progress) -> Readings:
     """Curves and numbers of all puzzles. One puzzle in memory."""
     curves: dict[tuple[str, str], list[np.ndarray]] = {}
     numbers: dict[tuple[str, str], list[float]] = {}
-    readers = {site: SiteReader(store, site) for site in SITES}
+    readers = {site: SiteReader(store, site) for site in store.states}
     for puzzle in range(store.n_puzzles):
         progress(puzzle, store.n_puzzles)
         label, last = store["labels"][puzzle], store["predictions"][puzzle, -1]
-        blank, everything = store["inputs"][puzzle] == 1, np.ones(len(label), bool)
+        blank, everything = store.task.asked(store["inputs"][puzzle]), np.ones(len(label), bool)
         for site, reader in readers.items():
             answers = head_answers(model, reader.read(puzzle))
             at, changes = decided(answers), revisions(answers)

@@ -1,4 +1,4 @@
-"""What a part would hold at once, told before it begins: a number that cannot fit is one line."""
+"""What a study would hold at once, told before it begins: a number that cannot fit is one line."""
 
 from trm_interp.runtime.limits import require_memory
 from trm_interp.studies.config import (
@@ -10,7 +10,7 @@ from trm_interp.studies.config import (
 )
 from trm_interp.studies.subject import Subject
 
-COPIES = 2  # of what is joined from parts, or multiplied
+COPIES = 2  # of what is joined from batches, or multiplied
 CONVENTIONS = 6  # in which losses are measured, float64 each
 
 
@@ -51,10 +51,10 @@ def for_stability(subject: Subject, config: StabilityConfig) -> None:
 
 def for_basins(subject: Subject, config: BasinsConfig) -> None:
     """Of one puzzle: all starts with their ends, or a whole plane."""
-    model = subject.model.config
+    model, n_targets = subject.model.config, len(subject.model.state_names)
     run = config.steps * (model.cells + 8)
     moved = 4 * (1 if config.shared else model.positions) * model.d_model
-    starts = COPIES * (1 + config.starts) * (run + 2 * _numbers(subject) + 2 * moved)
+    starts = COPIES * (1 + config.starts) * (run + 2 * _numbers(subject) + n_targets * moved)
     require_memory(starts, f"{config.starts} starts", "lower --starts or --steps")
     plane = config.slice**2 * (COPIES * run + 8 * config.steps)
     require_memory(plane, f"a plane of {config.slice} x {config.slice} starts", "lower --slice")
@@ -64,5 +64,6 @@ def for_basins(subject: Subject, config: BasinsConfig) -> None:
 
 
 def _numbers(subject: Subject) -> int:
-    """Of z_H and z_L of one run."""
-    return 2 * subject.model.config.positions * subject.model.config.d_model
+    """Of all states of one run."""
+    model = subject.model
+    return len(model.state_names) * model.config.positions * model.config.d_model

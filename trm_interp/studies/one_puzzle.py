@@ -27,7 +27,6 @@ from trm_interp.analysis.basins import (
 from trm_interp.analysis.estimates import Number
 from trm_interp.analysis.outcomes import named_share
 from trm_interp.analysis.spatial import lattice, nearest
-from trm_interp.core.models.trm import State
 from trm_interp.figures.bands import groups
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.parts import Arrays, Parts, Shapes
@@ -35,7 +34,6 @@ from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.config import BasinsConfig
 from trm_interp.studies.starts import Starts
 from trm_interp.studies.subject import Subject
-from trm_interp.tasks.sudoku.grid import conflicts, from_tokens, render
 
 CLUSTERS = ["where", "measure", "label", "n", "value", "chance", "p"]  # columns
 Count = Callable[[int], None]  # told how many runs of this puzzle are done
@@ -238,7 +236,7 @@ def plane_of(starts: Starts, runs: Arrays, config: BasinsConfig) -> tuple[Plane,
             names.append(f"{kind} end of start {first}")
         else:
             state = starts.random(torch.tensor([1]), config.radius, config.shared, config.seed)
-            points.append(starts.targets(State(*(z[0] for z in state))))
+            points.append(starts.targets([z[0] for z in state]))
             names.append("random start 1")
     try:
         return plane_through(torch.stack(points)), names
@@ -323,16 +321,17 @@ def answer_table(starts: Starts, drawn: pd.DataFrame, last: np.ndarray) -> pd.Da
     """Every final answer, the most frequent one first: share, wrong cells (given ones among them),
     cells in conflict, grid."""
     table = shares(drawn["answer"].to_numpy()).rename(columns={"basin": "answer"})
-    solution = from_tokens(starts.answer)
-    given = from_tokens(starts.subject.puzzles.inputs[starts.puzzle]) > 0
+    task = starts.subject.task
+    given = ~task.asked(starts.subject.puzzles.inputs[starts.puzzle])
     first = drawn.drop_duplicates("answer").set_index("answer")["start"]
-    grids = [from_tokens(last[first[answer]]) for answer in table["answer"]]
+    grids = last[first.loc[table["answer"]].to_numpy()]  # tokens [answer, cell]
+    wrong = grids != starts.answer
     return table.assign(
         puzzle=starts.puzzle,
-        wrong_cells=[int((grid != solution).sum()) for grid in grids],
-        wrong_givens=[int((grid != solution)[given].sum()) for grid in grids],
-        conflicts=[int(conflicts(grid).sum()) for grid in grids],
-        grid=[render(grid) for grid in grids],
+        wrong_cells=wrong.sum(1),
+        wrong_givens=wrong[:, given].sum(1),
+        conflicts=task.conflicts(grids).sum(1),
+        grid=[task.text(grid) for grid in grids],
     )
 
 

@@ -82,6 +82,8 @@ def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> OutcomesResul
         read = solve(
             subject.model, subject.puzzles, config.steps, config.batch_size, progress=progress
         )
+        if not subject.task.ratings():
+            tell(f"{subject.task.title} puzzles have no ratings: skipping outcomes by rating")
         result, tables = measure(subject, read, config)
         results.write(figures(result, tables), tables._asdict())
         return results.finish(result)

@@ -1,4 +1,4 @@
-"""Linear probes of z_H and z_L for each cell's candidates and rule violations, beside controls."""
+"""Linear probes of states for each cell's candidates and rule violations, with controls."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,19 +16,18 @@ from trm_interp.analysis.probes import (
     shuffled_in_puzzles,
 )
 from trm_interp.analysis.resample import mean_with_bounds
-from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.base import RecursiveModel
 from trm_interp.figures.lens import probe_figure
 from trm_interp.recording.site_reader import SiteReader, run_clock, spell, split_puzzles
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import Record
 from trm_interp.studies.config import ProbesConfig
-from trm_interp.studies.lens import SITES, head_answers
+from trm_interp.studies.lens import head_answers
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, records, results_of
-from trm_interp.studies.subject import open_model, opening, provenance_of
+from trm_interp.studies.subject import open_model, opening, provenance_of, require
 from trm_interp.subjects.settings import parse_indices
-from trm_interp.tasks.sudoku.grid import from_tokens, violations
-from trm_interp.tasks.sudoku.logic import candidates
+from trm_interp.tasks.base import Task
 
 Config = ProbesConfig
 DOZEN = 12
@@ -81,7 +80,8 @@ class Board(NamedTuple):
 
     puzzle: np.ndarray  # [row]
     cell: np.ndarray
-    candidates: np.ndarray  # bool [row, digit]
+    names: tuple[str, ...]  # of the candidates
+    candidates: np.ndarray  # bool [row, candidate]
     x: np.ndarray  # [row, d_model], the cell's embedded input
     one_hot: np.ndarray  # [row, cell * vocab] of the whole board, which x is a linear image of
     test: np.ndarray  # bool [row]
@@ -100,13 +100,16 @@ class Moment(NamedTuple):
 
 def run(config: ProbesConfig, tell: Tell, progress: Progress) -> ProbesResult:
     """Fit probes at the end of some H-cycles, and test them on puzzles that they have not seen."""
-    with opening(config, "z_L,z_H", tell, whole_boards=True) as store:
+    with opening(config, tell) as store:
+        require(store, *store.states, whole_boards=True)
         model = open_model(store, config.ckpt, config.device).model
         inputs = store["inputs"][:]
         train, test = split_puzzles(inputs, config.held_out, config.seed)
         ends = _ends(store, config)
         with results_of("probes", config, ("probes",)) as results:
-            board = _board(inputs, test, model)
+            board = _board(inputs, test, model, store.task)
+            if not board.names:
+                tell(f"{store.task.title} has no candidates: probing for broken rules alone")
             table = probe_all(store, model, board, ends, config, progress)
             result = ProbesResult(
                 **provenance_of(store),
@@ -124,7 +127,7 @@ def run(config: ProbesConfig, tell: Tell, progress: Progress) -> ProbesResult:
 
 def probe_all(
     store: Store,
-    model: TRM,
+    model: RecursiveModel,
     board: Board,
     ends: list[tuple[int, dict[str, int]]],
     config: ProbesConfig,
@@ -132,11 +135,11 @@ def probe_all(
 ) -> pd.DataFrame:
     """A row for every `ProbeScore`."""
     rows: list[dict[str, Any]] = []
-    fits, total = 0, len(ends) * (2 * len(SITES) + 2)
+    fits, total = 0, len(ends) * (2 * len(store.states) + 2)
     for moment in _moments(store, model, board, ends):
         for site, kind, scores, labels in _fits(moment, board, config):
             auc = auc_by_puzzle(scores, labels, board.puzzle[board.test])
-            tick = moment.ticks[site or "z_H"]
+            tick = moment.ticks[site or store.answer]
             fit = {"cycle": moment.cycle, "site": site, "kind": kind, "tick": tick}
             rows += [fit | row for row in _means(auc, moment.names, config.seed)]
             fits += 1
@@ -148,7 +151,7 @@ def _ends(store: Store, config: ProbesConfig) -> list[tuple[int, dict[str, int]]
     """The H-cycles that are probed, and the index of the tick that writes each site last there."""
     clock = run_clock(store)
     last: dict[int, dict[str, int]] = {}
-    h_cycles = store.model.h_cycles
+    h_cycles = store.schedule.h_cycles
     for index, tick in enumerate(clock):
         last.setdefault(tick.step * h_cycles + tick.h_cycle, {})[tick.writes] = index
     wanted = parse_indices(config.cycles, "cycles")
@@ -160,43 +163,51 @@ def _ends(store: Store, config: ProbesConfig) -> list[tuple[int, dict[str, int]]
 
 
 @torch.no_grad()
-def _board(inputs: np.ndarray, test: np.ndarray, model: TRM) -> Board:
-    puzzle, cell = np.nonzero(inputs == 1)
-    possible = np.stack([candidates(from_tokens(one)) for one in inputs])
+def _board(inputs: np.ndarray, test: np.ndarray, model: RecursiveModel, task: Task) -> Board:
+    puzzle, cell = np.nonzero(task.asked(inputs))
+    names, possible = _candidates(inputs, task)
     one_hot = (inputs[..., None] == np.arange(1, model.config.vocab)).reshape(len(inputs), -1)
-    tokens = torch.from_numpy(inputs).to(model.lm_head.weight.device)
+    tokens = torch.from_numpy(inputs).to(model.device)
     x = model.embed(tokens).cpu().numpy()[puzzle, model.config.prefix + cell]
     held_out = np.isin(puzzle, test)
     if held_out.all() or not held_out.any():
         raise UserError("probes need blank cells in training and in held-out puzzles: record more")
     one_hot = one_hot[puzzle].astype(np.float32)
-    return Board(puzzle, cell, possible[puzzle, cell], x, one_hot, held_out)
+    return Board(puzzle, cell, names, possible[puzzle, cell], x, one_hot, held_out)
+
+
+def _candidates(inputs: np.ndarray, task: Task) -> tuple[tuple[str, ...], np.ndarray]:
+    """Their names, and bool [puzzle, cell, candidate]; none where the task has none."""
+    each = [task.candidates(one) for one in inputs]
+    there = [one for one in each if one is not None]
+    if len(there) < len(each):
+        return (), np.zeros((*inputs.shape, 0), bool)
+    return there[0][0], np.stack([possible for _, possible in there])
 
 
 def _moments(
-    store: Store, model: TRM, board: Board, ends: list[tuple[int, dict[str, int]]]
+    store: Store, model: RecursiveModel, board: Board, ends: list[tuple[int, dict[str, int]]]
 ) -> Iterator[Moment]:
     """The end of each of these H-cycles. Violations are those of the guess that it ends with."""
-    side = board.candidates.shape[1]
-    names = [f"candidate {digit}" for digit in range(1, side + 1)]
-    names += [f"{kind} conflict" for kind in ("row", "column", "box")]
+    candidates = [f"candidate {name}" for name in board.names]
     at = model.config.prefix + board.cell
     for cycle, ticks in ends:
         states: dict[str, np.ndarray] = {}
         guesses = []
-        for site in SITES:
+        for site in store.states:
             reader = SiteReader(store, site, [ticks[site]])
             kept = np.empty((len(board.puzzle), reader.d_model), np.float16)
             for puzzle in range(store.n_puzzles):
                 state = reader.read(puzzle)
                 mine = board.puzzle == puzzle
                 kept[mine] = state[0, at[mine]]
-                if site == "z_H":
-                    guesses.append(from_tokens(head_answers(model, state)[0]))
+                if site == store.answer:
+                    guesses.append(head_answers(model, state)[0])
             states[site] = kept
-        broken = violations(np.stack(guesses))[board.puzzle, :, board.cell]
-        labels = np.concatenate([board.candidates, broken], axis=1)
-        yield Moment(cycle, ticks, states, labels, names)
+        rules = store.task.violations(np.stack(guesses))
+        broken = [cells[board.puzzle, board.cell] for cells in rules.values()]
+        labels = np.column_stack([board.candidates, *broken])
+        yield Moment(cycle, ticks, states, labels, candidates + [f"{r} conflict" for r in rules])
 
 
 def _fits(
@@ -227,6 +238,7 @@ def _means(auc: np.ndarray, names: list[str], seed: int) -> Iterator[dict[str, A
         "candidates": [i for i, name in enumerate(names) if name.startswith("candidate")],
         "violations": [i for i, name in enumerate(names) if name.endswith("conflict")],
     }
+    pooled = {name: columns for name, columns in pooled.items() if columns}
     for name, columns in (pooled | {name: [i] for i, name in enumerate(names)}).items():
         there = np.isfinite(auc[:, columns])
         count = there.sum(1)

@@ -49,19 +49,20 @@ def _short_batch(subject: Subject, rows: slice, steps: int) -> Short:
     state, x = subject.begin(rows)
     cycle, z = CycleMap(subject.model, x), joined(state)
     labels = subject.labels[rows].to(subject.device)
-    h_cycles = subject.model.config.h_cycles
+    h_cycles = subject.model.config.schedule.h_cycles
+    n_states = len(subject.model.state_names)
     past = Past(min(BACK, steps - LAST) * h_cycles)
     per_step, per_cycle, solved, back = [], [], [], []
     begun = z
     for done in range(1, steps * h_cycles + 1):
         past.add(z)
         image = cycle(z)
-        per_cycle.append(_both(image, z))
+        per_cycle.append(_by_state(image, z, n_states))
         if done > (steps - LAST) * h_cycles:
             back.append(past.distances(image).T)
         z = image
         if done % h_cycles == 0:
-            per_step.append(_both(z, begun))
+            per_step.append(_by_state(z, begun, n_states))
             solved.append(cycle.right(z, labels))
             begun = z
     measured = (solved, per_step, per_cycle, back)
@@ -70,9 +71,9 @@ def _short_batch(subject: Subject, rows: slice, steps: int) -> Short:
     return runs
 
 
-def _both(z: Tensor, other: Tensor) -> Tensor:
-    """[run, 2]: how far z_H and z_L moved."""
-    return distance(z.unflatten(1, (2, -1)), other.unflatten(1, (2, -1)))
+def _by_state(z: Tensor, other: Tensor, n_states: int) -> Tensor:
+    """[run, state]: how far each state moved, of joint states [run, dim]."""
+    return distance(z.unflatten(1, (n_states, -1)), other.unflatten(1, (n_states, -1)))
 
 
 def long_runs(
@@ -113,7 +114,7 @@ def _long_batch(
         past.add(z)
         ahead = next(horizon for horizon in horizons if horizon >= done)
         near_the_end = done > ahead - WINDOW
-        for _ in range(subject.model.config.h_cycles):
+        for _ in range(subject.model.config.schedule.h_cycles):
             image = cycle(z)
             if near_the_end:
                 moved.append(distance(image, z))

@@ -12,10 +12,9 @@ from torch import Tensor
 from trm_interp.analysis.auc import FEWEST
 from trm_interp.analysis.divergence import distance_to_successes
 from trm_interp.analysis.pca import NotFinite
-from trm_interp.core.clock import schedule
 from trm_interp.core.infer import Readouts, run_batch
-from trm_interp.core.models.trm import TRM, State
-from trm_interp.recording.hooks import HookedTRM, recording
+from trm_interp.core.models.base import RecursiveModel
+from trm_interp.recording.hooks import HookedModel, recording
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.studies.config import DivergenceConfig
@@ -51,7 +50,7 @@ class Control(NamedTuple):
 
 
 def over_starts_of(
-    store: Store, plain: TRM, config: DivergenceConfig, tell: Tell, progress: Progress
+    store: Store, plain: RecursiveModel, config: DivergenceConfig, tell: Tell, progress: Progress
 ) -> Control:
     """Many starts of single puzzles: what is left of the distance when the input is the same.
 
@@ -59,7 +58,7 @@ def over_starts_of(
     are to the mean of the same puzzle's other solved starts: intervals are over starts of these
     puzzles, not over puzzles.
     """
-    model = HookedTRM.of(plain, store.n_steps)
+    model = HookedModel.of(plain, store.n_steps)
     clean = store["solved"][:, -1]
     order = [*np.flatnonzero(~clean), *np.flatnonzero(clean)]
     far, solved, owner, tried = [], [], [], 0
@@ -94,7 +93,7 @@ def over_starts_of(
 
 
 def _run_starts(
-    model: HookedTRM,
+    model: HookedModel,
     inputs: Tensor,
     labels: Tensor,
     n_steps: int,
@@ -103,20 +102,16 @@ def _run_starts(
 ) -> Readouts:
     """One puzzle from standard normal starts, every state, per position."""
     many = config.starts
-    device = next(model.parameters()).device
     generator = torch.Generator().manual_seed((config.seed * 1_000_003 + puzzle) % 2**63)
-    shape = (2, many, model.config.positions, model.config.d_model)
-    z_H, z_L = torch.randn(shape, generator=generator).to(device)
-    return run_batch(
-        model, inputs.expand(many, -1), labels.expand(many, -1), n_steps, start=State(z_H, z_L)
-    )
+    shape = (len(model.state_names), many, model.config.positions, model.config.d_model)
+    start = model.State(*torch.randn(shape, generator=generator).to(model.device))
+    return run_batch(model, inputs.expand(many, -1), labels.expand(many, -1), n_steps, start=start)
 
 
-def _states(go: Callable[[], Readouts], model: HookedTRM, site: str) -> Iterator[np.ndarray]:
+def _states(go: Callable[[], Readouts], model: HookedModel, site: str) -> Iterator[np.ndarray]:
     """The states [update, coordinate] of one start after another."""
-    config = model.config
-    ticks = schedule(model.n_sup, config.h_cycles, config.l_cycles)
     kept: list[Tensor] = []
+    ticks = model.config.schedule.ticks(model.n_sup)
     names = [tick.hook for tick in ticks if tick.writes == site]
     with recording(model, names, lambda name, z: kept.append(z.half().cpu())):
         go()

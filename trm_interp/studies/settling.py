@@ -73,7 +73,6 @@ from trm_interp.studies.rollouts import (
 from trm_interp.studies.subject import Subject, open_subject
 
 Config = SettlingConfig
-STATES = ("z_H", "z_L")
 HORIZONS = (64, 128, 256)  # steps at which long rollouts are looked at, besides first and last
 
 
@@ -192,7 +191,7 @@ def run_long(
     horizons = [config.steps, *(h for h in HORIZONS if config.steps < h < config.long)]
     horizons += [config.long] if config.long > config.steps else []
     runs = long_runs(part_of(subject, picked), picked, horizons, config.tolerance, count)
-    runs.period[:, 0] = in_steps(periods[picked], subject.model.config.h_cycles)
+    runs.period[:, 0] = in_steps(periods[picked], subject.model.config.schedule.h_cycles)
     runs.fate[:, 0] = fate_of(periods[picked])
     return LongSample(picked, horizons, runs)
 
@@ -208,21 +207,21 @@ def measure(
     """The numbers and the tables of these runs. Settled is a run that is back where it was within
     the tolerance, whose period is 1 H-cycle; Otsu's threshold of the late drift is another way to
     say it."""
-    solved = short.solved[:, -1]
-    drift = late_drift(short.per_step[..., 0])
+    solved, model = short.solved[:, -1], subject.model
+    drift = late_drift(short.per_step[..., model.state_names.index(model.answer)])
     logs = log_drift(drift)
     threshold, share = otsu(logs) if len(logs) > 1 else (np.nan, np.nan)
     late = _drift_table(subject, short, periods, threshold, config)
     settled = settled_by_solved((late["fate"] == "settled").to_numpy(), solved)
     several = len(logs) >= 10 and np.ptp(logs) > 0
     outcomes = {"solved": solved, "failed": ~solved}
-    model = subject.model.config
+    h_cycles, size = model.config.schedule.h_cycles, model.config.positions * model.config.d_model
     tables = {
         "late_drift": late,
         "settled_by_solved": settled,
         "otsu_by_solved": settled_by_solved(late["below_otsu"].to_numpy(), solved),
         "same_phase_drift": same_phase_bands(
-            short.per_cycle, STATES, outcomes, model.h_cycles, config.seed
+            short.per_cycle, model.state_names, outcomes, h_cycles, config.seed
         ),
         "recurrence": recurrence_bands(short.back, outcomes, config.seed),
     }
@@ -243,7 +242,7 @@ def measure(
                 for kind, group in outcomes.items()
             }
         ),
-        norm_of_rms_1=(model.positions * model.d_model) ** 0.5,
+        norm_of_rms_1=size**0.5,
         otsu=Otsu(log10_threshold=threshold, share_of_variance=share),
         dip=Dip.of(dip_test(logs, config.seed)) if several else None,
         mixture=Mixture.of(mixture(logs, config.seed)) if several else None,
@@ -267,8 +266,10 @@ def _drift_table(
     """A row a run: its late drift, and what it has come to. `periods` in H-cycles."""
     solved = short.solved[:, -1]
     drifts = {
-        "late_drift" if i == 0 else f"late_drift_{state}": late_drift(short.per_step[..., i])
-        for i, state in enumerate(STATES)
+        "late_drift" if state == subject.model.answer else f"late_drift_{state}": late_drift(
+            short.per_step[..., i]
+        )
+        for i, state in enumerate(subject.model.state_names)
     }
     logs = log_drift(drifts["late_drift"])
     return pd.DataFrame(
@@ -282,7 +283,7 @@ def _drift_table(
             "window_steps": LAST,
             "tolerance": config.tolerance,
             "period_h_cycles": periods,
-            "period_steps": in_steps(periods, subject.model.config.h_cycles),
+            "period_steps": in_steps(periods, subject.model.config.schedule.h_cycles),
             "fate": fate_of(periods),
         }
     )

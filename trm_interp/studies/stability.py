@@ -33,9 +33,11 @@ from trm_interp.studies.fixed_points import FixedPointsResult, of_outcomes, seek
 from trm_interp.studies.memory import for_stability
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
 from trm_interp.studies.subject import Subject, finite, open_subject
+from trm_interp.tasks.base import Task
 
 Config = StabilityConfig
-RATINGS = ("tier", "waves", "guesses_all")
+RATINGS = ("tier", "waves", "guesses_all")  # that are controlled for, where the task has them
+WAVES = "waves"
 NAMES = (
     "exponents",  # a row a run
     "spectrum",  # a row a run and exponent
@@ -49,15 +51,16 @@ Tables = Mapping[str, pd.DataFrame]
 @dataclass(frozen=True, kw_only=True)
 class LeadingExponent(Record):
     """Its median by outcome, its share `above_0`, and how well it tells failed runs: alone, among
-    runs of about equal late drift, among puzzles of equal `waves`; and its rank correlation with
-    failure `given` nothing, the drift, the ratings or both, None with one outcome only."""
+    runs of about equal late drift, among puzzles of equal `waves` (None for a task that does not
+    rate them); and its rank correlation with failure `given` nothing, the drift, the ratings or
+    both, None with one outcome only."""
 
     solved: Median
     failed: Median
     above_0: ByOutcome[Share]
     auc_for_failure: TestedAuc
     auc_at_equal_drift: StratifiedAuc
-    auc_at_equal_waves: StratifiedAuc
+    auc_at_equal_waves: StratifiedAuc | None = optional()
     rank_correlation_with_failure_given: dict[str, Estimate] | None = optional()
 
 
@@ -78,7 +81,7 @@ class StabilityResult(OnCheckpointResult):
     lambda_1: LeadingExponent
     late_lambda_1: LeadingExponent
     auc_of_drift_for_failure: TestedAuc
-    auc_of_waves_for_failure: TestedAuc
+    auc_of_waves_for_failure: TestedAuc | None = optional()
     fixed_points: FixedPointsResult | None = optional()
 
 
@@ -88,7 +91,8 @@ Result = StabilityResult
 def run(config: StabilityConfig, tell: Tell, progress: Progress) -> StabilityResult:
     """Exponents along some runs, half of them failed if possible; fixed points near some ends."""
     subject = open_subject(config, tell, float64=True)
-    dim = 2 * subject.model.config.positions * subject.model.config.d_model
+    model = subject.model
+    dim = len(model.state_names) * model.config.positions * model.config.d_model
     for name in ("k", "eigenvalues"):
         if getattr(config, name) > dim - 2:
             raise UserError(
@@ -102,6 +106,8 @@ def run(config: StabilityConfig, tell: Tell, progress: Progress) -> StabilityRes
         work = _Work(config.steps, [n, sample * (1 + config.k), 20 * min(config.fixed, sample)])
         solved = _solved(subject, config.steps, work.part(0, progress))
         chosen = np.array(half_failed(solved, sample))
+        if not subject.task.ratings():
+            tell(f"{subject.task.title} puzzles have no ratings: not controlling for them")
         closer = part_of(subject, chosen)
         exponents, ends = _exponents(closer, chosen, config, work.part(1, progress))
         solved = (exponents["outcome"] == "solved").to_numpy()
@@ -146,8 +152,7 @@ def measure(
     exponents = tables["exponents"]
     failed = (exponents["outcome"] == "failed").to_numpy()
     logs = log_drift(exponents["late_drift"].to_numpy())
-    waves = exponents["waves"].to_numpy(np.float64)
-    points = tables.get("fixed_points")
+    points, names = tables.get("fixed_points"), rating_names(subject.task)
     return StabilityResult(
         **subject.provenance,
         steps=config.steps,
@@ -158,19 +163,19 @@ def measure(
         failed=int(failed.sum()),
         not_compared=not_compared,
         unit="nats per network evaluation",
-        lambda_1=_leading(exponents, "lambda_1", config.seed),
-        late_lambda_1=_leading(exponents, "late_lambda_1", config.seed),
+        lambda_1=_leading(exponents, "lambda_1", names, config.seed),
+        late_lambda_1=_leading(exponents, "late_lambda_1", names, config.seed),
         auc_of_drift_for_failure=TestedAuc.of(auc_with_bounds(logs, failed, config.seed)),
-        auc_of_waves_for_failure=TestedAuc.of(auc_with_bounds(waves, failed, config.seed)),
+        auc_of_waves_for_failure=_auc_of_waves(exponents, failed, config.seed),
         fixed_points=None if points is None else of_outcomes(points, config.seed),
     )
 
 
-def _leading(table: pd.DataFrame, name: str, seed: int) -> LeadingExponent:
+def _leading(table: pd.DataFrame, name: str, rating_names: list[str], seed: int) -> LeadingExponent:
     """Does the exponent tell failed runs, and what of that do drift and rating explain?"""
     values, failed = table[name].to_numpy(), (table["outcome"] == "failed").to_numpy()
     logs = log_drift(table["late_drift"].to_numpy())
-    ratings = table[list(RATINGS)].to_numpy(np.float64)
+    ratings = table[rating_names].to_numpy(np.float64)
     ratings = ratings[:, np.ptp(ratings, axis=0) > 0]
     controls = {
         "nothing": ratings[:, :0],
@@ -188,15 +193,29 @@ def _leading(table: pd.DataFrame, name: str, seed: int) -> LeadingExponent:
     for kind, group in (("solved", ~failed), ("failed", failed)):
         medians[kind] = Median.of(median_with_bounds(values[group], seed))
         above[kind] = Share.of(share_with_bounds(values[group] > 0))
-    waves = table["waves"].to_numpy()
+    at_equal_waves = None
+    if WAVES in table:
+        waves = table[WAVES].to_numpy()
+        at_equal_waves = StratifiedAuc.of(auc_within(values, failed, waves, seed))
     return LeadingExponent(
         **medians,
         above_0=ByOutcome(**above),
         auc_for_failure=TestedAuc.of(auc_with_bounds(values, failed, seed)),
         auc_at_equal_drift=StratifiedAuc.of(auc_within(values, failed, thirds(logs), seed)),
-        auc_at_equal_waves=StratifiedAuc.of(auc_within(values, failed, waves, seed)),
+        auc_at_equal_waves=at_equal_waves,
         rank_correlation_with_failure_given=given,
     )
+
+
+def rating_names(task: Task) -> list[str]:
+    """Ratings that are controlled for: RATINGS where the task has them, else all that it has."""
+    return [name for name in RATINGS if name in task.ratings()] or list(task.ratings())
+
+
+def _auc_of_waves(table: pd.DataFrame, failed: np.ndarray, seed: int) -> TestedAuc | None:
+    if WAVES not in table:
+        return None
+    return TestedAuc.of(auc_with_bounds(table[WAVES].to_numpy(np.float64), failed, seed))
 
 
 class _Work:
@@ -229,12 +248,13 @@ def _exponents(
     Outcome and drift are of the very run that the exponents are of.
     """
     model, n = subject.model, len(subject.puzzles)
-    maps = config.steps * model.config.h_cycles
+    h_cycles = model.config.schedule.h_cycles
+    maps = config.steps * h_cycles
     parts, ends = [], []
     for rows in subject.batches():
         state, x = subject.begin(rows, getattr(torch, config.dtype))
         cycle, labels = CycleMap(model, x), subject.labels[rows].to(subject.device)
-        at_step = [state.z_H.flatten(1)]
+        at_step = [model.answer_of(state).flatten(1)]
         moved: list[Tensor] = []
 
         def watch(
@@ -245,10 +265,10 @@ def _exponents(
             moved: list[Tensor] = moved,
             rows: slice = rows,
         ) -> None:
-            if done % model.config.h_cycles == 0:
-                z_H = cycle.answer(z).flatten(1)
-                moved.append(distance(z_H, at_step.pop()))
-                at_step.append(z_H)
+            if done % h_cycles == 0:
+                answer = cycle.answer(z).flatten(1)
+                moved.append(distance(answer, at_step.pop()))
+                at_step.append(answer)
             progress(rows.start * maps + done * (rows.stop - rows.start), n * maps)
 
         grown = lyapunov(cycle.push, joined(state), config.k, maps, seed=config.seed, watch=watch)
@@ -270,9 +290,8 @@ def _exponents(
         parts.append(pd.DataFrame(part))
     table = pd.concat(parts, ignore_index=True)
     ratings = subject.task.rate(subject.puzzles, config.seed)
-    for name in RATINGS:
-        table[name] = ratings[name]
-    return table, torch.cat(ends)
+    rated = {name: ratings[name] for name in rating_names(subject.task)}
+    return table.assign(**rated), torch.cat(ends)
 
 
 def figures(result: StabilityResult, tables: Tables) -> Figures:

@@ -14,30 +14,35 @@ from trm_interp.analysis.basins import (
     follow,
     radius_of,
 )
-from trm_interp.core.models.trm import State
+from trm_interp.core.models.base import States as ModelStates
 from trm_interp.runtime.errors import UserError
+from trm_interp.search.noise import target_states
 from trm_interp.studies.subject import Subject
-
-TARGETS = {"z_H": (0,), "z_L": (1,), "both": (0, 1)}  # places in a State
 
 
 class Starts:
     """Starts of one puzzle (its place in `subject.puzzles`) that differ from the model's own in the
-    target states. Every start has the same input, held once."""
+    target states. Every start has the same input, held once.
+
+    own: the model's own start, each state [pos, d_model]. which: places of the targets among the
+    states. answer: tokens of the solution, [cell]. UserError for a target that the model lacks.
+    """
 
     def __init__(self, subject: Subject, puzzle: int, target: str) -> None:
-        self.subject, self.puzzle, self.which = subject, puzzle, TARGETS[target]
+        self.subject, self.puzzle, self.model = subject, puzzle, subject.model
+        names = self.model.state_names
+        self.which = tuple(map(names.index, target_states(self.model, target)))
         own, self.x = subject.begin(slice(puzzle, puzzle + 1))
-        self.own = State(*(z[0] for z in own))  # [pos, d_model]
+        self.own: ModelStates = self.model.State(*(z[0] for z in own))
         self.answer = subject.puzzles.labels[puzzle]
 
-    def _state(self, targets: Sequence[Tensor]) -> State:
+    def _state(self, targets: Sequence[Tensor]) -> ModelStates:
         """The model's own start but for these [start, pos, d_model]."""
         n = len(targets[0])
         states = [z.expand(n, -1, -1) for z in self.own]
         for which, z in zip(self.which, targets, strict=True):
             states[which] = z.to(states[which].dtype)
-        return State(*states)
+        return self.model.State(*states)
 
     def moved(
         self, starts: Tensor, radii: Sequence[float], shared: bool, seed: int
@@ -48,40 +53,43 @@ class Starts:
         """
         starts = starts.to(self.x.device)
         radius = radius_of(starts, radii).to(self.x.device)
-        size = (self.own.z_H.shape[0], self.own.z_H.shape[1])
+        pos, d_model = self.own[0].shape
         return [
-            displacements(starts, radius, *size, shared, seed, self.puzzle, which)
+            displacements(starts, radius, pos, d_model, shared, seed, self.puzzle, which)
             for which in self.which
         ]
 
-    def random(self, starts: Tensor, radii: Sequence[float], shared: bool, seed: int) -> State:
+    def random(
+        self, starts: Tensor, radii: Sequence[float], shared: bool, seed: int
+    ) -> ModelStates:
         """The states of these starts, which are the same in any company."""
         moved = self.moved(starts, radii, shared, seed)
         return self._state(
             [self.own[which] + d for which, d in zip(self.which, moved, strict=True)]
         )
 
-    def targets(self, state: State) -> Tensor:
-        """[target, pos, d_model] of one state [pos, d_model]: a point of a plane."""
+    def targets(self, state: Sequence[Tensor]) -> Tensor:
+        """[target, pos, d_model] of one state, [pos, d_model] each: a point of a plane."""
         return torch.stack([state[which] for which in self.which])
 
-    def on_plane(self, plane: Plane, places: np.ndarray) -> State:
+    def on_plane(self, plane: Plane, places: np.ndarray) -> ModelStates:
         """The states at places [start, 2] of a plane through `targets`."""
         return self._state(plane.at(places).unbind(1))
 
-    def follow(self, start: State, steps: int) -> Endings:
+    def follow(self, start: ModelStates, steps: int) -> Endings:
         """Run them together. UserError where a state is not finite."""
-        model = self.subject.model
-        x = self.x.expand(len(start.z_H), -1, -1)
+        model = self.model
+        x = self.x.expand(len(start[0]), -1, -1)
 
         def advance(state: States) -> States:
-            return model.advance(State(*state), x)[0]
+            return model.advance(state, x)[0]
 
         def read(state: States) -> tuple[Tensor, Tensor]:
-            logits, q_halt = model.readout(state[0])
+            logits, q_halt = model.readout(model.answer_of(state))
             return logits.argmax(-1), q_halt
 
-        endings = follow(start, advance, read, steps)
+        answer = model.state_names.index(model.answer)
+        endings = follow(start, advance, read, steps, answer)
         if not (np.isfinite(endings.moved).all() and all(z.isfinite().all() for z in endings.end)):
             raise UserError(
                 f"states of puzzle {self.puzzle} are not finite: {self.subject.checkpoint.path} "

@@ -1,4 +1,4 @@
-"""What a part looks at: a checkpoint with puzzles, or a store, checked before any work."""
+"""What a study looks at: a checkpoint with puzzles, or a store, checked before any work."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint
-from trm_interp.core.models.trm import TRM, State
+from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.recording.site_reader import spell
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
+from trm_interp.search.config import ROLES
 from trm_interp.studies.config import OnCheckpoint, OnStore
 from trm_interp.studies.results import Tell
 from trm_interp.subjects.opening import open_both, open_device
@@ -31,7 +32,7 @@ class Subject:
     batch_size: int
 
     @property
-    def model(self) -> TRM:
+    def model(self) -> RecursiveModel:
         return self.checkpoint.model
 
     @property
@@ -51,7 +52,7 @@ class Subject:
         for first in range(0, len(self.puzzles), self.batch_size):
             yield slice(first, min(first + self.batch_size, len(self.puzzles)))
 
-    def begin(self, rows: slice, dtype: torch.dtype = torch.float32) -> tuple[State, Tensor]:
+    def begin(self, rows: slice, dtype: torch.dtype = torch.float32) -> tuple[States, Tensor]:
         """The model's own start and the embedded input of some puzzles."""
         x = self.model.embed(self.inputs[rows].to(self.device), dtype)
         return self.model.initial_state(x), x
@@ -84,28 +85,36 @@ def open_subject(config: OnCheckpoint, tell: Tell = print, float64: bool = False
 
 
 @contextmanager
-def opening(config: OnStore, needs: str, tell: Tell, whole_boards: bool = False) -> Iterator[Store]:
-    """The store, if it holds all of the comma-separated arrays at all steps, with `whole_boards` at
-    all positions as well; else a UserError names everything that it lacks, and how to record it.
-
-    An unfinished one shows its finished puzzles, and says so.
-    """
+def opening(config: OnStore, tell: Tell) -> Iterator[Store]:
+    """The store. An unfinished one shows its finished puzzles, and says so."""
     with Store(config.store, allow_incomplete=True) as store:
         if not store.complete:
             tell(f"{store.path} is unfinished: using its {store.n_puzzles} complete puzzles")
         if not store.n_puzzles:
             raise UserError(f"{store.path} holds no complete puzzle yet")
-        _require(store, needs, whole_boards)
         yield store
 
 
-def _require(store: Store, needs: str, whole_boards: bool) -> None:
-    """UserError where the store lacks what `opening` is told."""
+def state_of(store: Store, name: str) -> str:
+    """The state that `--site` names, by its name or its role (`answer`, `latent`), which the store
+    must hold at all steps. UserError for a name that the model does not have."""
+    if name in ROLES:
+        name = getattr(store, name)
+    if name not in store.states:
+        known = ", ".join((*store.states, *ROLES))
+        raise UserError(f"--site {name[:40]}: {store.path} has no such state; give one of {known}")
+    require(store, name)
+    return name
+
+
+def require(store: Store, *names: str, whole_boards: bool = False) -> None:
+    """Unless the store holds all of these arrays at all steps, with `whole_boards` at all positions
+    as well, a UserError names everything that it lacks, and how to record it."""
     wrong, options = [], []
-    if lacking := [name for name in needs.split(",") if name not in store.names]:
+    if lacking := [name for name in names if name not in store.names]:
         holds = shorten(", ".join(store.names), 100, placeholder=" ...")
         wrong.append(f"lacks {', '.join(lacking)}; it holds {holds}")
-        options.append(f"--sites {needs}")
+        options.append(f"--sites {','.join(names)}")
     if store.steps != list(range(store.n_steps)):
         wrong.append(f"kept the states of steps {spell(store.steps)} of {store.n_steps}")
         options.append(f"--steps {store.n_steps}")

@@ -1,7 +1,7 @@
 """Claim F2: do successes travel and failures sink? Paths through one pooled PCA, by outcome."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +21,8 @@ from trm_interp.runtime.provenance import versions
 from trm_interp.runtime.records import optional
 from trm_interp.studies.config import TrajectoriesConfig
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, results_of
-from trm_interp.studies.subject import opening, provenance_of
-from trm_interp.tasks.sudoku.grid import from_tokens, shape_of
+from trm_interp.studies.subject import opening, provenance_of, state_of
+from trm_interp.tasks.base import Task
 
 Config = TrajectoriesConfig
 UMAP_OF = 30  # components that UMAP starts from
@@ -62,7 +62,8 @@ def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> Trajector
     """`paths.csv` has the point of every puzzle and step, drawn or not; `paths_ticks.csv` all
     updates that are drawn."""
     with ExitStack() as stack:
-        store = stack.enter_context(opening(config, config.site, tell))
+        store = stack.enter_context(opening(config, tell))
+        config = replace(config, site=state_of(store, config.site))
         if config.umap and store.n_puzzles < 2:
             raise UserError(
                 f"{store.path} holds one puzzle; UMAP needs neighbours: record at least 2"
@@ -71,7 +72,7 @@ def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> Trajector
         paths = _paths(store, config)
         progress(store.n_puzzles, store.n_puzzles)
         result, tables = measure(store, paths, config)
-        results.write(figures(result, tables, paths), {"paths_ticks": tables.ticks})
+        results.write(figures(result, tables, paths, store.task), {"paths_ticks": tables.ticks})
         return results.finish(result)
 
 
@@ -138,10 +139,8 @@ def at_steps(store: Store, paths: Trajectories) -> pd.DataFrame:
             "wrong": (boards != labels[:, None]).sum(-1).ravel(),
         }
     )
-    table["board"] = [
-        "".join("." if digit == 0 else str(digit) for digit in from_tokens(board))
-        for board in boards.reshape(-1, boards.shape[-1])
-    ]
+    flat = boards.reshape(-1, boards.shape[-1])
+    table["board"] = [store.task.text(board) for board in flat]
     return table
 
 
@@ -195,7 +194,7 @@ def umap_settings(neighbours: int, seed: int) -> dict[str, Any]:
     return {"n_neighbors": neighbours, **reproducible}
 
 
-def figures(result: TrajectoriesResult, tables: Tables, paths: Trajectories) -> Figures:
+def figures(result: TrajectoriesResult, tables: Tables, paths: Trajectories, task: Task) -> Figures:
     """The drawn paths in two and three dimensions, and the embedding where there is one."""
     points = tables.points
     drawn = where(points, points["drawn"])
@@ -203,7 +202,8 @@ def figures(result: TrajectoriesResult, tables: Tables, paths: Trajectories) -> 
     per_step = paths.paths.shape[1] // int(points["step"].to_numpy().max())
     title = f"{result.drawn} puzzles{', from their first state' if result.relative else ''}"
     title += f"; axes of {result.pool}"
-    columns = shape_of(len(points["board"].iloc[0])).side
+    is_grid = len(points["board"].iloc[0]) == task.cells  # a character a cell
+    columns = task.grid[1] if is_grid else None
     made: Figures = {}
     for name, dimensions in (("paths", 2), ("paths_3d", 3)):
         figure = path_figure(lines_of, drawn, paths.explained, title, per_step, dimensions, columns)
