@@ -24,7 +24,8 @@ import pandas as pd
 
 from trm_interp.figures.bands import where
 from trm_interp.report.evidence import BreadthAndDepth, SAEQuality, SearchShares, SolvedShare
-from trm_interp.report.plan import LANDSCAPE, Plan, Request
+from trm_interp.report.plan import LANDSCAPE, Plan
+from trm_interp.report.recipes import Request
 from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.files import write_text
 from trm_interp.runtime.progress import progress

@@ -23,22 +23,6 @@ LONG_FUNCTIONS = {
     "trm_interp/core/training/loop.py: train": "one loop, in the order in which things happen",
     "trm_interp/tasks/sudoku/forge/walk.py: _move": "one move of the walk, compiled by numba",
 }
-# What the move of issue 15 has still to remove; each owner takes their lines away.
-LONG_STILL = {
-    "trm_interp/report/plan.py: _jobs",
-    "trm_interp/studies/one_puzzle.py: look_at",
-}
-OF_TRM_STILL = {
-    "trm_interp/studies/one_puzzle.py",
-    "trm_interp/studies/stability.py",
-    "trm_interp/studies/starts.py",
-}
-TOKENS_STILL = {
-    "trm_interp/studies/lens.py",
-    "trm_interp/studies/one_puzzle.py",
-    "trm_interp/studies/probes.py",
-}
-SUDOKU_STILL = {"studies"}
 
 
 @cache
@@ -104,7 +88,7 @@ def test_only_tasks_speak_of_a_family_of_tasks():
         for path in sorted(PACKAGE.rglob("*.py"))
         if "tasks.sudoku" in path.read_text()
     ]
-    assert not [path for path in speak if path.split("/")[0] not in SUDOKU_STILL | {"tasks"}]
+    assert not [path for path in speak if not path.startswith("tasks/")]
 
 
 def test_only_models_and_checkpoints_ask_which_architecture_it_is():
@@ -123,7 +107,7 @@ def test_only_models_and_checkpoints_ask_which_architecture_it_is():
                 continue
             if asks:
                 asking.add(path)
-    assert sorted(asking - OF_TRM_STILL) == []
+    assert sorted(asking) == []
 
 
 def assumes_a_task(node: ast.AST) -> bool:
@@ -148,7 +132,7 @@ def test_only_tasks_know_what_a_token_means_and_which_shape_a_board_has():
         if not path.startswith(("trm_interp/tasks/", "trm_interp/core/checkpoints/"))
         if any(assumes_a_task(node) for node in ast.walk(tree))
     }
-    assert sorted(assuming - TOKENS_STILL) == []
+    assert sorted(assuming) == []
 
 
 @pytest.mark.parametrize(
@@ -182,7 +166,7 @@ def test_long_functions_are_the_exception():
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         and (node.end_lineno or 0) - node.lineno + 1 > LINES_OF_A_FUNCTION
     }
-    assert sorted(long - LONG_STILL - set(LONG_FUNCTIONS)) == []
+    assert sorted(long - set(LONG_FUNCTIONS)) == []
 
 
 @pytest.mark.parametrize(

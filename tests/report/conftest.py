@@ -11,7 +11,8 @@ import torch
 from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.core.models.trm import TRM, TRMConfig
 from trm_interp.report.evidence import Evidence
-from trm_interp.report.plan import FIGURES, Plan, Request
+from trm_interp.report.plan import FIGURES, Plan
+from trm_interp.report.recipes import Request
 
 Cli = Callable[..., Any]
 

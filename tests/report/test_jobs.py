@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trm_interp.report.jobs import Job, resting, run_jobs
+from trm_interp.report.jobs import Job, run_jobs, with_bases
 from trm_interp.runtime.outputs import maker
 
 
@@ -86,7 +86,7 @@ class TestJobs:
     def test_what_a_job_rests_on_is_part_of_its_question(self, tmp_path: Path):
         def chain(size: str):
             jobs = [job(tmp_path, "one", words=[size]), job(tmp_path, "two", after=("one",))]
-            return resting(jobs)
+            return with_bases(jobs)
 
         go(chain("small"))
         go(chain("large")[:1])  # and killed before the second one

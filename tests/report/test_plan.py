@@ -10,7 +10,8 @@ from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.core.flops import evaluation_flops
 from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
-from trm_interp.report.plan import UNIT, Plan, Request, _cost
+from trm_interp.report.plan import Plan
+from trm_interp.report.recipes import UNIT, Request, cost_of
 
 Cli = Callable[..., Any]
 
@@ -18,16 +19,16 @@ Cli = Callable[..., Any]
 def test_minutes_are_those_of_the_mixer():
     size = {"cells": 81, "vocab": 11, "d_model": 96, "multiple": 32, "prefix": 0}
     mlp, attention = TRMConfig(**size), TRMConfig(**size, mixer="attention", n_heads=4)
-    assert _cost(UNIT) == 1
+    assert cost_of(UNIT) == 1
     for config in (mlp, attention):
         evaluations = evaluation_flops(config) / evaluation_flops(UNIT)
-        assert _cost(config) == pytest.approx(evaluations, rel=0.02)  # and the output head
+        assert cost_of(config) == pytest.approx(evaluations, rel=0.02)  # and the output head
     # mixing, of one block: 3 * 81 * 224 * 96 against 4 * 96 * 96 * 81 + 2 * 81 * 81 * 96; the
     # channels are 3 * 96 * 256 * 81 of either
     shares = (3 * 81 * 224 * 96, 4 * 96**2 * 81 + 2 * 81**2 * 96)
     assert (mlp.swiglu_width(81), mlp.swiglu_width(96)) == (224, 256)
     wanted = (shares[1] + 3 * 96 * 256 * 81) / (shares[0] + 3 * 96 * 256 * 81)
-    assert _cost(attention) / _cost(mlp) == pytest.approx(wanted, rel=0.01)
+    assert cost_of(attention) / cost_of(mlp) == pytest.approx(wanted, rel=0.01)
 
 
 def test_sizes_are_of_the_puzzles_that_there_are(copier: Path, grids: Path, tmp_path: Path):

@@ -1,9 +1,9 @@
-"""Runs many commands of this package, some at a time, each at most once, none losing another.
+"""Runs many commands of this package, some at a time, each at most once.
 
-A job is a command line of `trm-interp` that writes a folder and its `done` file last. What is done
-is not done again: a job is skipped where that file is there as the job left it, and was made by the
-same command on the same checkpoint, from jobs of which the same holds. A job that fails takes with
-it only those that need it. The commands end with the process that runs them.
+A job is a command line of `trm-interp` that writes a folder and its `done` file last. A job that is
+done is skipped: that file is as the job left it, and was made by the same command on the same
+checkpoint, from jobs of which the same holds. If a job fails, only its dependents are skipped. The
+commands end with the process that runs them.
 """
 
 import json
@@ -25,7 +25,8 @@ from trm_interp.runtime.signals import terminated_as_interrupted
 
 @dataclass(frozen=True)
 class Question:
-    """What a job depends on: `identity` of checkpoint and puzzles, its words, and `basis`."""
+    """What a job's result depends on: `identity` of checkpoint and puzzles, its words, and the
+    words of the jobs that it needs (`basis`)."""
 
     identity: str
     words: list[str]
@@ -33,8 +34,8 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked of a job last; `sha256`: of its `done` file, where it was answered."""
+class Note:
+    """What a job was last run for, and whether it finished; `sha256`: then, of its `done` file."""
 
     question: Question
     answered: bool
@@ -58,30 +59,30 @@ class Job:
     flags: tuple[str, ...] = ("--overwrite",)
     is_guest: bool = False  # `out` is another job's, and only the `done` file its own
     program: tuple[str, ...] = (sys.executable, "-m", "trm_interp")
-    basis: tuple[object, ...] = ()  # questions of the jobs in `after`: see `resting`
+    basis: tuple[object, ...] = ()  # words of the jobs in `after`, and their bases: `with_bases`
 
     def is_done(self, identity: str) -> bool:
-        """Was exactly this asked of the same checkpoint, and answered?"""
-        known, file = self._known(), self.out / self.done
-        if known is None or not known.answered or not file.is_file():
+        """Whether the same job has finished on the same checkpoint, and its file is unchanged."""
+        note, file = self._note(), self.out / self.done
+        if note is None or not note.answered or not file.is_file():
             return False
-        same = known.sha256 is None or known.sha256 == sha256_of(file)
-        return same and known.question == self._question(identity)
+        unchanged = note.sha256 is None or note.sha256 == sha256_of(file)
+        return unchanged and note.question == self._question(identity)
 
     @property
-    def _asked(self) -> Path:
-        """Beside the folder, which the command may replace: what was asked last. It also says that
-        the folder was made by a job."""
+    def _note_file(self) -> Path:
+        """Next to the folder, which the command may replace. It also says that the folder was made
+        by a job."""
         return self.out.with_name(f"{self.name}-asked.json")
 
     def _question(self, identity: str) -> Question:
         words, basis = json.loads(json.dumps([self.words, self.basis]))
         return Question(identity, words, basis)
 
-    def _known(self) -> Asked | None:
-        """None where nothing was asked, or the note is damaged."""
+    def _note(self) -> Note | None:
+        """None where the job was never run, or the note is damaged."""
         try:
-            return read_json(self._asked, Asked)
+            return read_json(self._note_file, Note)
         except (OSError, UserError):
             return None
 
@@ -93,39 +94,40 @@ class Job:
                 mark(folder, self.words[0])
 
     def run(self, identity: str, threads: int, children: Children) -> str | None:
-        """The last line that it had to say where it failed, else None."""
-        words, question, known = list(self.words), self._question(identity), self._known()
+        """Why it failed, with the command's last line; None where it did not."""
+        words, question, note = list(self.words), self._question(identity), self._note()
         made = self.out / self.done if self.is_guest else self.out
         if self.flags and made.exists():
-            if known is None:
-                why = "is damaged" if self._asked.exists() else "does not exist"
-                return f"{made} was not made by this job ({self._asked.name} {why}): move it away"
-            goes_on = "--resume" in self.flags and known.question == question
+            if note is None:
+                why = "is damaged" if self._note_file.exists() else "does not exist"
+                name = self._note_file.name
+                return f"{made} was not made by this job ({name} {why}): move it away"
+            goes_on = "--resume" in self.flags and note.question == question
             words.append("--resume" if goes_on else "--overwrite")
             if not self.is_guest:
                 self._mark()
-        write_json(self._asked, asdict(Asked(question, answered=False)))
+        write_json(self._note_file, asdict(Note(question, answered=False)))
         log = self.out.with_name(f"{self.name}-log.txt")
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         status = children.run([*self.program, *words], log, environment)
         if status == 0:
             if not (self.out / self.done).is_file():
                 return f"it wrote no {self.out / self.done} ({log})"
-            answer = Asked(question, answered=True, sha256=sha256_of(self.out / self.done))
-            write_json(self._asked, asdict(answer))
+            finished = Note(question, answered=True, sha256=sha256_of(self.out / self.done))
+            write_json(self._note_file, asdict(finished))
             return None
-        said = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        said = [line for line in said if line.strip()]
-        return f"exit status {status}: {said[-1] if said else 'no output'} ({log})"
+        output = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = [line for line in output if line.strip()]
+        return f"exit status {status}: {lines[-1] if lines else 'no output'} ({log})"
 
 
-def resting(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs with what each rests on in its question; those that are needed come first."""
-    known: dict[str, Job] = {}
+def with_bases(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, each with the words of those that it needs, which must come before it."""
+    complete: dict[str, Job] = {}
     for job in jobs:
-        basis = tuple((known[need].words, known[need].basis) for need in job.after)
-        known[job.name] = replace(job, basis=basis)
-    return list(known.values())
+        basis = tuple((complete[need].words, complete[need].basis) for need in job.after)
+        complete[job.name] = replace(job, basis=basis)
+    return list(complete.values())
 
 
 def run_jobs(
@@ -146,7 +148,7 @@ def run_jobs(
     threads = max(1, (os.cpu_count() or 1) // workers)
     total = round(60 * sum(job.minutes for job in jobs))
     done = {job.name for job in jobs if job.is_done(identity)}
-    # what rests on something that is made anew is made anew
+    # rerun the dependents of jobs that are run again
     for job in jobs:
         if job.name in done and not set(job.after) <= done:
             done.discard(job.name)

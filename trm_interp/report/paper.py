@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from trm_interp.report.plan import FIGURES, Plan, Request
+from trm_interp.report.plan import FIGURES, Plan
+from trm_interp.report.recipes import Request
 from trm_interp.report.settings import FiguresConfig
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Tell, quiet
