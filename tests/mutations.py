@@ -21,12 +21,12 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     >>> places({"a": [1]})
     [(), ('a',), ('a', 0)]
     """
-    found = [at]
+    paths = [at]
     if isinstance(value, dict):
-        found += [place for key in value for place in places(value[key], (*at, key))]
+        paths += [place for key in value for place in places(value[key], (*at, key))]
     elif isinstance(value, list):
-        found += [place for i in range(len(value)) for place in places(value[i], (*at, i))]
-    return found
+        paths += [place for i in range(len(value)) for place in places(value[i], (*at, i))]
+    return paths
 
 
 def put(value: Any, at: tuple[Any, ...], new: Any) -> Any:

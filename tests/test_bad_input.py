@@ -150,8 +150,8 @@ def test_a_bad_line_is_named(
     file = tmp_path / "puzzles.txt"
     file.write_text(f"# by hand\n{good[0]}\n{line}\n{good[1]}\n")
     for command in commands:
-        said = refused([*command, "--ckpt", copier, "--puzzles", file], file, "1 bad line of 3")
-        assert f"line 3: {reason}" in said
+        error = refused([*command, "--ckpt", copier, "--puzzles", file], file, "1 bad line of 3")
+        assert f"line 3: {reason}" in error
     assert not (tmp_path / "out").exists()
     refused(["data", "rate", file], file, f"line 3: {reason}")
     refused(["data", "import", file, "--out", tmp_path / "new.txt"], file, f"line 3: {reason}")
@@ -179,8 +179,8 @@ def test_many_bad_lines_are_counted(refused, copier: Path, tmp_path: Path):
     file = tmp_path / "puzzles.txt"
     file.write_text("11..............\n" * 9)
     words = ["eval", "--ckpt", copier, "--puzzles", file]
-    said = refused(words, "9 bad lines of 9", "line 5: contradictory givens", "and 4 more")
-    assert "line 6" not in said
+    error = refused(words, "9 bad lines of 9", "line 5: contradictory givens", "and 4 more")
+    assert "line 6" not in error
     refused([*words, "--skip-bad"], file, "no good line among 9")
 
 
@@ -252,7 +252,7 @@ def test_damaged_stores_are_named(refused, cli: Cli, collect: list[object], stor
         return problem
 
     def mended() -> bool:
-        """Recording goes on with what is whole, and makes the rest again."""
+        """Recording keeps intact shards and records the others again."""
         answer = cli(*collect, "--out", store, "--resume")
         assert answer.code == 0, answer.err
         assert f"{shard} is missing or damaged: recording its puzzles again" in answer.err
@@ -298,8 +298,8 @@ def test_sizes_start_at_1(refused, cli: Cli, copier: Path, grids: Path, tmp_path
         ("search", "--out", out / "t.csv"): ("k", "steps", "batch-size", "limit"),
     }.items():
         for option in options:
-            said = refused([*command, *both, f"--{option}", value])
-            assert option.replace("-", "_") in said and str(value) in said
+            error = refused([*command, *both, f"--{option}", value])
+            assert option.replace("-", "_") in error and str(value) in error
     assert cli("hooks", "--ckpt", copier, "--steps", value).code == 2
     assert not out.exists()
 

@@ -1,4 +1,4 @@
-"""Option values that nobody means: every outcome is the command's work, or one line.
+"""Absurd option values: every outcome is the command's work, or a one-line error.
 
 A group of commands gets `EXAMPLES` examples of words in a tiny world; TRM_INTERP_EXAMPLES=500 is
 thorough.

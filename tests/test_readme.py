@@ -48,14 +48,14 @@ def name_of(words: list[str]) -> str:
 
 
 def test_every_command_exists_and_takes_its_options():
-    known = get_command(app)
+    top = get_command(app)
     for words in commands():
         start = next((i for i, w in enumerate(words) if w.endswith("trm_interp")), None)
         if words[0] != "trm-interp" and start is None:
             assert words[0] in NOT_RUN or words[0].endswith("pip")
             continue
         rest = [word for word in words[1 if start is None else start + 1 :] if word != "..."]
-        command: Any = known
+        command: Any = top
         for _ in range(2 if rest[0] == "data" else 1):
             command = command.commands[rest.pop(0)]
         options = {option for param in command.params for option in param.opts}

@@ -93,10 +93,10 @@ def counted(copier: Path, grids: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def solved(copier: Path, grids: Path) -> np.ndarray:
-    found = counted(copier, grids)
-    share = found.mean(0)
-    assert share.min() > 0 and share.max() < 1 and (found[:, :-1] & ~found[:, 1:]).any()
-    return found
+    solved = counted(copier, grids)
+    share = solved.mean(0)
+    assert share.min() > 0 and share.max() < 1 and (solved[:, :-1] & ~solved[:, 1:]).any()
+    return solved
 
 
 def test_eval_json_equals_a_hand_count(cli: Cli, copier: Path, grids: Path, solved: np.ndarray):
@@ -152,20 +152,20 @@ def test_eval_skips_bad_lines_and_says_which(cli: Cli, copier: Path, grids: Path
     words = ["--ckpt", copier, "--puzzles", file, "--steps", 1, "--json"]
     answer = cli("eval", *words, "--skip-bad")
     assert answer.code == 0 and json.loads(answer.out)["n"] == 2
-    said = answer.err.splitlines()
-    assert [line.split(":")[0] for line in said] == [f"skipped line {i}" for i in (1, 3, 4)]
+    notices = answer.err.splitlines()
+    assert [line.split(":")[0] for line in notices] == [f"skipped line {i}" for i in (1, 3, 4)]
 
 
 # info, hooks
 
 
 def test_info_of_a_checkpoint(cli: Cli, copier: Path):
-    known = json.loads(cli("info", copier, "--json").out)
+    facts = json.loads(cli("info", copier, "--json").out)
     loaded = load_checkpoint(copier)
-    assert known["kind"] == "checkpoint" and known["sha256"] == loaded.sha256
-    assert known["parameters"] == sum(p.numel() for p in loaded.model.parameters())
-    assert known["evaluations_per_step"] == 2 * (2 + 1)
-    assert known["config"]["d_model"] == 16 and known["card"] == {"note": "for tests"}
+    assert facts["kind"] == "checkpoint" and facts["sha256"] == loaded.sha256
+    assert facts["parameters"] == sum(p.numel() for p in loaded.model.parameters())
+    assert facts["evaluations_per_step"] == 2 * (2 + 1)
+    assert facts["config"]["d_model"] == 16 and facts["card"] == {"note": "for tests"}
     lines = cli("info", copier).out.splitlines()
     assert "kind: checkpoint" in lines and "  d_model: 16" in lines
 
@@ -176,16 +176,16 @@ def test_info_of_a_store(cli: Cli, copier: Path, grids: Path, solved: np.ndarray
     assert cli("collect", *words, "--out", out).code == 0
     answer = cli("info", out, "--json")
     assert answer.code == 0 and answer.out.count("\n") == 1
-    known = json.loads(answer.out)
-    assert known["kind"] == "store" and known["complete"] and known["problems"] == []
-    assert (known["puzzles"], known["supervision_steps"]) == (13, 4)
-    assert (known["kept_steps"], known["kept_positions"]) == ([0, 3], [1, 2])
+    facts = json.loads(answer.out)
+    assert facts["kind"] == "store" and facts["complete"] and facts["problems"] == []
+    assert (facts["puzzles"], facts["supervision_steps"]) == (13, 4)
+    assert (facts["kept_steps"], facts["kept_positions"]) == ([0, 3], [1, 2])
     dims = ["puzzle", "step", "h_cycle", "l_cycle", "pos", "d_model"]
     expected = {"dims": dims, "shape": [13, 2, 2, 2, 2, 16], "dtype": "float16"}
-    assert known["sites"]["z_L"] == expected
-    assert known["exact_at_step"] == solved.mean(0).tolist()
-    assert known["bytes"] == sum(file.stat().st_size for file in out.glob("shard-*.h5"))
-    assert known["meta"]["identity"]["checkpoint_sha256"] == load_checkpoint(copier).sha256
+    assert facts["sites"]["z_L"] == expected
+    assert facts["exact_at_step"] == solved.mean(0).tolist()
+    assert facts["bytes"] == sum(file.stat().st_size for file in out.glob("shard-*.h5"))
+    assert facts["meta"]["identity"]["checkpoint_sha256"] == load_checkpoint(copier).sha256
     assert "kind: store" in cli("info", out).out.splitlines()
 
 

@@ -155,7 +155,7 @@ def raising(error: BaseException) -> Callable[[Settings], Any]:
 
 
 @pytest.mark.parametrize(
-    ("ends", "code", "said"),
+    ("ends", "code", "notice"),
     [
         (raising(UserError("a: no such file")), 2, "error: a: no such file"),
         (
@@ -173,10 +173,10 @@ def raising(error: BaseException) -> Callable[[Settings], Any]:
     ],
 )
 def test_how_a_command_ends(
-    run: Callable[..., Any], ends: Callable[[Settings], Any], code: int, said: str
+    run: Callable[..., Any], ends: Callable[[Settings], Any], code: int, notice: str
 ):
     answer = run("a", "--out", "b", ends=ends)
-    assert answer.exit_code == code and said in answer.stderr.splitlines()
+    assert answer.exit_code == code and notice in answer.stderr.splitlines()
 
 
 # all commands

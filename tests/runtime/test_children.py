@@ -79,16 +79,16 @@ def test_status_and_output_are_the_programs(tmp_path: Path):
 def test_one_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("trm_interp.runtime.children.PATIENCE", 0.2)
     code = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{CHILD}"
-    found: list[int] = []
+    statuses: list[int] = []
     with Children() as children:
         command = [sys.executable, "-c", code, str(tmp_path / "pid")]
         thread = threading.Thread(
-            target=lambda: found.append(children.run(command, tmp_path / "log", os.environ))
+            target=lambda: statuses.append(children.run(command, tmp_path / "log", os.environ))
         )
         thread.start()
         read_pid(tmp_path / "pid")
     thread.join(10)
-    assert found == [-signal.SIGKILL]
+    assert statuses == [-signal.SIGKILL]
 
 
 def test_a_termination_is_an_interrupt_and_only_in_the_block():

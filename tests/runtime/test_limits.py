@@ -39,9 +39,9 @@ def test_the_largest_seed_is_taken_by_every_generator():
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**64, 10**4000])
 def test_seeds_outside_are_refused(seed: int):
-    with pytest.raises(UserError, match=f"seed must be from 0 to {2**63 - 1}") as said:
+    with pytest.raises(UserError, match=f"seed must be from 0 to {2**63 - 1}") as error:
         in_seed_range(seed)
-    assert len(str(said.value)) < 120
+    assert len(str(error.value)) < 120
 
 
 def test_32_bit_seeds():
@@ -84,9 +84,9 @@ def test_upper_limits():
     ],
 )
 def test_index_lists_that_cannot_be(text: str, told: str):
-    with pytest.raises(UserError, match=told) as said:
+    with pytest.raises(UserError, match=told) as error:
         parse_indices(text, "ticks")
-    assert str(said.value).startswith("ticks: ") and len(str(said.value)) < 150
+    assert str(error.value).startswith("ticks: ") and len(str(error.value)) < 150
 
 
 def test_index_lists():
@@ -97,9 +97,9 @@ def test_index_lists():
 
 def test_memory_that_no_machine_has():
     require_memory(1000, "a thing", "lower --n")
-    with pytest.raises(UserError) as said:
+    with pytest.raises(UserError) as error:
         require_memory(10**20, "a batch of 10 runs", "lower --batch-size")
-    text = str(said.value)
+    text = str(error.value)
     assert text.startswith("a batch of 10 runs would need 1e+11 GB of memory, ")
     assert text.endswith(" GB: lower --batch-size") and len(text) < 150
 

@@ -1,4 +1,4 @@
-"""One writer at a time; where there are no locks, that is said and work goes on."""
+"""One writer at a time; without locks there is a warning, and work continues."""
 
 import builtins
 import errno
@@ -52,7 +52,7 @@ def test_a_path_is_held_beside_itself(tmp_path: Path):
 
 
 def test_a_lock_on_a_file_that_its_holder_removed_is_taken_again(tmp_path: Path, monkeypatch):
-    """Between opening and locking, the holder ends and a third process makes the file anew."""
+    """Between opening and locking, the holder ends and a third process creates the file again."""
     take, times = fcntl.flock, []
 
     def late(handle: int, how: int) -> None:

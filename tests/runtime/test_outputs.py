@@ -112,19 +112,19 @@ def test_a_damaged_marker_proves_nothing(tmp_path: Path, text: str):
 
 def test_a_folder_from_before_the_markers_is_resumed_and_not_overwritten(tmp_path: Path):
     (tmp_path / "state.pt").touch()
-    known = {"unmarked": lambda folder: (folder / "state.pt").exists()}
+    recognised = {"unmarked": lambda folder: (folder / "state.pt").exists()}
     with (
         pytest.raises(UserError, match="use --resume to continue, or delete it$"),
-        writing(tmp_path, "train", NAMES, **known),
+        writing(tmp_path, "train", NAMES, **recognised),
     ):
         pass
     for clear in (True, False):
         with (
             pytest.raises(UserError, match="has no marker"),
-            writing(tmp_path, "train", NAMES, overwrite=True, clear=clear, **known),
+            writing(tmp_path, "train", NAMES, overwrite=True, clear=clear, **recognised),
         ):
             pass
-    with writing(tmp_path, "train", NAMES, resume=True, **known) as begun:
+    with writing(tmp_path, "train", NAMES, resume=True, **recognised) as begun:
         assert begun
     assert maker(tmp_path) == "train"
 
