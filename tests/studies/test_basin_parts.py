@@ -110,7 +110,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(
     again = cli(*words, "--out", out)
     assert again.code == 2 and "use --resume to continue" in again.err
     other = cli(*words, "--out", out, "--resume", "--seed", 1)
-    assert other.code == 2 and "begun with seed 0: give that" in other.err
+    assert other.code == 2 and "is of another run: seed (0 there, 1 now)" in other.err
     calls.clear()
     monkeypatch.setattr(Starts, "follow", lambda *a: (calls.append(1), follow(*a))[1])
     assert cli(*words, "--out", out, "--resume").code == 0

@@ -1,20 +1,16 @@
 """Folders of results: nothing foreign is removed, nothing replaced untold, damage is seen."""
 
-import io
 import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.outputs import MARKER, mark
-from trm_interp.runtime.parts import IDENTITY, Parts
 from trm_interp.studies.config import BasinsConfig, OutcomesConfig
 from trm_interp.studies.results import StudyResult, results_of
 
@@ -89,80 +85,6 @@ def test_a_page_goes_with_its_numbers(tmp_path: Path):
     assert names(tmp_path) == {MARKER, "summary.json"}
 
 
-# parts
-
-SHAPES = {"a": (2, 3), "b": (2,)}
-IDENTITY_NOW = {"seed": 0, "radius": np.float32(0.5)}
-
-
-def compute() -> dict[str, np.ndarray]:
-    return {"a": np.arange(6).reshape(2, 3), "b": np.array([True, False])}
-
-
-def archive(**arrays: Any) -> bytes:
-    to = io.BytesIO()
-    np.savez(to, **arrays)
-    return to.getvalue()
-
-
-def bomb() -> bytes:
-    to = io.BytesIO()
-    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as made:
-        made.writestr("a.npy", bytes(10**6))
-    return to.getvalue()
-
-
-DAMAGED = {
-    "empty": b"",
-    "text": b"no archive",
-    "truncated": archive(**compute())[:-40],
-    "flipped": archive(**compute()).replace(b"\x05", b"\x06"),
-    "other arrays": archive(a=compute()["a"], c=np.zeros(2)),
-    "other shapes": archive(a=np.zeros((3, 2)), b=np.zeros(2)),
-    "text in arrays": archive(a=np.full((2, 3), "x"), b=np.zeros(2)),
-    "objects": archive(a=np.full((2, 3), None), b=np.zeros(2)),
-    "bomb": bomb(),
-}
-
-
-def opened(tmp_path: Path, tell: Callable[[str], None] = print, **more: Any) -> Parts:
-    return Parts(tmp_path / "parts", "basins", IDENTITY_NOW | more, tell)
-
-
-@pytest.mark.parametrize("damage", DAMAGED)
-def test_a_damaged_part_is_computed_again(tmp_path: Path, damage: str):
-    told: list[str] = []
-    opened(tmp_path).get("x/1", SHAPES, compute)
-    file = tmp_path / "parts" / "x" / "1.npz"
-    file.write_bytes(DAMAGED[damage])
-    found = opened(tmp_path, told.append).get("x/1", SHAPES, compute)
-    assert found["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert told == [f"{file} is damaged: computing it again"]
-
-    def fails() -> Any:
-        raise AssertionError("it is there")
-
-    assert opened(tmp_path).get("x/1", SHAPES, fails)["b"].tolist() == [True, False]
-
-
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", "\xff", "3"])
-def test_a_damaged_identity_is_one_line(tmp_path: Path, text: str):
-    opened(tmp_path)
-    (tmp_path / "parts" / IDENTITY).write_text(text, encoding="latin-1")
-    with pytest.raises(UserError, match=IDENTITY) as error:
-        opened(tmp_path)
-    assert len(str(error.value)) < 300 + len(str(tmp_path))
-
-
-def test_parts_of_another_question_or_of_nobody_are_left_alone(tmp_path: Path):
-    opened(tmp_path)
-    with pytest.raises(UserError, match="was begun with seed 0: give that"):
-        opened(tmp_path, seed=1)
-    (tmp_path / "foreign" / "parts").mkdir(parents=True)
-    with pytest.raises(UserError, match="parts was not made by `basins`"):
-        opened(tmp_path / "foreign")
-
-
 def test_basins_removes_no_parts_but_its_own(cli: Cli, copier: Path, grids: Path, tmp_path: Path):
     words = ["basins", "--ckpt", copier, "--puzzles", grids, "--device", "cpu", "--out", tmp_path]
     (tmp_path / "parts").mkdir()
@@ -178,17 +100,22 @@ def test_basins_removes_no_parts_but_its_own(cli: Cli, copier: Path, grids: Path
 
 def test_a_resumed_run_of_other_settings_keeps_the_results(tmp_path: Path):
     """Tables of a finished run go when new ones are there, not when the settings are refused."""
-    with results_of("basins", BasinsConfig(out=tmp_path), NAMES, ("parts",)) as results:
-        Parts(tmp_path / "parts", "basins", {"seed": 0}, print)
+
+    def parts_of(seed: int, **flags: bool) -> Any:
+        config = BasinsConfig(out=tmp_path, **flags)
+        return results_of("basins", config, NAMES, identity={"seed": seed})
+
+    with parts_of(0) as results:
         results.write({}, {"outcomes": TABLE})
     with (
-        pytest.raises(UserError, match="begun with seed 0"),
-        results_of("basins", BasinsConfig(out=tmp_path, resume=True), NAMES, ("parts",)),
+        pytest.raises(UserError, match=r"is of another run: seed \(0 there, 1 now\)"),
+        parts_of(1, resume=True),
     ):
-        Parts(tmp_path / "parts", "basins", {"seed": 1}, print)
+        pass
     assert "outcomes.csv" in names(tmp_path)
-    with results_of("basins", BasinsConfig(out=tmp_path, overwrite=True), NAMES, ("parts",)):
-        assert names(tmp_path) == {MARKER, ".lock", "outcomes.csv"}
+    with parts_of(1, overwrite=True):
+        assert names(tmp_path) == {MARKER, ".lock", "outcomes.csv", "parts"}
+        assert json.loads((tmp_path / "parts" / "identity.json").read_text()) == {"seed": 1}
 
 
 @pytest.mark.parametrize("error", [UserError, MemoryError, KeyboardInterrupt])

@@ -229,7 +229,9 @@ class Run(Work):
         file = self.out / self._identity_file
         folder = file.parent
         if self.overwrite and maker(folder) == self.command:  # parts of other settings
-            remove_own(self.out, self.command, [f"{folder.name}/", file.name, "*.npz"])
+            own = [name for name in self.names if name.endswith(".npz")]
+            own = [file.name, *own] if folder == self.out else [f"{folder.name}/"]
+            remove_own(self.out, self.command, own)
         there = read_identity(file)
         if there is None and folder.exists() and maker(folder) != self.command:
             raise UserError(f"{folder} was not made by `{self.command}`: choose another output")

@@ -12,14 +12,22 @@ from trm_interp.analysis.outcomes import half_failed
 from trm_interp.analysis.resample import discoveries
 from trm_interp.figures.bands import groups
 from trm_interp.figures.basins import basin_figure, slice_figure, slice_movie
+from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.parts import Arrays, Parts, read_identity
+from trm_interp.runtime.runs import Run, read_identity
 from trm_interp.search.config import ALL_STATES
 from trm_interp.search.noise import target_states
 from trm_interp.studies.config import BasinsConfig
 from trm_interp.studies.memory import for_basins
 from trm_interp.studies.one_puzzle import OnePuzzle, PuzzleBasins, look_at
-from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
+from trm_interp.studies.results import (
+    PARTS,
+    Figures,
+    OnCheckpointResult,
+    Progress,
+    Tell,
+    results_of,
+)
 from trm_interp.studies.subject import Subject, open_subject
 from trm_interp.subjects.evaluate import solve
 
@@ -71,17 +79,24 @@ def run(config: BasinsConfig, tell: Tell, progress: Progress) -> BasinsResult:
         "checkpoint_sha256": subject.checkpoint.sha256,
         "data_sha256": dict(subject.puzzles.sha256),
     }
-    with results_of("basins", config, NAMES, ("parts",), unmarked=_has_parts) as results:
-        parts = Parts(config.out / "parts", "basins", identity, tell)
-        chosen = config.indices or _chosen(subject, config, parts)
+    with results_of(
+        "basins",
+        config,
+        NAMES,
+        identity=identity,
+        tell=tell,
+        progress=progress,
+        unmarked=_has_parts,
+    ) as results:
+        chosen = config.indices or _chosen(subject, config, results.run)
         per_puzzle = 1 + config.starts + config.slice**2
         puzzles: list[OnePuzzle] = []
         for i, puzzle in enumerate(chosen):
 
             def count(done: int, before: int = i * per_puzzle) -> None:
-                progress(before + done, len(chosen) * per_puzzle)
+                results.run.advance(before + done, len(chosen) * per_puzzle)
 
-            puzzles.append(look_at(subject, config, int(puzzle), parts, count))
+            puzzles.append(look_at(subject, config, int(puzzle), results.run, count))
         result = measure(subject, config, puzzles)
         tables = ("answers", "states", "corners", "radii", "clusters")
         results.write(
@@ -117,16 +132,16 @@ def choose(subject: Subject, config: BasinsConfig) -> Arrays:
     return {"puzzles": np.array(half_failed(solved, config.n_puzzles)), "solved": solved}
 
 
-def _chosen(subject: Subject, config: BasinsConfig, parts: Parts) -> list[int]:
+def _chosen(subject: Subject, config: BasinsConfig, run: Run) -> list[int]:
     n = len(subject.puzzles)
     shapes = {"puzzles": (min(config.n_puzzles, n),), "solved": (n,)}
-    chosen = parts.get("chosen", shapes, lambda: choose(subject, config))
+    chosen = run.part("chosen", shapes, lambda: choose(subject, config))
     return half_failed(chosen["solved"] != 0, config.n_puzzles)
 
 
 def _has_parts(folder: Path) -> bool:
     """Whether it holds a run from before there were markers."""
-    return read_identity(folder / "parts") is not None
+    return read_identity(folder / PARTS / "identity.json") is not None
 
 
 def joined(puzzles: Sequence[OnePuzzle], name: str) -> pd.DataFrame:

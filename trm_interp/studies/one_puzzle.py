@@ -28,9 +28,10 @@ from trm_interp.analysis.estimates import Number
 from trm_interp.analysis.outcomes import named_share
 from trm_interp.analysis.spatial import lattice, nearest
 from trm_interp.figures.bands import groups
+from trm_interp.runtime.arrays import Arrays, Shapes
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.parts import Arrays, Parts, Shapes
 from trm_interp.runtime.records import Record, optional
+from trm_interp.runtime.runs import Run
 from trm_interp.studies.config import BasinsConfig
 from trm_interp.studies.starts import Starts
 from trm_interp.studies.subject import Subject
@@ -107,15 +108,15 @@ def look_at(
     subject: Subject,
     config: BasinsConfig,
     puzzle: int,
-    parts: Parts | None = None,
+    run: Run | None = None,
     count: Count = quiet,
 ) -> OnePuzzle:
     """Run everything of one puzzle (its place in `subject.puzzles`) and measure it.
 
-    With `parts`, chunks of runs are saved there, or read where they already are.
+    With `run`, chunks of runs are saved there, or read if they were saved before.
     """
     starts = Starts(subject, puzzle, config.target)
-    runs = run_starts(starts, config, parts, count)
+    runs = run_starts(starts, config, run, count)
     moved, ends = _points(starts, runs, config)
     table, explained = _start_table(starts, runs, moved, ends, config)
     drawn = table.iloc[1:]  # the model's own start is no random one
@@ -124,7 +125,7 @@ def look_at(
     plane, corners, of_plane = pd.DataFrame(), pd.DataFrame(), {}
     if config.slice:
         n = 1 + config.starts
-        plane, corners = look_at_plane(starts, runs, config, parts, lambda done: count(n + done))
+        plane, corners = look_at_plane(starts, runs, config, run, lambda done: count(n + done))
         weights = lattice(config.slice, config.slice)
         clusters["plane"] = _clusters(plane, weights, config)
         of_plane = {
@@ -145,7 +146,7 @@ def look_at(
 
 
 def run_starts(
-    starts: Starts, config: BasinsConfig, parts: Parts | None = None, count: Count = quiet
+    starts: Starts, config: BasinsConfig, run: Run | None = None, count: Count = quiet
 ) -> Arrays:
     """Runs from the model's own start (0) and from `config.starts` random ones, in chunks.
 
@@ -159,14 +160,14 @@ def run_starts(
         return endings._asdict() | {"end": np.stack(ends, 1)}
 
     n, widths = 1 + config.starts, _widths(starts, config, with_end=True)
-    return _in_chunks("starts", starts.puzzle, n, widths, compute, config, parts, count)
+    return _in_chunks("starts", starts.puzzle, n, widths, compute, config, run, count)
 
 
 def look_at_plane(
     starts: Starts,
     runs: Arrays,
     config: BasinsConfig,
-    parts: Parts | None = None,
+    run: Run | None = None,
     count: Count = quiet,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """An image of `plane_of` the runs: a row a place, with the wrong cells after every step as
@@ -181,7 +182,7 @@ def look_at_plane(
         return {name: endings[name] for name in ("answers", "q_halt", "moved")}
 
     n, widths = len(places), _widths(starts, config)
-    runs = _in_chunks("plane", starts.puzzle, n, widths, compute, config, parts, count)
+    runs = _in_chunks("plane", starts.puzzle, n, widths, compute, config, run, count)
     wrong = (runs["answers"] != starts.answer).sum(-1)
     at = {"puzzle": starts.puzzle, "x": places[:, 0], "y": places[:, 1]}
     by_step = {f"wrong_{step}": wrong[:, step] for step in range(config.steps)}
@@ -204,18 +205,18 @@ def _in_chunks(
     widths: Shapes,
     compute: Callable[[range], Arrays],
     config: BasinsConfig,
-    parts: Parts | None,
+    run: Run | None,
     count: Count,
 ) -> Arrays:
     chunks = []
     for first in range(0, n, config.batch_size):
         rows = range(first, min(first + config.batch_size, n))
-        if parts is None:
+        if run is None:
             chunks.append(compute(rows))
         else:
             file = f"puzzle-{puzzle:06d}/{kind}-{first:07d}"
             shapes = {name: (len(rows), *width) for name, width in widths.items()}
-            chunks.append(parts.get(file, shapes, partial(compute, rows)))
+            chunks.append(run.part(file, shapes, partial(compute, rows)))
         count(rows.stop)
     return {name: np.concatenate([one[name] for one in chunks]) for name in chunks[0]}
 

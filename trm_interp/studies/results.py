@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,14 +11,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from trm_interp.figures.style import write_html
-from trm_interp.runtime.files import write_json, write_text
-from trm_interp.runtime.outputs import remove_own, writing
 from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.records import Record
+from trm_interp.runtime.runs import Run, quiet, silent
 from trm_interp.studies.config import OnCheckpoint, OnStore
 
 SUMMARY = "summary.json"
 PLOTLY = "plotly.min.js"  # that pages share
+PARTS = "parts"  # folder of the parts of a study that can be resumed
 KINDS = (".csv", ".html", ".png", ".pdf")
 Tell = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -89,57 +88,60 @@ def results_of(
     command: str,
     config: OnCheckpoint | OnStore,
     names: Sequence[str],
-    folders: Sequence[str] = (),
+    *,
+    identity: Mapping[str, Any] | None = None,
+    tell: Tell = silent,
+    progress: Progress = quiet,
     unmarked: Callable[[Path], bool] = lambda folder: False,
 ) -> Iterator["Results"]:
-    """Hold `config.out` for a command while it writes its results there.
+    """Lock `config.out` for a command while it writes its results there.
 
-    `names`: patterns of all its tables and figures, without endings; `folders`: names of its own
-    folders inside, which a resumed run finds again; `unmarked` as in `writing`. What an earlier
-    run wrote under these names is removed before the first table is written, so that no two are
-    mixed and a run that fails before costs nothing; with --overwrite, its folders go at once.
+    `names`: patterns of all its tables and figures, without endings. `identity`: what the parts of
+    a study that can be resumed depend on; `results.run.part` saves them in a folder of their own.
+    Files that an earlier run wrote under these names are removed before the first table is written,
+    so that no two runs are mixed and a run that fails before that costs nothing; its parts are
+    removed at once with --overwrite.
     """
     files = [f"{name}{kind}" for name in names for kind in KINDS] + [SUMMARY, PLOTLY]
     resume = getattr(config, "resume", None)
-    with writing(
+    with Run(
         config.out,
         command,
-        [*files, *(f"{folder}/" for folder in folders)],
+        [*files, f"{PARTS}/"] if identity else files,
+        identity=identity,
+        identity_file=f"{PARTS}/identity.json" if identity else "",
         resume=bool(resume),
         overwrite=config.overwrite,
         resumable=resume is not None,
         clear=False,
+        tell=tell,
+        progress=progress,
         unmarked=unmarked,
-    ) as begun:
-        if config.overwrite and begun:
-            remove_own(config.out, command, [f"{folder}/" for folder in folders])
-        clear = partial(remove_own, config.out, command, files) if begun else None
-        yield Results(config.out, names, config.static, clear)
+    ) as run:
+        yield Results(run, names, files, config.static)
 
 
 class Results:
-    """Writes what a study gives. `static`: also PNG and PDF, where kaleido and a browser are.
+    """Writes what a study gives, in `run`. `static`: also PNG and PDF, where kaleido and a browser
+    are.
 
-    `names`: as in `results_of`; `clear` is called once, before anything is written.
+    `names`: as in `results_of`; `files`: what earlier runs may have written, which is removed once,
+    before anything is written.
     """
 
     def __init__(
-        self,
-        out: Path,
-        names: Sequence[str],
-        static: bool = False,
-        clear: Callable[[], None] | None = None,
+        self, run: Run, names: Sequence[str], files: Sequence[str], static: bool = False
     ) -> None:
-        self.out, self.static, self.names = out, static, names
+        self.run, self.static, self.names = run, static, names
         self.written: list[str] = []
-        self._clear = clear
+        self._earlier = files if run.begun else ()
 
     def write(self, figures: Figures, tables: Mapping[str, pd.DataFrame]) -> None:
         """Figures as interactive pages NAME.html with the numbers that they plot as NAME.csv, and
         tables as NAME.csv. ValueError for a name that the command did not announce."""
         for name, (figure, numbers) in figures.items():
             self._table(name, numbers)
-            write_html(figure, self.out / f"{name}.html", self.static)
+            write_html(figure, self.run.out / f"{name}.html", self.static)
         for name in tables.keys() - figures.keys():
             self._table(name, tables[name])
 
@@ -148,17 +150,17 @@ class Results:
             raise ValueError(f"{name} is none of the results {', '.join(self.names)}")
         self._clear_once()
         self.written.append(name)
-        write_text(self.out / f"{name}.csv", table.to_csv(index=False))
+        self.run.write_text(f"{name}.csv", table.to_csv(index=False))
 
     def finish(self, result: R) -> R:
         """The study is done: writes the summary, and gives the result as a reader of it gets it."""
         written = sorted(set(self.written))
         done = replace(result, written=written, versions=versions(), git_commit=git_commit())
         self._clear_once()
-        write_json(self.out / SUMMARY, done.to_json())
-        return type(result).from_json(done.to_json(), str(self.out / SUMMARY))
+        file = self.run.write_json(SUMMARY, done.to_json())
+        return type(result).from_json(done.to_json(), str(file))
 
     def _clear_once(self) -> None:
-        if self._clear:
-            self._clear()
-            self._clear = None
+        if self._earlier:
+            self.run.clear(self._earlier)
+            self._earlier = ()
