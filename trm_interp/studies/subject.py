@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint
+from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.core.models.base import RecursiveModel, States
+from trm_interp.recording.opening import finished_puzzles, recorded_checkpoint
 from trm_interp.recording.site_reader import spell
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
@@ -87,11 +88,7 @@ def open_subject(config: OnCheckpoint, tell: Tell = print, float64: bool = False
 @contextmanager
 def opening(config: OnStore, tell: Tell) -> Iterator[Store]:
     """The store. An unfinished one shows its finished puzzles, and says so."""
-    with Store(config.store, allow_incomplete=True) as store:
-        if not store.complete:
-            tell(f"{store.path} is unfinished: using its {store.n_puzzles} complete puzzles")
-        if not store.n_puzzles:
-            raise UserError(f"{store.path} holds no complete puzzle yet")
+    with finished_puzzles(config.store, tell) as store:
         yield store
 
 
@@ -142,15 +139,9 @@ def provenance_of(store: Store) -> dict[str, Any]:
 
 def open_model(store: Store, ckpt: str = "", device: str = "auto") -> Checkpoint:
     """The checkpoint that a store was recorded from. UserError for one with other weights."""
-    source = ckpt or store.checkpoint_path
-    if not source:
-        raise UserError(f"{store.path} does not say where its checkpoint is: give --ckpt")
-    checkpoint = load_checkpoint(source, open_device(device), store.model.cells)
-    ours = store.checkpoint_sha256
-    if checkpoint.sha256 != ours:
-        raise UserError(
-            f"{checkpoint.path} has weights {checkpoint.sha256[:12]}, the store's {str(ours)[:12]}"
-        )
+    checkpoint, mismatch = recorded_checkpoint(store, ckpt, open_device(device))
+    if mismatch:
+        raise UserError(mismatch)
     return checkpoint
 
 
