@@ -4,11 +4,16 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from trm_interp.core.models.registry import architecture, names
+from trm_interp.tasks.registry import families, family
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trm_interp"
@@ -45,14 +50,24 @@ def test_imports_go_downwards():
     assert re.search(r"Contracts: \d+ kept, 0 broken", done.stdout), done.stdout
 
 
-def test_the_contracts_know_every_floor():
-    import tomllib
-
+def contracts() -> dict[str, dict[str, Any]]:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    layers = next(c["layers"] for c in settings["contracts"] if c["type"] == "layers")
+    return {contract["id"]: contract for contract in settings["contracts"]}
+
+
+def test_the_contracts_know_every_floor():
+    layers = contracts()["floors"]["layers"]
     assert [" ".join(sorted(layer.split(" | "))) for layer in layers] == list(FLOORS[::-1])
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders == {floor for floors in FLOORS for floor in floors.split()}
+
+
+def test_the_contracts_know_every_task_and_architecture():
+    tasks = {family(name).__module__.rpartition(".")[0] for name in families()}
+    models = {architecture(name).__module__ for name in names()}
+    for modules, contract in ((tasks, "task-families"), (models, "architectures")):
+        ours = {module for module in modules if module.startswith("trm_interp.")}
+        assert ours <= set(contracts()[contract]["protected_modules"]), contract
 
 
 def by_name(tree: ast.Module) -> Iterator[str]:
