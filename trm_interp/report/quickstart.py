@@ -11,9 +11,11 @@ from rich.table import Table
 from trm_interp.analysis.outcomes import half_failed, outcome_table
 from trm_interp.analysis.trajectories import trajectories
 from trm_interp.core.checkpoints.folder import Checkpoint
+from trm_interp.core.models.base import RecursiveModel
 from trm_interp.figures.style import write_html
 from trm_interp.figures.trajectories import trajectory_figure
 from trm_interp.recording.collect import record_puzzles
+from trm_interp.recording.sites import RESIDUAL
 from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
@@ -26,7 +28,6 @@ from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import CollectConfig, QuickstartConfig, first_look
 from trm_interp.tasks.base import PuzzleSet
 
-SITES = "z_L,z_H,resid"
 COMMAND = "quickstart"
 ACCURACY, STORE, FIGURE = "accuracy.csv", "store", "trajectories.html"
 NAMES = (ACCURACY, FIGURE, "plotly.min.js", f"{STORE}/")
@@ -118,7 +119,7 @@ def _record(
         ckpt=str(checkpoint.path),
         puzzles=Path(puzzles.source),
         out=store,
-        sites=SITES,
+        sites=_sites(checkpoint.model),
         steps=str(steps),
         batch_size=8,
         device=config.device,
@@ -127,21 +128,28 @@ def _record(
     record_puzzles(checkpoint, puzzles, settings, identity, progress=progress)
 
 
+def _sites(model: RecursiveModel) -> str:
+    """All states, and the residual stream of a model that has one."""
+    has_residual = any(name.endswith(RESIDUAL) for name in model.site_names(model.config))
+    return "states,resid" if has_residual else "states"
+
+
 def draw(store_path: Path, to: Path, model_name: str) -> Path:
-    """The trajectories of a store as an interactive page."""
+    """The trajectories of a store's latent state as an interactive page."""
     with Store(store_path) as store:
-        found = trajectories(states_of(store, "z_L"), n_components=2, relative=True)
+        state = store.latent
+        pooled = trajectories(states_of(store, state), n_components=2, relative=True)
         frame = store.frame().pivot(index="puzzle", columns="step")
         figure = trajectory_figure(
-            found.paths,
-            found.explained,
+            pooled.paths,
+            pooled.explained,
             frame["loss"].to_numpy(),
             frame["solved"].to_numpy(),
             [f"puzzle of line {line}" for line in store["puzzle_id"][:]],
             np.arange(store.n_steps),
-            f"{model_name}: latent state z_L of {store.n_puzzles} puzzles, "
-            f"{found.paths.shape[1]} updates each",
-            "z_L",
+            f"{model_name}: latent state {state} of {store.n_puzzles} puzzles, "
+            f"{pooled.paths.shape[1]} updates each",
+            state,
         )
     return write_html(figure, to)
 
