@@ -1,7 +1,9 @@
 """Rows become commands: options from settings, groups and presets, earlier names, endings."""
 
+import inspect
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -224,3 +226,19 @@ def test_train_understands_its_earlier_options(cli: Cli, grids: Path, tmp_path: 
     answer = cli(*words, "--batch-size", 2, "--n-sup", 1, "--steps", 2, "--out", tmp_path / "run")
     assert answer.code == 0 and "after 2 optimizer steps" in answer.out
     assert answer.err.splitlines()[0] == "--steps is now called --train-steps"
+
+
+def test_examples_name_commands_and_options_that_exist():
+    known = dict(commands())
+    for row in COMMANDS:
+        text = inspect.cleandoc(row.examples).replace("\\\n", " ")
+        assert f"trm-interp {row.name}" in text, row.name
+        for line in text.splitlines():
+            words = shlex.split(line.split(" > ")[0].split("| ")[-1])
+            at = words.index("trm-interp" if "trm-interp" in words else "trm_interp")
+            name = " ".join(words[at + 1 : at + (3 if words[at + 1] == "data" else 2)])
+            options = {
+                option for p in known[name].params for option in (*p.opts, *p.secondary_opts)
+            }
+            given = {word.split("=")[0] for word in words[at:] if word.startswith("--")}
+            assert given <= options, line

@@ -22,7 +22,7 @@ GROUPS = {"data": ("Puzzles", "Make, import, rate, check and download puzzles.")
 def make_app() -> typer.Typer:
     """The app with all commands; a name of two words is a command in the group of the first."""
     top = typer.Typer(
-        help="Open up Tiny Recursive Models: train, run, record and look inside.",
+        help="Open up recursive reasoning models: train, run, record and look inside.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
