@@ -253,8 +253,8 @@ class Run(Work):
         """
         file = self.out / Path(self._identity_file).parent / f"{name}.npz"
         saved = read_arrays(file, shapes)
+        self._reused = saved is not None
         if saved is not None:
-            self._reused = True
             return saved
         if file.exists():
             self.tell(f"{file} is damaged: computing it again")
