@@ -151,7 +151,8 @@ def log_entry(plan: Plan, claims: pd.DataFrame, took: float, failed: dict[str, s
         "| claim | ours | interval | n | verdict |",
         "|---|---|---|---|---|",
     ]
-    for row in claims.fillna("").to_dict("records"):
+    shown = claims.astype({"n": "Int64"}).astype(object)
+    for row in shown.where(shown.notna(), "").to_dict("records"):
         cells = (row["id"], row["ours"], row["interval"], row["n"], row["verdict"])
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, ""])
