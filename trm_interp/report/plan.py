@@ -34,7 +34,7 @@ FIGURES = (
     *("settling", "stability", "sae", "wide", "deep"),
 )
 MOST = 256  # puzzles that are opened to check that they fit
-OWN = ("claims.csv", "plan.json", "*-asked.json", "*-log.txt")  # beside the jobs' folders
+OWN = ("claims.csv", "plan.json", "*-asked.json", "*-log.txt")  # next to the jobs' folders
 
 
 class Plan:
@@ -121,9 +121,9 @@ class Plan:
         what = f"K {settings.k}, sigma {settings.sigma:g} on {settings.target}"
         curves = {name: curve for name, curve in search.curves.items() if name in NAMES}
         shares = {
-            f"{name}{end}": getattr(curve, part)
+            f"{name}{end}": getattr(curve, field)
             for name, curve in curves.items()
-            for end, part in (("", "share"), ("_low", "low"), ("_high", "high"))
+            for end, field in (("", "share"), ("_low", "low"), ("_high", "high"))
         }
         steps = np.arange(settings.steps)
         table = pd.DataFrame({"search": what, "step": steps, "n": search.n, **shares})

@@ -125,13 +125,13 @@ class Recipes:
         return self._job(name, (command, store, *words, *common), minutes, 10, after=("store",))
 
     def _search(self, name: str, *words: object) -> Job:
-        """Its table is a file in a folder of its own; the summary beside it comes last."""
+        """Its table is a file in a folder of its own; the summary next to it comes last."""
         folder = self.out / name
         ends = (*self.seed, "--limit", str(self._n(200, 4)), "--out", str(folder / f"{name}.csv"))
-        words = ("search", "--preset", "paper", *map(str, words), *self.on, *ends)
+        command = ("search", "--preset", "paper", *map(str, words), *self.on, *ends)
         minutes = BEGIN + 12 * self.cost
         flags = flags_of("search")
-        return Job(name, words, folder, f"{name}.json", minutes=minutes, flags=flags)
+        return Job(name, command, folder, f"{name}.json", minutes=minutes, flags=flags)
 
     def _job(
         self,

@@ -165,7 +165,8 @@ def f2(settling: SettlingResult) -> Row:
 def f3(basins: BasinsResult) -> Row:
     """Steps to solution cluster in every puzzle, among random starts and on a plane through them.
 
-    The plane through a solved and a failed end is told, but does not count: it is chosen for both.
+    The plane through a solved and a failed end is reported, but does not count: it is chosen for
+    both.
     """
     puzzles, clustered = basins.puzzles_looked_at, basins.clustered_by_steps
     shares = ", ".join(f"{_percent(one.solved)} %" for one in puzzles)

@@ -1,5 +1,13 @@
-"""The attractor landscape: every figure of the seed paper on a checkpoint or a store.
+"""Studies of a checkpoint or a store, among them every figure of the seed paper.
 
-A module a part. `run(config)` measures, writes tables and figures into a folder of its own and
-returns the numbers that claims are judged by; the measures themselves are in `analysis`.
+One module a study, with
+
+    Config                              its settings, a dataclass of `studies.config`
+    Result                              what it gives, a dataclass that knows its JSON
+    run(config, tell, progress)         measures, writes tables and figures into a folder of its own
+                                        and returns the result
+    figures(result, ...)                by name, a figure and the table that it plots
+    lines(result)                       the result in words
+
+The measures themselves are functions of `analysis`.
 """

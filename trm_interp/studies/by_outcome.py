@@ -14,17 +14,18 @@ def named(solved: np.ndarray) -> np.ndarray:
     return np.where(solved, "solved", "failed")
 
 
-def compared(solved: np.ndarray, tell: Tell) -> str | None:
-    """What keeps solved and failed runs from being compared; told, and None where nothing does."""
+def why_not_compared(solved: np.ndarray, tell: Tell) -> str | None:
+    """Why there are too few runs to compare outcomes, which `tell` is told; None where there are
+    enough."""
     counts = {"solved": int(solved.sum()), "failed": int((~solved).sum())}
     few = [f"{n} {kind}" for kind, n in counts.items() if n < FEWEST]
     if not few:
         return None
-    why = f"{' and '.join(few)} runs, {FEWEST} are needed: outcomes are not compared, the rest is"
+    why = f"{' and '.join(few)} runs, {FEWEST} are needed: skipping the comparison of outcomes"
     tell(why)
     return why
 
 
-def part_of(subject: Subject, picked: np.ndarray) -> Subject:
+def subset_of(subject: Subject, picked: np.ndarray) -> Subject:
     """The same with some of its puzzles."""
     return replace(subject, puzzles=subject.puzzles.subset(picked))

@@ -20,7 +20,7 @@ from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.records import Record, optional
-from trm_interp.studies.by_outcome import compared
+from trm_interp.studies.by_outcome import why_not_compared
 from trm_interp.studies.config import DivergenceConfig
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, results_of
 from trm_interp.studies.same_puzzle import Control, Distances, over_starts_of
@@ -153,7 +153,9 @@ def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> DivergenceR
         checkpoint = open_model(store, config.ckpt, config.device) if config.starts else None
         need = 2 * 2 * config.starts * math.prod(store[config.site].shape[1:])  # float16, joined
         require_memory(need, f"the states of {config.starts} starts", "lower --starts")
-        results = stack.enter_context(results_of("divergence", config, NAMES))
+        results = stack.enter_context(
+            results_of("divergence", config, NAMES, tell=tell, progress=progress)
+        )
         solved = store["solved"][:, -1]
         over_puzzles = same_puzzle = None
         comparisons: dict[str, Tables] = {}
@@ -162,7 +164,7 @@ def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> DivergenceR
         if solved.sum() < 2:
             tell(few)
         else:
-            compared(solved, tell)
+            why_not_compared(solved, tell)
             runs = over_puzzles_of(store, solved, config.site)
             over_puzzles, comparisons["divergence"] = compare(TickAuc, runs, config.seed)
         if checkpoint is not None:
@@ -267,20 +269,20 @@ def figures(result: DivergenceResult, comparisons: Mapping[str, Tables], n_steps
 def lines(result: DivergenceResult) -> list[str]:
     """The result in words."""
     over_starts = result.same_puzzle and result.same_puzzle.compared
-    told = []
+    text = []
     for name, one in (
         ("over puzzles", result.over_puzzles),
         ("over starts of one puzzle", over_starts),
     ):
         if one is None:
-            told.append(f"{name}: nothing to compare")
+            text.append(f"{name}: nothing to compare")
             continue
         first, closer = one.first_apart, one.first_closer
         when = "at no update" if first is None else f"first at update {first}"
         auc = " -> ".join("-" if at.auc is None else f"{at.auc:.3f}" for at in one.auc.values())
-        told.append(
+        text.append(
             f"{name} ({one.n_solved} solved, {one.n_failed} failed): AUC of the distance "
             f"at the first, {PAPER_TICK}th and last update {auc}; failed ones are farther {when}"
             + ("" if closer is None else f", nearer first at update {closer}")
         )
-    return told
+    return text

@@ -1,4 +1,4 @@
-"""Fixed points near where runs end: the last part of `stability`. All in float64."""
+"""Fixed points near where runs end: the last stage of `stability`. All in float64."""
 
 from dataclasses import dataclass
 

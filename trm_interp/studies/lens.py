@@ -99,7 +99,7 @@ def run(config: LensConfig, tell: Tell, progress: Progress) -> LensResult:
     with opening(config, tell) as store:
         require(store, *store.states, whole_boards=True)
         model = open_model(store, config.ckpt, config.device).model
-        with results_of("lens", config, Tables._fields) as results:
+        with results_of("lens", config, Tables._fields, tell=tell, progress=progress) as results:
             readings = read_all(store, model, progress)
             solved = final_solved(store)
             for name, group in (("solved", solved), ("failed", ~solved)):
@@ -204,12 +204,12 @@ def _auc(
     numbers: Mapping[tuple[str, str], np.ndarray], solved: np.ndarray, seed: int
 ) -> dict[str, TestedAuc]:
     """How well each number tells failed puzzles from solved ones (puzzles with blank cells)."""
-    told = {}
+    by_number = {}
     for (site, name), values in numbers.items():
         there = np.isfinite(values)
         auc = auc_with_bounds(values[there], ~solved[there], seed)
-        told[f"{site} {name}"] = TestedAuc.of(auc)
-    return told
+        by_number[f"{site} {name}"] = TestedAuc.of(auc)
+    return by_number
 
 
 def figures(result: LensResult, tables: Tables, step_ticks: list[int]) -> Figures:

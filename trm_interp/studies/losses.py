@@ -21,7 +21,7 @@ from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.infer import run_batch
 from trm_interp.figures.landscape import losses_figure, solve_step_figure
 from trm_interp.runtime.records import Record, optional
-from trm_interp.studies.by_outcome import compared
+from trm_interp.studies.by_outcome import why_not_compared
 from trm_interp.studies.config import LossesConfig
 from trm_interp.studies.memory import for_losses
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
@@ -88,11 +88,11 @@ def run(config: LossesConfig, tell: Tell, progress: Progress) -> LossesResult:
     """Read the loss of every puzzle after every H-cycle, and compare the outcomes."""
     subject = open_subject(config, tell)
     for_losses(subject, config)
-    with results_of("losses", config, Tables._fields) as results:
+    with results_of("losses", config, Tables._fields, tell=tell, progress=progress) as results:
         runs = read_losses(subject, config.steps, progress)
         for values in runs.losses.values():
             finite(values, "the loss", subject.puzzles.lines)
-        compared(runs.solved[:, -1], tell)
+        why_not_compared(runs.solved[:, -1], tell)
         result, tables = measure(subject, runs, config)
         results.write(figures(result, tables, runs), tables._asdict())
         return results.finish(result)
@@ -207,7 +207,7 @@ def figures(result: LossesResult, tables: Tables, runs: Runs) -> Figures:
 
 def lines(result: LossesResult) -> list[str]:
     """The result in words."""
-    told = [f"{result.n} puzzles, {result.solved} solved; {MAIN}, in nats"]
+    text = [f"{result.n} puzzles, {result.solved} solved; {MAIN}, in nats"]
     for outcome, curves in (("solved", result.solved_loss), ("failed", result.failed_loss)):
         if curves is None:
             continue
@@ -217,5 +217,5 @@ def lines(result: LossesResult) -> list[str]:
             for name in ("first", "early", "level", "slope")
             if (one := getattr(estimates, name)).value is not None  # two H-cycles have no slope
         )
-        told.append(f"{outcome}: {spans}")
-    return told
+        text.append(f"{outcome}: {spans}")
+    return text

@@ -1,4 +1,4 @@
-"""What a study would hold at once, told before it begins: a number that cannot fit is one line."""
+"""Memory that a study would need, checked before it begins: too much is an error of one line."""
 
 from trm_interp.runtime.limits import require_memory
 from trm_interp.studies.config import (

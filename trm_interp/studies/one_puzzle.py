@@ -37,7 +37,7 @@ from trm_interp.studies.starts import Starts
 from trm_interp.studies.subject import Subject
 
 CLUSTERS = ["where", "measure", "label", "n", "value", "chance", "p"]  # columns
-Count = Callable[[int], None]  # told how many runs of this puzzle are done
+Count = Callable[[int], None]  # called with the number of runs of this puzzle that are done
 
 
 def quiet(done: int) -> None:

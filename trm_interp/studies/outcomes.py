@@ -25,7 +25,7 @@ from trm_interp.subjects.evaluate import solve
 Config = OutcomesConfig
 SHARES = ("exact", "ever", "unsolved")
 ENDS = ("", "_low", "_high")
-TOLD = (1, 2, 3, 5, 10, 16, 32, 64)  # supervision steps that are printed
+PRINTED = (1, 2, 3, 5, 10, 16, 32, 64)  # supervision steps that are printed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> OutcomesResul
     """Solve all puzzles, rate them, and compare."""
     subject = open_subject(config, tell)
     for_outcomes(subject, config)
-    with results_of("outcomes", config, Tables._fields) as results:
+    with results_of("outcomes", config, Tables._fields, tell=tell, progress=progress) as results:
         read = solve(
             subject.model, subject.puzzles, config.steps, config.batch_size, progress=progress
         )
@@ -151,7 +151,7 @@ def figures(result: OutcomesResult, tables: Tables) -> Figures:
 def lines(result: OutcomesResult) -> list[str]:
     """The result in words."""
     shares = ", ".join(
-        f"{step}: {result.exact[step - 1]:.1%}" for step in TOLD if step <= result.steps
+        f"{step}: {result.exact[step - 1]:.1%}" for step in PRINTED if step <= result.steps
     )
     auc = result.q_halt_tells_solved.auc
     return [

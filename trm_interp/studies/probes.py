@@ -106,7 +106,7 @@ def run(config: ProbesConfig, tell: Tell, progress: Progress) -> ProbesResult:
         inputs = store["inputs"][:]
         train, test = split_puzzles(inputs, config.held_out, config.seed)
         ends = _ends(store, config)
-        with results_of("probes", config, ("probes",)) as results:
+        with results_of("probes", config, ("probes",), tell=tell, progress=progress) as results:
             board = _board(inputs, test, model, store.task)
             if not board.names:
                 tell(f"{store.task.title} has no candidates: probing for broken rules alone")
@@ -261,7 +261,7 @@ def lines(result: ProbesResult) -> list[str]:
     for score in result.auc:
         if score.label in POOLED and score.auc is not None:
             scores.setdefault((score.label, score.site, score.kind), []).append(score)
-    told = [f"{result.n_train} puzzles to train on, {result.n_test} to test; AUC"]
+    text = [f"{result.n_train} puzzles to train on, {result.n_test} to test; AUC"]
     for (label, site, kind), each in scores.items():
         best = max(each, key=lambda score: score.auc or 0.0)
         moments = {score.tick: score for score in (each[0], best, each[-1])}.values()
@@ -269,5 +269,5 @@ def lines(result: ProbesResult) -> list[str]:
             f"{one.auc:.3f} [{one.low:.3f}, {one.high:.3f}] at tick {one.tick} (n = {one.n})"
             for one in moments
         )
-        told.append(f"{label}, {site or 'input'}, {KINDS[kind]}: {'; '.join(spans)}")
-    return told
+        text.append(f"{label}, {site or 'input'}, {KINDS[kind]}: {'; '.join(spans)}")
+    return text

@@ -15,7 +15,7 @@ WINDOW = 8  # steps before a horizon, in all of which a period has to hold
 LONGEST_PERIOD = 32  # steps
 BACK = 8  # steps that the recurrence of the short runs looks back
 AT_REST = 2e-6  # RMS change a step, near float32's rounding: such a run is not run on
-Count = Callable[[int], None]  # told how many puzzle steps are done
+Count = Callable[[int], None]  # called with the number of puzzle steps done
 
 
 class Short(NamedTuple):
@@ -38,11 +38,11 @@ class Long(NamedTuple):
 
 def short_runs(subject: Subject, steps: int, count: Count) -> Short:
     """All puzzles, a batch at a time."""
-    parts = []
+    batches = []
     for rows in subject.batches():
-        parts.append(_short_batch(subject, rows, steps))
+        batches.append(_short_batch(subject, rows, steps))
         count(rows.stop * steps)
-    return Short(*map(np.concatenate, zip(*parts, strict=True)))
+    return Short(*map(np.concatenate, zip(*batches, strict=True)))
 
 
 def _short_batch(subject: Subject, rows: slice, steps: int) -> Short:
@@ -80,15 +80,15 @@ def long_runs(
     subject: Subject, names: np.ndarray, horizons: list[int], tolerance: float, count: Count
 ) -> Long:
     """`names`: what the puzzles are called in an error."""
-    parts = []
+    batches = []
     for rows in subject.batches():
-        told = rows.start * horizons[-1]
+        before = rows.start * horizons[-1]
 
-        def tell_steps(done: int, told: int = told, n: int = rows.stop - rows.start) -> None:
-            count(told + done * n)
+        def count_steps(done: int, before: int = before, n: int = rows.stop - rows.start) -> None:
+            count(before + done * n)
 
-        parts.append(_long_batch(subject, rows, names[rows], horizons, tolerance, tell_steps))
-    return Long(*map(np.concatenate, zip(*parts, strict=True)))
+        batches.append(_long_batch(subject, rows, names[rows], horizons, tolerance, count_steps))
+    return Long(*map(np.concatenate, zip(*batches, strict=True)))
 
 
 def _long_batch(

@@ -49,7 +49,7 @@ from trm_interp.figures.dynamics import (
     same_phase_figure,
 )
 from trm_interp.runtime.records import Record, optional
-from trm_interp.studies.by_outcome import compared, named, part_of
+from trm_interp.studies.by_outcome import named, subset_of, why_not_compared
 from trm_interp.studies.config import SettlingConfig
 from trm_interp.studies.memory import for_settling
 from trm_interp.studies.results import (
@@ -156,12 +156,12 @@ def run(config: SettlingConfig, tell: Tell, progress: Progress) -> SettlingResul
     """Run all puzzles for some steps, and some of them for many."""
     subject = open_subject(config, tell)
     for_settling(subject, config, LONGEST_PERIOD, BACK)
-    with results_of("settling", config, NAMES) as results:
+    with results_of("settling", config, NAMES, tell=tell, progress=progress) as results:
         n_long = min(config.long_limit, len(subject.puzzles)) if config.long else 0
         begun = len(subject.puzzles) * config.steps
         total = begun + n_long * config.long
         short = short_runs(subject, config.steps, lambda done: progress(done, total))
-        not_compared = compared(short.solved[:, -1], tell)
+        not_compared = why_not_compared(short.solved[:, -1], tell)
         periods = period(np.moveaxis(short.back, 0, -1), config.tolerance)  # in H-cycles
         sample = None
         if n_long:
@@ -190,7 +190,7 @@ def run_long(
     picked = np.array(half_failed(short.solved[:, -1], n))
     horizons = [config.steps, *(h for h in HORIZONS if config.steps < h < config.long)]
     horizons += [config.long] if config.long > config.steps else []
-    runs = long_runs(part_of(subject, picked), picked, horizons, config.tolerance, count)
+    runs = long_runs(subset_of(subject, picked), picked, horizons, config.tolerance, count)
     runs.period[:, 0] = in_steps(periods[picked], subject.model.config.schedule.h_cycles)
     runs.fate[:, 0] = fate_of(periods[picked])
     return LongSample(picked, horizons, runs)
@@ -348,29 +348,29 @@ def figures(result: SettlingResult, tables: Tables) -> Figures:
 
 def lines(result: SettlingResult) -> list[str]:
     """The result in words."""
-    told = [f"{result.n} runs of {result.steps} steps: {result.solved} solved"]
+    text = [f"{result.n} runs of {result.steps} steps: {result.solved} solved"]
     for kind in ("solved", "failed"):
         drift: Median = getattr(result.late_drift, kind)
         if drift.n:
             counts = getattr(result.fates, kind).to_json()
             fates = ", ".join(f"{n} {fate}" for fate, n in counts.items())
-            told.append(
+            text.append(
                 f"{kind}: median late drift {drift.median:.2g} [{drift.low:.2g}, "
                 f"{drift.high:.2g}] RMS a step; {fates} (H-cycles within "
                 f"{result.tolerance:g} RMS)"
             )
     auc = result.auc_of_drift_for_failure
     if result.not_compared is None:
-        told.append(f"AUC of drift for failure {auc.auc:.2f} [{auc.low:.2f}, {auc.high:.2f}]")
+        text.append(f"AUC of drift for failure {auc.auc:.2f} [{auc.low:.2f}, {auc.high:.2f}]")
     if result.dip:
-        told.append(f"dip of log drift {result.dip.dip:.3f}, p = {result.dip.p:.3f}")
+        text.append(f"dip of log drift {result.dip.dip:.3f}, p = {result.dip.p:.3f}")
     if result.long and result.long.escaped.n:
         escaped, last = result.long.escaped, result.long.horizons[-1]
         fates = ", ".join(
             f"{one.hits} {one.became}" for one in result.long.failed if one.steps == last
         )
-        told.append(
+        text.append(
             f"of {escaped.n} failed runs {escaped.hits} were solved at some later step; "
             f"at step {last}: {fates}"
         )
-    return told
+    return text

@@ -27,7 +27,7 @@ from trm_interp.core.joint import CycleMap, joined
 from trm_interp.figures.dynamics import eigenvalue_figure, exponent_against_drift, exponent_figure
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import Record, optional
-from trm_interp.studies.by_outcome import compared, named, part_of
+from trm_interp.studies.by_outcome import named, subset_of, why_not_compared
 from trm_interp.studies.config import StabilityConfig
 from trm_interp.studies.fixed_points import FixedPointsResult, of_outcomes, seek
 from trm_interp.studies.memory import for_stability
@@ -100,22 +100,22 @@ def run(config: StabilityConfig, tell: Tell, progress: Progress) -> StabilityRes
                 f"got {getattr(config, name)}"
             )
     for_stability(subject, config)
-    with results_of("stability", config, NAMES) as results:
+    with results_of("stability", config, NAMES, tell=tell, progress=progress) as results:
         n = len(subject.puzzles)
         sample = min(config.sample, n)
         work = _Work(config.steps, [n, sample * (1 + config.k), 20 * min(config.fixed, sample)])
-        solved = _solved(subject, config.steps, work.part(0, progress))
+        solved = _solved(subject, config.steps, work.stage(0, progress))
         chosen = np.array(half_failed(solved, sample))
         if not subject.task.ratings():
             tell(f"{subject.task.title} puzzles have no ratings: not controlling for them")
-        closer = part_of(subject, chosen)
-        exponents, ends = _exponents(closer, chosen, config, work.part(1, progress))
+        closer = subset_of(subject, chosen)
+        exponents, ends = _exponents(closer, chosen, config, work.stage(1, progress))
         solved = (exponents["outcome"] == "solved").to_numpy()
-        not_compared = compared(solved, tell)
+        not_compared = why_not_compared(solved, tell)
         points = None
         if config.fixed:
             picked = np.array(half_failed(solved, config.fixed))
-            points = seek(part_of(closer, picked), ends[picked], config, work.part(2, progress))
+            points = seek(subset_of(closer, picked), ends[picked], config, work.stage(2, progress))
             points = [
                 one.assign(
                     puzzle=chosen[picked][one["run"]], outcome=named(solved)[picked][one["run"]]
@@ -183,11 +183,11 @@ def _leading(table: pd.DataFrame, name: str, rating_names: list[str], seed: int)
         "rating": ratings,
         "both": np.column_stack([logs, ratings]),
     }
-    given = None
+    correlation = None
     if failed.any() and not failed.all():
-        given = {
-            known: Estimate.of(partial_with_bounds(values, failed.astype(float), control, seed))
-            for known, control in controls.items()
+        correlation = {
+            given: Estimate.of(partial_with_bounds(values, failed.astype(float), control, seed))
+            for given, control in controls.items()
         }
     medians, above = {}, {}
     for kind, group in (("solved", ~failed), ("failed", failed)):
@@ -203,7 +203,7 @@ def _leading(table: pd.DataFrame, name: str, rating_names: list[str], seed: int)
         auc_for_failure=TestedAuc.of(auc_with_bounds(values, failed, seed)),
         auc_at_equal_drift=StratifiedAuc.of(auc_within(values, failed, thirds(logs), seed)),
         auc_at_equal_waves=at_equal_waves,
-        rank_correlation_with_failure_given=given,
+        rank_correlation_with_failure_given=correlation,
     )
 
 
@@ -219,25 +219,25 @@ def _auc_of_waves(table: pd.DataFrame, failed: np.ndarray, seed: int) -> TestedA
 
 
 class _Work:
-    """Progress over parts, in supervision steps of one puzzle at the cost of plain inference."""
+    """Progress over stages, in supervision steps of one puzzle at the cost of plain inference."""
 
     def __init__(self, steps: int, runs: list[int]) -> None:
         self.sizes = [steps * n for n in runs]
         self.total = sum(self.sizes)
 
-    def part(self, i: int, progress: Progress) -> Progress:
-        """Told a share of its own part."""
+    def stage(self, i: int, progress: Progress) -> Progress:
+        """Progress within stage `i`, in any unit."""
         before, size = sum(self.sizes[:i]), self.sizes[i]
         return lambda done, of: progress(before + size * done // of, self.total)
 
 
 def _solved(subject: Subject, steps: int, progress: Progress) -> np.ndarray:
-    parts = []
+    solved = []
     for rows in subject.batches():
         read = run_batch(subject.model, subject.inputs[rows], subject.labels[rows], steps)
-        parts.append(read.solved[:, -1].numpy())
+        solved.append(read.solved[:, -1].numpy())
         progress(rows.stop, len(subject.puzzles))
-    return np.concatenate(parts)
+    return np.concatenate(solved)
 
 
 def _exponents(
@@ -250,7 +250,7 @@ def _exponents(
     model, n = subject.model, len(subject.puzzles)
     h_cycles = model.config.schedule.h_cycles
     maps = config.steps * h_cycles
-    parts, ends = [], []
+    batches, ends = [], []
     for rows in subject.batches():
         state, x = subject.begin(rows, getattr(torch, config.dtype))
         cycle, labels = CycleMap(model, x), subject.labels[rows].to(subject.device)
@@ -279,7 +279,7 @@ def _exponents(
         late = grown.exponents(cycle.evaluations, first=maps // 2)
         leading = np.column_stack([over_all[:, 0], late[:, 0]])
         finite(leading, "the leading exponent", chosen[rows])
-        part = {
+        batch = {
             "puzzle": chosen[rows],
             "line": subject.puzzles.lines[rows],
             "outcome": named(cycle.right(grown.state, labels).cpu().numpy()),
@@ -287,8 +287,8 @@ def _exponents(
             **{f"lambda_{i + 1}": over_all[:, i] for i in range(config.k)},
             **{f"late_lambda_{i + 1}": late[:, i] for i in range(config.k)},
         }
-        parts.append(pd.DataFrame(part))
-    table = pd.concat(parts, ignore_index=True)
+        batches.append(pd.DataFrame(batch))
+    table = pd.concat(batches, ignore_index=True)
     ratings = subject.task.rate(subject.puzzles, config.seed)
     rated = {name: ratings[name] for name in rating_names(subject.task)}
     return table.assign(**rated), torch.cat(ends)
@@ -314,7 +314,7 @@ def figures(result: StabilityResult, tables: Tables) -> Figures:
 
 def lines(result: StabilityResult) -> list[str]:
     """The result in words."""
-    told = [
+    text = [
         f"{result.sample} of {result.n} runs of {result.steps} steps: "
         f"{result.solved} solved, {result.failed} failed; exponents in {result.unit}"
     ]
@@ -327,21 +327,21 @@ def lines(result: StabilityResult) -> list[str]:
             for kind, one in (("solved", leading.solved), ("failed", leading.failed))
             if one.n
         )
-        told.append(f"median leading exponent over {when}: {medians}")
+        text.append(f"median leading exponent over {when}: {medians}")
     if result.not_compared is None:
         auc = result.lambda_1.auc_for_failure
-        told.append(f"AUC for failure {auc.auc:.2f} [{auc.low:.2f}, {auc.high:.2f}]")
+        text.append(f"AUC for failure {auc.auc:.2f} [{auc.low:.2f}, {auc.high:.2f}]")
         given = result.lambda_1.rank_correlation_with_failure_given or {}
         spans = ", ".join(
             f"{name} {one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
             for name, one in given.items()
             if one.value is not None
         )
-        told.append(f"rank correlation with failure given {spans}")
+        text.append(f"rank correlation with failure given {spans}")
     if points := result.fixed_points:
-        told += [
+        text += [
             one.line(kind)
             for kind, one in (("solved", points.solved), ("failed", points.failed))
             if one.n
         ]
-    return told
+    return text

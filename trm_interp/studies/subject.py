@@ -98,8 +98,8 @@ def state_of(store: Store, name: str) -> str:
     if name in ROLES:
         name = getattr(store, name)
     if name not in store.states:
-        known = ", ".join((*store.states, *ROLES))
-        raise UserError(f"--site {name[:40]}: {store.path} has no such state; give one of {known}")
+        names = ", ".join((*store.states, *ROLES))
+        raise UserError(f"--site {name[:40]}: {store.path} has no such state; give one of {names}")
     require(store, name)
     return name
 

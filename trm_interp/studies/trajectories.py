@@ -68,7 +68,9 @@ def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> Trajector
             raise UserError(
                 f"{store.path} holds one puzzle; UMAP needs neighbours: record at least 2"
             )
-        results = stack.enter_context(results_of("trajectories", config, NAMES))
+        results = stack.enter_context(
+            results_of("trajectories", config, NAMES, tell=tell, progress=progress)
+        )
         paths = _paths(store, config)
         progress(store.n_puzzles, store.n_puzzles)
         result, tables = measure(store, paths, config)
