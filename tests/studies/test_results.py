@@ -1,7 +1,10 @@
 """Folders of results: nothing foreign is removed, nothing replaced untold, damage is seen."""
 
+import inspect
 import json
 from collections.abc import Callable
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ import pytest
 
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.outputs import MARKER, mark
-from trm_interp.studies.config import BasinsConfig, OutcomesConfig
+from trm_interp.runtime.records import Record
+from trm_interp.studies.config import CONFIGS, BasinsConfig, OutcomesConfig
 from trm_interp.studies.results import StudyResult, results_of
 
 Cli = Callable[..., Any]
@@ -140,3 +144,21 @@ def test_a_second_process_is_refused(tmp_path: Path):
         pytest.raises(UserError, match="is being written by another process"),
     ):
         write(tmp_path, overwrite=True)
+
+
+def records_in(kind: Any) -> list[type[Record]]:
+    """The records that a field's type speaks of."""
+    cls = getattr(kind, "__origin__", kind)
+    own = [cls] if inspect.isclass(cls) and issubclass(cls, Record) else []
+    return own + [one for inner in getattr(kind, "__args__", ()) for one in records_in(inner)]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_all_that_a_result_holds_is_frozen_and_described(name: str):
+    kinds: list[Any] = [import_module(f"trm_interp.studies.{name}").Result]
+    for kind in kinds:  # grows by the records inside
+        assert kind.__dataclass_params__.frozen
+        assert kind.__doc__ and not kind.__doc__.startswith(f"{kind.__name__}("), kind
+        inner = [one for field in fields(kind) for one in records_in(field.type)]
+        kinds += [one for one in inner if one not in kinds]
+    assert len(kinds) > 1 or name == "trajectories"
