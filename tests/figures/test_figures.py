@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from trm_interp.figures.landscape import losses_figure
+from trm_interp.figures.outcomes import losses_figure
 from trm_interp.figures.style import FAILED, SOLVED, styled, without_controls, write_html
 from trm_interp.figures.trajectories import path_figure, trajectory_figure, umap_figure
 

@@ -14,7 +14,7 @@ from trm_interp.analysis.divergence import auc_by_tick, bands, distance_to_succe
 from trm_interp.analysis.estimates import Auc, Estimate, TestedAuc
 from trm_interp.analysis.pca import NotFinite
 from trm_interp.analysis.resample import mean_with_bounds
-from trm_interp.figures.landscape import divergence_figure
+from trm_interp.figures.outcomes import divergence_figure
 from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError

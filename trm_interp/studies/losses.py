@@ -19,7 +19,7 @@ from trm_interp.analysis.losses import (
 from trm_interp.analysis.outcomes import first_solved
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.infer import run_batch
-from trm_interp.figures.landscape import losses_figure, solve_step_figure
+from trm_interp.figures.outcomes import losses_figure, solve_step_figure
 from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import why_not_compared
 from trm_interp.studies.config import LossesConfig

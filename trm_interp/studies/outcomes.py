@@ -15,7 +15,7 @@ from trm_interp.analysis.outcomes import (
     outcomes_by_rating,
 )
 from trm_interp.core.infer import Readouts
-from trm_interp.figures.landscape import outcomes_figure
+from trm_interp.figures.outcomes import outcomes_figure
 from trm_interp.studies.config import OutcomesConfig
 from trm_interp.studies.memory import for_outcomes
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
