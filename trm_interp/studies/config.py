@@ -18,7 +18,9 @@ from trm_interp.subjects.settings import (
 OUT_HELP = "folder of tables and figures"
 SEED_HELP = "of every random choice"
 OVERWRITE_HELP = "replace the results of an earlier run"
-SITE_HELP = "state to look at, by name (z_L), or answer or latent"
+SITE_HELP = (
+    "state to look at, by name (z_L), or answer or latent; resid, or another site that was recorded"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from trm_interp.studies.by_outcome import why_not_compared
 from trm_interp.studies.config import DivergenceConfig
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, results_of
 from trm_interp.studies.same_puzzle import Control, Distances, over_starts_of
-from trm_interp.studies.subject import open_model, opening, provenance_of, state_of
+from trm_interp.studies.subject import open_model, opening, provenance_of, site_of
 
 Config = DivergenceConfig
 PAPER_TICK = 50  # by which failures have left, says the seed paper
@@ -149,7 +149,7 @@ class Tables(NamedTuple):
 def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> DivergenceResult:
     """Over puzzles, from the store; and over starts of one puzzle, which the checkpoint runs."""
     with opening(config, tell) as store, ExitStack() as stack:
-        config = replace(config, site=state_of(store, config.site))
+        config = replace(config, site=site_of(store, config.site))
         checkpoint = open_model(store, config.ckpt, config.device) if config.starts else None
         need = 2 * 2 * config.starts * math.prod(store[config.site].shape[1:])  # float16, joined
         require_memory(need, f"the states of {config.starts} starts", "lower --starts")

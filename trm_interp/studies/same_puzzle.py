@@ -15,6 +15,7 @@ from trm_interp.analysis.pca import NotFinite
 from trm_interp.core.infer import Readouts, run_batch
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.recording.hooks import HookedModel, recording
+from trm_interp.recording.sites import hook_targets, recordable
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.studies.config import DivergenceConfig
@@ -111,8 +112,8 @@ def _run_starts(
 def _states(go: Callable[[], Readouts], model: HookedModel, site: str) -> Iterator[np.ndarray]:
     """The states [update, coordinate] of one start after another."""
     kept: list[Tensor] = []
-    ticks = model.config.schedule.ticks(model.n_sup)
-    names = [tick.hook for tick in ticks if tick.writes == site]
+    site_of_run = {site: recordable(model.config, model.n_sup)[site]}
+    names = list(hook_targets(model.config, site_of_run, model.n_sup))
     with recording(model, names, lambda name, z: kept.append(z.half().cpu())):
         go()
     states = torch.stack(kept, dim=1).flatten(2)  # [start, update, coordinate]

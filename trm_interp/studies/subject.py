@@ -22,6 +22,8 @@ from trm_interp.studies.results import Tell
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.tasks.base import PuzzleSet, Task
 
+RESID, STREAM = "resid", "hook_resid_post"  # the word for the residual stream, and its sites
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -92,14 +94,21 @@ def opening(config: OnStore, tell: Tell) -> Iterator[Store]:
         yield store
 
 
-def state_of(store: Store, name: str) -> str:
-    """The state that `--site` names, by its name or its role (`answer`, `latent`), which the store
-    must hold at all steps. UserError for a name that the model does not have."""
+def site_of(store: Store, name: str) -> str:
+    """The site that `--site` names: a state, by its name or its role (`answer`, `latent`); a site
+    inside an evaluation; or with `resid` the residual stream behind the last block that the store
+    has. It is stored at all steps. UserError for any other name."""
+    inside = [site for site in store.names if store[site].dims[-1] == "d_model"]
+    inside = [site for site in inside if "step" in store[site].dims and site not in store.states]
+    residual = [site for site in inside if site.endswith(STREAM)]
     if name in ROLES:
         name = getattr(store, name)
-    if name not in store.states:
-        names = ", ".join((*store.states, *ROLES))
-        raise UserError(f"--site {name[:40]}: {store.path} has no such state; give one of {names}")
+    elif name == RESID and residual:
+        name = residual[-1]
+    if name not in (*store.states, *inside, RESID):
+        names = ", ".join((*store.states, *ROLES, *([RESID] if residual else []), *inside))
+        names = shorten(names, 200, placeholder=" ...")
+        raise UserError(f"--site {name[:40]}: {store.path} has no such site; give one of {names}")
     require(store, name)
     return name
 

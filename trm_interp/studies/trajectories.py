@@ -21,7 +21,7 @@ from trm_interp.runtime.provenance import versions
 from trm_interp.runtime.records import optional
 from trm_interp.studies.config import TrajectoriesConfig
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, results_of
-from trm_interp.studies.subject import opening, provenance_of, state_of
+from trm_interp.studies.subject import opening, provenance_of, site_of
 from trm_interp.tasks.base import Task
 
 Config = TrajectoriesConfig
@@ -63,7 +63,7 @@ def run(config: TrajectoriesConfig, tell: Tell, progress: Progress) -> Trajector
     updates that are drawn."""
     with ExitStack() as stack:
         store = stack.enter_context(opening(config, tell))
-        config = replace(config, site=state_of(store, config.site))
+        config = replace(config, site=site_of(store, config.site))
         if config.umap and store.n_puzzles < 2:
             raise UserError(
                 f"{store.path} holds one puzzle; UMAP needs neighbours: record at least 2"
