@@ -123,6 +123,12 @@ class Toy(RecursiveModel):
     def networks(self) -> list[nn.Module]:
         return [self.quick, self.calm]
 
+    @classmethod
+    def carries_gradient(cls, tick: Tick, schedule: Schedule, grad_cycles: int) -> bool:
+        """The last write of each state, as HRM has it."""
+        last = schedule.h_cycles - 1, schedule.writes_per_cycle(tick.writes) - 1
+        return (tick.h_cycle, schedule.write_index(tick)) == last
+
     def network(self, tick: Tick) -> nn.Module:
         return self.quick if tick.writes == "fast" else self.calm
 

@@ -51,6 +51,7 @@ class Latin(Task):
     """3x3 Latin squares. Tokens: 0 pad, 1 to 3 the letters, 4 blank."""
 
     family = "latin"
+    can_prove = True
     hints = ("latin-square",)
     typed_as = "letters A to C, blanks as '.', rows set apart by '|'"
 

@@ -353,5 +353,7 @@ def test_training_costs_twice_the_forward_of_the_last_cycle_more():
     config = ToyConfig()
     one, head = Toy.evaluation_flops(config), Toy.readout_flops(config)
     assert Toy.step_flops(config) == 10 * one + head
-    assert Toy.step_flops(config, training=True) == (10 + 2 * 5) * one + 3 * head
+    assert (
+        Toy.step_flops(config, training=True) == (10 + 2 * 2) * one + 3 * head
+    )  # last fast, last slow
     assert Toy.step_flops(config, depth=(1, 1)) == 4 * one + head

@@ -139,3 +139,18 @@ def test_a_task_without_symmetries(
     assert cli("search", *words, "--k", 2, "--out", out).code == 0
     answer = cli("solve", "ABC|BCA|CAB", *words[:2])
     assert answer.code == 0 and "searching without symmetric copies" in answer.err
+
+
+def test_rules_that_prove_nothing(
+    cli: Cli, words: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Without a proof `search --stop rules` is refused, and `solve` says how it goes on."""
+    monkeypatch.setattr(Latin, "can_prove", False)
+    answer = cli("search", *words, "--stop", "rules", "--out", tmp_path / "t.csv")
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1] == (
+        "error: the rules of 3x3 Latin square prove no answer: give --stop never or q"
+    )
+    ckpt, steps = words[1], words[5]
+    answer = cli("solve", "ABC|BCA|CAB", "--ckpt", ckpt, "--steps", steps, "--k", 2, "--json")
+    assert answer.code == 0 and "running every trajectory to its end" in answer.err

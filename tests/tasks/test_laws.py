@@ -199,3 +199,15 @@ def test_a_set_refuses_what_does_not_belong_together(puzzles: PuzzleSet):
     other = Latin() if puzzles.task.cells != Latin().cells else Sudoku(4)
     with pytest.raises(ValueError, match="cells"):
         PuzzleSet(other, puzzles.inputs, puzzles.labels, puzzles.lines, "", {})
+
+
+def test_padding_is_no_answer(task: Task):
+    """Losses leave out labels of token 0: as an answer it would be solved for free."""
+    assert task.tokens[0] == "pad" and 0 not in task.answer_tokens
+
+
+def test_a_task_that_cannot_prove_proves_nothing(puzzles: PuzzleSet, monkeypatch):
+    task = puzzles.task
+    assert task.proves(puzzles.inputs, puzzles.labels).all()
+    monkeypatch.setattr(type(task), "can_prove", False)
+    assert not task.verify(puzzles.inputs, puzzles.labels).proved.any()

@@ -110,7 +110,7 @@ def f1(features: FeaturesSummary) -> Row:
         f"recurrence beyond the schedule in {top.recurring_solved} / {top.recurring_failed}"
     )
     why = (
-        "medians, solved / failed; a period that the 6 + 1 schedule forces does not count; "
+        "medians, solved / failed; a period that the schedule forces does not count; "
         f"same-phase drift {_number(median['drift_solved'], 2)} / "
         f"{_number(median['drift_failed'], 2)} (0: schedule only); of all {features.alive} that "
         f"fire {features.recurring_solved} / {features.recurring_failed} recur"

@@ -121,17 +121,6 @@ def mark(folder: Path, command: str) -> None:
         write_json(folder / MARKER, {"command": command})
 
 
-def require_replaceable(path: Path, kind: type, command: str, overwrite: bool) -> None:
-    """UserError unless a result file may be written to `path`: nothing is there, or an earlier
-    result of `command`, which has the schema `kind`, and it may be overwritten."""
-    if not os.path.lexists(path):
-        return
-    if not overwrite:
-        raise UserError(f"{path} exists: use --overwrite to replace it, or choose another output")
-    if path.exists():  # a dangling link is written through
-        own_json(kind, command)(path)
-
-
 def remove_own(folder: Path, command: str, names: Sequence[str]) -> None:
     """Delete what `command` made in a folder that carries its marker, and nothing else.
 
@@ -145,15 +134,6 @@ def remove_own(folder: Path, command: str, names: Sequence[str]) -> None:
                 shutil.rmtree(entry)
         elif _matches(entry.name, names):
             entry.unlink()
-
-
-def require_own_table(file: Path, columns: Sequence[str], overwrite: bool) -> None:
-    """UserError if a CSV file exists, unless it may be overwritten and has these columns."""
-    if not file.exists():
-        return
-    if not overwrite:
-        raise UserError(f"{file} exists: use --overwrite to replace it")
-    own_table(columns)(file)
 
 
 def own_table(columns: Sequence[str]) -> Callable[[Path], None]:

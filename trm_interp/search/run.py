@@ -82,6 +82,10 @@ def settled(config: SearchConfig, checkpoint: Checkpoint, puzzles: PuzzleSet) ->
         )
     if config.symmetry:
         require_symmetries(puzzles.task)
+    if config.stop == "rules" and not puzzles.task.can_prove:
+        raise UserError(
+            f"the rules of {puzzles.task.title} prove no answer: give --stop never or q"
+        )
     states = target_states(checkpoint.model, config.target)
     return config if config.target in ALL_STATES else replace(config, target=states[0])
 

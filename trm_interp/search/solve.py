@@ -94,6 +94,9 @@ def solve(
     if how.symmetry and not has_symmetries(task):
         tell(f"{task.title} has no symmetries: searching without symmetric copies")
         how = replace(how, symmetry=False)
+    if how.stop == "rules" and not task.can_prove:
+        tell(f"the rules of {task.title} prove no answer: running every trajectory to its end")
+        how = replace(how, stop="never", adaptive=False)
     how = settled(how, checkpoint, puzzles)
     several = task.has_several_solutions(puzzles.inputs)
     for line in puzzles.lines[several].tolist():

@@ -136,9 +136,10 @@ def _train_in_folder(trainer: Trainer, run: RunConfig, report: Report) -> None:
 
 def training_bytes(model: ModelConfig, config: TrainConfig) -> float:
     """Memory that a run takes at least: weights with gradient, two moments, average and best; the
-    states in flight, and what waits for the backward pass of the last H-cycle."""
+    states in flight, and what waits for the backward pass."""
     kind = model_class(model)
-    waiting = kind.tensors_kept(model) * len(model.schedule.cycle) / config.micro_batches
+    differentiated = kind.evaluations_with_gradient(model.schedule)
+    waiting = kind.tensors_kept(model) * differentiated / config.micro_batches
     state = config.batch_size * model.positions * model.d_model
     return 6 * 4 * model.n_weights + state * (len(kind.State._fields) + waiting) * (
         2 if config.dtype == "bfloat16" else 4

@@ -55,6 +55,9 @@ class Task(ABC):
 
     family: ClassVar[str]
     """Name of the kind of puzzle, such as "sudoku"; unique among the registered tasks."""
+    can_prove: ClassVar[bool] = False
+    """Whether an answer that keeps the givens and breaks no rule is a solution. Not so where the
+    rules have to be guessed."""
     hints: ClassVar[tuple[str, ...]] = ()
     """Words in the data paths of other people's checkpoints that mean this family, lower case."""
 
@@ -69,7 +72,7 @@ class Task(ABC):
     grid: tuple[int, int]
     """Rows and columns; their product is `cells`."""
     tokens: tuple[str, ...]
-    """Printable name of every token, [vocab]."""
+    """Printable name of every token, [vocab]. Token 0 is padding: losses leave its labels out."""
     answer_tokens: tuple[int, ...]
     """Tokens that a solution may hold in a cell that is asked."""
     test_file: str = ""
@@ -272,9 +275,10 @@ class Task(ABC):
     def proves(self, inputs: Tokens, answers: Tokens) -> Bools:
         """[n]: full answers that keep the givens and obey every rule. A proof, not an opinion.
 
-        `verify(inputs, answers).proved`, where that can be had faster.
+        `verify(inputs, answers).proved`, where that can be had faster. Nothing is proved where
+        `can_prove` is False.
         """
-        return np.asarray(~self._broken(inputs, answers).any(-1))
+        return np.asarray(~self._broken(inputs, answers).any(-1)) & self.can_prove
 
     def verify(self, inputs: Tokens, answers: Tokens) -> Verdict:
         """What the rules say of answers [n, cell] to puzzles [n, cell], both tokens."""

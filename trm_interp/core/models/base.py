@@ -86,7 +86,8 @@ class RecursiveModel(nn.Module, ABC):
         """The network that evaluates this tick; called with (h, injection, points=None)."""
         return self.networks()[0]
 
-    def carries_gradient(self, tick: Tick, schedule: Schedule, grad_cycles: int) -> bool:
+    @classmethod
+    def carries_gradient(cls, tick: Tick, schedule: Schedule, grad_cycles: int) -> bool:
         """Whether this evaluation is differentiated when the last `grad_cycles` H-cycles are."""
         return tick.h_cycle >= schedule.h_cycles - grad_cycles
 
@@ -204,6 +205,11 @@ class RecursiveModel(nn.Module, ABC):
         return state, *self.readout(self.answer_of(state))
 
     @classmethod
+    def evaluations_with_gradient(cls, schedule: Schedule, grad_cycles: int = 1) -> int:
+        """How many evaluations of a supervision step the gradient rule lets through."""
+        return sum(cls.carries_gradient(t, schedule, grad_cycles) for t in schedule.ticks())
+
+    @classmethod
     def step_flops(
         cls, config: Any, training: bool = False, depth: tuple[int, int] | None = None
     ) -> int:
@@ -213,6 +219,7 @@ class RecursiveModel(nn.Module, ABC):
         gradient.
         """
         schedule = config.schedule if depth is None else config.schedule_at(depth)
-        evaluations = schedule.evaluations + (2 * len(schedule.cycle) if training else 0)
+        backward = 2 * cls.evaluations_with_gradient(schedule) if training else 0
+        evaluations = schedule.evaluations + backward
         head = cls.readout_flops(config) * (3 if training else 1)
         return evaluations * cls.evaluation_flops(config) + head

@@ -51,6 +51,7 @@ class Sudoku(Task):
     """
 
     family = "sudoku"
+    can_prove = True
     hints = ("sudoku",)
     typed_as = f"digits, blanks as one of {', '.join(map(repr, BLANKS))}"
 
@@ -209,7 +210,7 @@ class Sudoku(Task):
     def proves(self, inputs: Tokens, answers: Tokens) -> Bools:
         from trm_interp.tasks.sudoku.dataset import repeats
 
-        full = (answers > BLANK).all(1)
+        full = (answers > BLANK).all(1) & self.can_prove
         return full & self.keeps_givens(inputs, answers).all(1) & ~repeats(from_tokens(answers))
 
     def has_several_solutions(self, inputs: Tokens) -> Bools:
