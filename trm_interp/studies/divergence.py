@@ -277,12 +277,16 @@ def lines(result: DivergenceResult) -> list[str]:
         if one is None:
             text.append(f"{name}: nothing to compare")
             continue
+        runs = f"{name} ({one.n_solved} solved, {one.n_failed} failed)"
+        if all(at.auc is None for at in one.auc.values()):
+            text.append(f"{runs}: too few runs of one outcome for a comparison")
+            continue
         first, closer = one.first_apart, one.first_closer
         when = "at no update" if first is None else f"first at update {first}"
         auc = " -> ".join("-" if at.auc is None else f"{at.auc:.3f}" for at in one.auc.values())
         text.append(
-            f"{name} ({one.n_solved} solved, {one.n_failed} failed): AUC of the distance "
-            f"at the first, {PAPER_TICK}th and last update {auc}; failed ones are farther {when}"
+            f"{runs}: AUC of the distance at the first, {PAPER_TICK}th and last update {auc}; "
+            f"failed ones are farther {when}"
             + ("" if closer is None else f", nearer first at update {closer}")
         )
     return text

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from trm_interp.analysis.auc import FEWEST
 from trm_interp.analysis.estimates import Number
 from trm_interp.analysis.probes import (
     auc_by_puzzle,
@@ -33,9 +34,9 @@ Config = ProbesConfig
 DOZEN = 12
 KINDS = {  # what is fitted
     "state": "probe of the state",
-    "shuffled": "cells of a puzzle trade labels",
+    "shuffled": "control, labels shuffled within each puzzle",
     "x": "embedded input of the cell",
-    "board": "whole input, a probe a cell",
+    "board": "one probe per cell, of the whole input",
 }
 POOLED = ("candidates", "violations")  # labels as a whole
 
@@ -256,14 +257,15 @@ def figures(result: ProbesResult, table: pd.DataFrame) -> Figures:
 
 def lines(result: ProbesResult) -> list[str]:
     """The first, the best and the last moment of each probe, and its controls; of both kinds of
-    labels as a whole."""
+    labels as a whole. The best is one of FEWEST puzzles or more, where there is one."""
     scores: dict[tuple[str, str, str], list[ProbeScore]] = {}
     for score in result.auc:
         if score.label in POOLED and score.auc is not None:
             scores.setdefault((score.label, score.site, score.kind), []).append(score)
     text = [f"{result.n_train} puzzles to train on, {result.n_test} to test; AUC"]
     for (label, site, kind), each in scores.items():
-        best = max(each, key=lambda score: score.auc or 0.0)
+        enough = [score for score in each if score.n >= FEWEST] or each
+        best = max(enough, key=lambda score: score.auc or 0.0)
         moments = {score.tick: score for score in (each[0], best, each[-1])}.values()
         spans = (
             f"{one.auc:.3f} [{one.low:.3f}, {one.high:.3f}] at tick {one.tick} (n = {one.n})"
