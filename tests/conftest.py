@@ -39,6 +39,8 @@ from trm_interp.core.models.config import TRMConfig  # noqa: E402
 from trm_interp.core.models.trm import TRM  # noqa: E402
 
 torch.set_num_threads(1)
+# doctests of these would import them once more, under another name, and register them twice
+collect_ignore_glob = ["toy_*.py"]
 
 TINY: dict[str, Any] = {"cells": 16, "vocab": 6, "d_model": 8, "multiple": 8}
 TINY |= {"h_cycles": 2, "l_cycles": 2}

@@ -14,7 +14,8 @@ PLACEHOLDER = re.compile(r"NAME|FAMILY|ROOM")  # what the reader fills in
 
 def test_files_and_folders_exist():
     paths = [name for name in NAMED if "/" in name and " " not in name]
-    paths = [name for name in paths if not PLACEHOLDER.search(name)]
+    # an environment is where its reader made it
+    paths = [n for n in paths if not PLACEHOLDER.search(n) and not n.startswith(".venv/")]
     assert len(paths) > 20
     missing = [name for name in paths if not any((at / name).exists() for at in PLACES)]
     assert not missing

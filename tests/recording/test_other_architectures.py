@@ -23,8 +23,8 @@ import trm_interp.recording.collect
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.clock import Schedule
 from trm_interp.core.infer import run
+from trm_interp.core.models import registry
 from trm_interp.core.models.base import RecursiveModel
-from trm_interp.core.models.registry import register_model
 from trm_interp.recording.hooks import HookedModel, hook_names, hook_points, recording
 from trm_interp.recording.info import describe
 from trm_interp.recording.site_reader import SiteReader
@@ -275,7 +275,6 @@ class OneConfig(ToyConfig):
         return Schedule(depth[0], ("slow",))
 
 
-@register_model
 class One(Toy):
     """A toy that only ever writes its answer state, once an H-cycle."""
 
@@ -284,7 +283,11 @@ class One(Toy):
     answer = latent = "slow"
 
 
-def test_one_evaluation_per_cycle_has_no_l_cycle(cli: Cli, tmp_path: Path, tokens: Tensor):
+def test_one_evaluation_per_cycle_has_no_l_cycle(
+    cli: Cli, tmp_path: Path, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))  # for this test alone
+    registry.register_model(One)
     config = OneConfig(cells=9, vocab=5, d_model=4)
     model: RecursiveModel = One(config, torch.Generator().manual_seed(3))
     assert hook_names(config, 1)[1:5] == [

@@ -166,11 +166,10 @@ class RecursiveModel(nn.Module, ABC):
     ) -> tuple[States, list[Tensor]]:
         """`advance` along any schedule."""
         per_cycle: list[Tensor] = []
-        with_grad = schedule.h_cycles if grad_cycles is None else grad_cycles
         enabled = torch.is_grad_enabled()
         for tick in schedule.ticks():
             tick = tick._replace(step=step)
-            carries = self.carries_gradient(tick, schedule, with_grad)
+            carries = grad_cycles is None or self.carries_gradient(tick, schedule, grad_cycles)
             with torch.set_grad_enabled(enabled and carries):
                 written = self.evaluate(tick, *self.operands(tick, state, x))
             state = state._replace(**{tick.writes: written})
