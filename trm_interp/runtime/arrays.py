@@ -9,6 +9,7 @@ import numpy as np
 
 from trm_interp.runtime.files import replacing, require_regular
 
+# NotImplementedError is zipfile's for a compression that it does not know
 DAMAGED = (OSError, ValueError, EOFError, NotImplementedError, BadZipFile)
 NUMBER, HEADER = 16, 4096  # bytes: the widest number of an array, and room for its description
 Arrays = dict[str, np.ndarray]

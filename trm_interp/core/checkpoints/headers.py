@@ -80,6 +80,7 @@ def check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+    # NotImplementedError is zipfile's for a compression that it does not know
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
         raise CheckpointError(f"{path}: truncated or damaged ({first_line(error)})") from error
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):

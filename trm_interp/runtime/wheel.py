@@ -1,11 +1,11 @@
-"""What pyproject.toml cannot say: checkpoints and test puzzles are installed inside the package.
+"""The build of the wheel: checkpoints and test puzzles are installed inside the package.
 
-Of an editable installation they stay where they are; `trm_interp.runtime.artifacts` finds both.
+pyproject.toml names the class. In an editable installation the files stay where they are;
+`trm_interp.runtime.artifacts` finds both. Only a build imports this module.
 """
 
 from pathlib import Path
 
-from setuptools import setup
 from setuptools.command.build_py import build_py
 
 SHIPPED = [
@@ -30,6 +30,3 @@ class BuildWithArtifacts(build_py):
 
     def get_source_files(self) -> list[str]:
         return [*super().get_source_files(), *self._artifacts()]
-
-
-setup(cmdclass={"build_py": BuildWithArtifacts})
