@@ -34,9 +34,9 @@ Config = ProbesConfig
 DOZEN = 12
 KINDS = {  # what is fitted
     "state": "probe of the state",
-    "shuffled": "control, labels shuffled within each puzzle",
+    "shuffled": "labels shuffled within puzzles",
     "x": "embedded input of the cell",
-    "board": "one probe per cell, of the whole input",
+    "board": "whole input, one probe per cell",
 }
 POOLED = ("candidates", "violations")  # labels as a whole
 
