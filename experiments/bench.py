@@ -42,7 +42,7 @@ from trm_interp.core.memory import keep_freed_memory, peak_memory
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
-from trm_interp.core.training.config import TrainConfig
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import Trainer
 from trm_interp.runtime.files import write_json

@@ -63,7 +63,7 @@ def write_random_store(
 
 
 def _settings(folder: Path, **more: object):
-    from trm_interp.sae.config import TrainSAEConfig
+    from trm_interp.sae.settings import TrainSAEConfig
 
     settings = {"store": folder / "store", "out": folder / "sae", "site": "z_L"}
     settings |= {"buffer_mb": BUFFER_MB, "autocast": torch.cuda.is_available()}

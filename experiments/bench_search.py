@@ -8,9 +8,9 @@ import torch
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.infer import run_batch
-from trm_interp.search.config import SearchConfig
 from trm_interp.search.engine import search
 from trm_interp.search.selection import choose
+from trm_interp.search.settings import SearchConfig
 from trm_interp.subjects.opening import test_puzzles
 from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.base import PuzzleSet

@@ -31,8 +31,8 @@ from trm_interp.runtime.files import write_text
 from trm_interp.runtime.progress import progress
 from trm_interp.runtime.records import Record
 from trm_interp.sae.results import FeaturesSummary
-from trm_interp.search.config import PRESETS
 from trm_interp.search.results import curves_of
+from trm_interp.search.settings import PRESETS
 
 SMALL = 30_000  # bytes of a table that ships
 

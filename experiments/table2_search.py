@@ -53,9 +53,9 @@ from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.files import write_json, write_text
 from trm_interp.runtime.progress import progress
 from trm_interp.runtime.runs import Run
-from trm_interp.search.config import PRESETS, SearchConfig
 from trm_interp.search.engine import Trajectories, search
 from trm_interp.search.selection import RULES, choose, outcome_frame, share_table
+from trm_interp.search.settings import PRESETS, SearchConfig
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.base import PuzzleSet

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from sae_lens import SAE
 
-from trm_interp.sae.config import TrainSAEConfig
+from trm_interp.sae.settings import TrainSAEConfig
 
 
 def quick(store: Path, out: Path, **more: Any) -> TrainSAEConfig:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint, save_checkpoint
     from trm_interp.core.infer import Readouts, run
     from trm_interp.core.models.registry import architecture
-    from trm_interp.core.training.config import TrainConfig
+    from trm_interp.core.training.settings import TrainConfig
     from trm_interp.recording.collect import collect
     from trm_interp.recording.hooks import HookedModel, hook_names
     from trm_interp.recording.hooks import recording as record
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from trm_interp.runtime.artifacts import artifact
     from trm_interp.runtime.errors import UserError
     from trm_interp.sae.saved import load_sae
-    from trm_interp.search.config import SearchConfig
     from trm_interp.search.engine import search as search_puzzles
+    from trm_interp.search.settings import SearchConfig
     from trm_interp.search.solve import solve
     from trm_interp.studies.accuracy import run as evaluate
     from trm_interp.studies.by_name import run_study
@@ -66,7 +66,7 @@ _HOMES = {
     "EvalConfig": "subjects.settings:EvalConfig",
     "train": "subjects.training:run",
     "RunConfig": "subjects.settings:RunConfig",
-    "TrainConfig": "core.training.config:TrainConfig",
+    "TrainConfig": "core.training.settings:TrainConfig",
     # look inside
     "HookedModel": "recording.hooks:HookedModel",
     "hook_names": "recording.hooks:hook_names",
@@ -78,7 +78,7 @@ _HOMES = {
     "run_study": "studies.by_name:run_study",
     # search
     "search_puzzles": "search.engine:search",
-    "SearchConfig": "search.config:SearchConfig",
+    "SearchConfig": "search.settings:SearchConfig",
     "solve": "search.solve:solve",
     # kinds of puzzles and of models
     "Task": "tasks.base:Task",

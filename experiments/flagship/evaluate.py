@@ -25,10 +25,10 @@ from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.compiling import compile_networks
 from trm_interp.core.flops import step_flops
 from trm_interp.core.models.base import RecursiveModel
-from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.loop import METRICS_FILE
 from trm_interp.core.training.optimizers import depth
 from trm_interp.core.training.portable import average_of, read_portable
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.files import write_json, write_text
 from trm_interp.runtime.progress import progress

@@ -40,13 +40,14 @@ from numpy.typing import NDArray  # noqa: E402
 from trm_interp.core.checkpoints.folder import load_checkpoint  # noqa: E402
 from trm_interp.core.models.config import TRMConfig  # noqa: E402
 from trm_interp.core.models.registry import config_from  # noqa: E402
-from trm_interp.core.training.config import PRESETS, TrainConfig  # noqa: E402
 from trm_interp.core.training.loop import METRICS_FILE, train  # noqa: E402
 from trm_interp.core.training.portable import INDEX, load_portable, save_portable  # noqa: E402
+from trm_interp.core.training.settings import TrainConfig  # noqa: E402
 from trm_interp.core.training.slots import TrainData  # noqa: E402
 from trm_interp.core.training.trainer import Trainer  # noqa: E402
 from trm_interp.runtime.errors import UserError, in_one_line  # noqa: E402
 from trm_interp.subjects.opening import open_device  # noqa: E402
+from trm_interp.subjects.presets import PRESETS  # noqa: E402
 from trm_interp.tasks.registry import load_puzzles  # noqa: E402
 
 SAVING_S, VALIDATING_S = 5.0, 10.0  # guesses, until the first of them is over

@@ -8,7 +8,7 @@ import pytest
 from tiny_training import FAST, SMALL
 from torch import Tensor
 
-from trm_interp.core.training.config import TrainConfig
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import Trainer
 

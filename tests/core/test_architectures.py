@@ -27,7 +27,6 @@ from trm_interp.core.models.registry import (
 )
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.tangent import push
-from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.loop import train
 from trm_interp.core.training.optimizers import make_optimizers
 from trm_interp.core.training.portable import (
@@ -36,6 +35,7 @@ from trm_interp.core.training.portable import (
     read_portable,
     save_portable,
 )
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
 from trm_interp.recording.hooks import HookedModel, recording

@@ -17,7 +17,7 @@ from trm_interp.core.models.trm import TRM
 from trm_interp.recording.hooks import HookedTRM
 from trm_interp.report.plan import Plan
 from trm_interp.report.recipes import Request
-from trm_interp.studies.config import OnCheckpoint
+from trm_interp.studies.settings import OnCheckpoint
 from trm_interp.studies.subject import open_subject
 
 

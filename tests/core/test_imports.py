@@ -18,7 +18,7 @@ def python(code: str) -> str:
 def test_settings_do_not_import_torch():
     code = """
 import sys, trm_interp.core.clock, trm_interp.core.models.registry
-import trm_interp.core.models.config, trm_interp.core.training.config
+import trm_interp.core.models.config, trm_interp.core.training.settings
 from trm_interp.core import TRMConfig, TrainConfig
 print(sorted({"torch", "numpy", "pandas", "transformer_lens"} & sys.modules.keys()))"""
     assert python(code).strip() == "[]"

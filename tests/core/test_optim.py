@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from toy_architecture import Toy
 
 from trm_interp.core.models.trm import TRM
-from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.optimizers import (
     WeightAverage,
     depth,
@@ -15,6 +14,7 @@ from trm_interp.core.training.optimizers import (
     lr_factor,
     make_optimizers,
 )
+from trm_interp.core.training.settings import TrainConfig
 
 
 def levelled(matrix: Tensor) -> Tensor:

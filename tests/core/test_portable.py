@@ -60,7 +60,7 @@ def test_twelve_bytes_a_weight_in_parts(
 
 def test_the_published_model_fits_its_bounds():
     """4 + 4 + 2 + 2 bytes for each weight of the shape that is trained."""
-    from trm_interp.core.training.config import PRESETS
+    from trm_interp.subjects.presets import PRESETS
 
     shape = {k: v for k, v in PRESETS["flagship"].items() if k in TRMConfig.__dataclass_fields__}
     with torch.device("meta"):

@@ -14,9 +14,9 @@ from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.counter import hash64
 from trm_interp.core.infer import run
 from trm_interp.core.models.config import TRMConfig
-from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.loop import train
 from trm_interp.core.training.losses import step_losses
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import PICK, TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
 

@@ -20,8 +20,8 @@ import torch.distributed
 
 import trm_interp.core.training.loop as loop
 from trm_interp.core.models.config import TRMConfig
-from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.loop import train
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
 

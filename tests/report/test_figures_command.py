@@ -13,7 +13,7 @@ from trm_interp.report.recipes import Request
 from trm_interp.report.verdicts import VERDICTS
 from trm_interp.runtime.locks import locked_folder
 from trm_interp.runtime.outputs import mark
-from trm_interp.studies.config import CONFIGS
+from trm_interp.studies.settings import CONFIGS
 
 Cli = Callable[..., Any]
 PARTS = "table1,table2,fig2,fig4,fig5"

@@ -6,8 +6,8 @@ from sae_lens import GatedTrainingSAE, GatedTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 
-from trm_interp.sae.config import Variant
 from trm_interp.sae.gated import GatedSAE
+from trm_interp.sae.settings import Variant
 
 D, F, BATCH = 6, 20, 64
 

@@ -18,9 +18,9 @@ from trm_interp.core.clock import Tick
 from trm_interp.recording.hooks import HookedTRM
 from trm_interp.runtime.errors import UserError
 from trm_interp.sae.applied import applying
-from trm_interp.sae.config import EvalSAEConfig, OnSAE
 from trm_interp.sae.measures import Usage, decoder_cosines, measures
 from trm_interp.sae.results import SAEMeasures
+from trm_interp.sae.settings import EvalSAEConfig, OnSAE
 from trm_interp.sae.splice import Loop, editing, hook_name, in_the_loop, loss_recovered
 from trm_interp.sae.steer import Change, edit_of, matched_controls
 from trm_interp.tasks.sudoku.dataset import load

@@ -13,8 +13,8 @@ from sae_lens import SAE
 from sae_runs import quick, silent, weights
 from sae_store import noise, write_store
 
-from trm_interp.sae.config import TrainSAEConfig
 from trm_interp.sae.revive import resample
+from trm_interp.sae.settings import TrainSAEConfig
 from trm_interp.sae.train import train_sae
 from trm_interp.sae.trainer import Trainer, make_sae
 

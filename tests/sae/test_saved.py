@@ -22,8 +22,8 @@ from trm_interp.recording.site_reader import open_sites, split_puzzles
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.sae.applied import applying
-from trm_interp.sae.config import OnSAE
 from trm_interp.sae.saved import load_sae, provenance_of
+from trm_interp.sae.settings import OnSAE
 from trm_interp.sae.train import held_out_rows, train_sae
 
 CPU = torch.device("cpu")

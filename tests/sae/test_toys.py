@@ -18,10 +18,10 @@ from trm_interp.recording.site_reader import SiteReader
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.sae.applied import applying
-from trm_interp.sae.config import OnSAE
 from trm_interp.sae.gather import gather
 from trm_interp.sae.meaning import facts_of
 from trm_interp.sae.results import FeaturesSummary, SAEMeasures, Steering
+from trm_interp.sae.settings import OnSAE
 from trm_interp.sae.splice import Loop, in_the_loop
 from trm_interp.sae.train import expanded
 

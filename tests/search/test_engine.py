@@ -15,9 +15,9 @@ from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.infer import run_batch
 from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
-from trm_interp.search.config import SearchConfig
 from trm_interp.search.engine import ROUND, search, trace
 from trm_interp.search.selection import choose
+from trm_interp.search.settings import SearchConfig
 from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.sudoku.dataset import load
 from trm_interp.tasks.sudoku.task import Sudoku

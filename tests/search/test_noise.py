@@ -8,8 +8,8 @@ import torch
 from trm_interp.core.counter import normal
 from trm_interp.core.models.trm import TRM, State
 from trm_interp.runtime.errors import UserError
-from trm_interp.search.config import SearchConfig
 from trm_interp.search.noise import perturb, puzzle_keys, symmetric_copies, target_states
+from trm_interp.search.settings import SearchConfig
 from trm_interp.tasks.sudoku.task import Sudoku
 
 MASK = 2**64 - 1

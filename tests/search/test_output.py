@@ -12,10 +12,10 @@ import pytest
 
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.outputs import mark
-from trm_interp.search.config import SearchConfig, SearchRun
 from trm_interp.search.output import COUNTS, Identity, SearchWork
 from trm_interp.search.results import SearchSummary, curves_of
 from trm_interp.search.selection import SHARES, share_table
+from trm_interp.search.settings import SearchConfig, SearchRun
 from trm_interp.tasks.base import PuzzleSet
 from trm_interp.tasks.sudoku.task import Sudoku
 

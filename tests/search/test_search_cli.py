@@ -16,9 +16,9 @@ import torch
 
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.infer import run_batch
-from trm_interp.search.config import PRESETS, SearchConfig
 from trm_interp.search.run import search_file
 from trm_interp.search.selection import SHARES
+from trm_interp.search.settings import PRESETS, SearchConfig
 from trm_interp.tasks.sudoku.dataset import load
 from trm_interp.tasks.sudoku.grid import from_tokens
 
@@ -141,7 +141,7 @@ def test_two_processes_search_as_one(cli: Cli, words: list[object], tmp_path: Pa
 
 
 def test_in_python_without_a_file(copier: Path, grids: Path):
-    from trm_interp.search.config import SearchRun
+    from trm_interp.search.settings import SearchRun
 
     seen: list[tuple[int, int]] = []
     run = SearchRun(ckpt=str(copier), puzzles=grids, batch_size=1)

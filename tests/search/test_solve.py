@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import trm_interp.search.solve
 from trm_interp.cli import app
 from trm_interp.runtime.errors import UserError
-from trm_interp.search.config import SOLVE, SearchConfig, SolveConfig
+from trm_interp.search.settings import SOLVE, SearchConfig, SolveConfig
 from trm_interp.search.show import cell_styles, legend
 from trm_interp.search.solve import read_puzzles, solve
 from trm_interp.subjects.settings import default_checkpoint

@@ -15,10 +15,10 @@ from toy_task import Latin
 import trm_interp.search.run
 from trm_interp.core.infer import run_batch
 from trm_interp.runtime.errors import UserError
-from trm_interp.search.config import SearchConfig
 from trm_interp.search.engine import search
 from trm_interp.search.noise import target_states
 from trm_interp.search.output import SearchWork
+from trm_interp.search.settings import SearchConfig
 
 Cli = Callable[..., Any]
 N, STEPS = N_FULL + N_OPEN, 3

@@ -13,7 +13,7 @@ import torch
 
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.infer import run_batch
-from trm_interp.studies.config import BasinsConfig
+from trm_interp.studies.settings import BasinsConfig
 from trm_interp.studies.starts import Starts
 from trm_interp.studies.subject import open_subject
 from trm_interp.tasks.sudoku.grid import from_tokens, render

@@ -13,8 +13,8 @@ import torch
 from trm_interp.analysis.outcomes import half_failed
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.infer import run
-from trm_interp.studies.config import SettlingConfig
 from trm_interp.studies.rollouts import long_runs, short_runs
+from trm_interp.studies.settings import SettlingConfig
 from trm_interp.studies.subject import open_subject
 
 Cli = Callable[..., Any]

@@ -11,8 +11,8 @@ import pytest
 import unchanged
 
 from trm_interp.cli.studies import COMMANDS
-from trm_interp.studies.config import CONFIGS, OnCheckpoint, OnStore
 from trm_interp.studies.results import OnCheckpointResult, OnStoreResult
+from trm_interp.studies.settings import CONFIGS, OnCheckpoint, OnStore
 
 TOYS = Path(__file__).with_name("test_toys.py")
 

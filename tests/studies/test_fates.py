@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.joint import CycleMap
-from trm_interp.studies.config import SettlingConfig
 from trm_interp.studies.rollouts import long_runs
+from trm_interp.studies.settings import SettlingConfig
 from trm_interp.studies.subject import open_subject
 
 Cli = Callable[..., Any]

@@ -15,8 +15,8 @@ import pytest
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.outputs import MARKER, mark
 from trm_interp.runtime.records import Record
-from trm_interp.studies.config import CONFIGS, BasinsConfig, OutcomesConfig
 from trm_interp.studies.results import StudyResult, results_of
+from trm_interp.studies.settings import CONFIGS, BasinsConfig, OutcomesConfig
 
 Cli = Callable[..., Any]
 NAMES = ("outcomes", "plane-*")

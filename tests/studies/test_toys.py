@@ -18,7 +18,7 @@ from toy_task import Latin
 
 from trm_interp.analysis.settling import distance
 from trm_interp.core.infer import run
-from trm_interp.studies.config import BasinsConfig
+from trm_interp.studies.settings import BasinsConfig
 from trm_interp.studies.starts import Starts
 from trm_interp.studies.subject import open_subject
 

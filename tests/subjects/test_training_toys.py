@@ -13,7 +13,7 @@ from toy_architecture import Toy, ToyConfig
 from toy_task import Latin, latin_puzzles
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
-from trm_interp.core.training.config import TrainConfig
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.runtime.errors import UserError
 from trm_interp.subjects.opening import task_of
 from trm_interp.subjects.settings import RunConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trm_interp.cli.options import Command, Shown
-from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, SteerConfig, TrainSAEConfig
+from trm_interp.sae.settings import EvalSAEConfig, FeaturesConfig, SteerConfig, TrainSAEConfig
 
 if TYPE_CHECKING:
     from trm_interp.runtime.progress import Meter

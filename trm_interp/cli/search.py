@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trm_interp.cli.options import Command, Shown
-from trm_interp.search.config import SearchRun, SolveConfig
+from trm_interp.search.settings import SearchRun, SolveConfig
 
 if TYPE_CHECKING:
     from trm_interp.runtime.progress import Update

@@ -1,7 +1,7 @@
 """The commands that run studies."""
 
 from trm_interp.cli.options import Command
-from trm_interp.studies.config import CONFIGS
+from trm_interp.studies.settings import CONFIGS
 
 STUDIES: dict[str, tuple[str, str, str]] = {
     # name: what the study shows, what progress counts, examples

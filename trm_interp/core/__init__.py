@@ -1,6 +1,6 @@
 """The TRM itself: model, losses, checkpoints, training, inference. Needs torch, numpy, safetensors.
 
-Names are imported on first use, so that the settings in `config` can be read without torch.
+Names are imported on first use, so that the settings can be read without torch.
 """
 
 from importlib import import_module
@@ -10,7 +10,7 @@ _HOME = {
     "TRM": "models.trm",
     "State": "models.trm",
     "TRMConfig": "models.config",
-    "TrainConfig": "training.config",
+    "TrainConfig": "training.settings",
     "load_checkpoint": "checkpoints.folder",
     "save_checkpoint": "checkpoints.folder",
     "run": "infer",

@@ -10,8 +10,8 @@ from trm_interp.core.models.config import ModelConfig, TRMConfig
 from trm_interp.recording.collect import sites_of
 from trm_interp.recording.store import estimate_bytes
 from trm_interp.report.jobs import Job
-from trm_interp.sae.config import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
-from trm_interp.search.config import SearchRun
+from trm_interp.sae.settings import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
+from trm_interp.search.settings import SearchRun
 from trm_interp.studies import config as studies
 from trm_interp.subjects.settings import CollectConfig
 

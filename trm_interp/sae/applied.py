@@ -17,8 +17,8 @@ from trm_interp.recording.site_reader import SiteReader, board_keys, final_solve
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import quiet
-from trm_interp.sae.config import OnSAE
 from trm_interp.sae.saved import Provenance, load_sae, provenance_of
+from trm_interp.sae.settings import OnSAE
 from trm_interp.subjects.opening import open_device
 
 Progress = Callable[[int, int], None]

@@ -15,10 +15,10 @@ from trm_interp.runtime.locks import locked_folder
 from trm_interp.runtime.outputs import own_json
 from trm_interp.runtime.runs import FileRun, quiet
 from trm_interp.sae.applied import Progress, applying
-from trm_interp.sae.config import EvalSAEConfig
 from trm_interp.sae.measures import measures
 from trm_interp.sae.results import EVERY_TICK, SAEMeasures, Spliced
 from trm_interp.sae.saved import MEASURES
+from trm_interp.sae.settings import EvalSAEConfig
 from trm_interp.sae.splice import splice, tick_of
 
 COMMAND = "sae-eval"

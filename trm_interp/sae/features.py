@@ -12,12 +12,12 @@ from trm_interp.figures.features import activity_figure, drift_figure
 from trm_interp.figures.style import write_html
 from trm_interp.runtime.runs import Run, quiet
 from trm_interp.sae.applied import AppliedSAE, Progress, applying, model_of
-from trm_interp.sae.config import FeaturesConfig
 from trm_interp.sae.dashboard import dashboard_data, step_starts, write_dashboard
 from trm_interp.sae.early import separation
 from trm_interp.sae.gather import Gathered, check_gathering, gather
 from trm_interp.sae.meaning import head_push, meaning_of
 from trm_interp.sae.results import FeaturesSummary
+from trm_interp.sae.settings import FeaturesConfig
 from trm_interp.sae.table import feature_table, most_active, summarise
 
 COMMAND = "features"

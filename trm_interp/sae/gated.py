@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trm_interp.core.models.layers import at_least_float32
 from trm_interp.runtime.shapes import Float
-from trm_interp.sae.config import Variant
+from trm_interp.sae.settings import Variant
 
 
 class GatedSAE(GatedTrainingSAE):

@@ -23,9 +23,9 @@ from trm_interp.runtime.outputs import own_json
 from trm_interp.runtime.runs import FileRun, quiet
 from trm_interp.runtime.shapes import Float, Int
 from trm_interp.sae.applied import AppliedSAE, Progress, applying
-from trm_interp.sae.config import SteerConfig
 from trm_interp.sae.measures import Usage, feature_usage
 from trm_interp.sae.results import Effect, FeatureEffect, Steering
+from trm_interp.sae.settings import SteerConfig
 from trm_interp.sae.splice import Edit, Outcome, estimates, hook_name, open_loop
 
 COMMAND = "steer"

@@ -29,7 +29,6 @@ from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.runs import Run, quiet
 from trm_interp.runtime.shapes import Float
 from trm_interp.sae.applied import encode
-from trm_interp.sae.config import TrainSAEConfig
 from trm_interp.sae.saved import (
     CARD,
     CONFIG,
@@ -41,6 +40,7 @@ from trm_interp.sae.saved import (
     remove_half_saved,
     save_inference,
 )
+from trm_interp.sae.settings import TrainSAEConfig
 from trm_interp.sae.stream import ActivationStream, Scaling, measure_scaling, puzzle_order
 from trm_interp.sae.trainer import Trainer, fit_to, is_run, make_sae
 from trm_interp.subjects.opening import open_device

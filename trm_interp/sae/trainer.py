@@ -27,10 +27,10 @@ from trm_interp.runtime.identity import require_same
 from trm_interp.runtime.outputs import holds_only
 from trm_interp.runtime.schema import convert
 from trm_interp.runtime.shapes import Float
-from trm_interp.sae.config import TrainSAEConfig
 from trm_interp.sae.gated import GatedSAE
 from trm_interp.sae.revive import resample
 from trm_interp.sae.saved import METRICS, STATE, saving
+from trm_interp.sae.settings import TrainSAEConfig
 from trm_interp.sae.stream import ActivationStream, Position, stream_state
 
 SHARE_OF_DECAY = 0.2  # of the run, at its end, with a falling learning rate; nothing is revived

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.models.base import RecursiveModel, States
-from trm_interp.search.config import SearchConfig
 from trm_interp.search.noise import perturb, puzzle_keys, symmetric_copies, target_states
+from trm_interp.search.settings import SearchConfig
 from trm_interp.tasks.base import Task
 from trm_interp.tasks.symmetry import Symmetry
 

@@ -20,7 +20,7 @@ from trm_interp.core.models.base import RecursiveModel
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.shapes import Bool, Float, Int
 from trm_interp.search.batch import Batch, Group
-from trm_interp.search.config import SearchConfig
+from trm_interp.search.settings import SearchConfig
 from trm_interp.tasks.base import Task
 
 ROUND = 8  # most trajectories of one puzzle that an adaptive search runs at once

@@ -15,7 +15,7 @@ from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import shown
 from trm_interp.runtime.shapes import Int
-from trm_interp.search.config import ALL_STATES, ROLES, SearchConfig
+from trm_interp.search.settings import ALL_STATES, ROLES, SearchConfig
 from trm_interp.tasks.base import Task
 from trm_interp.tasks.symmetry import Symmetry
 

@@ -26,9 +26,9 @@ from trm_interp.runtime.progress import Update
 from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.runs import Tell, Work, quiet
 from trm_interp.runtime.schema import read_json
-from trm_interp.search.config import SearchRun
 from trm_interp.search.results import RULES, SHARES, SearchSummary, curves_of
 from trm_interp.search.selection import share_table
+from trm_interp.search.settings import SearchRun
 from trm_interp.tasks.base import PuzzleSet, Task
 
 COMMAND, IDENTITY = "search", "identity.json"

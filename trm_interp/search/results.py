@@ -7,7 +7,7 @@ import pandas as pd
 
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import AGAIN, Record, optional
-from trm_interp.search.config import SearchConfig
+from trm_interp.search.settings import SearchConfig
 
 RULES = ("best_q", "vote", "vote_q")
 SHARES = ("baseline", *RULES, "pass_at_k", "verified")

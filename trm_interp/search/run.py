@@ -13,12 +13,12 @@ from trm_interp.core.compiling import compile_networks
 from trm_interp.core.ranks import Ranks
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import quiet, silent
-from trm_interp.search.config import ALL_STATES, SearchConfig, SearchRun
 from trm_interp.search.engine import Trajectories, search
 from trm_interp.search.noise import require_symmetries, target_states
 from trm_interp.search.output import Identity, SearchWork, read_table
 from trm_interp.search.results import SearchSummary, curves_of
 from trm_interp.search.selection import outcome_frame, share_table
+from trm_interp.search.settings import ALL_STATES, SearchConfig, SearchRun
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.tasks.base import PuzzleSet
 

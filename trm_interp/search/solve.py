@@ -12,11 +12,11 @@ import torch
 
 from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint
 from trm_interp.runtime.errors import UserError
-from trm_interp.search.config import SearchConfig, SolveConfig
 from trm_interp.search.engine import Trajectories, search, trace
 from trm_interp.search.noise import has_symmetries
 from trm_interp.search.run import settled
 from trm_interp.search.selection import choose
+from trm_interp.search.settings import SearchConfig, SolveConfig
 from trm_interp.subjects.opening import load_puzzles, open_device, require_task
 from trm_interp.subjects.settings import shipped_checkpoint
 from trm_interp.tasks.base import PuzzleSet, Task

@@ -2,7 +2,7 @@
 
 One module a study, with
 
-    Config                              its settings, a dataclass of `studies.config`
+    Config                              its settings, a dataclass of `studies.settings`
     Result                              what it gives, a dataclass that knows its JSON
     run(config, tell, progress)         measures, writes tables and figures into a folder of its own
                                         and returns the result

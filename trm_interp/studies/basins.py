@@ -15,9 +15,8 @@ from trm_interp.figures.basins import basin_figure, slice_figure, slice_movie
 from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import Run, read_identity
-from trm_interp.search.config import ALL_STATES
 from trm_interp.search.noise import target_states
-from trm_interp.studies.config import BasinsConfig
+from trm_interp.search.settings import ALL_STATES
 from trm_interp.studies.memory import for_basins
 from trm_interp.studies.one_puzzle import OnePuzzle, PuzzleBasins, look_at
 from trm_interp.studies.results import (
@@ -28,6 +27,7 @@ from trm_interp.studies.results import (
     Tell,
     results_of,
 )
+from trm_interp.studies.settings import BasinsConfig
 from trm_interp.studies.subject import Subject, open_subject
 from trm_interp.subjects.evaluate import solve
 

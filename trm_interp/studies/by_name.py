@@ -6,13 +6,13 @@ from typing import Any
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Tell, quiet
-from trm_interp.studies.config import CONFIGS
+from trm_interp.studies.settings import CONFIGS
 
 
 def run_study(name: str, *, tell: Tell = print, progress: Update = quiet, **settings: Any) -> Any:
     """Run a study as its command does; its result, whose numbers are also in `out`/summary.json.
 
-    `settings`: the fields of its configuration (`studies.config.CONFIGS`), such as
+    `settings`: the fields of its configuration (`studies.settings.CONFIGS`), such as
     `run_study("outcomes", out=Path("runs/outcomes"), limit=100)`. UserError names the studies that
     there are, and what is wrong with a value.
     """

@@ -21,9 +21,9 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import why_not_compared
-from trm_interp.studies.config import DivergenceConfig
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, results_of
 from trm_interp.studies.same_puzzle import Control, Distances, over_starts_of
+from trm_interp.studies.settings import DivergenceConfig
 from trm_interp.studies.subject import open_model, opening, provenance_of, site_of
 
 Config = DivergenceConfig

@@ -15,8 +15,8 @@ from trm_interp.analysis.settling import distance
 from trm_interp.core.joint import CycleMap
 from trm_interp.figures.bands import where
 from trm_interp.runtime.records import Record
-from trm_interp.studies.config import StabilityConfig
 from trm_interp.studies.results import Progress
+from trm_interp.studies.settings import StabilityConfig
 from trm_interp.studies.subject import Subject
 
 TOLERANCE = 1e-8  # RMS of F(z) - z at a fixed point

@@ -17,8 +17,8 @@ from trm_interp.figures.lens import lens_figure
 from trm_interp.recording.site_reader import SiteReader, final_solved
 from trm_interp.recording.store import Store
 from trm_interp.runtime.records import Record
-from trm_interp.studies.config import LensConfig
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, records, results_of
+from trm_interp.studies.settings import LensConfig
 from trm_interp.studies.subject import open_model, opening, provenance_of, require
 
 Config = LensConfig

@@ -22,9 +22,9 @@ from trm_interp.core.infer import run_batch
 from trm_interp.figures.outcomes import losses_figure, solve_step_figure
 from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import why_not_compared
-from trm_interp.studies.config import LossesConfig
 from trm_interp.studies.memory import for_losses
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
+from trm_interp.studies.settings import LossesConfig
 from trm_interp.studies.subject import Subject, finite, open_subject
 
 Config = LossesConfig

@@ -1,7 +1,7 @@
 """Memory that a study would need, checked before it begins: too much is an error of one line."""
 
 from trm_interp.runtime.limits import require_memory
-from trm_interp.studies.config import (
+from trm_interp.studies.settings import (
     BasinsConfig,
     LossesConfig,
     OutcomesConfig,

@@ -32,7 +32,7 @@ from trm_interp.runtime.arrays import Arrays, Shapes
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import Record, optional
 from trm_interp.runtime.runs import Run
-from trm_interp.studies.config import BasinsConfig
+from trm_interp.studies.settings import BasinsConfig
 from trm_interp.studies.starts import Starts
 from trm_interp.studies.subject import Subject
 

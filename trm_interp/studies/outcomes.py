@@ -16,9 +16,9 @@ from trm_interp.analysis.outcomes import (
 )
 from trm_interp.core.infer import Readouts
 from trm_interp.figures.outcomes import outcomes_figure
-from trm_interp.studies.config import OutcomesConfig
 from trm_interp.studies.memory import for_outcomes
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
+from trm_interp.studies.settings import OutcomesConfig
 from trm_interp.studies.subject import Subject, finite, open_subject
 from trm_interp.subjects.evaluate import solve
 

@@ -23,9 +23,9 @@ from trm_interp.recording.site_reader import SiteReader, run_clock, spell, split
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import Record
-from trm_interp.studies.config import ProbesConfig
 from trm_interp.studies.lens import head_answers
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, records, results_of
+from trm_interp.studies.settings import ProbesConfig
 from trm_interp.studies.subject import open_model, opening, provenance_of, require
 from trm_interp.subjects.settings import parse_indices
 from trm_interp.tasks.base import Task

@@ -14,7 +14,7 @@ from trm_interp.figures.style import write_html
 from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.records import Record
 from trm_interp.runtime.runs import Run, quiet, silent
-from trm_interp.studies.config import OnCheckpoint, OnStore
+from trm_interp.studies.settings import OnCheckpoint, OnStore
 
 SUMMARY = "summary.json"
 PLOTLY = "plotly.min.js"  # that pages share

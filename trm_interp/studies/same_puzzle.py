@@ -18,8 +18,8 @@ from trm_interp.recording.hooks import HookedModel, recording
 from trm_interp.recording.sites import hook_targets, recordable
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
-from trm_interp.studies.config import DivergenceConfig
 from trm_interp.studies.results import Progress, Tell
+from trm_interp.studies.settings import DivergenceConfig
 
 
 class Distances(NamedTuple):

@@ -50,7 +50,6 @@ from trm_interp.figures.dynamics import (
 )
 from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import named, subset_of, why_not_compared
-from trm_interp.studies.config import SettlingConfig
 from trm_interp.studies.memory import for_settling
 from trm_interp.studies.results import (
     Figures,
@@ -70,6 +69,7 @@ from trm_interp.studies.rollouts import (
     long_runs,
     short_runs,
 )
+from trm_interp.studies.settings import SettlingConfig
 from trm_interp.studies.subject import Subject, open_subject
 
 Config = SettlingConfig

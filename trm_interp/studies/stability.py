@@ -28,10 +28,10 @@ from trm_interp.figures.dynamics import eigenvalue_figure, exponent_against_drif
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import named, subset_of, why_not_compared
-from trm_interp.studies.config import StabilityConfig
 from trm_interp.studies.fixed_points import FixedPointsResult, of_outcomes, seek
 from trm_interp.studies.memory import for_stability
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
+from trm_interp.studies.settings import StabilityConfig
 from trm_interp.studies.subject import Subject, finite, open_subject
 from trm_interp.tasks.base import Task
 

@@ -16,9 +16,9 @@ from trm_interp.recording.opening import finished_puzzles, recorded_checkpoint
 from trm_interp.recording.site_reader import spell
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
-from trm_interp.search.config import ROLES
-from trm_interp.studies.config import OnCheckpoint, OnStore
+from trm_interp.search.settings import ROLES
 from trm_interp.studies.results import Tell
+from trm_interp.studies.settings import OnCheckpoint, OnStore
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.tasks.base import PuzzleSet, Task
 

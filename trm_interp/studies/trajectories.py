@@ -19,8 +19,8 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import seed32
 from trm_interp.runtime.provenance import versions
 from trm_interp.runtime.records import optional
-from trm_interp.studies.config import TrajectoriesConfig
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, results_of
+from trm_interp.studies.settings import TrajectoriesConfig
 from trm_interp.studies.subject import opening, provenance_of, site_of
 from trm_interp.tasks.base import Task
 

@@ -1,6 +1,6 @@
 """What the commands can be told. Read by the command line; needs no torch.
 
-Training has its own settings, `core.training.config.TrainConfig`.
+Training has its own settings, `core.training.settings.TrainConfig`.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from trm_interp.core.clock import MOST_COUNTED
 from trm_interp.core.models.registry import DEFAULT, config_class, names
-from trm_interp.core.training.config import PRESETS, TrainConfig
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.runtime.artifacts import artifact
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, parse_indices
 from trm_interp.runtime.settings import group, partial_group, positive, preset, required, setting
+from trm_interp.subjects.presets import PRESETS
 
 STATES = "states"
 DEFAULT_TASK, FIRST_LOOK_TASK = "sudoku6", "sudoku9"  # what commands take where none is named

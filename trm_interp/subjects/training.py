@@ -13,8 +13,8 @@ from trm_interp.core.checkpoints.folder import CARD, CONFIG, WEIGHTS
 from trm_interp.core.compiling import stop_compiling
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import config_class, model_class
-from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.loop import METRICS_FILE, train
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
 from trm_interp.runtime.errors import UserError

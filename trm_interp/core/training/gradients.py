@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trm_interp.core.models.base import States
-from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.losses import StepLosses, step_losses
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import Slots
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trm_interp.core.models.base import RecursiveModel
-from trm_interp.core.training.config import TrainConfig
+from trm_interp.core.training.settings import TrainConfig
 
 
 def make_optimizers(model: RecursiveModel, config: TrainConfig) -> list[torch.optim.Optimizer]:

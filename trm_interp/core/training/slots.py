@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trm_interp.core.counter import hash64, uniform
 from trm_interp.core.models.base import RecursiveModel, States
-from trm_interp.core.training.config import TrainConfig
+from trm_interp.core.training.settings import TrainConfig
 
 PICK, SYMMETRY, EXPLORE, EXPLORE_STEPS = range(4)  # purposes of a random number
 

@@ -24,7 +24,6 @@ from trm_interp.core.models.base import States
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import build, settings_of
 from trm_interp.core.ranks import Ranks
-from trm_interp.core.training.config import TrainConfig
 from trm_interp.core.training.gradients import backward_in_parts
 from trm_interp.core.training.graphs import GraphedStep, Metrics
 from trm_interp.core.training.losses import StepLosses
@@ -37,6 +36,7 @@ from trm_interp.core.training.optimizers import (
     make_optimizers,
     set_rates,
 )
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import Slots, TrainData, fingerprint
 from trm_interp.core.training.states import differences, read_state, require_shapes, restoring
 from trm_interp.runtime.errors import UserError, is_out_of_memory

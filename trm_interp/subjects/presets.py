@@ -1,0 +1,36 @@
+"""Presets of training: settings of the model and of the run together, by name. Needs no torch."""
+
+PRESETS: dict[str, dict[str, object]] = {
+    # the published recipe, which is what the defaults of `TrainConfig` say
+    "published": {},
+    # the published model where a GPU is lent by the minute: no prefix, which the recursion does
+    # without and which costs a sixth of the positions; depth and rate follow the wall clock
+    "flagship": {
+        **{"prefix": 0, "budget": 25.0, "curriculum": True, "decay": "cosine"},
+        **{"dtype": "bfloat16", "compile": True},
+    },
+    # 8 000 steps of Muon, which needs the normalised SwiGLU
+    "flagship-muon": {
+        **{"prefix": 1, "normalised_swiglu": True, "optimizer": "muon", "muon_lr": 0.02},
+        **{"steps": 8000, "batch_size": 384, "lr": 1e-4, "decay": "cosine", "warmup": 0.0},
+        **{"weight_decay": 0.1, "loss": "softmax", "smoothing": 0.2, "halt_weight": 0.05},
+        **{"ema": 0.9, "dtype": "bfloat16", "compile": True},
+    },
+    # a smoke test on 4x4 puzzles: seconds
+    "tiny": {
+        **{"d_model": 32, "multiple": 16, "prefix": 0, "h_cycles": 2, "l_cycles": 2},
+        **{"steps": 300, "batch_size": 32, "n_sup": 4, "lr": 3e-3, "weight_decay": 0.1},
+        **{"warmup": 0.1, "ema": 0.98, "eval_every": 100},
+    },
+    # the checkpoints that ship, on two CPU cores
+    "sudoku6": {
+        **{"d_model": 96, "multiple": 32, "prefix": 0},
+        **{"steps": 1250, "target": 0.87, "batch_size": 128, "lr": 1e-3, "weight_decay": 0.1},
+        **{"warmup": 0.16, "ema": 0.995, "eval_every": 25, "dtype": "bfloat16", "compile": True},
+    },
+    "sudoku9": {
+        **{"d_model": 128, "multiple": 32, "prefix": 0},
+        **{"steps": 4000, "batch_size": 128, "n_sup": 8, "lr": 1e-3, "weight_decay": 0.1},
+        **{"warmup": 0.05, "ema": 0.99, "eval_every": 250, "dtype": "bfloat16", "compile": True},
+    },
+}
