@@ -22,7 +22,7 @@ from trm_interp.runtime.runs import Run
 from trm_interp.sae.results import FeaturesSummary, SAEMeasures
 from trm_interp.search.output import read_sidecar
 from trm_interp.search.results import SearchSummary
-from trm_interp.studies import config as studies
+from trm_interp.studies.settings import CONFIGS as STUDIES
 from trm_interp.subjects.opening import open_both
 
 LANDSCAPE = (
@@ -160,6 +160,6 @@ def read_result(job: Job) -> Any:
         return SAEMeasures.read(file, advice)
     if command == "features":
         return FeaturesSummary.read(file, advice)
-    if command in studies.CONFIGS:
+    if command in STUDIES:
         return import_module(f"trm_interp.studies.{command}").Result.read(file, advice)
     return None

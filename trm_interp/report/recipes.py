@@ -12,7 +12,7 @@ from trm_interp.recording.store import estimate_bytes
 from trm_interp.report.jobs import Job
 from trm_interp.sae.settings import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.search.settings import SearchRun
-from trm_interp.studies import config as studies
+from trm_interp.studies.settings import CONFIGS as STUDIES
 from trm_interp.subjects.settings import CollectConfig
 
 STORED, SAE_STORED = 256, 96  # puzzles in the store of states, and in the SAE's
@@ -20,7 +20,7 @@ WIDE = 16  # trajectories and supervision steps, against one trajectory of WIDE*
 BEGIN = 0.3  # minutes of every job: imports, compilers, pictures
 STEPS = 16  # supervision steps that are recorded
 FLAGS = ("resume", "overwrite")
-CONFIGS: dict[str, type] = studies.CONFIGS | {
+CONFIGS: dict[str, type] = STUDIES | {
     **{"collect": CollectConfig, "search": SearchRun, "train-sae": TrainSAEConfig},
     **{"sae-eval": EvalSAEConfig, "features": FeaturesConfig},
 }
