@@ -36,8 +36,8 @@ from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.files import write_json, write_text
 from trm_interp.runtime.progress import progress
 from trm_interp.runtime.schema import read_json
-from trm_interp.sae.evaluate import evaluate_sae
-from trm_interp.sae.features import look_at_features
+from trm_interp.sae.evaluate import run as evaluate_sae
+from trm_interp.sae.features import run as look_at_features
 from trm_interp.sae.results import EVERY_TICK
 from trm_interp.sae.settings import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.sae.train import train_sae

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from trm_interp.cli import options
 from trm_interp.cli.app import COMMANDS
-from trm_interp.cli.options import Command, Shown, add
+from trm_interp.cli.options import Command, add
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import Interrupted
 from trm_interp.runtime.settings import argument, group, partial_group, preset, required, setting
@@ -59,8 +59,8 @@ class Settings:
 
 
 class Answer:
-    def __init__(self, settings: Settings, finished: bool = True) -> None:
-        self.settings, self.finished = settings, finished
+    def __init__(self, settings: Settings, finished: bool = True, fault: str | None = None) -> None:
+        self.settings, self.finished, self.fault = settings, finished, fault
 
     def to_json(self) -> dict[str, Any]:
         return {"sigma": self.settings.noise.sigma, "nan": float("nan")}
@@ -75,6 +75,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         vars(module).update(
             run=lambda config, tell, progress: ends(config),
             lines=lambda answer: [repr(answer.settings)],
+            fault=lambda answer: answer.fault,
         )
         monkeypatch.setattr(options, "import_module", lambda name: module)
         app = typer.Typer()
@@ -171,7 +172,7 @@ def raising(error: BaseException) -> Callable[[Settings], Any]:
             130,
             "stopped before the end; to continue, run the same command with --resume",
         ),
-        (lambda settings: Shown(parts=["x"], fault="a is damaged"), 2, "error: a is damaged"),
+        (lambda settings: Answer(settings, fault="a is damaged"), 2, "error: a is damaged"),
     ],
 )
 def test_how_a_command_ends(

@@ -9,7 +9,7 @@ settings, `tell` for notices (standard error) and `progress`, and returns a resu
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
 from importlib import import_module
@@ -51,19 +51,6 @@ class Command:
     label: str = ""
     has_json: bool = False
     says_out: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A result together with what is printed of it, for modules without `lines`."""
-
-    parts: Sequence[Any]
-    json: Any = None
-    finished: bool = True
-    fault: str | None = None
-
-    def to_json(self) -> Any:
-        return self.json
 
 
 def notify(line: str) -> None:
@@ -124,19 +111,14 @@ def _print(command: Command, settings: Any, result: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps(json_of(result)))
     else:
-        for part in result.parts if isinstance(result, Shown) else module.lines(result):
+        for part in module.lines(result):
             show(part)
     if not getattr(result, "finished", True):
         notify(f"stopped before the end; {how_to_resume(settings.overwrite)}")
     if command.says_out and settings.out:
         notify(f"wrote {settings.out}")
-    fault = result.fault if isinstance(result, Shown) else _fault(module, result)
-    if fault:
+    if hasattr(module, "fault") and (fault := module.fault(result)):
         raise UserError(fault)
-
-
-def _fault(module: Any, result: Any) -> str | None:
-    return module.fault(result) if hasattr(module, "fault") else None
 
 
 def json_of(result: Any) -> Any:

@@ -1,22 +1,14 @@
 """The commands on sparse autoencoders."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from trm_interp.cli.options import Command, Shown
+from trm_interp.cli.options import Command
 from trm_interp.sae.settings import EvalSAEConfig, FeaturesConfig, SteerConfig, TrainSAEConfig
-
-if TYPE_CHECKING:
-    from trm_interp.runtime.progress import Meter
-    from trm_interp.runtime.runs import Tell
 
 COMMANDS = [
     Command(
         name="train-sae",
         title="Features",
         config=TrainSAEConfig,
-        target="trm_interp.cli.sae:train",
+        target="trm_interp.sae.train:run",
         doc="Train a sparse autoencoder on recorded activations; exact resume.",
         examples="""
         trm-interp train-sae runs/states --site z_L --out runs/sae
@@ -31,7 +23,7 @@ COMMANDS = [
         name="sae-eval",
         title="Features",
         config=EvalSAEConfig,
-        target="trm_interp.cli.sae:evaluate",
+        target="trm_interp.sae.evaluate:run",
         doc="Measure an SAE on held-out puzzles: FVU, L0, dead features, loss recovered.",
         examples="""
         trm-interp sae-eval runs/sae runs/states
@@ -46,7 +38,7 @@ COMMANDS = [
         name="features",
         title="Features",
         config=FeaturesConfig,
-        target="trm_interp.cli.sae:features",
+        target="trm_interp.sae.features:run",
         doc="What features do over time and mean on the board: tables, figure 1, dashboard.",
         examples="""
         trm-interp features runs/sae runs/states --out runs/features
@@ -59,7 +51,7 @@ COMMANDS = [
         name="steer",
         title="Features",
         config=SteerConfig,
-        target="trm_interp.sae.steer:steer",
+        target="trm_interp.sae.steer:run",
         doc="Ablate, clamp or steer one feature while the model runs, beside matched controls.",
         examples="""
         trm-interp steer runs/sae runs/states --feature 12
@@ -72,31 +64,3 @@ COMMANDS = [
         says_out=True,
     ),
 ]
-
-
-def train(config: TrainSAEConfig, tell: Tell, progress: Meter) -> Shown:
-    """Train an SAE."""
-    from trm_interp.sae.train import train_sae
-
-    finished = train_sae(config, tell, progress)
-    measure = f"measure it: trm-interp sae-eval {config.out} STORE"
-    fit = [progress.note] if progress.note else []
-    wrote = f"wrote {config.out} ({'; '.join([*fit, measure])})"
-    return Shown(parts=[wrote] if finished else [], finished=finished)
-
-
-def evaluate(config: EvalSAEConfig, tell: Tell, progress: Meter) -> Shown:
-    """Measure an SAE."""
-    from trm_interp.sae.evaluate import evaluate_sae, lines, measures_file
-
-    result = evaluate_sae(config, tell, progress)
-    tell(f"wrote {measures_file(config)}")
-    return Shown(parts=lines(result), json=result.to_json())
-
-
-def features(config: FeaturesConfig, tell: Tell, progress: Meter) -> Shown:
-    """Look at the features of an SAE."""
-    from trm_interp.sae.features import look_at_features
-
-    files = look_at_features(config, tell, progress)
-    return Shown(parts=[f"wrote {file} ({name})" for name, file in files.items()])

@@ -1,23 +1,14 @@
 """The commands that search."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-from trm_interp.cli.options import Command, Shown
+from trm_interp.cli.options import Command
 from trm_interp.search.settings import SearchRun, SolveConfig
-
-if TYPE_CHECKING:
-    from trm_interp.runtime.progress import Update
-    from trm_interp.runtime.runs import Tell
-    from trm_interp.search.solve import Solution
 
 COMMANDS = [
     Command(
         name="search",
         title="Search",
         config=SearchRun,
-        target="trm_interp.cli.search:search",
+        target="trm_interp.search.run:run",
         doc="K trajectories a puzzle: best by Q, votes, pass@K and rule check, after every step.",
         examples="""
         trm-interp search --ckpt artifacts/trm-sudoku6 \\
@@ -35,7 +26,7 @@ COMMANDS = [
         name="solve",
         title="Search",
         config=SolveConfig,
-        target="trm_interp.cli.search:solve",
+        target="trm_interp.search.solve:run",
         doc="""
         Solve puzzles: the board, the confidence, the cost, and whether the rules confirm it.
 
@@ -50,33 +41,3 @@ COMMANDS = [
         has_json=True,
     ),
 ]
-
-
-def search(config: SearchRun, tell: Tell, progress: Update) -> Shown:
-    """Search a file of puzzles."""
-    from trm_interp.search.run import search_file
-    from trm_interp.search.show import cost_line, search_table
-
-    _, summary = search_file(config, config.search, tell, progress)
-    return Shown(parts=[search_table(summary), cost_line(summary)], json=summary.to_json())
-
-
-class _Board:
-    """A solution as it is drawn."""
-
-    def __init__(self, solution: Solution) -> None:
-        self.solution = solution
-
-    def show_on(self, console: Any) -> None:
-        from trm_interp.search.show import show_solution
-
-        show_solution(self.solution, console)
-
-
-def solve(config: SolveConfig, tell: Tell, progress: Update) -> Shown:
-    """Solve puzzles for a person."""
-    from trm_interp.search.solve import solve as solutions_of
-
-    solutions = solutions_of(config, config.search, tell)
-    rows = [solution.to_json() for solution in solutions]
-    return Shown(parts=list(map(_Board, solutions)), json={"n": len(rows), "puzzles": rows})

@@ -34,7 +34,7 @@ class Recognised:
     by_outcome: dict[str, Any]
 
 
-def evaluate_sae(
+def run(
     config: EvalSAEConfig, tell: Callable[[str], None] = print, progress: Progress = quiet
 ) -> SAEMeasures:
     """Measures, with `loop` if asked for; also written to `measures_file(config)`."""
@@ -53,9 +53,9 @@ def evaluate_sae(
                 inputs=inputs,
                 tell=tell,
                 progress=progress,
-            ) as run,
+            ) as output,
         ):
-            result, mean_row = measures(applied, config.seed, run.advance)
+            result, mean_row = measures(applied, config.seed, output.advance)
             if config.loop:
                 looped = splice(
                     applied,
@@ -67,7 +67,8 @@ def evaluate_sae(
                     config.force_mismatch,
                 )
                 result = replace(result, loop=looped)
-            run.write_json(result.to_json())
+            output.write_json(result.to_json())
+    tell(f"wrote {measures_file(config)}")
     return result
 
 

@@ -1,6 +1,6 @@
 """`trm-interp features`: what features do over time and on the board, in tables and figures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ NAMES = (*FILES.values(), *PICTURES, "plotly.min.js")
 BANDS = 300  # resamples behind the bands of figure 1
 
 
-def look_at_features(
+def run(
     config: FeaturesConfig, tell: Callable[[str], None] = print, progress: Progress = quiet
 ) -> dict[str, Path]:
     """Everything that `trm-interp features` does: the files that it wrote, by name."""
@@ -51,8 +51,8 @@ def look_at_features(
             clear=False,
             tell=tell,
             progress=progress,
-        ) as run:
-            gathered = gather(applied, config.examples, run.advance)
+        ) as output:
+            gathered = gather(applied, config.examples, output.advance)
             separated = separation(gathered.level, applied.solved, config.seed)
             cells = len(gathered.cells)
             meaning = meaning_of(gathered.acts, gathered.facts, cells, config.seed)
@@ -67,14 +67,19 @@ def look_at_features(
                 "figure 1": activity(applied, gathered, top, config.seed),
                 "drift": drift(applied, gathered, config.seed),
             }
-            run.clear()
+            output.clear()
             write_dashboard(config.out / FILES["dashboard"], page)
             for name, (figure, numbers) in figures.items():
                 write_html(figure, config.out / FILES[name], config.static)
-                run.write_text(FILES[f"{name} numbers"], numbers.to_csv(index=False))
-            run.write_text(FILES["table"], table.to_csv(index=False))
-            run.write_json(FILES["summary"], summary.to_json())
+                output.write_text(FILES[f"{name} numbers"], numbers.to_csv(index=False))
+            output.write_text(FILES["table"], table.to_csv(index=False))
+            output.write_json(FILES["summary"], summary.to_json())
     return {name: config.out / file for name, file in FILES.items()}
+
+
+def lines(files: Mapping[str, Path]) -> list[str]:
+    """Which files there are."""
+    return [f"wrote {file} ({name})" for name, file in files.items()]
 
 
 def activity(

@@ -161,7 +161,7 @@ class FeatureEffect(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Steering(MeasuredOn):
-    """The effects of a feature and of its controls: see `steer.steer`."""
+    """The effects of a feature and of its controls: see `steer.run`."""
 
     model_mismatch: str | None
     mode: str

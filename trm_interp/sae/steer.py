@@ -104,7 +104,7 @@ def effect(clean: Outcome, changed: Outcome, seed: int, step: int = -1) -> Effec
     return Effect(**estimates(differences, seed))
 
 
-def steer(
+def run(
     config: SteerConfig, tell: Callable[[str], None] = print, progress: Progress = quiet
 ) -> Steering:
     """The effects of the feature and of its controls, as the command reports them.
@@ -125,9 +125,9 @@ def steer(
             inputs=inputs,
             tell=tell,
             progress=progress,
-        ) as run:
-            result = _steer(config, applied, run.advance)
-            run.write_json(result.to_json())
+        ) as output:
+            result = _steer(config, applied, output.advance)
+            output.write_json(result.to_json())
     return result
 
 

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +51,34 @@ NAMES = (STATE, METRICS, CARD, WEIGHTS, CONFIG, MEASURES)
 FREE = ("out", "resume", "overwrite", "save_every", "log_every", "device", "buffer_mb", "store")
 HELD_OUT_PUZZLES = 16  # behind the held-out numbers of metrics and card
 TRAINING_COPIES = 4  # weights, gradients and two moments; as many of a batch's activations
+
+
+@dataclass(frozen=True)
+class TrainedSAE:
+    """What `train-sae` came to. `note`: the last held-out FVU and L0, in words, if any step of this
+    process logged them."""
+
+    out: Path
+    finished: bool
+    note: str
+
+
+def run(
+    config: TrainSAEConfig,
+    tell: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = quiet,
+) -> TrainedSAE:
+    """What the command `train-sae` does."""
+    finished = train_sae(config, tell, progress)
+    return TrainedSAE(config.out, finished, getattr(progress, "note", ""))
+
+
+def lines(trained: TrainedSAE) -> list[str]:
+    """Where the SAE is and what to do next; nothing of a run that was stopped."""
+    if not trained.finished:
+        return []
+    facts = [*filter(None, [trained.note]), f"measure it: trm-interp sae-eval {trained.out} STORE"]
+    return [f"wrote {trained.out} ({'; '.join(facts)})"]
 
 
 def held_out_rows(
@@ -161,7 +189,7 @@ def train_sae(
     progress: Callable[[int, int], None] = quiet,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Everything that `trm-interp train-sae` does, into `config.out`; False if stopped early."""
+    """Train the SAE and save it in `config.out`; False if stopped early."""
     prepared = _prepare(config, tell)
     with (
         prepared.stream,

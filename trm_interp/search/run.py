@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from rich.table import Table
 
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.core.compiling import compile_networks
@@ -22,7 +23,48 @@ from trm_interp.search.settings import ALL_STATES, SearchConfig, SearchRun
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.tasks.base import PuzzleSet
 
+HEADINGS = ("baseline", "best Q", "vote", "vote by Q", "pass@K", "verified")
 BLOCK_BYTES = 128e6  # answers of one block
+
+
+def run(
+    config: SearchRun,
+    tell: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = quiet,
+) -> SearchSummary:
+    """What the command `search` does."""
+    return search_file(config, config.search, tell, progress)[1]
+
+
+def lines(summary: SearchSummary) -> list[Table | str]:
+    """What `search` prints: the table, and what it cost."""
+    return [search_table(summary), cost_line(summary)]
+
+
+def search_table(summary: SearchSummary) -> Table:
+    """Shares of the puzzles after every step, in per cent."""
+    table = Table(
+        title=f"{summary.ckpt} on {summary.n} puzzles of {summary.puzzles}, %",
+        caption="95 % Wilson intervals over puzzles; steps count from 1",
+    )
+    for heading in ("step", *HEADINGS):
+        table.add_column(heading, justify="right")
+    for step in range(summary.config.steps):
+        cells = []
+        for curve in summary.curves.values():
+            share, low, high = (100 * part[step] for part in (curve.share, curve.low, curve.high))
+            cells.append(f"{share:.1f} ({low:.0f}-{high:.0f})")
+        table.add_row(str(step + 1), *cells)
+    return table
+
+
+def cost_line(summary: SearchSummary) -> str:
+    """Network evaluations, and their share of those of K trajectories that all run to the end."""
+    spent, full = summary.evaluations, summary.evaluations_of_the_full_grid
+    return (
+        f"{spent:,} network evaluations, {spent / summary.n:,.0f} a puzzle; "
+        f"{spent / full:.1%} of K {summary.config.k} x {summary.config.steps} steps"
+    )
 
 
 def search_file(

@@ -1,49 +1,22 @@
-"""A search for people: its table, and boards with coloured cells."""
+"""Solutions for people: boards with coloured cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from trm_interp.search.results import SearchSummary
-from trm_interp.search.solve import Solution
 from trm_interp.tasks.base import Task
 
-HEADINGS = ("baseline", "best Q", "vote", "vote by Q", "pass@K", "verified")
+if TYPE_CHECKING:
+    from trm_interp.search.solve import Solution
+
 GIVEN, CHANGED, CONFLICT = "bold", "bold yellow", "on red"
 MARKS = " *!#"  # after a cell, without colours: nothing, changed, in conflict, both
 BETWEEN = "    "  # boards side by side
-
-
-def lines(summary: SearchSummary) -> list[Table | str]:
-    """What `search` prints: the table, and what it cost."""
-    return [search_table(summary), cost_line(summary)]
-
-
-def search_table(summary: SearchSummary) -> Table:
-    """Shares of the puzzles after every step, in per cent."""
-    table = Table(
-        title=f"{summary.ckpt} on {summary.n} puzzles of {summary.puzzles}, %",
-        caption="95 % Wilson intervals over puzzles; steps count from 1",
-    )
-    for heading in ("step", *HEADINGS):
-        table.add_column(heading, justify="right")
-    for step in range(summary.config.steps):
-        cells = []
-        for curve in summary.curves.values():
-            share, low, high = (100 * part[step] for part in (curve.share, curve.low, curve.high))
-            cells.append(f"{share:.1f} ({low:.0f}-{high:.0f})")
-        table.add_row(str(step + 1), *cells)
-    return table
-
-
-def cost_line(summary: SearchSummary) -> str:
-    """Network evaluations, and their share of those of K trajectories that all run to the end."""
-    spent, full = summary.evaluations, summary.evaluations_of_the_full_grid
-    return (
-        f"{spent:,} network evaluations, {spent / summary.n:,.0f} a puzzle; "
-        f"{spent / full:.1%} of K {summary.config.k} x {summary.config.steps} steps"
-    )
 
 
 def board(task: Task, tokens: np.ndarray, styles: list[str], marks: str = "") -> list[Text]:
@@ -55,6 +28,17 @@ def board(task: Task, tokens: np.ndarray, styles: list[str], marks: str = "") ->
         Text.assemble(*((piece, "" if cell is None else styles[cell]) for piece, cell in line))
         for line in task.drawing(tokens, marks)
     ]
+
+
+@dataclass(frozen=True)
+class Board:
+    """A solution as it is printed."""
+
+    solution: Solution
+
+    def show_on(self, console: Console) -> None:
+        """Print it."""
+        show_solution(self.solution, console)
 
 
 def show_solution(solution: Solution, console: Console) -> None:

@@ -12,11 +12,13 @@ import torch
 
 from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.runs import quiet
 from trm_interp.search.engine import Trajectories, search, trace
 from trm_interp.search.noise import has_symmetries
 from trm_interp.search.run import settled
 from trm_interp.search.selection import choose
 from trm_interp.search.settings import SearchConfig, SolveConfig
+from trm_interp.search.show import Board
 from trm_interp.subjects.opening import load_puzzles, open_device, require_task
 from trm_interp.subjects.settings import shipped_checkpoint
 from trm_interp.tasks.base import PuzzleSet, Task
@@ -74,6 +76,32 @@ class Solution:
         if self.guesses is None:
             return boards | numbers
         return boards | numbers | {"trace": [[text(b) for b in step] for step in self.guesses]}
+
+
+@dataclass(frozen=True)
+class Solutions:
+    """What the command `solve` came to."""
+
+    solutions: list[Solution]
+
+    def to_json(self) -> dict[str, Any]:
+        """The puzzles in the order in which they were given."""
+        puzzles = [solution.to_json() for solution in self.solutions]
+        return {"n": len(puzzles), "puzzles": puzzles}
+
+
+def run(
+    config: SolveConfig,
+    tell: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = quiet,
+) -> Solutions:
+    """What the command `solve` does."""
+    return Solutions(solve(config, config.search, tell))
+
+
+def lines(solved: Solutions) -> list[Board]:
+    """The boards, each followed by a line about it."""
+    return [Board(solution) for solution in solved.solutions]
 
 
 def solve(

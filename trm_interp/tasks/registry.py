@@ -183,3 +183,11 @@ def presets() -> dict[str, type[Task]]:
 def downloads() -> dict[str, type[Task]]:
     """Public data sets that can be fetched, of all families: name -> whose it is."""
     return {name: one for one in _all() for name in one.downloads()}
+
+
+def offering(named: Mapping[str, type[Task]], name: str, kind: str) -> type[Task]:
+    """The family that has this preset or public data set. UserError where none has; `kind` says
+    what is named."""
+    if name not in named:
+        raise UserError(f"no {kind} {name!r}; there are {', '.join(named)}")
+    return named[name]

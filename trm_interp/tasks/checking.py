@@ -1,0 +1,37 @@
+"""`trm-interp data check`: compare files as splits of one data set."""
+
+from typing import Any
+
+from trm_interp.runtime.progress import Update
+from trm_interp.runtime.runs import Tell, quiet
+from trm_interp.tasks.registry import family_of_file
+from trm_interp.tasks.settings import CheckConfig
+
+
+def run(config: CheckConfig, tell: Tell = print, progress: Update = quiet) -> dict[str, Any]:
+    """The report of `Task.check_splits`."""
+    if len(config.files) == 1:
+        file = config.files[0]
+        tell(f"{file}: checked by itself; name two files or more to compare splits")
+    return family_of_file(config.files[0]).check_splits(config.files, tell, progress)
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """A line for every file and every pair."""
+    lines = [
+        f"{entry['file']}: {entry['puzzles']} puzzles, {entry['invalid']} invalid lines, "
+        f"{entry['repeated']} repeated"
+        for entry in report["files"]
+    ]
+    for pair in report["pairs"]:
+        shared = "lineages unknown" if pair["lineages"] is None else f"{pair['lineages']} lineages"
+        lines.append(
+            f"{pair['files'][0]} and {pair['files'][1]}: {pair['copies']} copies, "
+            f"{pair['neighbours']} neighbours, {shared} in both"
+        )
+    return lines
+
+
+def fault(report: dict[str, Any]) -> str | None:
+    """That the files are not disjoint or not valid, where that is so."""
+    return None if report["clean"] else "these files are no clean splits of one data set"
