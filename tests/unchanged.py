@@ -43,6 +43,7 @@ RENAMED: dict[str, str] = {}
 _IDENTITY = ("task", "architecture", "schedule", "states", "answer", "latent")  # of a store
 ADDED: tuple[str, ...] = tuple(f"*/manifest.json/meta/identity/{name}" for name in _IDENTITY)
 ADDED += ("*/card.json/sae/architecture", "*/cfg.json/metadata/trm_interp/architecture")
+ADDED += ("*/card.json/train/n_sup_warm", "*/card.json/train/n_sup_warm_until")
 
 # Facts of the machine or the moment, left out wherever they occur. Paths are kept, with the
 # temporary folder replaced by FOLDER.

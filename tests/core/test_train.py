@@ -97,7 +97,7 @@ def test_a_slot_halts_where_q_halt_is_above_zero(make: Callable[..., Trainer]):
     trainer = make(n_sup=16)
     refill(trainer)
     slots, q_halt = trainer.slots, torch.tensor([-1.0, 0.0, 1e-6, 3.0, -9.0])
-    slots = slots.advanced(slots.states, q_halt, 0, trainer.config)
+    slots = slots.advanced(slots.states, q_halt, 0, trainer.config, 16)
     assert slots.halted.tolist() == [False, False, True, True, False]
 
 
@@ -113,7 +113,7 @@ def test_exploring_slots_run_at_least_a_random_number_of_steps(make: Callable[..
         slots.halted = torch.zeros(n, dtype=torch.bool)
         for step in range(n_sup):
             state = slots.states
-            slots = slots.advanced(state, torch.ones(n), step, trainer.config)
+            slots = slots.advanced(state, torch.ones(n), step, trainer.config, n_sup)
             halted.append(slots.halted)
         return torch.stack(halted)  # [step, slot], where it would halt
 

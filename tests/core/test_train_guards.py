@@ -8,7 +8,7 @@ import torch
 from tiny_training import assert_same_bits, rows
 
 from trm_interp.core.models.trm import State
-from trm_interp.core.training.graphs import GraphedStep
+from trm_interp.core.training.graphs import GraphedStep, Phase
 from trm_interp.core.training.loop import train
 from trm_interp.core.training.optimizers import set_rates
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
@@ -89,20 +89,32 @@ class Replay:
         self.replay = run
 
 
-def test_a_graphed_step_is_the_step(make: Callable[..., Trainer]):
-    """The same bits where everything a step needs is found in place, also over a new depth."""
+@pytest.mark.parametrize(
+    ("schedule", "phases"),
+    [
+        # depths are at most the model's own
+        ({}, [((1, 2), 3), ((2, 2), 3)]),
+        ({"n_sup_warm": 1, "n_sup_warm_until": 0.5}, [((1, 2), 1), ((2, 2), 1), ((2, 2), 3)]),
+    ],
+    ids=["depth", "depth and n_sup"],
+)
+def test_a_graphed_step_is_the_step(
+    make: Callable[..., Trainer], schedule: dict[str, Any], phases: list[Any]
+):
+    """The same bits where everything a step needs is found in place, also over a new phase."""
     settings: dict[str, Any] = {"steps": 20, "curriculum": True, "explore": 0.5, "log_every": 1}
+    settings |= schedule
     plain, graphed = make("plain", **settings), make("graphed", **settings)
-    captured: list[tuple[int, int]] = []
+    captured: list[Phase] = []
 
     def capture(run: Callable[[], Any]) -> Replay:
-        captured.append(graphed.graphed.cycles)  # type: ignore[union-attr, arg-type]
+        captured.append(graphed.graphed.phase)  # type: ignore[union-attr, arg-type]
         return Replay(run)
 
     graphed.graphed = GraphedStep(graphed._device_step, graphed.places, graphed.tell, capture)
     train(plain)
     train(graphed)
-    assert captured == [(1, 2), (2, 2)]  # at most the model's own
+    assert captured == phases
     graphed.graphed = None
     assert_same_bits(graphed.state() | {"settings": 0}, plain.state() | {"settings": 0})
     assert rows(graphed) == rows(plain)

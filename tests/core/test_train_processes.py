@@ -72,13 +72,28 @@ def test_killed_at_random_moments_equals_undisturbed(tmp_path: Path):
     assert not list((tmp_path / "killed").glob("*.partial"))
 
 
-def test_two_processes_equal_one(tmp_path: Path):
+def test_killed_in_either_part_of_a_schedule_and_at_its_change_equals_undisturbed(tmp_path: Path):
+    """12 of 23 steps are of the first part; the states are saved after 4, 8, ... steps."""
+    schedule = {"n_sup_warm": 1, "n_sup_warm_until": 0.5}
+    words = [f"{name}={value}" for name, value in schedule.items()]
+    told = start(CHILD, tmp_path / "killed", *words, "die_at_step=6,11,12,13,18")
+    assert told.split() == ["killed"] * 5
+    whole = make(tmp_path / "whole", **schedule)
+    train(whole)
+    assert_same(saved(tmp_path / "killed"), saved(tmp_path / "whole"))
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    assert [row["n_sup"] for row in rows(whole.out) if "loss" in row] == [1] * 4 + [3] * 3
+
+
+@pytest.mark.parametrize("schedule", [{}, {"n_sup_warm": 1, "n_sup_warm_until": 0.6}])
+def test_two_processes_equal_one(tmp_path: Path, schedule: dict[str, Any]):
     """The same global batch on gloo: the same puzzles, losses within rounding, one state file.
 
     The budget is 21 s and a step takes 1 s on the clock of rank 0, 2 s on that of rank 1. They
     must agree, on the slower: 11 steps, with the rates and depths of a single process at 2 s.
     """
     settings = {"budget": 0.35, "lr": 1e-3, "log_every": 1, "decay": "cosine", "weight_decay": 0.1}
+    settings |= schedule
     words = [f"{name}={value}" for name, value in settings.items()]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     start(*launch, CHILD, tmp_path / "two", *words)

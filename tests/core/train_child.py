@@ -2,7 +2,8 @@
 
 `train_child.py OUT [key=value ...]`: keys are TrainConfig's, or `model.*` for the model's. With
 `die_at=3,17` the run is started anew for every number and dies by SIGKILL at that moment, counted
-over steps, rows, file syncs and renames; then it is finished.
+over steps, rows, file syncs and renames; then it is finished. `die_at_step=5,12` dies where so many
+optimizer steps of the run are done.
 """
 
 import ast
@@ -88,16 +89,33 @@ def die_at(moment: int) -> None:
     os.replace = counted(os.replace)
 
 
+def die_at_step(step: int) -> None:
+    """SIGKILL this process before the optimizer step that follows `step` of the run."""
+    take_step = Trainer.step
+
+    def call(self: Trainer) -> Any:
+        if self.step_count == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return take_step(self)
+
+    Trainer.step = call  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
     settings: dict[str, Any] = dict(word.split("=", 1) for word in sys.argv[2:])
-    moments = [int(word) for word in settings.pop("die_at", "").split(",") if word]
+    deaths = [
+        (die, int(word))
+        for die in (die_at, die_at_step)
+        for word in settings.pop(die.__name__, "").split(",")
+        if word
+    ]
     settings = {k: v if v.isalpha() else ast.literal_eval(v) for k, v in settings.items()}
-    for moment in moments:  # forked before any backward pass, so that torch is imported once
+    for die, moment in deaths:  # forked before any backward pass, so that torch is imported once
         child = os.fork()
         if child == 0:
-            die_at(moment)
+            die(moment)
             train(make(out, **settings))
             os._exit(0)
         _, status = os.waitpid(child, 0)

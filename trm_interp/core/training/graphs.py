@@ -1,13 +1,13 @@
 """A whole optimizer step as one CUDA graph, so that the host launches one thing instead of 1 000.
 
 What a step reads and writes must then stay where it is: the trainer keeps its slots in place, the
-step count and the learning rates are tensors, and only the depth of the recursion, which the
-curriculum changes twice, needs a new graph. A graph is used when one replay of it has done what
-the step itself does.
+step count and the learning rates are tensors, and only what a `Phase` holds, which schedules change
+a few times in a run, needs a new graph. A graph is used when one replay of it has done what the
+step itself does.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,13 @@ from torch import Tensor
 Metrics = dict[str, Tensor]
 WARM_STEPS = 3  # run as they are first: kernels are compiled, memory is laid out
 TOLERANCE = 0.02  # of a metric between replay and step: kernels may add in another order
+
+
+class Phase(NamedTuple):
+    """What a step does differently in different parts of a run."""
+
+    cycles: tuple[int, int]  # (H_cycles, L_cycles) of a supervision step
+    n_sup: int  # supervision steps after which a slot is refilled
 
 
 class Captured(Protocol):
@@ -31,7 +38,7 @@ def capture_cuda(run: Callable[[], Any]) -> Captured:
 
 
 class GraphedStep:
-    """Calls `run(cycles)` a few times, then replays it as a graph; again for other cycles.
+    """Calls `run(phase)` a few times, then replays it as a graph; again for another phase.
 
     `run` changes the tensors that `places()` gives, all of them in place. Where the capture fails
     or its replay does something else, `tell` says so and every step runs as it is.
@@ -39,39 +46,39 @@ class GraphedStep:
 
     def __init__(
         self,
-        run: Callable[[tuple[int, int]], Metrics],
+        run: Callable[[Phase], Metrics],
         places: Callable[[], list[Tensor]],
         tell: Callable[[str], None],
         capture: Callable[[Callable[[], Any]], Captured] = capture_cuda,
     ) -> None:
         self.run, self.places, self.tell, self.capture = run, places, tell, capture
-        self.cycles: tuple[int, int] | None = None
+        self.phase: Phase | None = None
         self.graph: Captured | None = None
         self.metrics: Metrics = {}
         self.warm_left, self.works = 0, True
         self.stream = torch.cuda.Stream() if torch.cuda.is_available() else None
 
-    def __call__(self, cycles: tuple[int, int]) -> Metrics:
+    def __call__(self, phase: Phase) -> Metrics:
         if not self.works:
-            return self.run(cycles)
-        if cycles != self.cycles:
-            self.cycles, self.graph, self.warm_left = cycles, None, WARM_STEPS
+            return self.run(phase)
+        if phase != self.phase:
+            self.phase, self.graph, self.warm_left = phase, None, WARM_STEPS
         if self.warm_left:
             self.warm_left -= 1
-            return self._on_own_stream(cycles)
+            return self._on_own_stream(phase)
         if self.graph is not None:
             self.graph.replay()
             return self.metrics
-        return self._first(cycles)
+        return self._first(phase)
 
-    def _first(self, cycles: tuple[int, int]) -> Metrics:
+    def _first(self, phase: Phase) -> Metrics:
         """One step as it is, then the same one as a graph: kept if both come to the same."""
         before = [place.clone() for place in self.places()]
-        plain = {name: value.clone() for name, value in self._on_own_stream(cycles).items()}
+        plain = {name: value.clone() for name, value in self._on_own_stream(phase).items()}
         after = [place.clone() for place in self.places()]
         self._write(before)
         try:
-            self.graph = self.capture(lambda: self._keep(self.run(cycles)))
+            self.graph = self.capture(lambda: self._keep(self.run(phase)))
             self.graph.replay()
         except RuntimeError as error:  # also out of memory
             return self._give_up(f"cannot be captured ({error})", after, plain)
@@ -95,12 +102,12 @@ class GraphedStep:
     def _keep(self, metrics: Metrics) -> None:
         self.metrics = metrics
 
-    def _on_own_stream(self, cycles: tuple[int, int]) -> Metrics:
+    def _on_own_stream(self, phase: Phase) -> Metrics:
         """Run a step on a side stream, as a later capture requires."""
         if self.stream is None:
-            return self.run(cycles)
+            return self.run(phase)
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
-            metrics = self.run(cycles)
+            metrics = self.run(phase)
         torch.cuda.current_stream().wait_stream(self.stream)
         return metrics

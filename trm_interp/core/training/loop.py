@@ -92,6 +92,7 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
     total = dict(zip(METRICS, sums.tolist(), strict=True))
     puzzles = trainer.config.batch_size * steps
     halted = max(total["halted"], 1.0)
+    scheduled = {"n_sup": trainer.phase.n_sup} if trainer.config.n_sup_warm else {}
     return {
         "step": trainer.step_count,
         "fraction": round(trainer.fraction(), 6),
@@ -103,4 +104,5 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
         "mean_steps": total["halted_steps"] / halted,
         "grad_norm": total["grad_norm"] / steps,
         "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+        **scheduled,
     }

@@ -120,6 +120,17 @@ def depth(config: TrainConfig, fraction: float, full: tuple[int, int]) -> tuple[
     return min(h, full[0]), min(l, full[1])
 
 
+def supervision_steps(config: TrainConfig, fraction: float) -> int:
+    """Supervision steps after which a slot is refilled, when `fraction` of the run is used.
+
+    >>> config = TrainConfig(n_sup=16, n_sup_warm=1, n_sup_warm_until=0.25)
+    >>> [supervision_steps(config, f) for f in (0.0, 0.24, 0.25)]
+    [1, 1, 16]
+    """
+    is_warm = config.n_sup_warm > 0 and fraction < config.n_sup_warm_until
+    return config.n_sup_warm if is_warm else config.n_sup
+
+
 class WeightAverage:
     """Exponential moving average of a model's parameters."""
 

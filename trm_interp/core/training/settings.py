@@ -44,6 +44,10 @@ class TrainConfig:
         False, "double the micro-batches where the memory does not suffice (one process)"
     )
     n_sup: int = setting(16, "supervision steps of a puzzle before its slot is refilled", most=1000)
+    n_sup_warm: int = setting(
+        0, "supervision steps of a puzzle in the first part of the run; 0: no such part", most=1000
+    )
+    n_sup_warm_until: float = setting(0.25, "fraction of the run at which that part ends")
     explore: float = setting(0.1, "chance that a slot may not halt before a random step")
     optimizer: Literal["adamw", "muon"] = setting("adamw", "muon: for matrices, AdamW for the rest")
     lr: float = setting(1e-4, "peak AdamW learning rate", most=1000)
@@ -75,9 +79,13 @@ class TrainConfig:
         positive(self, "eval_every", "save_every", "log_every")
         if self.budget is not None and not 0 < self.budget < float("inf"):
             raise ValueError(f"budget must be above 0 minutes and finite, got {self.budget}")
-        for name in ("target", "explore", "warmup", "smoothing", "ema"):
+        for name in ("target", "explore", "warmup", "smoothing", "ema", "n_sup_warm_until"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if not 0 <= self.n_sup_warm <= self.n_sup:
+            raise ValueError(
+                f"n_sup_warm must be from 0 to n_sup, which is {self.n_sup}, got {self.n_sup_warm}"
+            )
         if self.micro_batches > self.batch_size:
             raise ValueError(
                 f"micro_batches {self.micro_batches} must not be above batch_size {self.batch_size}"

@@ -125,13 +125,13 @@ class Slots:
 
     @torch.no_grad()
     def advanced(
-        self, states: States, q_halt: Tensor, step: Tensor | int, config: TrainConfig
+        self, states: States, q_halt: Tensor, step: Tensor | int, config: TrainConfig, last: int
     ) -> "Slots":
-        """After optimizer step `step`: halt at q_halt > 0 or at the last supervision step.
+        """After optimizer step `step`: halt at q_halt > 0 or after `last` supervision steps.
 
         Some slots, by chance `config.explore`, must run to a random supervision step first.
         """
-        seed, last = config.seed, config.n_sup
+        seed = config.seed
         steps = self.steps + 1
         explores = uniform(seed, EXPLORE, self.index, step) < config.explore
         share = uniform(seed, EXPLORE_STEPS, self.index, step)

@@ -17,6 +17,22 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     **{"step": int, "rows": int, "summed_steps": int, "validated_at": int},
     **{"seconds": (int, float), "validated_on": str},
 }
+# none of these changes the weights of a step that is done; `ema` changes the average only
+MAY_CHANGE_ON_RESUME = (
+    "steps",
+    "budget",
+    "target",
+    "eval_every",
+    "save_every",
+    "log_every",
+    "compile",
+    "ema",
+    "micro_batches",
+    "auto_batch",
+    "graphs",
+)
+# settings of training that earlier versions did not have: their states go on without them
+ADDED_LATER = ("n_sup_warm", "n_sup_warm_until")
 WEIGHTS: dict[str, type | tuple[type, ...]] = {
     **{"model": dict, "average": list, "best_weights": list, "optimizers": list},
     **{"slots": dict, "sums": Tensor},

@@ -25,7 +25,8 @@ from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import build, settings_of
 from trm_interp.core.ranks import Ranks
 from trm_interp.core.training.gradients import backward_in_parts
-from trm_interp.core.training.graphs import GraphedStep, Metrics
+from trm_interp.core.training.graphs import GraphedStep, Metrics, Phase
+from trm_interp.core.training.guards import FirstBad, no_memory
 from trm_interp.core.training.losses import StepLosses
 from trm_interp.core.training.optimizers import (
     WeightAverage,
@@ -35,28 +36,22 @@ from trm_interp.core.training.optimizers import (
     lr_factor,
     make_optimizers,
     set_rates,
+    supervision_steps,
 )
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import Slots, TrainData, fingerprint
-from trm_interp.core.training.states import differences, read_state, require_shapes, restoring
+from trm_interp.core.training.states import (
+    ADDED_LATER,
+    MAY_CHANGE_ON_RESUME,
+    differences,
+    read_state,
+    require_shapes,
+    restoring,
+)
 from trm_interp.runtime.errors import UserError, is_out_of_memory
 from trm_interp.runtime.files import replacing
 
 STATE_FILE = "train_state.pt"
-# none of these changes the weights of a step that is done; `ema` changes the average only
-MAY_CHANGE_ON_RESUME = (
-    "steps",
-    "budget",
-    "target",
-    "eval_every",
-    "save_every",
-    "log_every",
-    "compile",
-    "ema",
-    "micro_batches",
-    "auto_batch",
-    "graphs",
-)
 METRICS = ("answer", "halt", "solved", "halted", "halted_solved", "halted_steps", "grad_norm")
 
 
@@ -115,6 +110,7 @@ class Trainer:
     def _set_counters(self) -> None:
         """Where a run stands that has not begun."""
         self.step_count = 0
+        self.phase = Phase(self.model.config.depth, self.config.n_sup)  # of the last step
         self.clock = torch.zeros((), dtype=torch.int64, device=self.device)  # the same, there
         self.seconds = 0.0
         self.rows = 0  # of metrics.jsonl
@@ -125,8 +121,7 @@ class Trainer:
         self.best_weights: list[Tensor] = []
         self.changes: list[dict[str, Any]] = []
         self.micro_batches = self.config.micro_batches
-        # step, tensor, whether the loss is fine
-        self.bad = torch.full((3,), -1, device=self.device)
+        self.first_bad = FirstBad(self.model, self.device)
 
     # one optimizer step
 
@@ -145,24 +140,25 @@ class Trainer:
         """One supervision step of every slot and one update. Metrics stay on the device."""
         used = self.fraction()
         cycles = depth(self.config, used, self.model.config.depth)
+        self.phase = Phase(cycles, supervision_steps(self.config, used))
         set_rates(self.optimizers, lr_factor(self.config, used))
-        metrics = (self.graphed or self._device_step)(cycles)
+        metrics = (self.graphed or self._device_step)(self.phase)
         self.step_count += 1
         return metrics
 
-    def _device_step(self, cycles: tuple[int, int]) -> Metrics:
+    def _device_step(self, phase: Phase) -> Metrics:
         """What a step does on the device: no host value in it changes from step to step."""
         augment = self.data.augment if self.config.augment else None
         slots = self.slots.refilled(
             self.model, self.data.inputs, self.data.labels, augment, self.config.seed
         )
-        states, q_halt, losses = self._gradients(slots, cycles)
+        states, q_halt, losses = self._gradients(slots, phase.cycles)
         norms = clip_gradients(self.model.parameters(), self.config.clip or float("inf"))
-        self._note_first_bad(norms, losses.answer + losses.halt)
+        self.first_bad.note(self.clock + 1, norms, losses.answer + losses.halt)
         for optimizer in self.optimizers:
             optimizer.step()
         self.average.update()
-        slots = slots.advanced(states, q_halt, self.clock, self.config)
+        slots = slots.advanced(states, q_halt, self.clock, self.config, phase.n_sup)
         self.clock += 1
         self.put(slots)
         done = slots.halted.float()
@@ -187,7 +183,7 @@ class Trainer:
         ]
         weights = [p.detach() for p in self.model.parameters()]
         slots = list(self.slots.tensors().values())
-        return [*weights, *self.average.mean, *moments, *slots, self.clock, self.bad]
+        return [*weights, *self.average.mean, *moments, *slots, self.clock, self.first_bad.noted]
 
     def put(self, slots: Slots) -> None:
         """These are the slots from now on; in place, where a graph will look for them."""
@@ -221,9 +217,9 @@ class Trainer:
 
     def _take_less_memory(self, slots: int) -> None:
         """Twice the micro-batches. UserError where that is not allowed or does not help."""
-        at_once = -(-slots // self.micro_batches)
-        problem = f"{self.device} has no memory for {at_once} puzzles at once"
-        if not self.config.auto_batch or at_once == 1 or self.ranks.size > 1:
+        problem = no_memory(self.device, slots, self.micro_batches)
+        one_by_one = self.micro_batches >= slots
+        if not self.config.auto_batch or one_by_one or self.ranks.size > 1:
             auto = "--auto-batch (one process), " if self.ranks.size == 1 else ""
             raise UserError(
                 f"{problem}: try {auto}--micro-batches {2 * self.micro_batches} or a smaller "
@@ -233,25 +229,9 @@ class Trainer:
         self.tell(f"{problem}: going on with {self.micro_batches} micro-batches")
         torch._dynamo.reset()  # another size, another graph; there is a limit to their number
 
-    def _note_first_bad(self, norms: Tensor, losses: Tensor) -> None:
-        """Remember, on the device, the first step whose gradient is not finite, and the tensor."""
-        finite, loss_finite = norms.isfinite(), losses.isfinite().all()
-        tensor = torch.where(finite.all(), -1, finite.int().argmin())
-        now = torch.stack([self.clock + 1, tensor, loss_finite.long()])
-        is_first_bad = (self.bad[0] < 0) & ~(finite.all() & loss_finite)
-        self.bad.copy_(torch.where(is_first_bad, now, self.bad))
-
     def check(self) -> None:
         """UserError where loss or gradient have not been finite. Waits for the device."""
-        step, which, loss_was_finite = self.bad.tolist()
-        if step >= 0:
-            names = [name for name, _ in self.model.named_parameters()]
-            what = [] if loss_was_finite else ["the loss"]
-            what += [f"the gradient of {names[which]}"] if which >= 0 else []
-            raise UserError(
-                f"{self.out}: {' and '.join(what)} not finite at step {step}; the last "
-                "saved state is untouched: start again with a lower --lr or with --clip"
-            )
+        self.first_bad.check(self.out)
 
     # validation
 
@@ -374,12 +354,20 @@ class Trainer:
             self._restore(state, file)
 
     def _restore(self, state: dict[str, Any], file: Path) -> None:
-        if differ := differences(state["identity"], self.identity()):
+        later = [name for name in ADDED_LATER if f"train.{name}" not in state["identity"]]
+        new = self.identity()
+        for name in later:
+            del new[f"train.{name}"]
+        if differ := differences(state["identity"], new):
             raise UserError(f"{file} is of another run ({differ})")
+        if later:
+            going_on = ", ".join(f"{name} {getattr(self.config, name)}" for name in later)
+            self.tell(f"{file}: saved before these settings existed: going on with {going_on}")
         self.step_count, self.seconds = state["step"], state["seconds"]
         self.clock.fill_(self.step_count)
         before, now = asdict(TrainConfig()) | state["settings"], asdict(self.config)
-        changed = {k: [before[k], now[k]] for k in MAY_CHANGE_ON_RESUME if before[k] != now[k]}
+        may_change = (*MAY_CHANGE_ON_RESUME, *later)
+        changed = {k: [before[k], now[k]] for k in may_change if before[k] != now[k]}
         self.changes = state["changes"]
         if changed:
             self.changes.append({"after_step": self.step_count, **changed})
