@@ -5,6 +5,7 @@
 
 Sections: recording (cost of recording against plain inference, peak memory at 1x and 10x puzzles),
 paths (compiled against eager, bfloat16 against float32, share of the machine's matrix rate),
+mixing (token mixing with the weight's rows aligned in memory, against rows as they are),
 puzzles (generators and solver, one core), sae (stream against step, memory, our gated step against
 sae-lens' own), pca (streamed components against reading), basins (starts of one puzzle against
 plain inference), dynamics (8 Lyapunov exponents over plain inference of the same batch), search
@@ -31,6 +32,7 @@ import numpy as np
 import torch
 from bench_basins import basins
 from bench_dynamics import dynamics
+from bench_mixing import mixing
 from bench_pca import pca
 from bench_sae import sae
 from bench_search import search_section
@@ -322,6 +324,7 @@ def main() -> None:
         "recording": recording,
         "paths": paths,
         "puzzles": puzzles,
+        "mixing": lambda repeats: mixing(repeats, medians),
         "sae": lambda repeats: sae(repeats, medians),
         "pca": lambda repeats: pca(repeats, medians),
         "basins": lambda repeats: basins(repeats, medians),

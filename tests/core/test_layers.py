@@ -3,12 +3,13 @@
 import math
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from trm_interp.core.models.config import TRMConfig
-from trm_interp.core.models.layers import Linear, SwiGLU, rms_norm
+from trm_interp.core.models.layers import Linear, SwiGLU, aligned_rows, from_the_left, rms_norm
 from trm_interp.core.models.trm import TRM
 
 
@@ -50,6 +51,28 @@ def test_mixing_positions_from_the_left_is_mixing_channels_of_the_transpose(tiny
     gate, value = (x.mT @ along.gate_up.weight.T).chunk(2, dim=-1)
     transposed = (torch.nn.functional.silu(gate) * value) @ along.down.weight.T
     torch.testing.assert_close(along(x), transposed.mT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("n_in", [16, 81, 82, 1])
+def test_aligned_rows_change_no_bit_of_a_product_or_its_gradients(n_in: int, dtype: torch.dtype):
+    generator = torch.Generator().manual_seed(n_in)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+
+    weight, x, upstream = random(24, n_in), random(3, 2, n_in, 16), random(3, 2, 24, 16).detach()
+    aligned = aligned_rows(weight)
+    assert torch.equal(aligned, weight)
+    assert aligned.stride(0) % 8 == 0 and aligned.stride(1) == 1
+    plain, product = from_the_left(weight, x), from_the_left(aligned, x)
+    assert torch.equal(product, plain)
+    for one, other in zip(
+        torch.autograd.grad(product, (weight, x), upstream),
+        torch.autograd.grad(plain, (weight, x), upstream),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
 
 
 class Allocations(TorchDispatchMode):

@@ -35,6 +35,16 @@ def rms_norm(x: Tensor, dim: int, eps: float) -> Tensor:
     return (wide * torch.rsqrt(wide.square().mean(dim, keepdim=True) + eps)).to(x.dtype)
 
 
+def aligned_rows(weight: Float[Tensor, "n_out n_in"]) -> Float[Tensor, "n_out n_in"]:
+    """The same values, rows beginning at multiples of 8 elements.
+
+    That is 16 bytes in bfloat16, which the fast matrix products of a GPU need; 81 cells and their
+    prefix give rows of odd length.
+    """
+    n_in = weight.shape[1]
+    return F.pad(weight, (0, -n_in % 8))[:, :n_in] if n_in % 8 else weight
+
+
 def from_the_left(
     weight: Float[Tensor, "n_out n_in"], x: Float[Tensor, "*batch n_in channel"]
 ) -> Float[Tensor, "*batch n_out channel"]:
@@ -44,6 +54,8 @@ def from_the_left(
     copies transposes of input and output.
     """
     samples = x.flatten(0, -3)
+    if weight.is_cuda:  # on a CPU alignment changes nothing and the copy costs 4 %
+        weight = aligned_rows(weight)
     product = torch.bmm(weight.expand(samples.shape[0], -1, -1), samples)
     return product.unflatten(0, x.shape[:-2])
 
