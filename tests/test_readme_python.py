@@ -20,8 +20,9 @@ collect(CollectConfig(puzzles=data, out=out, steps="4", limit=6))
 MEASURE = """
 from trm_interp.core.memory import peak_memory
 
-assert (logits.shape, q_halt.shape) == ((32, 16, 36, 8), (32, 16)), (logits.shape, q_halt.shape)
-assert len(cache) == 288 and not logits.requires_grad
+shapes = readout.logits.shape, readout.q_halt.shape
+assert shapes == ((32, 16, 36, 8), (32, 16)), shapes
+assert len(cache) == 288 and not readout.logits.requires_grad
 assert read.solved.shape == (32, 16)
 print(peak_memory() / 1e9)
 """

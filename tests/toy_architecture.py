@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trm_interp.core.clock import Schedule, Tick
-from trm_interp.core.models.base import RecursiveModel
+from trm_interp.core.models.base import Readout, RecursiveModel
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.layers import at_least_float32
 from trm_interp.core.models.registry import register_model
@@ -109,7 +109,9 @@ class Toy(RecursiveModel):
         for free in (self.embedding, self.head, self.halt, self.start):
             free.normal_(generator=generator)
 
-    def embed(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def embed(
+        self, tokens: Tensor, dtype: torch.dtype = torch.float32, identifiers: Tensor | None = None
+    ) -> Tensor:
         return nn.functional.embedding(tokens.long(), self.embedding).to(dtype)
 
     def initial_state(self, x: Tensor) -> ToyState:
@@ -133,12 +135,15 @@ class Toy(RecursiveModel):
         return self.quick if tick.writes == "fast" else self.calm
 
     @classmethod
-    def evaluation_points(cls, config: Any, point: type[nn.Module] = nn.Identity) -> nn.Module:
+    def evaluation_points(
+        cls, config: Any, state: str, point: type[nn.Module] = nn.Identity
+    ) -> nn.Module:
         return Points(point)
 
-    def readout(self, answer: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
+    def readout(self, answer: Tensor, step: int = 0) -> Readout:
         wide = at_least_float32(answer)
-        return wide @ self.head.T.to(wide.dtype), wide.mean(1) @ self.halt.to(wide.dtype)
+        logits = wide @ self.head.T.to(wide.dtype)
+        return Readout(logits, wide.mean(1) @ self.halt.to(wide.dtype))
 
     @property
     def logit_weight(self) -> Tensor:

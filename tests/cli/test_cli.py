@@ -85,7 +85,7 @@ def counted(copier: Path, grids: Path) -> np.ndarray:
             state, row = model.initial_state(x), []
             for step in range(STEPS):
                 state, _ = model.advance(state, x, step)
-                decoded = model.readout(state.z_H, step)[0].argmax(-1)[0]
+                decoded = model.readout(state.z_H, step).logits.argmax(-1)[0]
                 row.append(bool((decoded.numpy() == label).all()))
             rows.append(row)
     return np.array(rows)

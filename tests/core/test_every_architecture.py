@@ -78,7 +78,8 @@ def test_shapes_of_a_step(model: RecursiveModel, rows: tuple[Tensor, Tensor]):
     assert type(start) is model.State and all(z.shape == x.shape for z in start)
     state, per_cycle = model.advance(start, x)
     assert type(state) is model.State and len(per_cycle) == model.config.h_cycles
-    logits, q_halt = model.readout(model.answer_of(state))
+    readout = model.readout(model.answer_of(state))
+    logits, q_halt = readout.logits, readout.q_halt
     assert logits.shape == (2, model.config.cells, model.config.vocab) and q_halt.shape == (2,)
     assert logits.dtype == q_halt.dtype == torch.float32
     assert all(not torch.equal(*pair) for pair in zip(start, state, strict=True))
@@ -86,8 +87,8 @@ def test_shapes_of_a_step(model: RecursiveModel, rows: tuple[Tensor, Tensor]):
 
 def test_training_reaches_every_network(model: RecursiveModel, rows: tuple[Tensor, Tensor]):
     start = model.initial_state(model.embed(rows[0]))
-    _, logits, q_halt = model(start, rows[0])
-    (logits.square().sum() + q_halt.sum()).backward()
+    _, readout = model(start, rows[0])
+    (readout.logits.square().sum() + readout.q_halt.sum()).backward()
     for network in model.networks():
         gradients = [p.grad for p in network.parameters() if p.requires_grad]
         assert gradients and all(grad is not None and grad.any() for grad in gradients)
@@ -98,7 +99,7 @@ def test_every_site_is_passed_once_a_tick(model: RecursiveModel, rows: tuple[Ten
     expected = [
         f"{tick.name}.{place}"
         for tick in model.config.schedule.ticks()
-        for place in (*model.site_names(model.config), f"hook_{tick.writes}")
+        for place in (*model.site_names(model.config, tick.writes), f"hook_{tick.writes}")
     ]
     hooked = HookedModel.of(model, n_sup=1)
     with hooked.hooks([(name, lambda value, hook: heard.append(hook.name)) for name in expected]):

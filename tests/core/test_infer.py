@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from trm_interp.core.infer import Readouts, iter_run, run, run_batch
+from trm_interp.core.models.base import Readout
+from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM, State
 
 
@@ -29,7 +31,7 @@ def test_read_outs_by_hand(tiny_trm: TRM, puzzles: Any):
     assert read.logits is not None
     for step in range(2):
         state, _ = tiny_trm.advance(state, x)
-        logits, q_halt = tiny_trm.readout(state.z_H)
+        logits, q_halt, _ = tiny_trm.readout(state.z_H)
         assert torch.equal(read.logits[:, step], logits)
         assert torch.equal(read.q_halt[:, step], q_halt)
         s = logits.double()
@@ -70,8 +72,9 @@ def test_the_last_h_cycle_of_a_step_is_the_step(tiny_trm: TRM, puzzles: Any):
 
 
 def halting(q_halt: Any) -> list[int]:
-    q = torch.tensor(q_halt)
-    return Readouts(torch.zeros(0), q, torch.zeros(0), torch.zeros(0)).halt_step.tolist()
+    q, none = torch.tensor(q_halt), torch.zeros(0)
+    halts = TRM(TRMConfig(cells=4, vocab=4, d_model=8)).halts(Readout(none, q))
+    return Readouts(none, q, none, none, halts).halt_step.tolist()
 
 
 def test_halt_step_by_hand():

@@ -9,8 +9,8 @@ from trm_interp.core.losses import (
     softmax_cross_entropy,
     stablemax_cross_entropy,
     stablemax_log_prob,
+    step_losses,
 )
-from trm_interp.core.training.losses import step_losses
 
 
 def test_stablemax_by_hand():
@@ -116,5 +116,5 @@ def test_labels_of_uint8_read_the_same():
     for kind in ("stablemax", "softmax"):
         plain = step_losses(logits, torch.zeros(2), labels, kind)
         small = step_losses(logits, torch.zeros(2), labels.to(torch.uint8), kind)
-        for one, other in zip(plain, small, strict=True):
+        for one, other in zip(plain[:3], small[:3], strict=True):
             assert torch.equal(one, other)

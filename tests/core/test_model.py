@@ -57,7 +57,7 @@ def test_sixteen_steps_equal_the_public_code(public: tuple[TRM, Any]):
     state, kept = model.initial_state(x), golden["steps"].tolist()
     for step in range(16):
         state, _ = model.advance(state, x, step)
-        logits, q_halt = model.readout(state.z_H)
+        logits, q_halt, _ = model.readout(state.z_H)
         assert_near(q_halt, golden["q_halt"][step], 1e-4)
         if step in kept:
             i = kept.index(step)
@@ -116,7 +116,7 @@ def test_the_model_equals_the_restatement(case: str):
     state = model.initial_state(x)
     for step in range(3):
         state, _ = model.advance(state, x, step)
-        logits, q_halt = model.readout(state.z_H, step)
+        logits, q_halt, _ = model.readout(state.z_H, step)
         assert_near(state.z_H, values["z_H"][step], 2e-5)
         assert_near(state.z_L, values["z_L"][step], 2e-5)
         assert_near(logits, values["logits"][step], 2e-5)
@@ -181,7 +181,7 @@ def test_logits_are_of_the_cells_and_halting_of_the_first_position(prefix: int):
     model = TRM(TRMConfig(cells=4, vocab=6, d_model=8, prefix=prefix, multiple=8))
     torch.nn.init.ones_(model.q_head.weight)
     z_H = torch.randn(2, prefix + 4, 8, generator=torch.Generator().manual_seed(0))
-    logits, q_halt = model.readout(z_H)
+    logits, q_halt, _ = model.readout(z_H)
     torch.testing.assert_close(logits[:, 2], z_H[:, prefix + 2] @ model.lm_head.weight.T)
     torch.testing.assert_close(q_halt, z_H[:, 0].sum(-1) - 5)  # bias -5
 
@@ -223,8 +223,8 @@ def test_first_cycles_get_no_gradient(tiny_trm: TRM, puzzles: Any):
         loss = (logits * target).sum() + q_halt.square().sum()
         return list(torch.autograd.grad(loss, list(tiny_trm.parameters())))
 
-    _, logits, q_halt = tiny_trm(State(*start), puzzles[0])
-    trained = gradients(logits, q_halt)
+    _, readout = tiny_trm(State(*start), puzzles[0])
+    trained = gradients(readout.logits, readout.q_halt)
 
     x = tiny_trm.embed(puzzles[0])
     z_H, z_L = start
@@ -235,12 +235,12 @@ def test_first_cycles_get_no_gradient(tiny_trm: TRM, puzzles: Any):
     for _ in range(2):
         z_L = tiny_trm.net(z_L, z_H + x)
     z_H = tiny_trm.net(z_H, z_L)
-    by_hand = gradients(*tiny_trm.readout(z_H))
+    by_hand = gradients(*tiny_trm.readout(z_H)[:2])
     for one, other in zip(trained, by_hand, strict=True):
         torch.testing.assert_close(one, other)
 
     state, _ = tiny_trm.advance(State(*start), tiny_trm.embed(puzzles[0]))
-    whole = gradients(*tiny_trm.readout(state.z_H))
+    whole = gradients(*tiny_trm.readout(state.z_H)[:2])
     assert not torch.allclose(trained[0], whole[0], rtol=1e-3)  # the law above has teeth
 
 
@@ -261,7 +261,7 @@ def test_bfloat16_stays_close_for_one_step(tiny_trm: TRM, puzzles: Any):
         x = tiny_trm.embed(puzzles[0], dtype)
         state, _ = tiny_trm.advance(tiny_trm.initial_state(x), x)
         assert state.z_H.dtype == dtype
-        logits, q_halt = tiny_trm.readout(state.z_H)
+        logits, q_halt, _ = tiny_trm.readout(state.z_H)
         assert logits.dtype == q_halt.dtype == torch.float32
         states.append(state.z_H.float())
     # 8 bits of significand: each of 6 evaluations rounds states of size 1 by about 2^-8

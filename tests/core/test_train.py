@@ -13,9 +13,10 @@ from torch import Tensor
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.counter import hash64
 from trm_interp.core.infer import run
+from trm_interp.core.losses import step_losses
+from trm_interp.core.models.base import Readout
 from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.training.loop import train
-from trm_interp.core.training.losses import step_losses
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import PICK, TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
@@ -65,9 +66,7 @@ def head(trainer: Trainer, bias: float) -> None:
 
 def refill(trainer: Trainer) -> None:
     data = trainer.data
-    trainer.put(
-        trainer.slots.refilled(trainer.model, data.inputs, data.labels, None, trainer.config.seed)
-    )
+    trainer.put(trainer.slots.refilled(trainer.model, data, trainer.config.seed))
 
 
 def test_slots_run_to_the_last_step_and_are_refilled(make: Callable[..., Trainer]):
@@ -97,7 +96,8 @@ def test_a_slot_halts_where_q_halt_is_above_zero(make: Callable[..., Trainer]):
     trainer = make(n_sup=16)
     refill(trainer)
     slots, q_halt = trainer.slots, torch.tensor([-1.0, 0.0, 1e-6, 3.0, -9.0])
-    slots = slots.advanced(slots.states, q_halt, 0, trainer.config, 16)
+    halts = trainer.model.halts(Readout(torch.zeros(5, 16, 6), q_halt))
+    slots = slots.advanced(slots.states, halts, 0, trainer.config, 16)
     assert slots.halted.tolist() == [False, False, True, True, False]
 
 
@@ -113,7 +113,8 @@ def test_exploring_slots_run_at_least_a_random_number_of_steps(make: Callable[..
         slots.halted = torch.zeros(n, dtype=torch.bool)
         for step in range(n_sup):
             state = slots.states
-            slots = slots.advanced(state, torch.ones(n), step, trainer.config, n_sup)
+            halts = torch.ones(n, dtype=torch.bool)
+            slots = slots.advanced(state, halts, step, trainer.config, n_sup)
             halted.append(slots.halted)
         return torch.stack(halted)  # [step, slot], where it would halt
 
@@ -150,8 +151,8 @@ def test_the_gradient_is_the_summed_loss_over_the_batch_size(make: Callable[...,
     trainer = make(clip=0.0, halt_weight=0.7, warmup=0.0)
     refill(trainer)
     slots = trainer.slots
-    _, logits, q_halt = trainer.model(slots.states, slots.inputs)
-    losses = step_losses(logits, q_halt, slots.labels)
+    _, readout = trainer.model(slots.states, slots.inputs)
+    losses = step_losses(readout.logits, readout.q_halt, slots.labels)
     mean = (losses.answer + 0.7 * losses.halt).mean()
     grads = torch.autograd.grad(mean, list(trainer.model.parameters()))
     norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()

@@ -91,7 +91,7 @@ def test_hooked_equals_plain_step_by_step(tiny_trm: TRM, hooked: HookedTRM, puzz
     x = tiny_trm.embed(puzzles[0])
     assert torch.equal(x, hooked.embed(puzzles[0]))
     state = tiny_trm.initial_state(x)
-    logits, q_halt = hooked(puzzles[0])
+    logits, q_halt, _ = hooked(puzzles[0])
     for step in range(STEPS):
         theirs, cycles_there = hooked.advance(state, x, step)
         state, cycles = tiny_trm.advance(state, x, step)

@@ -98,12 +98,13 @@ def test_the_names_of_a_cache_are_one_several_or_a_function(hooked: HookedTRM, p
 
 
 def test_a_run_with_a_cache_keeps_no_graph_unless_asked(hooked: HookedTRM, puzzles: Any):
-    (logits, q_halt), cache = hooked.run_with_cache(puzzles[0])
-    assert not any(value.requires_grad for value in (logits, q_halt, *cache.values()))
+    readout, cache = hooked.run_with_cache(puzzles[0])
+    read = (readout.logits, readout.q_halt, *cache.values())
+    assert not any(value.requires_grad for value in read)
     assert torch.is_grad_enabled()
-    (same, _), cache = hooked.run_with_cache(puzzles[0], with_grad=True)
-    assert same.requires_grad and torch.equal(same, logits)
-    same[:, -1].sum().backward()
+    again, cache = hooked.run_with_cache(puzzles[0], with_grad=True)
+    assert again.logits.requires_grad and torch.equal(again.logits, readout.logits)
+    again.logits[:, -1].sum().backward()
     assert hooked.lm_head.weight.grad is not None
     assert hooked.run_with_hooks(puzzles[0], fwd_hooks=[(INSIDE, nothing)])[0].requires_grad
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 from conftest import TINY, lively
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.infer import run_batch
+from trm_interp.core.models.base import Readout
 from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
 from trm_interp.search.engine import ROUND, search, trace
@@ -189,12 +191,12 @@ def test_members_of_a_group_end_together(tiny_mlp: TRM, puzzles: Puzzles):
 class Echo(TRM):
     """Answers the tokens that it was given."""
 
-    def embed(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def embed(self, tokens: Tensor, dtype: Any = torch.float32, identifiers: Any = None) -> Tensor:
         self.given = tokens.long()
         return super().embed(tokens, dtype)
 
-    def readout(self, z_H: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
-        return torch.nn.functional.one_hot(self.given, 6).float(), super().readout(z_H)[1]
+    def readout(self, z_H: Tensor, step: int = 0) -> Readout:
+        return super().readout(z_H)._replace(logits=one_hot(self.given, 6).float())
 
 
 def test_symmetries_are_undone(puzzles: Puzzles):

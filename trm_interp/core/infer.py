@@ -1,7 +1,7 @@
 """Batched inference: what a model answers after every supervision step.
 
-Evaluation never halts early: all steps run, and the step at which q_halt rises above 0 is
-recorded, not obeyed. Memory is bounded by the batch.
+Evaluation never halts early: all steps run, and where the model would halt is recorded, not
+obeyed. Memory is bounded by the batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.losses import is_solved, mean_over_cells, stablemax_cross_entropy
-from trm_interp.core.models.base import RecursiveModel, States
+from trm_interp.core.models.base import Readout, RecursiveModel, States
 from trm_interp.core.models.config import ModelConfig
 
 
@@ -24,6 +24,8 @@ class Readouts:
     q_halt: Tensor  # float32 [puzzle, *moment], halting logit
     solved: Tensor  # bool [puzzle, *moment], every cell right
     loss: Tensor  # float32 [puzzle, *moment], stablemax nats per cell, givens included
+    halts: Tensor  # bool [puzzle, *moment], whether the model would stop there
+    q_continue: Tensor | None = None  # float32 [puzzle, *moment], of models that have it
     logits: Tensor | None = None  # float32 [puzzle, *moment, cell, vocab], where asked for
 
     def __len__(self) -> int:
@@ -31,8 +33,8 @@ class Readouts:
 
     @property
     def halt_step(self) -> Tensor:
-        """int16 [puzzle]: first supervision step with q_halt > 0, -1 where there is none."""
-        wants = self.q_halt.flatten(2)[..., -1] > 0 if self.q_halt.ndim > 2 else self.q_halt > 0
+        """int16 [puzzle]: first supervision step at which the model halts, -1 for none."""
+        wants = self.halts.flatten(2)[..., -1] if self.halts.ndim > 2 else self.halts
         first = wants.int().argmax(1)
         return torch.where(wants.any(1), first, -1).to(torch.int16)
 
@@ -54,23 +56,29 @@ def iter_run(
     every: Literal["step", "h_cycle"] = "step",
     keep_logits: bool = False,
     dtype: torch.dtype = torch.float32,
+    identifiers: Tensor | None = None,
 ) -> Iterator[Readouts]:
     """Read-outs of one batch after another, in file order.
 
     `inputs`, `labels`: integer tokens [puzzle, cell] on any device; labels of pad are ignored.
-    ValueError where there are no puzzles, they do not have the model's number of cells or hold
-    tokens that are not in its vocabulary, or `steps` is below 1.
+    `identifiers`: int64 [puzzle], as in `RecursiveModel.embed`. ValueError where there are no
+    puzzles, they do not have the model's number of cells, hold tokens that are not in its
+    vocabulary or identifiers that it does not know, or `steps` is below 1.
     """
     if inputs.shape != labels.shape or not len(inputs):
         shapes = f"{list(inputs.shape)} and {list(labels.shape)}"
         raise ValueError(f"inputs and labels must be alike and hold a puzzle, got {shapes}")
     for tokens in (inputs, labels):
         require_tokens(model.config, tokens)
+    known = identifiers_for(model.config, identifiers, len(inputs))
     if steps < 1 or batch_size < 1:
         raise ValueError(f"steps and batch_size must be at least 1, got {steps}, {batch_size}")
     for start in range(0, len(inputs), batch_size):
-        chosen = slice(start, start + batch_size)
-        yield run_batch(model, inputs[chosen], labels[chosen], steps, every, keep_logits, dtype)
+        at = slice(start, start + batch_size)
+        own = None if known is None else known[at]
+        yield run_batch(
+            model, inputs[at], labels[at], steps, every, keep_logits, dtype, identifiers=own
+        )
 
 
 def require_tokens(config: ModelConfig, tokens: Tensor) -> None:
@@ -90,6 +98,30 @@ def require_tokens(config: ModelConfig, tokens: Tensor) -> None:
             )
 
 
+def identifiers_for(
+    config: ModelConfig, identifiers: Tensor | None, n_puzzles: int
+) -> Tensor | None:
+    """The identifiers as a model reads them; None for one that knows none, which ignores them.
+
+    ValueError unless they are int64 [puzzle], below `config.n_identifiers`.
+    """
+    if identifiers is None or not config.n_identifiers:
+        return None
+    if identifiers.dtype != torch.int64 or identifiers.shape != (n_puzzles,):
+        raise ValueError(
+            f"identifiers are int64 [{n_puzzles}], got {identifiers.dtype} "
+            f"{list(identifiers.shape)}"
+        )
+    if identifiers.numel():
+        low, high = (int(edge) for edge in identifiers.aminmax())
+        if low < 0 or high >= config.n_identifiers:
+            raise ValueError(
+                f"the model knows puzzle identifiers 0 to {config.n_identifiers - 1}, "
+                f"the puzzles have {low} to {high}"
+            )
+    return identifiers
+
+
 @torch.no_grad()
 def run_batch(
     model: RecursiveModel,
@@ -101,14 +133,15 @@ def run_batch(
     dtype: torch.dtype = torch.float32,
     start: States | None = None,
     before_step: Callable[[int, States], States] | None = None,
+    identifiers: Tensor | None = None,
 ) -> Readouts:
     """One batch through `steps` supervision steps.
 
     From `start`, default the model's own vectors. `before_step(step, state)` may change the
-    states before each step, for noise or a patch.
+    states before each step, for noise or a patch. `identifiers`: as in `RecursiveModel.embed`.
     """
     labels = labels.to(model.device)
-    x = model.embed(inputs.to(model.device), dtype)
+    x = embedded(model, inputs, dtype, identifiers)
     state = start or model.initial_state(x)
     rows: list[Readouts] = []
     for step in range(steps):
@@ -128,17 +161,32 @@ def run_batch(
     return Readouts(**{f.name: stack(f.name) for f in fields(Readouts)})  # type: ignore
 
 
+def embedded(
+    model: RecursiveModel,
+    inputs: Tensor,
+    dtype: torch.dtype = torch.float32,
+    identifiers: Tensor | None = None,
+) -> Tensor:
+    """`model.embed` of puzzles on any device, with identifiers that were checked."""
+    known = identifiers_for(model.config, identifiers, len(inputs))
+    on_device = None if known is None else known.to(model.device)
+    return model.embed(inputs.to(model.device), dtype, on_device)
+
+
 def _read(
     model: RecursiveModel, answer: Tensor, step: int, labels: Tensor, keep_logits: bool
 ) -> Readouts:
-    logits, q_halt = model.readout(answer, step)
+    readout: Readout = model.readout(answer, step)
+    logits, q_continue = readout.logits, readout.q_continue
     tokens = logits.argmax(-1)
     loss = mean_over_cells(stablemax_cross_entropy(logits, labels), labels)
     return Readouts(
         tokens.to(torch.uint8).cpu(),
-        q_halt.float().cpu(),
+        readout.q_halt.float().cpu(),
         is_solved(tokens, labels).cpu(),
         loss.float().cpu(),
+        model.halts(readout).cpu(),
+        None if q_continue is None else q_continue.float().cpu(),
         logits.float().cpu() if keep_logits else None,
     )
 
@@ -152,8 +200,8 @@ def run(
     every: Literal["step", "h_cycle"] = "step",
     keep_logits: bool = False,
     dtype: torch.dtype = torch.float32,
+    identifiers: Tensor | None = None,
 ) -> Readouts:
     """All of `iter_run` at once; logits only where asked, so that results stay small."""
-    return Readouts.cat(
-        list(iter_run(model, inputs, labels, steps, batch_size, every, keep_logits, dtype))
-    )
+    asked = (steps, batch_size, every, keep_logits, dtype, identifiers)
+    return Readouts.cat(list(iter_run(model, inputs, labels, *asked)))

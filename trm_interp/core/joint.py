@@ -47,7 +47,7 @@ class CycleMap:
     @torch.no_grad()
     def right(self, z: Tensor, labels: Tensor) -> Tensor:
         """bool [run]: does the decoded grid equal the labels [run, cell]?"""
-        return is_solved(self.model.readout(self.answer(z))[0].argmax(-1), labels)
+        return is_solved(self.model.readout(self.answer(z)).logits.argmax(-1), labels)
 
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:

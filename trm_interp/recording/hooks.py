@@ -13,7 +13,8 @@ the `Tick`; those of a TRM are
     step.3.h.1.blocks.0...                            inside the one that writes z_H
     step.3.hook_logits, step.3.hook_q_halt            the read-outs
 
-and other architectures have their own states, sites and number of evaluations in the same grammar.
+and other architectures have their own states, sites and number of evaluations in the same grammar,
+and step.3.hook_q_continue where they have such a read-out.
 Attention models have hook_attn_out in the place of hook_mixer_out.
 
 A name that the model does not have, a filter that matches nothing and a compiled model, where hooks
@@ -33,12 +34,13 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from trm_interp.core.clock import Tick
-from trm_interp.core.infer import require_tokens
-from trm_interp.core.models.base import RecursiveModel, States
+from trm_interp.core.infer import embedded, require_tokens
+from trm_interp.core.models.base import Readout, RecursiveModel, States
 from trm_interp.core.models.config import ModelConfig
-from trm_interp.core.models.registry import architecture, model_class
+from trm_interp.core.models.registry import DEFAULT, architecture, model_class
 from trm_interp.runtime.shapes import Int
 
+READ = Readout._fields
 Names = str | Sequence[str] | Callable[[str], bool] | None  # of hook points; None: all
 
 
@@ -47,10 +49,10 @@ class _StepPoints(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        sites = model_class(config)
+        model = model_class(config)
 
         def evaluation(state: str) -> nn.Module:
-            points = sites.evaluation_points(config, HookPoint)
+            points = model.evaluation_points(config, state, HookPoint)
             points.add_module(f"hook_{state}", HookPoint())
             return points
 
@@ -63,6 +65,8 @@ class _StepPoints(nn.Module):
         self.h = nn.ModuleList(cycle(*earlier, last=last) for _ in range(config.schedule.h_cycles))
         self.hook_logits = HookPoint()
         self.hook_q_halt = HookPoint()
+        if model.has_q_continue:
+            self.hook_q_continue = HookPoint()
 
     def of(self, tick: Tick) -> nn.Module:
         """Those inside one evaluation, and of the state that it writes."""
@@ -75,8 +79,8 @@ class HookedModel(RecursiveModel, HookedRootModule):
 
     `HookedModel.of(model)` makes one of any architecture: its class derives from this one and from
     the model's own. Weights and state-dict names are those of the model. `forward(tokens)` is a
-    whole run, as transformer-lens expects of a model: logits [batch, step, cell, vocab] and q_halt
-    [batch, step].
+    whole run, as transformer-lens expects of a model: a `Readout` of all its supervision steps,
+    logits [batch, step, cell, vocab] and q_halt [batch, step].
 
     `run_with_cache` computes no gradients unless asked; `run_with_hooks` and a plain call do
     outside `torch.no_grad()`, and then keep the activations of all evaluations of the run.
@@ -99,18 +103,24 @@ class HookedModel(RecursiveModel, HookedRootModule):
         hooked.load_state_dict(model.state_dict())
         return hooked.to(model.device).eval()
 
-    def embed(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.hook_embed(super().embed(tokens, dtype))
+    def embed(
+        self,
+        tokens: Tensor,
+        dtype: torch.dtype = torch.float32,
+        identifiers: Tensor | None = None,
+    ) -> Tensor:
+        return self.hook_embed(super().embed(tokens, dtype, identifiers))
 
     def evaluate(self, tick: Tick, h: Tensor, injection: Tensor) -> Tensor:
         points = self._points(tick.step).of(tick)
         written = self.network(tick)(h, injection, points)
         return points.get_submodule(f"hook_{tick.writes}")(written)
 
-    def readout(self, answer: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
-        logits, q_halt = super().readout(answer, step)
-        points = self._points(step)
-        return points.hook_logits(logits), points.hook_q_halt(q_halt)
+    def readout(self, answer: Tensor, step: int = 0) -> Readout:
+        plain, points = super().readout(answer, step), self._points(step)
+        heard = {name: getattr(points, f"hook_{name}", None) for name in READ}
+        there = {name: point for name, point in heard.items() if point is not None}
+        return plain._replace(**{name: at(getattr(plain, name)) for name, at in there.items()})
 
     # every method of transformer-lens that adds a hook goes through one of these four
 
@@ -170,17 +180,21 @@ class HookedModel(RecursiveModel, HookedRootModule):
         tokens: Int[Tensor, "batch cell"],
         state: States | None = None,
         dtype: torch.dtype = torch.float32,
-    ) -> tuple[Tensor, Tensor]:
-        """A whole run from `state` (default: the start vectors), all H-cycles with gradient."""
+        identifiers: Tensor | None = None,
+    ) -> Readout:
+        """A whole run from `state` (default: the start vectors), all H-cycles with gradient.
+
+        `identifiers`: as in `RecursiveModel.embed`.
+        """
         require_tokens(self.config, tokens)
-        x = self.embed(tokens, dtype)
+        x = embedded(self, tokens, dtype, identifiers)
         state = state or self.initial_state(x)
         steps = []
         for step in range(self.n_sup):
             state, _ = self.advance(state, x, step)
             steps.append(self.readout(self.answer_of(state), step))
-        logits, q_halt = zip(*steps, strict=True)
-        return torch.stack(logits, dim=1), torch.stack(q_halt, dim=1)
+        read = (None if of[0] is None else torch.stack(of, 1) for of in zip(*steps, strict=True))
+        return type(steps[0])(*read)
 
 
 @cache
@@ -196,8 +210,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "HookedTRM":  # of TRMs alone, from before there were other architectures
-        return hooked_class(architecture("trm"))
+    if name == "HookedTRM":  # from before there were other architectures than the default one
+        return hooked_class(architecture(DEFAULT))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

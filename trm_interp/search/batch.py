@@ -107,8 +107,8 @@ class Batch:
 
     def read(self, answer: Tensor) -> tuple[Numbers, Numbers]:
         """Tokens [row, cell], symmetries undone, and halting logits [row] of the answer state."""
-        logits, q_halt = self.model.readout(answer)
-        tokens = logits.argmax(-1)
+        readout = self.model.readout(answer)
+        tokens, q_halt = readout.logits.argmax(-1), readout.q_halt
         if self.undo is not None:
             tokens = self.undo.apply(tokens)
         return tokens.to(torch.uint8).cpu().numpy(), q_halt.float().cpu().numpy()

@@ -119,7 +119,7 @@ def _step_ticks(store: Store) -> list[int]:
 def head_answers(model: RecursiveModel, states: np.ndarray) -> np.ndarray:
     """Tokens [tick, cell] that the output head reads from states [tick, pos, d_model]."""
     z = torch.from_numpy(states).to(model.device).float()
-    return model.readout(z)[0].argmax(-1).to(torch.uint8).cpu().numpy()
+    return model.readout(z).logits.argmax(-1).to(torch.uint8).cpu().numpy()
 
 
 def read_all(store: Store, model: RecursiveModel, progress: Progress) -> Readings:

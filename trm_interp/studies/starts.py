@@ -85,8 +85,8 @@ class Starts:
             return model.advance(state, x)[0]
 
         def read(state: States) -> tuple[Tensor, Tensor]:
-            logits, q_halt = model.readout(model.answer_of(state))
-            return logits.argmax(-1), q_halt
+            readout = model.readout(model.answer_of(state))
+            return readout.logits.argmax(-1), readout.q_halt
 
         answer = model.state_names.index(model.answer)
         endings = follow(start, advance, read, steps, answer)

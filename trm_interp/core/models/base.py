@@ -1,25 +1,38 @@
 """What every recursive model is: named states, networks, a schedule; the recursion, written once.
 
 A model reads a puzzle once (`embed`), starts from untrained states (`initial_state`), and then
-evaluates its networks tick by tick: each evaluation of the schedule writes one state. Logits and a
-halting logit are read from one of the states (`readout`) whenever wanted.
+evaluates its networks tick by tick: each evaluation of the schedule writes one state. Logits and
+halting logits are read from one of the states (`readout`) whenever wanted; `halts` says what they
+mean, and `losses` what they are trained on.
 
 A new architecture is a subclass in a module of its own, a configuration (`config.ModelConfig`) and
 a line in `registry`. Nothing outside `core.models` asks which one it has.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from trm_interp.core.clock import Schedule, Tick
+from trm_interp.core.losses import StepLosses, step_losses
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.tangent import push_together
 
 States: TypeAlias = Any
 """A model's states: a NamedTuple of tensors [batch, pos, d_model], of the class `model.State`."""
+
+
+class Readout(NamedTuple):
+    """What is read from the answer state; at least float32.
+
+    An architecture may return a NamedTuple of its own with these fields and more, for its `losses`.
+    """
+
+    logits: Tensor  # [batch, cell, vocab]
+    q_halt: Tensor  # [batch], logit of halting: that the answer is right
+    q_continue: Tensor | None = None  # [batch], logit of going on, where the model has one
 
 
 class RecursiveModel(nn.Module, ABC):
@@ -38,6 +51,12 @@ class RecursiveModel(nn.Module, ABC):
     """The state that the read-outs read."""
     latent: ClassVar[str]
     """The state that reasons; the answer state where there is only one."""
+    has_q_continue: ClassVar[bool] = False
+    """Whether `readout` gives a q_continue."""
+    reads_ahead: ClassVar[bool] = False
+    """Whether `losses` needs the read-out of one more supervision step (`following`)."""
+    further_losses: ClassVar[tuple[str, ...]] = ()
+    """Names of the terms that `losses` gives beside `answer` and `halt`."""
 
     config: Any  # an instance of Config
 
@@ -48,8 +67,17 @@ class RecursiveModel(nn.Module, ABC):
         """Draw fresh weights and start vectors."""
 
     @abstractmethod
-    def embed(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The injected input [batch, pos, d_model] of tokens [batch, cell], in this dtype."""
+    def embed(
+        self,
+        tokens: Tensor,
+        dtype: torch.dtype = torch.float32,
+        identifiers: Tensor | None = None,
+    ) -> Tensor:
+        """The injected input [batch, pos, d_model] of tokens [batch, cell], in this dtype.
+
+        `identifiers` int64 [batch] choose each puzzle's own embedding, where the configuration has
+        `n_identifiers`; None is identifier 0 for all. Other models ignore them.
+        """
 
     @abstractmethod
     def initial_state(self, x: Tensor) -> States:
@@ -64,10 +92,10 @@ class RecursiveModel(nn.Module, ABC):
         """All networks: what is compiled, and what Muon may train."""
 
     @abstractmethod
-    def readout(self, answer: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
-        """Logits [batch, cell, vocab] and halting logits [batch] of the answer state.
+    def readout(self, answer: Tensor, step: int = 0) -> Readout:
+        """Logits and halting logits of the answer state [batch, pos, d_model].
 
-        At least float32. `step` only names the moment, for the recorder.
+        `step` only names the moment, for the recorder.
         """
 
     @classmethod
@@ -82,6 +110,34 @@ class RecursiveModel(nn.Module, ABC):
 
     # what it may define
 
+    def halting_margin(self, readout: Readout) -> Tensor:
+        """[batch] in logits, above 0 where the model halts: q_halt, as TRM has it.
+
+        With a q_continue the lead of q_halt over it, as HRM (arXiv 2506.21734) has it.
+        """
+        if readout.q_continue is None:
+            return readout.q_halt
+        return readout.q_halt - readout.q_continue
+
+    def losses(
+        self,
+        readout: Readout,
+        labels: Tensor,
+        *,
+        kind: str = "stablemax",
+        smoothing: float = 0.0,
+        last: Tensor | None = None,
+        following: Readout | None = None,
+    ) -> StepLosses:
+        """Losses of one supervision step per puzzle, apart; TRM's where no others are defined.
+
+        `labels` [batch, cell]. `kind` of the answer's loss and label `smoothing` are settings of
+        training. `last` bool [batch]: the puzzle has no further supervision step. `following`: the
+        read-out one supervision step later, from the new states and without gradient; only for
+        models that say `reads_ahead`.
+        """
+        return step_losses(readout.logits, readout.q_halt, labels, kind, smoothing)
+
     def network(self, tick: Tick) -> nn.Module:
         """The network that evaluates this tick; called with (h, injection, points=None)."""
         return self.networks()[0]
@@ -92,11 +148,14 @@ class RecursiveModel(nn.Module, ABC):
         return tick.h_cycle >= schedule.h_cycles - grad_cycles
 
     @classmethod
-    def evaluation_points(cls, config: Any, point: type[nn.Module] = nn.Identity) -> nn.Module:
-        """A module with a `point()` at every place inside an evaluation that can be listened at.
+    def evaluation_points(
+        cls, config: Any, state: str, point: type[nn.Module] = nn.Identity
+    ) -> nn.Module:
+        """A module with a `point()` at every place that can be listened at inside an evaluation.
 
-        It is what `network.forward` takes as `points`; the names of its modules are the names of
-        the sites. By default an evaluation has no such places.
+        `state` is the one that the evaluation writes: networks of different blocks have different
+        places. The module is what `network.forward` takes as `points`; the names of its modules
+        are the names of the sites. By default an evaluation has no such places.
         """
         return nn.Module()
 
@@ -122,9 +181,15 @@ class RecursiveModel(nn.Module, ABC):
         return next(self.parameters()).device
 
     @classmethod
-    def site_names(cls, config: Any) -> list[str]:
-        """Names of the places inside an evaluation, in the order in which they are passed."""
-        points = cls.evaluation_points(config, nn.Identity)
+    def site_names(cls, config: Any, state: str | None = None) -> list[str]:
+        """Names of the places inside an evaluation, in the order in which they are passed.
+
+        Of those that write this state; None: of all, in the order of the schedule.
+        """
+        if state is None:
+            states = config.schedule.states
+            return list(dict.fromkeys(name for of in states for name in cls.site_names(config, of)))
+        points = cls.evaluation_points(config, state, nn.Identity)
         return [name for name, module in points.named_modules() if isinstance(module, nn.Identity)]
 
     @property
@@ -134,6 +199,11 @@ class RecursiveModel(nn.Module, ABC):
     def answer_of(self, state: States) -> Tensor:
         """The state that the read-outs read."""
         return getattr(state, self.answer)
+
+    def halts(self, readout: Readout) -> Tensor:
+        """bool [batch]: whether the model would stop here. Training obeys it, evaluation records
+        it."""
+        return self.halting_margin(readout) > 0
 
     def evaluate(self, tick: Tick, h: Tensor, injection: Tensor) -> Tensor:
         """One network evaluation. The recorder overrides this to listen at `tick`."""
@@ -194,14 +264,15 @@ class RecursiveModel(nn.Module, ABC):
         tokens: Tensor,
         dtype: torch.dtype = torch.float32,
         depth: tuple[int, int] | None = None,
-    ) -> tuple[States, Tensor, Tensor]:
+        identifiers: Tensor | None = None,
+    ) -> tuple[States, Readout]:
         """One supervision step as trained, gradient through the last H-cycle only.
 
-        The new state, logits [batch, cell, vocab] and halting logits [batch].
+        The new state and what is read from it.
         """
-        x = self.embed(tokens, dtype)
+        x = self.embed(tokens, dtype, identifiers)
         state, _ = self.advance(state, x, grad_cycles=1, depth=depth)
-        return state, *self.readout(self.answer_of(state))
+        return state, self.readout(self.answer_of(state))
 
     @classmethod
     def evaluations_with_gradient(cls, schedule: Schedule, grad_cycles: int = 1) -> int:

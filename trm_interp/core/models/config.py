@@ -22,6 +22,7 @@ class ModelConfig(ABC):
     prefix: int  # positions before the cells
     h_cycles: int  # of a supervision step
     l_cycles: int  # its depth inside an H-cycle, as far as a curriculum may change it
+    n_identifiers: int = 0  # puzzles with an embedding of their own; 0: identifiers are ignored
 
     @property
     def positions(self) -> int:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trm_interp.core.clock import Tick
-from trm_interp.core.models.base import RecursiveModel, States
+from trm_interp.core.models.base import Readout, RecursiveModel, States
 from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.layers import (
     Linear,
@@ -81,7 +81,10 @@ class TRM(RecursiveModel):
             self.q_head.bias.fill_(-5.0)
 
     def embed(
-        self, tokens: Int[Tensor, "batch cell"], dtype: torch.dtype = torch.float32
+        self,
+        tokens: Int[Tensor, "batch cell"],
+        dtype: torch.dtype = torch.float32,
+        identifiers: Tensor | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """The injected input x = sqrt(d) [prefix, embedding of tokens], in the compute dtype."""
         scale = math.sqrt(self.config.d_model)
@@ -107,20 +110,18 @@ class TRM(RecursiveModel):
 
     @classmethod
     def evaluation_points(
-        cls, config: TRMConfig, point: type[nn.Module] = nn.Identity
+        cls, config: TRMConfig, state: str, point: type[nn.Module] = nn.Identity
     ) -> nn.Module:
-        """`blocks.0.hook_resid_pre` and so on: five places in every block."""
+        """`blocks.0.hook_resid_pre` and so on: five places in every block, for either state."""
         return NetworkSites(config, point)
 
-    def readout(
-        self, z_H: Float[Tensor, "batch pos d_model"], step: int = 0
-    ) -> tuple[Float[Tensor, "batch cell vocab"], Float[Tensor, " batch"]]:
+    def readout(self, z_H: Float[Tensor, "batch pos d_model"], step: int = 0) -> Readout:
         """Logits over tokens at every cell, and the halting logit q_halt; at least float32.
 
         `step` only names the moment, for the recorder.
         """
         logits = at_least_float32(self.lm_head(z_H[:, self.config.prefix :]))
-        return logits, at_least_float32(self.q_head(z_H[:, 0]))[:, 0]
+        return Readout(logits, at_least_float32(self.q_head(z_H[:, 0]))[:, 0])
 
     @torch.no_grad()
     def push(self, tick: Tick, state: States, tangents: States, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,44 +1,89 @@
 """The gradient of one supervision step of all slots, at once or in parts that need less memory."""
 
-from collections.abc import Callable
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trm_interp.core.models.base import States
-from trm_interp.core.training.losses import StepLosses, step_losses
+from trm_interp.core.losses import StepLosses
+from trm_interp.core.models.base import Readout, RecursiveModel, States
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import Slots
 
 
+class Stepped(NamedTuple):
+    """What one supervision step came to, for every slot; nothing carries gradient."""
+
+    states: States
+    halts: Tensor  # bool [slot], whether the model would stop here
+    losses: StepLosses
+
+
 def backward_in_parts(
-    forward: nn.Module | Callable[..., tuple[States, Tensor, Tensor]],
+    forward: nn.Module,
     slots: Slots,
     cycles: tuple[int, int],
     config: TrainConfig,
     parts: int,
     processes: int,
-) -> tuple[States, Tensor, StepLosses]:
-    """Add the batch's gradient to the weights': states, q_halt and losses of all slots."""
-    by_part: list[list[Tensor]] = []
-    State = type(slots.states)
+) -> Stepped:
+    """Add the batch's gradient to the weights'. `forward` is the model, alone or inside DDP."""
+    wrapped = isinstance(forward, DistributedDataParallel)
+    model = cast(RecursiveModel, forward.module if wrapped else forward)
     places = torch.arange(len(slots.index), device=slots.index.device).chunk(parts)
     dtype = getattr(torch, config.dtype)
+    stepped: list[Stepped] = []
     for i, at in enumerate(places):
-        whole = len(places) == 1
         if isinstance(forward, DistributedDataParallel):
             forward.require_backward_grad_sync = i == len(places) - 1
-        start = slots.states if whole else State(*(z[at] for z in slots.states))
-        inputs, labels = (x if whole else x[at] for x in (slots.inputs, slots.labels))
-        state, logits, q_halt = forward(start, inputs, dtype, cycles)
-        losses = step_losses(logits, q_halt, labels, config.loss, config.smoothing)
-        total = (losses.answer + config.halt_weight * losses.halt).sum()
+        part = slots if len(places) == 1 else slots.rows(at)
+        state, readout = forward(part.states, part.inputs, dtype, cycles, part.identifiers)
+        losses = model.losses(
+            readout,
+            part.labels,
+            kind=config.loss,
+            smoothing=config.smoothing,
+            last=part.at_last_step(config),
+            following=_following(model, state, part, dtype, cycles) if model.reads_ahead else None,
+        )
+        total = losses.answer + config.halt_weight * losses.halt
+        for term in losses.further.values():
+            total = total + term
         # DDP averages over processes: the sum over the global batch, divided by its size
-        (total * processes / config.batch_size).backward()
-        by_part.append([x.detach() for x in (*state, q_halt, *losses)])
-    *states, q_halt, answer, halt, solved = (
-        torch.cat(pieces) if len(pieces) > 1 else pieces[0]  # type: ignore[reportGeneralTypeIssues]
-        for pieces in zip(*by_part, strict=True)
+        (total.sum() * processes / config.batch_size).backward()
+        stepped.append(_detached(state, model.halts(readout), losses))
+    return stepped[0] if len(stepped) == 1 else _joined(stepped)
+
+
+@torch.no_grad()
+def _following(
+    model: RecursiveModel, state: States, part: Slots, dtype: torch.dtype, cycles: tuple[int, int]
+) -> Readout:
+    """What would be read one supervision step later. The model itself, for DDP to count once."""
+    detached = type(state)(*(z.detach() for z in state))
+    return model(detached, part.inputs, dtype, cycles, part.identifiers)[1]
+
+
+def _detached(state: States, halts: Tensor, losses: StepLosses) -> Stepped:
+    answer, halt, solved, further = losses
+    kept = {name: term.detach() for name, term in further.items()}
+    apart = StepLosses(answer.detach(), halt.detach(), solved, kept)
+    return Stepped(type(state)(*(z.detach() for z in state)), halts.detach(), apart)
+
+
+def _joined(parts: list[Stepped]) -> Stepped:
+    """Those of all slots, in order."""
+    states = [part.states for part in parts]
+    losses = [part.losses for part in parts]
+    further = {name: torch.cat([of.further[name] for of in losses]) for name in losses[0].further}
+    return Stepped(
+        type(states[0])(*map(torch.cat, zip(*states, strict=True))),
+        torch.cat([part.halts for part in parts]),
+        StepLosses(
+            torch.cat([of.answer for of in losses]),
+            torch.cat([of.halt for of in losses]),
+            torch.cat([of.solved for of in losses]),
+            further,
+        ),
     )
-    return State(*states), q_halt, StepLosses(answer, halt, solved)

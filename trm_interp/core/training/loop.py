@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from trm_interp.core.compiling import CompileStopped
-from trm_interp.core.training.trainer import METRICS, Trainer
+from trm_interp.core.training.trainer import Trainer
 from trm_interp.runtime.files import append_row, keep_rows
 
 METRICS_FILE = "metrics.jsonl"
@@ -52,7 +52,9 @@ def train(
     try:
         while not stop and not trainer.finished():
             row = trainer.step()
-            trainer.sums += torch.stack([row[name].to(trainer.sums.dtype) for name in METRICS])
+            trainer.sums += torch.stack(
+                [row[name].to(trainer.sums.dtype) for name in trainer.metrics]
+            )
             trainer.summed_steps += 1
             now = clock()
             if config.compile and trainer.step_count == first + 1:
@@ -89,7 +91,7 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
     """Means over the steps since the last row and over all processes; starts the next row."""
     sums, steps = trainer.ranks.total(trainer.sums), trainer.summed_steps
     trainer.sums, trainer.summed_steps = torch.zeros_like(sums), 0
-    total = dict(zip(METRICS, sums.tolist(), strict=True))
+    total = dict(zip(trainer.metrics, sums.tolist(), strict=True))
     puzzles = trainer.config.batch_size * steps
     halted = max(total["halted"], 1.0)
     scheduled = {"n_sup": trainer.phase.n_sup} if trainer.config.n_sup_warm else {}
@@ -99,6 +101,7 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
         "seconds": round(trainer.seconds, 2),
         "loss": total["answer"] / puzzles,
         "halt_loss": total["halt"] / puzzles,
+        **{f"{name}_loss": total[name] / puzzles for name in trainer.model.further_losses},
         "solved_now": total["solved"] / puzzles,
         "exact": total["halted_solved"] / halted,
         "mean_steps": total["halted_steps"] / halted,

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.counter import hash64, uniform
+from trm_interp.core.infer import identifiers_for
 from trm_interp.core.models.base import RecursiveModel, States
+from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.training.settings import TrainConfig
 
 PICK, SYMMETRY, EXPLORE, EXPLORE_STEPS = range(4)  # purposes of a random number
@@ -22,9 +24,10 @@ Augment = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class TrainData:
-    """Integer tokens [puzzle, cell].
+    """Integer tokens [puzzle, cell]; identifiers int64 [puzzle], where puzzles have them.
 
-    `augment(inputs, labels, keys)` gives every puzzle under the random symmetry its key names.
+    `augment(inputs, labels, keys)` gives every puzzle under the random symmetry its key names; its
+    identifier stays.
     """
 
     inputs: Tensor
@@ -32,17 +35,34 @@ class TrainData:
     val_inputs: Tensor
     val_labels: Tensor
     augment: Augment | None = None
+    identifiers: Tensor | None = None
+    val_identifiers: Tensor | None = None
 
     def to(self, device: torch.device) -> "TrainData":
-        """The same with all tokens on a device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "augment"}
-        return replace(self, **{name: tokens.to(device) for name, tokens in moved.items()})
+        """The same with all tensors on a device."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {name: of.to(device) for name, of in values.items() if isinstance(of, Tensor)}
+        return replace(self, **moved)
+
+    def read_by(self, config: ModelConfig) -> "TrainData":
+        """The same with identifiers only where models of this configuration read them.
+
+        ValueError for an identifier that they do not know.
+        """
+        own = identifiers_for(config, self.identifiers, len(self.inputs))
+        val = identifiers_for(config, self.val_identifiers, len(self.val_inputs))
+        return replace(self, identifiers=own, val_identifiers=val)
 
 
-def fingerprint(*tensors: Tensor) -> str:
-    """sha256 of their values: a resumed run must read what the run it continues has read."""
+def fingerprint(*tensors: Tensor | None) -> str:
+    """sha256 of their values: a resumed run must read what the run it continues has read.
+
+    What is None counts for nothing.
+    """
     digest = hashlib.sha256()
     for tensor in tensors:
+        if tensor is None:
+            continue
         digest.update(str(list(tensor.shape)).encode())
         digest.update(tensor.to("cpu", torch.int64).numpy().tobytes())
     return digest.hexdigest()
@@ -59,11 +79,28 @@ class Slots:
     halted: Tensor  # bool [slot], refill before the next step
     draws: Tensor  # int64 [slot], puzzles drawn so far
     index: Tensor  # int64 [slot]
+    identifiers: Tensor | None = None  # int64 [slot], where the model reads them
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of them by name, the states by theirs."""
+        """All that are there by name, the states by theirs."""
         others = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "states"}
-        return {**self.states._asdict(), **others}
+        there = {name: value for name, value in others.items() if value is not None}
+        return {**self.states._asdict(), **there}
+
+    def rows(self, at: Tensor) -> "Slots":
+        """Some of the slots."""
+        return self._with({name: value[at] for name, value in self.tensors().items()})
+
+    def _with(self, tensors: dict[str, Tensor]) -> "Slots":
+        """The same with other values for all `tensors`."""
+        names = self.states._fields
+        states = type(self.states)(*(tensors[name] for name in names))
+        others = {name: value for name, value in tensors.items() if name not in names}
+        return replace(self, states=states, **others)
+
+    def at_last_step(self, config: TrainConfig) -> Tensor:
+        """bool [slot]: the next supervision step is the last one that the settings allow."""
+        return self.steps + 1 >= config.n_sup
 
     def read(self, saved: dict[str, Tensor], rank: int) -> "Slots":
         """Those of this process among the saved ones of all; ValueError for other shapes."""
@@ -73,12 +110,12 @@ class Slots:
             read[name] = saved[name][n * rank : n * (rank + 1)].clone().to(mine.device)
             if read[name].shape != mine.shape:
                 raise ValueError(f"{name} is {list(read[name].shape)}, not {list(mine.shape)}")
-        states = type(self.states)(**{name: read.pop(name) for name in self.states._fields})
-        return Slots(states=states, **read)
+        return self._with(read)
 
     @staticmethod
-    def empty(model: RecursiveModel, tokens: Tensor, index: Tensor, dtype: torch.dtype) -> "Slots":
-        """All halted, so that the first step fills them. `tokens` tells dtype and device."""
+    def empty(model: RecursiveModel, data: TrainData, index: Tensor, dtype: torch.dtype) -> "Slots":
+        """All halted, so that the first step fills them from `data`, on its device."""
+        tokens = data.inputs
         config, device, n = model.config, tokens.device, len(index)
         state = torch.zeros(n, config.positions, config.d_model, dtype=dtype, device=device)
         zeros = torch.zeros(n, dtype=torch.int64, device=device)
@@ -90,24 +127,26 @@ class Slots:
             halted=torch.ones(n, dtype=torch.bool, device=device),
             draws=zeros.clone(),
             index=index,
+            identifiers=None if data.identifiers is None else zeros.clone(),
         )
 
     @torch.no_grad()
     def refilled(
-        self,
-        model: RecursiveModel,
-        inputs: Tensor,
-        labels: Tensor,
-        augment: Augment | None,
-        seed: int,
+        self, model: RecursiveModel, data: TrainData, seed: int, augment: bool = False
     ) -> "Slots":
-        """New puzzles, drawn with replacement, and fresh states for the slots that halted."""
+        """New puzzles, drawn with replacement, and fresh states for the slots that halted.
+
+        With `augment` each under a random symmetry, where the data has them.
+        """
         new = self.halted
         bits = hash64(seed, PICK, self.index, self.draws)
-        pick = (bits & 0x7FFF_FFFF_FFFF_FFFF) % len(inputs)
-        inputs, labels = inputs[pick], labels[pick]
-        if augment is not None:
-            inputs, labels = augment(inputs, labels, hash64(seed, SYMMETRY, self.index, self.draws))
+        pick = (bits & 0x7FFF_FFFF_FFFF_FFFF) % len(data.inputs)
+        inputs, labels, identifiers = data.inputs[pick], data.labels[pick], self.identifiers
+        if identifiers is not None and data.identifiers is not None:
+            identifiers = torch.where(new, data.identifiers[pick], identifiers)
+        if augment and data.augment is not None:
+            keys = hash64(seed, SYMMETRY, self.index, self.draws)
+            inputs, labels = data.augment(inputs, labels, keys)
         fresh = model.initial_state(self.states[0])
         return replace(
             self,
@@ -121,13 +160,15 @@ class Slots:
             ),
             steps=torch.where(new, 0, self.steps),
             draws=self.draws + new,
+            identifiers=identifiers,
         )
 
     @torch.no_grad()
     def advanced(
-        self, states: States, q_halt: Tensor, step: Tensor | int, config: TrainConfig, last: int
+        self, states: States, halts: Tensor, step: Tensor | int, config: TrainConfig, last: int
     ) -> "Slots":
-        """After optimizer step `step`: halt at q_halt > 0 or after `last` supervision steps.
+        """After optimizer step `step`: stop where the model `halts` (bool [slot]) or after `last`
+        supervision steps.
 
         Some slots, by chance `config.explore`, must run to a random supervision step first.
         """
@@ -140,16 +181,11 @@ class Slots:
             self,
             states=type(states)(*(z.detach() for z in states)),
             steps=steps,
-            halted=((steps >= last) | (q_halt > 0)) & (steps >= at_least),
+            halted=((steps >= last) | halts) & (steps >= at_least),
         )
 
     def restarted(self) -> "Slots":
         """All halted: the puzzles in flight are given up, and new ones drawn at the next step."""
-        return replace(
-            self,
-            states=type(self.states)(*(torch.zeros_like(z) for z in self.states)),
-            inputs=torch.zeros_like(self.inputs),
-            labels=torch.zeros_like(self.labels),
-            steps=torch.zeros_like(self.steps),
-            halted=torch.ones_like(self.halted),
-        )
+        emptied = {name: torch.zeros_like(value) for name, value in self.tensors().items()}
+        halted = torch.ones_like(self.halted)
+        return self._with(emptied | {"halted": halted, "draws": self.draws, "index": self.index})

@@ -20,14 +20,12 @@ from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.core.compiling import compile_networks
 from trm_interp.core.devices import has_float64, widest
 from trm_interp.core.infer import run
-from trm_interp.core.models.base import States
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import build, settings_of
 from trm_interp.core.ranks import Ranks
-from trm_interp.core.training.gradients import backward_in_parts
+from trm_interp.core.training.gradients import Stepped, backward_in_parts
 from trm_interp.core.training.graphs import GraphedStep, Metrics, Phase
 from trm_interp.core.training.guards import FirstBad, no_memory
-from trm_interp.core.training.losses import StepLosses
 from trm_interp.core.training.optimizers import (
     WeightAverage,
     clip_gradients,
@@ -81,6 +79,7 @@ class Trainer:
             raise ValueError(f"{len(data.val_inputs)} validation puzzles, need one a process")
         generator = torch.Generator().manual_seed(config.seed)
         self.model = build(model_config, generator).to(self.device)
+        data = data.read_by(model_config)
         self.data = data.to(self.device)
         self.tell: Callable[[str], None] = lambda line: None
         tell = lambda line: self.tell(line)  # noqa: E731 (replaced later)
@@ -96,12 +95,12 @@ class Trainer:
         self.optimizers = make_optimizers(self.model, config)
         self.average = WeightAverage(self.model, config.ema)
         self.dtype = getattr(torch, config.dtype)
-        self.trained_on = fingerprint(data.inputs, data.labels)
-        self.validated_on = fingerprint(data.val_inputs, data.val_labels)
+        self.trained_on = fingerprint(data.inputs, data.labels, data.identifiers)
+        self.validated_on = fingerprint(data.val_inputs, data.val_labels, data.val_identifiers)
         self._set_counters()
         n = config.batch_size // self.ranks.size
         index = torch.arange(n, device=self.device) + n * self.ranks.rank
-        self.slots = Slots.empty(self.model, self.data.inputs, index, self.dtype)
+        self.slots = Slots.empty(self.model, self.data, index, self.dtype)
         self.graphed: GraphedStep | None = None
         alone = self.ranks.size == 1 and config.optimizer == "adamw"
         if config.graphs and config.compile and alone and self.device.type == "cuda":
@@ -114,7 +113,8 @@ class Trainer:
         self.clock = torch.zeros((), dtype=torch.int64, device=self.device)  # the same, there
         self.seconds = 0.0
         self.rows = 0  # of metrics.jsonl
-        self.sums = torch.zeros(len(METRICS), dtype=widest(self.device), device=self.device)
+        self.metrics = (*METRICS, *self.model.further_losses)  # what a step gives, in this order
+        self.sums = torch.zeros(len(self.metrics), dtype=widest(self.device), device=self.device)
         self.summed_steps = 0  # in `sums`, since the last row
         self.validated_at = -1
         self.best: dict[str, Any] = {"exact": -1.0, "loss": float("inf")}
@@ -148,17 +148,16 @@ class Trainer:
 
     def _device_step(self, phase: Phase) -> Metrics:
         """What a step does on the device: no host value in it changes from step to step."""
-        augment = self.data.augment if self.config.augment else None
-        slots = self.slots.refilled(
-            self.model, self.data.inputs, self.data.labels, augment, self.config.seed
-        )
-        states, q_halt, losses = self._gradients(slots, phase.cycles)
-        norms = clip_gradients(self.model.parameters(), self.config.clip or float("inf"))
-        self.first_bad.note(self.clock + 1, norms, losses.answer + losses.halt)
+        config = self.config
+        slots = self.slots.refilled(self.model, self.data, config.seed, config.augment)
+        states, halts, losses = self._gradients(slots, phase)
+        norms = clip_gradients(self.model.parameters(), config.clip or float("inf"))
+        every = sum(losses.further.values(), losses.answer + losses.halt)
+        self.first_bad.note(self.clock + 1, norms, every)
         for optimizer in self.optimizers:
             optimizer.step()
         self.average.update()
-        slots = slots.advanced(states, q_halt, self.clock, self.config, phase.n_sup)
+        slots = slots.advanced(states, halts, self.clock, config, phase.n_sup)
         self.clock += 1
         self.put(slots)
         done = slots.halted.float()
@@ -170,6 +169,7 @@ class Trainer:
             "halted_solved": (losses.solved * done).sum(),
             "halted_steps": (slots.steps * done).sum(),
             "grad_norm": norms.norm() / self.ranks.size,
+            **{name: term.sum() for name, term in losses.further.items()},
         }
 
     def places(self) -> list[Tensor]:
@@ -194,10 +194,8 @@ class Trainer:
         for name, kept in self.slots.tensors().items():
             kept.copy_(new[name])
 
-    def _gradients(
-        self, slots: Slots, cycles: tuple[int, int]
-    ) -> tuple[States, Tensor, StepLosses]:
-        """Leave the batch's gradient in the weights: states, q_halt and losses of all slots."""
+    def _gradients(self, slots: Slots, cycles: tuple[int, int]) -> Stepped:
+        """Leave the batch's gradient in the weights; what the step came to."""
         while True:
             for parameter in self.model.parameters():
                 parameter.grad = None
@@ -242,6 +240,7 @@ class Trainer:
         """
         self.check()
         mine = slice(self.ranks.rank, None, self.ranks.size)
+        identifiers = self.data.val_identifiers
         with self.average:
             read = run(
                 self.model,
@@ -250,6 +249,7 @@ class Trainer:
                 self.config.n_sup,
                 batch_size=max(1, self.config.batch_size // self.ranks.size),
                 dtype=self.dtype,
+                identifiers=None if identifiers is None else identifiers[mine],
             )
         sums = torch.cat([read.solved.double().sum(0), read.loss.double().sum(0)])
         sums = sums.to(self.device, widest(self.device))
