@@ -82,7 +82,7 @@ def test_recording_changes_no_bit(hooked: HookedTRM, puzzles: Any):
     plain = hooked(puzzles[0])
     with recording(hooked, sorted(hooked.hook_dict), sink=lambda name, z: None):
         listened = hooked(puzzles[0])
-    for one, other in zip(plain, listened, strict=True):
+    for one, other in zip(plain[:2], listened[:2], strict=True):
         assert torch.equal(one, other)
 
 
@@ -176,22 +176,22 @@ def test_an_edit_changes_only_what_comes_later(hooked_mlp: HookedTRM, puzzles: A
         return lambda z, hook: after.update({name: z.clone()})
 
     hooks = [(STATES[at], edit), *((name, keep(name)) for name in STATES)]
-    logits, _ = hooked_mlp.run_with_hooks(puzzles[0], fwd_hooks=hooks)
+    logits = hooked_mlp.run_with_hooks(puzzles[0], fwd_hooks=hooks).logits
     for i, name in enumerate(STATES):
         assert torch.equal(before[name], after[name]) == (i < at), name
     flipped = before[STATES[at]].clone()
     flipped[:, 4] *= -1
     assert torch.equal(after[STATES[at]], flipped)
-    plain, _ = hooked_mlp(puzzles[0])  # and the hooks are gone
+    plain = hooked_mlp(puzzles[0]).logits  # and the hooks are gone
     unchanged = [torch.equal(plain[:, s], logits[:, s]) for s in range(STEPS)]
     assert unchanged == [s < TICKS[at].step for s in range(STEPS)]
 
 
 @torch.no_grad()
 def test_writing_a_state_back_changes_nothing(hooked_mlp: HookedTRM, puzzles: Any):
-    plain, _ = hooked_mlp(puzzles[0])
+    plain = hooked_mlp(puzzles[0]).logits
     kept = recorded(hooked_mlp, puzzles[0], STATES)[STATES[7]]
-    patched, _ = hooked_mlp.run_with_hooks(
+    patched, *_ = hooked_mlp.run_with_hooks(
         puzzles[0], fwd_hooks=[(STATES[7], lambda z, hook: kept)]
     )
     assert torch.equal(plain, patched)
@@ -207,7 +207,7 @@ def test_gradient_reaches_a_state_of_any_step(hooked_mlp: HookedTRM, puzzles: An
         def push(z: Tensor, hook: Any) -> Tensor:
             return z + shift * direction
 
-        logits, _ = model.run_with_hooks(puzzles[0], fwd_hooks=[(name, push)], dtype=torch.float64)
+        logits, *_ = model.run_with_hooks(puzzles[0], fwd_hooks=[(name, push)], dtype=torch.float64)
         return logits[:, -1, 3, 2].sum()
 
     shift = torch.zeros((), dtype=torch.float64, requires_grad=True)

@@ -34,7 +34,7 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from trm_interp.core.clock import Tick
-from trm_interp.core.infer import embedded, require_tokens
+from trm_interp.core.infer import identifiers_for, require_tokens
 from trm_interp.core.models.base import Readout, RecursiveModel, States
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import DEFAULT, architecture, model_class
@@ -187,7 +187,7 @@ class HookedModel(RecursiveModel, HookedRootModule):
         `identifiers`: as in `RecursiveModel.embed`.
         """
         require_tokens(self.config, tokens)
-        x = embedded(self, tokens, dtype, identifiers)
+        x = self.embed(tokens, dtype, identifiers_for(self.config, identifiers, len(tokens)))
         state = state or self.initial_state(x)
         steps = []
         for step in range(self.n_sup):

@@ -1,6 +1,7 @@
 """The gradient of one supervision step of all slots, at once or in parts that need less memory."""
 
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +22,15 @@ class Stepped(NamedTuple):
 
 
 def backward_in_parts(
-    forward: nn.Module,
+    model: RecursiveModel,
+    forward: nn.Module | Callable[..., tuple[States, Readout]],
     slots: Slots,
     cycles: tuple[int, int],
     config: TrainConfig,
     parts: int,
     processes: int,
 ) -> Stepped:
-    """Add the batch's gradient to the weights'. `forward` is the model, alone or inside DDP."""
-    wrapped = isinstance(forward, DistributedDataParallel)
-    model = cast(RecursiveModel, forward.module if wrapped else forward)
+    """Add the batch's gradient to the weights'. `forward` is the model's, alone or inside DDP."""
     places = torch.arange(len(slots.index), device=slots.index.device).chunk(parts)
     dtype = getattr(torch, config.dtype)
     stepped: list[Stepped] = []

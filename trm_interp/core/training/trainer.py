@@ -200,9 +200,9 @@ class Trainer:
             for parameter in self.model.parameters():
                 parameter.grad = None
             try:
-                return backward_in_parts(
-                    self.forward, slots, cycles, self.config, self.micro_batches, self.ranks.size
-                )
+                parts, processes = self.micro_batches, self.ranks.size
+                how = (slots, cycles, self.config, parts, processes)
+                return backward_in_parts(self.model, self.forward, *how)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     # a backward pass is compiled here; several processes would lose their step
