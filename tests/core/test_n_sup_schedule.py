@@ -7,10 +7,10 @@ import pytest
 import torch
 from tiny_training import assert_same_bits, rows
 
-from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.loop import train
 from trm_interp.core.training.optimizers import supervision_steps
 from trm_interp.core.training.portable import load_portable, save_portable
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
 from trm_interp.runtime.errors import UserError
 

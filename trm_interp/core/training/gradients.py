@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trm_interp.core.losses import StepLosses
 from trm_interp.core.models.base import Readout, RecursiveModel, States
+from trm_interp.core.training.graphs import Phase
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import Slots
 
@@ -25,7 +26,7 @@ def backward_in_parts(
     model: RecursiveModel,
     forward: nn.Module | Callable[..., tuple[States, Readout]],
     slots: Slots,
-    cycles: tuple[int, int],
+    phase: Phase,
     config: TrainConfig,
     parts: int,
     processes: int,
@@ -38,14 +39,17 @@ def backward_in_parts(
         if isinstance(forward, DistributedDataParallel):
             forward.require_backward_grad_sync = i == len(places) - 1
         part = slots if len(places) == 1 else slots.rows(at)
-        state, readout = forward(part.states, part.inputs, dtype, cycles, part.identifiers)
+        ahead = model.reads_ahead
+        state, readout = forward(part.states, part.inputs, dtype, phase.cycles, part.identifiers)
         losses = model.losses(
             readout,
             part.labels,
             kind=config.loss,
             smoothing=config.smoothing,
-            last=part.at_last_step(config),
-            following=_following(model, state, part, dtype, cycles) if model.reads_ahead else None,
+            last=part.steps + 1 >= phase.n_sup,
+            following=_following(model, state, part, dtype, phase.cycles)
+            if model.reads_ahead
+            else None,
         )
         total = losses.answer + config.halt_weight * losses.halt
         for term in losses.further.values():

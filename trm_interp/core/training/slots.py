@@ -98,10 +98,6 @@ class Slots:
         others = {name: value for name, value in tensors.items() if name not in names}
         return replace(self, states=states, **others)
 
-    def at_last_step(self, config: TrainConfig) -> Tensor:
-        """bool [slot]: the next supervision step is the last one that the settings allow."""
-        return self.steps + 1 >= config.n_sup
-
     def read(self, saved: dict[str, Tensor], rank: int) -> "Slots":
         """Those of this process among the saved ones of all; ValueError for other shapes."""
         n = len(self.index)

@@ -194,14 +194,14 @@ class Trainer:
         for name, kept in self.slots.tensors().items():
             kept.copy_(new[name])
 
-    def _gradients(self, slots: Slots, cycles: tuple[int, int]) -> Stepped:
+    def _gradients(self, slots: Slots, phase: Phase) -> Stepped:
         """Leave the batch's gradient in the weights; what the step came to."""
         while True:
             for parameter in self.model.parameters():
                 parameter.grad = None
             try:
                 parts, processes = self.micro_batches, self.ranks.size
-                how = (slots, cycles, self.config, parts, processes)
+                how = (slots, phase, self.config, parts, processes)
                 return backward_in_parts(self.model, self.forward, *how)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
