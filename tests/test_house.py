@@ -26,7 +26,6 @@ LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 60
 
 # Functions above the limit, each with why it is better whole.
 LONG_FUNCTIONS = {
-    "trm_interp/core/training/loop.py: train": "one loop, in the order in which things happen",
     "trm_interp/tasks/sudoku/forge/walk.py: _move": "one move of the walk, compiled by numba",
 }
 # Files outside SEAMS that may name a state of the TRM.

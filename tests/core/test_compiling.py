@@ -163,6 +163,124 @@ def test_a_backward_pass_that_fails_to_compile_is_repeated_with_the_same_step(
         assert torch.equal(one, other)
 
 
+def broken_compile(error: Exception) -> Callable[..., None]:
+    """In place of `nn.Module.compile`: what it makes ends in this error."""
+
+    def compile_(self: nn.Module, **how: Any) -> None:
+        def call(*args: Any) -> Any:
+            raise error
+
+        self._compiled_call_impl = call  # type: ignore[assignment]
+
+    return compile_
+
+
+def assert_same_run(one: Trainer, other: Trainer) -> None:
+    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert one.step_count == other.step_count
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InductorError(CppCompileError(["g++"], "cc1plus: error\nmore"), None),
+        InvalidCxxCompiler("g++"),
+        ValueError("a bug of the compiler\nin two lines"),
+        RuntimeError("Triton Error [CUDA]: device kernel image is invalid"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_first_step_that_fails_to_compile_goes_on_without(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    plain = make("plain", steps=6)
+    train(plain)
+    monkeypatch.setattr(nn.Module, "compile", broken_compile(error))
+    trainer = make("broken", steps=6, compile=True)
+    told: list[str] = []
+    trainer.tell = told.append
+    train(trainer)
+    assert_same_run(trainer, plain)
+    assert "going on without it" in told[-1] and "\n" not in told[-1]
+    # a compiler that is there and fails is first tried with an empty cache
+    assert len(told) == (2 if isinstance(error, InductorError) else 1)
+    saved = torch.load(trainer.out / STATE_FILE, weights_only=True)
+    assert saved["changes"] == [{"after_step": 0, "compile": [True, False]}]
+
+
+def works(self: nn.Module, **how: Any) -> None:
+    """In place of `nn.Module.compile`: nothing is compiled, and nothing fails."""
+    self._compiled_call_impl = self._call_impl  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_a_backward_pass_that_cannot_be_compiled_costs_compiling_not_the_run(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, at: int
+):
+    """In the first step any error is the compiler's; later only those that name it are."""
+    plain = make("plain", steps=6)
+    train(plain)
+    monkeypatch.setattr(nn.Module, "compile", works)
+    backward = Tensor.backward
+
+    def moody(self: Tensor, *args: Any) -> None:
+        backward(self, *args)
+        compiled = any(net._compiled_call_impl for net in trainer.model.networks())
+        if trainer.step_count == at and compiled:
+            raise RuntimeError("misaligned") if error is None else error
+
+    error: Exception | None = None
+    monkeypatch.setattr(Tensor, "backward", moody)
+    trainer = make("first", steps=6, compile=True)
+    told: list[str] = []
+    trainer.tell = told.append
+    if at == 0:
+        train(trainer)
+        assert_same_run(trainer, plain)
+        assert told == ["torch.compile failed (misaligned): going on without it"]
+        return
+    with pytest.raises(RuntimeError, match="misaligned"):
+        train(trainer)
+    error = InductorError(RuntimeError("no kernel"), None)
+    trainer = make("again", steps=6, compile=True)
+    trainer.tell = told.append
+    train(trainer)
+    assert_same_run(trainer, plain)
+    assert told[-1] == "torch.compile failed (no kernel): going on without it"
+
+
+def test_a_validation_that_fails_to_compile_goes_on_without(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+):
+    plain = make("plain", steps=6)
+    train(plain)
+
+    def only_with_gradient(self: nn.Module, **how: Any) -> None:
+        def call(*args: Any) -> Any:
+            if not torch.is_grad_enabled() and validating:
+                raise InductorError(RuntimeError("no kernel"), None)
+            return self._call_impl(*args)
+
+        self._compiled_call_impl = call  # type: ignore[assignment]
+
+    validating = False
+    monkeypatch.setattr(nn.Module, "compile", only_with_gradient)
+    trainer = make("validation", steps=6, compile=True)
+    validate = trainer.validate
+
+    def validate_and_note() -> dict[str, Any]:
+        nonlocal validating
+        validating = True
+        return validate()
+
+    trainer.validate = validate_and_note  # type: ignore[method-assign]
+    train(trainer)
+    assert_same_run(trainer, plain)
+    assert trainer.best == plain.best
+    assert trainer.changes == [{"after_step": 4, "compile": [True, False]}]
+
+
 @pytest.mark.parametrize("at", [0, 4, 7])  # before the first save, in a validation, after a save
 def test_a_stop_while_compiling_can_be_resumed(make: Callable[..., Trainer], at: int):
     plain, stopped = make("plain"), make("stopped")

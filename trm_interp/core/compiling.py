@@ -56,29 +56,56 @@ def compile_networks(
     networks: Iterable[nn.Module],
     dynamic: bool | None = None,
     tell: Callable[[str], None] = lambda line: None,
+    gave_up: Callable[[], None] | None = None,
 ) -> "Mender":
-    """Compile each network at its next call. The mender is for a backward pass, compiled later."""
-    mender = Mender(tell)
+    """Compile each network at its next call. The mender is for a backward pass, compiled later.
+
+    With `gave_up` a compiler that fails is no error: the networks run as they are from then on,
+    `tell` gets the reason in one line, and `gave_up` is called. This holds for whatever else goes
+    wrong in the first pass, too.
+    """
+    networks = list(networks)
+
+    def leave() -> None:
+        for net in networks:
+            net._compiled_call_impl = None
+        if gave_up:
+            gave_up()
+
+    mender = Mender(tell, leave if gave_up else None)
     for net in networks:
         net.compile(dynamic=dynamic)
-        net._compiled_call_impl = mender.guard(net._compiled_call_impl)  # type: ignore
+        net._compiled_call_impl = mender.guard(net._compiled_call_impl, net._call_impl)  # type: ignore
     return mender
 
 
 class Mender:
-    """Decides what follows an error of compiled code: once more, another error, or the same."""
+    """Decides what follows an error of compiled code: once more, another error, or the same.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell, self.is_fresh = tell, False
+    `leave`, where it is given, ends compiling instead of the run. `is_proven` is for the caller to
+    set when a first pass, with its backward pass, has succeeded; before, every error counts as one
+    of the compiler.
+    """
+
+    def __init__(
+        self, tell: Callable[[str], None], leave: Callable[[], None] | None = None
+    ) -> None:
+        self.tell, self.leave, self.is_fresh = tell, leave, False
+        self.is_proven, self.has_left = False, False
         self.removed: set[Path] = set()
 
-    def guard(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function; it is called again where the mender could do something."""
+    def guard(
+        self, call: Callable[..., Any], plain: Callable[..., Any] | None = None
+    ) -> Callable[..., Any]:
+        """The same function; it is called again where the mender could do something.
+
+        `plain` is what is called where compiling was given up.
+        """
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
             while True:
                 try:
-                    return call(*args, **kwargs)
+                    return (plain if plain and self.has_left else call)(*args, **kwargs)
                 except Exception as error:
                     if not self.mend(error):
                         raise
@@ -88,16 +115,36 @@ class Mender:
     def mend(self, error: Exception) -> bool:
         """Whether to call again. Removes a damaged entry of the cache, then leaves the cache.
 
-        UserError where there is no compiler or nothing helped, CompileStopped after Ctrl-C; False
-        for what has nothing to do with compiling.
+        Where there is no compiler or nothing helped, gives compiling up or raises UserError. False
+        for what has nothing to do with compiling. CompileStopped after Ctrl-C.
         """
         causes = list(_chain(error))
-        if not any(c.__name__ in COMPILERS_OWN for e in causes for c in type(e).__mro__):
-            return False
-        if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+        is_compilers = any(c.__name__ in COMPILERS_OWN for e in causes for c in type(e).__mro__)
+        if is_compilers and any(isinstance(cause, KeyboardInterrupt) for cause in causes):
             raise CompileStopped from None
-        if any(is_out_of_memory(cause) for cause in causes):
+        if any(is_out_of_memory(cause) for cause in causes) or self.has_left or _is_capturing():
             return False
+        if not is_compilers:
+            return self._give_up(error) if self.leave and not self.is_proven else False
+        try:
+            self._repair(error, causes)
+        except UserError as nothing_helped:
+            if not self.leave:
+                raise
+            return self._give_up(nothing_helped.__cause__ or error)
+        return True
+
+    def _give_up(self, error: BaseException) -> bool:
+        """Run the networks as they are from now on."""
+        assert self.leave is not None
+        self.has_left = True
+        torch._dynamo.reset()
+        self.leave()
+        self.tell(f"torch.compile failed ({_reason(list(_chain(error)))}): going on without it")
+        return True
+
+    def _repair(self, error: Exception, causes: list[BaseException]) -> None:
+        """Make another attempt possible. UserError where there is no compiler or nothing helped."""
         if NO_COMPILER.search(str(error)):
             raise UserError(
                 "--compile found no working compiler: install g++ (or set CXX to one), and on a "
@@ -114,11 +161,10 @@ class Mender:
             self.tell(f"compiling failed ({first_line(causes[-1])}): again with an empty cache")
             self._leave_cache()
         else:
-            why = first_line(causes[-1])
-            why = why if len(why) <= 150 else f"...{why[-147:]}"  # a path first, the reason last
-            raise UserError(f"torch.compile failed ({why}): leave out --compile") from error
+            raise UserError(
+                f"torch.compile failed ({_reason(causes)}): leave out --compile"
+            ) from error
         _forget()
-        return True
 
     def _leave_cache(self) -> None:
         """Use an empty cache in this process, removed at its end."""
@@ -141,6 +187,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         yield one
         inner = getattr(one, "inner_exception", None)  # torch's own way to say `from`
         left += [inner, one.__cause__, one.__context__]
+
+
+def _reason(causes: list[BaseException]) -> str:
+    """The first cause in at most 150 characters."""
+    why = first_line(causes[-1])
+    return why if len(why) <= 150 else f"...{why[-147:]}"  # a path first, the reason last
+
+
+def _is_capturing() -> bool:
+    """Whether a CUDA graph is being captured, in which nothing can be repeated."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _forget() -> None:

@@ -31,60 +31,84 @@ def train(
     validation only with `validate_last`. With `compile` the first step of a process, which
     compiles, counts for no time: a budget would lose its warm-up to it.
     """
-    config, ranks = trainer.config, trainer.ranks
-    metrics = trainer.out / METRICS_FILE
-    writer = ranks.rank == 0
-    if writer:
-        trainer.out.mkdir(parents=True, exist_ok=True)
-        keep_rows(metrics, trainer.rows)
-
-    def emit(row: dict[str, Any]) -> None:
-        trainer.rows += 1
-        if writer:
-            append_row(metrics, row)
-            report(row)
-
-    started, before = clock(), trainer.seconds
-    last_logged = started, trainer.step_count
-    saved_at = first = trainer.step_count
-
-    (stop,) = ranks.most(float(should_stop()))
+    loop = _Loop(trainer, report, should_stop, clock, save or trainer.save)
     try:
+        loop.run()
+        if (trainer.finished() or validate_last) and trainer.validated_at != trainer.step_count:
+            loop.emit(trainer.validate())
+            loop.saved_at = -1
+    except CompileStopped:
+        if trainer.ranks.size == 1:  # of several processes, others may be elsewhere
+            loop.save()
+        raise
+    if loop.saved_at != trainer.step_count:
+        loop.save()
+    elif loop.is_writer and trainer.best_weights and save is None:
+        trainer.export()  # a kill may have come between state and checkpoint
+
+
+class _Loop:
+    """One call of `train`: its clock, its rows, and the step whose state is saved."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        report: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
+        clock: Callable[[], float],
+        save: Callable[[], None],
+    ) -> None:
+        self.trainer, self.report, self.clock = trainer, report, clock
+        self.should_stop, self._save = should_stop, save
+        self.metrics = trainer.out / METRICS_FILE
+        self.is_writer = trainer.ranks.rank == 0
+        if self.is_writer:
+            trainer.out.mkdir(parents=True, exist_ok=True)
+            keep_rows(self.metrics, trainer.rows)
+        self.started, self.seconds_before = clock(), trainer.seconds
+        self.last_row = self.started, trainer.step_count
+        self.saved_at = self.first = trainer.step_count
+
+    def run(self) -> None:
+        """Optimizer steps until the run is finished or has to stop."""
+        config, trainer = self.trainer.config, self.trainer
+        (stop,) = trainer.ranks.most(float(self.should_stop()))
         while not stop and not trainer.finished():
             row = trainer.step()
             trainer.sums += torch.stack(
                 [row[name].to(trainer.sums.dtype) for name in trainer.metrics]
             )
             trainer.summed_steps += 1
-            now = clock()
-            if config.compile and trainer.step_count == first + 1:
-                started = now
+            now = self.clock()
+            if config.compile and trainer.step_count == self.first + 1:
+                self.started = now
             # processes agree on the time, or their learning rates and their last steps would differ
-            trainer.seconds, stop = ranks.most(before + now - started, float(should_stop()))
-            step = trainer.step_count
-            if step % config.log_every == 0:
-                rate = (step - last_logged[1]) / max(now - last_logged[0], 1e-9)
-                trainer.check()
-                emit(_summary(trainer) | {"steps_per_s": round(rate, 3)})
-                last_logged = now, step
-            if step % config.eval_every == 0:
-                emit(trainer.validate())
-            if step % config.save_every == 0:
-                (save or trainer.save)()
-                saved_at = step
-        if (trainer.finished() or validate_last) and trainer.validated_at != trainer.step_count:
-            emit(trainer.validate())
-            saved_at = -1
-    except CompileStopped:
-        if ranks.size == 1:  # of several processes, others may be elsewhere
-            (save or trainer.save)()
-        raise
-    if saved_at != trainer.step_count:
-        (save or trainer.save)()
-    elif (
-        writer and trainer.best_weights and save is None
-    ):  # a kill may have come between state and checkpoint
-        trainer.export()
+            used = self.seconds_before + now - self.started
+            trainer.seconds, stop = trainer.ranks.most(used, float(self.should_stop()))
+            if trainer.step_count % config.log_every == 0:
+                self._summarise(now)
+            if trainer.step_count % config.eval_every == 0:
+                self.emit(trainer.validate())
+            if trainer.step_count % config.save_every == 0:
+                self.save()
+
+    def _summarise(self, now: float) -> None:
+        """The row of the steps since the last one."""
+        then, step = self.last_row
+        rate = (self.trainer.step_count - step) / max(now - then, 1e-9)
+        self.trainer.check()
+        self.emit(_summary(self.trainer) | {"steps_per_s": round(rate, 3)})
+        self.last_row = now, self.trainer.step_count
+
+    def emit(self, row: dict[str, Any]) -> None:
+        self.trainer.rows += 1
+        if self.is_writer:
+            append_row(self.metrics, row)
+            self.report(row)
+
+    def save(self) -> None:
+        self._save()
+        self.saved_at = self.trainer.step_count
 
 
 def _summary(trainer: Trainer) -> dict[str, Any]:

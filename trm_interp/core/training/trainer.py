@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trm_interp.core.checkpoints.folder import save_checkpoint
-from trm_interp.core.compiling import compile_networks
+from trm_interp.core.compiling import Mender, compile_networks
 from trm_interp.core.devices import has_float64, widest
 from trm_interp.core.infer import run
 from trm_interp.core.models.config import ModelConfig
@@ -85,9 +85,11 @@ class Trainer:
         tell = lambda line: self.tell(line)  # noqa: E731 (replaced later)
         # one graph for each batch size: a graph for any size would give other bits, so that a run
         # that has validated (its last batch is smaller) and a resumed one would differ
-        self.mender = (
-            compile_networks(self.model.networks(), False, tell) if config.compile else None
-        )
+        self.mender: Mender | None = None
+        if config.compile:
+            # of several processes each would wait for the others in another step
+            gave_up = self._compiles_no_more if self.ranks.size == 1 else None
+            self.mender = compile_networks(self.model.networks(), False, tell, gave_up)
         self.forward: nn.Module = self.model
         if self.ranks.size > 1:
             # the buffers are the start vectors, which never change
@@ -202,8 +204,11 @@ class Trainer:
             try:
                 parts, processes = self.micro_batches, self.ranks.size
                 how = (slots, phase, self.config, parts, processes)
-                return backward_in_parts(self.model, self.forward, *how)
-            except (MemoryError, RuntimeError) as error:
+                done = backward_in_parts(self.model, self.forward, *how)
+                if self.mender:
+                    self.mender.is_proven = True
+                return done
+            except Exception as error:
                 if not is_out_of_memory(error):
                     # a backward pass is compiled here; several processes would lose their step
                     if self.ranks.size == 1 and self.mender and self.mender.mend(error):
@@ -212,6 +217,10 @@ class Trainer:
                 if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
                     raise
             self._take_less_memory(len(slots.index))
+
+    def _compiles_no_more(self) -> None:
+        """The card tells from which step on the networks ran as they are."""
+        self.changes.append({"after_step": self.step_count, "compile": [True, False]})
 
     def _take_less_memory(self, slots: int) -> None:
         """Twice the micro-batches. UserError where that is not allowed or does not help."""
