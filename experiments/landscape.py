@@ -76,7 +76,7 @@ def of_search(tables: Path, plan: Plan) -> dict[str, Any]:
         k=summary.sizes.k,
         steps=len(paper),
         sigma=PRESETS["paper"]["sigma"],
-        target=PRESETS["paper"]["target"],
+        target=plan.checkpoint.model.answer,
         **{name: curves[name] for name in ("baseline", "best_q", "pass_at_k")},
     )
     table = pd.read_csv(tables / "breadth_depth.csv")

@@ -69,7 +69,7 @@ def smallest(world: World) -> dict[str, list[Any]]:
         "probes": [*on_store, "--cycles", "0"],
         "basins": [*model, *made, *SMALL_BASINS],
         "settling": [*model, *made, "--limit", 2, "--steps", 5, "--long", 0],
-        "stability": [*model, *made, "--limit", 2, "--steps", 5, "--fixed", 0, "--k", 1],
+        "stability": [*model, *made, "--limit", 2, "--steps", 5, "--fixed", 0, "--exponents", 1],
         "figures": [*model, *made, "--plan"],
         "data make": ["sudoku4", *made, "--train", 1, "--val", 1, "--test", 1],
         "data rate": [world.puzzles],

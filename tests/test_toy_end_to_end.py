@@ -122,7 +122,7 @@ def test_info_names_architecture_and_task(world, cli):
         ("outcomes", ["--steps", 3]),
         ("losses", ["--steps", 3]),
         ("settling", ["--steps", 5, "--long", 0]),
-        ("stability", ["--steps", 5, "--k", 2, "--sample", 2, "--fixed", 1]),
+        ("stability", ["--steps", 5, "--exponents", 2, "--sample", 2, "--fixed", 1]),
         (
             "basins",
             [

@@ -260,7 +260,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, Callable[[Path, str], Tree]]] = 
     "settling": ((), f"settling {ON} --steps 8 --long 72 --long-limit 4 --out @settling", written),
     "stability": (
         (),
-        f"stability {ON} --steps 8 --k 2 --sample 12 --fixed 4 --eigenvalues 3 --out @stability",
+        f"stability {ON} --steps 8 --exponents 2 --sample 12 --fixed 4 --eigenvalues 3 "
+        "--out @stability",
         written,
     ),
     "lens": (STORED, f"lens @states {CPU} --out @lens", written),

@@ -4,11 +4,11 @@ import inspect
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args, get_type_hints
 
 import pytest
 import typer
@@ -18,11 +18,16 @@ from typer.testing import CliRunner
 from trm_interp.cli import options
 from trm_interp.cli.app import COMMANDS
 from trm_interp.cli.options import Command, add
+from trm_interp.cli.wording import option_fields
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import Interrupted
 from trm_interp.runtime.settings import argument, group, partial_group, preset, required, setting
+from trm_interp.runtime.version import __version__
 
 Cli = Callable[..., Any]
+
+
+PRESETS = {"loud": {"sigma": 5.0, "steps": 3}, "quiet": {"kind": "none"}}
 
 
 @dataclass(frozen=True)
@@ -30,10 +35,15 @@ class Noise:
     sigma: float = setting(1.0, "standard deviation", most=10)
     clean: bool = setting(True, "the first without noise")
     steps: int = setting(16, "optimizer steps", flags="--train-steps", old="--steps")
+    kind: Literal["gauss", "none"] = setting("gauss", "distribution")
+    mean: float = setting(0.0, "of the noise", needs={"kind": ("gauss",)})
+    max_width: int = setting(9, "of the noise, at least --sigma")
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if self.max_width < self.sigma:
+            raise ValueError(f"sigma {self.sigma:g} is above max_width {self.max_width}")
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,10 @@ class Settings:
     out: Path = required("where to write", old=("--output", "--to"))
     resume: bool = setting(False, "go on")
     overwrite: bool = setting(False, "start over")
-    preset: str | None = preset({"loud": {"sigma": 5.0, "steps": 3}}, "a known setting")
+    table: Path | None = setting(None, "CSV file", otherwise="not written")
+    index: bool = setting(True, "of the rows, in the table", needs={"table": True})
+    color: str = setting("red", "of the index", needs={"index": True, "table": True})
+    preset: str | None = preset(PRESETS, "a known setting")
     noise: Noise = group(Noise, "Noise", {"sigma": 2.0})
     shape: Mapping[str, Any] = partial_group([Flat, Deep], "Shape", hide=["cells"])
 
@@ -132,17 +145,58 @@ def test_what_comes_after_two_dashes_is_no_option(run: Callable[..., Any]):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--preset", "quiet"], "--preset quiet: there are loud"),
-        (["--sigma", "11"], "sigma must be at most 10, got 11.0"),
-        (["--sigma", "nan"], "sigma must be finite, got nan"),
-        (["--train-steps", "0"], "train_steps must be at least 1, got 0"),
+        (["--preset", "wild"], "--preset wild: there are loud, quiet"),
+        (["--sigma", "11"], "--sigma must be at most 10, got 11.0"),
+        (["--sigma", "nan"], "--sigma must be finite, got nan"),
+        (["--train-steps", "0"], "--train-steps must be at least 1, got 0"),
+        (["--sigma", "9.5"], "--sigma 9.5 is above --max-width 9"),
+        (["--sigma", "much"], "--sigma must be a number, got 'much'"),
+        (["--steps", "1.5"], "--train-steps must be a whole number, got '1.5'"),
+        (["--kind", "pink"], "--kind: 'pink' is not one of 'gauss', 'none'"),
+        (["--kinds", "pink"], "no option --kinds; did you mean --kind?"),
+        (["--zzz"], "no option --zzz; see toy --help"),
+        (["--sigma"], "--sigma requires an argument"),
+        (["b"], "got unexpected extra argument(s) (b); see toy --help"),
     ],
 )
 def test_a_value_that_cannot_be_is_one_line(
     run: Callable[..., Any], words: list[str], problem: str
 ):
     answer = run("a", "--out", "b", *words)
-    assert (answer.exit_code, answer.stdout) == (2, "") and answer.stderr == f"error: {problem}\n"
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    notices = [line for line in answer.stderr.splitlines() if "is now called" not in line]
+    assert notices == [f"error: {problem}"]
+
+
+def test_what_is_missing_is_one_line(run: Callable[..., Any]):
+    assert run("a").stderr == "error: --out is missing; see toy --help\n"
+    assert run("--out", "b").stderr == "error: PATH is missing; see toy --help\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "notice"),
+    [
+        (["--mean", 1, "--kind", "none"], "--mean has no effect with --kind none; it is for gauss"),
+        (["--mean", 1], ""),
+        (["--kind", "none"], ""),
+        (
+            ["--mean", 1, "--preset", "quiet"],
+            "--mean has no effect with --kind none; it is for gauss",
+        ),
+        (["--no-index"], "--no-index has no effect without --table"),
+        (["--table", "t.csv", "--no-index"], ""),
+        (
+            ["--table", "t.csv", "--no-index", "--color", "blue"],
+            "--color has no effect with --no-index",
+        ),
+    ],
+)
+def test_an_option_without_effect_is_told(
+    run: Callable[..., Any], words: list[object], notice: str
+):
+    answer = run("a", "--out", "b", *words)
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.stderr.splitlines()[:-1] == [notice] * bool(notice)
 
 
 def test_json_is_the_results_own(run: Callable[..., Any]):
@@ -227,6 +281,72 @@ def test_train_understands_its_earlier_options(cli: Cli, grids: Path, tmp_path: 
     answer = cli(*words, "--batch-size", 2, "--n-sup", 1, "--steps", 2, "--out", tmp_path / "run")
     assert answer.code == 0 and "after 2 optimizer steps" in answer.out
     assert answer.err.splitlines()[0] == "--steps is now called --train-steps"
+
+
+def value_options() -> Iterator[tuple[str, Any]]:
+    """Every option that takes a value or stands for one of two, with its command."""
+    for name, command in commands():
+        for param in command.params:
+            if param.opts[0].startswith("--") and (param.secondary_opts or not param.is_flag):
+                yield name, param
+
+
+def test_every_default_is_shown_once_and_in_one_wording(cli: Cli):
+    shown = dict.fromkeys((name for name, _ in value_options()), 0)
+    for name, param in value_options():
+        assert "default" not in param.help, (name, param.opts)
+        shown[name] += not param.required
+    for name, number in shown.items():
+        assert cli(*name.split(), "--help").out.count("default: ") == number, name
+
+
+def test_what_an_option_needs_are_options_of_the_same_command():
+    told = 0
+    for row in COMMANDS:
+        options = option_fields(row.config)
+        for f in options.values():
+            for other, wanted in f.metadata.get("needs", {}).items():
+                told += 1
+                assert other in options, (row.name, f.name)
+                if isinstance(wanted, tuple) and not isinstance(options[other].default, bool):
+                    kind = next(
+                        kind for kind in kinds_of(row.config) if options[other] in fields(kind)
+                    )
+                    assert set(wanted) < set(get_args(get_type_hints(kind)[other]))
+    assert told >= 20
+
+
+def kinds_of(config: type) -> Iterator[type]:
+    yield config
+    for f in fields(config):
+        yield from f.metadata.get("group", ())
+
+
+def test_one_name_has_one_meaning():
+    """Names that meant different things in different commands keep only one of these."""
+    users = {
+        option: {name for name, command in commands() for p in command.params if option in p.opts}
+        for option in ("--k", "--target", "--cells", "--train", "--val", "--n")
+    }
+    assert users == {
+        "--k": {"search", "solve"},  # trajectories
+        "--target": {"search", "solve", "basins"},  # state that starts elsewhere
+        "--cells": {"info", "hooks"},  # how many
+        "--train": {"train"},  # file
+        "--val": {"train"},
+        "--n": set(),
+    }
+
+
+def test_version(cli: Cli):
+    answer = cli("--version")
+    assert (answer.code, answer.out) == (0, f"trm-interp {__version__}\n")
+
+
+def test_a_command_that_does_not_exist_is_one_line(cli: Cli):
+    answer = cli("trian")
+    assert answer.code == 2 and answer.err.startswith("error: no such command 'trian'")
+    assert answer.err.count("\n") == 1
 
 
 def test_examples_name_commands_and_options_that_exist():

@@ -40,7 +40,7 @@ def features(cli: Cli, sae: Path, store: Path) -> Path:
 
 
 def test_several_sites_are_pooled(cli: Cli, store: Path, tmp_path: Path):
-    words = [*TRAIN, "--train-steps", 5, "--arch", "topk", "--k", 4]
+    words = [*TRAIN, "--train-steps", 5, "--arch", "topk", "--active", 4]
     out = tmp_path / "pooled"
     assert cli("train-sae", store, "--site", "z_L,z_H", "--out", out, *words).code == 0
     assert json.loads((out / "card.json").read_text())["sae"]["sites"] == ["z_L", "z_H"]
@@ -102,7 +102,7 @@ def test_steering(cli: Cli, sae: Path, store: Path, features: Path, tmp_path: Pa
     table = pd.read_csv(features / "features.csv").sort_values("mean")
     feature = int(table["feature"].iloc[-1])
     words = ["--feature", feature, "--mode", mode, "--value", 2, "--controls", 2, "--all-puzzles"]
-    more = ["--ticks", "0,1,3", "--cells", "0-3", "--out", tmp_path / "steer.json", "--json"]
+    more = ["--ticks", "0,1,3", "--at-cells", "0-3", "--out", tmp_path / "steer.json", "--json"]
     answer = cli("steer", sae, store, *words, *more)
     assert answer.code == 0, answer.err
     found = json.loads(answer.out)
@@ -135,7 +135,7 @@ def test_bad_words_end_in_one_line_and_exit_status_2(
         "ticks: 'x' is no index": [*train, "--site", "z_L", "--ticks", "x"],
         "no finished SAE here": ["sae-eval", tmp_path, store],
         "--feature 64: there are 64": ["steer", sae, store, "--feature", 64],
-        "--cells 16: cells are 0 to 15": ["steer", sae, store, "--feature", 0, "--cells", 16],
+        "--at-cells 16: cells are 0 to 15": ["steer", sae, store, "--feature", 0, "--at-cells", 16],
     }
     for words, command in cases.items():
         answer = cli(*command)

@@ -153,11 +153,11 @@ def test_numbers_that_cannot_be(cli: Cli, sae: Path, store: Path, tmp_path: Path
         "feature must lie within": [*steer[:3], "--feature", huge],
         "seed must be from 0 to": [*steer, "--seed", 2**64],
         "ticks: 0-99999999999 names more than": [*steer, "--ticks", "0-99999999999"],
-        "--k 65: there are 64 features (4 x 16)": [
-            *(*train, "--arch", "topk", "--k", 65, "--expansion", 4)
+        "--active 65: there are 64 features (4 x 16)": [
+            *(*train, "--arch", "topk", "--active", 65, "--expansion", 4)
         ],
-        "--k 99999: there are 32 features (2 x 16)": [
-            *(*train, "--arch", "batchtopk", "--k", 99999, "--expansion", 2)
+        "--active 99999: there are 32 features (2 x 16)": [
+            *(*train, "--arch", "batchtopk", "--active", 99999, "--expansion", 2)
         ],
         "of memory": [*train, "--expansion", 10**9],
         "expansion must be at most": [*train, "--expansion", huge],

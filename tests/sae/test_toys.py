@@ -64,7 +64,7 @@ def test_sites_are_those_of_the_store(cli: Cli, store: Path, tmp_path: Path):
         ):
             expanded(opened, ["resid"])
     out = tmp_path / "pooled"
-    words = [*TRAIN, "--max-steps", 5, "--arch", "topk", "--k", 2]
+    words = [*TRAIN, "--max-steps", 5, "--arch", "topk", "--active", 2]
     assert cli("train-sae", store, "--site", "states", "--out", out, *words).code == 0
     card = json.loads((out / "card.json").read_text())["sae"]
     assert card["sites"] == ["fast", "slow"] and card["architecture"] == "toy"
@@ -163,7 +163,7 @@ def test_steering(cli: Cli, sae: Path, store: Path, tmp_path: Path):
     with applying(config, lambda line: None) as applied:
         strongest = int(gather(applied, n_examples=1).largest.argmax())
     words = ["steer", sae, store, "--feature", strongest, "--controls", 1, "--all-puzzles"]
-    answer = cli(*words, "--ticks", "0,1,3", "--cells", "0-2", "--json")
+    answer = cli(*words, "--ticks", "0,1,3", "--at-cells", "0-2", "--json")
     assert answer.code == 0, answer.err
     steering = Steering.from_json(json.loads(answer.out))
     assert steering.ticks_changed == 3 and steering.last_change == 0

@@ -125,7 +125,7 @@ def test_runs_at_rest_are_not_run_on_but_keep_their_place(calm: Path, grids: Pat
 def stability(cli: Cli, calm: Path, halves: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("stability")
     words = ["--ckpt", calm, "--puzzles", halves, "--out", out, *CPU, "--batch-size", 5]
-    answer = cli("stability", *words, "--steps", 6, "--k", 3, "--sample", 12, "--fixed", 4)
+    answer = cli("stability", *words, "--steps", 6, "--exponents", 3, "--sample", 12, "--fixed", 4)
     assert answer.code == 0, answer.err
     assert "12 of 13 runs of 6 steps" in answer.out
     return out
@@ -160,7 +160,9 @@ def test_exponents_do_not_depend_on_the_batch(
     cli: Cli, calm: Path, halves: Path, stability: Path, tmp_path: Path
 ):
     words = ["--ckpt", calm, "--puzzles", halves, "--out", tmp_path, *CPU, "--fixed", 0]
-    answer = cli("stability", *words, "--steps", 6, "--k", 3, "--sample", 12, "--dtype", "float64")
+    answer = cli(
+        "stability", *words, "--steps", 6, "--exponents", 3, "--sample", 12, "--dtype", "float64"
+    )
     assert answer.code == 0 and "fixed_points" not in summary_of(tmp_path)
     one, other = (pd.read_csv(folder / "exponents.csv") for folder in (tmp_path, stability))
     # float32 in batches of 5 against float64 at once, over 36 evaluations
@@ -175,7 +177,7 @@ def test_too_few_runs_of_one_outcome(
     cli: Cli, copier: Path, grids: Path, tmp_path: Path, part: str
 ):
     words = ["--ckpt", copier, "--puzzles", grids, "--out", tmp_path / part, *CPU, "--limit", 3]
-    more = {"settling": ["--long", 0], "stability": ["--k", 1, "--fixed", 0]}[part]
+    more = {"settling": ["--long", 0], "stability": ["--exponents", 1, "--fixed", 0]}[part]
     answer = cli(part, *words, "--steps", 5, *more)
     assert answer.code == 0, answer.err
     assert "0 failed" in answer.err or "0 solved" in answer.err
@@ -199,7 +201,10 @@ def test_states_that_are_not_finite(cli: Cli, copier: Path, grids: Path, tmp_pat
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["stability", "--k", 1000], "k must be at most 574 (the joint state has 576 numbers)"),
+        (
+            ["stability", "--exponents", 1000],
+            "--exponents must be at most 574 (the joint state has 576 numbers)",
+        ),
         (["stability", "--eigenvalues", 575], "eigenvalues must be at most 574"),
         (["stability", "--steps", 4], "steps must be at least 5"),
         (["stability", "--fixed", -1], "fixed must be at least 0"),

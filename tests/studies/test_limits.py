@@ -32,7 +32,7 @@ def store(cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPath
         ("basins", ["--index", f"0-{HUGE}"], "names more than 1000000 indices"),
         ("basins", ["--tolerance", "nan"], "tolerance must be finite"),
         ("settling", ["--long", HUGE], "long must be at most 1000000"),
-        ("stability", ["--k", HUGE], "k must be at most"),
+        ("stability", ["--exponents", HUGE], "--exponents must be at most"),
         ("stability", ["--eigenvalues", HUGE], "eigenvalues must be at most"),
         ("divergence", ["--starts", HUGE], "the states of 1000000000000 starts would need"),
         ("trajectories", ["--seed", 2**64], "seed must be from 0 to"),
@@ -80,7 +80,10 @@ def test_skip_bad_does_what_the_message_says(cli: Cli, copier: Path, tmp_path: P
     [
         ("losses", ["--steps", 1]),  # two H-cycles: the plateau has no slope
         ("basins", ["--seed", 2**63 - 1]),  # scikit-learn takes 32 bits
-        ("stability", ["--fixed", 1, "--k", 1, "--steps", 5]),  # no end point of one outcome
+        (
+            "stability",
+            ["--fixed", 1, "--exponents", 1, "--steps", 5],
+        ),  # no end point of one outcome
         ("divergence", ["--seed", 2**63 - 1, "--starts", 2, "--control-puzzles", 1]),
     ],
 )

@@ -100,7 +100,7 @@ def test_settling(cli: Cli, on: list[Any], tmp_path: Path):
 
 def test_stability_of_a_linear_map(cli: Cli, on: list[Any], tmp_path: Path):
     """The recursion is affine: every run has the same exponents, which the map's powers tell."""
-    words = ["stability", *on, "--steps", STEPS, "--k", 2, "--sample", N, "--fixed", 2]
+    words = ["stability", *on, "--steps", STEPS, "--exponents", 2, "--sample", N, "--fixed", 2]
     found = result(cli, tmp_path, *words, "--eigenvalues", 2, "--dtype", "float64")
     assert found["sample"] == N and found["solved"] == N_FULL
     assert "auc_at_equal_waves" not in found["lambda_1"]  # no such rating
@@ -202,7 +202,7 @@ def test_a_task_without_candidates_and_ratings(
     assert labels == {"violations", "row conflict", "column conflict"}
     answer = cli("outcomes", *on, "--steps", 2, "--out", tmp_path / "outcomes")
     assert answer.code == 0 and "have no ratings: skipping outcomes by rating" in answer.err
-    words = ["stability", *on, "--steps", 5, "--k", 1, "--fixed", 0, "--sample", N]
+    words = ["stability", *on, "--steps", 5, "--exponents", 1, "--fixed", 0, "--sample", N]
     answer = cli(*words, "--out", tmp_path / "stability")
     assert answer.code == 0 and "have no ratings" in answer.err
 

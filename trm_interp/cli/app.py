@@ -2,11 +2,13 @@
 
 import sys
 from io import TextIOWrapper
+from typing import Annotated
 
 import typer
 
 from trm_interp.cli import data, report, running, sae, search, studies
-from trm_interp.cli.options import Command, add
+from trm_interp.cli.options import Command, Group, add
+from trm_interp.runtime.version import __version__
 
 COMMANDS: tuple[Command, ...] = (
     *running.COMMANDS,
@@ -22,12 +24,14 @@ GROUPS = {"data": ("Puzzles", "Make, import, rate, check and download puzzles.")
 def make_app() -> typer.Typer:
     """The app with all commands; a name of two words is a command in the group of the first."""
     top = typer.Typer(
+        cls=Group,
         help="Open up recursive reasoning models: train, run, record and look inside.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
+    top.callback()(_top)
     groups: dict[str, typer.Typer] = {}
     for name, (title, help) in GROUPS.items():
         groups[name] = typer.Typer(help=help, no_args_is_help=True)
@@ -35,6 +39,23 @@ def make_app() -> typer.Typer:
     for command in COMMANDS:
         add(groups.get(command.name.split()[0], top), command)
     return top
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"trm-interp {__version__}")
+        raise typer.Exit
+
+
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="print the version and exit"
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 app = make_app()

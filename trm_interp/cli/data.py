@@ -18,7 +18,7 @@ COMMANDS = [
         doc="Generate training, validation and test puzzles, no two of them symmetric copies.",
         examples="""
         trm-interp data make sudoku6 --seed 0
-        trm-interp data make sudoku9-hard --test 10000
+        trm-interp data make sudoku9-hard --n-test 10000
         """,
         unit="puzzles",
         label="drawing",

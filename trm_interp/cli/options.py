@@ -9,15 +9,23 @@ settings, `tell` for notices (standard error) and `progress`, and returns a resu
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
 from importlib import import_module
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+from trm_interp.cli.wording import (
+    as_typed,
+    default_of,
+    flag_of,
+    notices,
+    option_fields,
+    usage_error,
+)
 from trm_interp.core.processes import rank_and_size
 from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.settings import fields_of, in_range
@@ -26,6 +34,9 @@ from trm_interp.runtime.signals import how_to_resume
 STOPPED = 130  # exit status after SIGINT, as shells have it
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
+CONTEXT = "context_"
+MOST_TOLD = 10**6  # limits from here on are far above any use, and left out of --help
+TYPED = ("COMMANDLINE", "ENVIRONMENT", "PROMPT")  # sources of values that the user gave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +78,15 @@ def add(app: typer.Typer, command: Command) -> None:
     """Register a row as a command of `app`."""
     options = [one for f in fields(command.config) for one in _parameters(command.config, f)]
     json_ = inspect.Parameter("json_", KEYWORD, default=False, annotation=AsJson)
-    parameters = [*options, *([json_] if command.has_json else [])]
+    context_ = inspect.Parameter(CONTEXT, KEYWORD, annotation=typer.Context)
+    parameters = [*options, *([json_] if command.has_json else []), context_]
 
     def body(**given: Any) -> None:
         as_json, settings = given.pop("json_", False), None
-        with errors_in_one_line(lambda: _after_stop(settings)):
-            settings = settings_of(command.config, given)
+        context = given.pop(CONTEXT)
+        typed = [name for name in given if context.get_parameter_source(name).name in TYPED]
+        with errors_in_one_line(command.config, lambda: _after_stop(settings)):
+            settings = settings_of(command.config, given, typed)
             result = _run(command, settings)
             if is_first_process():
                 _print(command, settings, result, as_json)
@@ -82,8 +96,7 @@ def add(app: typer.Typer, command: Command) -> None:
     body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     body.__annotations__ = {p.name: p.annotation for p in parameters}
     body.__doc__ = f"{inspect.cleandoc(command.doc)}\n\n\b\n{_examples(command)}"
-    renamed = {old: new for new, olds in _renamed(command.config).items() for old in olds}
-    cls = type("OurCommand", (_WithOldNames,), {"renamed": renamed})
+    cls = type("OurCommand", (_WithOldNames,), {"renamed": _renamed(command.config)})
     title = command.title if " " not in command.name else None
     app.command(command.name.split()[-1], cls=cls, rich_help_panel=title)(body)
 
@@ -151,8 +164,16 @@ def show(part: Any) -> None:
 # settings
 
 
-def settings_of(config: type, given: Mapping[str, Any]) -> Any:
-    """The settings, from the values of the options; those of groups are None if not given."""
+def settings_of(
+    config: type, given: Mapping[str, Any], typed: Collection[str] | None = None
+) -> Any:
+    """The settings, from the values of all options.
+
+    `typed`: names of those that the user gave, by default all; the others have their defaults,
+    which in a group give way to a preset. UserError for a preset that does not exist and for values
+    that cannot be; options without effect are told.
+    """
+    typed = given.keys() if typed is None else typed
     values = {f.name: given[f.name] for f in fields(config) if "group" not in f.metadata}
     chosen: dict[str, Any] = {}
     for f in fields(config):
@@ -161,13 +182,17 @@ def settings_of(config: type, given: Mapping[str, Any]) -> Any:
             if name not in presets:
                 raise UserError(f"--{f.name} {name}: there are {', '.join(presets)}")
             chosen |= presets[name]
+    effective = {**given, **{k: v for k, v in chosen.items() if k not in typed}}
     for f in fields(config):
         if "group" in f.metadata:
             names = fields_of(f.metadata)
             own = f.metadata["defaults"] | {k: v for k, v in chosen.items() if k in names}
-            own |= {name: given[name] for name in names if given[name] is not None}
+            own |= {name: given[name] for name in names if name in typed}
             values[f.name] = own if f.metadata["partial"] else build(f.metadata["group"][0], own)
-    return build(config, values)
+    settings = build(config, values)
+    for notice in notices(config, effective, typed):
+        notify(notice)
+    return settings
 
 
 def build(config: type, values: Mapping[str, Any]) -> Any:
@@ -176,15 +201,7 @@ def build(config: type, values: Mapping[str, Any]) -> Any:
         in_range(config, values)
         return config(**values)
     except ValueError as error:
-        raise UserError(_as_option(config, str(error))) from None
-
-
-def _as_option(config: type, message: str) -> str:
-    """The message, with the name of the option in place of the field's where they differ."""
-    for f in fields(config):
-        if message.startswith(f"{f.name} must ") and "flags" in f.metadata:
-            return _flag(f).split("/")[0].lstrip("-").replace("-", "_") + message[len(f.name) :]
-    return message
+        raise UserError(as_typed(config, str(error))) from None
 
 
 # options
@@ -193,56 +210,71 @@ def _as_option(config: type, message: str) -> str:
 def _parameters(config: type, f: Field[Any]) -> Iterator[inspect.Parameter]:
     """The options of a field: one, or those of a group."""
     if "group" not in f.metadata:
-        yield _parameter(config, f)
+        yield _parameter(config, f, default_of(f))
         return
     for name, one in fields_of(f.metadata).items():
         kind = next(kind for kind in f.metadata["group"] if one in fields(kind))
         default = f.metadata["defaults"].get(name, one.default)
-        yield _parameter(kind, one, f.metadata["title"], default)
+        default = None if default is MISSING else default
+        yield _parameter(kind, one, default, f.metadata["title"])
 
 
 def _parameter(
-    config: type, f: Field[Any], title: str | None = None, default: Any = None
+    config: type, f: Field[Any], default: Any, title: str | None = None
 ) -> inspect.Parameter:
-    """A field as an option or argument. An option of a group, which has a title, is None if it is
-    not given; its help names the default."""
-    of_group = title is not None
+    """A field as an option or argument; `title`: of the group that it belongs to."""
     kind = get_type_hints(config)[f.name]
-    default = default if of_group else ... if f.default is MISSING else f.default
     if f.metadata.get("argument"):
         place = typer.Argument(default, help=f.metadata["help"], show_default=default is not ...)
         return inspect.Parameter(f.name, KEYWORD, default=place, annotation=kind)
-    flag = _flag(f)
-    if "flags" not in f.metadata and (default is True or (of_group and isinstance(default, bool))):
+    flag = flag_of(f)
+    if "flags" not in f.metadata and (default is True or (title and isinstance(default, bool))):
         flag = f"{flag}/--no-{flag[2:]}"
     help_text = f.metadata["help"]
-    if "most" in f.metadata:
+    if f.metadata.get("most", MOST_TOLD) < MOST_TOLD:
         help_text += f" (at most {f.metadata['most']})"
-    if of_group:
-        if default is not None:
-            help_text += f" (default {default})"
-        default, kind = None, kind | None
     how = {k: f.metadata[k] for k in ("parser", "metavar") if k in f.metadata}
+    how["show_default"] = f.metadata.get("otherwise", True)
+    if title and default is None:
+        kind |= None
     option = typer.Option(default, flag, help=help_text, rich_help_panel=title, **how)
     return inspect.Parameter(f.name, KEYWORD, default=option, annotation=kind)
 
 
-def _flag(f: Field[Any]) -> str:
-    return f.metadata.get("flags", f"--{f.name.replace('_', '-')}")
+def _renamed(config: type) -> dict[str, str]:
+    """Earlier names of options, with their present names."""
+    return {
+        old: flag_of(f).split("/")[0]
+        for f in option_fields(config).values()
+        for old in f.metadata.get("old", ())
+    }
 
 
-def _renamed(config: type) -> dict[str, tuple[str, ...]]:
-    """Earlier names of options, including those of groups, by their present name."""
-    renamed: dict[str, tuple[str, ...]] = {}
-    for f in fields(config):
-        for kind in f.metadata.get("group", ()):
-            renamed |= _renamed(kind)
-        if old := f.metadata.get("old"):
-            renamed[_flag(f).split("/")[0]] = (old,) if isinstance(old, str) else old
-    return renamed
+class _OneLineErrors:
+    """What the parser of options refuses is one line, like all other errors."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
+        run: Any = super()
+        if not standalone_mode:
+            return run.main(*args, standalone_mode=False, **more)
+        try:
+            code = run.main(*args, standalone_mode=False, **more)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # of click
+                raise
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()  # type: ignore[attr-defined]
+            else:
+                print(f"error: {usage_error(error)}", file=sys.stderr)
+            sys.exit(2)
+        sys.exit(code if isinstance(code, int) else 0)
 
 
-class _WithOldNames(TyperCommand):
+class Group(_OneLineErrors, TyperGroup):
+    """A group of commands, such as the whole app."""
+
+
+class _WithOldNames(_OneLineErrors, TyperCommand):
     """A command that also accepts earlier names of its options, with a notice."""
 
     renamed: Mapping[str, str] = {}
@@ -271,10 +303,13 @@ def _after_stop(settings: Any) -> str:
 
 
 @contextmanager
-def errors_in_one_line(after_stop: Callable[[], str]) -> Iterator[None]:
-    """Errors that users can fix end in one line and exit status 2, Ctrl-C in status 130."""
+def errors_in_one_line(config: type, after_stop: Callable[[], str]) -> Iterator[None]:
+    """Errors that users can fix end in one line and exit status 2, Ctrl-C in status 130.
+
+    `config`: the command's settings, by whose options errors name them.
+    """
     try:
-        with in_one_line():
+        with in_one_line(lambda message: as_typed(config, message)):
             yield
     except KeyboardInterrupt as error:
         advice = str(error) or after_stop()

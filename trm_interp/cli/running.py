@@ -49,7 +49,7 @@ COMMANDS = [
         title="Models",
         config=RunConfig,
         target="trm_interp.subjects.training:run",
-        doc="Train a TRM on puzzle files: deep supervision, EMA, exact resume.",
+        doc="Train a recursive model on puzzle files: deep supervision, EMA, exact resume.",
         examples="""
         trm-interp data make sudoku6 --seed 0
         trm-interp train --train data/sudoku6/train.txt --val data/sudoku6/val.txt \\

@@ -12,7 +12,7 @@ COMMANDS = [
         doc="Train a sparse autoencoder on recorded activations; exact resume.",
         examples="""
         trm-interp train-sae runs/states --site z_L --out runs/sae
-        trm-interp train-sae runs/states --site z_L,z_H --out runs/sae --arch topk --k 24 --balance
+        trm-interp train-sae runs/states --site z_L,z_H --out runs/sae --arch topk --active 24
         trm-interp train-sae runs/states --site z_L --out runs/sae --revive resample
         trm-interp train-sae runs/states --site z_L --out runs/sae --resume
         """,
@@ -56,7 +56,7 @@ COMMANDS = [
         examples="""
         trm-interp steer runs/sae runs/states --feature 12
         trm-interp steer runs/sae runs/states --feature 12 --mode clamp --value 1 --ticks 0-20
-        trm-interp steer runs/sae runs/states --feature 12 --mode steer --value 0.5 --cells 0-5
+        trm-interp steer runs/sae runs/states --feature 12 --mode steer --value 0.5 --at-cells 0-5
         """,
         unit="features",
         label="steering",

@@ -14,11 +14,11 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         """,
     ),
     "trajectories": (
-        "Paths of z_L or z_H through one pooled PCA, in 2-D and 3-D, with the board of each step.",
+        "Paths of a state through one pooled PCA, in 2-D and 3-D, with the board of each step.",
         "puzzles",
         """
         trm-interp trajectories runs/states --out runs/trajectories
-        trm-interp trajectories runs/states --site z_H --relative --umap --out runs/paths
+        trm-interp trajectories runs/states --site answer --relative --umap --out runs/paths
         """,
     ),
     "divergence": (
@@ -42,12 +42,12 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "starts",
         """
         trm-interp basins --out runs/basins
-        trm-interp basins --out runs/basins --index 3,17 --target both --per-position
+        trm-interp basins --out runs/basins --index 3,17 --target all --per-position
         trm-interp basins --out runs/basins --slice 61 --starts 4000 --resume
         """,
     ),
     "lens": (
-        "The output head on z_H and z_L at every tick: when cells are decided, how often revised.",
+        "The output head on every state at every tick: when cells are decided, how often revised.",
         "puzzles",
         """
         trm-interp lens runs/states --out runs/lens
@@ -74,7 +74,7 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "puzzle steps",
         """
         trm-interp stability --out runs/stability
-        trm-interp stability --k 4 --sample 24 --fixed 0 --out runs/exponents
+        trm-interp stability --exponents 4 --sample 24 --fixed 0 --out runs/exponents
         """,
     ),
 }

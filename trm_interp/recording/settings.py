@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from trm_interp.runtime.limits import at_most
 from trm_interp.runtime.settings import argument, positive, setting
-from trm_interp.subjects.settings import DEFAULT_CKPT_HELP, MOST_RECORDED
+from trm_interp.subjects.settings import CKPT_HELP, MOST_RECORDED, SHIPPED
 
 CELLS_HELP = "cells of a puzzle, for a checkpoint that does not say"
 
@@ -15,7 +15,7 @@ class InfoConfig:
 
     path: str = argument("a store or a checkpoint")
     validate: bool = setting(False, "read all of a store, with every checksum")
-    cells: int | None = setting(None, CELLS_HELP)
+    cells: int | None = setting(None, CELLS_HELP, otherwise="as the checkpoint says")
 
     def __post_init__(self) -> None:
         positive(self, "cells")
@@ -25,9 +25,9 @@ class InfoConfig:
 class HooksConfig:
     """Names of the hook points of a run."""
 
-    ckpt: str = setting("", DEFAULT_CKPT_HELP)
+    ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
     steps: int = setting(16, "supervision steps of the run")
-    cells: int | None = setting(None, CELLS_HELP)
+    cells: int | None = setting(None, CELLS_HELP, otherwise="as the checkpoint says")
 
     def __post_init__(self) -> None:
         positive(self, "steps", "cells")

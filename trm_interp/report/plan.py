@@ -27,12 +27,13 @@ from trm_interp.subjects.opening import open_both
 
 LANDSCAPE = (
     *("table1", "fig2", "fig3", "fig4", "fig5"),
-    *("fig2-z_H", "settling", "stability", "lens", "probes"),
+    *("fig2-answer", "settling", "stability", "lens", "probes"),
 )
 FIGURES = (
     *("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5"),
     *("settling", "stability", "sae", "wide", "deep"),
 )
+ROLE = "-answer"  # of a part's name, whose folder has the name of the state instead
 MOST = 256  # puzzles that are opened to check that they fit
 OWN = ("claims.csv", "plan.json", "*-asked.json", "*-log.txt")  # next to the jobs' folders
 
@@ -53,6 +54,7 @@ class Plan:
         )
         self.all = with_bases(recipes.all())
         jobs = {job.name: job for job in self.all}
+        only = [name.replace(ROLE, f"-{self.checkpoint.model.answer}") for name in only]
         if unknown := [name for name in only if name not in jobs]:
             raise UserError(f"no part {unknown[0]!r}; there are {', '.join(jobs)}")
         wanted = list(only)

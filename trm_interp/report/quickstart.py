@@ -1,4 +1,4 @@
-"""A first look at a TRM: solve, record, draw, and say what to try next."""
+"""A first look at a model: solve, record, draw, and say what to try next."""
 
 import time
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trm_interp.core.flops import step_flops
 from trm_interp.core.models.base import RecursiveModel
-from trm_interp.core.models.config import ModelConfig, TRMConfig
+from trm_interp.core.models.config import ModelConfig
 from trm_interp.recording.collect import sites_of
 from trm_interp.recording.store import estimate_bytes
 from trm_interp.report.jobs import Job
@@ -24,7 +24,7 @@ CONFIGS: dict[str, type] = STUDIES | {
     **{"collect": CollectConfig, "search": SearchRun, "train-sae": TrainSAEConfig},
     **{"sae-eval": EvalSAEConfig, "features": FeaturesConfig},
 }
-UNIT = TRMConfig(cells=36, vocab=8, d_model=96, multiple=32, prefix=0)  # minutes are for this one
+UNIT_FLOPS = 306_616_320  # of a supervision step of the model that minutes were measured on
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Recipes:
         done: str = "summary.json",
         after: tuple[str, ...] = (),
     ) -> Job:
-        """A command that fills a folder of that name. `minutes`: for a model like UNIT."""
+        """A command that fills a folder of that name. `minutes`: where a step is of UNIT_FLOPS."""
         folder = self.out / name
         words = (*words, "--out", str(folder))
         return Job(
@@ -173,9 +173,5 @@ def flags_of(command: str) -> tuple[str, ...]:
 
 
 def cost_of(config: ModelConfig) -> float:
-    """Arithmetic of a supervision step over that of the model that minutes are given for.
-
-    >>> cost_of(UNIT)
-    1.0
-    """
-    return step_flops(config) / step_flops(UNIT)
+    """Arithmetic of a supervision step over that of the model that minutes are given for."""
+    return step_flops(config) / UNIT_FLOPS

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from trm_interp.runtime.settings import positive, required, setting
 from trm_interp.subjects.settings import (
-    DEFAULT_CKPT_HELP,
-    DEFAULT_PUZZLES_HELP,
+    CKPT_HELP,
+    PUZZLES_HELP,
+    SHIPPED,
+    SHIPPED_PUZZLES,
     STATIC_HELP,
     Device,
 )
@@ -16,19 +18,20 @@ from trm_interp.subjects.settings import (
 class FiguresConfig:
     """All figures and tables of one checkpoint."""
 
-    ckpt: str = setting("", DEFAULT_CKPT_HELP)
+    ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
     out: Path = required("folder; what is done there is not done again")
-    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
+    puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     only: str | None = setting(
         None,
-        "comma-separated parts, such as fig3,table2; default: those of the paper; lens, probes and "
-        "fig2-z_H are there as well",
+        "comma-separated parts, such as fig3,table2; lens, probes and fig2-answer are there as "
+        "well",
+        otherwise="those of the paper",
     )
     scale: float = setting(
         1.0, "of the numbers of puzzles and starts; below 1 for a trial", most=1000
     )
-    workers: int = setting(2, "parts at a time", most=1024)
+    workers: int = setting(2, "parts at a time", most=1024, needs={"plan": (False,)})
     seed: int = setting(0, "of every random choice")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     static: bool = setting(True, STATIC_HELP)

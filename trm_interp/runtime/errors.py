@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -63,11 +63,11 @@ def out_of_memory(error: BaseException) -> str:
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
+def in_one_line(worded: Callable[[str], str] = lambda message: message) -> Iterator[None]:
     """Errors that users can fix, out of memory included, become one line on standard error.
 
-    The exit status is 2. TRM_INTERP_TRACEBACK=1 shows the traceback. A closed pipe (`| head`) is
-    passed on.
+    `worded` may change what a UserError says. The exit status is 2. TRM_INTERP_TRACEBACK=1 shows
+    the traceback. A closed pipe (`| head`) is passed on.
     """
     try:
         yield
@@ -79,5 +79,7 @@ def in_one_line() -> Iterator[None]:
             isinstance(error, RuntimeError) and not memory
         ):
             raise
-        print(f"error: {out_of_memory(error) if memory else one_line(error)}", file=sys.stderr)
+        line = out_of_memory(error) if memory else one_line(error)
+        line = worded(line) if isinstance(error, UserError) else line
+        print(f"error: {line}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -11,14 +11,25 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, finite, in_seed_range, int64, shown
 
 
-def setting(default: Any, help: str, *, old: str | Sequence[str] = (), **more: Any) -> Any:
-    """A dataclass field whose help text the command line shows.
+def setting(
+    default: Any,
+    help: str,
+    *,
+    old: str | Sequence[str] = (),
+    needs: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Any:
+    """A dataclass field whose help text the command line shows, followed by the default.
 
     `old`: earlier names of its option, such as `--max-steps`, which go on working with a notice.
-    `more`: `flags`, its option where that is not made of the field's name; `most`, the largest
-    value; `parser` and `metavar`, for values that are written in a form of their own.
+    `needs`: what the setting has an effect with: the names of other fields of the same command,
+    each with a tuple of values, or True for any that is not empty, or None for not given; see
+    `without_effect`. `more`: `flags`, its option where that is not made of the field's name;
+    `otherwise`, in words what happens where it is not given, for a default that does not tell by
+    itself; `most`, the largest value; `parser` and `metavar`, for values of a form of their own.
     """
-    return field(default=default, metadata={"help": help, "old": _tuple(old), **more})
+    metadata = {"help": help, "old": _tuple(old), "needs": dict(needs or {}), **more}
+    return field(default=default, metadata=metadata)
 
 
 def required(help: str, *, old: str | Sequence[str] = (), **more: Any) -> Any:
@@ -32,6 +43,29 @@ def argument(help: str, default: Any = MISSING) -> Any:
     if default is MISSING:
         return field(metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def without_effect(
+    needs: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[str, tuple[Any, ...]] | None:
+    """The first field that keeps a setting of these `needs` from having an effect, with the values
+    that it would need; None where all of them are met. Fields that are not in `values` are met.
+
+    >>> without_effect({"arch": ("topk", "batchtopk")}, {"arch": "gated"})
+    ('arch', ('topk', 'batchtopk'))
+    >>> without_effect({"loop": True, "budget": None}, {"loop": True, "budget": 5.0})
+    ('budget', ())
+    """
+    for name, wanted in needs.items():
+        if name in values and not _is_met(values[name], wanted):
+            return name, wanted if isinstance(wanted, tuple) else ()
+    return None
+
+
+def _is_met(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, tuple):
+        return value in wanted
+    return value in (None, "") if wanted is None else bool(value)
 
 
 def group(kind: type, title: str, defaults: Mapping[str, Any] | None = None) -> Any:
@@ -63,7 +97,7 @@ def fields_of(group: Mapping[str, Any]) -> dict[str, Field[Any]]:
 
 def preset(presets: Mapping[str, Mapping[str, Any]], help: str) -> Any:
     """A field for the name of one of these presets, which fill the command's groups."""
-    return setting(None, f"{help}: {', '.join(presets)}", presets=presets)
+    return setting(None, f"{help}: {', '.join(presets)}", presets=presets, otherwise="none")
 
 
 def positive(config: object, *names: str) -> None:

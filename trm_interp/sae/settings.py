@@ -19,8 +19,9 @@ SITES_HELP = (
     "such as z_L or blocks.0.hook_mlp_out"
 )
 SAE_HELP = "folder of a trained SAE"
-CKPT_HELP = "checkpoint; default: the one that the store was recorded from"
-SITE_HELP = "site to look at; default: the first one that the SAE was trained on"
+CKPT_HELP, RECORDED = "checkpoint of the store", "the one that it was recorded from"
+SITE_HELP, FIRST = "site to look at", "the first one that the SAE was trained on"
+LOOP = {"loop": True}  # of sae-eval
 FORCE_HELP = "use an SAE of another checkpoint than the store's; the result records it"
 
 
@@ -33,7 +34,9 @@ class TrainSAEConfig:
     out: Path = required("folder of the SAE, which plain sae-lens opens")
     arch: Arch = setting("gated", "architecture, by its name in sae-lens")
     gated_variant: Variant = setting(
-        "saelens", "gated loss: sae-lens' own, or arXiv 2404.16014 (unit-norm rows, frozen decoder)"
+        "saelens",
+        "gated loss: sae-lens' own, or arXiv 2404.16014 (unit-norm rows, frozen decoder)",
+        needs={"arch": ("gated",)},
     )
     expansion: int = setting(32, "features per dimension of the site", most=LARGEST_COUNT)
     max_steps: int = setting(
@@ -46,17 +49,32 @@ class TrainSAEConfig:
     batch_size: int = setting(1024, "rows (one position at one tick) per step", most=LARGEST_COUNT)
     seed: int = setting(0, "seed of the split, the order and the weights")
     lr: float = setting(1e-3, "peak Adam learning rate", most=1000)
-    l1: float = setting(5.0, "sparsity weight of standard and gated", most=1e6)
-    l0: float = setting(1.0, "sparsity weight of jumprelu", most=1e6)
-    k: int = setting(32, "active features of topk and batchtopk")
+    l1: float = setting(
+        5.0,
+        "sparsity weight of standard and gated",
+        most=1e6,
+        needs={"arch": ("standard", "gated")},
+    )
+    l0: float = setting(1.0, "sparsity weight of jumprelu", most=1e6, needs={"arch": ("jumprelu",)})
+    k: int = setting(
+        32,
+        "active features of a row, of topk and batchtopk",
+        flags="--active",
+        old="--k",
+        needs={"arch": ("topk", "batchtopk")},
+    )
     warmup: float = setting(0.1, "fraction of the run with a rising learning rate and sparsity")
     revive: Revive = setting(
         "none",
         "dead features: resample gives them the directions of badly reconstructed rows, in every "
         "architecture; topk and batchtopk also have sae-lens' auxiliary loss for them",
     )
-    revive_every: int = setting(200, "optimizer steps between revivals, none in the last fifth")
-    ticks: str | None = setting(None, "ticks of the run, such as 0-20,315-335 (default: all)")
+    revive_every: int = setting(
+        200,
+        "optimizer steps between revivals, none in the last fifth",
+        needs={"revive": ("resample",)},
+    )
+    ticks: str | None = setting(None, "ticks of the run, such as 0-20,315-335", otherwise="all")
     held_out: float = setting(0.2, "share of the puzzles held out, on which metrics are measured")
     balance: bool = setting(False, "as many rows of failed runs as of solved ones")
     buffer_mb: int = setting(
@@ -102,7 +120,7 @@ class OnSAE:
 
     sae: Path = argument(SAE_HELP)
     store: Path = argument(STORE_HELP)
-    site: str | None = setting(None, SITE_HELP)
+    site: str | None = setting(None, SITE_HELP, otherwise=FIRST)
     limit: int | None = setting(64, "only the first so many held-out puzzles")
     all_puzzles: bool = setting(False, "all puzzles of the store, not only held-out ones")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
@@ -118,11 +136,13 @@ class OnSAE:
 class EvalSAEConfig(OnSAE):
     """Measure an SAE on held-out puzzles, in the loop as well."""
 
-    ckpt: str | None = setting(None, CKPT_HELP)
-    tick: int | None = setting(None, "also splice at this one tick of the run")
+    ckpt: str | None = setting(None, CKPT_HELP, otherwise=RECORDED, needs=LOOP)
+    tick: int | None = setting(
+        None, "also splice at this one tick of the run", otherwise="none", needs=LOOP
+    )
     loop: bool = setting(True, "splice reconstructions into the recursion")
-    batch_size: int = setting(32, "puzzles at once in the loop")
-    out: Path | None = setting(None, "JSON file; default: measures.json in the SAE's folder")
+    batch_size: int = setting(32, "puzzles at once in the loop", needs=LOOP)
+    out: Path | None = setting(None, "JSON file", otherwise="measures.json in the SAE's folder")
     overwrite: bool = setting(False, "replace the measures of an earlier evaluation")
 
     def __post_init__(self) -> None:
@@ -135,7 +155,7 @@ class FeaturesConfig(OnSAE):
     """What the features do over time and on the board."""
 
     out: Path = required("folder for the dashboard, the tables and figure 1")
-    ckpt: str | None = setting(None, CKPT_HELP)
+    ckpt: str | None = setting(None, CKPT_HELP, otherwise=RECORDED)
     top: int = setting(10, "most active features in figure 1")
     examples: int = setting(6, "top-activating examples per feature")
     shuffles: int = setting(19, "shuffled series behind each recurrence score", most=MOST_SHUFFLES)
@@ -155,14 +175,24 @@ class SteerConfig(OnSAE):
     mode: Literal["ablate", "clamp", "steer"] = setting(
         "ablate", "activation to 0, activation to --value, or --value more along the decoder row"
     )
-    value: float = setting(1.0, "for clamp and steer, in units of the feature's largest activation")
-    ckpt: str | None = setting(None, CKPT_HELP)
-    ticks: str | None = setting(None, "ticks of the run, such as 0-20 (default: every tick)")
-    cells: str | None = setting(None, "cells of the board, such as 0-5 (default: every cell)")
+    value: float = setting(
+        1.0,
+        "for clamp and steer, in units of the feature's largest activation",
+        needs={"mode": ("clamp", "steer")},
+    )
+    ckpt: str | None = setting(None, CKPT_HELP, otherwise=RECORDED)
+    ticks: str | None = setting(None, "ticks of the run, such as 0-20", otherwise="all")
+    cells: str | None = setting(
+        None,
+        "cells of the board, such as 0-5",
+        otherwise="all",
+        flags="--at-cells",
+        old="--cells",
+    )
     controls: int = setting(10, "matched random features")
     batch_size: int = setting(32, "puzzles at once")
-    out: Path | None = setting(None, "also write the result as JSON")
-    overwrite: bool = setting(False, "replace an earlier result in --out")
+    out: Path | None = setting(None, "also write the result as JSON", otherwise="not written")
+    overwrite: bool = setting(False, "replace an earlier result in --out", needs={"out": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -203,7 +203,7 @@ def _positions(applied: AppliedSAE, cells: str | None) -> list[int] | None:
         return None
     model = applied.store.model
     if chosen[-1] >= model.cells:
-        raise UserError(f"--cells {cells}: cells are 0 to {model.cells - 1}")
+        raise UserError(f"--at-cells {cells}: cells are 0 to {model.cells - 1}")
     return [model.prefix + cell for cell in chosen]
 
 

@@ -275,7 +275,7 @@ def _check_fits(config: TrainSAEConfig, d_model: int, device: torch.device) -> N
     d_sae = config.expansion * d_model
     if config.arch in ("topk", "batchtopk") and config.k > d_sae:
         raise UserError(
-            f"--k {config.k}: there are {d_sae} features ({config.expansion} x {d_model})"
+            f"--active {config.k}: there are {d_sae} features ({config.expansion} x {d_model})"
         )
     need = TRAINING_COPIES * 4 * (2 * d_sae * d_model + config.batch_size * d_sae)
     what, advice = f"training {d_sae} features", "lower --expansion or --batch-size"

@@ -84,7 +84,7 @@ def search_file(
         checkpoint, puzzles = open_both(
             run.ckpt, run.puzzles, device, run.limit, run.skip_bad, tell
         )
-        config = settled(config, checkpoint, puzzles)
+        config = resolved(config, checkpoint, puzzles)
         identity = Identity(
             checkpoint_sha256=checkpoint.sha256,
             data_sha256=dict(puzzles.sha256),
@@ -111,7 +111,7 @@ def search_file(
     return table, summary
 
 
-def settled(config: SearchConfig, checkpoint: Checkpoint, puzzles: PuzzleSet) -> SearchConfig:
+def resolved(config: SearchConfig, checkpoint: Checkpoint, puzzles: PuzzleSet) -> SearchConfig:
     """The settings with the role of a state replaced by its name.
 
     UserError if the model or the task lacks what they need: a state, a trained halting head,

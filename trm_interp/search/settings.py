@@ -7,7 +7,14 @@ from typing import Any, Literal
 
 from trm_interp.core.clock import MOST_COUNTED
 from trm_interp.runtime.settings import argument, group, positive, preset, setting
-from trm_interp.subjects.settings import BATCH_HELP, DEFAULT_CKPT_HELP, DEFAULT_PUZZLES_HELP, Device
+from trm_interp.subjects.settings import (
+    BATCH_HELP,
+    CKPT_HELP,
+    PUZZLES_HELP,
+    SHIPPED,
+    SHIPPED_PUZZLES,
+    Device,
+)
 
 When = Literal["init", "every"]
 Select = Literal["best_q", "vote", "vote_q"]
@@ -16,12 +23,18 @@ ROLES = ("answer", "latent")  # of states, which every model has
 ALL_STATES = ("all", "both")
 ROWS_HELP = BATCH_HELP.replace("puzzles", "trajectories")
 
-AS_PUBLISHED = {"stop": "never"}
+NOISE = {"sigma": True}  # what some settings have an effect with
 PRESETS: dict[str, dict[str, Any]] = {
     # Efstathiou & Balwani leave sigma open; states have RMS 1, so 1 is as much noise as state
-    "paper": {"k": 50, "steps": 5, "sigma": 1.0, "target": "z_H", "when": "init"} | AS_PUBLISHED,
+    "paper": {
+        **{"k": 50, "steps": 5, "sigma": 1.0, "target": "answer", "when": "init"},
+        **{"stop": "never"},
+    },
     # arXiv 2605.19943
-    "ptrm": {"k": 100, "steps": 64, "sigma": 0.3, "target": "z_L", "when": "every"} | AS_PUBLISHED,
+    "ptrm": {
+        **{"k": 100, "steps": 64, "sigma": 0.3, "target": "latent", "when": "every"},
+        **{"stop": "never"},
+    },
 }
 # defaults of `solve`, which looks for an answer rather than a measurement
 SOLVE: dict[str, Any] = {"symmetry": True, "adaptive": True, "stop": "rules", "k": 32}
@@ -35,10 +48,16 @@ class SearchConfig:
     steps: int = setting(16, "supervision steps per trajectory", most=MOST_COUNTED)
     sigma: float = setting(1.0, "standard deviation of the noise; states have RMS 1", most=1e6)
     target: str = setting(
-        "answer", "state that the noise is added to, by name (z_L), or answer, latent or all"
+        "answer",
+        "state that the noise is added to, by name, or answer, latent or all",
+        needs=NOISE,
     )
-    when: When = setting("init", "noise on the start only, or before every supervision step")
-    shared: bool = setting(False, "one noise vector for all positions, not one per position")
+    when: When = setting(
+        "init", "noise on the start only, or before every supervision step", needs=NOISE
+    )
+    shared: bool = setting(
+        False, "one noise vector for all positions, not one per position", needs=NOISE
+    )
     symmetry: bool = setting(False, "each trajectory solves a random symmetric copy of the puzzle")
     clean: bool = setting(True, "the first trajectory is the plain one, without noise or symmetry")
     select: Select = setting(
@@ -48,7 +67,9 @@ class SearchConfig:
         "q", "a trajectory ends early: never, once confident, or once its grid obeys the rules"
     )
     threshold: float = setting(
-        1.0, "confident: halting logit above this with the same grid, two steps in a row"
+        1.0,
+        "confident: halting logit above this with the same grid, two steps in a row",
+        needs={"stop": ("q",)},
     )
     adaptive: bool = setting(
         False, "stop searching a puzzle once one of its trajectories has ended early"
@@ -73,20 +94,22 @@ class SearchConfig:
 class SearchRun:
     """Inputs and outputs of a search, and where it computes."""
 
-    ckpt: str = setting("", DEFAULT_CKPT_HELP)
-    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
+    ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
+    puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)
     out: Path | None = setting(
-        None, "table, .csv or .parquet, one row per puzzle and step; a .json holds the summary"
+        None,
+        "table, .csv or .parquet, one row per puzzle and step; a .json holds the summary",
+        otherwise="not written",
     )
     batch_size: int = setting(128, ROWS_HELP)
-    limit: int | None = setting(None, "only the first so many puzzles")
+    limit: int | None = setting(None, "only the first so many puzzles", otherwise="all")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
     compile: bool = setting(False, "torch.compile the network; worth it for long searches")
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     resume: bool = setting(False, "continue an unfinished table")
     overwrite: bool = setting(False, "replace an existing table")
-    preset: str | None = preset(PRESETS, "defaults of a published search")
+    preset: str | None = preset(PRESETS, "settings of a published search")
     search: SearchConfig = group(SearchConfig, "Search")
 
     def __post_init__(self) -> None:
@@ -104,7 +127,7 @@ class SolveConfig:
     """Solve puzzles for a person to read."""
 
     puzzle: str = argument("a puzzle such as 53..7...., a file of puzzles, or - for standard input")
-    ckpt: str | None = setting(None, "checkpoint; default: the one that ships for the task")
+    ckpt: str | None = setting(None, CKPT_HELP, otherwise="the one that ships for the task")
     trace: bool = setting(False, "show the guess after every cycle")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     batch_size: int = setting(64, ROWS_HELP)

@@ -15,7 +15,7 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import quiet
 from trm_interp.search.engine import Trajectories, search, trace
 from trm_interp.search.noise import has_symmetries
-from trm_interp.search.run import settled
+from trm_interp.search.run import resolved
 from trm_interp.search.selection import choose
 from trm_interp.search.settings import SearchConfig, SolveConfig
 from trm_interp.search.show import Board
@@ -125,7 +125,7 @@ def solve(
     if how.stop == "rules" and not task.can_prove:
         tell(f"the rules of {task.title} prove no answer: running every trajectory to its end")
         how = replace(how, stop="never", adaptive=False)
-    how = settled(how, checkpoint, puzzles)
+    how = resolved(how, checkpoint, puzzles)
     several = task.has_several_solutions(puzzles.inputs)
     for line in puzzles.lines[several].tolist():
         tell(f"line {line}: the puzzle has several solutions; any of them counts")
@@ -185,7 +185,7 @@ def _traced(
     if (guesses[-1, -1] != solution.answer).any():
         tell(
             f"line {solution.line}: run by itself this trajectory ends in another grid than in "
-            "the batch: it has not settled, and rounding decides"
+            "the batch: it is not at rest, and rounding decides"
         )
     return replace(solution, guesses=guesses, guesses_q=q)
 

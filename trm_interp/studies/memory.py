@@ -46,7 +46,8 @@ def for_stability(subject: Subject, config: StabilityConfig) -> None:
     runs = min(config.batch_size, config.sample, len(subject.puzzles))
     size = 4 if config.dtype == "float32" else 8
     need = COPIES * size * runs * (config.k + 1) * _numbers(subject)
-    require_memory(need, f"{config.k} exponents of {runs} runs", "lower --k or --batch-size")
+    advice = "lower --exponents or --batch-size"
+    require_memory(need, f"{config.k} exponents of {runs} runs", advice)
 
 
 def for_basins(subject: Subject, config: BasinsConfig) -> None:

@@ -9,14 +9,18 @@ from trm_interp.runtime.limits import parse_indices
 from trm_interp.runtime.settings import argument, in_range, positive, required, setting
 from trm_interp.subjects.settings import (
     BATCH_HELP,
-    DEFAULT_CKPT_HELP,
-    DEFAULT_PUZZLES_HELP,
+    CKPT_HELP,
+    PUZZLES_HELP,
+    SHIPPED,
+    SHIPPED_PUZZLES,
     STATIC_HELP,
     Device,
 )
 
 OUT_HELP = "folder of tables and figures"
 SEED_HELP = "of every random choice"
+RECORDED_HELP, RECORDED = "checkpoint of the store", "where the store says that it is"
+CONTROL = {"starts": True}  # of divergence
 OVERWRITE_HELP = "replace the results of an earlier run"
 SITE_HELP = (
     "state to look at, by name (z_L), or answer or latent; resid, or another site that was recorded"
@@ -27,8 +31,8 @@ SITE_HELP = (
 class OnCheckpoint:
     """A study that runs the network itself."""
 
-    ckpt: str = setting("", DEFAULT_CKPT_HELP)
-    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
+    ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
+    puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)
     out: Path = required(OUT_HELP)
     limit: int = setting(256, "only the first so many puzzles")
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
@@ -100,11 +104,13 @@ class DivergenceConfig(OnStore):
     """Distance to the success centroid, over puzzles and over starts of one puzzle."""
 
     site: str = setting("latent", SITE_HELP)
-    ckpt: str = setting("", "checkpoint; default where the store says that it was recorded from")
+    ckpt: str = setting("", RECORDED_HELP, otherwise=RECORDED, needs=CONTROL)
     starts: int = setting(48, "random starts of each puzzle of the control; 0 leaves it out")
-    control_puzzles: int = setting(4, "puzzles of the control")
-    tries: int = setting(12, "puzzles that may be tried to find them")
-    device: Device = setting("auto", "where the control runs; auto takes a GPU where there is one")
+    control_puzzles: int = setting(4, "puzzles of the control", needs=CONTROL)
+    tries: int = setting(12, "puzzles that may be tried to find them", needs=CONTROL)
+    device: Device = setting(
+        "auto", "where the control runs; auto takes a GPU where there is one", needs=CONTROL
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,10 +125,10 @@ class BasinsConfig(OnCheckpoint):
 
     index: str | None = setting(
         None,
-        "puzzles by their place in the file from 0, such as 3,17 (default: the first few that the "
-        "model's own start solves, and as many that it fails)",
+        "puzzles by their place in the file from 0, such as 3,17",
+        otherwise="the first few that the model's own start solves, and as many that it fails",
     )
-    n_puzzles: int = setting(4, "how many, where --index does not say")
+    n_puzzles: int = setting(4, "puzzles", needs={"index": None})
     limit: int = setting(64, "puzzles of the file, in its order, that those are chosen from")
     starts: int = setting(1000, "random starts of a puzzle")
     target: str = setting(
@@ -182,7 +188,7 @@ class BasinsConfig(OnCheckpoint):
 class LensConfig(OnStore):
     """The output head on every recorded state."""
 
-    ckpt: str = setting("", "checkpoint of the store; default where the store says it is")
+    ckpt: str = setting("", RECORDED_HELP, otherwise=RECORDED)
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
 
 
@@ -191,7 +197,7 @@ class ProbesConfig(LensConfig):
     """Linear probes of recorded states."""
 
     cycles: str | None = setting(
-        None, "H-cycles of the run to probe at the ends of, such as 0-5,47 (default: a dozen)"
+        None, "H-cycles of the run to probe at the ends of, such as 0-5,47", otherwise="a dozen"
     )
     held_out: float = setting(0.4, "share of the puzzles that probes are tested on")
     strength: float = setting(0.1, "inverse of the L2 penalty of the logistic regressions")
@@ -215,7 +221,9 @@ class SettlingConfig(OnCheckpoint):
     long: int = setting(
         1024, "steps of the long rollouts; looked at from 64 on; 0: none", most=MOST_STEPS
     )
-    long_limit: int = setting(24, "puzzles that run long, half failed where there are that many")
+    long_limit: int = setting(
+        24, "puzzles that run long, half failed where there are that many", needs={"long": True}
+    )
     tolerance: float = setting(
         1e-3,
         "RMS distance (states have RMS 1) within which a run has come back to a state",
@@ -238,10 +246,10 @@ class StabilityConfig(OnCheckpoint):
     """Lyapunov exponents along runs, fixed points where they end."""
 
     steps: int = setting(16, "supervision steps; late drift is over the last 4", most=MOST_STEPS)
-    k: int = setting(8, "leading exponents")
+    k: int = setting(8, "leading exponents", flags="--exponents", old="--k")
     sample: int = setting(48, "puzzles with exponents, half failed where there are that many")
     fixed: int = setting(8, "of them, end points from which fixed points are sought; 0: none")
-    eigenvalues: int = setting(6, "leading eigenvalues at every fixed point")
+    eigenvalues: int = setting(6, "leading eigenvalues at every fixed point", needs={"fixed": True})
     dtype: Literal["float32", "float64"] = setting("float32", "of the exponents")
 
     def __post_init__(self) -> None:

@@ -23,10 +23,8 @@ MOST_RECORDED = 1024  # supervision steps; building hook points takes a second f
 Device = Literal["auto", "cpu", "cuda", "mps"]
 CKPT_HELP = "checkpoint: our folder, a public step_N, a nano-trm .ckpt, or hf://owner/repo"
 PUZZLES_HELP = "puzzles: lines, drawn grids, CSV with a header, or a public data folder"
-DEFAULT_CKPT_HELP = f"{CKPT_HELP}; default the one that ships"
-DEFAULT_PUZZLES_HELP = (
-    f"{PUZZLES_HELP}; default the test puzzles of the checkpoint's size that ship"
-)
+SHIPPED = "the one that ships"
+SHIPPED_PUZZLES = "those of the checkpoint's task that ship, for tests"
 STATIC_HELP = "also PNG and PDF, where kaleido and a browser are installed"
 BATCH_HELP = "puzzles at once; bounds the memory"
 
@@ -59,17 +57,17 @@ def shipped_checkpoint(task: str) -> Path:
 class EvalConfig:
     """Accuracy at every supervision step."""
 
-    ckpt: str = setting("", DEFAULT_CKPT_HELP)
-    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
+    ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
+    puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)
     steps: int = setting(16, "supervision steps", most=MOST_COUNTED)
     batch_size: int = setting(64, BATCH_HELP)
-    limit: int | None = setting(None, "only the first so many puzzles")
+    limit: int | None = setting(None, "only the first so many puzzles", otherwise="all")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
     compile: bool = setting(False, "torch.compile the network; pays for thousands of puzzles")
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
-    csv: Path | None = setting(None, "also write the table as CSV")
-    overwrite: bool = setting(False, "replace that CSV file")
+    csv: Path | None = setting(None, "also write the table as CSV", otherwise="not written")
+    overwrite: bool = setting(False, "replace that CSV file", needs={"csv": True})
 
     def __post_init__(self) -> None:
         positive(self, "steps", "batch_size", "limit")
@@ -79,8 +77,8 @@ class EvalConfig:
 class CollectConfig:
     """Record activations of a checkpoint. Written whole into the store's manifest."""
 
-    ckpt: str = setting("", DEFAULT_CKPT_HELP)
-    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
+    ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
+    puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)
     out: Path = required("folder of the store")
     sites: str = setting(
         STATES,
@@ -91,8 +89,8 @@ class CollectConfig:
     steps: str = setting(
         "16", "supervision steps to run, or which of them to keep the states of, such as 0-3,15"
     )
-    positions: str | None = setting(None, "positions that are kept, such as 0-15 (default all)")
-    limit: int | None = setting(None, "only the first so many puzzles")
+    positions: str | None = setting(None, "positions that are kept, such as 0-15", otherwise="all")
+    limit: int | None = setting(None, "only the first so many puzzles", otherwise="all")
     batch_size: int = setting(16, BATCH_HELP)
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
@@ -137,7 +135,7 @@ class RunConfig:
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     resume: bool = setting(False, "go on exactly where a run was stopped or killed")
     overwrite: bool = setting(False, "start over if there is a run")
-    preset: str | None = preset(PRESETS, "defaults for a known run")
+    preset: str | None = preset(PRESETS, "settings of a known run")
     architecture: str = setting(DEFAULT, f"architecture of the model: {', '.join(names())}")
     model: Mapping[str, Any] = partial_group(
         [config_class(name) for name in names()], "Model", hide=("cells", "vocab")
@@ -157,11 +155,11 @@ class RunConfig:
 class QuickstartConfig:
     """A first look: solve, record, draw."""
 
-    ckpt: str = setting("", f"{CKPT_HELP}; default the one for 9x9 Sudoku that ships")
+    ckpt: str = setting("", CKPT_HELP, otherwise="the one that ships for a first look")
     out: Path = setting(Path("quickstart"), "folder for the store, the table and the figure")
-    puzzles: Path | None = setting(None, DEFAULT_PUZZLES_HELP)
+    puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
-    n: int = setting(200, "puzzles to solve")
+    n: int = setting(200, "only the first so many puzzles", flags="--limit", old="--n")
     record: int = setting(16, "puzzles to record, half of them failed where there are that many")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     overwrite: bool = setting(False, "replace the results of an earlier run")

@@ -2,11 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trm_interp.runtime.settings import argument, required, setting
 
 MOST_PUZZLES, MOST_WORKERS = 10**7, 256  # of a split; threads
 SKIP_BAD_HELP = "leave out puzzles that are not valid, and say which"
+
+
+def _split(name: str) -> dict[str, Any]:
+    """Of the option for the size of a split; `train` alone names the file that is trained on."""
+    how = {"flags": f"--n-{name}", "old": f"--{name}", "most": MOST_PUZZLES}
+    return how | {"otherwise": "as the preset has it"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +24,12 @@ class MakeConfig:
         "sudoku4, sudoku6, sudoku9, sudoku6-hard, sudoku9-hard, or of another task"
     )
     seed: int = setting(0, "same seed, same puzzles")
-    out: Path | None = setting(None, "folder; default data/PRESET")
-    train: int | None = setting(None, "training puzzles", most=MOST_PUZZLES)
-    val: int | None = setting(None, "validation puzzles", most=MOST_PUZZLES)
-    test: int | None = setting(None, "test puzzles", most=MOST_PUZZLES)
+    out: Path | None = setting(None, "folder", otherwise="data/PRESET")
+    train: int | None = setting(None, "training puzzles", **_split("train"))
+    val: int | None = setting(None, "validation puzzles", **_split("val"))
+    test: int | None = setting(None, "test puzzles", **_split("test"))
     workers: int | None = setting(
-        None, "threads for hard puzzles; default all cores", most=MOST_WORKERS
+        None, "threads for hard puzzles", most=MOST_WORKERS, otherwise="all cores"
     )
     resume: bool = setting(False, "go on with hard puzzles where a run was stopped")
     overwrite: bool = setting(False, "replace the folder")
@@ -78,7 +85,7 @@ class DownloadConfig:
     """Fetch a public data set."""
 
     name: str = argument("sudoku-extreme")
-    out: Path | None = setting(None, "folder; default data/NAME")
+    out: Path | None = setting(None, "folder", otherwise="data/NAME")
 
     @property
     def folder(self) -> Path:

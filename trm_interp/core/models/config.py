@@ -8,6 +8,7 @@ from trm_interp.core.clock import Schedule, trm_schedule
 from trm_interp.runtime.limits import at_most
 from trm_interp.runtime.settings import in_range, positive, setting
 
+ATTENTION = {"mixer": ("attention",)}  # what some settings have an effect with
 MAX_EVALUATIONS = 1024  # of the network in a supervision step; the published models have 21
 
 
@@ -93,14 +94,14 @@ class TRMConfig(BlockConfig):
     h_cycles: int = setting(3, "H-cycles of a supervision step", most=256)
     l_cycles: int = setting(6, "z_L updates of an H-cycle", most=256)
     mixer: Literal["mlp", "attention"] = setting("mlp", "mixing of positions")
-    n_heads: int = setting(8, "attention heads", most=1024)
+    n_heads: int = setting(8, "attention heads", most=1024, needs=ATTENTION)
     prefix: int = setting(16, "prefix positions before the cells (16, 1 or 0)", most=4096)
     expansion: float = setting(4.0, "SwiGLU expansion", most=256)
     multiple: int = setting(256, "SwiGLU widths are rounded up to a multiple of this", most=65_536)
     normalised_swiglu: bool = setting(False, "down(sigmoid(g) * RMSNorm(g * v)), for Muon")
     q_outputs: int = setting(2, "halting head outputs; the first is q_halt", most=16)
     norm_eps: float = setting(1e-5, "RMSNorm epsilon", most=1.0)
-    rope_base: float = setting(10_000.0, "rotary base", most=1e12)
+    rope_base: float = setting(10_000.0, "rotary base", most=1e12, needs=ATTENTION)
 
     def __post_init__(self) -> None:
         in_range(TRMConfig, vars(self))

@@ -21,22 +21,34 @@ def minutes(text: str) -> float:
         raise ValueError(f"{text!r} is no time; try 22m, 90s or 1.5h") from None
 
 
+MUON = {"optimizer": ("muon",)}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. The defaults are the published recipe at a batch that suits one GPU."""
 
     steps: int = setting(
-        50_000, "optimizer steps of the whole run", flags="--train-steps", old="--steps", most=10**9
+        50_000,
+        "optimizer steps of the whole run",
+        flags="--train-steps",
+        old="--steps",
+        most=10**9,
+        needs={"budget": None},
     )
     budget: float | None = setting(
         None,
         "wall clock of the whole run instead of steps: 22m, 90s, 1.5h",
         parser=minutes,
         metavar="TIME",
+        otherwise="by steps",
         most=525_600,  # a year
     )
     target: float = setting(
-        0.0, "stop at a validation with this share exact at its last supervision step; 0: never"
+        0.0,
+        "stop at a validation with this share exact at its last supervision step; 0: never",
+        flags="--stop-at",
+        old="--target",
     )
     batch_size: int = setting(768, "puzzles in flight, over all processes", most=10**6)
     micro_batches: int = setting(1, "parts in which a batch is computed, to need less memory")
@@ -51,8 +63,8 @@ class TrainConfig:
     explore: float = setting(0.1, "chance that a slot may not halt before a random step")
     optimizer: Literal["adamw", "muon"] = setting("adamw", "muon: for matrices, AdamW for the rest")
     lr: float = setting(1e-4, "peak AdamW learning rate", most=1000)
-    muon_lr: float = setting(0.02, "peak Muon learning rate", most=1000)
-    muon_decay: float = setting(0.0, "Muon weight decay", most=1000)
+    muon_lr: float = setting(0.02, "peak Muon learning rate", most=1000, needs=MUON)
+    muon_decay: float = setting(0.0, "Muon weight decay", most=1000, needs=MUON)
     beta1: float = setting(0.9, "AdamW beta 1")
     beta2: float = setting(0.95, "AdamW beta 2")
     weight_decay: float = setting(1.0, "AdamW weight decay", most=1000)
@@ -67,7 +79,9 @@ class TrainConfig:
     augment: bool = setting(True, "draw a random symmetry of every puzzle")
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype; weights are float32")
     compile: bool = setting(False, "torch.compile the network (needs a C++ compiler on CPU)")
-    graphs: bool = setting(True, "with compile, a whole step as one CUDA graph (AdamW, one GPU)")
+    graphs: bool = setting(
+        True, "a compiled step as one CUDA graph (AdamW, one GPU)", needs={"compile": True}
+    )
     eval_every: int = setting(500, "optimizer steps between validations")
     save_every: int = setting(100, "optimizer steps between saved states")
     log_every: int = setting(10, "optimizer steps between rows of metrics.jsonl")
