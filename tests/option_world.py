@@ -49,7 +49,7 @@ def smallest(world: World) -> dict[str, list[Any]]:
     on_store = [world.store, *made]
     on_sae = [world.sae, world.store, "--limit", 1]
     return {
-        "quickstart": [*model, *made, "--n", 3, "--record", 2],
+        "quickstart": [*model, *made, "--limit", 3, "--record", 2],
         "eval": [*model, "--steps", 1, "--limit", 3],
         "collect": [*model, *made, "--steps", 1, "--limit", 3],
         "train": ["--train", world.puzzles, "--val", world.val, *made, *SMALL_TRAIN],

@@ -32,7 +32,6 @@ LONG_FUNCTIONS = {
 NAMING_STATES = {
     "trm_interp/core/clock.py": "the TRM's schedule by its own name, as other code imports it",
     "trm_interp/recording/schema.py": "stores from before they named their states are of a TRM",
-    "trm_interp/search/settings.py": "settings of published searches, all on a TRM",
 }
 
 

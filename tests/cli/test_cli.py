@@ -246,7 +246,7 @@ def test_quickstart_writes_a_table_a_store_and_a_page(
     cli: Cli, copier: Path, grids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "look"
-    words = ["--ckpt", copier, "--puzzles", grids, "--n", 10, "--record", 4, "--out", out]
+    words = ["--ckpt", copier, "--puzzles", grids, "--limit", 10, "--record", 4, "--out", out]
     answer = cli("quickstart", *words)
     assert answer.code == 0
     named = {file.name for file in out.iterdir()}

@@ -35,7 +35,7 @@ def error_of(answer: Any) -> str:
         (["--steps", 900_000], "steps must be at most 1024, got 900000"),
         (["--positions", "0-99999999999"], "positions: "),
         (["--positions", "0-9999"], "z_L has pos 0..17, got 0..9999"),
-        (["--batch-size", 10**12], "batch_size must be at most"),
+        (["--batch-size", 10**12], "--batch-size must be at most"),
         (["--sites", "z_L," + "q" * 999], "no site 'qqqq"),
     ],
 )

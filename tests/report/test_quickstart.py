@@ -14,7 +14,7 @@ def test_a_first_look_learns_states_and_task_from_the_model(
 ):
     puzzles, out = save_squares(tmp_path / "squares.txt"), tmp_path / "out"
     on = ["--ckpt", save_toy(tmp_path / "toy"), "--puzzles", puzzles, "--device", "cpu"]
-    answer = cli("quickstart", *on, "--n", 6, "--record", 4, "--out", out)
+    answer = cli("quickstart", *on, "--limit", 6, "--record", 4, "--out", out)
     assert answer.code == 0, answer.err
     with Store(out / "store") as store:
         assert {"slow", "fast"} <= set(store.names) and store.n_puzzles == 4

@@ -88,11 +88,13 @@ def test_presets_are_the_published_searches(cli: Cli, copier: Path, grids: Path)
     words = ["search", "--ckpt", copier, "--puzzles", grids, "--limit", 2, "--json"]
     for name, known in PRESETS.items():
         summary = json.loads(cli(*words, "--preset", name, "--k", 2).out)
-        assert {key: summary[key] for key in known} == {**known, "k": 2}
+        roles = {"answer": "z_H", "latent": "z_L"}  # which the model's states have
+        wanted = {**known, "k": 2, "target": roles[known["target"]]}
+        assert {key: summary[key] for key in known} == wanted
         assert len(summary["best_q"]) == known["steps"]
     assert (PRESETS["paper"]["k"], PRESETS["paper"]["steps"]) == (50, 5)
     ptrm = SearchConfig(**PRESETS["ptrm"])
-    assert (ptrm.k, ptrm.steps, ptrm.target, ptrm.when) == (100, 64, "z_L", "every")
+    assert (ptrm.k, ptrm.steps, ptrm.target, ptrm.when) == (100, 64, "latent", "every")
 
 
 @pytest.mark.parametrize("moment", [1, 10, 13, 20])
@@ -168,14 +170,14 @@ def refused(cli: Cli) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        (["--k", 0], "k must be at least 1, got 0"),
+        (["--k", 0], "error: --k must be at least 1, got 0"),
         (["--steps", -1], "steps must be at least 1, got -1"),
         (["--sigma", -0.5], "sigma must be finite and at least 0"),
         (["--sigma", "nan"], "sigma must be finite"),
         (["--sigma", "inf"], "sigma must be finite"),
         (["--threshold", "nan"], "threshold must be finite"),
         (["--adaptive", "--stop", "never"], "adaptive needs"),
-        (["--batch-size", 0], "batch_size must be at least 1"),
+        (["--batch-size", 0], "--batch-size must be at least 1"),
         (["--limit", 0], "limit must be at least 1"),
         (["--resume"], "need --out"),
         (["--preset", "hrm"], "there are paper, ptrm"),

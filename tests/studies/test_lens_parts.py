@@ -131,7 +131,7 @@ def test_bad_settings_of_probes(cli: Cli, store: Path, tmp_path: Path):
     for words, said in (
         (["--cycles", "8"], "no H-cycle 8"),
         (["--cycles", "x"], "is no index"),
-        (["--held-out", 0], "held_out must be between 0 and 1"),
+        (["--held-out", 0], "--held-out must be between 0 and 1"),
         (["--strength", 0], "strength must be above 0"),
         (["--held-out", 0.001], "cannot be split"),
     ):

@@ -309,7 +309,7 @@ def errors_in_one_line(config: type, after_stop: Callable[[], str]) -> Iterator[
     `config`: the command's settings, by whose options errors name them.
     """
     try:
-        with in_one_line(lambda message: as_typed(config, message)):
+        with in_one_line(lambda message: as_typed(config, message, of_settings=False)):
             yield
     except KeyboardInterrupt as error:
         advice = str(error) or after_stop()

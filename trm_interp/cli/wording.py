@@ -27,15 +27,18 @@ def option_fields(config: type) -> dict[str, Field[Any]]:
     return options
 
 
-def as_typed(config: type, message: str) -> str:
-    """The message of a check, with options in place of the names of fields.
+def as_typed(config: type, message: str, of_settings: bool = True) -> str:
+    """A message with options in place of the names of fields.
 
-    At its beginning every name is one of a field; elsewhere only those with an underscore are.
+    At the beginning of a message of a check of settings every name is one of a field; elsewhere
+    only those with an underscore are. Other messages name fields of files as well, and only what
+    "must" be something at their beginning is an option.
     """
     for name, f in option_fields(config).items():
         option = flag_of(f).split("/")[0]
-        message = re.sub(rf"^{name}\b(?![./\\])", option, message)
-        if "_" in name:
+        end = r"\b(?![./\\])" if of_settings else "(?= must )"
+        message = re.sub(f"^{name}{end}", option, message)
+        if of_settings and "_" in name:
             message = re.sub(rf"(?<![\w./-]){name}\b(?![./\\])", option, message)
     return message
 
