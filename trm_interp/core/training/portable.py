@@ -25,7 +25,7 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import replacing, sha256_of, write_json
 
 INDEX = "state.json"
-PART_BYTES = 15_000_000
+PART_BYTES = 15_600_000  # with its header a file is below 15 MiB
 PART = re.compile(r"step-\d+-\d+\.safetensors")
 SCALARS = ("settings", "identity", "changes", "step", "seconds", "rows")
 SCALARS += ("about", "summed_steps", "validated_on", "validated_at", "best", "micro_batches")
@@ -52,7 +52,7 @@ def save_portable(trainer: Trainer, folder: Path, about: dict[str, Any] | None =
     if trainer.ranks.rank:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    parts = list(_parts(_tensors(state, _names(trainer))))
+    parts = _parts(_tensors(state, _names(trainer)))
     names = [f"step-{state['step']:06d}-{i}.safetensors" for i in range(len(parts))]
     for name, part in zip(names, parts, strict=True):
         with replacing(folder / name) as to:
@@ -152,18 +152,23 @@ def _tensors(state: dict[str, Any], parameters: list[str]) -> Iterator[tuple[str
     yield "sums", state["sums"]
 
 
-def _parts(tensors: Iterator[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    """Tensors in order, in groups of at most PART_BYTES; one that is larger makes its own."""
-    part: dict[str, Tensor] = {}
-    size = 0
-    for name, tensor in tensors:
-        tensor = tensor.detach().cpu().contiguous()
-        if part and size + tensor.nbytes > PART_BYTES:
-            yield part
-            part, size = {}, 0
-        part[name] = tensor
-        size += tensor.nbytes
-    yield part
+def _parts(tensors: Iterator[tuple[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Tensors in few groups of at most PART_BYTES; one that is larger makes its own.
+
+    The largest first, each into the first group that has room (first fit decreasing).
+    """
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors}
+    parts: list[dict[str, Tensor]] = []
+    room: list[int] = []
+    for name in sorted(on_cpu, key=lambda name: -on_cpu[name].nbytes):
+        size = on_cpu[name].nbytes
+        at = next((i for i, left in enumerate(room) if size <= left), len(parts))
+        if at == len(parts):
+            parts.append({})
+            room.append(PART_BYTES)
+        parts[at][name] = on_cpu[name]
+        room[at] -= size
+    return parts
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
