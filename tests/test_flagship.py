@@ -86,6 +86,19 @@ def test_pieces_carry_the_state_to_a_checkpoint(words: list[str], data: Path, tm
     assert table["exact"].tolist() == card["test"]["exact_at_step"]
     assert len((out / "train_log.jsonl").read_text().splitlines()) == len(rows)
 
+    # in two steps, on two machines
+    two = tmp_path / "two"
+    evaluator["main"](["--state", str(moved), "--out", str(two), *test, "--measure-only"])
+    assert [path.name for path in two.iterdir()] == ["measured.safetensors"]
+    measured = ["--measured", str(two / "measured.safetensors"), "--out", str(two)]
+    evaluator["main"](["--state", str(moved), *measured])
+    for name in ("curve.csv", "train_log.jsonl", "model.safetensors"):
+        assert (two / name).read_bytes() == (out / name).read_bytes()
+    cards = [load_checkpoint(folder).card for folder in (out, two)]
+    for each in cards:
+        del each["test"]["seconds"]
+    assert cards[0] == cards[1]
+
     evaluator["main"](["--ckpt", str(out), "--out", str(tmp_path / "again"), *test])
     again = json.loads((tmp_path / "again" / "test.json").read_text())
     assert again["exact_at_step"] == card["test"]["exact_at_step"]
@@ -127,12 +140,79 @@ def test_a_deadline_keeps_what_the_longest_recent_step_needs(monkeypatch: pytest
     def validation() -> None:
         now[0] += 20
 
-    assert not after(90)  # compiles
-    assert not any(after(1) for _ in range(80))  # at 170: 50 later the 90 are forgotten
+    assert not after(0)  # before the first step
+    assert not after(90)  # compiles: no step to come is like it
+    assert not any(after(1) for _ in range(80))  # at 170
     deadline.timed("validate", validation)  # at 190; 1.2 (20 + 5) = 30 kept from here on
     assert not after(1)  # at 191, 1 + 30 needed
     assert not after(24)  # at 215: 24 + 30 needed, 269
     assert after(1.5)
+
+
+def test_a_piece_that_is_short_for_its_compilation_uses_the_rest(monkeypatch: pytest.MonkeyPatch):
+    globals_ = trainer["Deadline"].__init__.__globals__
+    now = [globals_["BEGAN"]]
+    monkeypatch.setattr(globals_["time"], "monotonic", lambda: now[0])
+    deadline = trainer["Deadline"](minutes=2, reserve=0)  # ends at 120, 18 kept
+    steps = 0
+    for seconds in (0, 60, *[1] * 60):
+        now[0] += seconds
+        if deadline.reached():
+            break
+        steps += 1
+    assert now[0] == pytest.approx(globals_["BEGAN"] + 101)  # one more needs 1 + 18
+    assert steps == 42
+
+
+def test_a_fitted_schedule_ends_with_its_piece(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The share that is used never falls, and is whole when the time is used, over two pieces."""
+    globals_ = trainer["main"].__globals__
+    looks = itertools.count()  # at a clock on which 0.1 s pass between two of them
+    monkeypatch.setattr(time, "monotonic", lambda: 0.1 * next(looks))
+    monkeypatch.setitem(globals_, "BEGAN", 0.0)
+    fit = [*words, "--budget", "1", "--total", "fit", "--set", "log_every=1"]
+    first = trainer["piece"](trainer["parse"](fit))
+    assert first.step_count > 30
+    rows = [
+        json.loads(line) for line in (tmp_path / "s" / "metrics.jsonl").read_text().split("\n")[:-1]
+    ]
+    shares = [row["fraction"] for row in rows if "loss" in row]
+    assert len(shares) == first.step_count and shares == sorted(shares)
+    assert shares[0] < 0.1 and shares[-1] > 0.95
+    rates = [row["lr"] for row in rows if "lr" in row]
+    assert max(rates) == pytest.approx(3e-3, rel=0.1)
+    budget = read_portable(tmp_path / "s")[0]["settings"]["budget"]
+    assert 0.5 < budget < 1
+
+    monkeypatch.setitem(globals_, "BEGAN", 0.1 * next(looks))
+    second = trainer["piece"](trainer["parse"]([*fit, "--resume"]))
+    assert second.step_count > 1.8 * first.step_count
+    assert second.seconds == pytest.approx(60 * second.config.budget, rel=0.05)
+
+
+def test_validation_puzzles_come_in_whole_batches_where_a_graph_is_compiled(
+    words: list[str], data: Path, capsys: pytest.CaptureFixture[str]
+):
+    globals_ = trainer["open_trainer"].__globals__
+    puzzles = globals_["load_puzzles"](data / "val.txt", limit=40)
+    cut = globals_["whole_batches"](puzzles, 16, True)
+    assert len(cut) == 32 and "the first 32 puzzles" in capsys.readouterr().out
+    for kept in ((puzzles, 16, False), (puzzles, 64, True), (puzzles, 8, True)):
+        assert len(globals_["whole_batches"](*kept)) == 40
+    assert not capsys.readouterr().out
+
+
+def test_a_state_is_saved_every_2000_steps(words: list[str]):
+    args = trainer["parse"](words)
+    assert args.save_every == 2000 and trainer["open_trainer"](args)[0].config.save_every == 2000
+
+
+def test_the_recipe_of_its_source():
+    preset = trainer["PRESETS"]["flagship-muon"]
+    assert (preset["muon_decay"], preset["weight_decay"]) == (0.005, 1.0)
+    assert (preset["n_sup_warm"], preset["n_sup_warm_until"]) == (1, 0.25)
 
 
 def test_a_run_starts_from_a_checkpoint_and_counts_its_sources(words: list[str], tmp_path: Path):
@@ -160,6 +240,7 @@ def test_a_run_starts_from_a_checkpoint_and_counts_its_sources(words: list[str],
         (["--resume"], "state.json is missing"),
         (["--val", "nowhere.txt"], "nowhere.txt"),
         (["--set", "lr=-1"], "lr must be at least 0"),
+        (["--set", "n_sup_warm=5"], "n_sup_warm must be from 0 to n_sup, which is 4, got 5"),
     ],
 )
 def test_errors_are_one_line(
@@ -187,3 +268,28 @@ def test_a_damaged_state_is_named_and_kept(words: list[str], tmp_path: Path):
     with pytest.raises(ValueError, match="holds a state: --resume"):
         run_piece(words)
     assert {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
+
+
+def test_results_of_another_state_or_of_nothing_are_refused(
+    words: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run_piece(words, stop_after=2)
+    first = tmp_path / "s"
+    test = ["--test", str(data / "test.txt"), "--steps", "2", "--out", str(tmp_path / "m")]
+    evaluator["main"](["--state", str(first), *test, "--measure-only"])
+    words[words.index(str(first))] = str(tmp_path / "other")
+    run_piece(words, stop_after=3)
+
+    def refused(state: Path, file: Path) -> str:
+        out = ["--out", str(tmp_path / "out"), "--measured", str(file)]
+        with pytest.raises(SystemExit):
+            evaluator["main"](["--state", str(state), *out])
+        assert not (tmp_path / "out").exists()
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    measured = tmp_path / "m" / "measured.safetensors"
+    assert "was measured on another state" in refused(tmp_path / "other", measured)
+    assert "is missing: bring it" in refused(first, tmp_path / "nowhere")
+    (tmp_path / "damaged").write_bytes(measured.read_bytes()[:-20])
+    assert "damaged" in refused(first, tmp_path / "damaged")

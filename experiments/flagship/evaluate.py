@@ -4,6 +4,14 @@
         --out artifacts/trm-sudoku-extreme
     python experiments/flagship/evaluate.py --ckpt artifacts/trm-sudoku-extreme \\
         --test artifacts/data/sudoku9/test.txt --out runs/on-random
+    python experiments/flagship/evaluate.py --state runs/flagship --test data/extreme/test.txt \\
+        --measure-only --out runs/measured
+    python experiments/flagship/evaluate.py --state runs/flagship \\
+        --measured runs/measured/measured.safetensors --out artifacts/trm-sudoku-extreme
+
+The last two do what the first does, on two machines: `--measure-only` solves the puzzles and keeps
+which were solved at which step; with `--measured` nothing is solved again. The first of them needs
+torch, numpy, safetensors, pandas, h5py, numba, rich, typer and jaxtyping alone.
 
 From a state the average weights are taken; of several states (of pieces that were kept) those of
 the one with the best validation. `--out` gets curve.csv (accuracy by supervision step
@@ -15,10 +23,15 @@ to it.
 import argparse
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from trm_interp.analysis.outcomes import outcome_table
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
@@ -30,9 +43,8 @@ from trm_interp.core.training.optimizers import depth
 from trm_interp.core.training.portable import average_of, read_portable
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.runtime.errors import UserError, in_one_line
-from trm_interp.runtime.files import write_json, write_text
+from trm_interp.runtime.files import replacing, write_json, write_text
 from trm_interp.runtime.progress import progress
-from trm_interp.studies.accuracy import summarise
 from trm_interp.subjects.evaluate import solve
 from trm_interp.subjects.opening import open_device
 from trm_interp.tasks.base import PuzzleSet
@@ -40,6 +52,52 @@ from trm_interp.tasks.registry import load_puzzles
 
 PUBLISHED = {1: 0.156, 2: 0.539, 3: 0.656, 5: 0.751, 10: 0.834, 16: 0.872}  # of 10 000 puzzles
 LOG_ROWS = 300
+MEASURED = "measured.safetensors"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Which puzzles were solved after which supervision step, and how that was found out.
+
+    `facts`: JSON; `state` in it names the files of the state that was evaluated, with their sha256.
+    """
+
+    solved: NDArray[np.bool_]  # [puzzle, step]
+    q_halt: NDArray[np.float32]  # [puzzle, step]
+    facts: dict[str, Any]
+
+    def write(self, file: Path) -> None:
+        tensors = {"solved": torch.from_numpy(self.solved), "q_halt": torch.from_numpy(self.q_halt)}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as to:
+            save_file(tensors, to, {"facts": json.dumps(self.facts)})
+
+    @staticmethod
+    def read(file: Path) -> "Measured":
+        """What `write` wrote. UserError for anything else."""
+        if not file.is_file():
+            raise UserError(f"{file} is missing: bring it from where --measure-only wrote it")
+        try:
+            with safe_open(file, "np") as held:
+                facts = json.loads((held.metadata() or {})["facts"])
+                return Measured(held.get_tensor("solved"), held.get_tensor("q_halt"), facts)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise UserError(f"{file} is not of --measure-only, or is damaged ({error})") from None
+
+    def table_and_summary(self) -> tuple[Any, dict[str, Any]]:
+        """The outcome table, and the same as lists with how it was measured."""
+        table = outcome_table(self.solved)
+        facts = {name: value for name, value in self.facts.items() if name != "state"}
+        return table, {
+            **facts,
+            "exact_at_step": table["exact"].tolist(),
+            "exact_low": table["exact_low"].tolist(),
+            "exact_high": table["exact_high"].tolist(),
+            "ever_solved_by": table["ever"].tolist(),
+            "unsolved_at_step": [None if np.isnan(v) else v for v in table["unsolved"]],
+            "halted": float((self.q_halt > 0).any(1).mean()),
+            "published_exact_at_step": PUBLISHED,
+        }
 
 
 def measure(
@@ -49,26 +107,30 @@ def measure(
     batch_size: int,
     device: torch.device,
     compiled: bool,
-) -> tuple[Any, dict[str, Any]]:
-    """The outcome table, and the same as lists with how it was measured."""
+) -> Measured:
+    """Solve the puzzles; with `compiled` in whole batches, so that one graph is compiled."""
     if (model.config.cells, model.config.vocab) != (puzzles.task.cells, puzzles.task.vocab):
         raise UserError(f"{puzzles.source}: puzzles of another size than the model's")
     if compiled:
-        compile_networks(model.networks(), dynamic=False)
+        whole = len(puzzles) - len(puzzles) % batch_size
+        if 0 < whole < len(puzzles):
+            print(f"{puzzles.source}: the first {whole} puzzles, in whole batches of {batch_size}")
+            puzzles = puzzles.subset(np.arange(whole))
+        compile_networks(model.networks(), dynamic=False, tell=print, gave_up=lambda: None)
     on_gpu = device.type == "cuda"
     dtype = torch.bfloat16 if on_gpu else torch.float32
     began = time.monotonic()
     with progress("solving", "puzzles") as update:
         read = solve(model.to(device).eval(), puzzles, steps, batch_size, dtype, update)
     seconds = time.monotonic() - began
-    table = outcome_table(read.solved.numpy())
-    return table, {
+    facts = {
         "dtype": str(dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "seconds": round(seconds, 1),
-        **summarise(table, read, puzzles),
-        "published_exact_at_step": PUBLISHED,
+        "n": len(puzzles),
+        "data_sha256": dict(puzzles.sha256),
     }
+    return Measured(read.solved.numpy(), read.q_halt.numpy(), facts)
 
 
 def training_flops(
@@ -136,9 +198,8 @@ def log_of(state: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def evaluate(args: argparse.Namespace) -> Any:
-    """The outcome table; all files written."""
-    device = open_device(args.device)
+def evaluate(args: argparse.Namespace) -> Measured:
+    """What was measured, now or before; all files written."""
     index, rows = None, []
     if args.state:
         folder, index, tensors = best_of(args.state)
@@ -147,15 +208,40 @@ def evaluate(args: argparse.Namespace) -> Any:
             print(f"{folder} is the best on its validation puzzles")
     else:
         model = load_checkpoint(args.ckpt).model
-    puzzles = load_puzzles(args.test, limit=args.limit)
-    table, measured = measure(model, puzzles, args.steps, args.batch_size, device, args.compile)
+    if args.measured:
+        measured = Measured.read(args.measured)
+        if index is None or measured.facts.get("state") != index["files"]:
+            raise UserError(f"{args.measured} was measured on another state: name it with --state")
+    else:
+        device = open_device(args.device)
+        puzzles = load_puzzles(args.test, limit=args.limit)
+        measured = measure(model, puzzles, args.steps, args.batch_size, device, args.compile)
+        if index is not None:
+            measured.facts["state"] = index["files"]
+    if args.measure_only:
+        measured.write(args.out / MEASURED)
+        return measured
+    table, summary = measured.table_and_summary()
     write_text(args.out / "curve.csv", table.to_csv(index=False))
     if index is None:
-        write_json(args.out / "test.json", measured)
-        return table
-    save_checkpoint(args.out, model, {**card_of(index, rows, model), "test": measured})
+        write_json(args.out / "test.json", summary)
+        return measured
+    save_checkpoint(args.out, model.cpu(), {**card_of(index, rows, model), "test": summary})
     write_text(args.out / "train_log.jsonl", "".join(json.dumps(r) + "\n" for r in thinned(rows)))
-    return table
+    return measured
+
+
+def show(measured: Measured, with_bounds: bool) -> None:
+    """Print the accuracy after every supervision step next to the published one."""
+    bounds = {}
+    if with_bounds:
+        table = outcome_table(measured.solved)
+        low_high = zip(table["exact_low"], table["exact_high"], strict=True)
+        bounds = {i + 1: f" [{low:.1%}, {high:.1%}]" for i, (low, high) in enumerate(low_high)}
+    for i, exact in enumerate(measured.solved.mean(0)):
+        step = i + 1
+        published = f"   published {PUBLISHED[step]:.1%}" if step in PUBLISHED else ""
+        print(f"step {step:3d}: {exact:6.1%}{bounds.get(step, '')}{published}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -167,7 +253,12 @@ def main(arguments: list[str] | None = None) -> None:
         "--state", type=Path, nargs="+", help="folders that train.py wrote: the best is taken"
     )
     source.add_argument("--ckpt", help="any checkpoint")
-    parser.add_argument("--test", type=Path, required=True, help="test puzzles")
+    puzzles = parser.add_mutually_exclusive_group(required=True)
+    puzzles.add_argument("--test", type=Path, help="test puzzles")
+    puzzles.add_argument("--measured", type=Path, help="results of --measure-only for this state")
+    parser.add_argument(
+        "--measure-only", action="store_true", help=f"write {MEASURED} alone, for --measured"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--steps", type=int, default=16, help="supervision steps")
     parser.add_argument("--limit", type=int, help="only the first so many puzzles")
@@ -176,13 +267,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile the network")
     args = parser.parse_args(arguments)
     with in_one_line():
-        table = evaluate(args)
-    for row in table.to_dict("records"):
-        step = row["step"] + 1
-        published = f"   published {PUBLISHED[step]:.1%}" if step in PUBLISHED else ""
-        interval = f"[{row['exact_low']:.1%}, {row['exact_high']:.1%}]"
-        print(f"step {step:3d}: {row['exact']:6.1%} {interval}{published}")
-    print(f"wrote {args.out} (n = {row['n']})")
+        measured = evaluate(args)
+    show(measured, with_bounds=not args.measure_only)
+    print(f"wrote {args.out} (n = {measured.facts['n']})")
 
 
 if __name__ == "__main__":

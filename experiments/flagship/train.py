@@ -10,14 +10,17 @@ its training puzzles: `--train data/sudoku-extreme/train.csv --sample 1000`.
 
 A piece ends with a validation and is written `--reserve` seconds before its budget, which begins
 with the process and includes compilation; the schedule of the run does not count compilation. The
-state is a folder of checksummed files of at most 15 MB (`core/training/portable.py`), 60 MB for the
-published model, with metrics.jsonl in the same folder; the puzzles in flight are given up at the
-end of a piece, so a run of three pieces equals a run that gives them up at the same two steps.
-Needs torch, numpy and safetensors, and this source tree on PYTHONPATH.
+state is a folder of checksummed files of at most 15 MiB (`core/training/portable.py`), 60 MB for
+the published model, with metrics.jsonl in the same folder; the puzzles in flight are given up at
+the end of a piece, so a run of three pieces equals a run that gives them up at the same two steps.
+Needs torch, numpy, safetensors, pandas, h5py, numba, rich, typer and jaxtyping, and this source
+tree on PYTHONPATH.
 
 Presets: `flagship` is the published model and recipe without prefix positions (the lean variant,
 which scores the same), AdamW, stablemax, with the depth curriculum and a cosine over `--total`
-minutes; `flagship-muon` the 8 000-step recipe; `tiny` a rehearsal on 4x4 puzzles.
+minutes; `flagship-muon` the 8 000-step recipe; `tiny` a rehearsal on 4x4 puzzles. `--total fit`
+lays the schedule over what this piece has time for, by the measured durations of its steps,
+validations and saves: the run is over when the piece is.
 """
 
 import time
@@ -29,7 +32,7 @@ import platform  # noqa: E402
 import sys  # noqa: E402
 from collections import Counter, deque  # noqa: E402
 from collections.abc import Callable  # noqa: E402
-from dataclasses import asdict, fields  # noqa: E402
+from dataclasses import asdict, fields, replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -48,10 +51,12 @@ from trm_interp.core.training.trainer import Trainer  # noqa: E402
 from trm_interp.runtime.errors import UserError, in_one_line  # noqa: E402
 from trm_interp.subjects.opening import open_device  # noqa: E402
 from trm_interp.subjects.presets import PRESETS  # noqa: E402
+from trm_interp.tasks.base import PuzzleSet  # noqa: E402
 from trm_interp.tasks.registry import load_puzzles  # noqa: E402
 
+FIT = "fit"  # in place of minutes
 SAVING_S, VALIDATING_S = 5.0, 10.0  # guesses, until the first of them is over
-RECENT = 50  # steps; the first one, which compiles, is forgotten
+RECENT = 50  # steps
 
 
 class Deadline:
@@ -61,14 +66,23 @@ class Deadline:
         self.end = BEGAN + 60 * minutes - reserve
         self.last = time.monotonic()
         self.steps: deque[float] = deque(maxlen=RECENT)
+        self.no_measure = 2  # looks: before the first step, and after it, for it may compile
         self.needs = {"validate": VALIDATING_S, "save": SAVING_S}  # seconds that the last one took
 
     def reached(self) -> bool:
-        """Asked after every optimizer step."""
+        """Asked before the first optimizer step and after every one."""
         now = time.monotonic()
-        self.steps.append(now - self.last)
+        if self.no_measure:
+            self.no_measure -= 1
+        else:
+            self.steps.append(now - self.last)
         self.last = now
-        return now + max(self.steps) + 1.2 * sum(self.needs.values()) >= self.end
+        return self.left() <= 0
+
+    def left(self) -> float:
+        """Seconds for further steps at the last look."""
+        longest = max(self.steps, default=0.0)
+        return self.end - self.last - longest - 1.2 * sum(self.needs.values())
 
     def timed(self, name: str, body: Callable[[], Any]) -> Any:
         """Do it, and remember how long it took, which is no step's time."""
@@ -79,11 +93,47 @@ class Deadline:
         return done
 
 
+class Fitted:
+    """A deadline that lays the schedule of the run over the time until then.
+
+    It validates once (twice where the first compiles), without consequences, to learn how long that
+    takes.
+    """
+
+    def __init__(self, trainer: Trainer, deadline: Deadline) -> None:
+        self.trainer, self.deadline = trainer, deadline
+        kept = trainer.best, trainer.best_weights, trainer.validated_at
+        for _ in range(1 + trainer.config.compile):
+            deadline.timed("validate", trainer.validate)
+        trainer.best, trainer.best_weights, trainer.validated_at = kept
+
+    def reached(self) -> bool:
+        """Asked as the deadline is; the budget of the run is what is used and what is left."""
+        is_reached = self.deadline.reached()
+        (left,) = self.trainer.ranks.most(max(self.deadline.left(), 1e-3))
+        budget = (self.trainer.seconds + left) / 60
+        self.trainer.config = replace(self.trainer.config, budget=budget)
+        return is_reached
+
+
+def whole_batches(puzzles: PuzzleSet, batch_size: int, compiled: bool) -> PuzzleSet:
+    """The first of them in whole batches, so that one graph is compiled; said where some are left.
+
+    All of them where nothing is compiled or one batch holds them.
+    """
+    rest = len(puzzles) % batch_size
+    if not compiled or len(puzzles) <= batch_size or not rest:
+        return puzzles
+    kept = len(puzzles) - rest
+    print(f"{puzzles.source}: the first {kept} puzzles, in whole batches of {batch_size}")
+    return puzzles.subset(np.arange(kept))
+
+
 def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
     """The run that the options describe, resumed with --resume, and what its state records."""
     preset = PRESETS[args.preset] | dict(args.set)
     if args.total:
-        preset["budget"] = args.total
+        preset["budget"] = args.budget if args.total == FIT else args.total
     in_model = {f.name: preset.pop(f.name) for f in fields(TRMConfig) if f.name in preset}
     if args.init and (set(dict(args.set)) & set(TRMConfig.__dataclass_fields__)):
         raise UserError("--init brings the model's shape with it: --set it not")
@@ -91,6 +141,8 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
     if args.sample:
         order = np.random.default_rng(args.seed).permutation(len(training))
         training = training.subset(np.sort(order[: args.sample]))
+    in_flight = int(preset.get("batch_size", TrainConfig.batch_size))  # type: ignore[call-overload]
+    validation = whole_batches(validation, in_flight, bool(preset.get("compile")))
     task = training.task
     inputs, labels = torch.from_numpy(training.inputs), torch.from_numpy(training.labels)
     data = TrainData(
@@ -158,6 +210,7 @@ def piece(args: argparse.Namespace) -> Trainer:
     before, first = about["pieces"], trainer.step_count
     cuda = trainer.device.type == "cuda"
     deadline = Deadline(args.budget, args.reserve)
+    over = Fitted(trainer, deadline) if args.total == FIT else deadline
     validate = trainer.validate
     trainer.validate = lambda: deadline.timed("validate", validate)
 
@@ -174,7 +227,7 @@ def piece(args: argparse.Namespace) -> Trainer:
     def save() -> None:
         deadline.timed("save", write)
 
-    train(trainer, report, deadline.reached, save=save, validate_last=True)
+    train(trainer, report, over.reached, save=save, validate_last=True)
     if trainer.step_count == first and not trainer.finished():
         raise UserError(f"--budget {args.budget}: over before the first optimizer step")
     return trainer
@@ -205,6 +258,16 @@ def setting(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"{value!r} is no {name}") from None
 
 
+def total(text: str) -> float | str:
+    """Minutes of the whole run, or the word `fit`."""
+    if text == FIT:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither minutes nor {FIT!r}") from None
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -215,8 +278,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, required=True, help="minutes of this piece")
     parser.add_argument(
         "--total",
-        type=float,
-        help="minutes of the whole run (flagship: 25; the other presets count steps)",
+        type=total,
+        metavar="MINUTES|fit",
+        help="minutes of the whole run (flagship: 25; the other presets count steps), or `fit`: as "
+        "many steps as this piece has time for",
     )
     parser.add_argument("--preset", default="flagship", choices=list(PRESETS))
     parser.add_argument("--set", type=setting, action="append", default=[], metavar="NAME=VALUE")
@@ -227,7 +292,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--save-every",
         type=int,
-        default=5000,
+        default=2000,
         help="steps between saves, each of which gives up the puzzles in flight",
     )
     parser.add_argument("--auto-batch", action="store_true", help="halve what does not fit")

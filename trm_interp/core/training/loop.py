@@ -82,9 +82,9 @@ class _Loop:
             now = self.clock()
             if config.compile and trainer.step_count == self.first + 1:
                 self.started = now
+            trainer.seconds = self.seconds_before + now - self.started
             # processes agree on the time, or their learning rates and their last steps would differ
-            used = self.seconds_before + now - self.started
-            trainer.seconds, stop = trainer.ranks.most(used, float(self.should_stop()))
+            trainer.seconds, stop = trainer.ranks.most(trainer.seconds, float(self.should_stop()))
             if trainer.step_count % config.log_every == 0:
                 self._summarise(now)
             if trainer.step_count % config.eval_every == 0:
