@@ -129,6 +129,16 @@ def whole_batches(puzzles: PuzzleSet, batch_size: int, compiled: bool) -> Puzzle
     return puzzles.subset(np.arange(kept))
 
 
+def open_puzzles(args: argparse.Namespace, settings: dict[str, Any]) -> tuple[PuzzleSet, PuzzleSet]:
+    """Those to train on, a sample with --sample, and those to validate on."""
+    training, validation = load_puzzles(args.train), load_puzzles(args.val, limit=args.val_limit)
+    if args.sample:
+        order = np.random.default_rng(args.seed).permutation(len(training))
+        training = training.subset(np.sort(order[: args.sample]))
+    batch_size = settings.get("batch_size", TrainConfig.batch_size)
+    return training, whole_batches(validation, batch_size, settings.get("compile", False))
+
+
 def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
     """The run that the options describe, resumed with --resume, and what its state records."""
     preset = PRESETS[args.preset] | dict(args.set)
@@ -137,12 +147,7 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
     in_model = {f.name: preset.pop(f.name) for f in fields(TRMConfig) if f.name in preset}
     if args.init and (set(dict(args.set)) & set(TRMConfig.__dataclass_fields__)):
         raise UserError("--init brings the model's shape with it: --set it not")
-    training, validation = load_puzzles(args.train), load_puzzles(args.val, limit=args.val_limit)
-    if args.sample:
-        order = np.random.default_rng(args.seed).permutation(len(training))
-        training = training.subset(np.sort(order[: args.sample]))
-    in_flight = int(preset.get("batch_size", TrainConfig.batch_size))  # type: ignore[call-overload]
-    validation = whole_batches(validation, in_flight, bool(preset.get("compile")))
+    training, validation = open_puzzles(args, preset)
     task = training.task
     inputs, labels = torch.from_numpy(training.inputs), torch.from_numpy(training.labels)
     data = TrainData(
