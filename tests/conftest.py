@@ -1,6 +1,7 @@
 """Tiny models and puzzles, and shape annotations that are checked while the tests run."""
 
 from collections.abc import Callable
+from importlib import import_module
 from itertools import islice, permutations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,10 @@ CHECKED += ["losses", "tangent", "training.losses", "training.optimizers"]
 CHECKED = [f"trm_interp.core.{name}" for name in [*CHECKED, "training.trainer"]]
 CHECKED += ["trm_interp.recording.hooks", "trm_interp.analysis", "trm_interp.figures"]
 CHECKED += [f"trm_interp.search.{name}" for name in ("engine", "noise", "selection")]
+# first: what a hooked module imports is otherwise compiled anew in every process, not read from
+# its bytecode
+for library in ("beartype.claw", "diptest", "plotly.express", "scipy.stats", "transformer_lens"):
+    import_module(library)
 with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
     import trm_interp.analysis.bimodality
     import trm_interp.analysis.control
