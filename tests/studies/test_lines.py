@@ -1,6 +1,12 @@
 """What studies say of their results: no finding where nothing was compared."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from trm_interp.studies import divergence, probes
 from trm_interp.studies.probes import KINDS, POOLED, ProbeScore
@@ -34,3 +40,34 @@ def test_the_best_probe_is_of_several_puzzles():
     result = SimpleNamespace(n_train=9, n_test=8, auc=scores)
     text = probes.lines(result)[1]  # type: ignore[arg-type]
     assert "0.700" in text and "0.990" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["settling", "--long", 0], "failed: median late drift "),
+        (["stability", "--k", 1, "--fixed", 1], "median leading exponent over all of the run: "),
+        (["losses", "--steps", 2], "failed: first "),
+    ],
+)
+def test_one_puzzle_has_no_interval(
+    cli: Callable[..., Any], copier: Path, grids: Path, tmp_path: Path, words: Any, line: str
+):
+    """All resamples of one puzzle are equal, which is no precision."""
+    one = ["--ckpt", copier, "--puzzles", grids, "--limit", 1, "--device", "cpu"]
+    answer = cli(*words, *one, "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    (printed,) = (text for text in answer.out.splitlines() if line in text)
+    assert "[" not in printed and "nan" not in printed and "None" not in printed
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    singles = [one for one in dictionaries(summary) if one.get("n", 1) == 1 and "low" in one]
+    bootstrapped = [one for one in singles if "hits" not in one]  # shares have Wilson's
+    assert bootstrapped and all(one["low"] is None is one["high"] for one in bootstrapped)
+
+
+def dictionaries(value: Any) -> list[dict[str, Any]]:
+    """All that are inside."""
+    if isinstance(value, list):
+        return [one for part in value for one in dictionaries(part)]
+    inside = dictionaries(list(value.values())) if isinstance(value, dict) else []
+    return [value, *inside] if isinstance(value, dict) else inside

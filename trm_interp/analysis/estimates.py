@@ -1,15 +1,42 @@
 """Estimates with their 95 % intervals, as results hold them. None where a number is not defined.
 
 Each is what a function of this package returns as a dictionary, `Share.of(share_with_bounds(x))`.
+Bounds are None where there are too few puzzles to have an interval over.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeGuard, TypeVar
 
 from trm_interp.runtime.records import Record
 
 Number = float | None
 T = TypeVar("T")
+
+
+def span(low: Number, high: Number, form: str = ".3f") -> str:
+    """An interval in words; a dash where there is none (None or NaN).
+
+    >>> span(0.25, 1), span(None, None)
+    ('[0.250, 1.000]', '-')
+    """
+    return f"[{low:{form}}, {high:{form}}]" if _is_number(low) and _is_number(high) else "-"
+
+
+def _is_number(value: Number) -> TypeGuard[float]:
+    return value is not None and not math.isnan(value)
+
+
+def with_span(value: Number, low: Number, high: Number, form: str = ".3f") -> str:
+    """A number with its interval in words; without where it has none, a dash where it is undefined.
+
+    >>> with_span(0.5, 0.25, 1, ".0%"), with_span(0.5, None, None), with_span(None, None, None)
+    ('50% [25%, 100%]', '0.500', '-')
+    """
+    if not _is_number(value):
+        return "-"
+    interval = span(low, high, form)
+    return f"{value:{form}}" if interval == "-" else f"{value:{form}} {interval}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +55,10 @@ class Estimate(Record):
     low: Number
     high: Number
 
+    def text(self, form: str = ".3f") -> str:
+        """`with_span`."""
+        return with_span(self.value, self.low, self.high, form)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Median(Record):
@@ -37,6 +68,10 @@ class Median(Record):
     low: Number
     high: Number
     n: int
+
+    def text(self, form: str = ".3f") -> str:
+        """`with_span`."""
+        return with_span(self.median, self.low, self.high, form)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +92,10 @@ class Auc(Record):
     auc: Number
     low: Number
     high: Number
+
+    def text(self, form: str = ".2f") -> str:
+        """`with_span`."""
+        return with_span(self.auc, self.low, self.high, form)
 
 
 @dataclass(frozen=True, kw_only=True)

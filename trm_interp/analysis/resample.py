@@ -8,6 +8,7 @@ from scipy.stats import false_discovery_control
 from trm_interp.runtime.shapes import Bool, Float, Int
 
 TIMES = 1000  # resamples behind an interval
+LEAST = 2  # puzzles that have an interval: resamples of a single one are all equal
 
 
 def resamples(n: int, seed: int, times: int = TIMES) -> Int[np.ndarray, "times n"]:
@@ -32,7 +33,14 @@ def bounds(drawn: Float[np.ndarray, " times *rest"]) -> tuple[np.ndarray, np.nda
 def mean_with_bounds(
     values: Float[np.ndarray, " puzzle *rest"], seed: int, times: int = TIMES
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over puzzles where the value is a number, and its 95 % bootstrap interval."""
+    """Mean over puzzles where the value is a number, and its 95 % bootstrap interval.
+
+    The bounds are NaN where fewer than LEAST puzzles have one.
+
+    >>> mean, low, high = mean_with_bounds(np.array([3.0]), seed=0)
+    >>> float(mean), float(low), float(high)
+    (3.0, nan, nan)
+    """
     there = np.isfinite(values)
     filled = np.where(there, values, 0.0).reshape(len(values), -1)
     counts = resamples(len(values), seed, times).astype(filled.dtype)
@@ -40,19 +48,24 @@ def mean_with_bounds(
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = filled.sum(0) / weights.sum(0)
         drawn = (counts @ filled) / (counts @ weights)
-    rest = values.shape[1:]
-    low, high = bounds(drawn)
+    rest, enough = values.shape[1:], weights.sum(0) >= LEAST
+    low, high = (np.where(enough, bound, np.nan) for bound in bounds(drawn))
     return mean.reshape(rest), low.reshape(rest), high.reshape(rest)
 
 
 def median_with_bounds(values: Float[np.ndarray, " puzzle"], seed: int) -> dict[str, float]:
     """`median`, its 95 % bootstrap interval over puzzles (`low`, `high`) and `n`.
 
+    The bounds are NaN for fewer than LEAST puzzles.
+
     >>> median_with_bounds(np.array([3.0, 3.0, 3.0]), seed=0)
     {'median': 3.0, 'low': 3.0, 'high': 3.0, 'n': 3}
+    >>> median_with_bounds(np.array([3.0]), seed=0)
+    {'median': 3.0, 'low': nan, 'high': nan, 'n': 1}
     """
-    if not len(values):
-        return {**dict.fromkeys(("median", "low", "high"), np.nan), "n": 0}
+    if len(values) < LEAST:
+        median = float(values[0]) if len(values) else np.nan
+        return {"median": median, "low": np.nan, "high": np.nan, "n": len(values)}
     order = np.argsort(values)
     reached = np.cumsum(resamples(len(values), seed)[:, order], axis=1)
     n = len(values)
@@ -64,12 +77,15 @@ def median_with_bounds(values: Float[np.ndarray, " puzzle"], seed: int) -> dict[
 def ratio_with_bounds(
     top: Float[np.ndarray, " puzzle"], bottom: Float[np.ndarray, " puzzle"], seed: int
 ) -> dict[str, float]:
-    """Sum over sum, with a 95 % bootstrap interval over puzzles; NaN over 0."""
+    """Sum over sum, with a 95 % bootstrap interval over puzzles; NaN over 0.
+
+    The bounds are NaN for fewer than LEAST puzzles.
+    """
     counts = resamples(len(top), seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         value = float(np.divide(top.sum(), bottom.sum()))
         drawn = (counts @ top) / (counts @ bottom)
-    low, high = bounds(drawn)
+    low, high = bounds(drawn) if len(top) >= LEAST else (np.nan, np.nan)
     return {"value": value, "low": float(low), "high": float(high)}
 
 

@@ -1,6 +1,5 @@
 """`trm-interp sae-eval`: all measures of an SAE on held-out puzzles."""
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -125,8 +124,7 @@ def _spliced_lines(name: str, spliced: Spliced) -> list[Table | str]:
 
 
 def _interval(estimate: Estimate, digits: int) -> str:
-    numbers = [math.nan if n is None else n for n in (estimate.value, estimate.low, estimate.high)]
-    if math.isnan(numbers[0]):
+    text = estimate.text(f".{digits}f")
+    if text == "-":
         return "undefined (the cost of the ablation is not distinguishable from 0)"
-    value, low, high = (f"{number:.{digits}f}" for number in numbers)
-    return f"{value} [{low}, {high}]"
+    return text

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from trm_interp.analysis.estimates import Estimate
-from trm_interp.analysis.resample import bounds, mean_with_bounds, resamples
+from trm_interp.analysis.outcomes import share_with_bounds
+from trm_interp.analysis.resample import LEAST, bounds, mean_with_bounds, resamples
 from trm_interp.core.clock import Tick
 from trm_interp.core.infer import Readouts, run_batch
 from trm_interp.core.losses import PAD
@@ -111,6 +112,8 @@ def loss_recovered(
 
     lost, at_stake = spliced - clean, ablated - clean
     low, high = bounds(share(counts @ lost, counts @ at_stake))
+    if len(clean) < LEAST:
+        low = high = np.nan
     value = float(share(lost.sum(), at_stake.sum()))
     if np.isnan(value) or bounds(counts @ at_stake)[0] <= 0:
         value = low = high = np.nan
@@ -157,10 +160,17 @@ def in_the_loop(
 
 
 def estimates(values: dict[str, np.ndarray], seed: int) -> dict[str, Estimate]:
-    """Means over puzzles with their intervals; `values`: [puzzle] by name."""
+    """Means over puzzles with their intervals, Wilson's for shares (bool), else the bootstrap's.
+
+    `values`: [puzzle] by name.
+    """
     result = {}
     for name, numbers in values.items():
-        mean, low, high = mean_with_bounds(numbers.astype(float), seed)
+        if numbers.dtype == bool:
+            share = share_with_bounds(numbers)
+            mean, low, high = (share[key] for key in ("share", "low", "high"))
+        else:
+            mean, low, high = mean_with_bounds(numbers.astype(float), seed)
         result[name] = Estimate(value=float(mean), low=float(low), high=float(high))
     return result
 

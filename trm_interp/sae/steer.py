@@ -243,5 +243,4 @@ def _effects_table(result: Steering) -> Table:
 
 
 def _signed(change: Estimate) -> str:
-    value, low, high = (f"{_known(n):+.4f}" for n in (change.value, change.low, change.high))
-    return f"{value} [{low}, {high}]"
+    return change.text("+.4f")

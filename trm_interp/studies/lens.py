@@ -9,10 +9,12 @@ import pandas as pd
 import torch
 
 from trm_interp.analysis.auc import FEWEST, auc_with_bounds
-from trm_interp.analysis.estimates import Number, TestedAuc
+from trm_interp.analysis.estimates import Number, TestedAuc, with_span
 from trm_interp.analysis.lens import agreement, decided, decided_share, mean_among, revisions
+from trm_interp.analysis.outcomes import wilson_bounds
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.core.models.base import RecursiveModel
+from trm_interp.figures.bands import Band
 from trm_interp.figures.lens import lens_figure
 from trm_interp.recording.site_reader import SiteReader, final_solved
 from trm_interp.recording.store import Store
@@ -28,6 +30,7 @@ CURVES = {  # by puzzle and tick
     "final": "blank cells answered as at the end of the run",
     "decided": "blank cells whose answer does not change any more",
 }
+SHARES = ("exact",)  # curves that are shares of the puzzles
 NUMBERS = {  # by puzzle
     "decided_tick": "network evaluation at which a blank cell is decided (its index)",
     "revisions": "changes of a blank cell's answer",
@@ -174,17 +177,26 @@ def measure(
 
 
 def _curve_table(readings: Readings, outcomes: ByOutcome, seed: int) -> pd.DataFrame:
-    """Rows of site, curve, outcome, tick: mean over puzzles and its 95 % bootstrap interval."""
+    """Rows of site, curve, outcome, tick: mean over puzzles and its 95 % interval."""
     parts = []
     for (site, curve), values in readings.curves.items():
         for outcome, group in outcomes.items():
             if not group.any():
                 continue
-            mean, low, high = mean_with_bounds(values[group], seed)
+            mean, low, high = _band(values[group], curve in SHARES, seed)
             columns = {"tick": readings.ticks[site], "mean": mean, "low": low, "high": high}
             of = {"site": site, "curve": curve, "outcome": outcome, "n": int(group.sum())}
             parts.append(pd.DataFrame(columns).assign(**of))
     return pd.concat(parts, ignore_index=True)
+
+
+def _band(values: np.ndarray, is_share: bool, seed: int) -> Band:
+    """Mean over puzzles [tick] with its interval: Wilson's for a share of the puzzles, which are 0
+    or 1 each, and the bootstrap's for any other number."""
+    if not is_share:
+        return mean_with_bounds(values, seed)
+    hits, n = values.sum(0), np.full(values.shape[1], len(values))
+    return hits / n, *wilson_bounds(hits, n)
 
 
 def _decision_table(readings: Readings, outcomes: ByOutcome, seed: int) -> pd.DataFrame:
@@ -223,7 +235,7 @@ def lines(result: LensResult) -> list[str]:
     """The result in words."""
     return [
         f"{row.site} of {row.n} {row.outcome} puzzles: {row.what}: "
-        f"{row.mean:.3g} [{row.low:.3g}, {row.high:.3g}]"
+        + with_span(row.mean, row.low, row.high, ".3g")
         for row in result.decisions
         if row.mean is not None
     ]

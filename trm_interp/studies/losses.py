@@ -63,6 +63,28 @@ class LossesResult(OnCheckpointResult):
     solved_loss: dict[str, LossCurve] | None = optional()
     failed_loss: dict[str, LossCurve] | None = optional()
 
+    @property
+    def solved_curve(self) -> LossCurve | None:
+        """In the MAIN convention."""
+        return self.solved_loss and self.solved_loss[MAIN]
+
+    @property
+    def failed_curve(self) -> LossCurve | None:
+        """In the MAIN convention."""
+        return self.failed_loss and self.failed_loss[MAIN]
+
+    def conventions_with_level(self, low: float, high: float) -> list[str]:
+        """Those in which the interval of the failures' level meets [low, high]."""
+        levels = {name: curve.level for name, curve in (self.failed_loss or {}).items()}
+        return [
+            name
+            for name, level in levels.items()
+            if level.low is not None
+            and level.high is not None
+            and level.low <= high
+            and level.high >= low
+        ]
+
 
 Result = LossesResult
 
@@ -208,12 +230,11 @@ def figures(result: LossesResult, tables: Tables, runs: Runs) -> Figures:
 def lines(result: LossesResult) -> list[str]:
     """The result in words."""
     text = [f"{result.n} puzzles, {result.solved} solved; {MAIN}, in nats"]
-    for outcome, curves in (("solved", result.solved_loss), ("failed", result.failed_loss)):
-        if curves is None:
+    for outcome, estimates in (("solved", result.solved_curve), ("failed", result.failed_curve)):
+        if estimates is None:
             continue
-        estimates = curves[MAIN]
         spans = ", ".join(
-            f"{name} {one.value:.3g} [{one.low:.3g}, {one.high:.3g}]"
+            f"{name} {one.text('.3g')}"
             for name in ("first", "early", "level", "slope")
             if (one := getattr(estimates, name)).value is not None  # two H-cycles have no slope
         )

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from trm_interp.analysis.auc import FEWEST
-from trm_interp.analysis.estimates import Number
+from trm_interp.analysis.estimates import Number, with_span
 from trm_interp.analysis.probes import (
     auc_by_puzzle,
     probe_scores,
@@ -268,7 +268,7 @@ def lines(result: ProbesResult) -> list[str]:
         best = max(enough, key=lambda score: score.auc or 0.0)
         moments = {score.tick: score for score in (each[0], best, each[-1])}.values()
         spans = (
-            f"{one.auc:.3f} [{one.low:.3f}, {one.high:.3f}] at tick {one.tick} (n = {one.n})"
+            f"{with_span(one.auc, one.low, one.high)} at tick {one.tick} (n = {one.n})"
             for one in moments
         )
         text.append(f"{label}, {site or 'input'}, {KINDS[kind]}: {'; '.join(spans)}")

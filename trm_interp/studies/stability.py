@@ -323,19 +323,17 @@ def lines(result: StabilityResult) -> list[str]:
         (result.late_lambda_1, "its later half"),
     ):
         medians = ", ".join(
-            f"{kind} {one.median:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
+            f"{kind} {one.text('+.4f')}"
             for kind, one in (("solved", leading.solved), ("failed", leading.failed))
             if one.n
         )
         text.append(f"median leading exponent over {when}: {medians}")
     if result.not_compared is None:
         auc = result.lambda_1.auc_for_failure
-        text.append(f"AUC for failure {auc.auc:.2f} [{auc.low:.2f}, {auc.high:.2f}]")
+        text.append(f"AUC for failure {auc.text()}")
         given = result.lambda_1.rank_correlation_with_failure_given or {}
         spans = ", ".join(
-            f"{name} {one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
-            for name, one in given.items()
-            if one.value is not None
+            f"{name} {one.text('+.2f')}" for name, one in given.items() if one.value is not None
         )
         text.append(f"rank correlation with failure given {spans}")
     if points := result.fixed_points:
