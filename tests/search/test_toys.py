@@ -1,5 +1,6 @@
 """The search on an architecture and a task that the package does not have."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from trm_interp.search.engine import search
 from trm_interp.search.noise import target_states
 from trm_interp.search.output import SearchWork
 from trm_interp.search.settings import SearchConfig
+from trm_interp.search.solve import read_puzzles
 
 Cli = Callable[..., Any]
 N, STEPS = N_FULL + N_OPEN, 3
@@ -125,6 +127,22 @@ def test_solving_what_is_typed(cli: Cli, words: list[object]):
     assert "of its 9 cells 2 can be completed" in open_.out  # the givens
     (puzzle,) = json.loads(cli("solve", "ABC|BCA|CA.", *ckpt, "--json").out)["puzzles"]
     assert puzzle["puzzle"] == "ABC|BCA|CA." and puzzle["several"] is False
+
+
+def test_standard_input_is_read_as_a_file_of_its_task_is(
+    words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Neither of these is a typed puzzle: a header tells whose they are."""
+    file = save_squares(tmp_path / "squares.txt")
+    csv = "source,question,answer,rating\na,.234341221434321,1234341221434321,0\n"
+    for text, family in ((file.read_text(), "latin"), (csv, "sudoku")):
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        puzzles = read_puzzles("-")
+        assert puzzles.task.family == family and puzzles.source == "standard input"
+    monkeypatch.setattr(Latin, "recognises", lambda path: True)
+    monkeypatch.setattr("sys.stdin", io.StringIO(csv))
+    with pytest.raises(UserError, match="^standard input: can be sudoku or latin"):
+        read_puzzles("-")
 
 
 def test_a_task_without_symmetries(

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from trm_interp.search.show import Board
 from trm_interp.subjects.opening import load_puzzles, open_device, require_task
 from trm_interp.subjects.settings import shipped_checkpoint
 from trm_interp.tasks.base import PuzzleSet, Task
-from trm_interp.tasks.registry import families, family, family_of_text
+from trm_interp.tasks.registry import families, family, family_of_file, family_of_text
 
+STDIN = "standard input"
 LONGEST_SHOWN = 60  # characters of what was given, in a message
 Tokens = np.ndarray  # uint8 [cell]
 
@@ -194,8 +196,7 @@ def read_puzzles(given: str, skip_bad: bool = False) -> PuzzleSet:
     """Puzzles of the text itself, of a file of that name, or of standard input for -."""
     if given == "-":
         text = sys.stdin.read()
-        reader = family_of_text(text) or family(families()[0])  # which says what is wrong with it
-        return reader.load_text(text, "standard input", skip_bad, several=True)
+        return _reader_of(text).load_text(text, STDIN, skip_bad, several=True)
     if _exists(given):
         return load_puzzles(Path(given), skip_bad, several=True)
     reader = family_of_text(given)
@@ -205,6 +206,18 @@ def read_puzzles(given: str, skip_bad: bool = False) -> PuzzleSet:
         ways = "; ".join(way for name in families() if (way := family(name).typed_as))
         raise UserError(f"{name}: no such file, and no puzzle ({ways})")
     return reader.load_text(text, "the puzzle", skip_bad, several=True)
+
+
+def _reader_of(text: str) -> type[Task]:
+    """The family that reads a text, by what recognises files: a file of it is as good as a typed
+    puzzle."""
+    reader = family_of_text(text)
+    if reader is not None:
+        return reader
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "puzzles"
+        file.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+        return family_of_file(file, STDIN)
 
 
 def _exists(name: str) -> bool:

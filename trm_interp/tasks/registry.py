@@ -134,10 +134,11 @@ def _name_on(card: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def family_of_file(path: str | Path) -> type[Task]:
+def family_of_file(path: str | Path, name: str = "") -> type[Task]:
     """The family that reads a file or folder. UserError where several could.
 
-    What no family recognises is left to the first, whose reader says what is wrong with it.
+    What no family recognises is left to the first, whose reader says what is wrong with it. `name`
+    is what messages call it, where that is not its path.
     """
     path = Path(path)
     classes = _all()
@@ -149,7 +150,8 @@ def family_of_file(path: str | Path) -> type[Task]:
     if len(able) > 1:
         names = " or ".join(one.family for one in able)
         raise PuzzleError(
-            f"{path}: can be {names}: in Python, registry.family(NAME).load reads it as the one"
+            f"{name or path}: can be {names}: in Python, registry.family(NAME).load reads it as "
+            "the one"
         )
     return able[0] if able else classes[0]
 
