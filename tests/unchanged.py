@@ -242,6 +242,16 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, Callable[[Path, str], Tree]]] = 
         f"sae-eval @train-sae @states --tick 9 {CPU} --out @sae-eval/measures.json",
         written,
     ),
+    "features": (
+        ("train-sae",),
+        f"features @train-sae @states --all-puzzles --top 4 --examples 2 {CPU} --out @features",
+        written,
+    ),
+    "steer": (
+        ("train-sae",),
+        f"steer @train-sae @states --feature 3 --controls 3 --all-puzzles {CPU} --json",
+        printed,
+    ),
     "search": ((), f"search {ON} --k 3 --steps 3 --when every --out @search/search.csv", written),
     "outcomes": ((), f"outcomes {ON} --steps 8 --out @outcomes", written),
     "trajectories": (STORED, "trajectories @states --shown 4 --out @trajectories", written),
