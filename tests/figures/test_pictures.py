@@ -93,6 +93,19 @@ def test_a_browser_on_the_path_draws_all_pictures(
     assert child.poll() is not None
 
 
+def test_the_same_figure_gives_the_same_bytes(figure: go.Figure, tmp_path: Path):
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        pytest.skip("no browser on this machine")
+    pages = []
+    for name in ("first.html", "second.html"):
+        pages.append(write_html(figure, tmp_path / name, static=True))
+        time.sleep(1.1)  # dates are to the second
+    for kind in (".html", ".png", ".pdf"):
+        first, second = (page.with_suffix(kind).read_bytes() for page in pages)
+        assert first == second, kind
+    assert b"/CreationDate (D:20000101000000" in first
+
+
 def test_a_browser_that_dies_between_pictures_is_not_waited_for(
     figure: go.Figure, painter: Painter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

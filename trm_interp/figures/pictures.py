@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ import time
 from typing import Any
 
 LIMIT = 90.0  # seconds for the browser to start, and again for every picture
+DATE = re.compile(rb"(/(?:Creation|Mod)Date \(D:)\d{14}")  # of a PDF, to the second
+NO_DATE = b"20000101000000"  # as long, for places in the file are counted in bytes
 GRACE = 5.0  # seconds to end in order, before the child and its browser are killed
 
 
@@ -39,6 +42,8 @@ class Painter:
     def draw(self, figure: str, kind: str, **size: int | float) -> bytes | None:
         """A figure (its JSON) as a file of this kind; None where an attempt failed before.
 
+        The same figure gives the same bytes: a PDF carries a fixed date.
+
         ValueError for a figure that cannot be drawn, NoPictures where nothing can be.
         """
         if self.given_up:
@@ -54,7 +59,8 @@ class Painter:
             raise
         if "error" in answer:
             raise ValueError(answer["error"])
-        return base64.b64decode(answer["picture"])
+        picture = base64.b64decode(answer["picture"])
+        return undated(picture) if kind == "pdf" else picture
 
     def _start(self) -> None:
         if importlib.util.find_spec("kaleido") is None:
@@ -121,6 +127,15 @@ def _kill_group(child: "subprocess.Popen[str]") -> None:
             child.kill()
     except ProcessLookupError:
         pass
+
+
+def undated(pdf: bytes) -> bytes:
+    """The same document without the moment at which it was made.
+
+    >>> undated(b"/CreationDate (D:20261127212147+00'00')")
+    b"/CreationDate (D:20000101000000+00'00')"
+    """
+    return DATE.sub(rb"\g<1>" + NO_DATE, pdf)
 
 
 _painter = Painter()
