@@ -202,7 +202,7 @@ def test_f1_is_about_the_most_active_features(
 ):
     assert evidence.fig1 and evidence.fig1.most_active.n == 10
     top = evidence.fig1.most_active
-    median = top.median | {"transient_solved": transient, "transient_failed": transient}
+    median = replace(top.median, transient_solved=transient, transient_failed=transient)
     solved, failed = recurring
     top = replace(top, median=median, recurring_solved=solved, recurring_failed=failed)
     others = {"alive": 900, "recurring_solved": 900, "recurring_failed": 900}  # all of them do

@@ -21,7 +21,17 @@ from trm_interp.runtime.shapes import Bool, Float, Int
 
 LAST = 4  # supervision steps that late drift is the mean of
 LEAST_DRIFT = 1e-8  # below float32's rounding of states of RMS 1
-FATES = ("settled", "cycling", "wandering")
+FATES = ("settled", "cycling", "wandering")  # as in files
+IN_WORDS = {"settled": "at rest"}  # where a fate is shown
+
+
+def in_words(fate: str) -> str:
+    """A fate for people.
+
+    >>> [in_words(fate) for fate in FATES]
+    ['at rest', 'cycling', 'wandering']
+    """
+    return IN_WORDS.get(fate, fate)
 
 
 def distance(

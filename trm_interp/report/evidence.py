@@ -6,7 +6,7 @@ from typing import Any
 
 from trm_interp.analysis.estimates import Number
 from trm_interp.runtime.records import Record
-from trm_interp.sae.results import EVERY_TICK, FeaturesSummary, SAEMeasures
+from trm_interp.sae.results import FeaturesSummary, SAEMeasures
 from trm_interp.search.results import Curve, SearchSummary
 from trm_interp.studies.basins import BasinsResult
 from trm_interp.studies.divergence import DivergenceResult
@@ -108,7 +108,7 @@ class SAEQuality(Record):
     @classmethod
     def of_measures(cls, measures: SAEMeasures) -> "SAEQuality":
         """What claim S1 needs of one SAE."""
-        loop = measures.loop and measures.loop.spliced.get(EVERY_TICK)
+        loop = measures.spliced_everywhere
         return cls(
             n=measures.n_puzzles,
             seeds=1,

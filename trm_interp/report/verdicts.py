@@ -8,11 +8,12 @@ import math
 from typing import Any, NamedTuple
 
 from trm_interp.analysis.auc import FEWEST
-from trm_interp.analysis.estimates import Auc, Estimate, Median
+from trm_interp.analysis.estimates import Auc, Estimate, Median, span
 from trm_interp.analysis.outcomes import wilson
+from trm_interp.analysis.settling import LAST
 from trm_interp.report.evidence import BreadthAndDepth, SAEQuality, SearchShares
 from trm_interp.sae.results import FeaturesSummary
-from trm_interp.studies.basins import BasinsResult
+from trm_interp.studies.basins import PLANE, BasinsResult
 from trm_interp.studies.divergence import DivergenceResult
 from trm_interp.studies.losses import MAIN, LossesResult
 from trm_interp.studies.outcomes import OutcomesResult
@@ -24,6 +25,7 @@ REPRODUCED, IN_PART, REFUTED, UNTESTABLE, NOT_MEASURED = VERDICTS
 Row = dict[str, Any]  # of the claims table
 FEW, MOST = 0.1, 0.5  # shares that the bounds of an interval are compared with
 TRANSIENT = 100  # network evaluations: twice what the seed paper reads from its figure 1
+PUBLISHED_LEVEL = (11, 12)  # of the failures' loss, in an unstated unit
 PUBLISHED_AT = {1: 0.156, 2: 0.539, 3: 0.656, 5: 0.751, 10: 0.834, 16: 0.872}
 
 
@@ -35,16 +37,12 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def _span(low: float | None, high: float | None, digits: int = 3) -> str:
-    return "-" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
-
-
 def _number(value: float | None, digits: int = 0) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _interval(one: Estimate | Median | Auc, digits: int = 3) -> str:
-    return _span(one.low, one.high, digits)
+    return span(one.low, one.high, f".{digits}f")
 
 
 def _numbers(one: Estimate | Auc) -> tuple[float, float, float]:
@@ -53,12 +51,6 @@ def _numbers(one: Estimate | Auc) -> tuple[float, float, float]:
     filled = (math.nan if number is None else number for number in (value, one.low, one.high))
     value, low, high = filled
     return value, low, high
-
-
-def _drift(drift: Median) -> str:
-    if drift.median is None:
-        return "-"
-    return f"{drift.median:.2g} [{drift.low:.2g}, {drift.high:.2g}]"
 
 
 def t1(outcomes: OutcomesResult) -> Row:
@@ -87,7 +79,7 @@ def t2(search: SearchShares) -> Row:
     baseline = search.baseline.share
     ours = " / ".join(_percent(best[s - 1]) for s in at)
     plain = " / ".join(_percent(baseline[s - 1]) for s in at)
-    span = "; ".join(f"[{_percent(low[s - 1])}, {_percent(high[s - 1])}]" for s in at)
+    spans = "; ".join(f"[{_percent(low[s - 1])}, {_percent(high[s - 1])}]" for s in at)
     better = low[last] > search.baseline.high[last]
     gain = best[last] - baseline[last]
     closed = gain / max(1e-9, 1 - baseline[last])
@@ -97,22 +89,22 @@ def t2(search: SearchShares) -> Row:
         "gap (published 91 %)"
     )
     verdict = REPRODUCED if better and closed >= 0.5 else IN_PART if gain > 0 else REFUTED
-    return verdict_row(ours, span, search.n, verdict, why)
+    return verdict_row(ours, spans, search.n, verdict, why)
 
 
 def f1(features: FeaturesSummary) -> Row:
     """Recurrence with its interval above 0 in most of the most active features of either outcome,
     after a transient of at most TRANSIENT evaluations; in part with one of the two."""
     top, median = features.most_active, features.most_active.median
-    transients = [median["transient_solved"], median["transient_failed"]]
+    transients = [median.transient_solved, median.transient_failed]
     ours = (
         f"{top.n} most active: transient {' / '.join(map(_number, transients))} evaluations, "
         f"recurrence beyond the schedule in {top.recurring_solved} / {top.recurring_failed}"
     )
     why = (
         "medians, solved / failed; a period that the schedule forces does not count; "
-        f"same-phase drift {_number(median['drift_solved'], 2)} / "
-        f"{_number(median['drift_failed'], 2)} (0: schedule only); of all {features.alive} that "
+        f"same-phase drift {_number(median.drift_solved, 2)} / "
+        f"{_number(median.drift_failed, 2)} (0: schedule only); of all {features.alive} that "
         f"fire {features.recurring_solved} / {features.recurring_failed} recur"
     )
     short = all(value is not None and value <= TRANSIENT for value in transients)
@@ -121,39 +113,37 @@ def f1(features: FeaturesSummary) -> Row:
     return verdict_row(ours, "", features.solved + features.failed, verdict, why)
 
 
-class _Settled(NamedTuple):
-    """Settled runs of how many, by outcome; and the row of claims about it, without a verdict."""
+class _AtRest(NamedTuple):
+    """Runs at rest of how many, by outcome; and the row of claims about it, without a verdict."""
 
     solved: tuple[int, int]
     failed: tuple[int, int]
     row: Row
 
 
-def _settled(settling: SettlingResult) -> _Settled:
+def _at_rest(settling: SettlingResult) -> _AtRest:
     fates, drift = settling.fates, settling.late_drift
     solved = (fates.solved.settled, settling.solved)
     failed = (fates.failed.settled, settling.failed)
     ours = (
-        f"settled at step {settling.steps}: {solved[0]} of {solved[1]} solved, "
+        f"at rest at step {settling.steps}: {solved[0]} of {solved[1]} solved, "
         f"{failed[0]} of {failed[1]} failed"
     )
     auc = settling.auc_of_drift_for_failure
     why = (
-        f"within {settling.tolerance:g} of where they were; median late drift "
-        f"{_drift(drift.solved)} solved, {_drift(drift.failed)} failed, AUC for failing "
-        f"{_number(auc.auc, 2)} {_interval(auc)}"
+        f"no H-cycle of the last {LAST} steps moves them by more than {settling.tolerance:g} RMS "
+        f"(period 1); median late drift {drift.solved.text('.2g')} solved, "
+        f"{drift.failed.text('.2g')} failed, AUC for failing {auc.text()}"
     )
     if long := settling.long:
-        why += f"; after {long.horizons[-1]} steps failed runs are " + ", ".join(
-            f"{count} {fate}" for fate, count in long.dynamics.failed.to_json().items()
-        )
-    spans = f"{_span(*wilson(*solved))}; {_span(*wilson(*failed))}"
-    return _Settled(solved, failed, verdict_row(ours, spans, settling.n, NOT_MEASURED, why))
+        why += f"; after {long.horizons[-1]} steps failed runs are {long.dynamics.failed.text}"
+    spans = f"{span(*wilson(*solved))}; {span(*wilson(*failed))}"
+    return _AtRest(solved, failed, verdict_row(ours, spans, settling.n, NOT_MEASURED, why))
 
 
 def f2(settling: SettlingResult) -> Row:
-    """Failures settle, and successes less so."""
-    solved, failed, row = _settled(settling)
+    """Failures come to rest, and successes less so."""
+    solved, failed, row = _at_rest(settling)
     if min(solved[1], failed[1]) < FEWEST:
         return row | {"why": f"fewer than {FEWEST} runs of an outcome; {row['why']}"}
     (_, most_solved), (least_failed, most_failed) = wilson(*solved), wilson(*failed)
@@ -168,9 +158,9 @@ def f3(basins: BasinsResult) -> Row:
     The plane through a solved and a failed end is reported, but does not count: it is chosen for
     both.
     """
-    puzzles, clustered = basins.puzzles_looked_at, basins.clustered_by_steps
+    puzzles = basins.puzzles_looked_at
     shares = ", ".join(f"{_percent(one.solved)} %" for one in puzzles)
-    counts = "; ".join(f"{where}: {hits} of {of}" for where, (hits, of) in clustered.items())
+    counts = "; ".join(f"{one.where}: {one.hits} of {one.tested}" for one in basins.clusters)
     fails = basins.solved_where_own_start_fails
     why = (
         f"Moran's I of the steps to solution above shuffled labels (false discovery rate 5 %): "
@@ -178,26 +168,26 @@ def f3(basins: BasinsResult) -> Row:
         f"{sum(share > 0.02 for share in fails)} of {len(fails)} puzzles that the own start fails "
         "are solved from more than 2 % of the others"
     )
-    tested = [(hits, of) for where, (hits, of) in clustered.items() if of and where != "plane"]
+    tested = [one for one in basins.clusters if one.tested and one.where != PLANE]
     if not tested:
         return verdict_row(shares, "", puzzles[0].n, UNTESTABLE, why)
-    if all(hits == of for hits, of in tested):
+    if all(one.hits == one.tested for one in tested):
         verdict = REPRODUCED
     else:
-        verdict = IN_PART if any(hits for hits, _ in tested) else REFUTED
+        verdict = IN_PART if any(one.hits for one in tested) else REFUTED
     n = f"{len(puzzles)} x {puzzles[0].n} starts"
     return verdict_row(f"solved from {shares} of the starts", "", n, verdict, why)
 
 
 def f4(losses: LossesResult) -> Row:
     """Successes' loss is below a tenth of its start by cycle 10, and failures' loss is level, at
-    11-12 in some convention; in part with one of the first two."""
-    if losses.failed_loss is None or losses.solved_loss is None:
+    PUBLISHED_LEVEL in some convention; in part with one of the first two."""
+    good, bad = losses.solved_curve, losses.failed_curve
+    if good is None or bad is None:
         return verdict_row("", "", losses.n, NOT_MEASURED, "one outcome only")
     if min(losses.solved, losses.n - losses.solved) < FEWEST:
         why = f"fewer than {FEWEST} runs of an outcome"
         return verdict_row("", "", losses.n, NOT_MEASURED, why)
-    good, bad = losses.solved_loss[MAIN], losses.failed_loss[MAIN]
     first, least_first, _ = _numbers(good.first)
     after_10, _, most_after_10 = _numbers(good.early)
     level, least_level, _ = _numbers(bad.level)
@@ -208,11 +198,7 @@ def f4(losses: LossesResult) -> Row:
         f"solved {first:.2f} -> {after_10:.3f} at cycle 10; failed {_numbers(bad.first)[0]:.2f} "
         f"-> level {level:.2f}, slope {slope:.1g} a cycle"
     )
-    fits = []
-    for convention, curve in losses.failed_loss.items():
-        _, low, high = _numbers(curve.level)
-        if low <= 12 and high >= 11:
-            fits.append(convention)
+    fits = losses.conventions_with_level(*PUBLISHED_LEVEL)
     early = most_after_10 < 0.1 * least_first
     flat = max(map(abs, slope_bounds)) * losses.cycles / 2 < 0.1 * least_level
     why = (
@@ -267,7 +253,7 @@ def s1(sae: SAEQuality) -> Row:
     )
     works = sae.fvu_high is not None and sae.fvu_high < 0.1 and sae.dead < 0.1
     why = f"{sae.seeds} seeds, {sae.d_in} -> {sae.d_sae}; topk: {sae.topk}"
-    interval = _span(sae.fvu_low, sae.fvu_high)
+    interval = span(sae.fvu_low, sae.fvu_high)
     return verdict_row(ours, interval, sae.n, REPRODUCED if works else IN_PART, why)
 
 
@@ -278,7 +264,7 @@ def c1(searches: BreadthAndDepth, settling: SettlingResult) -> Row:
         f"at {searches.evaluations} evaluations: breadth {_percent(wide.share)} %, depth "
         f"{_percent(deep.share)} %"
     )
-    interval = f"{_span(wide.low, wide.high)} against {_span(deep.low, deep.high)}"
+    interval = f"{span(wide.low, wide.high)} against {span(deep.low, deep.high)}"
     why = searches.of
     if long := settling.long:
         why += f"; {long.escaped.hits} of {long.escaped.n} failed runs are solved by running to "
@@ -289,8 +275,8 @@ def c1(searches: BreadthAndDepth, settling: SettlingResult) -> Row:
 
 
 def w1(settling: SettlingResult) -> Row:
-    """Failures do not settle."""
-    _, failed, row = _settled(settling)
+    """Failures do not come to rest."""
+    _, failed, row = _at_rest(settling)
     if failed[1] < FEWEST:
         return row | {"why": f"fewer than {FEWEST} failed runs; {row['why']}"}
     low, high = wilson(*failed)

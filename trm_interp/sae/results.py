@@ -114,6 +114,11 @@ class SAEMeasures(MeasuredOn):
     by_tick: TickFit
     loop: InTheLoop | None = optional()
 
+    @property
+    def spliced_everywhere(self) -> Spliced | None:
+        """The loop with reconstructions at every tick; None where it was not run."""
+        return self.loop.spliced.get(EVERY_TICK) if self.loop else None
+
     def to_json(self) -> dict[str, Any]:
         """As in the file: splices have keys in `loop` itself."""
         if self.loop is None:
@@ -180,11 +185,27 @@ class Steering(MeasuredOn):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeatureMedians(Record):
+    """Medians over features by the outcome of the puzzles, None where no feature has the number:
+    `transient` and `period` in network evaluations, `recurrence` and `drift` as in
+    `table.feature_table`."""
+
+    transient_solved: Number
+    transient_failed: Number
+    recurrence_solved: Number
+    recurrence_failed: Number
+    period_solved: Number
+    period_failed: Number
+    drift_solved: Number
+    drift_failed: Number
+
+
+@dataclass(frozen=True, kw_only=True)
 class MostActive(Record):
     """Of the `n` features with the largest mean activation: see `table.summarise`."""
 
     n: int
-    median: dict[str, Number]
+    median: FeatureMedians
     recurring_solved: int
     recurring_failed: int
 
@@ -193,13 +214,12 @@ class MostActive(Record):
 class FeaturesSummary(MeasuredOn):
     """Counts and medians over features: see `table.summarise`.
 
-    `median`: of each of `table.DYNAMICS` by outcome, named as `period_solved`. `recurring_*`: how
-    many recur beyond the schedule, their interval above 0.
+    `recurring_*`: how many recur beyond the schedule, their interval above 0.
     """
 
     alive: int
     dead: float
-    median: dict[str, Number]
+    median: FeatureMedians
     recurring_solved: int
     recurring_failed: int
     most_active: MostActive

@@ -11,7 +11,7 @@ from trm_interp.sae.applied import AppliedSAE
 from trm_interp.sae.early import Separation, sign_flip_p
 from trm_interp.sae.gather import Gathered
 from trm_interp.sae.meaning import Meaning
-from trm_interp.sae.results import MostActive
+from trm_interp.sae.results import FeatureMedians, MostActive
 
 AT_ONCE = 512  # features whose series are transformed together: bounds the memory
 DYNAMICS = ("transient", "recurrence", "period", "drift")
@@ -142,7 +142,7 @@ def _medians(columns: dict[Any, np.ndarray]) -> dict[str, Any]:
     """Medians by outcome, and how many recur beyond the schedule with their interval above 0."""
     names = [f"{name}_{outcome}" for name in DYNAMICS for outcome in ("solved", "failed")]
     return {
-        "median": {name: _median(columns[name]) for name in names},
+        "median": FeatureMedians(**{name: _median(columns[name]) for name in names}),
         "recurring_solved": int((columns["recurrence_solved_low"] > 0).sum()),
         "recurring_failed": int((columns["recurrence_failed_low"] > 0).sum()),
     }

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from trm_interp.runtime.runs import Run, read_identity
 from trm_interp.search.noise import target_states
 from trm_interp.search.settings import ALL_STATES
 from trm_interp.studies.memory import for_basins
-from trm_interp.studies.one_puzzle import OnePuzzle, PuzzleBasins, look_at
+from trm_interp.studies.one_puzzle import PLANE, OnePuzzle, PuzzleBasins, look_at
 from trm_interp.studies.results import (
     PARTS,
     Figures,
@@ -48,6 +48,14 @@ NAMES = (
 )
 
 
+class Clustered(NamedTuple):
+    """In `hits` of `tested` puzzles steps to solution cluster, looked at `where`."""
+
+    where: str
+    hits: int
+    tested: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class BasinsResult(OnCheckpointResult):
     """`solved_where_...`: share of the random starts that are solved, a puzzle each, apart by what
@@ -64,6 +72,11 @@ class BasinsResult(OnCheckpointResult):
     def __post_init__(self) -> None:
         if not self.puzzles_looked_at:
             raise ValueError("no puzzle was looked at")
+
+    @property
+    def clusters(self) -> list[Clustered]:
+        """`clustered_by_steps`, by where it was looked."""
+        return [Clustered(where, *counts) for where, counts in self.clustered_by_steps.items()]
 
 
 Result = BasinsResult
@@ -172,8 +185,8 @@ def figures(result: BasinsResult, puzzles: Sequence[OnePuzzle], config: BasinsCo
     model, steps = result.model_name, config.steps
     headings = {one.numbers.puzzle: one.numbers.heading for one in puzzles}
     shape = "one vector for all positions" if config.shared else "a vector a position"
-    what = f"{config.starts} starts of {config.target} a puzzle, {shape}"
-    titles = {"start": f"{model}, {what}", "end": f"{model}, where runs end: {what}"}
+    drawn_from = f"{config.starts} starts of {config.target} a puzzle, {shape}"
+    titles = {"start": f"{model}, {drawn_from}", "end": f"{model}, where runs end: {drawn_from}"}
     starts = joined(puzzles, "starts")
     drawn: Figures = {}
     for name, kind in (("basins", "start"), ("ends", "end")):
@@ -184,7 +197,7 @@ def figures(result: BasinsResult, puzzles: Sequence[OnePuzzle], config: BasinsCo
         }
         drawn[name] = basin_figure(table, explained, headings, steps, kind, titles[kind]), table
     if config.slice:
-        planes, corners = joined(puzzles, "plane"), joined(puzzles, "corners")
+        planes, corners = joined(puzzles, PLANE), joined(puzzles, "corners")
         title = f"{model}, planes of {config.target} through three states"
         drawn["planes"] = slice_figure(planes, corners, headings, steps, title), planes
         for one in puzzles:
@@ -202,8 +215,8 @@ def lines(result: BasinsResult) -> list[str]:
             for one in result.puzzles_looked_at
         ),
         *(
-            f"Moran's I of steps to solution, {where}: above shuffles in {hits} of {of} puzzles "
-            "(false discovery rate 5 %)"
-            for where, (hits, of) in result.clustered_by_steps.items()
+            f"Moran's I of steps to solution, {one.where}: above shuffles in {one.hits} of "
+            f"{one.tested} puzzles (false discovery rate 5 %)"
+            for one in result.clusters
         ),
     ]

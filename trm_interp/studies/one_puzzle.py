@@ -36,6 +36,7 @@ from trm_interp.studies.settings import BasinsConfig
 from trm_interp.studies.starts import Starts
 from trm_interp.studies.subject import Subject
 
+PLANE = "plane"  # where starts lie that are chosen through both outcomes
 CLUSTERS = ["where", "measure", "label", "n", "value", "chance", "p"]  # columns
 Count = Callable[[int], None]  # called with the number of runs of this puzzle that are done
 
@@ -127,7 +128,7 @@ def look_at(
         n = 1 + config.starts
         plane, corners = look_at_plane(starts, runs, config, run, lambda done: count(n + done))
         weights = lattice(config.slice, config.slice)
-        clusters["plane"] = _clusters(plane, weights, config)
+        clusters[PLANE] = _clusters(plane, weights, config)
         of_plane = {
             "plane_solved": float(np.mean(plane["solved_from"] >= 0)),
             "plane_answers": len(np.unique(plane["answer"])),

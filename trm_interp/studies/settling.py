@@ -1,10 +1,10 @@
 """Do runs come to rest? Drift by outcome after 16 steps, and what long rollouts come to.
 
-The fate of a run is the same thing in every table: settled where no H-cycle moves it by more than
-the tolerance, cycling where it is back within the tolerance after some H-cycles or steps, wandering
-where it is not. Short runs are asked over their last LAST steps, in H-cycles; long ones over WINDOW
-steps before a horizon, in steps. Their first horizon is the end of the short runs, and tells what
-those have come to.
+The fate of a run is the same thing in every table: at rest (`settled` in files) where no H-cycle
+moves it by more than the tolerance, cycling where it is back within the tolerance after some
+H-cycles or steps, wandering where it is not. For short runs this is judged over their last LAST
+steps, in H-cycles; for long ones over WINDOW steps before a horizon, in steps. The first horizon of
+long runs is the end of the short ones, whose fate there is that of the short runs.
 """
 
 from collections.abc import Mapping
@@ -35,6 +35,7 @@ from trm_interp.analysis.settling import (
     fate_of,
     fates_of_failures,
     in_steps,
+    in_words,
     late_drift,
     log_drift,
     period,
@@ -78,11 +79,16 @@ HORIZONS = (64, 128, 256)  # steps at which long rollouts are looked at, besides
 
 @dataclass(frozen=True, kw_only=True)
 class Fates(Record):
-    """Runs by fate."""
+    """Runs by fate; `settled`: at rest."""
 
     settled: int
     cycling: int
     wandering: int
+
+    @property
+    def text(self) -> str:
+        """The counts in words."""
+        return f"{self.settled} at rest, {self.cycling} cycling, {self.wandering} wandering"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,9 +210,9 @@ def measure(
     config: SettlingConfig,
     not_compared: str | None,
 ) -> tuple[SettlingResult, Tables]:
-    """The numbers and the tables of these runs. Settled is a run that is back where it was within
-    the tolerance, whose period is 1 H-cycle; Otsu's threshold of the late drift is another way to
-    say it."""
+    """The numbers and the tables of these runs. A run is at rest where it is back within the
+    tolerance after every H-cycle, so that its period is 1; Otsu's threshold of the late drift is
+    another way to say so."""
     solved, model = short.solved[:, -1], subject.model
     drift = late_drift(short.per_step[..., model.state_names.index(model.answer)])
     logs = log_drift(drift)
@@ -341,9 +347,16 @@ def figures(result: SettlingResult, tables: Tables) -> Figures:
     }
     if result.long:
         title = f"What becomes of {result.long.escaped.n} failed runs"
-        title += f" (back within {result.tolerance:g} RMS)"
-        drawn["fates"] = fate_figure(tables["fates"], title), tables["fates"]
+        drawn["fates"] = fate_figure(tables["fates"], title, _meaning(result)), tables["fates"]
     return drawn
+
+
+def _meaning(result: SettlingResult) -> str:
+    """What the fates are, with period and tolerance."""
+    return (
+        f"at rest: no H-cycle moves a run by more than {result.tolerance:g} RMS (period 1); "
+        "cycling: it is back within that later; wandering: it is not"
+    )
 
 
 def lines(result: SettlingResult) -> list[str]:
@@ -352,22 +365,18 @@ def lines(result: SettlingResult) -> list[str]:
     for kind in ("solved", "failed"):
         drift: Median = getattr(result.late_drift, kind)
         if drift.n:
-            counts = getattr(result.fates, kind).to_json()
-            fates = ", ".join(f"{n} {fate}" for fate, n in counts.items())
-            text.append(
-                f"{kind}: median late drift {drift.median:.2g} [{drift.low:.2g}, "
-                f"{drift.high:.2g}] RMS a step; {fates} (H-cycles within "
-                f"{result.tolerance:g} RMS)"
-            )
+            fates: Fates = getattr(result.fates, kind)
+            text.append(f"{kind}: median late drift {drift.text('.2g')} RMS a step; {fates.text}")
+    text.append(f"over the last {LAST} steps; {_meaning(result)}")
     auc = result.auc_of_drift_for_failure
     if result.not_compared is None:
-        text.append(f"AUC of drift for failure {auc.auc:.2f} [{auc.low:.2f}, {auc.high:.2f}]")
+        text.append(f"AUC of drift for failure {auc.text()}")
     if result.dip:
         text.append(f"dip of log drift {result.dip.dip:.3f}, p = {result.dip.p:.3f}")
     if result.long and result.long.escaped.n:
         escaped, last = result.long.escaped, result.long.horizons[-1]
         fates = ", ".join(
-            f"{one.hits} {one.became}" for one in result.long.failed if one.steps == last
+            f"{one.hits} {in_words(one.became)}" for one in result.long.failed if one.steps == last
         )
         text.append(
             f"of {escaped.n} failed runs {escaped.hits} were solved at some later step; "
