@@ -86,10 +86,10 @@ def test_lens_curves_go_to_their_panels():
     figure = lens_figure(pd.DataFrame(rows), curves, [0, 3], "a title")
     lines = [trace for trace in figure.data if trace.mode == "lines" and trace.fill is None]
     assert [(line.name, line.xaxis, line.line.dash) for line in lines] == [
-        ("z_H, failed (n = 3)", "x", "solid"),
-        ("z_H, failed (n = 3)", "x2", "solid"),
-        ("z_L, failed (n = 3)", "x", "dot"),
-        ("z_L, failed (n = 3)", "x2", "dot"),
+        ("z_H, failed (n = 3)", "x", "dash"),
+        ("z_H, failed (n = 3)", "x2", "dash"),
+        ("z_L, failed (n = 3)", "x", "dashdot"),
+        ("z_L, failed (n = 3)", "x2", "dashdot"),
     ]
     assert all(list(line.y) == [0.2, 0.5] for line in lines)
 

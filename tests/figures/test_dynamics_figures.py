@@ -59,7 +59,7 @@ def test_fates_are_stacked_shares():
         }
     )
     settled, wandering = fate_figure(numbers, "a title").data
-    assert (settled.name, list(settled.x), list(settled.y)) == ("settled", ["16", "64"], [0.25, 1])
+    assert (settled.name, list(settled.x), list(settled.y)) == ("at rest", ["16", "64"], [0.25, 1])
     assert list(wandering.y) == [0.75, 0]
 
 

@@ -9,6 +9,8 @@ import plotly.graph_objects as go
 
 from trm_interp.figures.style import literal
 
+DASHES = ("solid", "dot", "dashdot", "longdash", "longdashdot")  # of lines of several kinds
+STEPS = "dotted lines: a supervision step begins"  # subtitle of figures with `step_lines`
 Band = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean, low, high
 
 
@@ -21,6 +23,18 @@ def groups(table: pd.DataFrame, *by: str) -> Iterator[tuple[tuple[Any, ...], pd.
     """
     for key, rows in table.groupby(list(by), sort=False):
         yield tuple(key), rows  # type: ignore[arg-type]
+
+
+def by_outcome(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of solved and of failed runs, in this order; an outcome without rows is left out.
+
+    >>> [name for name, _ in by_outcome(pd.DataFrame({"outcome": ["failed", "solved"]}))]
+    ['solved', 'failed']
+    """
+    for name in ("solved", "failed"):
+        rows = where(table, table["outcome"] == name)
+        if len(rows):
+            yield name, rows
 
 
 def where(table: pd.DataFrame, rows: Any) -> pd.DataFrame:
@@ -44,14 +58,20 @@ def curve(
     dash: str = "solid",
     over: str = "evaluation",
 ) -> None:
-    """A line over its band; both hide with the legend entry. `over`: what x counts."""
+    """A line over its band; both hide with the legend entry. `over`: what x counts.
+
+    Where the bounds are NaN there is no band.
+    """
     mean, low, high = band
+    there = np.isfinite(low) & np.isfinite(high)
+    inside, low, high = x[there], low[there], high[there]
     shown = literal(name)
     common = {"legendgroup": name, "name": shown}
     figure.add_trace(
         go.Scatter(
-            x=np.concatenate([x, x[::-1]]),
+            x=np.concatenate([inside, inside[::-1]]),
             y=np.concatenate([high, low[::-1]]),
+            mode="lines",  # of few points plotly would draw each
             fill="toself",
             fillcolor=colour,
             line={"width": 0},

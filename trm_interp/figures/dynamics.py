@@ -1,21 +1,22 @@
-"""Settling and stability: drift, fates of long rollouts, exponents, eigenvalues."""
+"""Do runs come to rest, are they stable: drift, fates, exponents, eigenvalues."""
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from trm_interp.analysis.settling import LEAST_DRIFT
-from trm_interp.figures.bands import curve
-from trm_interp.figures.style import FAILED, SOLVED, styled
+from trm_interp.analysis.settling import LEAST_DRIFT, in_words
+from trm_interp.figures.bands import by_outcome, curve
+from trm_interp.figures.style import COLOUR, DASH, SOLVED, SYMBOL, styled
 
-COLOURS = {"solved": SOLVED, "failed": FAILED}
 FATE_COLOURS = {
     "solved": SOLVED,
     "settled": "#7f7f7f",
     "cycling": "#9467bd",
     "wandering": "#ff7f0e",
 }
+FATE_PATTERNS = {"solved": "", "settled": "/", "cycling": "x", "wandering": "."}
+PATTERN = {"solved": "", "failed": "/"}  # of bars
 
 
 def drift_histogram(
@@ -29,11 +30,14 @@ def drift_histogram(
     figure = go.Figure()
     low, high = numbers["log_drift"].min(), numbers["log_drift"].max()
     bins = {"start": low, "end": high + 1e-9, "size": max((high - low) / 40, 1e-9)}
-    for outcome, rows in numbers.groupby("outcome", sort=False):
+    for outcome, rows in by_outcome(numbers):
         figure.add_histogram(
             x=rows["log_drift"],
             xbins=bins,
-            marker_color=COLOURS[str(outcome)],
+            marker={
+                "color": COLOUR[outcome],
+                "pattern": {"shape": PATTERN[outcome], "fillmode": "overlay"},
+            },
             opacity=0.6,
             name=f"{outcome} (n = {len(rows)})",
         )
@@ -42,7 +46,8 @@ def drift_histogram(
     figure.update_layout(barmode="overlay")
     figure.update_xaxes(title=f"log10 of the mean RMS change of {state} over the last steps")
     figure.update_yaxes(title="puzzles")
-    return styled(figure, title)
+    line = "dashed: the threshold that splits all runs best (Otsu's)"
+    return styled(figure, title, line if np.isfinite(threshold) else "")
 
 
 def same_phase_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
@@ -52,12 +57,18 @@ def same_phase_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
     bootstrap bands.
     """
     states = list(dict.fromkeys(numbers["state"]))
-    figure = make_subplots(rows=len(states), cols=1, shared_xaxes=True, subplot_titles=states)
+    figure = make_subplots(
+        rows=len(states),
+        cols=1,
+        shared_xaxes=True,
+        subplot_titles=states,
+        vertical_spacing=0.2 / len(states),
+    )
     for row, state in enumerate(states, 1):  # noqa: B007 (pandas reads it)
         part = numbers.query("state == @state")
         _by_outcome(figure, part, "step", row, "step")
-    figure.update_yaxes(title="RMS change, same phase", type="log")
-    figure.update_xaxes(title="supervision step (H-cycle ends between)", row=len(states), col=1)
+    figure.update_yaxes(title="RMS change, same phase", type="log", exponentformat="power", dtick=1)
+    figure.update_xaxes(title="supervision steps done, by H-cycle", row=len(states), col=1)
     return styled(figure, title)
 
 
@@ -74,47 +85,58 @@ def recurrence_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
 
 
 def _by_outcome(figure: go.Figure, numbers: pd.DataFrame, x: str, row: int, moment: str) -> None:
-    for outcome, rows in numbers.groupby("outcome", sort=False):
+    for outcome, rows in by_outcome(numbers):
         band = (np.asarray(rows["mean"]), np.asarray(rows["low"]), np.asarray(rows["high"]))
-        name = str(outcome)
-        curve(figure, np.asarray(rows[x]), band, COLOURS[name], name, row == 1, row, over=moment)
+        at, colour, dash = np.asarray(rows[x]), COLOUR[outcome], DASH[outcome]
+        curve(figure, at, band, colour, outcome, row == 1, row, dash=dash, over=moment)
 
 
-def fate_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
+def fate_figure(numbers: pd.DataFrame, title: str, subtitle: str = "") -> go.Figure:
     """What has become of the runs that had failed, as shares, at some numbers of steps.
 
     numbers: rows of steps, became, share, low, high, n; `became` as in FATE_COLOURS, bars add up
-    to 1.
+    to 1. `subtitle` says what a fate is.
     """
     figure = go.Figure()
     for fate, rows in numbers.groupby("became", sort=False):
         figure.add_bar(
             x=[f"{steps}" for steps in rows["steps"]],
             y=rows["share"],
-            marker_color=FATE_COLOURS[str(fate)],
-            name=str(fate),
+            marker={
+                "color": FATE_COLOURS[str(fate)],
+                "pattern": {"shape": FATE_PATTERNS[str(fate)], "fillmode": "overlay"},
+            },
+            name=in_words(str(fate)),
             customdata=rows[["low", "high", "n"]].to_numpy(),
-            hovertemplate=f"{fate} at step %{{x}}: %{{y:.1%}} "
+            hovertemplate=f"{in_words(str(fate))} at step %{{x}}: %{{y:.1%}} "
             "[%{customdata[0]:.1%}, %{customdata[1]:.1%}], n = %{customdata[2]}<extra></extra>",
         )
     figure.update_layout(barmode="stack")
     figure.update_xaxes(title="supervision steps", type="category")
     figure.update_yaxes(title="share of the runs that had failed", range=[0, 1])
-    return styled(figure, title)
+    return styled(figure, title, subtitle)
 
 
 def exponent_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
-    """Leading exponents of every run, by outcome. numbers: rows of outcome, index, exponent."""
+    """Leading exponents of every run, by outcome.
+
+    numbers: rows of puzzle, outcome, index, exponent.
+    """
     figure = go.Figure()
-    for outcome, rows in numbers.groupby("outcome", sort=False):
+    for outcome, rows in by_outcome(numbers):
         figure.add_box(
             x=rows["index"],
             y=rows["exponent"],
             boxpoints="all",
             pointpos=0,
             jitter=0.5,
-            marker={"color": COLOURS[str(outcome)], "size": 4, "opacity": 0.6},
-            name=str(outcome),
+            marker={
+                "color": COLOUR[outcome],
+                "symbol": SYMBOL[outcome],
+                "size": 4,
+                "opacity": 0.6,
+            },
+            name=f"{outcome} (n = {rows['puzzle'].nunique()})",
         )
     figure.add_hline(y=0, line={"color": "#444", "width": 1})
     figure.update_layout(boxmode="group")
@@ -132,19 +154,25 @@ def exponent_against_drift(
     logarithmic axis may not show, are drawn there.
     """
     figure = go.Figure()
-    for outcome, rows in numbers.groupby("outcome", sort=False):
+    for outcome, rows in by_outcome(numbers):
         figure.add_scatter(
             x=np.maximum(rows["late_drift"], LEAST_DRIFT),
             y=rows["lambda_1"],
             mode="markers",
-            marker={"color": COLOURS[str(outcome)], "size": 7, "opacity": 0.7},
+            marker={
+                "color": COLOUR[outcome],
+                "symbol": SYMBOL[outcome],
+                "size": 7,
+                "opacity": 0.7,
+            },
             customdata=rows[["puzzle"]].to_numpy(),
             name=f"{outcome} (n = {len(rows)})",
             hovertemplate="puzzle %{customdata[0]}<br>drift %{x:.3g}, exponent %{y:.3g}"
             "<extra></extra>",
         )
     figure.add_hline(y=0, line={"color": "#444", "width": 1})
-    figure.update_xaxes(title=f"late drift of {state}, RMS a step", type="log")
+    drift = f"late drift of {state}, RMS a step"
+    figure.update_xaxes(title=drift, type="log", exponentformat="power", dtick=1)
     figure.update_yaxes(title="leading exponent, nats per network evaluation")
     return styled(figure, title)
 
@@ -160,12 +188,17 @@ def eigenvalue_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
     figure.add_scatter(
         x=np.cos(turn), y=np.sin(turn), mode="lines", line=line, name="modulus 1", hoverinfo="skip"
     )
-    for outcome, rows in numbers.groupby("outcome", sort=False):
+    for outcome, rows in by_outcome(numbers):
         figure.add_scatter(
             x=rows["real"],
             y=rows["imag"],
             mode="markers",
-            marker={"color": COLOURS[str(outcome)], "size": 7, "opacity": 0.7},
+            marker={
+                "color": COLOUR[outcome],
+                "symbol": SYMBOL[outcome],
+                "size": 7,
+                "opacity": 0.7,
+            },
             customdata=rows[["puzzle"]].to_numpy(),
             name=f"from a {outcome} run",
             hovertemplate="puzzle %{customdata[0]}: %{x:.3f} + %{y:.3f} i<extra></extra>",

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.bands import Band, curve, step_lines
-from trm_interp.figures.style import FAILED, SOLVED, styled
+from trm_interp.figures.bands import DASHES, STEPS, Band, curve, step_lines
+from trm_interp.figures.style import COLOUR, DASH, styled
 
 COLOURS = qualitative.Dark24
 
@@ -38,11 +38,12 @@ def activity_figure(numbers: pd.DataFrame, steps: list[int], title: str) -> go.F
         name = f"feature {feature}"
         band = (np.asarray(rows["mean"]), np.asarray(rows["low"]), np.asarray(rows["high"]))
         first = outcome == outcomes[0]
-        curve(figure, np.asarray(rows["tick"]), band, colour, name, first, row)
+        dash = DASHES[features.index(feature) % len(DASHES)]
+        curve(figure, np.asarray(rows["tick"]), band, colour, name, first, row, dash=dash)
     step_lines(figure, steps)
     figure.update_yaxes(title="mean activation", rangemode="tozero")
     figure.update_xaxes(title="network evaluation", row=len(outcomes), col=1)
-    return styled(figure, title)
+    return styled(figure, title, STEPS)
 
 
 def drift_figure(
@@ -54,9 +55,8 @@ def drift_figure(
     """
     figure = make_subplots(rows=1, cols=1)
     for name, band in curves.items():
-        colour = SOLVED if name == "solved" else FAILED
-        curve(figure, np.asarray(ticks), band, colour, name, True, 1)
+        curve(figure, np.asarray(ticks), band, COLOUR[name], name, True, dash=DASH[name])
     step_lines(figure, steps)
     figure.update_yaxes(title="RMS change over RMS activation", rangemode="tozero")
     figure.update_xaxes(title="network evaluation")
-    return styled(figure, title)
+    return styled(figure, title, STEPS)

@@ -8,22 +8,24 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.bands import curve, groups, step_lines
+from trm_interp.figures.bands import DASHES, STEPS, curve, groups, step_lines
 from trm_interp.figures.style import FAILED, SOLVED, styled
 
-DASHES = ("solid", "dot", "dashdot", "longdash", "longdashdot")  # of sites, in the table's order
+# of sites, in the table's order: solved and failed
+PAIRS = (("solid", "dash"), ("dot", "dashdot"), ("longdash", "longdashdot"))
 KIND_COLOURS = {"state": "#1f77b4", "shuffled": "#999999", "x": "#2ca02c", "board": "#ff7f0e"}
 
 
 def lens_figure(
     numbers: pd.DataFrame, curves: Mapping[str, str], steps: list[int], title: str
 ) -> go.Figure:
-    """A panel a curve, over network evaluations: a dash a site, solved and failed apart.
+    """A panel a curve, over network evaluations: a dash a site and outcome.
 
-    numbers: rows of site, curve, outcome, tick, mean, low, high, n; bands are 95 % bootstrap
-    intervals over puzzles. `curves`: headings by name. Steps begin at the ticks of `steps`.
+    numbers: rows of site, curve, outcome, tick, mean, low, high, n; bands are 95 % intervals over
+    puzzles. `curves`: headings by name. Steps begin at the ticks of `steps`.
     """
-    names, dashes = list(curves), _dashes(numbers)
+    names = list(curves)
+    pairs = dict(zip(numbers["site"].unique(), cycle(PAIRS), strict=False))
     figure = make_subplots(
         rows=-(-len(names) // 2),
         cols=2,
@@ -44,12 +46,18 @@ def lens_figure(
             panel == 0,
             panel // 2 + 1,
             panel % 2 + 1,
-            dashes[site],
+            pairs[site][outcome == "failed"],
         )
     step_lines(figure, steps)
     figure.update_yaxes(range=[0, 1.02], title="share, mean over puzzles")
     figure.update_xaxes(title="network evaluation", row=-(-len(names) // 2))
-    return styled(figure, title)
+    return styled(figure, title, STEPS)
+
+
+def _ticks(numbers: pd.DataFrame) -> list[int]:
+    """1, 2, 5, 10, 20, ... as far as the network evaluations go."""
+    last = int(numbers["tick"].to_numpy().max()) + 1 if len(numbers) else 1
+    return [n * 10**i for i in range(len(str(last))) for n in (1, 2, 5) if n * 10**i <= last]
 
 
 def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) -> go.Figure:
@@ -76,7 +84,7 @@ def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) ->
             curve(figure, at, band, colour, name, name not in in_legend, 1, column, dash)
             in_legend.add(name)
     figure.add_hline(y=0.5, line={"color": "#999", "width": 1, "dash": "dot"})
-    figure.update_xaxes(title="network evaluation (from 1)", type="log")
+    figure.update_xaxes(title="network evaluation (from 1)", type="log", tickvals=_ticks(numbers))
     figure.update_yaxes(title="AUC within a puzzle", row=1, col=1)
     return styled(figure, title)
 

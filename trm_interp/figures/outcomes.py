@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.bands import Band, curve, groups, step_lines, where
-from trm_interp.figures.style import COLOUR, FAILED, SOLVED, styled
+from trm_interp.figures.bands import DASHES, STEPS, Band, curve, groups, step_lines, where
+from trm_interp.figures.style import COLOUR, DASH, FAILED, SOLVED, styled
 
 THIN = 40  # single puzzles of either outcome that are drawn
 RED, GREEN = "#d62728", "#2ca02c"
@@ -23,12 +23,12 @@ def outcomes_figure(table: pd.DataFrame, calibration: pd.DataFrame, title: str) 
     """
     figure = make_subplots(cols=2, rows=1, subplot_titles=("by supervision step", "halting head"))
     step = table["step"].to_numpy() + 1
-    for name, label, colour in (
-        ("ever", "ever solved by", GREEN),
-        ("exact", "solved at", SOLVED),
-        ("unsolved", "lost again (of those solved one step before)", RED),
+    for name, label, colour, dash in (
+        ("exact", "solved at the step", SOLVED, "solid"),
+        ("ever", "solved at it or before", GREEN, "dot"),  # on top: the curves may be equal
+        ("unsolved", "lost again, of those<br>solved one step before", RED, "dash"),
     ):
-        curve(figure, step, _band(table, name), colour, label, True, over="step")
+        curve(figure, step, _band(table, name), colour, label, True, dash=dash, over="step")
     figure.add_trace(
         go.Scatter(
             x=calibration["confidence"],
@@ -72,7 +72,7 @@ def divergence_figure(
     for (outcome,), rows in groups(bands, "outcome"):
         name = f"{outcome} (n = {rows['n'].iloc[0]})"
         x = rows["tick"].to_numpy()
-        curve(figure, x, _band(rows), COLOUR[str(outcome)], name, True)
+        curve(figure, x, _band(rows), COLOUR[outcome], name, True, dash=DASH[outcome])
     x = auc["tick"].to_numpy()
     curve(figure, x, _band(auc, "auc"), "#333", "AUC of the distance for failing", True, row=2)
     figure.add_hline(y=0.5, line={"color": "#999", "dash": "dot"}, row=2, col=1)  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ def divergence_figure(
     figure.update_yaxes(title="RMS distance", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="AUC", range=[0, 1], row=2, col=1)
     figure.update_xaxes(title=tick, row=2, col=1)
-    return styled(figure, title)
+    return styled(figure, title, STEPS)
 
 
 def losses_figure(
@@ -102,8 +102,9 @@ def losses_figure(
             x = rows["cycle"].to_numpy()
             label = f"{outcome} (n = {rows['n'].iloc[0]})"
             before = len(figure.data)
-            figure.add_trace(_thin(x, losses[name][inside][:THIN], COLOUR[str(outcome)], label))
-            curve(figure, x, _band(rows), COLOUR[str(outcome)], label, True, over="cycle")
+            colour, dash = COLOUR[outcome], DASH[outcome]
+            figure.add_trace(_thin(x, losses[name][inside][:THIN], colour, label))
+            curve(figure, x, _band(rows), colour, label, True, dash=dash, over="cycle")
             owners += [name] * (len(figure.data) - before)
     for trace, owner in zip(figure.data, owners, strict=True):
         trace.visible = owner == names[0]
@@ -143,8 +144,9 @@ def solve_step_figure(table: pd.DataFrame, unit: str, title: str) -> go.Figure:
     for at, ((group,), rows) in enumerate(parts):
         share = at / max(1, len(parts) - 1)
         colour = FAILED if group == "never" else sample_colorscale("Viridis", [0.9 * share])[0]
-        name = f"{group} (n = {rows['n'].iloc[0]})"
-        curve(figure, rows["cycle"].to_numpy(), _band(rows), str(colour), name, True, over="cycle")
+        dash = DASH["failed"] if group == "never" else DASHES[at % len(DASHES)]
+        name, x = f"{group} (n = {rows['n'].iloc[0]})", rows["cycle"].to_numpy()
+        curve(figure, x, _band(rows), str(colour), name, True, dash=dash, over="cycle")
     figure.update_xaxes(title="H-cycle (from 1)")
     figure.update_yaxes(title=unit, rangemode="tozero")
     figure.update_layout(legend_title_text="first solved at")

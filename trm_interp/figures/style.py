@@ -12,6 +12,9 @@ from trm_interp.runtime.files import replacing, write_text
 
 SOLVED, FAILED = "#1f77b4", "#d62728"
 COLOUR = {"solved": SOLVED, "failed": FAILED}
+# so that outcomes are told apart without colours, too
+DASH = {"solved": "solid", "failed": "dash"}
+SYMBOL = {"solved": "circle", "failed": "x"}
 FONT = "Helvetica, Arial, sans-serif"
 PLOTLY = "plotly.min.js"
 
@@ -34,7 +37,7 @@ def styled(figure: go.Figure, title: str, subtitle: str = "") -> go.Figure:
         title={"text": shown, "x": 0.02, "font": {"size": 17}},
         template="plotly_white",
         font={"family": FONT, "size": 13},
-        legend={"groupclick": "togglegroup", "itemsizing": "constant"},
+        legend={"groupclick": "togglegroup", "itemsizing": "constant", "itemwidth": 50},
         margin={"l": 60, "r": 20, "t": 90, "b": 60},
         height=640,
     )
@@ -44,8 +47,8 @@ def styled(figure: go.Figure, title: str, subtitle: str = "") -> go.Figure:
 def write_html(figure: go.Figure, path: Path, static: bool = False) -> Path:
     """An interactive page; plotly.js is written once into its folder, so that it opens offline.
 
-    The same figure gives the same bytes. static: also PNG and PDF, where kaleido and a browser
-    are installed.
+    static: also PNG and PDF, where kaleido and a browser are installed. The same figure gives the
+    same bytes, in every kind of file.
     """
     library, text = path.with_name(PLOTLY), get_plotlyjs()
     if not _holds(library, text):
@@ -101,5 +104,7 @@ def without_controls(figure: go.Figure) -> go.Figure:
     still = go.Figure(figure.data, figure.layout)
     still.layout.sliders, still.layout.updatemenus = (), ()
     if shown:
-        still.update_layout(title={"text": f"{figure.layout.title.text} ({', '.join(shown)})"})
+        title, subtitle, below = figure.layout.title.text.partition("<br>")
+        text = f"{title} ({', '.join(shown)}){subtitle}{below}"
+        still.update_layout(title={"text": text})
     return still

@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from trm_interp.figures.bands import where
-from trm_interp.figures.style import FAILED, SOLVED, literal, styled
+from trm_interp.figures.style import COLOUR, SYMBOL, literal, styled
 from trm_interp.runtime.shapes import Bool, Float, Int
 
-KINDS = {True: ("solved", SOLVED), False: ("failed", FAILED)}  # by `solved_at_end`
+KINDS = {True: "solved", False: "failed"}  # by `solved_at_end`
 MONOSPACE = {"font": {"family": "monospace"}}  # of the boards that points show
 
 
@@ -28,8 +28,8 @@ def trajectory_figure(
     """Left: a state at every update, first two components. Right: loss at every step.
 
     `paths` are displacements of `state` from its first update; `explained` is the share of the
-    pooled variance on each axis; `loss` in stablemax nats per cell. A dot ends each supervision
-    step, a diamond is the last state. A puzzle counts as solved if it is solved at the last step;
+    pooled variance on each axis; `loss` in stablemax nats per cell. A point ends each supervision
+    step, the last one is large. A puzzle counts as solved if it is solved at the last step;
     clicking the legend hides either kind.
     """
     n_ticks, n_steps = paths.shape[1], solved.shape[1]
@@ -63,7 +63,8 @@ def _run_traces(
 ) -> tuple[go.Scatter, go.Scatter, go.Scatter]:
     """One run of `trajectory_figure`: its path, the ends of its steps, and its losses."""
     n_steps = len(steps)
-    colour, kind = (SOLVED, "solved") if solved[-1] else (FAILED, "failed")
+    kind = KINDS[bool(solved[-1])]
+    colour, symbol = COLOUR[kind], SYMBOL[kind]
     common = {"legendgroup": kind, "showlegend": False}
     thin = {"color": colour, "width": 1}
     line = go.Scatter(
@@ -84,7 +85,7 @@ def _run_traces(
         marker={
             "color": colour,
             "size": np.where(np.arange(n_steps) == n_steps - 1, 12, 5),
-            "symbol": ["circle"] * (n_steps - 1) + ["diamond"],
+            "symbol": symbol,
         },
         customdata=np.column_stack([steps, loss, outcome]),
         hovertemplate=f"{name}<br>step %{{customdata[0]}}: %{{customdata[2]}}"
@@ -98,7 +99,7 @@ def _run_traces(
         y=loss,
         mode="lines+markers",
         line=thin,
-        marker={"size": 4},
+        marker={"size": 4, "symbol": symbol},
         hovertemplate=f"{name}<br>step %{{x}}: loss %{{y:.3f}}<extra></extra>",
         opacity=0.75,
         **common,
@@ -124,7 +125,7 @@ def path_figure(
     """
     figure = go.Figure()
     at_end = points.groupby("puzzle", sort=False)["solved_at_end"].first().to_numpy()
-    for ok, (kind, colour) in KINDS.items():
+    for ok, kind in KINDS.items():
         rows = where(points, points["solved_at_end"] == ok)
         if not len(rows):
             continue
@@ -132,7 +133,7 @@ def path_figure(
         gap = np.full((len(chosen), 1, paths.shape[2]), np.nan)
         broken = np.concatenate([chosen, gap], axis=1).reshape(-1, paths.shape[2])
         name = f"{kind} (n = {len(chosen)})"
-        line, dots = _kind_traces(broken, rows, colour, dimensions, columns)
+        line, dots = _kind_traces(broken, rows, kind, dimensions, columns)
         figure.add_trace(line.update(legendgroup=kind, showlegend=False))
         figure.add_trace(dots.update(legendgroup=kind, name=name))
     titles = [f"PC {i + 1} ({explained[i]:.0%} of the variance)" for i in range(dimensions)]
@@ -144,12 +145,12 @@ def path_figure(
         figure.update_xaxes(title=titles[0])
         figure.update_yaxes(title=titles[1])
     figure.update_layout(hoverlabel=MONOSPACE)
-    subtitle = f"one point a supervision step ({per_step} updates), a diamond is the last one"
+    subtitle = f"a point ends a supervision step ({per_step} updates); the last one is large"
     return styled(figure, title, subtitle)
 
 
 def _kind_traces(
-    broken: np.ndarray, rows: pd.DataFrame, colour: str, dimensions: int, columns: int | None
+    broken: np.ndarray, rows: pd.DataFrame, kind: str, dimensions: int, columns: int | None
 ) -> tuple[Any, Any]:
     """All paths of one outcome as a line with gaps, and the ends of their steps."""
     kind_of = go.Scatter3d if dimensions == 3 else go.Scatter
@@ -158,7 +159,7 @@ def _kind_traces(
     line = kind_of(
         **{axis: broken[:, i] for i, axis in enumerate(axes)},
         mode="lines",
-        line={"color": colour, "width": 1},
+        line={"color": COLOUR[kind], "width": 1},
         opacity=0.35,
         hoverinfo="skip",
     )
@@ -166,9 +167,9 @@ def _kind_traces(
         **{axis: rows[f"pc{i + 1}"] for i, axis in enumerate(axes)},
         mode="markers",
         marker={
-            "color": colour,
+            "color": COLOUR[kind],
             "size": np.where(last, 11, 4) * (0.5 if dimensions == 3 else 1.0),
-            "symbol": np.where(last, "diamond", "circle"),
+            "symbol": SYMBOL[kind],
         },
         text=[_hover(row, columns) for row in rows.to_dict("records")],
         hovertemplate="%{text}<extra></extra>",
@@ -179,7 +180,7 @@ def _kind_traces(
 def umap_figure(points: pd.DataFrame, title: str, columns: int | None = None) -> go.Figure:
     """The steps' states by outcome, at umap1 and umap2; the rest as for `path_figure`."""
     figure = go.Figure()
-    for ok, (kind, colour) in KINDS.items():
+    for ok, kind in KINDS.items():
         rows = where(points, points["solved_at_end"] == ok)
         if not len(rows):
             continue
@@ -188,7 +189,11 @@ def umap_figure(points: pd.DataFrame, title: str, columns: int | None = None) ->
                 x=rows["umap1"],
                 y=rows["umap2"],
                 mode="markers",
-                marker={"color": colour, "size": 3 + 5 * rows["step"] / points["step"].max()},
+                marker={
+                    "color": COLOUR[kind],
+                    "symbol": SYMBOL[kind],
+                    "size": 3 + 5 * rows["step"] / points["step"].max(),
+                },
                 text=[_hover(row, columns) for row in rows.to_dict("records")],
                 hovertemplate="%{text}<extra></extra>",
                 name=f"{kind} (n = {rows['puzzle'].nunique()})",

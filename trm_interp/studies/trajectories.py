@@ -211,10 +211,9 @@ def figures(result: TrajectoriesResult, tables: Tables, paths: Trajectories, tas
         figure = path_figure(lines_of, drawn, paths.explained, title, per_step, dimensions, columns)
         made[name] = figure, points
     if tables.umap is not None:
-        made["umap"] = (
-            umap_figure(tables.umap, f"UMAP of {len(tables.umap)} states", columns),
-            tables.umap,
-        )
+        n_steps = int(points["step"].to_numpy().max())
+        title = f"UMAP of {result.site} of {result.n} puzzles after each of {n_steps} steps"
+        made["umap"] = umap_figure(tables.umap, title, columns), tables.umap
     return made
 
 
