@@ -58,23 +58,23 @@ def settling(cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempP
 
 
 def test_settling_writes_all_that_it_plots(settling: Path):
-    found = summary_of(settling)
+    summary = summary_of(settling)
     for name in ("late_drift", "same_phase_drift", "recurrence", "fates"):
         assert (settling / f"{name}.html").exists() and (settling / f"{name}.csv").exists()
-    assert found["n"] == 13 and found["solved"] + found["failed"] == 13
+    assert summary["n"] == 13 and summary["solved"] + summary["failed"] == 13
     cells = pd.read_csv(settling / "settled_by_solved.csv")
     assert cells["n"].sum() == 13 and len(cells) == 4
     each = pd.read_csv(settling / "late_drift.csv")
     solved = each["outcome"] == "solved"
-    assert solved.sum() == found["solved"]
-    assert found["late_drift"]["failed"]["median"] == pytest.approx(
+    assert solved.sum() == summary["solved"]
+    assert summary["late_drift"]["failed"]["median"] == pytest.approx(
         each["late_drift"][~solved].median()
     )
     fates = pd.read_csv(settling / "fates.csv")
     assert list(fates["steps"].unique()) == [5, 64, 70]
     np.testing.assert_allclose(fates.groupby("steps")["share"].sum(), 1)
     assert (fates.query("steps == 5 and became == 'solved'")["share"] == 0).all()
-    assert set(fates["n"]) == {found["long"]["escaped"]["n"]}
+    assert set(fates["n"]) == {summary["long"]["escaped"]["n"]}
     drift = pd.read_csv(settling / "same_phase_drift.csv")
     assert set(drift["state"]) == {"z_H", "z_L"} and drift["step"].max() == 5
     assert (drift["low"] <= 1.00001 * drift["mean"]).all()
@@ -132,18 +132,20 @@ def stability(cli: Cli, calm: Path, halves: Path, tmp_path_factory: pytest.TempP
 
 
 def test_stability_writes_all_that_it_plots(stability: Path):
-    found = summary_of(stability)
+    summary = summary_of(stability)
     for name in ("spectrum", "exponent_and_drift", "eigenvalues"):
         assert (stability / f"{name}.html").exists() and (stability / f"{name}.csv").exists()
     table = pd.read_csv(stability / "exponents.csv")
-    assert len(table) == 12 == found["solved"] + found["failed"]
+    assert len(table) == 12 == summary["solved"] + summary["failed"]
     assert {"lambda_1", "lambda_3", "late_lambda_3", "late_drift", "waves", "line"} <= {*table}
     for kind in ("solved", "failed"):
         values = table.query("outcome == @kind")["lambda_1"]
-        assert found["lambda_1"][kind]["n"] == len(values)
-        assert found["lambda_1"][kind]["median"] == pytest.approx(values.median())
-    assert found["not_compared"] is None and 0 <= found["lambda_1"]["auc_for_failure"]["auc"] <= 1
-    given = found["lambda_1"]["rank_correlation_with_failure_given"]
+        assert summary["lambda_1"][kind]["n"] == len(values)
+        assert summary["lambda_1"][kind]["median"] == pytest.approx(values.median())
+    assert (
+        summary["not_compared"] is None and 0 <= summary["lambda_1"]["auc_for_failure"]["auc"] <= 1
+    )
+    given = summary["lambda_1"]["rank_correlation_with_failure_given"]
     assert given.keys() == {"nothing", "drift", "rating", "both"}
     assert -1 <= given["nothing"]["low"] <= given["nothing"]["value"] <= 1
     spectrum = pd.read_csv(stability / "spectrum.csv")
@@ -182,8 +184,8 @@ def test_too_few_runs_of_one_outcome(
     assert answer.code == 0, answer.err
     assert "0 failed" in answer.err or "0 solved" in answer.err
     assert "5 are needed" in answer.err and "skipping the comparison" in answer.err
-    found = summary_of(tmp_path / part)
-    assert "5 are needed" in found["not_compared"] and found["n"] == 3
+    summary = summary_of(tmp_path / part)
+    assert "5 are needed" in summary["not_compared"] and summary["n"] == 3
 
 
 @pytest.mark.parametrize("part", ["settling", "stability"])

@@ -19,8 +19,8 @@ Cli = Callable[..., Any]
 @pytest.fixture(scope="module")
 def puzzle_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("lens") / "puzzles.txt"
-    found, _ = generate(SHAPES[4], 24, seed=0)
-    file.write_text("".join(f"{render(grid)}\n" for grid in found))
+    made, _ = generate(SHAPES[4], 24, seed=0)
+    file.write_text("".join(f"{render(grid)}\n" for grid in made))
     return file
 
 
@@ -51,8 +51,8 @@ def test_the_lens_on_z_H_at_the_end_of_a_step_is_the_answer_of_that_step(
     share = ((guesses == labels[:, None]) & blank[:, None]).sum(-1) / blank.sum(-1)[:, None]
     rows = table.query("site == 'z_H' and curve == 'right' and outcome == 'failed'")
     # a step is 2 x (2 + 1) evaluations and its last one writes z_H: 5, 11, 17, 23
-    found = rows.set_index("tick")["mean"][[5, 11, 17, 23]]
-    np.testing.assert_allclose(found, share[failed].mean(0))
+    at_step_ends = rows.set_index("tick")["mean"][[5, 11, 17, 23]]
+    np.testing.assert_allclose(at_step_ends, share[failed].mean(0))
     assert rows["tick"].tolist() == list(range(2, 24, 3))
     z_L = table.query("site == 'z_L' and curve == 'decided' and outcome == 'failed'")
     assert z_L["mean"].is_monotonic_increasing and z_L["mean"].iloc[-1] == 1
@@ -84,8 +84,8 @@ def test_probes_and_their_controls(cli: Cli, store: Path, tmp_path: Path):
     assert len(table) == 2 * 6 * (2 + 4 + 3)
     x = table[(table["kind"] == "x") & (table["n"] > 0)]
     assert len(x) and (x["auc"] == 0.5).all()  # a blank cell's own input says nothing
-    known = table.dropna(subset="auc")
-    assert known["auc"].between(0, 1).all() and (known["low"] <= known["high"]).all()
+    defined = table.dropna(subset="auc")
+    assert defined["auc"].between(0, 1).all() and (defined["low"] <= defined["high"]).all()
     # the board says what is left of a digit: linear in the givens of each cell's peers
     board = table.query("kind == 'board' and label == 'candidates'")["auc"]
     shuffled = table.query("kind == 'shuffled' and label == 'candidates'")["auc"]
@@ -114,21 +114,21 @@ def test_stores_that_lack_something_are_refused(
     lacking = record(cli, copier, grids, tmp_path / "z_L", "--steps", 1, "--sites", "z_L")
     assert "lacks z_H" in refused(lacking)
     some = record(cli, copier, grids, tmp_path / "late", "--steps", "1-2")
-    said = refused(some)
-    assert "kept the states of steps 1, 2 of 3: record again with collect --steps 3" in said
+    problem = refused(some)
+    assert "kept the states of steps 1, 2 of 3: record again with collect --steps 3" in problem
     few = record(cli, copier, grids, tmp_path / "few", "--steps", 1, "--positions", "0-7")
     assert "kept 8 of 18 positions: record again with collect without --positions" in refused(few)
     words = ["--steps", "0,2", "--positions", "0-7", "--sites", "z_L"]
-    said = refused(record(cli, copier, grids, tmp_path / "little", *words))  # all at once
-    assert "lacks z_H; it holds" in said
-    assert "; kept the states of steps 0, 2 of 3; kept 8 of 18 positions: record again" in said
-    assert "collect --sites z_H,z_L --steps 3 without --positions" in said
+    problem = refused(record(cli, copier, grids, tmp_path / "little", *words))  # all at once
+    assert "lacks z_H; it holds" in problem
+    assert "; kept the states of steps 0, 2 of 3; kept 8 of 18 positions: record again" in problem
+    assert "collect --sites z_H,z_L --steps 3 without --positions" in problem
     whole = record(cli, copier, grids, tmp_path / "whole", "--steps", 1)
     assert "no such checkpoint" in refused(whole, "--ckpt", tmp_path / "nowhere")
 
 
 def test_bad_settings_of_probes(cli: Cli, store: Path, tmp_path: Path):
-    for words, said in (
+    for words, problem in (
         (["--cycles", "8"], "no H-cycle 8"),
         (["--cycles", "x"], "is no index"),
         (["--held-out", 0], "--held-out must be between 0 and 1"),
@@ -136,7 +136,7 @@ def test_bad_settings_of_probes(cli: Cli, store: Path, tmp_path: Path):
         (["--held-out", 0.001], "cannot be split"),
     ):
         answer = cli("probes", store, "--out", tmp_path, "--device", "cpu", *words)
-        assert answer.code == 2 and answer.err.count("\n") == 1 and said in answer.err
+        assert answer.code == 2 and answer.err.count("\n") == 1 and problem in answer.err
 
 
 def test_violations_by_kind():
@@ -147,6 +147,6 @@ def test_violations_by_kind():
     assert column.nonzero()[0].tolist() == [0, 8]
     assert box.nonzero()[0].tolist() == [0, 1]
     grids = np.random.default_rng(0).integers(0, 5, (6, 16)).astype(np.uint8)
-    for one, found in zip(grids, violations(grids), strict=True):
-        np.testing.assert_array_equal(found.any(0), conflicts(one))
+    for one, broken in zip(grids, violations(grids), strict=True):
+        np.testing.assert_array_equal(broken.any(0), conflicts(one))
     assert not violations(from_tokens(np.ones((2, 16), np.uint8))).any()

@@ -20,7 +20,7 @@ def store(cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPath
 
 
 @pytest.mark.parametrize(
-    ("command", "words", "said"),
+    ("command", "words", "problem"),
     [
         ("outcomes", ["--steps", HUGE], "steps must be at most 1000000, got 1000000000000"),
         ("losses", ["--seed", 2**64], "seed must be from 0 to"),
@@ -42,13 +42,13 @@ def store(cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPath
 )
 def test_a_number_that_cannot_fit_is_one_line(
     cli: Cli, copier: Path, grids: Path, store: Path, tmp_path: Path, command: str, words: Any,
-    said: str,
+    problem: str,
 ):  # fmt: skip
     of_store = command in ("divergence", "trajectories", "probes")
     on = [store] if of_store else ["--ckpt", copier, "--puzzles", grids]
     answer = cli(command, *on, "--out", tmp_path / "out", *words)
     assert (answer.code, answer.out) == (2, "") and answer.err.count("\n") == 1, answer.err
-    assert said in answer.err and len(answer.err) < 300
+    assert problem in answer.err and len(answer.err) < 300
     assert not (tmp_path / "out").exists()
 
 
@@ -71,8 +71,8 @@ def test_skip_bad_does_what_the_message_says(cli: Cli, copier: Path, tmp_path: P
     if command == "losses":
         answer = cli(*words, "--steps", 2, "--skip-bad", "--json")
         assert answer.code == 0 and "skipped line 2: several solutions" in answer.err
-        found = json.loads(answer.out)
-        assert (found["n"], found["skipped"]) == (2, 1)
+        summary = json.loads(answer.out)
+        assert (summary["n"], summary["skipped"]) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -29,25 +29,25 @@ def store(cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPath
     return out
 
 
-def summary(cli: Cli, *words: object) -> dict[str, Any]:
+def summary_of(cli: Cli, *words: object) -> dict[str, Any]:
     answer = cli(*words, "--json")
     assert answer.code == 0, answer.err
     out = Path(words[words.index("--out") + 1])  # type: ignore[arg-type]
-    found = json.loads(answer.out)
-    assert json.loads((out / "summary.json").read_text()) == found
-    return found
+    summary = json.loads(answer.out)
+    assert json.loads((out / "summary.json").read_text()) == summary
+    return summary
 
 
 def test_outcomes_are_those_of_eval(cli: Cli, copier: Path, grids: Path, tmp_path: Path):
     on = ["--ckpt", copier, "--puzzles", grids, "--steps", STEPS]
-    found = summary(cli, "outcomes", *on, "--out", tmp_path / "o")
+    summary = summary_of(cli, "outcomes", *on, "--out", tmp_path / "o")
     measured = json.loads(cli("eval", *on, "--json").out)
-    assert found["exact"] == measured["exact_at_step"]
-    assert found["ever"] == measured["ever_solved_by"]
+    assert summary["exact"] == measured["exact_at_step"]
+    assert summary["ever"] == measured["ever_solved_by"]
     table = pd.read_csv(tmp_path / "o" / "puzzles.csv")
-    assert len(table) == found["n"] == 13 and int(table["solved"].sum()) == found["solved"]
-    low, high = wilson(found["solved"], 13)
-    assert (found["exact_low"][-1], found["exact_high"][-1]) == pytest.approx((low, high))
+    assert len(table) == summary["n"] == 13 and int(table["solved"].sum()) == summary["solved"]
+    low, high = wilson(summary["solved"], 13)
+    assert (summary["exact_low"][-1], summary["exact_high"][-1]) == pytest.approx((low, high))
     by = pd.read_csv(tmp_path / "o" / "ratings.csv")
     assert (by.groupby(["rating", "step"])["n"].sum() == 13).all()
     assert by["step"].nunique() == STEPS
@@ -58,7 +58,7 @@ def test_losses_are_those_of_eval_and_agree_over_conventions(
     cli: Cli, copier: Path, grids: Path, store: Path, tmp_path: Path
 ):
     on = ["--ckpt", copier, "--puzzles", grids, "--steps", STEPS]
-    found = summary(cli, "losses", *on, "--out", tmp_path / "l", "--batch-size", 16)
+    summary = summary_of(cli, "losses", *on, "--out", tmp_path / "l", "--batch-size", 16)
     with h5py.File(store / "store.h5") as file:
         loss, solved = file["loss"][:], file["solved"][:, -1]
     table = pd.read_csv(tmp_path / "l" / "losses.csv")
@@ -69,7 +69,7 @@ def test_losses_are_those_of_eval_and_agree_over_conventions(
         np.testing.assert_allclose(last_cycles, loss[group].mean(0), rtol=1e-5)
         total = table[(table["convention"] == "stablemax, sum") & (table["outcome"] == outcome)]
         np.testing.assert_allclose(total["mean"], 16 * rows["mean"], rtol=1e-6)
-    assert found["cycles"] == 2 * STEPS and set(table["unit"]) == {
+    assert summary["cycles"] == 2 * STEPS and set(table["unit"]) == {
         "nats per cell",
         "nats per blank cell",
         "nats per puzzle",
@@ -92,11 +92,11 @@ def test_what_umap_cannot_do_costs_no_earlier_results(
 def test_trajectories_have_a_point_and_a_board_for_every_step(
     cli: Cli, store: Path, tmp_path: Path
 ):
-    found = summary(cli, "trajectories", store, "--out", tmp_path / "t", "--relative")
+    summary = summary_of(cli, "trajectories", store, "--out", tmp_path / "t", "--relative")
     table = pd.read_csv(tmp_path / "t" / "paths.csv", dtype={"board": str})
     assert len(table) == 13 * STEPS and table["board"].str.len().eq(16).all()
     assert ((table["wrong"] == 0) == table["solved"]).all()
-    assert sum(found["explained"]) <= 1 and found["explained"][0] >= found["explained"][1]
+    assert sum(summary["explained"]) <= 1 and summary["explained"][0] >= summary["explained"][1]
     ticks = pd.read_csv(tmp_path / "t" / "paths_ticks.csv")
     first = ticks[ticks["update"] == 0]
     assert np.abs(first[["pc1", "pc2", "pc3"]].to_numpy()).max() == 0
@@ -106,17 +106,21 @@ def test_trajectories_have_a_point_and_a_board_for_every_step(
 
 def test_umap_is_stored_with_its_seed(cli: Cli, store: Path, tmp_path: Path):
     words = ["trajectories", store, "--umap", "--site", "z_H", "--shown", 5, "--out"]
-    found = summary(cli, *words, tmp_path / "a")
-    summary(cli, *words, tmp_path / "b")
+    summary = summary_of(cli, *words, tmp_path / "a")
+    summary_of(cli, *words, tmp_path / "b")
     one, other = (pd.read_csv(tmp_path / name / "umap.csv") for name in "ab")
     assert one[["umap1", "umap2"]].equals(other[["umap1", "umap2"]])
-    assert found["umap"]["seed"] == 0 and "umap-learn" in found["umap"]
-    assert found["umap"]["init"] == "pca"
+    assert summary["umap"]["seed"] == 0 and "umap-learn" in summary["umap"]
+    assert summary["umap"]["init"] == "pca"
 
 
 def test_umap_has_a_seed_one_thread_and_a_start_that_is_the_same_in_every_process():
-    known = {"random_state": 3, "n_jobs": 1, "init": "pca"}  # "spectral", the default, is not
-    assert umap_settings(15, 3) == {"n_neighbors": 15, **known}
+    reproducible = {
+        "random_state": 3,
+        "n_jobs": 1,
+        "init": "pca",
+    }  # "spectral", the default, is not
+    assert umap_settings(15, 3) == {"n_neighbors": 15, **reproducible}
 
 
 @pytest.mark.slow
@@ -131,9 +135,9 @@ def test_the_seed_of_umap_holds_in_every_process(store: Path, tmp_path: Path):
 
 
 def test_titles_count_what_is_drawn(cli: Cli, store: Path, tmp_path: Path):
-    found = summary(cli, "trajectories", store, "--shown", 5, "--out", tmp_path)
+    summary = summary_of(cli, "trajectories", store, "--shown", 5, "--out", tmp_path)
     page = (tmp_path / "paths.html").read_text()
-    assert found["drawn"] == 5
+    assert summary["drawn"] == 5
     assert f"5 puzzles; axes of 13 puzzles x {4 * STEPS} updates of z_L" in page
     table = pd.read_csv(tmp_path / "paths.csv")
     assert table["puzzle"].nunique() == 13
@@ -144,11 +148,11 @@ def test_titles_count_what_is_drawn(cli: Cli, store: Path, tmp_path: Path):
 
 def test_divergence_over_puzzles_and_starts(cli: Cli, store: Path, tmp_path: Path):
     words = ["divergence", store, "--starts", 48, "--tries", 13, "--out", tmp_path / "d"]
-    found = summary(cli, *words)
+    summary = summary_of(cli, *words)
     table = pd.read_csv(tmp_path / "d" / "divergence.csv")
     assert table.groupby("outcome")["tick"].count().eq(STEPS * 4).all()
-    assert found["solved"] + found["failed"] == 13
-    same = found["same_puzzle"]
+    assert summary["solved"] + summary["failed"] == 13
+    same = summary["same_puzzle"]
     assert same["puzzles"] and set(map(str, same["puzzles"])) == set(same["of_each"])
     starts = pd.read_csv(tmp_path / "d" / "same_puzzle_starts.csv")
     assert (starts.groupby("puzzle")["solved"].count() == 48).all()
@@ -156,10 +160,10 @@ def test_divergence_over_puzzles_and_starts(cli: Cli, store: Path, tmp_path: Pat
     assert len(curve) == STEPS * 4
     pairs = sum(ok.sum() * (~ok).sum() for _, ok in starts.groupby("puzzle")["solved"])
     assert (curve["pairs"] == pairs).all()  # of one puzzle only
-    known = [one["auc"] for one in same["of_each"].values()]
-    assert min(known) <= list(same["auc"].values())[1]["auc"] <= max(known)
-    plain = summary(cli, "divergence", store, "--starts", 0, "--out", tmp_path / "p")
-    assert plain["same_puzzle"] == {} and plain["over_puzzles"] == found["over_puzzles"]
+    aucs = [one["auc"] for one in same["of_each"].values()]
+    assert min(aucs) <= list(same["auc"].values())[1]["auc"] <= max(aucs)
+    plain = summary_of(cli, "divergence", store, "--starts", 0, "--out", tmp_path / "p")
+    assert plain["same_puzzle"] == {} and plain["over_puzzles"] == summary["over_puzzles"]
 
 
 def refused(cli: Cli, *words: object) -> str:
@@ -193,9 +197,9 @@ def test_a_state_that_is_not_finite_is_named(cli: Cli, store: Path, tmp_path: Pa
         solved = int(file["solved"][:, -1].argmax())  # one that the centroid is made of
         file["z_L"][solved, 1, 0, 0, 0, 0] = np.nan
     out = ["--out", tmp_path / "out"]
-    said = f"z_L is not finite, first in puzzle {solved}"
-    assert said in refused(cli, "trajectories", broken, *out)
-    assert said in refused(cli, "divergence", broken, "--starts", 0, *out)
+    problem = f"z_L is not finite, first in puzzle {solved}"
+    assert problem in refused(cli, "trajectories", broken, *out)
+    assert problem in refused(cli, "divergence", broken, "--starts", 0, *out)
 
 
 def test_both_inputs_are_opened_before_anything_is_written(cli: Cli, store: Path, tmp_path: Path):

@@ -55,17 +55,17 @@ def result(cli: Cli, out: Path, *words: Any) -> dict[str, Any]:
 
 
 def test_outcomes(cli: Cli, on: list[Any], tmp_path: Path):
-    found = result(cli, tmp_path, "outcomes", *on, "--steps", STEPS)
-    assert found["solved"] == N_FULL and found["exact"] == [N_FULL / N] * STEPS
-    assert list(found["ratings_tell_failed"]) == ["blanks"]
-    assert found["ratings_tell_failed"]["blanks"]["auc"] == 1  # full squares are solved
+    summary = result(cli, tmp_path, "outcomes", *on, "--steps", STEPS)
+    assert summary["solved"] == N_FULL and summary["exact"] == [N_FULL / N] * STEPS
+    assert list(summary["ratings_tell_failed"]) == ["blanks"]
+    assert summary["ratings_tell_failed"]["blanks"]["auc"] == 1  # full squares are solved
     table = pd.read_csv(tmp_path / "puzzles.csv")
     assert (table["blanks"] == Latin().asked(squares().inputs).sum(1)).all()
 
 
 def test_losses_are_read_after_every_h_cycle(cli: Cli, on: list[Any], tmp_path: Path):
-    found = result(cli, tmp_path, "losses", *on, "--steps", STEPS)
-    assert (found["cycles"], found["solved"]) == (2 * STEPS, N_FULL)
+    summary = result(cli, tmp_path, "losses", *on, "--steps", STEPS)
+    assert (summary["cycles"], summary["solved"]) == (2 * STEPS, N_FULL)
     table = pd.read_csv(tmp_path / "losses_puzzles.csv")
     tokens = (torch.from_numpy(part) for part in (squares().inputs, squares().labels))
     wanted = run(toy_copier(), *tokens, steps=STEPS, every="h_cycle").loss.flatten(1).numpy()
@@ -77,9 +77,9 @@ def test_losses_are_read_after_every_h_cycle(cli: Cli, on: list[Any], tmp_path: 
 
 def test_settling(cli: Cli, on: list[Any], tmp_path: Path):
     words = ["settling", *on, "--steps", STEPS, "--long", 20, "--long-limit", 6]
-    found = result(cli, tmp_path, *words)
-    assert found["solved"] == N_FULL and found["long"]["horizons"] == [STEPS, 20]
-    assert found["norm_of_rms_1"] == pytest.approx((CONFIG.positions * CONFIG.d_model) ** 0.5)
+    summary = result(cli, tmp_path, *words)
+    assert summary["solved"] == N_FULL and summary["long"]["horizons"] == [STEPS, 20]
+    assert summary["norm_of_rms_1"] == pytest.approx((CONFIG.positions * CONFIG.d_model) ** 0.5)
     table = pd.read_csv(tmp_path / "late_drift.csv")
     assert {"late_drift", "late_drift_fast"} <= set(table) and "late_drift_slow" not in table
     drift = pd.read_csv(tmp_path / "same_phase_drift.csv")
@@ -101,10 +101,10 @@ def test_settling(cli: Cli, on: list[Any], tmp_path: Path):
 def test_stability_of_a_linear_map(cli: Cli, on: list[Any], tmp_path: Path):
     """The recursion is affine: every run has the same exponents, which the map's powers tell."""
     words = ["stability", *on, "--steps", STEPS, "--exponents", 2, "--sample", N, "--fixed", 2]
-    found = result(cli, tmp_path, *words, "--eigenvalues", 2, "--dtype", "float64")
-    assert found["sample"] == N and found["solved"] == N_FULL
-    assert "auc_at_equal_waves" not in found["lambda_1"]  # no such rating
-    assert "auc_of_waves_for_failure" not in found
+    summary = result(cli, tmp_path, *words, "--eigenvalues", 2, "--dtype", "float64")
+    assert summary["sample"] == N and summary["solved"] == N_FULL
+    assert "auc_at_equal_waves" not in summary["lambda_1"]  # no such rating
+    assert "auc_of_waves_for_failure" not in summary
     table = pd.read_csv(tmp_path / "exponents.csv")
     assert "blanks" in table and np.ptp(table["late_lambda_1"]) < 1e-9
     # both maps are 0.3 times the identity: one number of slow and fast each moves by itself
@@ -114,7 +114,7 @@ def test_stability_of_a_linear_map(cli: Cli, on: list[Any], tmp_path: Path):
         cycle = one @ cycle
     largest = np.abs(np.linalg.eigvals(cycle)).max()
     assert table["late_lambda_1"].mean() == pytest.approx(np.log(largest) / 5, rel=1e-2)
-    points = found["fixed_points"]
+    points = summary["fixed_points"]
     assert points["solved"]["converged"]["share"] == 1
     assert points["failed"]["largest_modulus"]["median"] == pytest.approx(largest, rel=1e-4)
 
@@ -125,9 +125,9 @@ def test_stability_of_a_linear_map(cli: Cli, on: list[Any], tmp_path: Path):
 def test_basins(cli: Cli, on: list[Any], tmp_path: Path, target: str, named: str):
     words = ["basins", *on, "--steps", 2, "--index", f"0,{N_FULL}", "--target", target]
     words += ["--starts", 12, "--slice", 3, "--neighbours", 3, "--shuffles", 19]
-    found = result(cli, tmp_path, *words)
-    assert found["settings"]["target"] == named
-    full, with_blanks = found["puzzles_looked_at"]
+    summary = result(cli, tmp_path, *words)
+    assert summary["settings"]["target"] == named
+    full, with_blanks = summary["puzzles_looked_at"]
     assert full["own_start_solved_from"] == 0 and with_blanks["own_start_solved_from"] == -1
     assert with_blanks["solved"] == 0  # no start fills a blank
     answers = pd.read_csv(tmp_path / "answers.csv")
@@ -152,24 +152,24 @@ def test_starts_move_the_state_that_is_named(on: list[Any], tmp_path: Path):
 )
 def test_trajectories(cli: Cli, store: Path, tmp_path: Path, site: str, named: str, updates: int):
     """`updates` a supervision step."""
-    found = result(cli, tmp_path, "trajectories", store, "--site", site)
-    assert found["site"] == named
-    assert found["pool"] == f"{N} puzzles x {updates * STEPS} updates of {named}"
+    summary = result(cli, tmp_path, "trajectories", store, "--site", site)
+    assert summary["site"] == named
+    assert summary["pool"] == f"{N} puzzles x {updates * STEPS} updates of {named}"
     points = pd.read_csv(tmp_path / "paths.csv")
     assert len(points) == N * STEPS and (points["board"].str.count(r"\|") == 2).all()
 
 
 def test_divergence(cli: Cli, store: Path, tmp_path: Path):
     words = ["divergence", store, "--starts", 12, "--tries", 3, "--device", "cpu"]
-    found = result(cli, tmp_path, *words)
-    assert (found["site"], found["solved"], found["failed"]) == ("fast", N_FULL, N_OPEN)
-    assert list(found["over_puzzles"]["auc"]) == ["0", "29", "-1"]
-    assert found["same_puzzle"] == {"tried": 3, "puzzles": []}  # no start changes the answer
+    summary = result(cli, tmp_path, *words)
+    assert (summary["site"], summary["solved"], summary["failed"]) == ("fast", N_FULL, N_OPEN)
+    assert list(summary["over_puzzles"]["auc"]) == ["0", "29", "-1"]
+    assert summary["same_puzzle"] == {"tried": 3, "puzzles": []}  # no start changes the answer
 
 
 def test_lens(cli: Cli, store: Path, tmp_path: Path):
-    found = result(cli, tmp_path, "lens", store, "--device", "cpu")
-    assert {row["site"] for row in found["decisions"]} == set(STATES)
+    summary = result(cli, tmp_path, "lens", store, "--device", "cpu")
+    assert {row["site"] for row in summary["decisions"]} == set(STATES)
     table = pd.read_csv(tmp_path / "lens.csv")
     ticks = {site: sorted(set(rows["tick"])) for site, rows in table.groupby("site")}
     assert ticks["fast"][:4] == [0, 1, 3, 5] and ticks["slow"][:4] == [2, 4, 7, 9]
@@ -179,14 +179,14 @@ def test_lens(cli: Cli, store: Path, tmp_path: Path):
 
 def test_probes(cli: Cli, store: Path, tmp_path: Path):
     words = ["probes", store, "--cycles", "0,9", "--held-out", 0.5, "--device", "cpu"]
-    found = result(cli, tmp_path, *words)
-    labels = {row["label"] for row in found["auc"]}
+    summary = result(cli, tmp_path, *words)
+    labels = {row["label"] for row in summary["auc"]}
     assert labels == {
         *("candidates", "violations", "candidate A", "candidate B", "candidate C"),
         *("row conflict", "column conflict"),
     }
-    assert {row["site"] for row in found["auc"]} == {*STATES, ""}
-    assert {row["tick"] for row in found["auc"]} == {3, 4, 48, 49}  # last of fast and of slow
+    assert {row["site"] for row in summary["auc"]} == {*STATES, ""}
+    assert {row["tick"] for row in summary["auc"]} == {3, 4, 48, 49}  # last of fast and of slow
 
 
 def test_a_task_without_candidates_and_ratings(
