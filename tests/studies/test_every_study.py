@@ -1,6 +1,7 @@
 """What every study has; a new one needs all of it."""
 
 import ast
+import json
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -8,9 +9,14 @@ from types import ModuleType
 from typing import get_type_hints
 
 import pytest
+import toy_study
+import typer
 import unchanged
+from typer.testing import CliRunner
 
+from trm_interp.cli.options import add
 from trm_interp.cli.studies import COMMANDS
+from trm_interp.cli.studies import study as row_of
 from trm_interp.studies.results import OnCheckpointResult, OnStoreResult
 from trm_interp.studies.settings import CONFIGS, OnCheckpoint, OnStore
 
@@ -42,6 +48,35 @@ def test_a_study_has_settings_a_result_figures_and_lines(study: ModuleType, name
 def test_a_study_is_a_command(name: str):
     (row,) = (row for row in COMMANDS if row.name == name)
     assert row.config is CONFIGS[name] and row.target == f"trm_interp.studies.{name}:run"
+
+
+def test_a_new_study_is_a_file_and_a_row(copier: Path, grids: Path, tmp_path: Path):
+    """The study of tests/toy_study.py, run as a command; the others are not touched by it."""
+    row = row_of(
+        "cells",
+        toy_study.Config,
+        "Right cells by step.",
+        "puzzles",
+        "trm-interp cells --out runs/cells",
+        module="toy_study",
+    )
+    app = typer.Typer()
+    for command in (row, *COMMANDS):
+        add(app, command)
+    shown = CliRunner().invoke(app, ["cells", "--help"])
+    assert shown.exit_code == 0 and "supervision steps" in shown.stdout
+    out = tmp_path / "cells"
+    words = ["cells", "--ckpt", copier, "--puzzles", grids, "--out", out, "--steps", 3]
+    answer = CliRunner().invoke(app, [*map(str, words), "--device", "cpu", "--json"])
+    assert answer.exit_code == 0, answer.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert json.loads(answer.stdout) == summary and summary["written"] == ["cells"]
+    result = toy_study.Result.read(out / "summary.json")
+    assert len(result.right) == 3 and result.n == 13 and (out / "cells.html").exists()
+    (line,) = toy_study.lines(result)
+    assert line.startswith("13 puzzles; cells right after 3 steps: 0.")
+    again = CliRunner().invoke(app, [*map(str, words)])
+    assert again.exit_code == 2 and "--overwrite" in again.stderr
 
 
 def test_the_numbers_of_a_study_are_kept(name: str):

@@ -78,17 +78,21 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         """,
     ),
 }
-COMMANDS = [
-    Command(
+
+
+def study(name: str, config: type, doc: str, unit: str, examples: str, module: str = "") -> Command:
+    """The row of a study. `module`: where it is; by default the one of its name in `studies`."""
+    return Command(
         name=name,
         title="Studies",
-        config=CONFIGS[name],
-        target=f"trm_interp.studies.{name}:run",
+        config=config,
+        target=f"{module or f'trm_interp.studies.{name}'}:run",
         doc=doc,
         examples=examples,
         unit=unit,
         has_json=True,
         says_out=True,
     )
-    for name, (doc, unit, examples) in STUDIES.items()
-]
+
+
+COMMANDS = [study(name, CONFIGS[name], *row) for name, row in STUDIES.items()]
