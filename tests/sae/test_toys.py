@@ -151,11 +151,11 @@ def test_facts_by_hand():
 def test_gathered_series_are_those_of_the_site(sae: Path, store: Path):
     config = OnSAE(sae=sae, store=store, all_puzzles=True, device="cpu")
     with applying(config, lambda line: None) as applied:
-        gathered = gather(applied, n_examples=2)
+        observed = gather(applied, n_examples=2)
         levels = [acts.mean(1).numpy() for _, _, acts in applied.encode()]
-    assert gathered.level.shape == (N, 18, 24)  # 3 steps of 2 cycles of 3 writes; 4 x 6 features
-    np.testing.assert_array_equal(gathered.level, np.stack(levels))
-    assert gathered.cells.tolist() == gathered.at.tolist() == list(range(9))
+    assert observed.level.shape == (N, 18, 24)  # 3 steps of 2 cycles of 3 writes; 4 x 6 features
+    np.testing.assert_array_equal(observed.level, np.stack(levels))
+    assert observed.cells.tolist() == observed.at.tolist() == list(range(9))
 
 
 def test_steering(cli: Cli, sae: Path, store: Path, tmp_path: Path):

@@ -156,7 +156,7 @@ def test_starts_share_the_input_and_differ_in_the_target_only(copier: Path, grid
         (["--index", "x"], "is no index"),
         (["--neighbours", 30], "neighbours 30 must be fewer than the 30 starts"),
         (["--radii", "1,-2"], "radii must be above 0"),
-        (["--radii", "1;2"], "are no numbers"),
+        (["--radii", "1;2"], "are not numbers"),
         (["--slice", 1], "slice must be 0 or at least 2"),
         (["--tolerance", 0], "tolerance must be above 0"),
     ],

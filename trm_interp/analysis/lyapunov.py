@@ -45,8 +45,8 @@ def lyapunov(
 
     The method of Benettin et al. (1980), for a batch of runs: tangents start as random orthonormal
     vectors (`seed`; the same for all runs), the logarithms of R's diagonal add up. Works in the
-    dtype of `start`. -inf where a direction is contracted to nothing. `watch` is told how many
-    maps are done and the state, after each map. ValueError where k is not between 1 and dim.
+    dtype of `start`. -inf where a direction is contracted to nothing. `watch` is called after each
+    map with how many are done and the state. ValueError where k is not between 1 and dim.
 
     >>> halve = lambda z, tangents: (z / 2, tangents / 2)  # its own derivative
     >>> lyapunov(halve, torch.ones(1, 3), k=2, maps=4).exponents().round(4).tolist()

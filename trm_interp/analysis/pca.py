@@ -3,7 +3,7 @@
 Subspace iteration on the covariance with a few directions to spare (Halko, Martinsson & Tropp
 2011, arXiv 0909.4061), one pass an iteration, two products a chunk: memory is the directions and
 the coordinates, whatever the number of states. scikit-learn's IncrementalPCA decomposes every chunk
-anew, which for states of some thousand numbers is a hundred times slower than reading them.
+from scratch, which for states of some thousand numbers is a hundred times slower than reading them.
 """
 
 import math

@@ -31,7 +31,7 @@ COMMANDS = [
         Solve puzzles: the board, the confidence, the cost, and whether the rules confirm it.
 
         Searches symmetric copies with noise until a grid obeys the rules, 32 trajectories unless
-        told otherwise.
+        --k says otherwise.
         """,
         examples="""
         trm-interp solve ".....5.1......1.26..35.1.6....5.2..."

@@ -1,4 +1,4 @@
-"""Record a checkpoint's activations into a store: size told first, streamed, resumable."""
+"""Record a checkpoint's activations into a store: size announced first, streamed, resumable."""
 
 import time
 from collections.abc import Callable
@@ -137,7 +137,7 @@ def _record_all(
     tell: Callable[[str], None],
 ) -> None:
     """What the writer lacks, batch after batch."""
-    began, told = time.monotonic(), False
+    began, announced = time.monotonic(), False
     writer.claim.advance(writer.done, len(puzzles))
     while writer.done < len(puzzles):
         batch = puzzles.subset(slice(writer.done, writer.done + config.batch_size))
@@ -151,11 +151,11 @@ def _record_all(
             q_halt=read.q_halt.numpy(),
             puzzle_id=batch.lines,
         )
-        if not told and writer.done < len(puzzles):
+        if not announced and writer.done < len(puzzles):
             each = (time.monotonic() - began) / len(batch) / writer.team.size
             seconds = each * (len(puzzles) - writer.done)
             tell(f"about {seconds:.0f} s at the speed of the first batch")
-        told = True
+        announced = True
         writer.claim.advance(writer.done, len(puzzles))
     writer.finish()
     if writer.team.size > 1:

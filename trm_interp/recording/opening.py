@@ -13,8 +13,8 @@ from trm_interp.runtime.errors import UserError
 
 @contextmanager
 def finished_puzzles(path: Path, tell: Callable[[str], None]) -> Iterator[Store]:
-    """The store while the block runs. An unfinished one shows its finished puzzles, and `tell` is
-    told so. UserError where it has none.
+    """The store while the block runs. An unfinished one shows its finished puzzles, and says so
+    through `tell`. UserError where it has none.
     """
     with Store(path, allow_incomplete=True) as store:
         if not store.complete:

@@ -1,4 +1,4 @@
-"""What `info` and `hooks` can be told. Read by the command line; needs no torch."""
+"""Settings of `info` and `hooks`. Read by the command line; needs no torch."""
 
 from dataclasses import dataclass
 

@@ -28,7 +28,9 @@ class Team(Protocol):
     def objects(self, mine: Any) -> list[Any]: ...
 
 
-class Alone:
+class SingleProcess:
+    """A team of one."""
+
     rank, size = 0, 1
 
     def objects(self, mine: Any) -> list[Any]:
@@ -112,7 +114,7 @@ class StoreWriter:
         )
         claim.__enter__()
         try:
-            return cls(claim, team or Alone())
+            return cls(claim, team or SingleProcess())
         except BaseException:
             claim.__exit__(None, None, None)
             raise

@@ -1,4 +1,4 @@
-"""What `figures` can be told. Read by the command line; needs no torch."""
+"""Settings of `figures`. Read by the command line; needs no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path

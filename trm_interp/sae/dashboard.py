@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from trm_interp.runtime.files import write_text
 from trm_interp.sae.applied import AppliedSAE
-from trm_interp.sae.gather import Gathered
+from trm_interp.sae.gather import Observations
 from trm_interp.sae.meaning import Meaning
 from trm_interp.sae.results import FeaturesSummary
 from trm_interp.tasks.base import Task
@@ -72,7 +72,7 @@ def json_in_page(data: Any) -> str:
 
 def dashboard_data(
     applied: AppliedSAE,
-    gathered: Gathered,
+    observed: Observations,
     table: pd.DataFrame,
     meaning: Meaning,
     push: np.ndarray | None,
@@ -93,8 +93,8 @@ def dashboard_data(
         "ticks": [int(i) for i in reader.indices],
         "step_of": [tick.step for tick in reader.ticks],
         "steps": step_starts(applied),
-        **_levels(applied, gathered, alive),
-        **_examples(applied, gathered, alive),
+        **_levels(applied, observed, alive),
+        **_examples(applied, observed, alive),
         **_board_of(task),
         **_facts(meaning, alive),
         "push_names": [task.tokens[token] for token in task.answer_tokens],
@@ -119,29 +119,29 @@ def _bounds(table: pd.DataFrame) -> list[Column]:
     ]
 
 
-def _levels(applied: AppliedSAE, gathered: Gathered, alive: np.ndarray) -> dict[str, Any]:
+def _levels(applied: AppliedSAE, observed: Observations, alive: np.ndarray) -> dict[str, Any]:
     """Mean activation over time by outcome, [feature, outcome, tick], as shares of its largest."""
     level = np.zeros((len(alive), 2, len(applied.reader.indices)), np.float32)
     for at, chosen in enumerate(applied.by_outcome.values()):
         if chosen.any():
-            level[:, at] = gathered.level[chosen].mean(0).T[alive]
+            level[:, at] = observed.level[chosen].mean(0).T[alive]
     scale = level.max(axis=(1, 2))
     shares = level / np.maximum(scale, 1e-12)[:, None, None]
     return {"scale": [float(f"{v:.4g}") for v in scale], "level": _bytes(shares)}
 
 
-def _examples(applied: AppliedSAE, gathered: Gathered, alive: np.ndarray) -> dict[str, Any]:
+def _examples(applied: AppliedSAE, observed: Observations, alive: np.ndarray) -> dict[str, Any]:
     """The boards on which a feature is largest; `tops` index `puzzles`, the series and `cells`."""
-    examples, solved = gathered.examples, applied.solved
+    examples, solved = observed.examples, applied.solved
     top = np.maximum(examples.value[alive], 1e-12)[:, :, None]
-    board = examples.board[alive].astype(np.float32)[:, :, gathered.at]
-    cell_at = {int(pos): i for i, pos in enumerate(gathered.at)}
+    board = examples.board[alive].astype(np.float32)[:, :, observed.at]
+    cell_at = {int(pos): i for i, pos in enumerate(observed.at)}
     used = sorted({int(p) for p in examples.puzzle[alive].ravel() if p >= 0})
     parts = (examples.value, examples.puzzle, examples.tick, examples.pos)
     return {
         "board": _bytes(board / top),
         "examples": examples.value.shape[1],
-        "cells": [int(cell) for cell in gathered.cells],
+        "cells": [int(cell) for cell in observed.cells],
         "tops": [
             [
                 [used.index(int(p)), int(t), cell_at.get(int(pos), -1), float(f"{v:.4g}")]

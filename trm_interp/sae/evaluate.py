@@ -43,7 +43,7 @@ def run(
         if config.tick is not None and config.loop:
             tick_of(applied, config.tick)  # before anything is measured
         with (
-            nullcontext() if config.out else locked_folder(config.sae),  # it may be trained anew
+            nullcontext() if config.out else locked_folder(config.sae),  # it may be trained again
             FileRun(
                 measures_file(config),
                 COMMAND,

@@ -14,7 +14,7 @@ from trm_interp.runtime.runs import Run, quiet
 from trm_interp.sae.applied import AppliedSAE, Progress, applying, model_of
 from trm_interp.sae.dashboard import dashboard_data, step_starts, write_dashboard
 from trm_interp.sae.early import separation
-from trm_interp.sae.gather import Gathered, check_gathering, gather
+from trm_interp.sae.gather import Observations, check_gathering, gather
 from trm_interp.sae.meaning import head_push, meaning_of
 from trm_interp.sae.results import FeaturesSummary
 from trm_interp.sae.settings import FeaturesConfig
@@ -52,20 +52,20 @@ def run(
             tell=tell,
             progress=progress,
         ) as output:
-            gathered = gather(applied, config.examples, output.advance)
-            separated = separation(gathered.level, applied.solved, config.seed)
-            cells = len(gathered.cells)
-            meaning = meaning_of(gathered.acts, gathered.facts, cells, config.seed)
+            observed = gather(applied, config.examples, output.advance)
+            separated = separation(observed.level, applied.solved, config.seed)
+            cells = len(observed.cells)
+            meaning = meaning_of(observed.acts, observed.facts, cells, config.seed)
             table = feature_table(
-                applied, gathered, separated, meaning, push, config.shuffles, config.seed
+                applied, observed, separated, meaning, push, config.shuffles, config.seed
             )
-            top = most_active(gathered.level, config.top)
+            top = most_active(observed.level, config.top)
             counts = summarise(table, separated, applied.solved, top)
             summary = FeaturesSummary(**applied.measured_on, **counts)
-            page = dashboard_data(applied, gathered, table, meaning, push, summary)
+            page = dashboard_data(applied, observed, table, meaning, push, summary)
             figures = {
-                "figure 1": activity(applied, gathered, top, config.seed),
-                "drift": drift(applied, gathered, config.seed),
+                "figure 1": activity(applied, observed, top, config.seed),
+                "drift": drift(applied, observed, config.seed),
             }
             output.clear()
             write_dashboard(config.out / FILES["dashboard"], page)
@@ -83,42 +83,42 @@ def lines(files: Mapping[str, Path]) -> list[str]:
 
 
 def activity(
-    applied: AppliedSAE, gathered: Gathered, top: np.ndarray, seed: int
+    applied: AppliedSAE, observed: Observations, top: np.ndarray, seed: int
 ) -> tuple[go.Figure, pd.DataFrame]:
     """The top features over time by outcome, with bands; and the numbers that are drawn."""
     parts = []
     for outcome, chosen in applied.by_outcome.items():
         if not chosen.any():
             continue
-        mean, low, high = mean_with_bounds(gathered.level[chosen][:, :, top], seed, BANDS)
+        mean, low, high = mean_with_bounds(observed.level[chosen][:, :, top], seed, BANDS)
         for at, feature in enumerate(top):
             columns = {"tick": applied.reader.indices, "mean": mean[:, at], "low": low[:, at]}
             frame = pd.DataFrame({**columns, "high": high[:, at]})
             parts.append(frame.assign(feature=int(feature), outcome=outcome, n=int(chosen.sum())))
     numbers = pd.concat(parts, ignore_index=True)
-    title = f"{len(top)} most active features of {_what(applied)}"
+    title = f"{len(top)} most active features of {_sae_and_site(applied)}"
     return activity_figure(numbers, step_starts(applied), title), numbers
 
 
-def drift(applied: AppliedSAE, gathered: Gathered, seed: int) -> tuple[go.Figure, pd.DataFrame]:
+def drift(applied: AppliedSAE, observed: Observations, seed: int) -> tuple[go.Figure, pd.DataFrame]:
     """The same-phase drift by outcome, with bands; and the numbers that are drawn."""
     curves = {
-        outcome: mean_with_bounds(gathered.drift_curve[chosen], seed, BANDS)
+        outcome: mean_with_bounds(observed.drift_curve[chosen], seed, BANDS)
         for outcome, chosen in applied.by_outcome.items()
         if chosen.any()
     }
-    ticks = applied.reader.indices[: gathered.drift_curve.shape[1]]
+    ticks = applied.reader.indices[: observed.drift_curve.shape[1]]
     columns = ("mean", "low", "high")
     parts = [
         pd.DataFrame({"tick": ticks, **dict(zip(columns, curve, strict=True)), "outcome": outcome})
         for outcome, curve in curves.items()
     ]
-    title = f"same-phase drift of {_what(applied)}"
+    title = f"same-phase drift of {_sae_and_site(applied)}"
     figure = drift_figure(ticks, curves, step_starts(applied), title)
     return figure, pd.concat(parts, ignore_index=True)
 
 
-def _what(applied: AppliedSAE) -> str:
+def _sae_and_site(applied: AppliedSAE) -> str:
     return f"{applied.path.name} on {applied.site}"
 
 

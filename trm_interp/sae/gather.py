@@ -32,7 +32,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class Observations:
     """What one pass over the puzzles keeps."""
 
     level: np.ndarray  # float32 [puzzle, tick, feature], mean over positions
@@ -48,7 +48,7 @@ class Gathered:
     at: np.ndarray  # their indices among the stored positions
 
 
-def gather(applied: AppliedSAE, n_examples: int, progress: Progress = quiet) -> Gathered:
+def gather(applied: AppliedSAE, n_examples: int, progress: Progress = quiet) -> Observations:
     """Encode every puzzle once."""
     reader = applied.reader
     cycle, n, ticks = reader.ticks_per_cycle, len(applied.puzzles), len(reader.indices)
@@ -78,7 +78,7 @@ def gather(applied: AppliedSAE, n_examples: int, progress: Progress = quiet) -> 
                 times.step_means(values)[:, at], board.decided[cells], board.asked[cells]
             )
     rows = n * reader.rows
-    return Gathered(
+    return Observations(
         level,
         (fired / rows).cpu().numpy(),
         keep.largest(),

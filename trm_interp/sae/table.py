@@ -9,7 +9,7 @@ from trm_interp.analysis.recurrence import STILL, recurrence, transient_cycles
 from trm_interp.analysis.resample import discoveries, mean_with_bounds
 from trm_interp.sae.applied import AppliedSAE
 from trm_interp.sae.early import Separation, sign_flip_p
-from trm_interp.sae.gather import Gathered
+from trm_interp.sae.gather import Observations
 from trm_interp.sae.meaning import Meaning
 from trm_interp.sae.results import FeatureMedians, MostActive
 
@@ -19,7 +19,7 @@ DYNAMICS = ("transient", "recurrence", "period", "drift")
 
 def feature_table(
     applied: AppliedSAE,
-    gathered: Gathered,
+    observed: Observations,
     separation: Separation,
     meaning: Meaning,
     push: np.ndarray | None,
@@ -34,11 +34,11 @@ def feature_table(
     at, auc, control = meaning.best()
     columns = {
         "feature": np.arange(applied.d_sae),
-        "density": gathered.density,
-        "mean": gathered.level.mean(axis=(0, 1)),
-        "largest": gathered.largest,
-        **_dynamics(applied, gathered, shuffles, seed),
-        **_order_of_events(applied, gathered, separation, seed),
+        "density": observed.density,
+        "mean": observed.level.mean(axis=(0, 1)),
+        "largest": observed.largest,
+        **_dynamics(applied, observed, shuffles, seed),
+        **_order_of_events(applied, observed, separation, seed),
         "fact": [meaning.names[i] for i in at],
         "fact_auc": auc,
         "control_auc": control,
@@ -51,12 +51,12 @@ def feature_table(
 
 
 def _dynamics(
-    applied: AppliedSAE, gathered: Gathered, shuffles: int, seed: int
+    applied: AppliedSAE, observed: Observations, shuffles: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Mean and interval of each of DYNAMICS over the solved and the failed puzzles; [feature]."""
     cycle = applied.reader.ticks_per_cycle
     per_cycle = len(applied.store.schedule.cycle)
-    series = np.moveaxis(gathered.level, 1, 2)  # [puzzle, feature, tick]
+    series = np.moveaxis(observed.level, 1, 2)  # [puzzle, feature, tick]
     still = STILL * series.max(axis=(0, 2))
     active = series.max(-1) > np.maximum(still, 1e-12)
     parts = [slice(first, first + AT_ONCE) for first in range(0, applied.d_sae, AT_ONCE)]
@@ -66,7 +66,7 @@ def _dynamics(
         "transient": np.where(active, np.concatenate(settled, 1) * float(per_cycle), np.nan),
         "recurrence": np.concatenate([one.excess for one in back], 1),
         "period": np.concatenate([one.period for one in back], 1) / cycle * per_cycle,
-        "drift": gathered.drift,
+        "drift": observed.drift,
     }
     columns = {}
     for name in DYNAMICS:
@@ -78,18 +78,18 @@ def _dynamics(
 
 
 def _order_of_events(
-    applied: AppliedSAE, gathered: Gathered, separation: Separation, seed: int
+    applied: AppliedSAE, observed: Observations, separation: Separation, seed: int
 ) -> dict[str, np.ndarray]:
     """When a feature separates outcomes, and whether it leads decisions; [feature]."""
     ticks = applied.reader.ticks
     first_step = max(i for i, tick in enumerate(ticks) if tick.step == ticks[0].step)
     significant = separation.significant
     first = np.array(applied.reader.indices)[significant.argmax(0)]
-    p = sign_flip_p(gathered.lead, seed)
+    p = sign_flip_p(observed.lead, seed)
     return {
         "auc_first_step": separation.auc[first_step],
         "apart_from": np.where(significant.any(0), first, -1),
-        **_bounded("lead", gathered.lead, seed),
+        **_bounded("lead", observed.lead, seed),
         "lead_p": p,
         "leads": discoveries(p),
     }

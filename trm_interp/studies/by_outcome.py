@@ -15,7 +15,7 @@ def named(solved: np.ndarray) -> np.ndarray:
 
 
 def why_not_compared(solved: np.ndarray, tell: Tell) -> str | None:
-    """Why there are too few runs to compare outcomes, which `tell` is told; None where there are
+    """Why there are too few runs to compare outcomes, also passed to `tell`; None where there are
     enough."""
     counts = {"solved": int(solved.sum()), "failed": int((~solved).sum())}
     few = [f"{n} {kind}" for kind, n in counts.items() if n < FEWEST]

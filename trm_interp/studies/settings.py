@@ -18,7 +18,7 @@ from trm_interp.subjects.settings import (
 )
 
 OUT_HELP = "folder of tables and figures"
-SEED_HELP = "of every random choice"
+SEED_HELP = "seed of every random choice"
 RECORDED_HELP, RECORDED = "checkpoint of the store", "where the store says that it is"
 CONTROL = {"starts": True}  # of divergence
 OVERWRITE_HELP = "replace the results of an earlier run"
@@ -105,9 +105,9 @@ class DivergenceConfig(OnStore):
 
     site: str = setting("latent", SITE_HELP)
     ckpt: str = setting("", RECORDED_HELP, otherwise=RECORDED, needs=CONTROL)
-    starts: int = setting(48, "random starts of each puzzle of the control; 0 leaves it out")
+    starts: int = setting(48, "random starts of each puzzle of the control; 0: no control")
     control_puzzles: int = setting(4, "puzzles of the control", needs=CONTROL)
-    tries: int = setting(12, "puzzles that may be tried to find them", needs=CONTROL)
+    tries: int = setting(12, "puzzles that are tried at most, to find those", needs=CONTROL)
     device: Device = setting(
         "auto", "where the control runs; auto takes a GPU where there is one", needs=CONTROL
     )
@@ -129,25 +129,25 @@ class BasinsConfig(OnCheckpoint):
         otherwise="the first few that the model's own start solves, and as many that it fails",
     )
     n_puzzles: int = setting(4, "puzzles", needs={"index": None})
-    limit: int = setting(64, "puzzles of the file, in its order, that those are chosen from")
-    starts: int = setting(1000, "random starts of a puzzle")
+    limit: int = setting(64, "only the first so many puzzles of the file are chosen from")
+    starts: int = setting(1000, "random starts per puzzle")
     target: str = setting(
-        "answer", "the state that starts elsewhere, by name (z_L), or answer, latent or all"
+        "answer", "state whose start is varied, by name (z_L), or answer, latent or all"
     )
     shared: bool = setting(
         True, "one random vector for all positions, or one each", flags="--shared/--per-position"
     )
     radii: str = setting(
         "0.5,1,2,4",
-        "RMS of what is added to the model's own start, whose RMS is about 1; every start has one",
+        "RMS distances from the model's own start, whose RMS is about 1; starts take them in turn",
     )
     slice: int = setting(21, "side of a plane's image, in starts; 0: no plane")
     steps: int = setting(16, "supervision steps of a run", most=MOST_STEPS)
     batch_size: int = setting(125, "starts at once; bounds the memory")
     neighbours: int = setting(10, "nearest starts that a start is compared with")
     tolerance: float = setting(0.1, "RMS distance up to which two final states are one", most=1e6)
-    shuffles: int = setting(999, "shuffles behind a p-value")
-    resume: bool = setting(False, "go on where a run was stopped or killed")
+    shuffles: int = setting(999, "shuffles of a permutation test")
+    resume: bool = setting(False, "continue where a run was stopped or killed")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -173,7 +173,7 @@ class BasinsConfig(OnCheckpoint):
         try:
             radii = [float(radius) for radius in self.radii.split(",")]
         except ValueError:
-            raise ValueError(f"radii: {self.radii!r} are no numbers; try 0.5,1,2") from None
+            raise ValueError(f"radii: {self.radii!r} are not numbers; try 0.5,1,2") from None
         if not all(0 < radius < float("inf") for radius in radii):
             raise ValueError(f"radii must be above 0 and finite, got {self.radii}")
         return radii
@@ -219,10 +219,12 @@ class SettlingConfig(OnCheckpoint):
         16, "supervision steps of every puzzle; late drift is over the last 4", most=MOST_STEPS
     )
     long: int = setting(
-        1024, "steps of the long rollouts; looked at from 64 on; 0: none", most=MOST_STEPS
+        1024, "steps of the long rollouts, looked at from 64 on; 0: none", most=MOST_STEPS
     )
     long_limit: int = setting(
-        24, "puzzles that run long, half failed where there are that many", needs={"long": True}
+        24,
+        "puzzles of long rollouts, half of them failed if there are so many",
+        needs={"long": True},
     )
     tolerance: float = setting(
         1e-3,
@@ -247,10 +249,10 @@ class StabilityConfig(OnCheckpoint):
 
     steps: int = setting(16, "supervision steps; late drift is over the last 4", most=MOST_STEPS)
     k: int = setting(8, "leading exponents", flags="--exponents", old="--k")
-    sample: int = setting(48, "puzzles with exponents, half failed where there are that many")
-    fixed: int = setting(8, "of them, end points from which fixed points are sought; 0: none")
+    sample: int = setting(48, "puzzles with exponents, half of them failed if there are so many")
+    fixed: int = setting(8, "of these, puzzles from whose ends fixed points are sought; 0: none")
     eigenvalues: int = setting(6, "leading eigenvalues at every fixed point", needs={"fixed": True})
-    dtype: Literal["float32", "float64"] = setting("float32", "of the exponents")
+    dtype: Literal["float32", "float64"] = setting("float32", "precision of the exponents")
 
     def __post_init__(self) -> None:
         super().__post_init__()

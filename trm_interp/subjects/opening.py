@@ -1,4 +1,4 @@
-"""Opens what a command is told to work on: a device, a checkpoint, puzzles that fit it."""
+"""Opens what a command works on: a device, a checkpoint, puzzles that fit it."""
 
 import sys
 from collections.abc import Callable
@@ -63,7 +63,8 @@ def _say_once(line: str) -> None:
 
 
 def task_of(checkpoint: Checkpoint) -> Task:
-    """The task that a checkpoint was trained on. UserError where that cannot be told."""
+    """The task that a checkpoint was trained on. UserError where neither its card nor its shape
+    says so."""
     config = checkpoint.model.config
     source, data = str(checkpoint.path), data_names(checkpoint)
     return task_of_checkpoint(checkpoint.card, config.cells, config.vocab, source, data)

@@ -1,4 +1,4 @@
-"""What the commands can be told. Read by the command line; needs no torch.
+"""Settings of the commands on a checkpoint and puzzles. Read by the command line; needs no torch.
 
 Training has its own settings, `core.training.settings.TrainConfig`.
 """

@@ -113,7 +113,7 @@ class Task(ABC):
     def recognises(cls, path: Path) -> bool:
         """Whether a file or folder looks like one of the family; reads no more than it must.
 
-        Says yes to every file of the family, also to a damaged one if it can be told.
+        Says yes to every file of the family, also to a damaged one where that can be seen.
         """
 
     @classmethod
@@ -130,7 +130,7 @@ class Task(ABC):
 
         `limit` reads only the first so many. PuzzleError names bad lines; with `skip_bad` they are
         left out and listed in `skipped`. A puzzle with more than one solution is bad unless
-        `several`. `progress` is told how many puzzles are checked, of how many.
+        `several`. `progress` is called with how many puzzles are checked, of how many.
         """
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What the commands on puzzle files can be told. Read by the command line; needs no torch."""
+"""Settings of the commands on puzzle files. Read by the command line; needs no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -235,7 +235,7 @@ def _split(
     cells: int | None,
     fits: Fits | None,
 ) -> tuple[int, int]:
-    """The one that is meant; CheckpointError asks where that cannot be told."""
+    """The one that is meant; CheckpointError asks where that is ambiguous."""
     chosen = [split for split in splits if split[0] == cells]
     if not chosen and fits is not None:
         chosen = [split for split in splits if fits(split[0], vocab)]

@@ -40,8 +40,8 @@ def load(
     `formats.py` has the forms of text. `limit` reads only the first so many puzzles. Missing
     solutions are computed. Every puzzle must have exactly one solution (at least one with
     `several`): of two right answers only one would count as solved. Bad lines raise one
-    PuzzleError, or with `skip_bad` are left out and listed in `skipped`. `progress` is told how
-    many puzzles are solved or proved, of how many.
+    PuzzleError, or with `skip_bad` are left out and listed in `skipped`. `progress` is called
+    with how many puzzles are solved or proved, of how many.
     """
     path = Path(path)
     if not path.exists():

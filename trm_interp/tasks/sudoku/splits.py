@@ -107,7 +107,7 @@ def check(
     tell: Callable[[str], None] = print,
     progress: Update = lambda d, of: None,
 ) -> dict[str, Any]:
-    """What is wrong with files as splits of one data set; every finding is told with its lines.
+    """What is wrong with files as splits of one data set; every finding is reported with its lines.
 
     `files`: puzzles, invalid lines, puzzles whose class comes twice; `pairs`: of every two files,
     puzzles of the second with the class of one in the first, neighbours of one in the first, and

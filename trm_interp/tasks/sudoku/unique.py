@@ -34,7 +34,8 @@ def ambiguous(
     """[puzzle] whether it has a solution other than the given, valid one.
 
     Puzzles that singles solve cost little; what takes a search is kept on disk and read there
-    the next time, where the cache folder can be written. `progress` is told how many are done.
+    the next time, where the cache folder can be written. `progress` is called with how many are
+    done.
 
     >>> from trm_interp.tasks.sudoku.grid import parse
     >>> solution = parse("1234341221434321")

@@ -45,7 +45,7 @@ def rate(
 ) -> Ratings:
     """Rate [puzzle, cells] grids, each with one solution; `images` symmetries per puzzle.
 
-    `progress` is told how many are rated, of how many.
+    `progress` is called with how many are rated, of how many.
 
     >>> from trm_interp.tasks.sudoku.grid import parse
     >>> ratings = rate(parse("......2..3..2.4.")[None])

@@ -164,7 +164,7 @@ def settings(walk: Walk) -> dict[str, float]:
 
 
 def _rule(walk: Walk, floor: float) -> "_Rule":
-    return _Rule(  # an int for a float would compile everything anew
+    return _Rule(  # an int for a float would compile everything again
         float(walk.temperature),
         float(walk.weight),
         float(floor),
