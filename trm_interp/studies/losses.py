@@ -66,12 +66,12 @@ class LossesResult(OnCheckpointResult):
     @property
     def solved_curve(self) -> LossCurve | None:
         """In the MAIN convention."""
-        return self.solved_loss and self.solved_loss[MAIN]
+        return self.solved_loss[MAIN] if self.solved_loss else None
 
     @property
     def failed_curve(self) -> LossCurve | None:
         """In the MAIN convention."""
-        return self.failed_loss and self.failed_loss[MAIN]
+        return self.failed_loss[MAIN] if self.failed_loss else None
 
     def conventions_with_level(self, low: float, high: float) -> list[str]:
         """Those in which the interval of the failures' level meets [low, high]."""

@@ -362,10 +362,11 @@ def _meaning(result: SettlingResult) -> str:
 def lines(result: SettlingResult) -> list[str]:
     """The result in words."""
     text = [f"{result.n} runs of {result.steps} steps: {result.solved} solved"]
-    for kind in ("solved", "failed"):
-        drift: Median = getattr(result.late_drift, kind)
+    for kind, drift, fates in (
+        ("solved", result.late_drift.solved, result.fates.solved),
+        ("failed", result.late_drift.failed, result.fates.failed),
+    ):
         if drift.n:
-            fates: Fates = getattr(result.fates, kind)
             text.append(f"{kind}: median late drift {drift.text('.2g')} RMS a step; {fates.text}")
     text.append(f"over the last {LAST} steps; {_meaning(result)}")
     auc = result.auc_of_drift_for_failure
@@ -375,11 +376,11 @@ def lines(result: SettlingResult) -> list[str]:
         text.append(f"dip of log drift {result.dip.dip:.3f}, p = {result.dip.p:.3f}")
     if result.long and result.long.escaped.n:
         escaped, last = result.long.escaped, result.long.horizons[-1]
-        fates = ", ".join(
+        became = ", ".join(
             f"{one.hits} {in_words(one.became)}" for one in result.long.failed if one.steps == last
         )
         text.append(
             f"of {escaped.n} failed runs {escaped.hits} were solved at some later step; "
-            f"at step {last}: {fates}"
+            f"at step {last}: {became}"
         )
     return text
