@@ -9,10 +9,13 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.style import styled
+from trm_interp.figures.style import SYMBOL, styled
 from trm_interp.runtime.shapes import Float
 
 UNSOLVED, MARK = "black", "#d62728"
+HALO = ", ".join(f"{x}px {y}px 2px white" for x in (-1, 1) for y in (-1, 1))  # on dark images
+DISTANCE = "RMS distance"
+HEADING_OF_ENDS = "answer at the end (white: solved, else a colour an answer)"
 SCALE = "Viridis_r"
 ANSWERS = [*qualitative.Set3, *qualitative.Pastel]  # the marks of corners show on all of them
 
@@ -26,9 +29,9 @@ def basin_figure(
     title: str,
 ) -> go.Figure:
     """Points in the plane of two principal axes, a panel a puzzle, coloured by the step from which
-    the run stays solved; black where it is not solved at the last one. A ring marks the model's own
-    start, or where it ends and how many other starts end in the same state: their points may all
-    lie inside the ring.
+    the run stays solved; a black cross where it is not solved at the last one. A ring marks the
+    model's own start, or where it ends and how many other starts end in the same state: their
+    points may all lie inside the ring.
 
     numbers: rows of puzzle, start (0: the model's own), radius, solved_from (-1: not), answer,
     state, x, y. `explained`: share of the variance of each axis, by puzzle. `kind`: "start" or
@@ -43,7 +46,7 @@ def basin_figure(
             if name == "solved":
                 marker |= {"color": chosen["solved_from"] + 1, "coloraxis": "coloraxis"}
             else:
-                marker |= {"color": UNSOLVED}
+                marker |= {"color": UNSOLVED, "symbol": SYMBOL["failed"]}
             columns = [chosen[name] for name in ("start", "radius", "answer")]
             _add(
                 figure,
@@ -66,7 +69,7 @@ def basin_figure(
         first, second = explained[puzzle]
         figure.update_xaxes(title=f"PC 1 of the {kind}s ({first:.1%})", row=row, col=column)
         figure.update_yaxes(title=f"PC 2 ({second:.1%})", row=row, col=column)
-    return _finish(figure, steps, len(headings), title)
+    return _finish(figure, steps, len(headings), f"{title}; black crosses: not solved")
 
 
 def slice_figure(
@@ -113,7 +116,7 @@ def slice_figure(
         )
         _add(figure, panel, _corner_marks(corners.query(f"puzzle == {puzzle}")))
         _square_axes(figure, panel)
-    return _finish(figure, steps, len(headings), title)
+    return _finish(figure, steps, len(headings), f"{title}; black: not solved")
 
 
 def slice_movie(numbers: pd.DataFrame, corners: pd.DataFrame, steps: int, title: str) -> go.Figure:
@@ -126,14 +129,14 @@ def slice_movie(numbers: pd.DataFrame, corners: pd.DataFrame, steps: int, title:
     """
     images = [_image(numbers, f"wrong_{step}") for step in range(steps)]
     figure = make_subplots(
-        cols=2, rows=1, subplot_titles=("wrong cells after the step", "answer at the end")
+        cols=2, rows=1, subplot_titles=("wrong cells after the step", HEADING_OF_ENDS)
     )
     now, ends = _wrong_now(numbers, images), _answers_at_the_end(numbers)
     for column, trace in enumerate((now, ends), start=1):
         figure.add_trace(trace, row=1, col=column)
     for column in (1, 2):
         figure.add_trace(_corner_marks(corners), row=1, col=column)
-        figure.update_xaxes(title="RMS distance", constrain="domain", row=1, col=column)
+        figure.update_xaxes(title=DISTANCE, constrain="domain", row=1, col=column)
         figure.update_yaxes(scaleanchor=f"x{column}" if column > 1 else "x", row=1, col=column)
     figure.frames = [
         go.Frame(data=[go.Heatmap(z=image)], traces=[0], name=f"step {step + 1}")
@@ -194,8 +197,11 @@ def _own_mark(rows: pd.DataFrame, kind: str) -> go.Scatter:
     text = "own start"
     if kind == "end":
         others = int((rows["state"] == own["state"].iloc[0]).sum()) - 1
-        text = f"end of the own start and {others} of {len(rows) - 1} others"
-    return _marks(own, [text], [text], {"symbol": "circle-open", "size": 16, "line": {"width": 2}})
+        text = f"own start and {others} of {len(rows) - 1} others"
+    ring = {"symbol": "circle-open", "size": 16, "line": {"width": 2}}
+    is_right = own["x"].iloc[0] > (rows["x"].min() + rows["x"].max()) / 2
+    mark = _marks(own, [text], [text], ring)
+    return mark.update(textposition="top left" if is_right else "top right")
 
 
 def _corner_marks(corners: pd.DataFrame) -> go.Scatter:
@@ -215,7 +221,7 @@ def _marks(
         hovertext=hover,
         hoverinfo="text",
         textposition="top center",
-        textfont={"color": MARK},
+        textfont={"color": MARK, "shadow": HALO},
         marker={"size": 9, "color": MARK, **marker},
         showlegend=False,
     )
@@ -245,12 +251,14 @@ def _add(figure: go.Figure, panel: int, trace: go.Scatter | go.Heatmap) -> None:
 def _square_axes(figure: go.Figure, panel: int) -> None:
     row, column = _place(panel)
     axis = "x" if panel == 0 else f"x{panel + 1}"
-    figure.update_xaxes(title="RMS distance", constrain="domain", row=row, col=column)
+    figure.update_xaxes(title=DISTANCE, constrain="domain", row=row, col=column)
     figure.update_yaxes(scaleanchor=axis, constrain="domain", row=row, col=column)
+    if column == 1:
+        figure.update_yaxes(title=DISTANCE, row=row, col=column)
 
 
 def _finish(figure: go.Figure, steps: int, panels: int, title: str) -> go.Figure:
-    figure = styled(figure, f"{title}; black: not solved")
+    figure = styled(figure, title)
     figure.update_layout(
         height=120 + 440 * -(-panels // 2),
         coloraxis={
