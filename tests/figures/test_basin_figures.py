@@ -47,7 +47,7 @@ def test_the_own_end_is_named_as_one_and_counts_those_that_share_it():
     explained = {4: np.array([0.5, 0.25])}
     figure = basin_figure(numbers, explained, {4: "puzzle 4"}, 16, "end", "a title")
     own = figure.data[-1]
-    assert list(own.text) == ["end of the own start and 2 of 3 others"]
+    assert list(own.text) == ["own start and 2 of 3 others"]
     assert (list(own.x), own.marker.symbol) == ([0], "circle-open")
     assert [len(trace.x) for trace in figure.data[:2]] == [1, 3]
 

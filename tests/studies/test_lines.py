@@ -46,7 +46,10 @@ def test_the_best_probe_is_of_several_puzzles():
     ("words", "line"),
     [
         (["settling", "--long", 0], "failed: median late drift "),
-        (["stability", "--k", 1, "--fixed", 1], "median leading exponent over all of the run: "),
+        (
+            ["stability", "--exponents", 1, "--fixed", 1],
+            "median leading exponent over all of the run: ",
+        ),
         (["losses", "--steps", 2], "failed: first "),
     ],
 )
