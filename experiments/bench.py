@@ -42,8 +42,8 @@ from trm_interp.core.flops import step_flops
 from trm_interp.core.infer import run_batch
 from trm_interp.core.memory import keep_freed_memory, peak_memory
 from trm_interp.core.models.base import RecursiveModel
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import Trainer

@@ -9,8 +9,8 @@ from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.infer import run_batch
 from trm_interp.core.joint import CycleMap, joined
 from trm_interp.core.models.base import RecursiveModel
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.subjects.opening import test_puzzles
 from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.registry import load_puzzles

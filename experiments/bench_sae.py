@@ -57,6 +57,7 @@ def write_random_store(
                 solved=zeros.astype(bool),
                 loss=zeros,
                 q_halt=zeros,
+                halt_step=np.full(4, -1),
                 puzzle_id=np.arange(4) + writer.done,
             )
     return one

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 CHECKED = ["checkpoints.folder", "infer", "models.base", "models.layers", "models.trm"]
-CHECKED += ["losses", "tangent", "training.losses", "training.optimizers"]
+CHECKED += ["losses", "tangent", "training.optimizers"]
 CHECKED = [f"trm_interp.core.{name}" for name in [*CHECKED, "training.trainer"]]
 CHECKED += ["trm_interp.recording.hooks", "trm_interp.analysis", "trm_interp.figures"]
 CHECKED += [f"trm_interp.search.{name}" for name in ("engine", "noise", "selection")]
@@ -40,8 +40,8 @@ with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
 
 from trm_interp.cli import app  # noqa: E402
 from trm_interp.core.checkpoints.folder import save_checkpoint  # noqa: E402
-from trm_interp.core.models.config import TRMConfig  # noqa: E402
 from trm_interp.core.models.trm import TRM  # noqa: E402
+from trm_interp.core.models.trm_config import TRMConfig  # noqa: E402
 
 torch.set_num_threads(1)
 # doctests of these would import them once more, under another name, and register them twice

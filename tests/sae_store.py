@@ -37,9 +37,10 @@ def write_store(
         "solved": np.zeros((n, steps), bool) if solved is None else solved,
         "loss": np.zeros((n, steps)),
         "q_halt": np.zeros((n, steps)),
+        "halt_step": np.full(n, -1),
         "puzzle_id": np.arange(1, n + 1),
     } | more
-    assert values.keys() == {s.name for s in readouts(steps, pos)} - {"halt_step"}
+    assert values.keys() == {s.name for s in readouts(steps, pos)}
     with StoreWriter.create(
         path, meta, [site], n_puzzles=n, n_steps=steps, n_cells=pos, shard_puzzles=4
     ) as writer:

@@ -1,6 +1,7 @@
-"""An architecture and a task that only the tests have go through the commands as ours do.
+"""Architectures and a task that only the tests have go through the commands as ours do.
 
-Neither is named anywhere in the package: what a command needs of them, it asks of the two seams.
+None of them is named anywhere in the package: what a command needs of them, it asks of the two
+seams. The second architecture has halting, losses, identifiers and sites of its own.
 """
 
 import json
@@ -11,12 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import toy_architecture  # noqa: F401  registers "toy"
+import toy_two_networks  # noqa: F401  registers "duo"
 from conftest import Answer
 from toy_task import BLANK, HEADER, SQUARES, Latin
 
+from trm_interp.recording.store import Store
 from trm_interp.tasks.base import PuzzleSet
 
 CELLS = 9
+LATENT = {"toy": "fast", "duo": "work"}
+SITES = {
+    "toy": "slow,fast,embed,logits,inner.hook_mixed",
+    "duo": "states,embed,logits,inner.hook_mixed,hook_out",
+}
 
 
 def write_puzzles(path: Path, blanks: list[list[int]]) -> Path:
@@ -31,48 +39,26 @@ def write_puzzles(path: Path, blanks: list[list[int]]) -> Path:
     return path
 
 
+@pytest.fixture(scope="module", params=LATENT)
+def name(request: pytest.FixtureRequest) -> str:
+    """Of the architecture."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def world(
-    tmp_path_factory: pytest.TempPathFactory, cli: Callable[..., Answer]
+    name: str, tmp_path_factory: pytest.TempPathFactory, cli: Callable[..., Answer]
 ) -> Iterator[dict[str, Path]]:
-    """A toy that was trained on toy puzzles, and a store of its runs."""
-    folder = tmp_path_factory.mktemp("toy")
+    """A toy that was trained on toy puzzles, stopped half way and resumed; a store of its runs."""
+    folder = tmp_path_factory.mktemp(name)
     train = write_puzzles(folder / "train.txt", [[i % CELLS] for i in range(12)])
     val = write_puzzles(folder / "val.txt", [[i % CELLS, (i + 4) % CELLS] for i in range(12)])
     files = {"train": train, "val": val, "ckpt": folder / "run", "store": folder / "store"}
-    done(
-        cli(
-            "train",
-            "--architecture",
-            "toy",
-            "--d-model",
-            16,
-            "--train",
-            train,
-            "--val",
-            val,
-            "--out",
-            files["ckpt"],
-            "--train-steps",
-            60,
-            "--batch-size",
-            12,
-            "--n-sup",
-            3,
-            "--lr",
-            0.01,
-            "--warmup",
-            0,
-            "--weight-decay",
-            0,
-            "--ema",
-            0.5,
-            "--eval-every",
-            30,
-            "--save-every",
-            30,
-        )
-    )
+    words = ["--architecture", name, "--d-model", 16, "--train", train, "--val", val]
+    words += ["--batch-size", 12, "--n-sup", 3, "--lr", 0.01, "--warmup", 0, "--weight-decay", 0]
+    words += ["--ema", 0.5, "--eval-every", 30, "--save-every", 30, "--out", files["ckpt"]]
+    done(cli("train", *words, "--train-steps", 30))
+    done(cli("train", *words, "--train-steps", 60, "--resume"))
     done(
         cli(
             "collect",
@@ -82,7 +68,7 @@ def world(
             "--steps",
             3,
             "--sites",
-            "slow,fast,embed,logits,inner.hook_mixed",
+            SITES[name],
         )
     )
     yield files
@@ -109,15 +95,38 @@ def test_train_and_eval(world, cli):
     assert (world["val"].read_text().splitlines()[0]) == HEADER
 
 
-def test_info_names_architecture_and_task(world, cli):
+def test_what_the_second_toy_has_of_its_own_is_kept(name, world):
+    config = json.loads((world["ckpt"] / "config.json").read_text())
+    assert config.get("n_identifiers") == {"toy": None, "duo": 3}[name]
+    rows = [json.loads(row) for row in (world["ckpt"] / "metrics.jsonl").read_text().splitlines()]
+    assert any("size_loss" in row for row in rows) == (name == "duo")
+    with Store(world["store"]) as store:
+        assert ("q_continue" in store.names) == ("identifier" in store.names) == (name == "duo")
+        if name == "toy":
+            return
+        assert store["identifier"][:].tolist() == (store["puzzle_id"][:] % 3).tolist()
+        halts = store["q_halt"][:] > store["q_continue"][:]
+        first = np.where(halts.any(1), halts.argmax(1), -1)
+        np.testing.assert_array_equal(store["halt_step"][:], first)
+        assert "q_continue" in store.frame().columns
+        # work is written twice a cycle and listened at in two places, plan once and in one
+        assert store["inner.hook_mixed"].shape == (12, 3, 2, 2, CELLS, 16)
+        assert store["hook_out"].shape == (12, 3, 2, 3, CELLS, 16)
+        written = np.tanh(store["hook_out"][:, :, :, 1].astype(np.float64))
+        np.testing.assert_allclose(written, store["work"][:, :, :, 1], atol=2e-3)
+        written = np.tanh(store["hook_out"][:, :, :, 2].astype(np.float64))
+        np.testing.assert_allclose(written, store["plan"][:], atol=2e-3)
+
+
+def test_info_names_architecture_and_task(name, world, cli):
     for path in (world["ckpt"], world["store"]):
         known = json.loads(done(cli("info", path, "--json")))
         text = json.dumps(known)
-        assert "toy" in text and "latin3" in text and "fast" in text
+        assert name in text and "latin3" in text and LATENT[name] in text
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("study", "words"),
     [
         ("outcomes", ["--steps", 3]),
         ("losses", ["--steps", 3]),
@@ -142,28 +151,30 @@ def test_info_names_architecture_and_task(world, cli):
         ),
     ],
 )
-def test_studies_of_a_checkpoint(world, cli, tmp_path, name, words):
-    done(cli(name, *model(world), *words, "--out", tmp_path / "out"))
+def test_studies_of_a_checkpoint(world, cli, tmp_path, study, words):
+    done(cli(study, *model(world), *words, "--out", tmp_path / "out"))
     assert summary(tmp_path / "out")["written"]
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("study", "words"),
     [
         ("trajectories", []),
-        ("trajectories", ["--site", "fast"]),
+        ("trajectories", ["--site", "latent"]),
+        ("trajectories", ["--site", "inner.hook_mixed"]),
         ("lens", []),
         ("probes", ["--cycles", "0,3"]),
     ],
 )
-def test_studies_of_a_store(world, cli, tmp_path, name, words):
-    done(cli(name, world["store"], *words, "--out", tmp_path / "out"))
+def test_studies_of_a_store(world, cli, tmp_path, study, words):
+    done(cli(study, world["store"], *words, "--out", tmp_path / "out"))
     assert summary(tmp_path / "out")["written"]
 
 
-def test_search(world, cli, tmp_path):
+def test_search(name, world, cli, tmp_path):
     out = tmp_path / "t.csv"
-    words = ["--k", 3, "--steps", 3, "--sigma", 0.5, "--target", "fast", "--symmetry"]
+    words = ["--k", 3, "--steps", 3, "--sigma", 0.5, "--target", LATENT[name]]
+    words += ["--symmetry", "--stop", "q"]
     done(cli("search", *model(world), *words, "--out", out))
     assert len(pd.read_csv(out)) > 0
     assert json.loads((tmp_path / "t.json").read_text())["summary"]["n"] == 12
@@ -176,14 +187,14 @@ def test_solve(world, cli):
     assert answer["n"] == 1
 
 
-def test_sae(world, cli, tmp_path):
+def test_sae(name, world, cli, tmp_path):
     sae = tmp_path / "sae"
     done(
         cli(
             "train-sae",
             world["store"],
             "--site",
-            "fast",
+            LATENT[name],
             "--out",
             sae,
             "--train-steps",

@@ -34,7 +34,7 @@ def truth(site: Site) -> np.ndarray:
 
 
 TRUTH = {site.name: truth(site) for site in (*SITES, *readouts(STEPS, CELLS))}
-TRUTH["halt_step"] = halt_steps(TRUTH["q_halt"])
+TRUTH["halt_step"] = halt_steps(TRUTH["q_halt"] > 0)
 
 
 def open_writer(
@@ -63,7 +63,7 @@ def write_batch(writer: StoreWriter, n: int) -> None:
         for step in site.indices("step"):
             writer.write(site.name, values[:, step], step)
     wanted = readouts(STEPS, CELLS)
-    writer.end_batch(**{s.name: TRUTH[s.name][rows] for s in wanted if s.name != "halt_step"})
+    writer.end_batch(**{s.name: TRUTH[s.name][rows] for s in wanted})
 
 
 def record(path: Path, batches: int = N, **options) -> Path:

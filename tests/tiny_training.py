@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trm_interp.core.models.config import TRMConfig
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.core.training.loop import METRICS_FILE
 from trm_interp.core.training.trainer import Trainer
 

@@ -41,16 +41,16 @@ import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from trm_interp.core.checkpoints.folder import load_checkpoint  # noqa: E402
-from trm_interp.core.models.config import TRMConfig  # noqa: E402
 from trm_interp.core.models.registry import config_from  # noqa: E402
+from trm_interp.core.models.trm_config import TRMConfig  # noqa: E402
 from trm_interp.core.training.loop import METRICS_FILE, train  # noqa: E402
 from trm_interp.core.training.portable import INDEX, load_portable, save_portable  # noqa: E402
 from trm_interp.core.training.settings import TrainConfig  # noqa: E402
-from trm_interp.core.training.slots import TrainData  # noqa: E402
 from trm_interp.core.training.trainer import Trainer  # noqa: E402
 from trm_interp.runtime.errors import UserError, in_one_line  # noqa: E402
 from trm_interp.subjects.opening import open_device  # noqa: E402
 from trm_interp.subjects.presets import PRESETS  # noqa: E402
+from trm_interp.subjects.training import train_data  # noqa: E402
 from trm_interp.tasks.base import PuzzleSet  # noqa: E402
 from trm_interp.tasks.registry import load_puzzles  # noqa: E402
 
@@ -149,14 +149,7 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
         raise UserError("--init brings the model's shape with it: --set it not")
     training, validation = open_puzzles(args, preset)
     task = training.task
-    inputs, labels = torch.from_numpy(training.inputs), torch.from_numpy(training.labels)
-    data = TrainData(
-        inputs,
-        labels,
-        torch.from_numpy(validation.inputs),
-        torch.from_numpy(validation.labels),
-        task.augment,
-    )
+    data = train_data(training, validation)
     about = {
         "task": task.name,
         "preset": args.preset,

@@ -23,7 +23,6 @@ def store_of(z_L: np.ndarray, path: Path) -> Path:
         for step in range(STEPS):
             writer.write("z_L", z_L[:, step], step)
         zeros = {s.name: np.zeros((N, *s.shape), s.dtype) for s in readouts(STEPS, 3)}
-        del zeros["halt_step"]
         writer.end_batch(**zeros)
     return path
 

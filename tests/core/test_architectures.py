@@ -16,7 +16,6 @@ from trm_interp.core.checkpoints.folder import CheckpointError, load_checkpoint,
 from trm_interp.core.clock import Schedule, Tick
 from trm_interp.core.infer import run, run_batch
 from trm_interp.core.joint import CycleMap, joined
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.registry import (
     architecture,
     build,
@@ -26,6 +25,7 @@ from trm_interp.core.models.registry import (
     settings_of,
 )
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.core.tangent import push
 from trm_interp.core.training.loop import train
 from trm_interp.core.training.optimizers import make_optimizers

@@ -12,8 +12,8 @@ from published import error_of, public_state, same_weights
 
 from trm_interp.core.checkpoints.folder import CheckpointError, load_checkpoint
 from trm_interp.core.infer import run
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.recording.hooks import HookedTRM
 from trm_interp.report.plan import Plan
 from trm_interp.report.recipes import Request

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import toy_architecture  # noqa: F401 (registers "toy")
+import toy_two_networks  # noqa: F401 (registers "duo")
 from torch import Tensor
 
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
@@ -25,6 +26,7 @@ from trm_interp.recording.hooks import HookedModel
 SMALL: dict[str, dict[str, Any]] = {  # settings for 4x4 grids of 6 tokens
     "trm": {"cells": 16, "vocab": 6, "d_model": 8, "multiple": 8, "h_cycles": 2, "l_cycles": 2},
     "toy": {"cells": 16, "vocab": 6},
+    "duo": {"cells": 16, "vocab": 6, "n_identifiers": 3},
 }
 
 
@@ -83,6 +85,28 @@ def test_shapes_of_a_step(model: RecursiveModel, rows: tuple[Tensor, Tensor]):
     assert logits.shape == (2, model.config.cells, model.config.vocab) and q_halt.shape == (2,)
     assert logits.dtype == q_halt.dtype == torch.float32
     assert all(not torch.equal(*pair) for pair in zip(start, state, strict=True))
+    halts = model.halts(readout)
+    assert halts.shape == (2,) and torch.equal(halts, model.halting_margin(readout) > 0)
+    assert (readout.q_continue is not None) == model.has_q_continue
+
+
+def test_losses_are_apart_and_a_puzzle_each(model: RecursiveModel, rows: tuple[Tensor, Tensor]):
+    _, readout = model(model.initial_state(model.embed(rows[0])), rows[0])
+    last = torch.tensor([False, True])
+    losses = model.losses(readout, rows[1], last=last, following=readout)
+    assert losses.answer.shape == losses.halt.shape == losses.solved.shape == (2,)
+    assert losses.solved.dtype == torch.bool
+    assert tuple(losses.further) == model.further_losses
+    assert all(term.shape == (2,) for term in losses.further.values())
+
+
+def test_identifiers_are_read_where_the_model_knows_some(
+    model: RecursiveModel, rows: tuple[Tensor, Tensor]
+):
+    which = torch.tensor([0, 1])
+    plain, own = model.embed(rows[0]), model.embed(rows[0], identifiers=which)
+    assert torch.equal(plain[0], own[0])
+    assert torch.equal(plain[1], own[1]) == (model.config.n_identifiers == 0)
 
 
 def test_training_reaches_every_network(model: RecursiveModel, rows: tuple[Tensor, Tensor]):

@@ -6,8 +6,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from trm_interp.core.flops import evaluation_flops, step_flops
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 
 SMALL = {"cells": 16, "vocab": 6, "d_model": 16, "multiple": 8, "h_cycles": 2, "l_cycles": 3}
 MIXERS = {

@@ -5,8 +5,8 @@ import torch
 
 from trm_interp.core.infer import Readouts, iter_run, run, run_batch
 from trm_interp.core.models.base import Readout
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM, State
+from trm_interp.core.models.trm_config import TRMConfig
 
 
 def test_shapes_and_dtypes(tiny_trm: TRM, puzzles: Any):
@@ -31,7 +31,7 @@ def test_read_outs_by_hand(tiny_trm: TRM, puzzles: Any):
     assert read.logits is not None
     for step in range(2):
         state, _ = tiny_trm.advance(state, x)
-        logits, q_halt, _ = tiny_trm.readout(state.z_H)
+        logits, q_halt, *_ = tiny_trm.readout(state.z_H)
         assert torch.equal(read.logits[:, step], logits)
         assert torch.equal(read.q_halt[:, step], q_halt)
         s = logits.double()

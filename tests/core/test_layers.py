@@ -8,9 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.layers import Linear, SwiGLU, aligned_rows, from_the_left, rms_norm
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 
 
 def test_rms_norm_by_hand():

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.clock import schedule
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.recording.hooks import HookedTRM, recording
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_sixteen_steps_equal_the_public_code(public: tuple[TRM, Any]):
     state, kept = model.initial_state(x), golden["steps"].tolist()
     for step in range(16):
         state, _ = model.advance(state, x, step)
-        logits, q_halt, _ = model.readout(state.z_H)
+        logits, q_halt, *_ = model.readout(state.z_H)
         assert_near(q_halt, golden["q_halt"][step], 1e-4)
         if step in kept:
             i = kept.index(step)
@@ -116,7 +116,7 @@ def test_the_model_equals_the_restatement(case: str):
     state = model.initial_state(x)
     for step in range(3):
         state, _ = model.advance(state, x, step)
-        logits, q_halt, _ = model.readout(state.z_H, step)
+        logits, q_halt, *_ = model.readout(state.z_H, step)
         assert_near(state.z_H, values["z_H"][step], 2e-5)
         assert_near(state.z_L, values["z_L"][step], 2e-5)
         assert_near(logits, values["logits"][step], 2e-5)
@@ -181,7 +181,7 @@ def test_logits_are_of_the_cells_and_halting_of_the_first_position(prefix: int):
     model = TRM(TRMConfig(cells=4, vocab=6, d_model=8, prefix=prefix, multiple=8))
     torch.nn.init.ones_(model.q_head.weight)
     z_H = torch.randn(2, prefix + 4, 8, generator=torch.Generator().manual_seed(0))
-    logits, q_halt, _ = model.readout(z_H)
+    logits, q_halt, *_ = model.readout(z_H)
     torch.testing.assert_close(logits[:, 2], z_H[:, prefix + 2] @ model.lm_head.weight.T)
     torch.testing.assert_close(q_halt, z_H[:, 0].sum(-1) - 5)  # bias -5
 
@@ -261,7 +261,7 @@ def test_bfloat16_stays_close_for_one_step(tiny_trm: TRM, puzzles: Any):
         x = tiny_trm.embed(puzzles[0], dtype)
         state, _ = tiny_trm.advance(tiny_trm.initial_state(x), x)
         assert state.z_H.dtype == dtype
-        logits, q_halt, _ = tiny_trm.readout(state.z_H)
+        logits, q_halt, *_ = tiny_trm.readout(state.z_H)
         assert logits.dtype == q_halt.dtype == torch.float32
         states.append(state.z_H.float())
     # 8 bits of significand: each of 6 evaluations rounds states of size 1 by about 2^-8

@@ -16,8 +16,8 @@ from torch import Tensor
 from trm_interp.core.checkpoints.folder import CheckpointError, load_checkpoint
 from trm_interp.core.convert import convert
 from trm_interp.core.infer import run
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.recording.info import describe
 from trm_interp.subjects.evaluate import solve
 from trm_interp.subjects.opening import open_both

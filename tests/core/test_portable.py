@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trm_interp.core.models.config import TRMConfig
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.core.training import portable
 from trm_interp.core.training.portable import INDEX, load_portable, save_portable
 from trm_interp.core.training.trainer import Trainer

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from trm_interp.core.checkpoints.folder import CheckpointError, load_checkpoint, save_checkpoint
 from trm_interp.core.convert import convert
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 
 
 @pytest.fixture

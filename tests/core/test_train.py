@@ -15,7 +15,7 @@ from trm_interp.core.counter import hash64
 from trm_interp.core.infer import run
 from trm_interp.core.losses import step_losses
 from trm_interp.core.models.base import Readout
-from trm_interp.core.models.config import TRMConfig
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.core.training.loop import train
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import PICK, TrainData

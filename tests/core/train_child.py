@@ -20,7 +20,7 @@ import torch._dynamo  # optimizers import it late; here once for all forks
 import torch.distributed
 
 import trm_interp.core.training.loop as loop
-from trm_interp.core.models.config import TRMConfig
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.core.training.loop import train
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import TrainData

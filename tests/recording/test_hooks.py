@@ -10,8 +10,8 @@ from torch import Tensor
 
 from trm_interp.core.clock import schedule
 from trm_interp.core.infer import run
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.recording.hooks import HookedTRM, hook_names, recording
 
 STEPS = 3
@@ -91,7 +91,7 @@ def test_hooked_equals_plain_step_by_step(tiny_trm: TRM, hooked: HookedTRM, puzz
     x = tiny_trm.embed(puzzles[0])
     assert torch.equal(x, hooked.embed(puzzles[0]))
     state = tiny_trm.initial_state(x)
-    logits, q_halt, _ = hooked(puzzles[0])
+    logits, q_halt, *_ = hooked(puzzles[0])
     for step in range(STEPS):
         theirs, cycles_there = hooked.advance(state, x, step)
         state, cycles = tiny_trm.advance(state, x, step)

@@ -98,7 +98,7 @@ def test_every_hook_point_fires_once_with_the_value_of_a_plain_run(toy: Toy, tok
     hooked, seen = HookedModel.of(toy, STEPS), []
     names = hook_names(CONFIG, STEPS)
     with recording(hooked, names, sink=lambda name, z: seen.append((name, z.clone()))):
-        logits, q_halt, _ = hooked(tokens)
+        logits, q_halt, *_ = hooked(tokens)
     assert sorted(name for name, _ in seen) == sorted(names)
     expected = followed(toy, tokens)
     for site in ("fast", "slow"):

@@ -8,8 +8,8 @@ import pytest
 
 from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.core.flops import evaluation_flops
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.report.plan import Plan
 from trm_interp.report.recipes import Request, cost_of
 

@@ -15,8 +15,8 @@ from trm_interp.analysis.outcomes import wilson
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.infer import run_batch
 from trm_interp.core.models.base import Readout
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.search.engine import ROUND, search, trace
 from trm_interp.search.selection import choose
 from trm_interp.search.settings import SearchConfig

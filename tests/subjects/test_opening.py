@@ -9,8 +9,8 @@ from published import public_state
 from toy_task import Latin, latin_puzzles
 
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.trm import TRM
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.runtime.errors import UserError
 from trm_interp.subjects.opening import open_both, open_checkpoint, task_of
 from trm_interp.subjects.settings import default_checkpoint, first_look, shipped_checkpoint

@@ -1,6 +1,7 @@
-"""The TRM itself: model, losses, checkpoints, training, inference. Needs torch, numpy, safetensors.
+"""Models, losses, checkpoints, training, inference. Needs torch, numpy and safetensors alone.
 
-Names are imported on first use, so that the settings can be read without torch.
+`trm_interp` has the public names. Those below are here as they always were, imported on first use:
+the settings among them can be read without torch.
 """
 
 from importlib import import_module
@@ -9,15 +10,11 @@ from typing import Any
 _HOME = {
     "TRM": "models.trm",
     "State": "models.trm",
-    "TRMConfig": "models.config",
+    "TRMConfig": "models.trm_config",
     "TrainConfig": "training.settings",
     "load_checkpoint": "checkpoints.folder",
     "save_checkpoint": "checkpoints.folder",
     "run": "infer",
-    "iter_run": "infer",
-    "Readouts": "infer",
-    "TrainData": "training.trainer",
-    "Trainer": "training.trainer",
 }
 __all__ = sorted(_HOME)
 

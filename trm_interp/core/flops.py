@@ -17,7 +17,7 @@ def step_flops(
     The backward costs twice the forward of the last H-cycle, the only one with gradient. `depth`
     is (H_cycles, L_cycles) where they are not the model's own.
 
-    >>> from trm_interp.core.models.config import TRMConfig
+    >>> from trm_interp.core.models.trm_config import TRMConfig
     >>> round(step_flops(TRMConfig(), depth=(1, 2)) / step_flops(TRMConfig()), 3)  # 3 of 21
     0.143
     """

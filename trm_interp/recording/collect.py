@@ -12,12 +12,13 @@ from torch import Tensor
 
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.core.infer import Readouts, run_batch
+from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import settings_of
 from trm_interp.core.ranks import Ranks
 from trm_interp.recording.hooks import HookedModel, recording
 from trm_interp.recording.manifest import ModelShape
-from trm_interp.recording.schema import MOST_PUZZLES, MOST_TICKS, all_finite
+from trm_interp.recording.schema import MORE_READOUTS, MOST_PUZZLES, MOST_TICKS, all_finite
 from trm_interp.recording.sites import hook_targets, recursion_of, sites_of, with_names_of_states
 from trm_interp.recording.store import Site, StoreWriter, estimate_bytes, plan_shards
 from trm_interp.recording.writer import Team
@@ -116,6 +117,8 @@ def _meta(
     model = checkpoint.model.config
     settings = settings_of(model)
     recursion = recursion_of(model).to_json()
+    if more := more_readouts(checkpoint.model, puzzles):
+        recursion["more_readouts"] = more
     options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
     return {
         # the checkpoint's sha256 covers its weights alone: the settings of the model are here too
@@ -149,7 +152,9 @@ def _record_all(
             solved=read.solved.numpy(),
             loss=read.loss.numpy(),
             q_halt=read.q_halt.numpy(),
+            halt_step=read.halt_step.numpy(),
             puzzle_id=batch.lines,
+            **_more_readouts(writer, batch, read),
         )
         if not announced and writer.done < len(puzzles):
             each = (time.monotonic() - began) / len(batch) / writer.team.size
@@ -160,6 +165,22 @@ def _record_all(
     writer.finish()
     if writer.team.size > 1:
         writer.claim.advance(len(puzzles), len(puzzles))
+
+
+def more_readouts(model: RecursiveModel, puzzles: PuzzleSet) -> list[str]:
+    """Of `schema.MORE_READOUTS` those that the model and the puzzles have."""
+    reads_identifiers = model.config.n_identifiers and puzzles.identifiers is not None
+    there = {"q_continue": model.has_q_continue, "identifier": reads_identifiers}
+    return [name for name in MORE_READOUTS if there[name]]
+
+
+def _more_readouts(writer: StoreWriter, batch: PuzzleSet, read: Readouts) -> dict[str, np.ndarray]:
+    values = {
+        "q_continue": None if read.q_continue is None else read.q_continue.numpy(),
+        "identifier": batch.identifiers,
+    }
+    held = writer.manifest.recorded.more_readouts
+    return {name: of for name, of in values.items() if name in held and of is not None}
 
 
 def _require_room(
@@ -211,8 +232,8 @@ def record_batch(
             writer.write(name, buffers[name], step)
 
     with recording(model, list(targets), sink):
-        inputs = torch.from_numpy(batch.inputs)
-        return run_batch(model, inputs, torch.from_numpy(batch.labels), n_steps, dtype=dtype)
+        inputs, labels, own = batch.tensors
+        return run_batch(model, inputs, labels, n_steps, dtype=dtype, identifiers=own)
 
 
 def _check_range(name: str, values: np.ndarray, step: int | None) -> None:

@@ -40,7 +40,7 @@ from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import DEFAULT, architecture, model_class
 from trm_interp.runtime.shapes import Int
 
-READ = Readout._fields
+READ = ("logits", "q_halt", "q_continue")  # of a `Readout`, what has a hook point
 Names = str | Sequence[str] | Callable[[str], bool] | None  # of hook points; None: all
 
 
@@ -193,8 +193,12 @@ class HookedModel(RecursiveModel, HookedRootModule):
         for step in range(self.n_sup):
             state, _ = self.advance(state, x, step)
             steps.append(self.readout(self.answer_of(state), step))
-        read = (None if of[0] is None else torch.stack(of, 1) for of in zip(*steps, strict=True))
-        return type(steps[0])(*read)
+        read = {name: [getattr(one, name) for one in steps] for name in READ}
+        further = {
+            name: torch.stack([one.further[name] for one in steps], 1) for name in steps[0].further
+        }
+        joined = {name: None if of[0] is None else torch.stack(of, 1) for name, of in read.items()}
+        return Readout(**joined, further=further)
 
 
 @cache

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta
@@ -24,6 +24,7 @@ from msgspec import Meta
 from trm_interp.core.clock import Schedule
 from trm_interp.recording.schema import (
     LARGEST_AXIS,
+    MORE_READOUTS,
     MOST_AXES,
     MOST_KEPT,
     MOST_PUZZLES,
@@ -75,18 +76,21 @@ class CycleOf:
 
 @dataclass(frozen=True)
 class Identity:
-    """What was recorded, from what. Stores without `schedule` are of TRMs."""
+    """What was recorded, from what. Stores without `schedule` are from before there were others
+    than TRMs; one with a schedule names its architecture."""
 
     checkpoint_sha256: Text | None = None
     data_sha256: dict[str, Text] | None = None
     batch_size: Puzzles | None = None
     device: Text | None = None
     task: Name | None = None
-    architecture: Name = "trm"
+    architecture: Name | None = None
     schedule: CycleOf | None = None
     states: Annotated[list[Name], Meta(max_length=100)] | None = None
     answer: Name | None = None
     latent: Name | None = None
+    sites_of_some: dict[Name, list[Name]] | None = None
+    more_readouts: list[Literal[MORE_READOUTS]] | None = None  # type: ignore[valid-type]
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Recorded:
         identity, model = self.identity, self.model
         if identity.schedule is None:
             return None if model is None else trm_recursion(model.h_cycles, model.l_cycles)
-        for name in ("states", "answer", "latent"):
+        for name in ("architecture", "states", "answer", "latent"):
             if getattr(identity, name) is None:
                 raise ValueError(f"meta.identity.{name} is missing, which belongs to a schedule")
         return Recursion(
@@ -119,8 +123,14 @@ class Recorded:
             tuple(identity.states or ()),
             identity.answer or "",
             identity.latent or "",
-            identity.architecture,
+            identity.architecture or "",
+            {name: tuple(of) for name, of in (identity.sites_of_some or {}).items()},
         )
+
+    @property
+    def more_readouts(self) -> tuple[str, ...]:
+        """Of `schema.MORE_READOUTS` those that the store holds."""
+        return tuple(self.identity.more_readouts or ())
 
 
 @dataclass(frozen=True)
@@ -185,7 +195,7 @@ class Manifest:
                 raise ValueError(f"{name} must be at least 1, got {value}")
             if value > most:
                 raise ValueError(f"{name} must be at most {most}, got {value}")
-        names = [s.name for s in (*self.sites, *readouts(self.n_steps, self.n_cells))]
+        names = [s.name for s in (*self.sites, *self.readouts)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two arrays of one name: {twice}")
         stepped = [s for s in self.sites if "step" in s.dims]
@@ -264,7 +274,12 @@ class Manifest:
     @cached_property
     def arrays(self) -> dict[str, Site]:
         """Sites and read-outs by name."""
-        return {s.name: s for s in (*self.sites, *readouts(self.n_steps, self.n_cells))}
+        return {s.name: s for s in (*self.sites, *self.readouts)}
+
+    @property
+    def readouts(self) -> tuple[Site, ...]:
+        """What it holds of every step, whichever sites were recorded."""
+        return readouts(self.n_steps, self.n_cells, self.recorded.more_readouts)
 
     @property
     def bytes_per_puzzle(self) -> int:

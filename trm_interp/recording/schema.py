@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from trm_interp.core.clock import Schedule, Tick, trm_schedule
+from trm_interp.core.models.registry import DEFAULT
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.shapes import Float, Int
+from trm_interp.runtime.shapes import Bool, Int
 
 # sizes that no store has: what lies beyond is a mistake or a manipulated file
 MOST_PUZZLES = 10**8
@@ -25,6 +26,7 @@ MOST_TICKS = 10**5  # network evaluations of a run
 NAME = re.compile(r"\w[\w.]{0,99}")
 
 RUN_SITES = ("embed", "logits")  # arrays of every architecture that are not states
+MORE_READOUTS = ("q_continue", "identifier")  # read-outs that only some stores hold
 GROUPS = ("states", "resid")  # words that stand for several arrays where sites are chosen
 _EXPONENT = np.uint16(0x7C00)  # of a float16; all ones in infinities and NaN
 _INSIDE = re.compile(r"(\w+\.)*hook_\w+")
@@ -101,6 +103,7 @@ class Recursion:
 
     states: names of all states, in the architecture's order. answer: the one that the read-outs
     read. latent: the one that reasons. `schedule` says which evaluation writes which of them.
+    `sites_of_some`: sites that only some evaluations have, with the states that these write.
     ValueError where these do not fit together.
     """
 
@@ -108,7 +111,8 @@ class Recursion:
     states: tuple[str, ...]
     answer: str
     latent: str
-    architecture: str = "trm"
+    architecture: str
+    sites_of_some: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name in (*self.schedule.states, self.answer, self.latent):
@@ -118,6 +122,9 @@ class Recursion:
         for name in self.states:
             if not NAME.fullmatch(name) or is_inside(name) or name in taken:
                 raise ValueError(f"{name[:60]!r} cannot be the name of a state")
+        for name, states in self.sites_of_some.items():
+            if not is_inside(name) or not states or set(states) - set(self.schedule.states):
+                raise ValueError(f"{name[:60]!r} is no site of evaluations that write {states}")
 
     def dims(self, name: str) -> tuple[str, ...] | None:
         """The axes of an array that recordings have by this name; None for any other name.
@@ -135,10 +142,15 @@ class Recursion:
             return "step", "h_cycle", "l_cycle", "pos", "d_model"
         return ("step", "h_cycle", "pos", "d_model") if name in self.states else None
 
+    def written(self, name: str) -> tuple[str, ...]:
+        """The states whose evaluations an array holds: itself, or those that have this site."""
+        if name in self.states:
+            return (name,)
+        return self.sites_of_some.get(name, self.schedule.states)
+
     def l_cycles(self, name: str) -> int:
-        """Length of the array's l_cycle axis: writes of a state, or else evaluations, a cycle."""
-        schedule = self.schedule
-        return schedule.writes_per_cycle(name) if name in self.states else len(schedule.cycle)
+        """Length of the array's l_cycle axis: evaluations of an H-cycle that it holds."""
+        return sum(map(self.schedule.writes_per_cycle, self.written(name)))
 
     def place(self, tick: Tick, name: str) -> tuple[int, ...]:
         """Where an array of one supervision step holds what the evaluation `tick` gave.
@@ -148,11 +160,10 @@ class Recursion:
         >>> recursion.place(tick, "z_H"), recursion.place(tick, "blocks.0.hook_mlp_out")
         ((2,), (2, 6))
         """
-        if name not in self.states:
-            return tick.h_cycle, tick.l_cycle
-        if self.schedule.ends_cycle(name):
+        if name in self.states and self.schedule.ends_cycle(name):
             return (tick.h_cycle,)
-        return tick.h_cycle, self.schedule.write_index(tick)
+        earlier = self.schedule.cycle[: tick.l_cycle]
+        return tick.h_cycle, sum(map(earlier.count, self.written(name)))
 
     def to_json(self) -> dict[str, Any]:
         """As a manifest's identity has it."""
@@ -162,25 +173,27 @@ class Recursion:
             "states": list(self.states),
             "answer": self.answer,
             "latent": self.latent,
+            **({"sites_of_some": dict(self.sites_of_some)} if self.sites_of_some else {}),
         }
 
     def ticks(self, name: str, n_steps: int) -> list[Tick]:
-        """The evaluations that an array holds: those that write the state, or else all, in order.
+        """The evaluations that an array holds, in order: those that write the state, or that have
+        the site, or else all.
 
         >>> [tick.name for tick in trm_recursion(2, 2).ticks("z_H", 1)]
         ['step.0.h.0', 'step.0.h.1']
         """
-        ticks = self.schedule.ticks(n_steps)
-        return [t for t in ticks if t.writes == name] if name in self.states else ticks
+        states = self.written(name)
+        return [tick for tick in self.schedule.ticks(n_steps) if tick.writes in states]
 
 
 def trm_recursion(h_cycles: int, l_cycles: int) -> Recursion:
     """Of a TRM, which is what stores hold that do not name their architecture."""
-    return Recursion(trm_schedule(h_cycles, l_cycles), ("z_H", "z_L"), "z_H", "z_L")
+    return Recursion(trm_schedule(h_cycles, l_cycles), ("z_H", "z_L"), "z_H", "z_L", DEFAULT)
 
 
 def is_inside(name: str) -> bool:
-    """Whether an array by this name holds what a site inside every evaluation gave.
+    """Whether an array by this name holds what a site inside evaluations gave.
 
     >>> is_inside("blocks.0.hook_mlp_out"), is_inside("z_H")
     (True, False)
@@ -188,14 +201,20 @@ def is_inside(name: str) -> bool:
     return _INSIDE.fullmatch(name) is not None
 
 
-def readouts(n_steps: int, n_cells: int) -> tuple[Site, ...]:
+def readouts(n_steps: int, n_cells: int, more: Sequence[str] = ()) -> tuple[Site, ...]:
     """What every store holds for all supervision steps, whichever states it keeps.
 
     inputs, labels, predictions: tokens. solved: all cells right. loss: stablemax cross-entropy,
-    nats per cell. q_halt: halting logit. halt_step: first step with q_halt > 0, or -1.
-    puzzle_id: line in the source file, from 1 (a public data folder: row, from 0).
+    nats per cell. q_halt: halting logit. halt_step: first step at which the model would halt, or
+    -1. puzzle_id: line in the source file, from 1 (a public data folder: row, from 0).
+
+    `more` are those of `MORE_READOUTS` that the store has too. q_continue: logit of going on, of
+    models with two halting logits. identifier: which embedding of its own the puzzle has, of models
+    that have such.
     """
     run = ("step",), (n_steps,)
+    optional = {"q_continue": Site("q_continue", *run, "float32")}
+    optional["identifier"] = Site("identifier", (), (), "int64")
     return (
         Site("inputs", ("cell",), (n_cells,), "uint8"),
         Site("labels", ("cell",), (n_cells,), "uint8"),
@@ -205,16 +224,16 @@ def readouts(n_steps: int, n_cells: int) -> tuple[Site, ...]:
         Site("q_halt", *run, "float32"),
         Site("halt_step", (), (), "int16"),
         Site("puzzle_id", (), (), "int64"),
+        *(optional[name] for name in more),
     )
 
 
-def halt_steps(q_halt: Float[np.ndarray, "puzzle step"]) -> Int[np.ndarray, " puzzle"]:
-    """First supervision step with q_halt > 0, or -1.
+def halt_steps(halts: Bool[np.ndarray, "puzzle step"]) -> Int[np.ndarray, " puzzle"]:
+    """First supervision step at which the model halts, or -1.
 
-    >>> halt_steps(np.array([[-1.0, 2.0, 3.0], [-1.0, 0.0, -1.0]])).tolist()
+    >>> halt_steps(np.array([[False, True, True], [False, False, False]])).tolist()
     [1, -1]
     """
-    halts = q_halt > 0
     return np.where(halts.any(axis=1), halts.argmax(axis=1), -1).astype(np.int16)
 
 

@@ -12,9 +12,18 @@ Target = tuple[str, int | None, tuple[int, ...]]  # site, step, index inside the
 
 def recursion_of(config: ModelConfig) -> Recursion:
     """What readers of a store need to know of the architecture of these models."""
-    model = model_class(config)
+    model, states = model_class(config), config.schedule.states
+    having = {
+        name: tuple(of for of in states if name in model.site_names(config, of))
+        for name in model.site_names(config)
+    }
     return Recursion(
-        config.schedule, model.State._fields, model.answer, model.latent, config.architecture
+        config.schedule,
+        model.State._fields,
+        model.answer,
+        model.latent,
+        config.architecture,
+        {name: of for name, of in having.items() if of != states},
     )
 
 
@@ -98,10 +107,14 @@ def hook_targets(config: ModelConfig, sites: dict[str, Site], n_steps: int) -> d
         if name in sites and (step is None or step in sites[name].indices("step")):
             targets[hook] = (name, step, place)
 
-    inside = [name for name in model_class(config).site_names(config) if name in sites]
+    model = model_class(config)
+    inside = {
+        state: [name for name in model.site_names(config, state) if name in sites]
+        for state in recursion.schedule.states
+    }
     add("hook_embed", "embed", None)
     for tick in recursion.schedule.ticks(n_steps):
-        for name in inside:
+        for name in inside[tick.writes]:
             add(f"{tick.name}.{name}", name, tick.step, recursion.place(tick, name))
         add(tick.hook, tick.writes, tick.step, recursion.place(tick, tick.writes))
         if _ends_step(tick, recursion):

@@ -45,7 +45,7 @@ from trm_interp.runtime.shapes import Float
 if TYPE_CHECKING:
     import pandas as pd
 
-    from trm_interp.tasks.base import Task
+    from trm_interp.tasks.base import PuzzleTensors, Task
 
 __all__ = [
     "Recursion",
@@ -208,6 +208,13 @@ class Store:
             place = tick[1:3] if "l_cycle" in array.dims else tick[1:2]
         return array[puzzles, tick.step, *place]
 
+    def tensors(self, puzzles: Puzzles = slice(None)) -> "PuzzleTensors":
+        """What the model read of these puzzles, and their solutions."""
+        from trm_interp.tasks.base import PuzzleTensors
+
+        own = self["identifier"][puzzles] if "identifier" in self.names else None
+        return PuzzleTensors.of(self["inputs"][puzzles], self["labels"][puzzles], own)
+
     def iter(self, name: str, puzzles_per_read: int = 1) -> Iterator[np.ndarray]:
         """All puzzles in order and whole, [puzzle, ...], at most `puzzles_per_read` at a time."""
         for first in range(0, self.n_puzzles, puzzles_per_read):
@@ -221,7 +228,8 @@ class Store:
         """One row per puzzle and supervision step, in that order.
 
         Columns puzzle (index in this store), puzzle_id (line in the source file), step, solved,
-        loss (stablemax, nats per cell), q_halt (logit), halt_step (-1: never).
+        loss (stablemax, nats per cell), q_halt (logit), halt_step (-1: never); q_continue of models
+        that have it.
         """
         import pandas as pd
 
@@ -233,6 +241,7 @@ class Store:
                 "step": np.tile(np.arange(steps), n),
                 **{name: self[name][:].ravel() for name in ("solved", "loss", "q_halt")},
                 "halt_step": np.repeat(self["halt_step"][:], steps),
+                **{name: self[name][:].ravel() for name in ("q_continue",) if name in self.names},
             }
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 from trm_interp.recording.claim import Claim, complete
 from trm_interp.recording.hdf5 import ShardFile
 from trm_interp.recording.manifest import Manifest, Shard, shard_name
-from trm_interp.recording.schema import Site, StoreError, halt_steps, readouts
+from trm_interp.recording.schema import Site, StoreError
 from trm_interp.runtime.files import sha256_of
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Tell, quiet, silent
@@ -160,16 +160,15 @@ class StoreWriter:
         self._awaited.remove((name, step))
 
     def end_batch(self, **values: np.ndarray) -> None:
-        """Close the batch with its read-outs, each [batch, ...]: all of `readouts` but halt_step.
+        """Close the batch with its read-outs, each [batch, ...]: all of `schema.readouts`.
 
-        halt_step follows from q_halt. Closes a full shard, and the store after the last batch.
+        Closes a full shard, and the store after the last batch.
         """
         if self._awaited or not self._batch:
             raise ValueError(f"the batch lacks {sorted(self._awaited, key=str)} or is not open")
-        wanted = readouts(self.manifest.n_steps, self.manifest.n_cells)
-        if values.keys() != {site.name for site in wanted} - {"halt_step"}:
+        wanted = self.manifest.readouts
+        if values.keys() != {site.name for site in wanted}:
             raise ValueError(f"read-outs are {[s.name for s in wanted]}, got {sorted(values)}")
-        values = values | {"halt_step": halt_steps(np.asarray(values["q_halt"]))}
         row = self.done % self.manifest.shard_puzzles
         for site in wanted:
             exact = _fit(site, np.asarray(values[site.name]), self._batch)

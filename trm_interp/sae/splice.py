@@ -13,7 +13,7 @@ from trm_interp.analysis.estimates import Estimate
 from trm_interp.analysis.outcomes import share_with_bounds
 from trm_interp.analysis.resample import LEAST, bounds, mean_with_bounds, resamples
 from trm_interp.core.clock import Tick
-from trm_interp.core.infer import Readouts, run_batch
+from trm_interp.core.infer import Readouts, identifiers_for, run_batch
 from trm_interp.core.losses import PAD
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.recording.hooks import HookedModel
@@ -62,10 +62,17 @@ class Loop:
     """Runs the puzzles of an applied SAE through the checkpoint, clean or edited."""
 
     def __init__(
-        self, model: RecursiveModel, inputs: Tensor, labels: Tensor, n_steps: int, batch_size: int
+        self,
+        model: RecursiveModel,
+        inputs: Tensor,
+        labels: Tensor,
+        n_steps: int,
+        batch_size: int,
+        identifiers: Tensor | None = None,
     ) -> None:
         self.model = HookedModel.of(model, n_steps)
         self.inputs, self.labels = inputs, labels
+        self.identifiers = identifiers_for(model.config, identifiers, len(inputs))
         self.n_steps, self.batch_size = n_steps, min(batch_size, len(inputs))
 
     def run(self, names: Sequence[str] = (), edit: Edit | None = None) -> Outcome:
@@ -75,7 +82,9 @@ class Loop:
             for first in range(0, len(self.inputs), self.batch_size):
                 part = slice(first, first + self.batch_size)
                 inputs, labels = self.inputs[part], self.labels[part]
-                parts.append(run_batch(self.model, inputs, labels, self.n_steps))
+                own = None if self.identifiers is None else self.identifiers[part]
+                read = run_batch(self.model, inputs, labels, self.n_steps, identifiers=own)
+                parts.append(read)
         read = Readouts.cat(parts)
         labelled = self.labels[:, None] != PAD
         right = ((read.tokens == self.labels[:, None]) & labelled).sum(-1) / labelled.sum(-1)
@@ -87,10 +96,9 @@ def open_loop(
 ) -> tuple[Loop, str | None]:
     """The store's checkpoint on the puzzles that are looked at; and what `force` let pass."""
     checkpoint, wrong = model_of(applied, ckpt, force)
-    inputs, labels = (
-        torch.from_numpy(applied.store[name][applied.puzzles]) for name in ("inputs", "labels")
-    )
-    return Loop(checkpoint.model, inputs, labels, applied.store.n_steps, batch_size), wrong
+    inputs, labels, own = applied.store.tensors(applied.puzzles)
+    n_steps = applied.store.n_steps
+    return Loop(checkpoint.model, inputs, labels, n_steps, batch_size, own), wrong
 
 
 def loss_recovered(

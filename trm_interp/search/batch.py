@@ -1,11 +1,13 @@
 """The trajectories that run at once: their states on the model's device, rows that come and go."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trm_interp.core.infer import identifiers_for
 from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.search.noise import perturb, puzzle_keys, symmetric_copies, target_states
 from trm_interp.search.settings import SearchConfig
@@ -23,6 +25,14 @@ class Group:
     columns: range
 
 
+class Answers(NamedTuple):
+    """Read-outs of rows."""
+
+    tokens: Numbers  # uint8 [row, cell], symmetries undone
+    q: Numbers  # float32 [row], halting logit: that the answer is right
+    margin: Numbers  # float32 [row], above 0 where the model would halt
+
+
 class Batch:
     """The rows that run now. Bookkeeping in NumPy, states on the model's device.
 
@@ -36,11 +46,14 @@ class Batch:
         inputs: Tensor,
         config: SearchConfig,
         dtype: torch.dtype,
+        identifiers: Tensor | None = None,
     ) -> None:
         self.model, self.task, self.config, self.dtype = model, task, config, dtype
         self.targets = target_states(model, config.target)
         self.device = model.device
         self.inputs = inputs.to(self.device)
+        known = identifiers_for(model.config, identifiers, len(inputs))
+        self.identifiers = None if known is None else known.to(self.device)
         self.keys = puzzle_keys(self.inputs)
         self.puzzle, self.column, self.step, self.group = np.zeros((4, 0), np.int64)
         self.groups: dict[int, Group] = {}
@@ -80,11 +93,16 @@ class Batch:
         """Embedded inputs of new rows, one embedding a puzzle; or of symmetric copies of them."""
         if not self.config.symmetry:
             used, row = np.unique(puzzle, return_inverse=True)
-            return self.model.embed(self.inputs[used], self.dtype)[row], None
+            x = self.model.embed(self.inputs[used], self.dtype, self._identifiers(used))
+            return x[row], None
         trajectory = torch.from_numpy(column).to(self.device)
         drawn = symmetric_copies(self.task, self.keys[puzzle], trajectory, self.config.seed)
         drawn = drawn.keep_plain(torch.from_numpy(~self._varied(column)).to(self.device))
-        return self.model.embed(drawn.apply(self.inputs[puzzle]), self.dtype), drawn.invert()
+        copies = drawn.apply(self.inputs[puzzle])
+        return self.model.embed(copies, self.dtype, self._identifiers(puzzle)), drawn.invert()
+
+    def _identifiers(self, puzzle: Numbers) -> Tensor | None:
+        return None if self.identifiers is None else self.identifiers[puzzle]
 
     def _varied(self, column: Numbers) -> Numbers:
         """Rows that are not the plain run."""
@@ -105,13 +123,18 @@ class Batch:
         self.state, per_cycle = self.model.advance(state, self.x)
         return per_cycle
 
-    def read(self, answer: Tensor) -> tuple[Numbers, Numbers]:
-        """Tokens [row, cell], symmetries undone, and halting logits [row] of the answer state."""
+    def read(self, answer: Tensor) -> Answers:
+        """What the answer state says in every row."""
         readout = self.model.readout(answer)
-        tokens, q_halt = readout.logits.argmax(-1), readout.q_halt
+        tokens = readout.logits.argmax(-1)
         if self.undo is not None:
             tokens = self.undo.apply(tokens)
-        return tokens.to(torch.uint8).cpu().numpy(), q_halt.float().cpu().numpy()
+        margin = self.model.halting_margin(readout)
+        return Answers(
+            tokens.to(torch.uint8).cpu().numpy(),
+            readout.q_halt.float().cpu().numpy(),
+            margin.float().cpu().numpy(),
+        )
 
     def keep(self, kept: Numbers) -> None:
         """End of a step: the rows that are kept are one step further, the others go."""

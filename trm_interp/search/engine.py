@@ -19,7 +19,7 @@ from torch import Tensor
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.shapes import Bool, Float, Int
-from trm_interp.search.batch import Batch, Group
+from trm_interp.search.batch import Answers, Batch, Group
 from trm_interp.search.settings import SearchConfig
 from trm_interp.tasks.base import Task
 
@@ -65,8 +65,10 @@ def search(
     batch_size: int = 128,
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int], None] = lambda done: None,
+    identifiers: Int[Tensor, " puzzle"] | None = None,
 ) -> Trajectories:
     """Search these puzzles (tokens) of a task; `progress` gets the number that are done.
+    `identifiers`: as in `RecursiveModel.embed`.
 
     Memory grows with `batch_size` (an adaptive search takes ROUND rows where that is more) and,
     for the answers, with puzzles x k x steps x cells bytes. An adaptive search runs trajectories
@@ -76,10 +78,10 @@ def search(
         raise ValueError(f"the model reads {model.config.cells} cells, got {inputs.shape[1]}")
     answers = _Answers(task, inputs, config)
     queue = _Queue(len(inputs), config)
-    batch = Batch(model, task, inputs, config, dtype)
+    batch = Batch(model, task, inputs, config, dtype, identifiers)
     while queue.waiting or len(batch):
         batch.admit(queue.take(batch_size - len(batch), alone=not len(batch)))
-        ended = answers.record(batch, *batch.read(batch.advance()[-1]))
+        ended = answers.record(batch, batch.read(batch.advance()[-1]))
         decided = np.unique(batch.group[ended])
         done = (batch.step + 1 == config.steps) | np.isin(batch.group, decided)
         answers.end(batch, done)
@@ -99,16 +101,17 @@ def trace(
     steps: int,
     config: SearchConfig,
     dtype: torch.dtype = torch.float32,
+    identifiers: Int[Tensor, " 1"] | None = None,
 ) -> tuple[Int[Numbers, "step h_cycle cell"], Float[Numbers, "step h_cycle"]]:
     """Tokens and halting logits of one trajectory after every H-cycle, run by itself."""
-    batch = Batch(model, task, inputs, config, dtype)
+    batch = Batch(model, task, inputs, config, dtype, identifiers)
     batch.admit([Group(0, range(trajectory, trajectory + 1))])
     read = []
     for _ in range(steps):
         read.append([batch.read(answer) for answer in batch.advance()])
         batch.keep(np.ones(1, bool))
-    tokens = np.array([[grid[0] for grid, _ in cycles] for cycles in read])
-    return tokens, np.array([[q[0] for _, q in cycles] for cycles in read])
+    tokens = np.array([[at.tokens[0] for at in cycles] for cycles in read])
+    return tokens, np.array([[at.q[0] for at in cycles] for cycles in read])
 
 
 class _Answers:
@@ -125,19 +128,20 @@ class _Answers:
         self.tokens = np.zeros((n, columns, config.steps, cells), np.uint8)
         self.q = np.full((n, columns, config.steps), -np.inf, np.float32)
         self.valid = np.zeros((n, columns, config.steps), bool)
+        self.margin = np.full((n, columns), -np.inf, np.float32)  # at the step before
         self.ran = np.zeros((n, columns), np.int16)
 
-    def record(
-        self, batch: Batch, tokens: Int[Numbers, "row cell"], q: Float[Numbers, " row"]
-    ) -> Bool[Numbers, " row"]:
+    def record(self, batch: Batch, read: Answers) -> Bool[Numbers, " row"]:
         """Keep what the rows answer after their step; which of them end early with it."""
         at = batch.puzzle, batch.column, batch.step
         before = batch.puzzle, batch.column, np.maximum(batch.step - 1, 0)
-        self.tokens[at], self.q[at] = tokens, q
-        self.valid[at] = self.task.proves(self.inputs[batch.puzzle], tokens)
+        self.tokens[at], self.q[at] = read.tokens, read.q
+        self.valid[at] = self.task.proves(self.inputs[batch.puzzle], read.tokens)
+        margin_before = self.margin[at[:2]]
+        self.margin[at[:2]] = read.margin
         if self.config.stop == "q":
-            confident = np.minimum(q, self.q[before]) > self.config.threshold
-            return confident & (batch.step > 0) & (tokens == self.tokens[before]).all(1)
+            confident = np.minimum(read.margin, margin_before) > self.config.threshold
+            return confident & (batch.step > 0) & (read.tokens == self.tokens[before]).all(1)
         return self.valid[at] & (self.config.stop == "rules")
 
     def end(self, batch: Batch, done: Bool[Numbers, " row"]) -> None:

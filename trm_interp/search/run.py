@@ -156,10 +156,9 @@ def _search_blocks(
             work.advance(min(before + n * ranks.size, total), total)
 
         def compute(block: PuzzleSet = block, progress: Any = progress) -> pd.DataFrame:
-            inputs, dtype = torch.from_numpy(block.inputs), getattr(torch, run.dtype)
-            trajectories = search(
-                checkpoint.model, block.task, inputs, config, run.batch_size, dtype, progress
-            )
+            inputs, _, identifiers = block.tensors
+            how = (config, run.batch_size, getattr(torch, run.dtype), progress, identifiers)
+            trajectories = search(checkpoint.model, block.task, inputs, *how)
             return block_table(trajectories, block, config)
 
         frames.append(work.block(name, block, config.steps, compute))

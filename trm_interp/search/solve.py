@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 
 from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint
 from trm_interp.runtime.errors import UserError
@@ -22,7 +21,7 @@ from trm_interp.search.settings import SearchConfig, SolveConfig
 from trm_interp.search.show import Board
 from trm_interp.subjects.opening import load_puzzles, open_device, require_task
 from trm_interp.subjects.settings import shipped_checkpoint
-from trm_interp.tasks.base import PuzzleSet, Task
+from trm_interp.tasks.base import PuzzleSet, PuzzleTensors, Task
 from trm_interp.tasks.registry import families, family, family_of_file, family_of_text
 
 STDIN = "standard input"
@@ -131,14 +130,21 @@ def solve(
     several = task.has_several_solutions(puzzles.inputs)
     for line in puzzles.lines[several].tolist():
         tell(f"line {line}: the puzzle has several solutions; any of them counts")
-    inputs = torch.from_numpy(puzzles.inputs)
-    trajectories = search(checkpoint.model, task, inputs, how, config.batch_size)
+    given = puzzles.tensors
+    trajectories = search(
+        checkpoint.model,
+        task,
+        given.inputs,
+        how,
+        config.batch_size,
+        identifiers=given.identifiers,
+    )
     chosen = choose(trajectories)[how.select][:, -1]
     solutions = []
     for i in range(len(puzzles)):
         solution = _solution(puzzles, i, trajectories, int(chosen[i]), bool(several[i]), checkpoint)
         if config.trace:
-            solution = _traced(solution, checkpoint, inputs[i : i + 1], how, tell)
+            solution = _traced(solution, checkpoint, given.at(slice(i, i + 1)), how, tell)
         solutions.append(solution)
     return solutions
 
@@ -176,13 +182,19 @@ def _solution(
 def _traced(
     solution: Solution,
     checkpoint: Checkpoint,
-    inputs: torch.Tensor,
+    given: PuzzleTensors,
     how: SearchConfig,
     tell: Callable[[str], None],
 ) -> Solution:
     """The same with the guesses of its trajectory, run once more by itself."""
+    which = (solution.trajectory, solution.steps)
     guesses, q = trace(
-        checkpoint.model, solution.task, inputs, solution.trajectory, solution.steps, how
+        checkpoint.model,
+        solution.task,
+        given.inputs,
+        *which,
+        how,
+        identifiers=given.identifiers,
     )
     if (guesses[-1, -1] != solution.answer).any():
         tell(

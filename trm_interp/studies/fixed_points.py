@@ -63,7 +63,7 @@ def seek(
     The map of one H-cycle: its fixed points are those of a supervision step too.
     """
     n = len(subject.puzzles)
-    x = subject.model.embed(subject.inputs.to(subject.device), torch.float64)
+    x = subject.embedded(dtype=torch.float64)
     cycle, start = CycleMap(subject.model, x), ends.double()
     ended = find_fixed_points(cycle.push, start, TOLERANCE)
     progress(n, 2 * n)

@@ -18,7 +18,6 @@ from trm_interp.analysis.losses import (
 )
 from trm_interp.analysis.outcomes import first_solved
 from trm_interp.analysis.resample import mean_with_bounds
-from trm_interp.core.infer import run_batch
 from trm_interp.figures.outcomes import losses_figure, solve_step_figure
 from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import why_not_compared
@@ -125,12 +124,11 @@ def read_losses(subject: Subject, steps: int, progress: Progress) -> Runs:
     batches: dict[str, list[np.ndarray]] = {name: [] for name in CONVENTIONS}
     solved = []
     for rows in subject.batches():
-        inputs, labels = subject.inputs[rows], subject.labels[rows]
-        read = run_batch(subject.model, inputs, labels, steps, "h_cycle", keep_logits=True)
+        read = subject.run(rows, steps, every="h_cycle", keep_logits=True)
         assert read.logits is not None
         logits = read.logits.flatten(1, 2)  # [puzzle, cycle, cell, vocab]
         asked = torch.from_numpy(subject.task.asked(subject.puzzles.inputs[rows]))
-        for name, values in losses_in_all_conventions(logits, asked, labels).items():
+        for name, values in losses_in_all_conventions(logits, asked, subject.labels[rows]).items():
             batches[name].append(values)
         solved.append(read.solved.flatten(1, 2).numpy())
         progress(rows.stop, len(subject.puzzles))

@@ -34,7 +34,7 @@ class OutcomesResult(OnCheckpointResult):
 
     `exact`: solved at the step; `ever`: solved at the step or an earlier one; `unsolved`: of those
     solved a step before, not solved now. `lost_in_all`: puzzles solved at some step and not at the
-    last. `sure`: q_halt above 0 at the last step.
+    last. `sure`: the model would halt at the last step.
     """
 
     steps: int
@@ -108,7 +108,7 @@ def measure(
             **ratings,
         }
     )
-    sure = q_halt[:, -1] > 0
+    sure = read.halts[:, -1].numpy()
     shares: dict[str, Any] = {
         f"{name}{end}": table[f"{name}{end}"].tolist() for name in SHARES for end in ENDS
     }

@@ -17,6 +17,7 @@ from trm_interp.analysis.probes import (
     shuffled_in_puzzles,
 )
 from trm_interp.analysis.resample import mean_with_bounds
+from trm_interp.core.infer import embedded
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.figures.lens import probe_figure
 from trm_interp.recording.site_reader import SiteReader, run_clock, spell, split_puzzles
@@ -28,7 +29,7 @@ from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, r
 from trm_interp.studies.settings import ProbesConfig
 from trm_interp.studies.subject import open_model, opening, provenance_of, require
 from trm_interp.subjects.settings import parse_indices
-from trm_interp.tasks.base import Task
+from trm_interp.tasks.base import PuzzleTensors, Task
 
 Config = ProbesConfig
 DOZEN = 12
@@ -108,7 +109,7 @@ def run(config: ProbesConfig, tell: Tell, progress: Progress) -> ProbesResult:
         train, test = split_puzzles(inputs, config.held_out, config.seed)
         ends = _ends(store, config)
         with results_of("probes", config, ("probes",), tell=tell, progress=progress) as results:
-            board = _board(inputs, test, model, store.task)
+            board = _board(store.tensors(), test, model, store.task)
             if not board.names:
                 tell(f"{store.task.title} has no candidates: probing for broken rules alone")
             table = probe_all(store, model, board, ends, config, progress)
@@ -164,12 +165,13 @@ def _ends(store: Store, config: ProbesConfig) -> list[tuple[int, dict[str, int]]
 
 
 @torch.no_grad()
-def _board(inputs: np.ndarray, test: np.ndarray, model: RecursiveModel, task: Task) -> Board:
+def _board(given: PuzzleTensors, test: np.ndarray, model: RecursiveModel, task: Task) -> Board:
+    inputs = given.inputs.numpy()
     puzzle, cell = np.nonzero(task.asked(inputs))
     names, possible = _candidates(inputs, task)
     one_hot = (inputs[..., None] == np.arange(1, model.config.vocab)).reshape(len(inputs), -1)
-    tokens = torch.from_numpy(inputs).to(model.device)
-    x = model.embed(tokens).cpu().numpy()[puzzle, model.config.prefix + cell]
+    embedding = embedded(model, given.inputs, identifiers=given.identifiers)
+    x = embedding.cpu().numpy()[puzzle, model.config.prefix + cell]
     held_out = np.isin(puzzle, test)
     if held_out.all() or not held_out.any():
         raise UserError("probes need blank cells in training and in held-out puzzles: record more")

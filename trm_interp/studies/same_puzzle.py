@@ -20,6 +20,7 @@ from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.studies.results import Progress, Tell
 from trm_interp.studies.settings import DivergenceConfig
+from trm_interp.tasks.base import PuzzleTensors
 
 
 class Distances(NamedTuple):
@@ -68,9 +69,7 @@ def over_starts_of(
             break
         progress(tried, config.tries)
         tried += 1
-        inputs = torch.from_numpy(store["inputs"][[puzzle]])
-        labels = torch.from_numpy(store["labels"][[puzzle]])
-        go = partial(_run_starts, model, inputs, labels, store.n_steps, config, puzzle)
+        go = partial(_run_starts, model, store.tensors([puzzle]), store.n_steps, config, puzzle)
         ok = go().solved[:, -1].numpy()
         if min(ok.sum(), (~ok).sum()) < FEWEST:
             continue
@@ -95,8 +94,7 @@ def over_starts_of(
 
 def _run_starts(
     model: HookedModel,
-    inputs: Tensor,
-    labels: Tensor,
+    given: PuzzleTensors,
     n_steps: int,
     config: DivergenceConfig,
     puzzle: int,
@@ -106,7 +104,8 @@ def _run_starts(
     generator = torch.Generator().manual_seed((config.seed * 1_000_003 + puzzle) % 2**63)
     shape = (len(model.state_names), many, model.config.positions, model.config.d_model)
     start = model.State(*torch.randn(shape, generator=generator).to(model.device))
-    return run_batch(model, inputs.expand(many, -1), labels.expand(many, -1), n_steps, start=start)
+    inputs, labels, own = given.at(torch.zeros(many, dtype=torch.int64))
+    return run_batch(model, inputs, labels, n_steps, start=start, identifiers=own)
 
 
 def _states(go: Callable[[], Readouts], model: HookedModel, site: str) -> Iterator[np.ndarray]:

@@ -22,7 +22,6 @@ from trm_interp.analysis.lyapunov import lyapunov
 from trm_interp.analysis.outcomes import half_failed, share_with_bounds
 from trm_interp.analysis.resample import median_with_bounds
 from trm_interp.analysis.settling import distance, late_drift, log_drift
-from trm_interp.core.infer import run_batch
 from trm_interp.core.joint import CycleMap, joined
 from trm_interp.figures.dynamics import eigenvalue_figure, exponent_against_drift, exponent_figure
 from trm_interp.runtime.errors import UserError
@@ -234,8 +233,7 @@ class _Work:
 def _solved(subject: Subject, steps: int, progress: Progress) -> np.ndarray:
     solved = []
     for rows in subject.batches():
-        read = run_batch(subject.model, subject.inputs[rows], subject.labels[rows], steps)
-        solved.append(read.solved[:, -1].numpy())
+        solved.append(subject.run(rows, steps).solved[:, -1].numpy())
         progress(rows.stop, len(subject.puzzles))
     return np.concatenate(solved)
 

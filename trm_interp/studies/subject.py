@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.checkpoints.folder import Checkpoint
+from trm_interp.core.infer import Readouts, embedded, run_batch
 from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.recording.opening import finished_puzzles, recorded_checkpoint
 from trm_interp.recording.site_reader import spell
@@ -55,10 +56,20 @@ class Subject:
         for first in range(0, len(self.puzzles), self.batch_size):
             yield slice(first, min(first + self.batch_size, len(self.puzzles)))
 
+    def embedded(self, rows: slice = slice(None), dtype: torch.dtype = torch.float32) -> Tensor:
+        """The embedded input of some puzzles."""
+        given = self.puzzles.tensors.at(rows)
+        return embedded(self.model, given.inputs, dtype, given.identifiers)
+
     def begin(self, rows: slice, dtype: torch.dtype = torch.float32) -> tuple[States, Tensor]:
         """The model's own start and the embedded input of some puzzles."""
-        x = self.model.embed(self.inputs[rows].to(self.device), dtype)
+        x = self.embedded(rows, dtype)
         return self.model.initial_state(x), x
+
+    def run(self, rows: slice, steps: int, **how: Any) -> Readouts:
+        """Some puzzles through the model; `how` as in `core.infer.run_batch`."""
+        inputs, labels, own = self.puzzles.tensors.at(rows)
+        return run_batch(self.model, inputs, labels, steps, identifiers=own, **how)
 
     @property
     def provenance(self) -> dict[str, Any]:

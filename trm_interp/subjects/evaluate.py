@@ -31,9 +31,9 @@ def solve(
     parts: list[Readouts] = []
     progress(0, len(puzzles))
     if mine:
-        own = puzzles.subset(np.concatenate(mine))
-        inputs, labels = torch.from_numpy(own.inputs), torch.from_numpy(own.labels)
-        for part in iter_run(model, inputs, labels, steps, batch_size, dtype=dtype):
+        inputs, labels, identifiers = puzzles.subset(np.concatenate(mine)).tensors
+        sizes = (steps, batch_size)
+        for part in iter_run(model, inputs, labels, *sizes, dtype=dtype, identifiers=identifiers):
             parts.append(part)
             progress(min(size * sum(map(len, parts)), len(puzzles)), len(puzzles))
     everyone = ranks.objects(parts) if ranks else [parts]

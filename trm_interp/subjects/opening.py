@@ -9,6 +9,7 @@ import torch
 
 from trm_interp.core.checkpoints.folder import Checkpoint, CheckpointError, load_checkpoint, locate
 from trm_interp.core.devices import has_float64
+from trm_interp.core.infer import identifiers_for
 from trm_interp.core.memory import keep_freed_memory
 from trm_interp.core.processes import local_rank, rank_and_size
 from trm_interp.runtime.artifacts import artifact
@@ -77,7 +78,8 @@ def data_names(checkpoint: Checkpoint) -> str:
 
 
 def require_task(puzzles: PuzzleSet, checkpoint: Checkpoint) -> None:
-    """UserError where the puzzles are of another size or task than the checkpoint's."""
+    """UserError where the puzzles are of another size or task than the checkpoint's, or have
+    identifiers that it does not know."""
     config, task = checkpoint.model.config, puzzles.task
     if (config.cells, config.vocab) != (task.cells, task.vocab):
         raise PuzzleError(
@@ -89,6 +91,10 @@ def require_task(puzzles: PuzzleSet, checkpoint: Checkpoint) -> None:
             f"{puzzles.source}: {task.title} puzzles, "
             f"but {checkpoint.path} was trained on {stated.family} puzzles"
         )
+    try:
+        identifiers_for(config, puzzles.tensors.identifiers, len(puzzles))
+    except ValueError as error:
+        raise PuzzleError(f"{puzzles.source}: not for {checkpoint.path}: {error}") from None
 
 
 def test_puzzles(checkpoint: Checkpoint) -> Path:

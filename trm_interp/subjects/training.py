@@ -52,14 +52,16 @@ def fit(
     device = open_device(run.device)
     training, validation = open_puzzles(run, tell)
     task = training.task
-    shape = model_config(run.architecture, {**model, "cells": task.cells, "vocab": task.vocab})
+    known = identifiers_of(run.architecture, training, validation)
+    sizes = {"cells": task.cells, "vocab": task.vocab}
+    shape = model_config(run.architecture, {**known, **model, **sizes})
     if device.type == "cpu":
         require_memory(
             training_bytes(shape, config),
             f"training {shape.n_weights:.2g} weights on {config.batch_size} puzzles at once",
             "lower --batch-size or --d-model, or raise --micro-batches",
         )
-    data = TrainData(*_tokens(training), *_tokens(validation), augment=task.augment)
+    data = train_data(training, validation)
     provenance = {
         "task": task.name,
         "command": " ".join(["trm-interp", *sys.argv[1:]]),
@@ -94,6 +96,15 @@ def open_puzzles(run: RunConfig, tell: Callable[[str], None]) -> tuple[PuzzleSet
             f"{run.val}: {leaked} puzzles are symmetric copies of puzzles in {run.train}"
         )
     return training, validation
+
+
+def identifiers_of(architecture: str, *sets: PuzzleSet) -> dict[str, int]:
+    """How many puzzle identifiers a model has to know, where its architecture has a setting for it
+    and the puzzles have some."""
+    if "n_identifiers" not in {f.name for f in fields(config_class(architecture))}:  # type: ignore[arg-type]
+        return {}
+    given = [of for puzzles in sets if (of := puzzles.identifiers) is not None and len(of)]
+    return {"n_identifiers": 1 + max(int(of.max()) for of in given)} if given else {}
 
 
 def model_config(architecture: str, settings: dict[str, Any]) -> ModelConfig:
@@ -162,8 +173,18 @@ def _is_older_run(out: Path) -> bool:
         return False
 
 
-def _tokens(puzzles: PuzzleSet) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
+def train_data(training: PuzzleSet, validation: PuzzleSet) -> TrainData:
+    """Both sets as tensors, with the symmetries of their task."""
+    own, val = training.tensors, validation.tensors
+    return TrainData(
+        inputs=own.inputs,
+        labels=own.labels,
+        val_inputs=val.inputs,
+        val_labels=val.labels,
+        augment=training.task.augment,
+        identifiers=own.identifiers,
+        val_identifiers=val.identifiers,
+    )
 
 
 def copies(training: PuzzleSet, validation: PuzzleSet) -> int:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from trm_interp.runtime.errors import UserError
 from trm_interp.tasks.puzzles import PuzzleError as PuzzleError
 from trm_interp.tasks.puzzles import PuzzleSet as PuzzleSet
+from trm_interp.tasks.puzzles import PuzzleTensors as PuzzleTensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -375,5 +376,8 @@ class Task(ABC):
     # Puzzle embeddings
 
     def identifiers(self, puzzles: PuzzleSet) -> NDArray[np.int64] | None:
-        """[n], which embedding of its own each puzzle has; None where all share one."""
+        """int64 [n], which embedding of its own each puzzle has; None where all share one.
+
+        It depends on the puzzle alone (its tokens, its line, the source), not on the others.
+        """
         return None

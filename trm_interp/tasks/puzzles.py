@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from trm_interp.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trm_interp.tasks.base import Task
 
 Tokens = NDArray[np.uint8]
@@ -17,6 +19,28 @@ Tokens = NDArray[np.uint8]
 
 class PuzzleError(UserError):
     """A puzzle file that cannot be used; the message says which lines and why."""
+
+
+class PuzzleTensors(NamedTuple):
+    """What a model reads of puzzles, and the solutions, as tensors on the CPU."""
+
+    inputs: "Tensor"  # uint8 [n, cell]
+    labels: "Tensor"  # uint8 [n, cell]
+    identifiers: "Tensor | None"  # int64 [n], where puzzles have embeddings of their own
+
+    @classmethod
+    def of(
+        cls, inputs: Tokens, labels: Tokens, identifiers: NDArray[np.int64] | None
+    ) -> "PuzzleTensors":
+        """Of arrays, whose memory they share."""
+        import torch
+
+        own = None if identifiers is None else torch.from_numpy(identifiers)
+        return cls(torch.from_numpy(inputs), torch.from_numpy(labels), own)
+
+    def at(self, rows: "slice | Tensor") -> "PuzzleTensors":
+        """Some of them."""
+        return PuzzleTensors(*(None if of is None else of[rows] for of in self))  # type: ignore
 
 
 @dataclass(frozen=True)
@@ -49,6 +73,16 @@ class PuzzleSet:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def identifiers(self) -> NDArray[np.int64] | None:
+        """[n], which embedding of its own each puzzle has; None where all share one."""
+        return self.task.identifiers(self)
+
+    @property
+    def tensors(self) -> PuzzleTensors:
+        """What a model reads of them, and the solutions."""
+        return PuzzleTensors.of(self.inputs, self.labels, self.identifiers)
 
     def subset(self, index: slice | Sequence[int] | NDArray[np.integer]) -> "PuzzleSet":
         """The puzzles at those positions of this set (from 0), in the order given."""

@@ -27,7 +27,7 @@ from trm_interp.core.checkpoints.public import read_public
 from trm_interp.core.checkpoints.public_config import Fits
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import ModelConfig
-from trm_interp.core.models.registry import DEFAULT, build, config_class, settings_of
+from trm_interp.core.models.registry import DEFAULT, build, config_class, names, settings_of
 from trm_interp.runtime.artifacts import existing
 from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
 from trm_interp.runtime.files import replacing, sha256_of, write_json
@@ -198,14 +198,20 @@ def _our_config(path: Path) -> ModelConfig:
     settings = read_json(path)
     if settings.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path}: not written by this project (format {FORMAT})")
+    stated = "architecture" in settings  # files of the default one name none
+    kind = settings.pop("architecture", DEFAULT)
     try:
-        config: Any = config_class(settings.pop("architecture", DEFAULT))
+        config: Any = config_class(kind)
     except UserError as error:
         raise CheckpointError(f"{path}: {error}") from error
     kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(config)}
     for name, value in settings.items():
         if name not in kinds:
-            raise CheckpointError(f"{path}: unknown setting {name[:40]!r}")
+            of = f"of {kind}" if stated else f"of {kind}, and the file names no other architecture"
+            raise CheckpointError(
+                f"{path}: unknown setting {name[:40]!r}: it is none {of}; "
+                f"this version has {', '.join(names())}"
+            )
         if type(value) is not kinds[name] and (type(value), kinds[name]) != (int, float):
             kind = kinds[name].__name__
             raise CheckpointError(f"{path}: {name} is {repr(value)[:40]}, not a {kind}")

@@ -22,7 +22,8 @@ from trm_interp.core.checkpoints.public_config import (
     config_of,
     data_names,
 )
-from trm_interp.core.models.config import TRMConfig
+from trm_interp.core.models.registry import names
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.runtime.errors import first_line
 
 _OURS_BY_PUBLIC = {
@@ -77,16 +78,17 @@ def read_public(
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path}: holds a {type(raw).__name__}, not weights")
     state, weights = _weights_of(raw, path, averages)
-    names = [_WRAPPERS.sub("", str(name)) for name in state]
-    origin = "nano-trm" if any(name.startswith(_NANO) for name in names) else "TRM"
+    bare = [_WRAPPERS.sub("", str(name)) for name in state]
+    origin = "nano-trm" if any(name.startswith(_NANO) for name in bare) else "TRM"
     tensors = _renamed(state, path)
     if "hyper_parameters" in raw:
         values, source = plain_settings(raw["hyper_parameters"]), f"{path}: hyper_parameters"
     else:
         values, source = architecture_settings(path), str(path.parent / ALL_CONFIG)
+        _require_trm(values.get("name"), source)
     try:
         config = config_of(tensors, Settings(values, source), path, cells, fits)
-        if config.vocab == side_of(config.cells) + 3 and origin == "nano-trm":
+        if origin == "nano-trm" and has_idle_eos(config, fits):
             tensors, config = _without_eos(tensors, config)
             values = {**values, "dropped": "token 1 (EOS) of the vocabulary"}
     except CheckpointError:
@@ -107,6 +109,30 @@ def side_of(cells: int) -> int:
     """
     side = math.isqrt(cells)
     return side if side * side == cells else -1
+
+
+def has_idle_eos(config: TRMConfig, fits: Fits | None = None) -> bool:
+    """Whether a file of nano-trm's has an EOS token that none of its puzzles uses.
+
+    Its vocabulary is PAD, EOS, blank, and as many symbols as a puzzle's side is long; EOS marks
+    where a puzzle ends in a larger grid. A vocabulary of the side of the whole grid and three says
+    that puzzles fill it. Not so where a task has just this vocabulary.
+    """
+    fills_the_grid = config.vocab == side_of(config.cells) + 3
+    return fills_the_grid and not (fits is not None and fits(config.cells, config.vocab))
+
+
+def _require_trm(name: Any, source: str) -> None:
+    """CheckpointError where the settings name another network than the one that is read here.
+
+    Such as "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1", a module and its class.
+    """
+    module = str(name).partition("@")[0].rpartition(".")[2]
+    if name is not None and module != "trm":
+        raise CheckpointError(
+            f"{source}: arch.name is {str(name)[:80]!r}, and of public checkpoints only those of "
+            f"trm are read; this version has {', '.join(names())}"
+        )
 
 
 # tensors
@@ -186,10 +212,7 @@ def _renamed(raw: dict[Any, Any], path: Path) -> dict[str, Tensor]:
 def _without_eos(
     tensors: dict[str, Tensor], config: TRMConfig
 ) -> tuple[dict[str, Tensor], TRMConfig]:
-    """nano-trm counts PAD, EOS, blank, digits; a grid without padding has no EOS, and we have none.
-
-    Token 1 goes from the embedding and the read-out, so that the others are numbered as ours.
-    """
+    """Token 1 leaves embedding and read-out, so that the others are numbered as ours: no EOS."""
     kept = [0, *range(2, config.vocab)]
     changed = {name: tensors[name][kept] for name in ("token_embedding", "lm_head.weight")}
     return tensors | changed, replace(config, vocab=config.vocab - 1)

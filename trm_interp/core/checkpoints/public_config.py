@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trm_interp.core.checkpoints.headers import MAX_YAML, CheckpointError, read_json, read_text
 from trm_interp.core.checkpoints.pickles import plain_settings
-from trm_interp.core.models.config import TRMConfig
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.runtime.errors import first_line
 
 PREFIXES = (1, 16)  # positions before the cells in published models with a puzzle embedding

@@ -10,6 +10,8 @@ a line in `registry`. Nothing outside `core.models` asks which one it has.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -25,14 +27,13 @@ States: TypeAlias = Any
 
 
 class Readout(NamedTuple):
-    """What is read from the answer state; at least float32.
-
-    An architecture may return a NamedTuple of its own with these fields and more, for its `losses`.
-    """
+    """What is read from the answer state; at least float32. `further`: what else the architecture's
+    own `losses` need, [batch, ...] by name."""
 
     logits: Tensor  # [batch, cell, vocab]
     q_halt: Tensor  # [batch], logit of halting: that the answer is right
     q_continue: Tensor | None = None  # [batch], logit of going on, where the model has one
+    further: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class RecursiveModel(nn.Module, ABC):

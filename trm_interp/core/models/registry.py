@@ -104,4 +104,4 @@ def _class(entry: Any) -> Any:
 
 
 _MODELS = "trm_interp.core.models"
-register("trm", f"{_MODELS}.trm:TRM", f"{_MODELS}.config:TRMConfig")
+register("trm", f"{_MODELS}.trm:TRM", f"{_MODELS}.trm_config:TRMConfig")

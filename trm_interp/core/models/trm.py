@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from trm_interp.core.clock import Tick
 from trm_interp.core.models.base import Readout, RecursiveModel, States
-from trm_interp.core.models.config import TRMConfig
 from trm_interp.core.models.layers import (
     Linear,
     Network,
@@ -22,6 +21,7 @@ from trm_interp.core.models.layers import (
     truncated_normal,
 )
 from trm_interp.core.models.tangents import network_tangent
+from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.shapes import Float, Int
 

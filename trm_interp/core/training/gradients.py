@@ -39,17 +39,15 @@ def backward_in_parts(
         if isinstance(forward, DistributedDataParallel):
             forward.require_backward_grad_sync = i == len(places) - 1
         part = slots if len(places) == 1 else slots.rows(at)
-        ahead = model.reads_ahead
         state, readout = forward(part.states, part.inputs, dtype, phase.cycles, part.identifiers)
+        reads_ahead = model.reads_ahead
         losses = model.losses(
             readout,
             part.labels,
             kind=config.loss,
             smoothing=config.smoothing,
             last=part.steps + 1 >= phase.n_sup,
-            following=_following(model, state, part, dtype, phase.cycles)
-            if model.reads_ahead
-            else None,
+            following=_following(model, state, part, dtype, phase) if reads_ahead else None,
         )
         total = losses.answer + config.halt_weight * losses.halt
         for term in losses.further.values():
@@ -62,11 +60,11 @@ def backward_in_parts(
 
 @torch.no_grad()
 def _following(
-    model: RecursiveModel, state: States, part: Slots, dtype: torch.dtype, cycles: tuple[int, int]
+    model: RecursiveModel, state: States, part: Slots, dtype: torch.dtype, phase: Phase
 ) -> Readout:
     """What would be read one supervision step later. The model itself, for DDP to count once."""
     detached = type(state)(*(z.detach() for z in state))
-    return model(detached, part.inputs, dtype, cycles, part.identifiers)[1]
+    return model(detached, part.inputs, dtype, phase.cycles, part.identifiers)[1]
 
 
 def _detached(state: States, halts: Tensor, losses: StepLosses) -> Stepped:
