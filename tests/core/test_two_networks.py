@@ -157,15 +157,18 @@ def test_the_gradient_is_that_of_all_terms(trainer_of: Callable[..., Trainer]):
 
 def test_slots_halt_by_the_rule_of_the_model(trainer_of: Callable[..., Trainer]):
     trainer = trainer_of(explore=0.0, n_sup=16, lr=0.0)
-    with torch.no_grad():  # q_halt = q_continue + 1 or - 1, whatever the state
-        trainer.model.q_head.zero_()
+    head = trainer.model.get_parameter("q_head")
+    torch.nn.init.zeros_(head)
     trainer.step()
     assert not trainer.slots.halted.any()  # equal: goes on
-    with torch.no_grad():
-        trainer.model.q_head[1] = -1e3 * trainer.slots.states.plan.mean((0, 1))
+    slots, leads = trainer.slots, torch.tensor([1.0, -1.0, 0.5, -2.0, 3.0])
+    with torch.no_grad():  # q_halt and q_continue that differ by these after the next step
+        state, _ = trainer.model(slots.states, slots.inputs, identifiers=slots.identifiers)
+        halting = torch.linalg.pinv(state.plan.mean(1)) @ (leads - 5)
+        going_on = torch.linalg.pinv(state.plan.mean(1)) @ torch.full((5,), -5.0)
+        head.copy_(torch.stack([halting, going_on]))
     trainer.step()
-    q = trainer.model.readout(trainer.slots.states.plan)
-    assert torch.equal(trainer.slots.halted, q.q_halt > q.q_continue)
+    assert trainer.slots.halted.tolist() == [True, False, True, False, True]
 
 
 def test_a_further_term_is_a_column_of_its_own(trainer_of: Callable[..., Trainer]):

@@ -193,12 +193,13 @@ class HookedModel(RecursiveModel, HookedRootModule):
         for step in range(self.n_sup):
             state, _ = self.advance(state, x, step)
             steps.append(self.readout(self.answer_of(state), step))
-        read = {name: [getattr(one, name) for one in steps] for name in READ}
-        further = {
-            name: torch.stack([one.further[name] for one in steps], 1) for name in steps[0].further
-        }
-        joined = {name: None if of[0] is None else torch.stack(of, 1) for name, of in read.items()}
-        return Readout(**joined, further=further)
+        logits, q_halt, q_continue, further = zip(*steps, strict=True)
+        return Readout(
+            torch.stack(logits, 1),
+            torch.stack(q_halt, 1),
+            None if q_continue[0] is None else torch.stack(q_continue, 1),
+            {name: torch.stack([of[name] for of in further], 1) for name in further[0]},
+        )
 
 
 @cache
