@@ -161,14 +161,15 @@ def test_slots_halt_by_the_rule_of_the_model(trainer_of: Callable[..., Trainer])
     torch.nn.init.zeros_(head)
     trainer.step()
     assert not trainer.slots.halted.any()  # equal: goes on
-    slots, leads = trainer.slots, torch.tensor([1.0, -1.0, 0.5, -2.0, 3.0])
+    slots = trainer.slots
+    leads = torch.tensor([-1.0, 1.0, -2.0])[slots.identifiers]
     with torch.no_grad():  # q_halt and q_continue that differ by these after the next step
         state, _ = trainer.model(slots.states, slots.inputs, identifiers=slots.identifiers)
         halting = torch.linalg.pinv(state.plan.mean(1)) @ (leads - 5)
         going_on = torch.linalg.pinv(state.plan.mean(1)) @ torch.full((5,), -5.0)
         head.copy_(torch.stack([halting, going_on]))
     trainer.step()
-    assert trainer.slots.halted.tolist() == [True, False, True, False, True]
+    assert torch.equal(trainer.slots.halted, leads > 0) and len(leads.unique()) > 1
 
 
 def test_a_further_term_is_a_column_of_its_own(trainer_of: Callable[..., Trainer]):
