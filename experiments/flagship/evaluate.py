@@ -193,8 +193,9 @@ def best_of(states: list[Path]) -> tuple[Path, dict[str, Any], dict[str, torch.T
 
 
 def log_of(state: Path) -> list[dict[str, Any]]:
-    """Its complete rows; a line that a kill cut short is skipped."""
-    text = (state / METRICS_FILE).read_text()
+    """Its complete rows; a line that a kill cut short is skipped, as is a log without a row."""
+    file = state / METRICS_FILE
+    text = file.read_text() if file.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 

@@ -183,7 +183,8 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
     if args.resume:
         about = load_portable(trainer, args.state)
         log = args.state / METRICS_FILE
-        if not log.exists() or len(log.read_text().splitlines()) < trainer.rows:
+        rows = len(log.read_text().splitlines()) if log.exists() else 0  # a kill before the first
+        if rows < trainer.rows:
             raise UserError(f"{log} is missing or too short: bring it with the state")
     elif (args.state / INDEX).exists():
         raise UserError(f"{args.state} holds a state: --resume goes on with it")
