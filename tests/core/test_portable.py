@@ -79,7 +79,7 @@ def test_what_is_missing_damaged_or_of_another_run_is_named(
         load_portable(trainer, tmp_path)
     trainer.step()
     save_portable(trainer, tmp_path)
-    with pytest.raises(UserError, match=r"train.lr 0.001 -> 0.02"):
+    with pytest.raises(UserError, match=r"train.lr \(0.001 there, 0.02 now\)"):
         load_portable(make(lr=2e-2), tmp_path)
     (file,) = tmp_path.glob("*.safetensors")
     whole = file.read_bytes()

@@ -1,13 +1,23 @@
 """A command deletes only what it can prove to have made itself, and never without being told."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.outputs import MARKER, maker, mark, remove_own, writing
+from trm_interp.runtime.outputs import MARKER, maker, mark, remove_own
+from trm_interp.runtime.runs import Run
 
 NAMES = ("*.csv", "state.pt", "parts/")
+
+
+@contextmanager
+def writing(folder: Path, command: str, names: Sequence[str], **options: Any) -> Iterator[bool]:
+    with Run(folder, command, names, **options) as run:
+        yield run.begun
 
 
 def fill(folder: Path, **options: bool) -> bool:
@@ -43,7 +53,7 @@ def test_resume_of_nothing_starts(tmp_path: Path):
 def test_earlier_work_stays_until_the_command_removes_it(tmp_path: Path):
     out = tmp_path / "out"
     fill(out)
-    with writing(out, "search", NAMES, overwrite=True, clear=False) as begun:
+    with writing(out, "search", NAMES, overwrite=True, clears_at_once=False) as begun:
         assert begun and names(out) == {MARKER, ".lock", "a.csv", "parts"}
         remove_own(out, "search", NAMES)
         assert names(out) == {MARKER, ".lock"}
@@ -121,7 +131,7 @@ def test_a_folder_from_before_the_markers_is_resumed_and_not_overwritten(tmp_pat
     for clear in (True, False):
         with (
             pytest.raises(UserError, match="has no marker"),
-            writing(tmp_path, "train", NAMES, overwrite=True, clear=clear, **recognised),
+            writing(tmp_path, "train", NAMES, overwrite=True, clears_at_once=clear, **recognised),
         ):
             pass
     with writing(tmp_path, "train", NAMES, resume=True, **recognised) as begun:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.file_run import FileRun
 from trm_interp.runtime.files import write_text
 from trm_interp.runtime.outputs import maker, mark, own_json, own_table
 from trm_interp.runtime.progress import Meter
-from trm_interp.runtime.runs import FileRun, Interrupted, Run
+from trm_interp.runtime.runs import Interrupted, Run
 from trm_interp.runtime.signals import how_to_resume
 
 NAMES = ("*.csv", "summary.json", "parts/")
@@ -79,7 +80,7 @@ def test_overwriting_starts_anew_with_other_settings(tmp_path: Path, clear: bool
         run.part("1", SHAPES, ones)
         run.write_text("a.csv", "a")
     (tmp_path / "notes.txt").write_text("mine")
-    with opened(tmp_path, {"seed": 1}, overwrite=True, clear=clear) as run:
+    with opened(tmp_path, {"seed": 1}, overwrite=True, clears_at_once=clear) as run:
         assert (tmp_path / "a.csv").exists() != clear
         assert run.part("1", SHAPES, lambda: {"a": np.zeros(2)})["a"].tolist() == [0, 0]
     assert (tmp_path / "notes.txt").exists()
@@ -115,7 +116,7 @@ def test_a_folder_of_parts_that_the_command_did_not_make_stays(tmp_path: Path):
 CHILD = """
 import sys, time
 from pathlib import Path
-from trm_interp.runtime.runs import {kind} as Kind
+from trm_interp.runtime.{module} import {kind} as Kind
 with Kind(Path(sys.argv[1]), "search", {names}):
     print("held", flush=True)
     time.sleep(60)
@@ -126,7 +127,8 @@ with Kind(Path(sys.argv[1]), "search", {names}):
 def test_a_second_process_is_refused_with_one_line(tmp_path: Path, kind: str):
     out = tmp_path / "out"
     names = '["*.csv"]' if kind == "Run" else "lambda file: None"
-    code = CHILD.format(kind=kind, names=names)
+    module = "runs" if kind == "Run" else "file_run"
+    code = CHILD.format(module=module, kind=kind, names=names)
     child = subprocess.Popen(
         [sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True
     )

@@ -52,7 +52,7 @@ def run_of(out: Path, **more: Any) -> SearchRun:
 
 
 def work_on(out: Path, identity: Identity = NOW, **flags: bool) -> SearchWork:
-    return SearchWork(run_of(out, **flags), identity, tell=lambda line: None)
+    return SearchWork.of(run_of(out, **flags), identity, tell=lambda line: None)
 
 
 def write_block(work: SearchWork) -> None:
@@ -103,9 +103,9 @@ def test_a_table_that_no_search_made_stays(tmp_path: Path, flags: dict[str, bool
 def test_a_folder_that_no_search_made_stays(tmp_path: Path, flags: dict[str, bool]):
     (tmp_path / "x.csv.parts").mkdir()
     (tmp_path / "x.csv.parts" / "block-1.csv").touch()
-    refused(tmp_path / "x.csv", "x.csv.parts was not made by `search`", **flags)
+    refused(tmp_path / "x.csv", "x.csv.parts .*, so `search` leaves it alone", **flags)
     mark(tmp_path / "x.csv.parts", "basins")
-    refused(tmp_path / "x.csv", "x.csv.parts was not made by `search`", **flags)
+    refused(tmp_path / "x.csv", "x.csv.parts .*, so `search` leaves it alone", **flags)
 
 
 def test_earlier_work_needs_a_flag(tmp_path: Path):
@@ -116,7 +116,7 @@ def test_earlier_work_needs_a_flag(tmp_path: Path):
     assert {file.name for file in tmp_path.iterdir()} == {"x.csv", "x.json"}
     refused(out, "x.csv exists: use --resume")
     assert search(out, resume=True).summary == SUMMARY
-    with pytest.raises(UserError, match=r"of another run: seed \(0 there, 1 now\)"):
+    with pytest.raises(UserError, match=r"of another run: search.seed \(0 there, 1 now\)"):
         search(out, replace(NOW, search=NOW.search | {"seed": 1}), resume=True)
     assert search(out, overwrite=True, killed=True) is None
     assert {file.name for file in tmp_path.iterdir()} == {"x.csv", "x.json", "x.csv.parts"}
@@ -181,13 +181,23 @@ def test_a_table_that_was_cut_is_not_complete(tmp_path: Path, cut: int):
     refused(out, "x.csv is not the table", resume=True)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '{"search": {}}', "\xff"])
+@pytest.mark.parametrize("text", ["", "[]", "null", "\xff"])
 def test_a_damaged_identity_is_one_line(tmp_path: Path, text: str):
     out = tmp_path / "x.csv"
     search(out, killed=True)
     (tmp_path / "x.csv.parts" / "identity.json").write_text(text, encoding="latin-1")
     refused(out, "identity.json.*: start over with --overwrite", resume=True)
+    (tmp_path / "x.csv.parts" / "identity.json").write_text('{"search": {}}')
+    refused(out, "x.csv.parts is of another run: .* or --overwrite to start over", resume=True)
     assert search(out, overwrite=True) is None
+
+
+def test_blocks_of_nobody_knows_which_settings_are_searched_again(tmp_path: Path):
+    with work_on(tmp_path / "x.csv") as work:
+        write_block(work)
+        (work.blocks / "identity.json").unlink()
+    with work_on(tmp_path / "x.csv", OTHER, resume=True) as work:
+        assert not work.begun and not (work.blocks / "block-00000000.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -213,7 +223,7 @@ def test_files_that_were_renamed_together_are_complete(tmp_path: Path):
 def test_an_output_is_no_input_and_has_one_writer(tmp_path: Path):
     for name in ("x.csv", "x.json"):
         run = SearchRun(ckpt="c", puzzles=tmp_path / name, out=tmp_path / "x.csv", overwrite=True)
-        with pytest.raises(UserError, match="is what --puzzles reads"), SearchWork(run, NOW):
+        with pytest.raises(UserError, match="is what --puzzles reads"), SearchWork.of(run, NOW):
             pass
     with work_on(tmp_path / "x.csv"):
         refused(tmp_path / "x.parquet", "is being written by another process")
@@ -222,8 +232,8 @@ def test_an_output_is_no_input_and_has_one_writer(tmp_path: Path):
 def test_blocks_from_before_the_markers_are_gone_on_with(tmp_path: Path):
     search(tmp_path / "x.csv", killed=True)
     (tmp_path / "x.csv.parts" / ".trm-interp.json").unlink()
-    refused(tmp_path / "x.csv", "was not made by `search`", overwrite=True)
-    refused(tmp_path / "x.csv", "x.csv.parts exists: use --resume to continue$")
+    refused(tmp_path / "x.csv", "has no marker, so `search` leaves it alone", overwrite=True)
+    refused(tmp_path / "x.csv", "x.csv.parts exists: use --resume to continue, or delete it$")
     assert search(tmp_path / "x.csv", resume=True) is None
     assert (tmp_path / "x.csv").exists()
 

@@ -14,7 +14,8 @@ from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.training.loop import METRICS_FILE
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
 from trm_interp.runtime.locks import locked_folder
-from trm_interp.runtime.outputs import MARKER, by_the_first, mark, writing
+from trm_interp.runtime.outputs import MARKER, mark
+from trm_interp.runtime.runs import Run
 
 Cli = Callable[..., Any]
 GRID = "1234341221434321"
@@ -147,16 +148,16 @@ def test_the_first_process_claims_for_all(tmp_path: Path):
             return [self.answer, None]
 
     first = Team(0)
-    with by_the_first(first, writing(tmp_path, "train", ("*.pt",))) as begun:
-        assert begun is False and (tmp_path / ".lock").exists()
-        with by_the_first(Team(1, begun), writing(tmp_path, "train", ("*.pt",))) as other:
-            assert other is False
+    with Run(tmp_path, "train", ("*.pt",), team=first) as mine:
+        assert mine.begun is False and (tmp_path / ".lock").exists()
+        with Run(tmp_path, "train", ("*.pt",), team=Team(1, mine.begun)) as other:
+            assert other.begun is False
     (tmp_path / "model.pt").touch()
     for team in (Team(0), Team(1)):
         team.answer = first.answer
         with (
             pytest.raises(ValueError, match="exists: use --resume"),
-            by_the_first(team, writing(tmp_path, "train", ("*.pt",))),
+            Run(tmp_path, "train", ("*.pt",), team=team),
         ):
             pass
         first = team

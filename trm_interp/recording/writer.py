@@ -86,12 +86,10 @@ class StoreWriter:
         meta["identity"] holds what makes two runs the same (sha256 of checkpoint and data,
         selection, batch size ...); resuming with another is a StoreError that names the fields.
         Shards that are missing or not what was written (sha256) are recorded again.
-        FileExistsError if there is a store and neither flag is set, or anything else in `path`.
+        OutputExists if there is a store and neither flag is set, or anything else in `path`.
         `overwrite` removes the old store's files and no others.
         """
         path = Path(path)
-        if resume and overwrite:
-            raise StoreError(f"{path}: give one of --resume and --overwrite")
         try:
             manifest = Manifest(
                 json.loads(json.dumps(meta)),
@@ -105,7 +103,9 @@ class StoreWriter:
             raise StoreError(f"{path}: {error}") from None
         claim = Claim(
             path,
-            manifest,
+            "collect",
+            (),
+            new=manifest,
             resume=resume,
             overwrite=overwrite,
             team=team,

@@ -77,7 +77,7 @@ def run(
         NAMES,
         overwrite=config.overwrite,
         resumable=False,
-        clear=False,
+        clears_at_once=False,
         tell=tell,
         progress=progress,
     ) as output:

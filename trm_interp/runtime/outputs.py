@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.files import remove_leftovers, require_regular, write_json
-from trm_interp.runtime.locks import LOCK, locked_folder
+from trm_interp.runtime.files import require_regular, write_json
+from trm_interp.runtime.locks import LOCK
 
 MARKER = ".trm-interp.json"
 # files that file managers and git users leave in folders
@@ -49,46 +49,6 @@ def by_the_first(team: Team, opened: AbstractContextManager[T]) -> Iterator[T]:
         if isinstance(answer, UserError | OSError):
             raise answer
         yield answer
-
-
-@contextmanager
-def writing(
-    folder: Path,
-    command: str,
-    names: Sequence[str],
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    resumable: bool = True,
-    clear: bool = True,
-    unmarked: Callable[[Path], bool] = lambda folder: False,
-) -> Iterator[bool]:
-    """Lock `folder` for `command` during the block; yields whether it contains earlier work.
-
-    `names`: patterns (`*.csv`) of what the command writes; a pattern that ends in `/` matches its
-    own subfolders, which carry the same marker. `resumable`: whether the command has --resume.
-    `clear`: whether `overwrite` deletes earlier work at once; a command that may fail before it has
-    new results calls `remove_own` itself. `unmarked`: recognises a folder from before there were
-    markers; such a folder can be resumed, not overwritten. With `resume` and no earlier work, the
-    run starts from the beginning. UserError if another process writes to the folder, if it contains
-    anything that this command did not make, or if it contains earlier work and neither flag is
-    given. A folder that the block leaves empty is removed.
-    """
-    if resume and overwrite:
-        raise UserError("give one of --resume and --overwrite")
-    if folder.is_symlink() and not folder.exists():
-        missing = os.readlink(folder)
-        raise UserError(f"{folder} is a link to {missing}, which is missing: choose another output")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: choose another output")
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked_folder(folder):
-        try:
-            yield _claim(folder, command, names, resume, overwrite, resumable, clear, unmarked)
-        finally:
-            if is_new:
-                drop_if_empty(folder)
 
 
 def entries(folder: Path) -> list[Path]:
@@ -127,17 +87,17 @@ def remove_own(folder: Path, command: str, names: Sequence[str]) -> None:
     UserError if the folder belongs to another command or to none.
     """
     if (made_by := maker(folder)) != command:
-        raise UserError(_foreign(folder, command, made_by))
+        raise UserError(foreign(folder, command, made_by))
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
-            if _matches(f"{entry.name}/", names) and maker(entry) == command:
+            if matches(f"{entry.name}/", names) and maker(entry) == command:
                 shutil.rmtree(entry)
-        elif _matches(entry.name, names):
+        elif matches(entry.name, names):
             entry.unlink()
 
 
 def own_table(columns: Sequence[str]) -> Callable[[Path], None]:
-    """For `runs.FileRun`: a check that a file is a CSV table with exactly these columns."""
+    """For `file_run.FileRun`: a check that a file is a CSV table with exactly these columns."""
 
     def check(file: Path) -> None:
         require_regular(file)
@@ -152,7 +112,7 @@ def own_table(columns: Sequence[str]) -> Callable[[Path], None]:
 
 
 def own_json(kind: type, command: str) -> Callable[[Path], None]:
-    """For `runs.FileRun`: a check that a file is JSON with the schema `kind`."""
+    """For `file_run.FileRun`: a check that a file is JSON with the schema `kind`."""
     from trm_interp.runtime.schema import read_json
 
     def check(file: Path) -> None:
@@ -167,49 +127,13 @@ def discard(folder: Path, command: str, names: Sequence[str]) -> None:
     drop_if_empty(folder)
 
 
-def _claim(
-    folder: Path,
-    command: str,
-    names: Sequence[str],
-    resume: bool,
-    overwrite: bool,
-    resumable: bool,
-    clear: bool,
-    unmarked: Callable[[Path], bool],
-) -> bool:
-    """Mark the locked folder as this command's; whether it contains earlier work."""
-    remove_leftovers(folder)
-    held = sorted({entry.name for entry in entries(folder)} - {LOCK, MARKER})
-    made_by = maker(folder)
-    if not held:
-        mark(folder, command)
-        return False
-    ours = made_by == command or (made_by is None and unmarked(folder))
-    if not ours:
-        raise UserError(_foreign(folder, command, made_by))
-    work = [
-        name for name in held if _matches(f"{name}/" if (folder / name).is_dir() else name, names)
-    ]
-    if work and not (resume or overwrite):
-        how = "--overwrite to replace its results"
-        if made_by is None:  # and cannot be overwritten
-            how = "--resume to continue, or delete it"
-        elif resumable:
-            how = "--resume to continue or --overwrite to start over"
-        raise UserError(f"{folder} exists: use {how}")
-    if overwrite and made_by is None:
-        raise UserError(_foreign(folder, command, made_by))
-    if overwrite and clear:
-        remove_own(folder, command, names)
-    mark(folder, command)
-    return bool(work) and not (overwrite and clear)
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name is one of a command's, a folder's with `/` at its end."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _foreign(folder: Path, command: str, made_by: str | None) -> str:
+def foreign(folder: Path, command: str, made_by: str | None) -> str:
+    """Why `command` leaves a folder alone that `made_by`, or nobody it can name, has filled."""
     what = f"was written by `{made_by}`" if made_by else "is not empty and has no marker"
     return f"{folder} {what}, so `{command}` leaves it alone: choose another output, or delete it"
 

@@ -1,7 +1,7 @@
 """One piece of work that writes an output: ownership, resuming, atomic results, interruption.
 
-A command opens a `Run` on its output folder, or a `FileRun` on a single file, and does its work
-inside the block:
+A command opens a `Run` on its output folder, a `FileRun` on a single file (`file_run.py`), or a
+`FolderRun` on a folder that appears whole (`fresh.py`), and does its work inside the block:
 
     with Run(
         config.out, "basins", ["*.csv", "summary.json", "parts/"],
@@ -20,9 +20,9 @@ What the block can rely on:
 - the output is locked: a second process is refused with one line, and in a torchrun the first
   process acts for all;
 - a marker names the command that made the folder; what others made is never mixed with or deleted;
-- earlier work needs --resume or --overwrite, and can be resumed only with the same identity; fields
-  that differ are named. Work that keeps its identity elsewhere, such as in a training state, leaves
-  `identity_file` out and calls `identity.require_same` itself;
+- earlier work needs --resume or --overwrite (`existing.py`), and can be resumed only with the same
+  identity; fields that differ are named. Work that keeps its identity elsewhere, such as in a
+  training state, leaves `identity_file` out and calls `identity.require_same` itself;
 - files are complete or absent, parts that exist are read instead of computed, and the summary is
   written last;
 - the time left counts what this process computes, not what it reads;
@@ -32,211 +32,123 @@ What the block can rely on:
 """
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 from trm_interp.runtime.arrays import Arrays, Shapes, read_arrays, write_arrays
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.files import (
-    plain,
-    replacing,
-    require_apart,
-    write_json,
-    write_text,
-)
+from trm_interp.runtime.files import plain, remove_leftovers, replacing, write_json, write_text
 from trm_interp.runtime.identity import require_same
-from trm_interp.runtime.locks import locked_beside
+from trm_interp.runtime.locks import LOCK, locked_folder
 from trm_interp.runtime.outputs import (
-    Team,
-    by_the_first,
+    MARKER,
+    drop_if_empty,
+    entries,
+    foreign,
     maker,
     mark,
+    matches,
     remove_own,
-    writing,
 )
-from trm_interp.runtime.progress import Meter, Update
 from trm_interp.runtime.schema import read_json
-from trm_interp.runtime.signals import how_to_resume, stop_signals, terminated_as_interrupted
+from trm_interp.runtime.work import Interrupted, Tell, Work, quiet, silent
 
+__all__ = ["SUMMARY", "Interrupted", "Run", "Tell", "Work", "quiet", "read_identity", "silent"]
 SUMMARY = "summary.json"
-Tell = Callable[[str], None]
 
 
-class Interrupted(KeyboardInterrupt):
-    """The work was interrupted; the message says how to resume it, or is empty."""
-
-
-def quiet(done: int, of: int) -> None:
-    """Ignore progress."""
-
-
-def silent(line: str) -> None:
-    """Ignore a message."""
-
-
-class Work(ABC):
-    """What `Run` and `FileRun` share: the lock, progress and interruption."""
-
-    def __init__(
-        self,
-        out: Path,
-        command: str,
-        *,
-        resumable: bool,
-        overwrite: bool,
-        team: Team | None,
-        tell: Tell,
-        progress: Update,
-        stops_at_steps: bool,
-        on_signal: Callable[[FrameType | None], None],
-    ) -> None:
-        self.out, self.command, self.overwrite, self.resumable = out, command, overwrite, resumable
-        self.team = team
-        self.is_first = team is None or team.rank == 0
-        self.tell = tell if self.is_first else silent
-        self.begun = False
-        self._progress = progress if self.is_first else quiet
-        self._stops_at_steps, self._on_signal = stops_at_steps, on_signal
-        self._asked_to_stop: Callable[[], bool] = lambda: False
-        self._done = 0
-        self._reused = False
-        self._open = ExitStack()
-
-    @abstractmethod
-    def _held(self) -> AbstractContextManager[bool]:
-        """Lock the output; yields whether there is earlier work to resume."""
-
-    def should_stop(self) -> bool:
-        """With `stops_at_steps`: whether a signal has asked the loop to save and stop."""
-        return self._asked_to_stop()
-
-    def advance(self, done: int, of: int) -> None:
-        """Report progress; parts that were read from earlier work do not count for the rate."""
-        if self._reused and isinstance(self._progress, Meter):
-            self._progress.reuse(done - self._done)
-        self._done, self._reused = done, False
-        self._progress(done, of)
-
-    def stage(self, label: str) -> None:
-        """Begin another stage of the work, with its own progress."""
-        self._done, self._reused = 0, False
-        if isinstance(self._progress, Meter):
-            self._progress.start(label)
-
-    def note(self, text: str) -> None:
-        """Show a short text with the progress, such as the loss."""
-        if isinstance(self._progress, Meter):
-            self._progress.note = text
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            held = self._held() if self.team is None else by_the_first(self.team, self._held())
-            self.begun = stack.enter_context(held)
-            if self._stops_at_steps:
-                self._asked_to_stop = stack.enter_context(stop_signals(self._on_signal))
-            else:
-                stack.enter_context(terminated_as_interrupted())
-            self._open = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
-        if isinstance(error, KeyboardInterrupt) and not isinstance(error, Interrupted):
-            raise Interrupted(how_to_resume(self.overwrite) if self.resumable else "") from error
-
-
+@dataclass(eq=False)
 class Run(Work):
     """Work that fills a folder. See the module's docstring for an example.
 
     `names`: patterns (`*.csv`) of what the command writes; a pattern that ends in `/` matches its
     own subfolders, which carry the same marker. `identity`: what the results depend on, as JSON;
     it is kept in `identity_file`, a path inside the folder, and compared with what is there.
-    `older`: values of identity fields that outputs of earlier versions lack. `resumable`: whether
-    the command has --resume. `clear`: whether `overwrite` deletes earlier work at once; a command
-    that may fail before it has new results calls `clear()` itself. `team`: the processes of a
-    torchrun. `unmarked`: recognises a folder from before there were markers; such a folder can be
-    resumed, not overwritten. `on_signal` is called with the frame in which a signal arrives.
+    `older`: values of identity fields that outputs of earlier versions lack. `clears_at_once`:
+    whether `overwrite` deletes earlier work when the block begins; a command that may fail before
+    it has new results calls `clear()` itself. `unmarked`: recognises a folder from before there
+    were markers; such a folder can be resumed, not overwritten.
 
-    `begun` says whether there is earlier work to resume. UserError if another process writes to
-    the folder, if it contains anything that this command did not make, if it contains earlier work
-    and neither flag is given, or if the earlier work has another identity. A folder that the block
-    leaves empty is removed.
+    UserError if another process writes to the folder, if it contains anything that this command
+    did not make, if it contains earlier work and neither flag is given, or if the earlier work has
+    another identity. A folder that the block leaves empty is removed.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        command: str,
-        names: Sequence[str],
-        *,
-        identity: Mapping[str, Any] | None = None,
-        identity_file: str = "",
-        older: Mapping[str, Any] | None = None,
-        resume: bool = False,
-        overwrite: bool = False,
-        resumable: bool = True,
-        clear: bool = True,
-        team: Team | None = None,
-        tell: Tell = print,
-        progress: Update = quiet,
-        unmarked: Callable[[Path], bool] = lambda folder: False,
-        stops_at_steps: bool = False,
-        on_signal: Callable[[FrameType | None], None] = lambda frame: None,
-    ) -> None:
-        super().__init__(
-            out,
-            command,
-            resumable=resumable,
-            overwrite=overwrite,
-            team=team,
-            tell=tell,
-            progress=progress,
-            stops_at_steps=stops_at_steps,
-            on_signal=on_signal,
-        )
-        self.names, self.resume = tuple(names), resume
-        self.identity: dict[str, Any] = plain(dict(identity or {}))
-        self._identity_file, self._older = identity_file, dict(older or {})
-        self._clear, self._unmarked = clear, unmarked
+    names: Sequence[str]
+    identity: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    identity_file: str = field(default="", kw_only=True)
+    older: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    clears_at_once: bool = field(default=True, kw_only=True)
+    unmarked: Callable[[Path], bool] = field(default=lambda folder: False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.identity = plain(dict(self.identity))
 
     @contextmanager
     def _held(self) -> Iterator[bool]:
-        with writing(
-            self.out,
-            self.command,
-            self.names,
-            resume=self.resume,
-            overwrite=self.overwrite,
-            resumable=self.resumable,
-            clear=self._clear,
-            unmarked=self._unmarked,
-        ) as begun:
-            if self._identity_file:
-                self._agree()
-            yield begun
+        folder = self.out
+        if folder.is_symlink() and not folder.exists():
+            missing = os.readlink(folder)
+            raise UserError(
+                f"{folder} is a link to {missing}, which is missing: choose another output"
+            )
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file: choose another output")
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked_folder(folder):
+            try:
+                begun = self._claim()
+                if self.identity_file:
+                    self._agree()
+                yield begun
+            finally:
+                if is_new:
+                    drop_if_empty(folder)
+
+    def _claim(self) -> bool:
+        """Mark the locked folder as this command's; whether it contains earlier work."""
+        folder, command = self.out, self.command
+        remove_leftovers(folder)
+        held = sorted({entry.name for entry in entries(folder)} - {LOCK, MARKER})
+        made_by = maker(folder)
+        if not held:
+            mark(folder, command)
+            return False
+        is_ours = made_by == command or (made_by is None and self.unmarked(folder))
+        if not is_ours:
+            raise UserError(foreign(folder, command, made_by))
+        work = [
+            name
+            for name in held
+            if matches(f"{name}/" if (folder / name).is_dir() else name, self.names)
+        ]
+        if work:
+            self.existing.require_choice(folder, replaceable=made_by is not None)
+        if self.overwrite and made_by is None:
+            raise UserError(foreign(folder, command, made_by))
+        cleared = self.overwrite and self.clears_at_once
+        if cleared:
+            remove_own(folder, command, self.names)
+        mark(folder, command)
+        return bool(work) and not cleared
 
     def _agree(self) -> None:
         """Write the identity if there is none; UserError if there is another one."""
-        file = self.out / self._identity_file
-        folder = file.parent
-        if self.overwrite and maker(folder) == self.command:  # parts of other settings
-            own = [name for name in self.names if name.endswith(".npz")]
-            own = [file.name, *own] if folder == self.out else [f"{folder.name}/"]
-            remove_own(self.out, self.command, own)
-        there = read_identity(file)
-        if there is None and folder.exists() and maker(folder) != self.command:
+        file = self.out / self.identity_file
+        folder, is_ours = file.parent, maker(file.parent) == self.command
+        there = None if self.overwrite and is_ours else read_identity(file)
+        if there is None and is_ours:  # parts of other settings, or of nobody knows which
+            names = self.names if folder == self.out else [f"{folder.name}/"]
+            remove_own(self.out, self.command, names)
+        if there is None and folder.exists() and not is_ours:
             raise UserError(f"{folder} was not made by `{self.command}`: choose another output")
         if there is not None:
-            require_same(folder, {**self._older, **there}, self.identity)
+            require_same(folder, {**self.older, **there}, self.identity)
         mark(folder, self.command)
         write_json(file, self.identity)
 
@@ -251,7 +163,7 @@ class Run(Work):
         `name` may contain `/`. A damaged file, or one with arrays other than those of `shapes`, is
         computed again; with None any numbers are accepted.
         """
-        file = self.out / Path(self._identity_file).parent / f"{name}.npz"
+        file = self.out / Path(self.identity_file).parent / f"{name}.npz"
         saved = read_arrays(file, shapes)
         self._reused = saved is not None
         if saved is not None:
@@ -287,81 +199,9 @@ class Run(Work):
         return done
 
 
-class FileRun(Work):
-    """Work that writes one file.
-
-    `is_own(file)` raises a UserError unless an existing file is an earlier result of the command:
-    `outputs.own_table(columns)` and `outputs.own_json(kind, command)` make such functions. Only
-    such a file is replaced with `overwrite`. `inputs`: the files that the command reads, by name of
-    their option; the output may be none of them.
-    """
-
-    def __init__(
-        self,
-        out: Path,
-        command: str,
-        is_own: Callable[[Path], None],
-        *,
-        overwrite: bool = False,
-        inputs: Mapping[str, Path | str | None] | None = None,
-        team: Team | None = None,
-        tell: Tell = print,
-        progress: Update = quiet,
-        stops_at_steps: bool = False,
-        on_signal: Callable[[FrameType | None], None] = lambda frame: None,
-    ) -> None:
-        super().__init__(
-            out,
-            command,
-            resumable=False,
-            overwrite=overwrite,
-            team=team,
-            tell=tell,
-            progress=progress,
-            stops_at_steps=stops_at_steps,
-            on_signal=on_signal,
-        )
-        self._is_own, self._inputs = is_own, dict(inputs or {})
-
-    @contextmanager
-    def _held(self) -> Iterator[bool]:
-        require_apart(self.out, **self._inputs)
-        if self.out.is_dir():
-            raise UserError(f"{self.out} is a folder: choose another output")
-        made = [folder for folder in self.out.parents if not folder.exists()]
-        try:
-            with locked_beside(self.out):
-                yield self._claim()
-        finally:
-            for folder in made:
-                with suppress(OSError):  # it is not empty
-                    folder.rmdir()
-
-    def _claim(self) -> bool:
-        """Whether the file exists; UserError unless it may be replaced."""
-        is_there = os.path.lexists(self.out)
-        if is_there and not self.overwrite:
-            raise UserError(
-                f"{self.out} exists: use --overwrite to replace it, or choose another output"
-            )
-        if self.out.exists():  # a dangling link is written through
-            self._is_own(self.out)
-        return is_there
-
-    def write_text(self, text: str) -> None:
-        """Write the file, atomically."""
-        if self.is_first:
-            write_text(self.out, text)
-
-    def write_json(self, value: Any) -> None:
-        """Write the file as JSON, atomically; NaN and infinity become null."""
-        if self.is_first:
-            write_json(self.out, plain(value))
-
-
 def read_identity(file: Path) -> dict[str, Any] | None:
     """The identity of the run that began a folder; None if there is none."""
     try:
-        return read_json(file, dict[str, Any], advice="start over in another folder")
+        return read_json(file, dict[str, Any], advice="start over with --overwrite")
     except (FileNotFoundError, NotADirectoryError):
         return None

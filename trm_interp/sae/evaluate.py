@@ -10,9 +10,10 @@ import torch
 from rich.table import Table
 
 from trm_interp.analysis.estimates import Estimate
+from trm_interp.runtime.file_run import FileRun
 from trm_interp.runtime.locks import locked_folder
 from trm_interp.runtime.outputs import own_json
-from trm_interp.runtime.runs import FileRun, quiet
+from trm_interp.runtime.runs import quiet
 from trm_interp.sae.applied import Progress, applying
 from trm_interp.sae.measures import measures
 from trm_interp.sae.results import EVERY_TICK, SAEMeasures, Spliced

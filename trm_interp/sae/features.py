@@ -48,7 +48,7 @@ def run(
             NAMES,
             overwrite=config.overwrite,
             resumable=False,
-            clear=False,
+            clears_at_once=False,
             tell=tell,
             progress=progress,
         ) as output:

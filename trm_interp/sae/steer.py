@@ -18,9 +18,10 @@ from trm_interp.analysis.estimates import Estimate
 from trm_interp.core.clock import Tick
 from trm_interp.recording.site_reader import SiteReader
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.file_run import FileRun
 from trm_interp.runtime.limits import parse_indices, shown
 from trm_interp.runtime.outputs import own_json
-from trm_interp.runtime.runs import FileRun, quiet
+from trm_interp.runtime.runs import quiet
 from trm_interp.runtime.shapes import Float, Int
 from trm_interp.sae.applied import AppliedSAE, Progress, applying
 from trm_interp.sae.measures import Usage, feature_usage

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,20 +11,12 @@ import numpy as np
 import pandas as pd
 
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.files import (
-    remove_leftovers,
-    replacing,
-    require_apart,
-    sha256_of,
-    write_json,
-    write_text,
-)
+from trm_interp.runtime.file_run import FileRun
+from trm_interp.runtime.files import replacing, require_apart, sha256_of, write_json, write_text
 from trm_interp.runtime.identity import differing, require_same
-from trm_interp.runtime.locks import locked_beside
-from trm_interp.runtime.outputs import Team, discard, maker, mark, remove_own
-from trm_interp.runtime.progress import Update
+from trm_interp.runtime.outputs import discard, maker
 from trm_interp.runtime.provenance import git_commit, versions
-from trm_interp.runtime.runs import Tell, Work, quiet
+from trm_interp.runtime.runs import Run, Work, read_identity
 from trm_interp.runtime.schema import read_json
 from trm_interp.search.results import RULES, SHARES, SearchSummary, curves_of
 from trm_interp.search.selection import share_table
@@ -51,12 +43,6 @@ class Identity:
     limit: int | None
     skip_bad: bool
     compile: bool
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """The settings of the search among the others, as the command line has them."""
-        flat = asdict(self)
-        return {**flat.pop("search"), **flat}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,37 +92,37 @@ def read_sidecar(out: Path) -> Sidecar | None:
     )
 
 
+@dataclass(eq=False)
 class SearchWork(Work):
     """A search that may write a table: locks table, sidecar and blocks while it runs.
 
-    `finished`: the sidecar of a table that is already complete. UserError if a search did not write
-    one of the three, if another process is writing them, or if there is earlier work and neither
-    flag is given.
+    `run.out` is the table, or None, and `out` the same. `finished`: the sidecar of a table that is
+    already complete. UserError if a search did not write one of the three, if another process is
+    writing them, or if there is earlier work and neither flag is given.
     """
 
-    def __init__(
-        self,
-        run: SearchRun,
-        identity: Identity,
-        *,
-        team: Team | None = None,
-        tell: Tell = print,
-        progress: Update = quiet,
-    ) -> None:
-        super().__init__(
+    run: SearchRun = field(kw_only=True)
+    identity: Identity = field(kw_only=True)
+    finished: Sidecar | None = field(default=None, init=False)
+
+    @classmethod
+    def of(cls, run: SearchRun, identity: Identity, **options: Any) -> Self:
+        """The work of a search with these settings. `options`: team, tell and progress."""
+        return cls(
             run.out or Path(),
             COMMAND,
-            resumable=run.out is not None,
+            run=run,
+            identity=identity,
+            resume=run.resume,
             overwrite=run.overwrite,
-            team=team,
-            tell=tell,
-            progress=progress,
-            stops_at_steps=False,
-            on_signal=lambda frame: None,
+            resumable=run.out is not None,
+            **options,
         )
-        self.run, self.identity = run, identity
-        self.blocks = None if run.out is None else blocks_folder(run.out)
-        self.finished: Sidecar | None = None
+
+    @property
+    def blocks(self) -> Path | None:
+        """The folder of the blocks of the unfinished table, if there is to be a table."""
+        return None if self.run.out is None else blocks_folder(self.run.out)
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -149,12 +135,49 @@ class SearchWork(Work):
         if self.blocks is None:
             yield False
             return
-        sidecar = sidecar_file(self.out)
-        for path in (self.out, sidecar, self.blocks):
-            require_apart(path, puzzles=self.run.puzzles, ckpt=self.run.ckpt)
-        with locked_beside(sidecar):  # which tables of the same name share
-            self.finished = _open(self.run, self.out, self.identity)
-            yield self.finished is not None or any(self.blocks.glob(NAMES[1]))
+        sidecar, choice = sidecar_file(self.out), asdict(self.existing)
+        inputs = {"puzzles": self.run.puzzles, "ckpt": self.run.ckpt}
+        require_apart(self.blocks, **inputs)
+        with FileRun(
+            self.out,
+            COMMAND,
+            _require_searched,
+            companions=(sidecar,),
+            lock=sidecar,  # which tables of the same name share
+            inputs=inputs,
+            **choice,
+        ):
+            self.finished = self._complete()
+            if self.finished is not None:
+                if self.blocks.exists():  # of a run that was killed at its very end
+                    discard(self.blocks, COMMAND, NAMES)
+                yield True
+                return
+            with Run(
+                self.blocks,
+                COMMAND,
+                NAMES,
+                identity=asdict(self.identity),
+                identity_file=IDENTITY,
+                unmarked=lambda folder: (folder / IDENTITY).is_file(),
+                **choice,
+            ):
+                yield any(self.blocks.glob(NAMES[1]))
+
+    def _complete(self) -> Sidecar | None:
+        """The sidecar of the complete table that --resume finds; None if there is work to do."""
+        sidecar, now = read_sidecar(self.out), asdict(self.identity)
+        if sidecar is None or not self.resume:
+            return None
+        begun = read_identity(blocks_folder(self.out) / IDENTITY)
+        there = asdict(sidecar.identity)
+        if begun is not None and differing(begun, there) and not differing(begun, now):
+            return None  # it was to replace the table, and was killed before its first block
+        require_same(sidecar_file(self.out), there, now)
+        if not self.out.exists():
+            return None
+        _require_whole(self.out, sidecar)
+        return sidecar
 
     def n_saved(self, names: Sequence[str]) -> int:
         """How many of these blocks exist."""
@@ -203,82 +226,19 @@ def blocks_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.parts")
 
 
-def _open(run: SearchRun, out: Path, identity: Identity) -> Sidecar | None:
-    """The sidecar of a complete table; None if there is work to do.
-
-    Everything is checked before anything is removed.
-    """
-    blocks = blocks_folder(out)
-    sidecar, begun = read_sidecar(out), _begun(blocks, run.overwrite)
+def _require_searched(out: Path) -> None:
+    """UserError unless a table, its sidecar and its blocks are a search's."""
+    sidecar, blocks = read_sidecar(out), blocks_folder(out)
     other = out.with_suffix(".csv" if out.suffix == ".parquet" else ".parquet")
     if sidecar and sidecar.table == other.name and other.exists():
         raise UserError(
             f"{sidecar_file(out)} describes {other.name}: choose another name for --out"
         )
-    if run.resume and sidecar and out.exists() and not _is_newer(begun, sidecar, identity):
-        require_same(sidecar_file(out), sidecar.identity.fields, identity.fields)
-        _require_whole(out, sidecar)
-        if blocks.exists():  # of a run that was killed at its very end
-            discard(blocks, COMMAND, NAMES)
-        return sidecar
-    _require_free(run, out, identity, sidecar, begun)
-    if not (run.resume and begun) and maker(blocks) == COMMAND:
-        remove_own(blocks, COMMAND, NAMES)
-    mark(blocks, COMMAND)
-    write_json(blocks / IDENTITY, asdict(identity))
-    return None
-
-
-def _is_newer(begun: Identity | None, sidecar: Sidecar, identity: Identity) -> bool:
-    """Whether a search with settings other than the table's was killed before its first block."""
-    if begun is None or begun == sidecar.identity:
-        return False
-    return not differing(begun.fields, identity.fields)
-
-
-def _require_free(
-    run: SearchRun, out: Path, identity: Identity, sidecar: Sidecar | None, begun: Identity | None
-) -> None:
-    """UserError if earlier work is not a search's, has other settings, or needs a flag."""
-    blocks = blocks_folder(out)
-    ours = maker(blocks) == COMMAND
-    if out.exists() and not (sidecar or begun or ours):
+    if out.exists() and not (sidecar or maker(blocks) == COMMAND or (blocks / IDENTITY).is_file()):
         raise UserError(
             f"{out} has no summary of a search beside it, so `search` leaves it alone: choose "
             "another --out, or delete it"
         )
-    if run.resume and begun:
-        require_same(blocks, begun.fields, identity.fields)
-    elif run.resume and sidecar:  # the table is gone
-        require_same(sidecar_file(out), sidecar.identity.fields, identity.fields)
-    elif not run.overwrite and (out.exists() or sidecar or begun):
-        place = out if out.exists() else blocks if begun else sidecar_file(out)
-        anew = " or --overwrite to start over" if ours or not begun else ""
-        raise UserError(f"{place} exists: use --resume to continue{anew}")
-
-
-def _begun(blocks: Path, overwrite: bool) -> Identity | None:
-    """The identity of the blocks; None if there are none. UserError if a search did not write them.
-
-    Blocks without a marker, which older versions wrote, can be resumed but not overwritten.
-    """
-    if not blocks.exists():
-        return None
-    if not blocks.is_dir():
-        raise UserError(f"{blocks} is a file: choose another --out")
-    remove_leftovers(blocks)
-    made_by = maker(blocks)
-    if made_by is None and not any(blocks.iterdir()):
-        return None
-    if made_by not in (None, COMMAND) or (made_by is None and overwrite):
-        raise UserError(f"{blocks} was not made by `search`: choose another --out, or delete it")
-    try:
-        if not overwrite:
-            return read_json(blocks / IDENTITY, Identity, advice="start over with --overwrite")
-    except FileNotFoundError:
-        if made_by is None:
-            raise UserError(f"{blocks} was not made by `search`: choose another --out") from None
-    return None
 
 
 def _require_whole(out: Path, sidecar: Sidecar) -> None:

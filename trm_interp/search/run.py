@@ -96,9 +96,9 @@ def search_file(
             skip_bad=run.skip_bad,
             compile=run.compile,
         )
-        with SearchWork(run, identity, team=ranks, tell=tell, progress=progress) as work:
+        with SearchWork.of(run, identity, team=ranks, tell=tell, progress=progress) as work:
             if run.out and work.finished:
-                tell(f"{run.out} is complete")
+                work.tell_complete()
                 return read_table(run.out), work.finished.summary
             if run.compile:
                 compile_networks(checkpoint.model.networks(), True, tell)

@@ -15,9 +15,9 @@ from trm_interp.core.compiling import compile_networks
 from trm_interp.core.infer import Readouts
 from trm_interp.core.processes import rank_and_size
 from trm_interp.core.ranks import Ranks
+from trm_interp.runtime.file_run import FileRun
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.outputs import own_table
-from trm_interp.runtime.runs import FileRun
 from trm_interp.subjects.evaluate import solve
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import EvalConfig

@@ -182,6 +182,7 @@ class Task(ABC):
         sizes: dict[str, int] | None = None,
         resume: bool = False,
         workers: int | None = None,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> dict[str, Any]:
         """Generate a data set into the folder `out`; its card, with an entry in `splits` for each.
 

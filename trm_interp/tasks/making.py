@@ -11,14 +11,17 @@ from trm_interp.tasks.settings import MakeConfig
 
 @dataclass(frozen=True)
 class Made:
-    """A data set. `files`: number of puzzles of every split's file, in order."""
+    """A data set. `files`: number of puzzles of every split's file, in order; `is_new`: whether it
+    was made now, and not found complete with --resume."""
 
     files: dict[Path, int]
     card: Path
+    is_new: bool = True
 
 
 def run(config: MakeConfig, tell: Tell = print, progress: Update = quiet) -> Made:
     """Generate the data set in `config.folder`. UserError where there is no such preset."""
+    complete: list[str] = []
     card = offering(presets(), config.preset, "preset").make(
         config.preset,
         config.folder,
@@ -28,14 +31,17 @@ def run(config: MakeConfig, tell: Tell = print, progress: Update = quiet) -> Mad
         config.sizes,
         config.resume,
         config.workers,
+        complete.append,
     )
     splits = card["splits"].items()
     files = {config.folder / entry["file"]: int(card[split]) for split, entry in splits}
-    return Made(files, config.folder / "card.json")
+    return Made(files, config.folder / "card.json", not complete)
 
 
 def lines(made: Made) -> list[str]:
     """Which files there are."""
+    if not made.is_new:
+        return [f"{made.card.parent} is complete"]
     return [
         *(f"wrote {file} ({n} puzzles)" for file, n in made.files.items()),
         f"wrote {made.card}",

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from trm_interp.runtime.errors import UserError
 from trm_interp.tasks.base import PuzzleError, PuzzleSet
 from trm_interp.tasks.sudoku.canonical import class_keys
 from trm_interp.tasks.sudoku.dataset import load, save_lines
@@ -321,7 +322,7 @@ def test_a_folder_that_exists_is_replaced_on_request_only(made, tmp_path, monkey
     out.mkdir()
     make_preset("tiny4", out)  # an empty folder is nothing to lose
     first = contents(out)
-    with pytest.raises(PuzzleError, match="exists; --overwrite"):
+    with pytest.raises(UserError, match="exists: use --overwrite"):
         make_preset("tiny4", out, seed=5)
     assert contents(out) == first
     make_preset("tiny4", out, seed=5, overwrite=True)
@@ -363,7 +364,7 @@ def test_import_checks_and_writes_lines_and_a_card(file, tmp_path):
     assert json.loads(out.with_suffix(".json").read_text()) == card
     assert card["skipped"] == ["line 3: several solutions"]
     assert (card["n"], card["class_keys"], card["clues"]) == (1, 1, {"4": 1})
-    with pytest.raises(PuzzleError, match="exists"):
+    with pytest.raises(UserError, match="exists"):
         import_file(source, out, skip_bad=True)
     import_file(source, out, skip_bad=True, overwrite=True)
 

@@ -75,25 +75,6 @@ def require_shapes(saved: list[Tensor], wanted: list[Tensor], what: str, file: P
         raise UserError(f"{file}: {what} are not this model's weights: start the run over")
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The entries that differ, three of them with their values; empty where none does.
-
-    >>> differences({"seed": 1, "data": "0123456789" * 6}, {"seed": 2, "data": None})
-    "seed 1 -> 2, data '0123456789... -> None"
-    >>> differences(dict.fromkeys("abcde", 1), {})
-    'a 1 -> None, b 1 -> None, c 1 -> None and 2 more'
-    """
-    differ = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    changes = (f"{name} {_short(old.get(name))} -> {_short(new.get(name))}" for name in differ[:3])
-    more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-    return ", ".join(changes) + more
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 24 else f"{text[:11]}..."
-
-
 @contextmanager
 def restoring(file: Path) -> Iterator[None]:
     """Report what goes wrong while a state is restored as damage of its file."""

@@ -41,13 +41,13 @@ from trm_interp.core.training.slots import Slots, TrainData, fingerprint
 from trm_interp.core.training.states import (
     ADDED_LATER,
     MAY_CHANGE_ON_RESUME,
-    differences,
     read_state,
     require_shapes,
     restoring,
 )
 from trm_interp.runtime.errors import UserError, is_out_of_memory
 from trm_interp.runtime.files import replacing
+from trm_interp.runtime.identity import require_same
 
 STATE_FILE = "train_state.pt"
 METRICS = ("answer", "halt", "solved", "halted", "halted_solved", "halted_steps", "grad_norm")
@@ -367,8 +367,7 @@ class Trainer:
         new = self.identity()
         for name in later:
             del new[f"train.{name}"]
-        if differ := differences(state["identity"], new):
-            raise UserError(f"{file} is of another run ({differ})")
+        require_same(file, state["identity"], new)
         if later:
             going_on = ", ".join(f"{name} {getattr(self.config, name)}" for name in later)
             self.tell(f"{file}: saved before these settings existed: going on with {going_on}")

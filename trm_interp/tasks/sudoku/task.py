@@ -145,10 +145,11 @@ class Sudoku(Task):
         sizes: dict[str, int] | None = None,
         resume: bool = False,
         workers: int | None = None,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> dict[str, Any]:
         from trm_interp.tasks.sudoku.forge.presets import make_preset
 
-        return make_preset(preset, out, seed, overwrite, progress, sizes, resume, workers)
+        return make_preset(preset, out, seed, overwrite, progress, sizes, resume, workers, tell)
 
     @classmethod
     def import_file(

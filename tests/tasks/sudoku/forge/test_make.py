@@ -10,7 +10,7 @@ import pytest
 
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import partial_name
-from trm_interp.runtime.fresh import filled, held
+from trm_interp.runtime.fresh import FolderRun
 from trm_interp.runtime.locks import locked_beside
 from trm_interp.runtime.outputs import MARKER, mark
 from trm_interp.tasks.base import PuzzleError
@@ -122,7 +122,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, dead):
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     left = leave(out, dead)
     out.rename(left / "old")
-    with held(out, COMMAND):
+    with FolderRun(out, COMMAND, lambda folder: None, resume=True):
         assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert names(tmp_path) == {"out"}
 
@@ -139,7 +139,11 @@ def test_a_replacement_that_fails_puts_the_old_back(tmp_path, monkeypatch):
         return real(path, to)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(OSError, match="disk full"), filled(out, COMMAND) as fresh:
+    with (
+        pytest.raises(OSError, match="disk full"),
+        FolderRun(out, COMMAND, lambda folder: None, overwrite=True) as run,
+        run.filling() as fresh,
+    ):
         (fresh / "new").touch()
     assert names(tmp_path) == {"out"} and names(out) == {"old"}
 
@@ -199,7 +203,7 @@ def test_a_build_that_lies_about_itself(tmp_path, about):
     with pytest.raises(KeyboardInterrupt), building(tmp_path / "b", {}, False, False):
         raise KeyboardInterrupt
     (tmp_path / "b" / ABOUT).write_text(about, encoding="latin-1")
-    expected = pytest.raises(PuzzleError, match=r"build\.json.*--overwrite")
+    expected = pytest.raises(UserError, match=r"build\.json.*start over")
     with expected as caught, building(tmp_path / "b", {}, True, False):
         pass
     assert "\n" not in str(caught.value)
@@ -239,7 +243,7 @@ def test_import_replaces_only_what_it_wrote(tmp_path, cli):
         return cli("data", "import", source, "--out", out, *words)
 
     out.with_suffix(".json").write_text('{"settings": "of something else"}')
-    assert "out.json exists; --overwrite" in run().err
+    assert "no card of `data import` next to it" in run().err
     assert "no card of `data import` next to it" in run("--overwrite").err
     out.with_suffix(".json").unlink()
     out.write_text("notes")
@@ -247,6 +251,7 @@ def test_import_replaces_only_what_it_wrote(tmp_path, cli):
     assert out.read_text() == "notes"
     out.unlink()
     assert run().code == 0 and run("--overwrite").code == 0
+    assert "out.txt exists: use --overwrite" in run().err
     itself = cli("data", "import", out, "--out", out, "--overwrite")
     assert itself.code == 2 and "out.txt is what is imported" in itself.err
     assert len(load(out)) == 1 and names(tmp_path) == {"source.csv", "out.txt", "out.json"}
@@ -259,7 +264,7 @@ def test_the_working_directory_can_be_the_output(tmp_path, monkeypatch):
     for name in ("tiny4", "sudoku6-hard"):
         with pytest.raises(PuzzleError, match=r"^/ is the root folder: choose another output"):
             make_preset(name, "/", overwrite=True)
-    with pytest.raises(PuzzleError, match="exists; --overwrite"):
+    with pytest.raises(UserError, match="exists: use --overwrite"):
         make_preset("tiny4", "..")
     (tmp_path / "here.build").write_text("")  # what a hard preset fills next to its output
     with pytest.raises(UserError, match=r"here\.build is a file"):

@@ -18,10 +18,9 @@ import numpy as np
 
 from trm_interp.runtime.errors import first_line
 from trm_interp.runtime.files import append_row, keep_rows
-from trm_interp.runtime.identity import require_same
 from trm_interp.runtime.outputs import drop_if_empty
 from trm_interp.runtime.runs import Run
-from trm_interp.runtime.schema import convert, read_json
+from trm_interp.runtime.schema import convert
 from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.sudoku.forge.walk import (
     Lineage,
@@ -61,15 +60,12 @@ def building(folder: Path, about: dict[str, Any], resume: bool, overwrite: bool)
         folder,
         COMMAND,
         (ABOUT, LINEAGES),
+        identity=about,
+        identity_file=ABOUT,
         resume=resume,
         overwrite=overwrite and not resume,  # then it is the data set that is overwritten
         unmarked=lambda folder: (folder / ABOUT).is_file(),
     ) as run:
-        if (folder / ABOUT).exists():
-            advice = "start with --overwrite"
-            began = read_json(folder / ABOUT, dict[str, Any], PuzzleError, advice)
-            require_same(folder, began, about, error=PuzzleError)
-        run.write_json(ABOUT, about)
         yield folder
         run.clear()
     drop_if_empty(folder)

@@ -8,9 +8,7 @@ test puzzle.
 
 import hashlib
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.file_run import FileRun
 from trm_interp.runtime.files import write_json
-from trm_interp.runtime.fresh import filled, held
+from trm_interp.runtime.fresh import FolderRun
+from trm_interp.runtime.identity import require_same
 from trm_interp.runtime.limits import at_most, in_seed_range, require_memory, shown
-from trm_interp.runtime.locks import locked_beside
-from trm_interp.runtime.outputs import IGNORED, entries
+from trm_interp.runtime.outputs import entries
 from trm_interp.runtime.schema import read_json
 from trm_interp.runtime.version import __version__
+from trm_interp.runtime.work import Tell, silent
 from trm_interp.tasks.base import PuzzleError
+from trm_interp.tasks.settings import MOST_PUZZLES, MOST_WORKERS
 from trm_interp.tasks.sudoku.dataset import lines_text, load, save_lines
 from trm_interp.tasks.sudoku.forge.build import COMMAND, building
 from trm_interp.tasks.sudoku.forge.hard import HardPreset, make
@@ -43,8 +44,6 @@ HUB = "sapientinc/sudoku-extreme"
 MAX_DRAWS = 50  # puzzles drawn per puzzle wanted, before the classes count as used up
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}  # of guesses, on the card
 EXTRA_GIVENS, ORDER = 1, 2  # what a random number is for, apart from the seed
-MOST_PUZZLES = 10_000_000  # of a split
-MOST_WORKERS = 256
 CLASSES = {4: 4710}  # of all puzzles of a side, where they have been counted
 BYTES_A_CELL = 24  # of memory, while puzzles are drawn
 
@@ -120,6 +119,7 @@ def make_preset(
     sizes: dict[str, int] | None = None,
     resume: bool = False,
     workers: int | None = None,
+    tell: Tell = silent,
 ) -> Card:
     """Generate a data set of `PRESETS` into the folder `out`; its card, which is written there too.
 
@@ -127,8 +127,8 @@ def make_preset(
     all cores) in a folder next to `out`, `out` + ".build"; killed there, they go on with `resume`.
     The same name, seed and version give the same bytes. `progress` is called now and then with the
     number of puzzles drawn, out of `sum(sizes)`; it falls a little when duplicates are dropped.
-    The folder appears when all of it is there; one that exists is refused, or with `overwrite`
-    replaced.
+    The folder appears when all of it is there. One that exists is refused, or with `overwrite`
+    replaced; with `resume` it is complete, if it was made with the same settings.
     """
     if name not in PRESETS:
         raise PuzzleError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
@@ -136,10 +136,32 @@ def make_preset(
     _require_limits(preset, seed, sizes or {}, workers)
     if not Path(os.path.realpath(out)).name:
         raise PuzzleError(f"{out} is the root folder: choose another output")
-    if isinstance(preset, HardPreset):
-        return _grow_preset(name, preset, Path(out), seed, overwrite, progress, resume, workers)
-    with _new_folder(Path(out), overwrite) as at:
-        puzzles, solutions = _draw(preset, seed, progress)
+    about = {"preset": name, "seed": seed, **asdict(preset), "trm_interp": __version__}
+    with FolderRun(
+        Path(out),
+        COMMAND,
+        _require_data_set,
+        resume=resume and not overwrite,
+        overwrite=overwrite,
+        resumable=isinstance(preset, HardPreset),
+        tell=tell,
+    ) as run:
+        if run.begun and run.resume:
+            card = read_json(run.place / CARD, dict[str, Any], PuzzleError)
+            require_same(run.out, {field: card.get(field) for field in about}, about)
+            run.tell_complete()
+            return card
+        if isinstance(preset, HardPreset):
+            return _grow(preset, run, about, resume, workers, progress or (lambda done, of: None))
+        return _fill(preset, run, about, progress)
+
+
+def _fill(
+    preset: Preset, run: FolderRun, about: Card, progress: Callable[[int, int], None] | None
+) -> Card:
+    """Draw the puzzles of all splits at once; the card."""
+    with run.filling() as at:
+        puzzles, solutions = _draw(preset, about["seed"], progress)
         splits: dict[str, Card] = {}
         start = 0
         for split, size in preset.sizes.items():
@@ -148,10 +170,7 @@ def make_preset(
             sha256 = save_lines(at / f"{split}.txt", puzzles[part], solutions[part])
             splits[split] = {"file": f"{split}.txt", "sha256": sha256, **describe(puzzles[part])}
         card = {
-            "preset": name,
-            "seed": seed,
-            **asdict(preset),
-            "trm_interp": __version__,
+            **about,
             "classes": "no two puzzles of the data set share a class key",
             "splits": splits,
         }
@@ -178,25 +197,21 @@ def _require_limits(
     require_memory(size, f"{wanted} puzzles", "lower --train, --val or --test")
 
 
-def _grow_preset(
-    name: str,
+def _grow(
     preset: HardPreset,
-    out: Path,
-    seed: int,
-    overwrite: bool,
-    progress: Callable[[int, int], None] | None,
+    run: FolderRun,
+    about: Card,
     resume: bool,
     workers: int | None,
+    progress: Callable[[int, int], None],
 ) -> Card:
-    about = {"preset": name, "seed": seed, **asdict(preset), "trm_interp": __version__}
-    place = Path(os.path.realpath(out))  # `.` has no name
-    folder = place.with_name(f"{place.name}.build")
+    """Grow the puzzles in a folder next to the data set; the card."""
+    folder = run.place.with_name(f"{run.place.name}.build")
     with (
-        _new_folder(out, overwrite) as at,
-        building(folder, about, resume, overwrite) as grown,
+        run.filling() as at,
+        building(folder, about, resume, run.overwrite) as grown,
     ):
-        tell = progress or (lambda done, of: None)
-        card = {**about, **make(preset, at, seed, grown, workers, tell)}
+        card = {**about, **make(preset, at, about["seed"], grown, workers, progress)}
         write_json(at / CARD, card)
     return card
 
@@ -221,38 +236,35 @@ def import_file(
         raise PuzzleError(f"{out}: puzzles are lines of text; name it .txt")
     if os.path.realpath(out) == os.path.realpath(src):
         raise PuzzleError(f"{out} is what is imported: choose another output")
-    _require_replaceable(out, overwrite)
-
     from trm_interp.tasks.sudoku.canonical import class_keys
 
-    puzzles = load(src, skip_bad=skip_bad, progress=progress)
-    givens, solutions = from_tokens(puzzles.inputs), from_tokens(puzzles.labels)
-    card = {
-        "source": {"name": Path(src).name, "sha256": puzzles.sha256},
-        "skipped": list(puzzles.skipped),
-        "trm_interp": __version__,
-        "class_keys": len(np.unique(class_keys(givens))),
-        "file": out.name,
-        "sha256": hashlib.sha256(lines_text(givens, solutions)).hexdigest(),
-        **describe(givens),
-    }
-    with locked_beside(out):
-        _require_replaceable(out, overwrite)
-        save_lines(out, givens, solutions)
+    with FileRun(
+        out, "data import", _require_import, companions=(card_path,), overwrite=overwrite
+    ) as run:
+        puzzles = load(src, skip_bad=skip_bad, progress=progress)
+        givens, solutions = from_tokens(puzzles.inputs), from_tokens(puzzles.labels)
+        card = {
+            "source": {"name": Path(src).name, "sha256": puzzles.sha256},
+            "skipped": list(puzzles.skipped),
+            "trm_interp": __version__,
+            "class_keys": len(np.unique(class_keys(givens))),
+            "file": out.name,
+            "sha256": hashlib.sha256(lines_text(givens, solutions)).hexdigest(),
+            **describe(givens),
+        }
+        save_lines(run.out, givens, solutions)
         write_json(card_path, card)
     return card
 
 
-def _require_replaceable(out: Path, overwrite: bool) -> None:
-    """UserError where the file or its card is there, unless both are an import to be replaced."""
+def _require_import(out: Path) -> None:
+    """UserError unless a file and its card are an import."""
     card_path = out.with_suffix(".json")
-    present = [path for path in (out, card_path) if path.exists()]
-    if present and not overwrite:
-        raise PuzzleError(f"{present[0]} exists; --overwrite replaces it")
-    made_here = _card(card_path, ImportedCard)
-    if present and (made_here is None or made_here.file != out.name):
+    card = _card(card_path, ImportedCard)
+    if card is None or card.file != out.name:
+        there = out if out.exists() else card_path
         raise PuzzleError(
-            f"{present[0]} has no card of `data import` next to it, so it is not replaced: "
+            f"{there} has no card of `data import` next to it, so it is not replaced: "
             "choose another output, or delete it"
         )
 
@@ -352,34 +364,19 @@ def _with_givens(puzzles: Grid, solutions: Grid, most: int, seed: int, start: in
     return np.where(blank & (rank < extra), solutions, puzzles)
 
 
-@contextmanager
-def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which becomes `out` at the end; after an error nothing is left of it.
-
-    Overwriting goes only over a data set: a folder with its card that holds nothing but `FILES`.
-    """
-    with held(out, COMMAND) as place:
-        if place.exists() and (not place.is_dir() or entries(place)):
-            if not overwrite:
-                raise PuzzleError(f"{out} exists; --overwrite replaces it")
-            if not place.is_dir():
-                raise PuzzleError(f"{out} is a file: not a data set, so not replaced")
-            foreign = {
-                path.name
-                for path in entries(place)
-                if path.name not in FILES or path.is_symlink() or not path.is_file()
-            }
-            if foreign:
-                raise PuzzleError(f"{out} holds {min(foreign)}: not a data set, so not replaced")
-            if _card(place / CARD, MadeCard) is None:
-                raise PuzzleError(
-                    f"{out} has no {CARD} of `{COMMAND}`: not a data set, so not replaced"
-                )
-        with filled(place, COMMAND) as fresh:
-            yield fresh
-            for name in IGNORED:
-                if os.path.lexists(place / name):
-                    shutil.copy2(place / name, fresh / name, follow_symlinks=False)
+def _require_data_set(place: Path) -> None:
+    """UserError unless it is a data set: a folder with its card that holds nothing but `FILES`."""
+    if not place.is_dir():
+        raise PuzzleError(f"{place} is a file: not a data set, so not replaced")
+    strange = {
+        path.name
+        for path in entries(place)
+        if path.name not in FILES or path.is_symlink() or not path.is_file()
+    }
+    if strange:
+        raise PuzzleError(f"{place} holds {min(strange)}: not a data set, so not replaced")
+    if _card(place / CARD, MadeCard) is None:
+        raise PuzzleError(f"{place} has no {CARD} of `{COMMAND}`: not a data set, so not replaced")
 
 
 def _card(path: Path, kind: type[Any]) -> Any:
