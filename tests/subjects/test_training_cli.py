@@ -179,12 +179,9 @@ def test_outputs_that_are_refused(cli: Cli, train: list[object], whole: Path, tm
     before = {file.name: file.read_bytes() for file in whole.iterdir()}
     refused(cli, [*train, "--out", whole], whole, "--resume", "--overwrite")
     refused(cli, [*train, "--out", whole, "--resume", "--overwrite"], "one of")
-    refused(
-        cli, [*train, "--out", whole, "--resume", "--d-model", 32], whole, "d_model (16 there, 32"
-    )
-    refused(
-        cli, [*train, "--out", whole, "--resume", "--lr", 0.5], whole, "lr (0.003 there, 0.5 now)"
-    )
+    resumed = [*train, "--out", whole, "--resume"]
+    refused(cli, [*resumed, "--d-model", 32], whole, "d_model (16 there, 32 now)")
+    refused(cli, [*resumed, "--lr", 0.5], whole, "lr (0.003 there, 0.5 now)")
     assert {file.name: file.read_bytes() for file in whole.iterdir()} == before
     (tmp_path / "thesis.tex").write_text("mine")
     refused(cli, [*train, "--out", tmp_path, "--overwrite"], tmp_path, "has no marker")

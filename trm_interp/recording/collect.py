@@ -104,7 +104,9 @@ def record_puzzles(
             f"{per_puzzle * len(puzzles) / 1e9:.3f} GB in {config.out} "
             f"({', '.join(site.name for site in sites)})"
         )
-        if writer.done:
+        if writer.manifest.complete:
+            writer.claim.tell_complete()
+        elif writer.done:
             tell(f"resuming at puzzle {writer.done} of {len(puzzles)}")
         _record_all(HookedModel.of(model, n_steps), puzzles, config, writer, tell)
     return config.out

@@ -40,10 +40,19 @@ def require_same(
     now: Mapping[str, Any],
     advice: str = "give the same settings, or --overwrite to start over",
     error: type[UserError] = UserError,
+    fixed: Mapping[str, str] | None = None,
 ) -> None:
-    """Raise `error`, which names the differing fields, unless `place` is of the same run."""
+    """Raise `error`, which names the differing fields, unless `place` is of the same run.
+
+    `fixed`: why fields that one would like to change cannot be, by name.
+    """
     if fields := differing(there, now):
-        raise error(f"{place} is of another run: {fields}: {advice}")
+        reasons = [
+            f"; {reason}"
+            for name, reason in (fixed or {}).items()
+            if differing({name: there.get(name)}, {name: now.get(name)})
+        ]
+        raise error(f"{place} is of another run: {fields}{''.join(reasons)}: {advice}")
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

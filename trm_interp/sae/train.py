@@ -222,7 +222,11 @@ def _begin(config: TrainSAEConfig, prepared: _Prepared, run: Run) -> Trainer:
     trainer = Trainer(config, sae, stream, held_out)
     if (out / STATE).exists():
         trainer.resume(out / STATE, prepared.identity)
-        run.tell(f"resuming at optimizer step {trainer.n_training_steps} of {config.max_steps}")
+        if trainer.finished:
+            run.tell_complete()
+        else:
+            at = trainer.n_training_steps
+            run.tell(f"resuming at optimizer step {at} of {config.max_steps}")
     elif any((out / name).exists() for name in (CARD, WEIGHTS, CONFIG)):
         raise UserError(f"{out / STATE} is missing: nothing to resume from")
     else:  # also after a run that was killed before its first save

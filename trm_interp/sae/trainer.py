@@ -33,6 +33,10 @@ from trm_interp.sae.saved import METRICS, STATE, saving
 from trm_interp.sae.settings import TrainSAEConfig
 from trm_interp.sae.stream import ActivationStream, Position, stream_state
 
+FIXED = {
+    "max_steps": "a run cannot be extended, since its learning rate and sparsity follow schedules "
+    "to the end that was asked for"
+}
 SHARE_OF_DECAY = 0.2  # of the run, at its end, with a falling learning rate; nothing is revived
 Count = Annotated[int, Meta(ge=0)]
 
@@ -193,7 +197,7 @@ class Trainer(SAETrainer[Any, Any]):
             for f in fields(TrainSAEConfig)
             if f.name in identity and f.default is not MISSING
         }  # what a setting that came later would have been
-        require_same(path, {**defaults, **state.identity}, identity)
+        require_same(path, {**defaults, **state.identity}, identity, fixed=FIXED)
         try:
             self._take(state, path.parent)
         except DiskError:

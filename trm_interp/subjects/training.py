@@ -138,11 +138,28 @@ def _train_in_folder(trainer: Trainer, run: RunConfig, report: Report) -> None:
         has_state = (run.out / STATE_FILE).exists()
         if output.begun and has_state:
             trainer.resume()
+            _tell_of_resuming(trainer, output)
         elif output.begun and (run.out / WEIGHTS).exists():  # saved after the state
             raise UserError(f"{run.out / STATE_FILE} is missing: nothing to resume from")
         elif run.resume:
             output.tell(f"{run.out}: nothing was saved yet: starting from the beginning")
         train(trainer, report, output.should_stop)
+
+
+def _tell_of_resuming(trainer: Trainer, output: Run) -> None:
+    """Say that the run is complete, or from where it goes on and what changes from there."""
+    if trainer.finished():
+        output.tell_complete()
+        return
+    last = trainer.changes[-1] if trainer.changes else {}
+    is_new = last.get("after_step") == trainer.step_count
+    changed = [
+        f"{name} {both[0]} -> {both[1]}"
+        for name, both in last.items()
+        if is_new and name != "after_step"
+    ]
+    with_changes = f" with {', '.join(changed)}" if changed else ""
+    output.tell(f"resuming at optimizer step {trainer.step_count}{with_changes}")
 
 
 def training_bytes(model: ModelConfig, config: TrainConfig) -> float:

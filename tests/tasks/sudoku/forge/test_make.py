@@ -264,7 +264,7 @@ def test_the_working_directory_can_be_the_output(tmp_path, monkeypatch):
     for name in ("tiny4", "sudoku6-hard"):
         with pytest.raises(PuzzleError, match=r"^/ is the root folder: choose another output"):
             make_preset(name, "/", overwrite=True)
-    with pytest.raises(UserError, match="exists: use --overwrite"):
+    with pytest.raises(PuzzleError, match="holds here: not a data set"):
         make_preset("tiny4", "..")
     (tmp_path / "here.build").write_text("")  # what a hard preset fills next to its output
     with pytest.raises(UserError, match=r"here\.build is a file"):
