@@ -37,7 +37,7 @@ RATINGS = ("clues", "waves", "tier", "guesses_first", "guesses_all", "effort")
 
 def measure(ckpt: Path, file: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Accuracy against every rating."""
-    puzzles = load(file, limit=args.limit)
+    puzzles = load(file, args.skip_bad, limit=args.limit)
     with progress(f"{ckpt.name} on {file.parent.name}", "puzzles") as update:
         read = solve(load_checkpoint(ckpt).model, puzzles, args.steps, progress=update)
     solved = read.solved.numpy()[:, -1]
@@ -57,6 +57,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--limit", type=int, default=500, help="puzzles of each file")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out invalid puzzles")
     parser.add_argument("--steps", type=int, default=16, help="supervision steps")
     parser.add_argument("--groups", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)

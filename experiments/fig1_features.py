@@ -55,7 +55,8 @@ SHIPPED = ("table.csv", "features/summary.json", "features/figure1.png")
 def record(args: argparse.Namespace, ckpt: Path, puzzles_file: Path) -> Path:
     """The store: half of its puzzles failed as far as that goes. One of an earlier run is kept."""
     store, note = args.out / "store", args.out / "store.json"
-    checkpoint, puzzles = open_both(ckpt, puzzles_file, open_device("auto"), args.solve)
+    device = open_device("auto")
+    checkpoint, puzzles = open_both(ckpt, puzzles_file, device, args.solve, args.skip_bad)
     identity = {"checkpoint_sha256": checkpoint.sha256, "data_sha256": dict(puzzles.sha256)}
     asked = {"solve": args.solve, "record": args.record}
     noted = read_json(note, dict[str, Any]) if note.exists() else None
@@ -236,6 +237,7 @@ def main() -> None:
     parser.add_argument("--ckpt", type=Path, help="default: trm-sudoku-extreme, else trm-sudoku6")
     parser.add_argument("--puzzles", type=Path, help="default: the test puzzles of that size")
     parser.add_argument("--out", type=Path, default=Path("runs/fig1"))
+    parser.add_argument("--skip-bad", action="store_true", help="leave out invalid puzzles")
     parser.add_argument("--seeds", type=lambda t: [int(s) for s in t.split(",")], default=[0, 1, 2])
     parser.add_argument("--expansion", type=int, default=32)
     parser.add_argument("--train-steps", "--steps", type=int, help="default 700, on CUDA 20 000")

@@ -69,7 +69,7 @@ def described(puzzles: Grid, limit: int) -> dict[str, Any]:
     return {**distributions(rate(some)), "conflicts": distribution(conflicts(some)), "n": len(some)}
 
 
-def groups(path: Path, by: str | None) -> dict[str, Grid]:
+def groups(path: Path, by: str | None, skip_bad: bool = False) -> dict[str, Grid]:
     """The puzzles of a data set's parts, or of a file by the values of a column."""
     if path.is_dir():
         card = json.loads((path / "card.json").read_text())
@@ -77,13 +77,13 @@ def groups(path: Path, by: str | None) -> dict[str, Grid]:
         parts = {}
         for split, entry in card["splits"].items():
             file = path / entry["file"]
-            puzzles = load(file)
+            puzzles = load(file, skip_bad)
             seeds = np.array(column(file, "lineage", puzzles.lines), np.int64)
             plain = is_plain(seeds, plain_every)
             parts[f"{split} hard"] = from_tokens(puzzles.inputs[~plain])
             parts[f"{split} plain"] = from_tokens(puzzles.inputs[plain])
         return parts
-    puzzles = load(path)
+    puzzles = load(path, skip_bad)
     names = column(path, by, puzzles.lines) if by else None
     if by and names is None:
         raise SystemExit(f"{path} has no column {by}")
@@ -98,9 +98,10 @@ def main() -> None:
     parser.add_argument("path", type=Path, help="puzzle file, or folder of a made data set")
     parser.add_argument("--by", help="column of the file that says the group")
     parser.add_argument("--limit", type=int, default=300, help="puzzles of each group")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out invalid puzzles")
     parser.add_argument("--card", action="store_true", help="write to the data set's card")
     args = parser.parse_args()
-    parts = groups(args.path, args.by)
+    parts = groups(args.path, args.by, args.skip_bad)
     held_out = {}
     with progress("rating", "groups") as update:
         for name, puzzles in parts.items():

@@ -20,7 +20,7 @@ from trm_interp.studies.accuracy import evaluate
 from trm_interp.subjects.settings import EvalConfig
 
 
-def ship(run: Path, test: Path, out: Path, steps: int) -> dict[str, Any]:
+def ship(run: Path, test: Path, out: Path, steps: int, skip_bad: bool = False) -> dict[str, Any]:
     """The card of the shipped checkpoint."""
     card = json.loads((run / CARD).read_text())
     trained = card["train"]
@@ -31,6 +31,7 @@ def ship(run: Path, test: Path, out: Path, steps: int) -> dict[str, Any]:
         batch_size=125,
         dtype=trained["dtype"],
         compile=trained["compile"],
+        skip_bad=skip_bad,
     )
     with progress("testing", "puzzles") as update:
         _, measured = evaluate(config, progress=update)
@@ -39,7 +40,7 @@ def ship(run: Path, test: Path, out: Path, steps: int) -> dict[str, Any]:
     card["test"]["command"] = (
         f"trm-interp eval --ckpt {out} --puzzles {test} --steps {steps} "
         f"--batch-size {config.batch_size} --dtype {config.dtype}"
-        f"{' --compile' if config.compile else ''}"
+        f"{' --compile' if config.compile else ''}{' --skip-bad' if skip_bad else ''}"
     )
     out.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, WEIGHTS):
@@ -56,8 +57,9 @@ def main() -> None:
     parser.add_argument("test", type=Path, help="test puzzles")
     parser.add_argument("out", type=Path, help="folder of the checkpoint")
     parser.add_argument("--steps", type=int, default=16, help="supervision steps")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out invalid puzzles")
     args = parser.parse_args()
-    test = ship(args.run, args.test, args.out, args.steps)["test"]
+    test = ship(args.run, args.test, args.out, args.steps, args.skip_bad)["test"]
     curve = " ".join(f"{100 * share:.1f}" for share in test["exact_at_step"])
     print(f"wrote {args.out}: exact % by step {curve} (n = {test['n']})")
 

@@ -88,7 +88,7 @@ class Bench:
     def __init__(self, args: argparse.Namespace, sizes: Sizes) -> None:
         self.sizes = sizes
         self.checkpoint, self.puzzles = open_both(
-            args.ckpt, args.puzzles, open_device("auto"), sizes.plain
+            args.ckpt, args.puzzles, open_device("auto"), sizes.plain, args.skip_bad
         )
         self.batch_size: int = args.batch_size
         self.dtype = getattr(torch, args.dtype)
@@ -207,6 +207,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128, help="trajectories at once")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--skip-bad", action="store_true", help="leave out invalid puzzles")
     parser.add_argument("--overwrite", action="store_true", help="start over")
     parser.add_argument("--quick", action="store_true", help="a trial of a minute: no result")
     args = parser.parse_args()

@@ -14,6 +14,7 @@ import torch
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.training.portable import INDEX, read_portable
+from trm_interp.runtime.locks import locked_folder
 from trm_interp.tasks.sudoku.forge.presets import make_preset
 
 SCRIPTS = Path(__file__).parents[1] / "experiments" / "flagship"
@@ -265,8 +266,13 @@ def test_a_damaged_state_is_named_and_kept(words: list[str], tmp_path: Path):
     before = {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()}
     with pytest.raises(ValueError, match=f"{file.name} is damaged"):
         run_piece([*words, "--resume"])
-    with pytest.raises(ValueError, match="holds a state: --resume"):
+    with pytest.raises(ValueError, match="exists: use --resume to continue or --overwrite"):
         run_piece(words)
+    with (
+        locked_folder(tmp_path / "s"),
+        pytest.raises(ValueError, match="s is being written by another process"),
+    ):
+        run_piece([*words, "--resume"])
     assert {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
 
 

@@ -215,7 +215,7 @@ def evaluate(args: argparse.Namespace) -> Measured:
             raise UserError(f"{args.measured} was measured on another state: name it with --state")
     else:
         device = open_device(args.device)
-        puzzles = load_puzzles(args.test, limit=args.limit)
+        puzzles = load_puzzles(args.test, args.skip_bad, limit=args.limit)
         measured = measure(model, puzzles, args.steps, args.batch_size, device, args.compile)
         if index is not None:
             measured.facts["state"] = index["files"]
@@ -261,6 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--measure-only", action="store_true", help=f"write {MEASURED} alone, for --measured"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out invalid puzzles")
     parser.add_argument("--steps", type=int, default=16, help="supervision steps")
     parser.add_argument("--limit", type=int, help="only the first so many puzzles")
     parser.add_argument("--batch-size", type=int, default=512, help="puzzles at once")

@@ -48,6 +48,7 @@ from trm_interp.core.training.portable import INDEX, load_portable, save_portabl
 from trm_interp.core.training.settings import TrainConfig  # noqa: E402
 from trm_interp.core.training.trainer import Trainer  # noqa: E402
 from trm_interp.runtime.errors import UserError, in_one_line  # noqa: E402
+from trm_interp.runtime.runs import Run  # noqa: E402
 from trm_interp.subjects.opening import open_device  # noqa: E402
 from trm_interp.subjects.presets import PRESETS  # noqa: E402
 from trm_interp.subjects.training import train_data  # noqa: E402
@@ -55,6 +56,7 @@ from trm_interp.tasks.base import PuzzleSet  # noqa: E402
 from trm_interp.tasks.registry import load_puzzles  # noqa: E402
 
 FIT = "fit"  # in place of minutes
+FILES = (INDEX, METRICS_FILE, "step-*.safetensors")
 SAVING_S, VALIDATING_S = 5.0, 10.0  # guesses, until the first of them is over
 RECENT = 50  # steps
 
@@ -144,6 +146,8 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
     preset = PRESETS[args.preset] | dict(args.set)
     if args.total:
         preset["budget"] = args.budget if args.total == FIT else args.total
+    elif "steps" in dict(args.set):  # they stand in place of a preset's wall clock
+        preset["budget"] = dict(args.set).get("budget")
     in_model = {f.name: preset.pop(f.name) for f in fields(TRMConfig) if f.name in preset}
     if args.init and (set(dict(args.set)) & set(TRMConfig.__dataclass_fields__)):
         raise UserError("--init brings the model's shape with it: --set it not")
@@ -186,9 +190,13 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
         rows = len(log.read_text().splitlines()) if log.exists() else 0  # a kill before the first
         if rows < trainer.rows:
             raise UserError(f"{log} is missing or too short: bring it with the state")
-    elif (args.state / INDEX).exists():
-        raise UserError(f"{args.state} holds a state: --resume goes on with it")
     return trainer, about
+
+
+def _is_older_state(folder: Path) -> bool:
+    """Whether it holds a state from before there were markers, or one that lost its marker on the
+    way between machines."""
+    return (folder / INDEX).is_file() or (folder / METRICS_FILE).is_file()
 
 
 def sources(file: Path, lines: NDArray[np.int64]) -> dict[str, int]:
@@ -204,7 +212,24 @@ def sources(file: Path, lines: NDArray[np.int64]) -> dict[str, int]:
 
 
 def piece(args: argparse.Namespace) -> Trainer:
-    """Train until the run or the budget is used up, and save."""
+    """Train until the run or the budget is used up, and save; the state has one writer at a time.
+
+    SIGINT and SIGTERM end the piece as its budget does.
+    """
+    with Run(
+        args.state,
+        "flagship",
+        FILES,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        unmarked=_is_older_state,
+        stops_at_steps=True,
+    ) as run:
+        return train_piece(args, run.should_stop)
+
+
+def train_piece(args: argparse.Namespace, should_stop: Callable[[], bool]) -> Trainer:
+    """A piece in a folder that is held."""
     trainer, about = open_trainer(args)
     before, first = about["pieces"], trainer.step_count
     cuda = trainer.device.type == "cuda"
@@ -226,7 +251,10 @@ def piece(args: argparse.Namespace) -> Trainer:
     def save() -> None:
         deadline.timed("save", write)
 
-    train(trainer, report, over.reached, save=save, validate_last=True)
+    def is_over() -> bool:
+        return over.reached() or should_stop()
+
+    train(trainer, report, is_over, save=save, validate_last=True)
     if trainer.step_count == first and not trainer.finished():
         raise UserError(f"--budget {args.budget}: over before the first optimizer step")
     return trainer
@@ -297,7 +325,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--auto-batch", action="store_true", help="halve what does not fit")
     parser.add_argument("--reserve", type=float, default=30, help="seconds left when it has ended")
     parser.add_argument("--device", default="auto", help="auto takes a GPU where there is one")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out invalid puzzles")
     parser.add_argument("--resume", action="store_true", help="go on with the state")
+    parser.add_argument("--overwrite", action="store_true", help="start over")
     args = parser.parse_args(arguments)
     if args.budget <= 0 or 60 * args.budget <= args.reserve:
         parser.error(f"--budget must be above the reserve of {args.reserve} s")

@@ -143,7 +143,7 @@ def test_a_state_from_before_the_schedule_goes_on_and_says_so(make: Callable[...
 
 def test_another_schedule_is_another_run(make: Callable[..., Trainer]):
     stopped_at(make(**HALF), 4)
-    with pytest.raises(UserError, match="train.n_sup_warm 1 -> 0"):
+    with pytest.raises(UserError, match=r"train.n_sup_warm \(1 there, 0 now\)"):
         make().resume()
 
 

@@ -54,7 +54,7 @@ def test_what_a_summary_says_was_written_is_not_believed(tmp_path: Path):
 def test_results_are_replaced_when_told_and_not_mixed(tmp_path: Path):
     write(tmp_path, "outcomes", "plane-3")
     (tmp_path / "notes.csv").write_text("mine")
-    with pytest.raises(UserError, match="exists: use --overwrite to replace its results"):
+    with pytest.raises(UserError, match="exists: use --overwrite to replace it, or choose another"):
         write(tmp_path, "outcomes")
     assert "plane-3.csv" in names(tmp_path)
     write(tmp_path, "outcomes", overwrite=True)

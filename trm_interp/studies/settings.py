@@ -129,7 +129,9 @@ class BasinsConfig(OnCheckpoint):
         otherwise="the first few that the model's own start solves, and as many that it fails",
     )
     n_puzzles: int = setting(4, "puzzles", needs={"index": None})
-    limit: int = setting(64, "only the first so many puzzles of the file are chosen from")
+    limit: int = setting(
+        64, "only the first so many puzzles of the file are chosen from", needs={"index": None}
+    )
     starts: int = setting(1000, "random starts per puzzle")
     target: str = setting(
         "answer", "state whose start is varied, by name (z_L), or answer, latent or all"

@@ -8,20 +8,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sudoku_oracles import is_solution
 
 from trm_interp.runtime.errors import UserError
 from trm_interp.tasks.base import PuzzleError, PuzzleSet
 from trm_interp.tasks.sudoku.canonical import class_keys
 from trm_interp.tasks.sudoku.dataset import load, save_lines
 from trm_interp.tasks.sudoku.forge import presets
+from trm_interp.tasks.sudoku.forge.importing import download_sudoku_extreme, import_file
 from trm_interp.tasks.sudoku.forge.presets import (
     PRESETS,
     Preset,
-    download_sudoku_extreme,
-    import_file,
     make_preset,
 )
-from trm_interp.tasks.sudoku.grid import from_tokens, is_solution, parse, to_tokens
+from trm_interp.tasks.sudoku.grid import from_tokens, parse, to_tokens
+from trm_interp.tasks.sudoku.splits import check
 
 
 def digits(puzzles):
@@ -292,6 +293,12 @@ def test_splits_share_no_class_and_hold_no_class_twice(made):
     assert {split: len(puzzles) for split, puzzles in sets.items()} == PRESETS["sudoku4"].sizes
     keys = class_keys(np.concatenate([digits(puzzles)[0] for puzzles in sets.values()]))
     assert len(np.unique(keys)) == len(keys) == 300
+
+
+def test_data_check_finds_the_made_splits_clean(made):
+    told: list[str] = []
+    report = check([made / f"{split}.txt" for split in ("train", "val", "test")], told.append)
+    assert report["clean"] and told == []
 
 
 def test_the_card_tells_what_is_there(made):

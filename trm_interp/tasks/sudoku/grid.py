@@ -117,10 +117,3 @@ def conflicts(grid: Grid) -> NDArray[np.bool_]:
     [0, 1]
     """
     return np.logical_or.reduce(violations(grid), axis=-2)
-
-
-def is_solution(puzzle: Grid, answer: Grid) -> bool:
-    """True where `answer` is full, keeps the givens and breaks no rule."""
-    given = puzzle > 0
-    full = bool((answer > 0).all())
-    return full and bool((answer[given] == puzzle[given]).all()) and not conflicts(answer).any()

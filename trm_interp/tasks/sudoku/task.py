@@ -160,7 +160,7 @@ class Sudoku(Task):
         overwrite: bool = False,
         progress: Progress = no_progress,
     ) -> dict[str, Any]:
-        from trm_interp.tasks.sudoku.forge.presets import import_file
+        from trm_interp.tasks.sudoku.forge.importing import import_file
 
         return import_file(source, out, skip_bad, overwrite, progress)
 
@@ -181,7 +181,7 @@ class Sudoku(Task):
 
     @classmethod
     def download(cls, name: str, out: str | Path) -> list[Path]:
-        from trm_interp.tasks.sudoku.forge.presets import download_sudoku_extreme
+        from trm_interp.tasks.sudoku.forge.importing import download_sudoku_extreme
 
         return download_sudoku_extreme(out)
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 from numba import njit
+from sudoku_oracles import resistances
 
 from trm_interp.tasks.sudoku.forge.effort import (
     least_efforts,
     new_desk,
     only_answer,
-    resistances,
     write_answer,
 )
 from trm_interp.tasks.sudoku.forge.generate import generate

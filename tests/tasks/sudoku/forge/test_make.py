@@ -17,7 +17,8 @@ from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.sudoku import task
 from trm_interp.tasks.sudoku.dataset import load
 from trm_interp.tasks.sudoku.forge.build import ABOUT, COMMAND, LINEAGES, building
-from trm_interp.tasks.sudoku.forge.presets import PRESETS, Preset, import_file, make_preset
+from trm_interp.tasks.sudoku.forge.importing import import_file
+from trm_interp.tasks.sudoku.forge.presets import PRESETS, Preset, make_preset
 
 A, A_SOLVED = ".3....1.3......2", "1324241332414132"
 

@@ -1,11 +1,12 @@
 import heldout
 import numpy as np
 import pytest
+from sudoku_oracles import count_solutions, is_solution
 
 from trm_interp.tasks.sudoku.forge.generate import generate
 from trm_interp.tasks.sudoku.forge.rate import random_images, rate
-from trm_interp.tasks.sudoku.forge.solver import count_solutions, solve_batch, unique_solution
-from trm_interp.tasks.sudoku.grid import SHAPES, conflicts, is_solution, parse, shape_of
+from trm_interp.tasks.sudoku.forge.solver import solve_batch, unique_solution
+from trm_interp.tasks.sudoku.grid import SHAPES, conflicts, parse, shape_of
 
 # 30 clues, solved by naked singles; the usual first example of a Sudoku
 EASY = parse("53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79")

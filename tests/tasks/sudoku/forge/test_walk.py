@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sudoku_oracles import is_solution, resistances
 
-from trm_interp.tasks.sudoku.forge.effort import least_efforts, resistances
+from trm_interp.tasks.sudoku.forge.effort import least_efforts
 from trm_interp.tasks.sudoku.forge.rate import random_images
 from trm_interp.tasks.sudoku.forge.solver import solve_batch
 from trm_interp.tasks.sudoku.forge.walk import (
@@ -16,7 +17,7 @@ from trm_interp.tasks.sudoku.forge.walk import (
     roam,
     walker,
 )
-from trm_interp.tasks.sudoku.grid import is_solution, render
+from trm_interp.tasks.sudoku.grid import render
 
 WALK = Walk(side=6, mean=30, sd=8, low=21, high=45, temperature=2, lists=100, climbs=60)
 

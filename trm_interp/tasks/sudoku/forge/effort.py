@@ -35,7 +35,7 @@ from trm_interp.tasks.sudoku.forge.level import (
 from trm_interp.tasks.sudoku.forge.look_ahead import candidates, look_ahead
 from trm_interp.tasks.sudoku.forge.machine import count_ones, words_of
 from trm_interp.tasks.sudoku.forge.rules import DEAD, OPEN, SOLVED, propagate
-from trm_interp.tasks.sudoku.forge.solver import NO_CAP, geometry, search, split_mini
+from trm_interp.tasks.sudoku.forge.solver import geometry, search, split_mini
 from trm_interp.tasks.sudoku.grid import Grid, shape_of
 
 REJECTED = -1.0
@@ -56,11 +56,6 @@ def least_efforts(images: Grid, splits: NDArray[np.int64]) -> NDArray[np.int64]:
     return least
 
 
-def resistances(puzzles: Grid, solutions: Grid) -> NDArray[np.int64]:
-    """[puzzle] wrong candidates that neither the rules nor a single assumption refute."""
-    return _resistances(puzzles, solutions, *geometry(shape_of(puzzles.shape[1])))
-
-
 @compiled
 def _least(images, caps, hh, ww):
     levels, unread = new_levels(hh, ww), np.zeros((0, images.shape[2]), np.uint8)
@@ -70,19 +65,6 @@ def _least(images, caps, hh, ww):
             load(words_of(root, 0), images[k, i], hh, ww)
             least[i] = by_cell_and_ahead(root, 0, least[i], levels, unread, hh, ww)
     return least
-
-
-@compiled
-def _resistances(puzzles, solutions, hh, ww):
-    desk = new_desk(puzzles.shape[1], hh, ww)
-    counts = np.zeros(len(puzzles), np.int64)
-    for i in range(len(puzzles)):
-        load(words_of(desk.levels, 0), puzzles[i], hh, ww)
-        desk.standing[:] = 0
-        if propagate(words_of(desk.levels, 0), hh, ww) == OPEN:
-            write_answer(solutions[i], desk.answer, hh, ww)
-            counts[i] = resistance(desk, 0, NO_CAP, hh, ww)
-    return counts
 
 
 # ---- the measures, for compiled callers

@@ -1,4 +1,4 @@
-"""Data sets by name: made with our own generator, imported from a file, or downloaded.
+"""Data sets by name, made with our own generator.
 
 A made data set is a folder of `train.txt`, `val.txt`, `test.txt` (hard ones: `.csv`, with ratings)
 and `card.json`. All its puzzles
@@ -6,7 +6,6 @@ are of different symmetry classes (`canonical.py`), so no augmentation of a trai
 test puzzle.
 """
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.file_run import FileRun
 from trm_interp.runtime.files import write_json
 from trm_interp.runtime.fresh import FolderRun
 from trm_interp.runtime.identity import require_same
@@ -27,11 +25,12 @@ from trm_interp.runtime.version import __version__
 from trm_interp.runtime.work import Tell, silent
 from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.settings import MOST_PUZZLES, MOST_WORKERS
-from trm_interp.tasks.sudoku.dataset import lines_text, load, save_lines
+from trm_interp.tasks.sudoku.dataset import save_lines
 from trm_interp.tasks.sudoku.forge.build import COMMAND, building
 from trm_interp.tasks.sudoku.forge.hard import HardPreset, make
 from trm_interp.tasks.sudoku.forge.walk import LARGEST_SEED, Walk
-from trm_interp.tasks.sudoku.grid import SHAPES, Grid, from_tokens
+from trm_interp.tasks.sudoku.grid import SHAPES, Grid
+from trm_interp.tasks.sudoku.splits import assign
 
 if TYPE_CHECKING:
     from trm_interp.tasks.sudoku.forge.generate import Hardness
@@ -40,7 +39,6 @@ Card = dict[str, Any]
 CARD = "card.json"
 SPLITS = "train", "val", "test"
 FILES = {CARD, *(f"{split}.{kind}" for split in SPLITS for kind in ("txt", "csv"))}
-HUB = "sapientinc/sudoku-extreme"
 MAX_DRAWS = 50  # puzzles drawn per puzzle wanted, before the classes count as used up
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}  # of guesses, on the card
 EXTRA_GIVENS, ORDER = 1, 2  # what a random number is for, apart from the seed
@@ -55,15 +53,6 @@ class MadeCard:
     preset: str
     trm_interp: str
     splits: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ImportedCard:
-    """What tells the card of an imported file; `file` is its name."""
-
-    source: dict[str, Any]
-    trm_interp: str
-    file: str
 
 
 @dataclass(frozen=True)
@@ -161,14 +150,10 @@ def _fill(
 ) -> Card:
     """Draw the puzzles of all splits at once; the card."""
     with run.filling() as at:
-        puzzles, solutions = _draw(preset, about["seed"], progress)
         splits: dict[str, Card] = {}
-        start = 0
-        for split, size in preset.sizes.items():
-            part = slice(start, start + size)
-            start += size
-            sha256 = save_lines(at / f"{split}.txt", puzzles[part], solutions[part])
-            splits[split] = {"file": f"{split}.txt", "sha256": sha256, **describe(puzzles[part])}
+        for split, (puzzles, solutions) in _draw_splits(preset, about["seed"], progress).items():
+            sha256 = save_lines(at / f"{split}.txt", puzzles, solutions)
+            splits[split] = {"file": f"{split}.txt", "sha256": sha256, **describe(puzzles)}
         card = {
             **about,
             "classes": "no two puzzles of the data set share a class key",
@@ -216,79 +201,6 @@ def _grow(
     return card
 
 
-def import_file(
-    src: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    skip_bad: bool = False,
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] = lambda done, of: None,
-) -> Card:
-    """Check every puzzle of a file or folder, uniqueness included, and write them to `out`.
-
-    `out` gets `puzzle,solution` lines, and `out` with the suffix .json a card: where they come
-    from, what was left out, what they are like.
-    """
-    out = Path(out)
-    if out.is_dir():
-        raise PuzzleError(f"{out} is a folder: name a file in it, such as {out / 'puzzles.txt'}")
-    card_path = out.with_suffix(".json")
-    if out == card_path:
-        raise PuzzleError(f"{out}: puzzles are lines of text; name it .txt")
-    if os.path.realpath(out) == os.path.realpath(src):
-        raise PuzzleError(f"{out} is what is imported: choose another output")
-    from trm_interp.tasks.sudoku.canonical import class_keys
-
-    with FileRun(
-        out, "data import", _require_import, companions=(card_path,), overwrite=overwrite
-    ) as run:
-        puzzles = load(src, skip_bad=skip_bad, progress=progress)
-        givens, solutions = from_tokens(puzzles.inputs), from_tokens(puzzles.labels)
-        card = {
-            "source": {"name": Path(src).name, "sha256": puzzles.sha256},
-            "skipped": list(puzzles.skipped),
-            "trm_interp": __version__,
-            "class_keys": len(np.unique(class_keys(givens))),
-            "file": out.name,
-            "sha256": hashlib.sha256(lines_text(givens, solutions)).hexdigest(),
-            **describe(givens),
-        }
-        save_lines(run.out, givens, solutions)
-        write_json(card_path, card)
-    return card
-
-
-def _require_import(out: Path) -> None:
-    """UserError unless a file and its card are an import."""
-    card_path = out.with_suffix(".json")
-    card = _card(card_path, ImportedCard)
-    if card is None or card.file != out.name:
-        there = out if out.exists() else card_path
-        raise PuzzleError(
-            f"{there} has no card of `data import` next to it, so it is not replaced: "
-            "choose another output, or delete it"
-        )
-
-
-def download_sudoku_extreme(
-    out: str | os.PathLike[str], files: tuple[str, ...] = ("train.csv", "test.csv")
-) -> list[Path]:
-    """Fetch Sudoku-Extreme's CSV files from the Hugging Face hub into the folder `out`."""
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise PuzzleError(f"{HUB} needs huggingface_hub: pip install huggingface_hub") from None
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        return [
-            Path(hf_hub_download(HUB, name, repo_type="dataset", local_dir=folder))
-            for name in files
-        ]
-    except Exception as error:  # the hub's errors have no common base; offline is the usual one
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PuzzleError(f"could not download {HUB}: {reason}") from error
-
-
 def describe(puzzles: Grid) -> Card:
     """What puzzles are like (`rate.py`): how many have each number of clues, tier and waves.
 
@@ -310,10 +222,44 @@ def describe(puzzles: Grid) -> Card:
     return card
 
 
-def _draw(
+def _draw_splits(
     preset: Preset, seed: int, progress: Callable[[int, int], None] | None
+) -> dict[str, tuple[Grid, Grid]]:
+    """Puzzles and solutions of each split, without kin in two of them (`splits.py`).
+
+    Where the classes of a side are few, one drawn puzzle is often a clue away from another: more
+    are drawn than are wanted, and the small splits choose first. Elsewhere they are cut in order.
+    """
+    wanted = sum(preset.sizes.values())
+    if preset.side not in CLASSES:
+        puzzles, solutions = _draw(preset, seed, wanted, progress)
+        ends = np.cumsum(list(preset.sizes.values()))[:-1]
+        parts = zip(np.split(puzzles, ends), np.split(solutions, ends), strict=True)
+        return dict(zip(preset.sizes, parts, strict=True))
+    by_size = dict(sorted(preset.sizes.items(), key=lambda item: item[1]))
+    n, most = wanted, CLASSES[preset.side]
+    while True:
+
+        def shown(done: int, of: int) -> None:
+            if progress:
+                progress(done * wanted // of, wanted)
+
+        puzzles, solutions = _draw(preset, seed, n, shown)
+        chosen = assign(puzzles, [False] * n, by_size)
+        if sum(map(len, chosen.values())) == wanted:
+            return {split: (puzzles[chosen[split]], solutions[chosen[split]]) for split in SPLITS}
+        if n == most:
+            raise PuzzleError(
+                f"{wanted} puzzles in splits without kin are more than {preset.side}x"
+                f"{preset.side} puzzles have: lower --train, --val or --test"
+            )
+        n = min(2 * n, most)
+
+
+def _draw(
+    preset: Preset, seed: int, wanted: int, progress: Callable[[int, int], None] | None
 ) -> tuple[Grid, Grid]:
-    """As many puzzles as the preset wants, of distinct classes, in random order.
+    """So many puzzles of distinct classes, in random order.
 
     Of each class the first puzzle drawn stays; the order is then shuffled, so that classes that
     turn up early, being common, go to all splits alike.
@@ -324,7 +270,7 @@ def _draw(
     from trm_interp.tasks.sudoku.canonical import class_keys
     from trm_interp.tasks.sudoku.forge.generate import generate
 
-    shape, wanted = SHAPES[preset.side], sum(preset.sizes.values())
+    shape = SHAPES[preset.side]
     puzzles, solutions = np.zeros((2, 0, shape.cells), np.uint8)
     drawn, missing = 0, wanted
     if progress:
@@ -375,11 +321,11 @@ def _require_data_set(place: Path) -> None:
     }
     if strange:
         raise PuzzleError(f"{place} holds {min(strange)}: not a data set, so not replaced")
-    if _card(place / CARD, MadeCard) is None:
+    if card_of(place / CARD, MadeCard) is None:
         raise PuzzleError(f"{place} has no {CARD} of `{COMMAND}`: not a data set, so not replaced")
 
 
-def _card(path: Path, kind: type[Any]) -> Any:
+def card_of(path: Path, kind: type[Any]) -> Any:
     """A card of that kind; None where there is none."""
     try:
         return read_json(path, kind) if path.is_file() else None

@@ -65,11 +65,6 @@ def solve_batch(puzzles: Grid, limit: int = 2, max_guesses: int = NO_CAP) -> Sol
     return Solved(*_solve_batch(puzzles, limit, max_guesses, *geometry(shape)))
 
 
-def count_solutions(puzzle: Grid, limit: int = 2) -> int:
-    """Number of solutions, counted up to `limit`."""
-    return int(solve_batch(puzzle[None], limit).counts[0])
-
-
 def unique_solution(puzzle: Grid) -> Grid:
     """The solution; ValueError where there is none or more than one.
 
