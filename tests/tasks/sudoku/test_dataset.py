@@ -22,7 +22,6 @@ from trm_interp.tasks.sudoku.forge.presets import (
     make_preset,
 )
 from trm_interp.tasks.sudoku.grid import from_tokens, parse, to_tokens
-from trm_interp.tasks.sudoku.splits import check
 
 
 def digits(puzzles):
@@ -293,12 +292,6 @@ def test_splits_share_no_class_and_hold_no_class_twice(made):
     assert {split: len(puzzles) for split, puzzles in sets.items()} == PRESETS["sudoku4"].sizes
     keys = class_keys(np.concatenate([digits(puzzles)[0] for puzzles in sets.values()]))
     assert len(np.unique(keys)) == len(keys) == 300
-
-
-def test_data_check_finds_the_made_splits_clean(made):
-    told: list[str] = []
-    report = check([made / f"{split}.txt" for split in ("train", "val", "test")], told.append)
-    assert report["clean"] and told == []
 
 
 def test_the_card_tells_what_is_there(made):

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from trm_interp.tasks.sudoku.canonical import class_keys
 from trm_interp.tasks.sudoku.dataset import save_lines
 from trm_interp.tasks.sudoku.forge.generate import generate
+from trm_interp.tasks.sudoku.forge.presets import make_preset
 from trm_interp.tasks.sudoku.forge.rate import random_images
 from trm_interp.tasks.sudoku.forge.solver import solve_batch
 from trm_interp.tasks.sudoku.grid import SHAPES, render
@@ -152,3 +155,11 @@ def test_empty_lineages_are_in_no_two_files(two_files, tmp_path):
         row = f"{render(puzzles[i])},{render(solutions[i])},"
         files[-1].write_text(f"question,answer,lineage\n{row}\n")
     assert check(files, lambda line: None)["pairs"][0]["lineages"] == 0
+
+
+def test_data_check_finds_the_splits_of_sudoku4_clean(tmp_path: Path):
+    """Of so few classes many are one clue apart: the preset keeps those in one split."""
+    make_preset("sudoku4", tmp_path / "made", seed=1)
+    told: list[str] = []
+    files = [tmp_path / "made" / f"{split}.txt" for split in ("train", "val", "test")]
+    assert check(files, told.append)["clean"] and told == []
