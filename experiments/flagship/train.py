@@ -133,7 +133,8 @@ def whole_batches(puzzles: PuzzleSet, batch_size: int, compiled: bool) -> Puzzle
 
 def open_puzzles(args: argparse.Namespace, settings: dict[str, Any]) -> tuple[PuzzleSet, PuzzleSet]:
     """Those to train on, a sample with --sample, and those to validate on."""
-    training, validation = load_puzzles(args.train), load_puzzles(args.val, limit=args.val_limit)
+    training = load_puzzles(args.train, args.skip_bad)
+    validation = load_puzzles(args.val, args.skip_bad, limit=args.val_limit)
     if args.sample:
         order = np.random.default_rng(args.seed).permutation(len(training))
         training = training.subset(np.sort(order[: args.sample]))

@@ -290,11 +290,7 @@ def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
             first, digit = _some_pair(room.pairs, several, hh, ww, rng)
             place(words_of(roots, 2), first, digit - 1, hh, ww)
             propagate(words_of(roots, 2), hh, ww)
-            left = 0
-            for i in range(n):
-                if listed[i, first] == digit:
-                    kept[left] = i
-                    left += 1
+            left = _keep_with(listed, kept, n, first, digit)
             _count(listed, kept, left, tally)
         else:
             digit, left = 0, n
@@ -337,6 +333,17 @@ def _some_given(puzzle, rng):
                 return cell
             skip -= 1
     return -1
+
+
+@compiled
+def _keep_with(listed, kept, n, cell, digit):
+    """Keep those of n solutions that have that digit there; how many."""
+    left = 0
+    for i in range(n):
+        if listed[i, cell] == digit:
+            kept[left] = i
+            left += 1
+    return left
 
 
 @compiled
