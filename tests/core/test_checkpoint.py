@@ -94,6 +94,34 @@ def test_settings_beside_a_public_file_count(tmp_path: Path):
     assert loaded.card["settings"]["num_heads"] == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "reads"),
+    [
+        ("recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1", True),
+        ("recursive_reasoning.trm_singlez@TinyRecursiveReasoningModel_ACTV1", False),
+        ("hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1", False),
+    ],
+)
+def test_settings_that_name_another_network_are_refused(
+    tmp_path: Path, published: TRM, name: str, reads: bool
+):
+    torch.save(public_state(published), tmp_path / "step_1")
+    (tmp_path / "all_config.yaml").write_text(f"arch: {{name: {name}, seq_len: 16}}")
+    if reads:
+        load_checkpoint(tmp_path)
+        return
+    message = error_of(tmp_path)
+    assert f"arch.name is '{name}'" in message and "this version has trm" in message
+
+
+def test_unknown_settings_without_an_architecture_name_those_that_exist(ours: Path):
+    file = ours / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "l_steps": 3}))
+    message = error_of(ours)
+    assert "unknown setting 'l_steps': it is none of trm, and the file names no other" in message
+    assert "this version has trm" in message
+
+
 def test_an_embedding_length_of_zero_is_one_position(tmp_path: Path):
     config = TRMConfig(cells=16, vocab=6, d_model=32, mixer="attention", n_heads=4, prefix=1)
     torch.save(public_state(TRM(config)), tmp_path / "step_1")

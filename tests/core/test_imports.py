@@ -59,3 +59,9 @@ def test_every_name_of_the_core_is_found_again():
         assert getattr(core, name) is getattr(core, name)
         assert not hasattr(getattr(core, name), "__path__")
         assert getattr(core, name).__name__ == name
+
+
+def test_the_settings_of_a_trm_are_also_where_they_stood():
+    from trm_interp.core.models import config, trm_config
+
+    assert config.TRMConfig is trm_config.TRMConfig

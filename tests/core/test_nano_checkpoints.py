@@ -89,6 +89,14 @@ def test_padded_grids_keep_their_tokens(tmp_path: Path):
     assert load_checkpoint(tmp_path).model.config.vocab == 7
 
 
+def test_a_task_with_just_this_vocabulary_keeps_it(tmp_path: Path, model: TRM):
+    """Of other puzzles on a 4x4 grid, all seven tokens may mean something."""
+    torch.save(nano(model), tmp_path / "last.ckpt")
+    for seven, kept in ((True, 7), (False, 6)):
+        fits = lambda cells, vocab, seven=seven: seven and (cells, vocab) == (16, 7)  # noqa: E731
+        assert load_checkpoint(tmp_path, fits=fits).model.config.vocab == kept
+
+
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
 def test_averages_are_read(tmp_path: Path, model: TRM, other: TRM, prefix: str):
     torch.save(averaged(model, other, prefix), tmp_path / "last.ckpt")

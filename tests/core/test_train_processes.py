@@ -85,6 +85,26 @@ def test_killed_in_either_part_of_a_schedule_and_at_its_change_equals_undisturbe
     assert [row["n_sup"] for row in rows(whole.out) if "loss" in row] == [1] * 4 + [3] * 3
 
 
+def test_two_processes_read_ahead_and_share_identifiers_as_one(tmp_path: Path):
+    """A loss that needs one step more, in micro-batches; killed slots are read back by rank."""
+    settings = {"duo": True, "steps": 7, "micro_batches": 2, "log_every": 1, "lr": 1e-3}
+    words = [f"{name}={value}" for name, value in settings.items()]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    start(*launch, CHILD, tmp_path / "two", *words)
+    train(make(tmp_path / "one", **settings))
+    one, two = saved(tmp_path / "one"), saved(tmp_path / "two")
+    for name in ("inputs", "identifiers", "steps", "halted", "draws"):
+        assert torch.equal(one["slots"][name], two["slots"][name]), name
+    assert len(one["slots"]["identifiers"].unique()) > 1
+    assert_same(two["model"], one["model"], tolerance=1e-4)
+    longer = settings | {"steps": 10}
+    resumed = make(tmp_path / "two", **longer)
+    assert torch.equal(resumed.slots.identifiers, two["slots"]["identifiers"])
+    train(resumed)
+    train(make(tmp_path / "one", **longer))
+    assert_same(saved(tmp_path / "two")["model"], saved(tmp_path / "one")["model"], tolerance=1e-4)
+
+
 @pytest.mark.parametrize("schedule", [{}, {"n_sup_warm": 1, "n_sup_warm_until": 0.6}])
 def test_two_processes_equal_one(tmp_path: Path, schedule: dict[str, Any]):
     """The same global batch on gloo: the same puzzles, losses within rounding, one state file.

@@ -20,6 +20,7 @@ from trm_interp.core.training.portable import load_portable, save_portable
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
+from trm_interp.recording.hooks import HookedModel, hook_names
 from trm_interp.runtime.errors import UserError
 
 KNOWN = 3  # identifiers
@@ -302,3 +303,19 @@ def test_every_network_has_its_own_places():
     assert sites == {"work": ["inner.hook_mixed", "hook_out"], "plan": ["hook_out"]}
     assert Duo.site_names(OWN) == ["inner.hook_mixed", "hook_out"]
     assert RecursiveModel.site_names(OWN, "work") == []
+    hooks = hook_names(OWN, n_sup=1)
+    assert "step.0.h.1.l.0.inner.hook_mixed" in hooks and "step.0.h.1.hook_out" in hooks
+    assert "step.0.h.1.inner.hook_mixed" not in hooks and "step.0.hook_q_continue" in hooks
+
+
+def test_a_hooked_run_reads_what_the_model_reads(duo: Duo, puzzles: Any):
+    inputs, which = puzzles[0], torch.tensor([2, 1, 0, 1, 2])
+    hooked, names = HookedModel.of(duo, n_sup=2), ["step.1.hook_q_continue"]
+    read, cache = hooked.run_with_cache(inputs, names_filter=names, identifiers=which)
+    plain = run(duo, *puzzles, steps=2, identifiers=which)
+    torch.testing.assert_close(read.q_continue, plain.q_continue)
+    torch.testing.assert_close(cache[names[0]], read.q_continue[:, 1])
+    assert read.further["size"].shape == (5, 2)
+    assert torch.equal(plain.halts, plain.q_halt > plain.q_continue)
+    first = torch.where(plain.halts.any(1), plain.halts.int().argmax(1), -1)
+    assert torch.equal(plain.halt_step, first.to(torch.int16))

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,28 @@ def data() -> TrainData:
 def make(out: Path, **settings: Any) -> Trainer:
     model = {k.removeprefix("model."): v for k, v in settings.items() if k.startswith("model.")}
     rest = {k: v for k, v in settings.items() if not k.startswith("model.")}
+    duo = rest.pop("duo", False)
     config = TrainConfig(**{**TRAIN, **rest})
-    trainer = Trainer(TRMConfig(**{**MODEL, **model}), config, data(), out)
-    # so that some slots halt at once
-    torch.nn.init.zeros_(trainer.model.get_parameter("q_head.bias"))
+    if duo:
+        trainer = duo_trainer(config, out)
+    else:
+        trainer = Trainer(TRMConfig(**{**MODEL, **model}), config, data(), out)
+        # so that some slots halt at once
+        torch.nn.init.zeros_(trainer.model.get_parameter("q_head.bias"))
     if (out / STATE_FILE).exists():
         trainer.resume()
     return trainer
+
+
+def duo_trainer(config: TrainConfig, out: Path) -> Trainer:
+    """Of the toy that reads ahead and has an embedding for every puzzle, of three here."""
+    sys.path.append(str(Path(__file__).parents[1]))
+    from toy_two_networks import DuoConfig
+
+    which = torch.arange(5) % 3
+    numbered = replace(data(), identifiers=which, val_identifiers=which[:3])
+    shape = DuoConfig(cells=4, vocab=4, d_model=8, n_identifiers=3, size_weight=0.1)
+    return Trainer(shape, config, numbered, out)
 
 
 def ticking(seconds: float) -> Callable[[], float]:

@@ -286,6 +286,7 @@ def places(node: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def named(tmp_path_factory) -> Path:
     """A store that names its architecture, as they do now."""
     identity = FULL["identity"] | {"task": "sudoku4"} | trm_recursion(H, L).to_json()
+    identity |= {"sites_of_some": {}, "more_readouts": []}
     path = tmp_path_factory.mktemp("stores") / "named"
     return record(path, meta=FULL | {"identity": identity})
 

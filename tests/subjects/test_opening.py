@@ -7,6 +7,7 @@ import pytest
 import torch
 from published import public_state
 from toy_task import Latin, latin_puzzles
+from toy_two_networks import Duo, DuoConfig
 
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.models.trm import TRM
@@ -75,6 +76,21 @@ def test_puzzles_of_any_task_open_with_a_checkpoint_of_it(tmp_path: Path, four: 
         open_both(ckpt, four, CPU)
     with pytest.raises(UserError, match=r"ckpt: no 3x3 Latin square test puzzles ship; give --puz"):
         open_both(ckpt, None, CPU)
+
+
+def test_puzzles_with_identifiers_that_the_checkpoint_does_not_know_are_refused(tmp_path: Path):
+    """Lines 2, 3 and 4 are identifiers 2, 0 and 1 of this task."""
+    squares = tmp_path / "squares"
+    Latin.save(squares, latin_puzzles(3))
+    for known, refused in ((3, False), (2, True)):
+        model = Duo(DuoConfig(cells=9, vocab=5, n_identifiers=known), torch.Generator())
+        save_checkpoint(tmp_path / "ckpt", model, {"task": "latin3"})
+        if not refused:
+            open_both(tmp_path / "ckpt", squares, CPU)
+            continue
+        says = r"squares: not for .*ckpt: the model knows puzzle identifiers 0 to 1, .* 0 to 2"
+        with pytest.raises(UserError, match=says):
+            open_both(tmp_path / "ckpt", squares, CPU)
 
 
 def test_the_card_counts_more_than_the_shape(tmp_path: Path, maze: type[Task]):

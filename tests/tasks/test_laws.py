@@ -193,6 +193,17 @@ def test_ratings_and_facts_have_their_names(task: Task, puzzles: PuzzleSet):
         assert fact.shape == (task.cells,) and fact.dtype == bool
 
 
+def test_an_identifier_depends_on_its_puzzle_alone(puzzles: PuzzleSet):
+    every, part = puzzles.identifiers, puzzles.subset([4, 1])
+    assert (part.identifiers is None) == (every is None)
+    if every is not None and part.identifiers is not None:
+        assert every.dtype == np.int64 and every.shape == (len(puzzles),) and every.min() >= 0
+        np.testing.assert_array_equal(part.identifiers, every[[4, 1]])
+    read = puzzles.tensors.at(slice(1, 3))
+    np.testing.assert_array_equal(read.inputs.numpy(), puzzles.inputs[1:3])
+    assert (read.identifiers is None) == (every is None)
+
+
 def test_a_set_refuses_what_does_not_belong_together(puzzles: PuzzleSet):
     with pytest.raises(ValueError, match="belong together"):
         PuzzleSet(puzzles.task, puzzles.inputs, puzzles.labels[:2], puzzles.lines, "", {})
