@@ -339,9 +339,10 @@ def test_cuda_without_cuda(refused, commands, copier: Path, grids: Path, tmp_pat
         ["data", "mak"],
     ],
 )
-def test_typos_end_with_typers_status_2(cli: Cli, words: list[str]):
+def test_typos_end_in_one_line(cli: Cli, words: list[str]):
     answer = cli(*words)
-    assert answer.code == 2 and answer.out == "" and "Error" in answer.err
+    assert answer.code == 2 and answer.out == ""
+    assert answer.err.startswith("error: ") and answer.err.count("\n") == 1
 
 
 # data

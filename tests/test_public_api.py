@@ -51,6 +51,11 @@ def test_rooms_are_attributes():
         trm_interp.nowhere  # noqa: B018
 
 
+def test_only_public_names_are_listed():
+    rooms = {path.parent.name for path in SOURCE.parent.glob("*/__init__.py")} - {"cli"}
+    assert set(dir(trm_interp)) == {*trm_interp.__all__, *rooms, "__version__"}
+
+
 def test_type_checkers_see_the_same_names():
     tree = ast.parse(SOURCE.read_text())
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]

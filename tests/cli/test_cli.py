@@ -189,6 +189,48 @@ def test_info_of_a_store(cli: Cli, copier: Path, grids: Path, solved: np.ndarray
     assert "kind: store" in cli("info", out).out.splitlines()
 
 
+def test_info_of_a_store_is_short_and_full_where_asked(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path
+):
+    out = tmp_path / "store"
+    words = ["--ckpt", copier, "--puzzles", grids, "--steps", 2, "--sites", "states,resid"]
+    assert cli("collect", *words, "--out", out).code == 0
+    lines = cli("info", out).out.splitlines()
+    assert len(lines) <= 40
+    for line in (
+        "kept_steps: 0-1",
+        "  z_L: puzzle 13 x step 2 x h_cycle 2 x l_cycle 2 x pos 18 x d_model 16, float16",
+        "  solved: puzzle 13 x step 2, bool",
+        "problems: none seen (--validate reads every shard, --full shows all)",
+    ):
+        assert line in lines
+    assert lines.index("states:") < lines.index("sites:") < lines.index("read-outs:")
+    validated = cli("info", out, "--validate").out.splitlines()
+    assert validated == [*lines[:-1], "validated: 1 shard read, their sha256 agree"]
+    full = cli("info", out, "--full").out.splitlines()
+    assert "    dims: puzzle step" in full and len(full) > 2 * len(lines)
+
+
+def test_info_of_a_file_of_puzzles(cli: Cli, grids: Path, tmp_path: Path):
+    answer = cli("info", grids, "--validate")
+    first = grids.read_text().split(",")[0]
+    assert answer.code == 0 and f"first: {first}" in answer.out.splitlines()
+    assert "puzzles: 13" in answer.out and "trm-interp data rate" in answer.out
+    assert answer.err == f"--validate has no effect: {grids} is no store\n"
+    facts = json.loads(cli("info", grids, "--json").out)
+    assert (facts["kind"], facts["task"], facts["puzzles_read"]) == ("puzzles", "sudoku4", 13)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test.txt").write_text(grids.read_text())
+    answer = cli("info", tmp_path / "data")
+    assert answer.code == 2 and "a folder of puzzle files: name one of test.txt" in answer.err
+
+
+def test_info_says_which_command_made_a_folder(cli: Cli, tmp_path: Path):
+    mark(tmp_path, "outcomes")
+    answer = cli("info", tmp_path)
+    assert answer.code == 2 and "the output of `outcomes`" in answer.err
+
+
 def test_hooks_are_those_of_the_recorder(cli: Cli, copier: Path):
     answer = cli("hooks", "--ckpt", copier, "--steps", 2)
     assert answer.code == 0

@@ -66,7 +66,10 @@ COMMANDS = [
         title="Models",
         config=InfoConfig,
         target="trm_interp.recording.info:run",
-        doc="What a store or a checkpoint is. A store with a problem ends in exit status 2.",
+        doc="""
+        What a store, a checkpoint or a file of puzzles is. A store with a problem ends in exit
+        status 2.
+        """,
         examples="""
         trm-interp info artifacts/trm-sudoku6
         trm-interp info runs/states --json

@@ -1,26 +1,82 @@
-"""What a path holds: a store or a checkpoint, in a few facts."""
+"""What a path holds: a store, a checkpoint or puzzles, in a few facts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trm_interp.recording.settings import InfoConfig
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.limits import as_ranges
 
 if TYPE_CHECKING:
     from trm_interp.recording.schema import Recursion
     from trm_interp.tasks.base import Task
 
 
+# facts of a store that come in another form
+LATER = ("kept_steps", "kept_positions", "bytes", "shards", "exact_at_step", "meta", "sites")
+LATER = (*LATER, "problems", "validated")
+MOST_READ = 1000  # puzzles of a file, to say what it is
+
+
 def describe(path: str, thorough: bool = False, cells: int | None = None) -> dict[str, Any]:
-    """Facts about a store or a checkpoint. UserError where it is neither.
+    """Facts about a store, a checkpoint or a file of puzzles. UserError where it is none of them.
 
     Problems of a store are those that show without reading all of it, or with `thorough` all.
     `cells` is for checkpoints that do not say how many they read.
     """
     if (Path(path) / "manifest.json").exists():
         return _store(path, thorough)
-    return _checkpoint(path, cells)
+    try:
+        return _checkpoint(path, cells)
+    except UserError as error:
+        if (facts := _puzzles(path)) is not None:
+            return facts
+        if advice := _what_else(Path(path)):
+            raise UserError(f"{path}: {advice}") from None
+        raise error
+
+
+def _puzzles(path: str) -> dict[str, Any] | None:
+    """Of a file of puzzles, whose beginning is read; None for anything else."""
+    from trm_interp.runtime.artifacts import existing
+    from trm_interp.tasks.registry import families, family, load_puzzles
+
+    file = existing(path)
+    if not file.exists() or not any(family(name).recognises(file) for name in families()):
+        return None
+    try:
+        puzzles = load_puzzles(file, skip_bad=True, limit=MOST_READ)
+    except UserError:
+        return None
+    task = puzzles.task
+    return {
+        "kind": "puzzles",
+        "path": str(file),
+        "task": task.name,
+        "title": task.title,
+        "puzzles_read": len(puzzles),
+        "all_read": len(puzzles) < MOST_READ,
+        "skipped": list(puzzles.skipped),
+        "first": task.text(puzzles.inputs[0]) if len(puzzles) else None,
+        "sha256": dict(puzzles.sha256),
+    }
+
+
+def _what_else(path: Path) -> str:
+    """What a folder is that `info` does not describe, and what does; empty where nobody knows."""
+    from trm_interp.runtime.outputs import maker
+    from trm_interp.tasks.registry import families, family
+
+    if not path.is_dir():
+        return ""
+    if command := maker(path):
+        return f"the output of `{command}`, which `info` does not describe; see its files"
+    classes = [family(name) for name in families()]
+    files = [file for file in sorted(path.iterdir()) if file.suffix in (".txt", ".csv")]
+    names = [file.name for file in files if any(one.recognises(file) for one in classes)]
+    return f"a folder of puzzle files: name one of {', '.join(names)}" if names else ""
 
 
 def _store(path: str, thorough: bool) -> dict[str, Any]:
@@ -57,6 +113,8 @@ def _store(path: str, thorough: bool) -> dict[str, Any]:
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "exact_at_step": exact,
         "meta": manifest.meta,
+        "shards": len(manifest.shards),
+        "validated": thorough,
         "problems": validate(path, thorough),
     }
 
@@ -94,34 +152,116 @@ def _checkpoint(path: str, cells: int | None) -> dict[str, Any]:
     }
 
 
-def fault(facts: dict[str, Any]) -> str | None:
-    """What is wrong with a store, in one line; that it is unfinished is no fault."""
-    problems = facts.get("problems", [])[not facts.get("complete", True) :]
-    more = f"; and {len(problems) - 1} more problems" if len(problems) > 1 else ""
-    return f"{problems[0]}{more}" if problems else None
+@dataclass(frozen=True)
+class Info:
+    """What `trm-interp info` says: `facts` as `describe` gives them, all of them where `full`."""
 
+    facts: dict[str, Any]
+    full: bool
 
-def lines(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
-    """Nested facts, one a line; lists of numbers rounded.
-
-    >>> list(lines({"kind": "store", "meta": {"seed": 1}, "exact": [0.5, 1 / 3]}))
-    ['kind: store', 'meta:', '  seed: 1', 'exact: 0.5 0.3333']
-    """
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            yield f"{indent}{name}:"
-            yield from lines(value, indent + "  ")
-        elif isinstance(value, list):
-            texts = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
-            yield f"{indent}{name}: {' '.join(texts)}"
-        else:
-            yield f"{indent}{name}: {value}"
+    def to_json(self) -> dict[str, Any]:
+        """All facts."""
+        return self.facts
 
 
 def run(
     config: InfoConfig,
     tell: Callable[[str], None] = print,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> dict[str, Any]:
-    """What `trm-interp info` says."""
-    return describe(config.path, config.validate, config.cells)
+) -> Info:
+    """What the command `info` does."""
+    facts = describe(config.path, config.validate, config.cells)
+    if config.validate and facts["kind"] != "store":
+        tell(f"--validate has no effect: {config.path} is no store")
+    if config.cells is not None and facts["kind"] != "checkpoint":
+        tell(f"--cells has no effect: {config.path} is no checkpoint")
+    return Info(facts, config.full)
+
+
+def fault(info: Info) -> str | None:
+    """What is wrong with a store, in one line; that it is unfinished is no fault."""
+    facts = info.facts
+    problems = facts.get("problems", [])[not facts.get("complete", True) :]
+    more = f"; and {len(problems) - 1} more problems" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}" if problems else None
+
+
+def lines(info: Info) -> Iterator[str]:
+    """All facts where they are asked for, else the most important ones."""
+    if info.full:
+        return nested(info.facts)
+    return {"store": _of_store, "checkpoint": _of_checkpoint, "puzzles": _of_puzzles}[
+        info.facts["kind"]
+    ](info.facts)
+
+
+def _of_store(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Axes, states, sites and read-outs; where it came from; what was checked."""
+    yield from nested({k: v for k, v in facts.items() if k not in LATER})
+    for name in ("kept_steps", "kept_positions"):
+        yield f"{name}: {as_ranges(facts[name])}"
+    yield f"bytes: {facts['bytes']} in {_count(facts['shards'], 'shard')}"
+    yield from nested({"exact_at_step": facts["exact_at_step"]})
+    meta = facts["meta"]
+    if source := meta.get("checkpoint", {}).get("path"):
+        yield f"recorded from: {source} on {meta.get('puzzles', 'unknown puzzles')}"
+    states = facts.get("states", [])
+    groups: dict[str, list[str]] = {"states": [], "sites": [], "read-outs": []}
+    for name, array in facts["sites"].items():
+        axes = " x ".join(f"{d} {n}" for d, n in zip(array["dims"], array["shape"], strict=True))
+        kind = "states" if name in states else "sites" if "pos" in array["dims"] else "read-outs"
+        groups[kind].append(f"  {name}: {axes}, {array['dtype']}")
+    for kind, arrays in groups.items():
+        if arrays:
+            yield f"{kind}:"
+            yield from arrays
+    if facts["problems"]:
+        yield f"problems: {'; '.join(facts['problems'])}"
+    elif facts["validated"]:
+        yield f"validated: {_count(facts['shards'], 'shard')} read, their sha256 agree"
+    else:
+        yield "problems: none seen (--validate reads every shard, --full shows all)"
+
+
+def _of_checkpoint(facts: Mapping[str, Any]) -> Iterator[str]:
+    """All but the parts of its card that are long."""
+    yield from nested({k: v for k, v in facts.items() if k != "card"})
+    card = facts["card"]
+    if plain := {k: v for k, v in card.items() if not isinstance(v, dict | list)}:
+        yield from nested({"card": plain})
+    if more := [name for name in card if name not in plain]:
+        yield f"more on the card: {', '.join(more)} (--full shows all)"
+
+
+def _of_puzzles(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What kind of puzzles, how many, and what reads them."""
+    yield f"kind: puzzles ({facts['title']})"
+    yield f"path: {facts['path']}"
+    yield f"task: {facts['task']}"
+    more = "" if facts["all_read"] else " (more were not read)"
+    yield f"puzzles: {facts['puzzles_read']}{more}"
+    if facts["skipped"]:
+        yield f"not valid: {len(facts['skipped'])}, the first: {facts['skipped'][0]}"
+    yield f"first: {facts['first']}"
+    yield f"next: trm-interp data rate {facts['path']}; or give it to a command as --puzzles"
+
+
+def _count(n: int, name: str) -> str:
+    return f"{n} {name}" + ("" if n == 1 else "s")
+
+
+def nested(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Nested facts, one a line; lists of numbers rounded.
+
+    >>> list(nested({"kind": "store", "meta": {"seed": 1}, "exact": [0.5, 1 / 3]}))
+    ['kind: store', 'meta:', '  seed: 1', 'exact: 0.5 0.3333']
+    """
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}:"
+            yield from nested(value, indent + "  ")
+        elif isinstance(value, list):
+            texts = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
+            yield f"{indent}{name}: {' '.join(texts)}"
+        else:
+            yield f"{indent}{name}: {value}"

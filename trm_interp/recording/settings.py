@@ -13,7 +13,8 @@ CELLS_HELP = "cells of a puzzle, for a checkpoint that does not say"
 class InfoConfig:
     """What a path holds."""
 
-    path: str = argument("a store or a checkpoint")
+    path: str = argument("a store, a checkpoint or a file of puzzles")
+    full: bool = setting(False, "everything that the store or the checkpoint says of itself")
     validate: bool = setting(False, "read all of a store, with every checksum")
     cells: int | None = setting(None, CELLS_HELP, otherwise="as the checkpoint says")
 

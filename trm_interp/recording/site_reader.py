@@ -44,7 +44,10 @@ class SiteReader:
         held = [name for name in store.names if "step" in store[name].dims[:2]]
         held = [name for name in held if store[name].dims[-1] == "d_model"]
         if site not in held:
-            raise UserError(f"{store.path} holds no {site!r}; it holds {', '.join(held)}")
+            raise UserError(
+                f"{store.path} holds no {site!r}; it holds {', '.join(held)}: give one of these, "
+                "or record another store with `trm-interp collect --sites`"
+            )
         self.store, self.site = store, site
         self._array = store[site]
         clock, kept = run_clock(store), set(store.steps)

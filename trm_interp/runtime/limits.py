@@ -6,7 +6,7 @@ which is a ValueError. Standard library only.
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,6 +82,21 @@ def parse_indices(text: str | None, name: str) -> list[int] | None:
             raise UserError(f"{name}: {shown(text)!r} names more than {MOST_INDICES} indices")
         indices.update(range(low, high + 1))
     return sorted(indices)
+
+
+def as_ranges(indices: Iterable[int]) -> str:
+    """Sorted indices in the form that `parse_indices` reads.
+
+    >>> as_ranges([0, 1, 2, 15, 17, 18]), as_ranges([])
+    ('0-2,15,17-18', '')
+    """
+    ranges: list[list[int]] = []
+    for index in indices:
+        if ranges and index == ranges[-1][1] + 1:
+            ranges[-1][1] = index
+        else:
+            ranges.append([index, index])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
 
 
 def _index(digits: str, name: str) -> int:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def require_task(puzzles: PuzzleSet, checkpoint: Checkpoint) -> None:
         raise PuzzleError(
             f"{puzzles.source}: {task.title} puzzles, "
             f"but {checkpoint.path} reads {config.cells} cells of {config.vocab} tokens"
+            f"{_instead(checkpoint, task)}"
         )
     if (stated := stated_family(checkpoint.card, data_names(checkpoint))) not in (None, type(task)):
         raise PuzzleError(
@@ -95,6 +97,15 @@ def require_task(puzzles: PuzzleSet, checkpoint: Checkpoint) -> None:
         identifiers_for(config, puzzles.tensors.identifiers, len(puzzles))
     except ValueError as error:
         raise PuzzleError(f"{puzzles.source}: not for {checkpoint.path}: {error}") from None
+
+
+def _instead(checkpoint: Checkpoint, task: Task) -> str:
+    """What to give in place of a checkpoint and puzzles that do not go together; of what ships."""
+    shipped = [artifact(name) for name in task.checkpoints]
+    ways = [f"--ckpt {path}" for path in shipped if path.exists()][:1]
+    with suppress(UserError):  # none ship for the checkpoint
+        ways.append(f"--puzzles {test_puzzles(checkpoint)}")
+    return f": give {' or '.join(ways)}" if ways else ": give another --ckpt or --puzzles"
 
 
 def test_puzzles(checkpoint: Checkpoint) -> Path:
