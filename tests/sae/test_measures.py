@@ -13,6 +13,7 @@ from sae_lens import SAE, StandardSAE, StandardSAEConfig
 from sae_store import noise, write_store
 
 from trm_interp.analysis.estimates import Estimate
+from trm_interp.analysis.outcomes import wilson
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.clock import Tick
 from trm_interp.recording.hooks import HookedTRM
@@ -136,6 +137,16 @@ def test_a_perfect_sae_recovers_all_and_zero_nothing(loop: Loop, site: str):
     assert nothing.recovered_over_zero == NOTHING
     assert nothing.runs["zero"] == nothing.runs["mean"]  # the mean row is zero here
     assert nothing.runs["zero"].loss.value != nothing.runs["clean"].loss.value
+
+
+def test_exact_accuracy_has_wilson_intervals_and_one_puzzle_none(loop: Loop):
+    solved = loop.run().exact[:, -1]
+    exact = in_the_loop(loop, "z_L", TICKS, lambda x: x, torch.zeros(16)).runs["clean"].exact
+    assert (exact.low, exact.high) == wilson(int(solved.sum()), len(solved))
+    alone = Loop(loop.model, loop.inputs[:1], loop.labels[:1], n_steps=3, batch_size=5)
+    run = in_the_loop(alone, "z_L", TICKS, lambda x: x, torch.zeros(16)).runs["clean"]
+    for estimate in (run.exact, run.cells, run.loss):
+        assert estimate.value is not None and (estimate.low, estimate.high) == (None, None)
 
 
 def test_one_tick_is_spliced_and_the_hooks_are_gone_afterwards(loop: Loop):
