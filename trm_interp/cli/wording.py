@@ -78,7 +78,7 @@ def usage_error(error: Any) -> str:
     context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
     see = f"see {context.command_path if context else 'trm-interp'} --help"
     if kind == "NoSuchOption":
-        closest = get_close_matches(option, error.possibilities or (), n=1)
+        closest = get_close_matches(str(option), error.possibilities or (), n=1)
         advice = f"did you mean {closest[0]}?" if closest else see
         return printable(f"no option {option}; {advice}")
     if kind == "BadOptionUsage":
