@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.files import write_json
+from trm_interp.runtime.files import plain, write_json
 from trm_interp.runtime.fresh import FolderRun
 from trm_interp.runtime.identity import require_same
 from trm_interp.runtime.limits import at_most, in_seed_range, require_memory, shown
@@ -137,12 +137,23 @@ def make_preset(
     ) as run:
         if run.begun and run.resume:
             card = read_json(run.place / CARD, dict[str, Any], PuzzleError)
-            require_same(run.out, {field: card.get(field) for field in about}, about)
+            require_same(run.out, _only(card, plain(about)), about)
             run.tell_complete()
             return card
         if isinstance(preset, HardPreset):
             return _grow(preset, run, about, resume, workers, progress or (lambda done, of: None))
         return _fill(preset, run, about, progress)
+
+
+def _only(card: Card, about: Card) -> Card:
+    """Of a card the fields of `about`, and inside them the same fields; a card tells more."""
+    there = {name: card.get(name) for name in about}
+    return {
+        name: _only(value, about[name])
+        if isinstance(value, dict) and isinstance(about[name], dict)
+        else value
+        for name, value in there.items()
+    }
 
 
 def _fill(
