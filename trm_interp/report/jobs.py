@@ -18,6 +18,7 @@ from pathlib import Path
 from trm_interp.runtime.children import Children
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import sha256_of, write_json
+from trm_interp.runtime.identity import differing
 from trm_interp.runtime.outputs import maker, mark
 from trm_interp.runtime.schema import read_json
 from trm_interp.runtime.signals import terminated_as_interrupted
@@ -31,6 +32,10 @@ class Question:
     identity: str
     words: list[str]
     basis: list[object]
+
+    def changes(self, now: "Question") -> str:
+        """The fields in which it differs from what is asked now; empty where none does."""
+        return differing(asdict(self), asdict(now))
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,13 @@ class Job:
         if note is None or not note.answered or not file.is_file():
             return False
         unchanged = note.sha256 is None or note.sha256 == sha256_of(file)
-        return unchanged and note.question == self._question(identity)
+        return unchanged and not note.question.changes(self._question(identity))
+
+    def changes(self, identity: str) -> str:
+        """What is told of a job that was run for something else: the fields that differ."""
+        note = self._note()
+        changed = note.question.changes(self._question(identity)) if note else ""
+        return f" (made before with other {changed})" if changed else ""
 
     @property
     def _note_file(self) -> Path:
@@ -102,7 +113,7 @@ class Job:
                 why = "is damaged" if self._note_file.exists() else "does not exist"
                 name = self._note_file.name
                 return f"{made} was not made by this job ({name} {why}): move it away"
-            goes_on = "--resume" in self.flags and note.question == question
+            goes_on = "--resume" in self.flags and not note.question.changes(question)
             words.append("--resume" if goes_on else "--overwrite")
             if not self.is_guest:
                 self._mark()
@@ -169,7 +180,8 @@ def run_jobs(
                     failed[job.name] = f"needs {lost[0]}, which failed"
                     tell(f"{job.name}: {failed[job.name]}")
                 elif set(job.after) <= done and len(running) < workers:
-                    tell(f"{job.name}: trm-interp {' '.join(job.words)}")
+                    again = job.changes(identity)
+                    tell(f"{job.name}: trm-interp {' '.join(job.words)}{again}")
                     future = pool.submit(job.run, identity, threads, children)
                     running[future] = (job, time.monotonic())
                     under_way.add(job.name)
