@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,38 @@ def test_a_burst_whose_training_is_killed_goes_on_from_the_last_save(
     assert steps == sorted(set(steps))
     packing["unpack"](tmp_path / "out" / "state", tmp_path / "kept")
     assert read_portable(tmp_path / "kept")[0]["step"] == index["step"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="its child ends by prctl")
+def test_a_burst_that_is_killed_itself_leaves_a_state_that_can_be_packed(
+    words: list[str], tmp_path: Path
+):
+    state = tmp_path / "out" / "state"
+    command = [sys.executable, str(SCRIPTS / "burst.py"), *words, "--total", "5"]
+    with subprocess.Popen([*command, "--save-every", "3"], stdout=subprocess.DEVNULL) as killed:
+        ends = time.monotonic() + 60
+        while not (state / "state.json").exists() and time.monotonic() < ends:
+            time.sleep(0.05)
+        killed.kill()
+    ends = time.monotonic() + 60
+    while True:
+        try:
+            packing["pack"](state, [tmp_path / "out" / "1-train.log"])
+            break
+        except UserError:  # its child, which is told to stop, holds the folder
+            assert time.monotonic() < ends
+            time.sleep(0.2)
+    packing["unpack"](state, tmp_path / "kept")
+    step = read_portable(tmp_path / "kept")[0]["step"]
+    assert step > 0
+    trainer = runpy.run_path(str(SCRIPTS / "train.py"))
+    files = [*words[: words.index("--test")], "--preset", "tiny", "--val-limit", "20"]
+    more = ["--budget", "9", "--reserve", "0", "--total", "5"]
+    args = trainer["parse"]([*files, "--state", str(tmp_path / "kept"), *more, "--resume"])
+    resumed, about = trainer["open_trainer"](args)
+    assert resumed.step_count == step and about["pieces"][-1]["steps"] == [0, step]
+    resumed.step()
+    resumed.check()
 
 
 def test_training_that_never_saves_is_said_and_leaves_its_log(
