@@ -173,6 +173,7 @@ def main() -> None:
     )
     parser.add_argument("--ckpt", default="", help="default: the one that ships")
     parser.add_argument("--puzzles", type=Path, help="default: the test puzzles of that size")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out invalid puzzles")
     parser.add_argument("--out", type=Path, default=Path("runs/landscape"))
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(LANDSCAPE))
     parser.add_argument("--seed", type=int, default=0)
@@ -187,7 +188,13 @@ def main() -> None:
         parser.error("--workers must be at least 1, --scale above 0 and finite, --seed at least 0")
     began = time.monotonic()
     request = Request(
-        args.ckpt, args.puzzles, args.out, args.seed, static=args.static, scale=args.scale
+        args.ckpt,
+        args.puzzles,
+        args.out,
+        args.seed,
+        static=args.static,
+        scale=args.scale,
+        skip_bad=args.skip_bad,
     )
     with in_one_line():
         plan = Plan(request, args.only)

@@ -72,9 +72,14 @@ def test_type_checkers_see_the_same_names():
 def test_a_study_by_its_name(copier: Path, grids: Path, tmp_path: Path):
     settings = {"ckpt": str(copier), "puzzles": grids, "steps": 2, "device": "cpu"}
     told: list[str] = []
-    result = trm_interp.run_study("outcomes", out=tmp_path / "out", tell=told.append, **settings)
+    out = str(tmp_path / "out")  # paths may be text
+    result = trm_interp.run_study("outcomes", out=out, tell=told.append, **settings)
     assert result is not None and (tmp_path / "out" / "summary.json").exists()
     with pytest.raises(trm_interp.UserError, match="no study 'dreams'; there are outcomes,"):
         trm_interp.run_study("dreams")
     with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         trm_interp.run_study("outcomes", out=tmp_path / "none", limit=0)
+    with pytest.raises(trm_interp.UserError, match="no setting 'depth'; there are .*limit"):
+        trm_interp.run_study("outcomes", out=tmp_path / "none", depth=3)
+    with pytest.raises(trm_interp.UserError, match="out must be given"):
+        trm_interp.run_study("outcomes")
