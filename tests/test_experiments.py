@@ -136,7 +136,8 @@ def test_a_trial_goes_on_where_it_was_and_only_with_its_own_settings(
 def test_claims_are_read_from_the_tables_of_the_same_checkpoint(quick: Path, tmp_path: Path):
     landscape = script("landscape")
     sha = json.loads((quick / "tables" / "summary.json").read_text())["checkpoint_sha256"]
-    plan = SimpleNamespace(checkpoint=SimpleNamespace(sha256=sha, path=Path("mine")))
+    model = SimpleNamespace(answer="z_H")
+    plan = SimpleNamespace(checkpoint=SimpleNamespace(sha256=sha, path=Path("mine"), model=model))
     found = landscape["of_search"](quick / "tables", plan)
     table = pd.read_csv(quick / "tables" / "table2.csv").query("search == 'paper'")
     assert found["table2"].best_q.share == table["best_q"].tolist()
