@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 from trm_interp.figures.style import FAILED, SOLVED, literal, styled
 
 COLOURS = qualitative.D3
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross", "star")
 NAMES = {
     "baseline": "one plain run",
     "best_q": "best by Q",
@@ -163,6 +164,6 @@ def _with_bars(
         },
         mode="lines+markers",
         line={"color": colour, "width": 1.5},
-        marker={"size": 5},
+        marker={"size": 6, "symbol": SYMBOLS[COLOURS.index(colour) % len(SYMBOLS)]},
         name=literal(label),
     )

@@ -96,7 +96,7 @@ def activity(
             frame = pd.DataFrame({**columns, "high": high[:, at]})
             parts.append(frame.assign(feature=int(feature), outcome=outcome, n=int(chosen.sum())))
     numbers = pd.concat(parts, ignore_index=True)
-    title = f"{len(top)} most active features of {_sae_and_site(applied)}"
+    title = f"The {len(top)} most active features of {_sae_and_site(applied)}"
     return activity_figure(numbers, step_starts(applied), title), numbers
 
 
@@ -113,7 +113,7 @@ def drift(applied: AppliedSAE, observed: Observations, seed: int) -> tuple[go.Fi
         pd.DataFrame({"tick": ticks, **dict(zip(columns, curve, strict=True)), "outcome": outcome})
         for outcome, curve in curves.items()
     ]
-    title = f"same-phase drift of {_sae_and_site(applied)}"
+    title = f"Same-phase drift of {_sae_and_site(applied)}"
     figure = drift_figure(ticks, curves, step_starts(applied), title)
     return figure, pd.concat(parts, ignore_index=True)
 
