@@ -313,8 +313,8 @@ def test_bad_steps_and_positions(refused, collect: list[object], tmp_path: Path,
 
 def test_what_the_model_does_not_have(refused, collect: list[object], tmp_path: Path):
     out = ["--out", tmp_path / "out"]
-    told = "no site 'z_Q'", "such as blocks.1.", "hook_mlp_out"
-    refused([*collect, *out, "--sites", "z_L,z_Q"], *told)
+    expected = "no site 'z_Q'", "such as blocks.1.", "hook_mlp_out"
+    refused([*collect, *out, "--sites", "z_L,z_Q"], *expected)
     refused([*collect, *out, "--sites", "blocks.2.hook_mlp_out"], "no site")
     refused([*collect, *out, "--positions", "0,18"], "0..17", "18")
     assert not (tmp_path / "out").exists()

@@ -138,11 +138,11 @@ def test_claims_are_read_from_the_tables_of_the_same_checkpoint(quick: Path, tmp
     sha = json.loads((quick / "tables" / "summary.json").read_text())["checkpoint_sha256"]
     model = SimpleNamespace(answer="z_H")
     plan = SimpleNamespace(checkpoint=SimpleNamespace(sha256=sha, path=Path("mine"), model=model))
-    found = landscape["of_search"](quick / "tables", plan)
+    results = landscape["of_search"](quick / "tables", plan)
     table = pd.read_csv(quick / "tables" / "table2.csv").query("search == 'paper'")
-    assert found["table2"].best_q.share == table["best_q"].tolist()
-    assert found["table2"].steps == 16 and found["table2"].n == 10
-    searches, deep = found["breadth"], pd.read_csv(quick / "tables" / "breadth_depth.csv")
+    assert results["table2"].best_q.share == table["best_q"].tolist()
+    assert results["table2"].steps == 16 and results["table2"].n == 10
+    searches, deep = results["breadth"], pd.read_csv(quick / "tables" / "breadth_depth.csv")
     assert searches.n == deep["n"].iloc[0] and searches.depth.share in deep["best_q"].to_numpy()
     cut = tmp_path / "cut"
     shutil.copytree(quick / "tables", cut)
@@ -152,7 +152,7 @@ def test_claims_are_read_from_the_tables_of_the_same_checkpoint(quick: Path, tmp
         with pytest.raises(UserError, match="is not whole .*: run its experiment again"):
             landscape["read"](landscape["of_search"], cut, plan)
         (cut / name).write_text(whole)
-    assert landscape["read"](landscape["of_search"], cut, plan) == found
+    assert landscape["read"](landscape["of_search"], cut, plan) == results
     plan.checkpoint.sha256 = "other"
     with pytest.raises(UserError, match="of another checkpoint than mine"):
         landscape["read"](landscape["of_search"], quick / "tables", plan)

@@ -236,7 +236,7 @@ def test_a_run_starts_from_a_checkpoint_and_counts_its_sources(words: list[str],
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (["--resume"], "state.json is missing"),
         (["--val", "nowhere.txt"], "nowhere.txt"),
@@ -247,7 +247,7 @@ def test_a_run_starts_from_a_checkpoint_and_counts_its_sources(words: list[str],
 def test_errors_are_one_line(
     words: list[str],
     change: list[str],
-    told: str,
+    expected: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
@@ -256,7 +256,7 @@ def test_errors_are_one_line(
         trainer["main"]()
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert told in line
+    assert expected in line
 
 
 def test_a_damaged_state_is_named_and_kept(words: list[str], tmp_path: Path):

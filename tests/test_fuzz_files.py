@@ -46,7 +46,7 @@ def work(cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPathF
     return at
 
 
-def told(answer: Any) -> bool:
+def is_refused(answer: Any) -> bool:
     """Whether a command refused, in one line; False where it went through."""
     if answer.code == 0:
         return False
@@ -80,15 +80,15 @@ def test_manifests(cli: Cli, work: Path, data: st.DataObject):
     good = json.loads((work / "store" / "manifest.json").read_text())
     store = linked(work / "store", work / "lying-store")
     replace(store / "manifest.json", data.draw(lies(good)))
-    if not told(cli("info", store, "--validate")):
+    if not is_refused(cli("info", store, "--validate")):
         true, read = everything(work / "store"), everything(store)
         assert read.keys() == true.keys()
         assert all(np.array_equal(read[name], true[name]) for name in true)
     out = work / "lying-out"
     shutil.rmtree(out, ignore_errors=True)
     study = data.draw(st.sampled_from(["trajectories", "lens", "divergence", "probes"]))
-    told(cli(study, store, "--out", out))
-    told(cli("sae-eval", work / "sae", store, "--no-loop"))
+    is_refused(cli(study, store, "--out", out))
+    is_refused(cli("sae-eval", work / "sae", store, "--no-loop"))
 
 
 @fuzz
@@ -97,7 +97,7 @@ def test_settings_of_an_sae(cli: Cli, work: Path, data: st.DataObject):
     good = json.loads((work / "sae" / "cfg.json").read_text())
     sae = linked(work / "sae", work / "lying-sae")
     replace(sae / "cfg.json", data.draw(lies(good)))
-    told(cli("sae-eval", sae, work / "store", "--no-loop", "--all-puzzles"))
+    is_refused(cli("sae-eval", sae, work / "store", "--no-loop", "--all-puzzles"))
 
 
 @fuzz
@@ -106,8 +106,8 @@ def test_settings_of_a_checkpoint(cli: Cli, work: Path, grids: Path, data: st.Da
     good = json.loads((work / "ckpt" / "config.json").read_text())
     ckpt = linked(work / "ckpt", work / "lying-ckpt")
     replace(ckpt / "config.json", data.draw(lies(good)))
-    if not told(cli("info", ckpt)):
-        told(cli("eval", "--ckpt", ckpt, "--puzzles", grids, "--steps", 1, "--limit", 2))
+    if not is_refused(cli("info", ckpt)):
+        is_refused(cli("eval", "--ckpt", ckpt, "--puzzles", grids, "--steps", 1, "--limit", 2))
 
 
 @fuzz
@@ -123,7 +123,7 @@ def test_what_a_search_left(cli: Cli, work: Path, copier: Path, grids: Path, dat
         content = table.read_bytes()
         at = data.draw(st.integers(0, len(content) - 1))
         replace(table, data.draw(st.sampled_from([b"", content[:at], b"\xff\x00" + content])))
-    if not told(cli("search", *on, "--out", table, "--resume", "--json")):
+    if not is_refused(cli("search", *on, "--out", table, "--resume", "--json")):
         assert table.read_bytes() == (work / "search.csv").read_bytes()
 
 
@@ -138,6 +138,6 @@ def test_what_a_study_left(cli: Cli, work: Path, copier: Path, grids: Path, data
     good["written"] = ["../x", str(work / "x"), *good["written"]]
     replace(out / "summary.json", data.draw(lies(good)))
     on = ["--ckpt", copier, "--puzzles", grids, "--steps", 2, "--out", out]
-    told(cli("outcomes", *on))
-    told(cli("outcomes", *on, "--overwrite"))
+    is_refused(cli("outcomes", *on))
+    is_refused(cli("outcomes", *on, "--overwrite"))
     assert victim.read_text() == "precious"

@@ -71,9 +71,9 @@ def test_type_checkers_see_the_same_names():
 
 def test_a_study_by_its_name(copier: Path, grids: Path, tmp_path: Path):
     settings = {"ckpt": str(copier), "puzzles": grids, "steps": 2, "device": "cpu"}
-    told: list[str] = []
+    lines: list[str] = []
     out = str(tmp_path / "out")  # paths may be text
-    result = trm_interp.run_study("outcomes", out=out, tell=told.append, **settings)
+    result = trm_interp.run_study("outcomes", out=out, tell=lines.append, **settings)
     assert result is not None and (tmp_path / "out" / "summary.json").exists()
     with pytest.raises(trm_interp.UserError, match="no study 'dreams'; there are outcomes,"):
         trm_interp.run_study("dreams")

@@ -259,8 +259,8 @@ def test_the_same_option_means_the_same_everywhere():
         if {"ckpt", "puzzles"} <= {f.name for f in fields(row.config)} and row.name != "quickstart"
     ]
     assert len(both) >= 8
-    told = {tuple((f.default, f.metadata["help"]) for f in pair) for pair in both}
-    assert len(told) == 1
+    shared = {tuple((f.default, f.metadata["help"]) for f in pair) for pair in both}
+    assert len(shared) == 1
 
 
 def test_steps_are_supervision_steps_and_train_steps_are_the_optimizers(cli: Cli):
@@ -301,19 +301,19 @@ def test_every_default_is_shown_once_and_in_one_wording(cli: Cli):
 
 
 def test_what_an_option_needs_are_options_of_the_same_command():
-    told = 0
+    shared = 0
     for row in COMMANDS:
         options = option_fields(row.config)
         for f in options.values():
             for other, wanted in f.metadata.get("needs", {}).items():
-                told += 1
+                shared += 1
                 assert other in options, (row.name, f.name)
                 if isinstance(wanted, tuple) and not isinstance(options[other].default, bool):
                     kind = next(
                         kind for kind in kinds_of(row.config) if options[other] in fields(kind)
                     )
                     assert set(wanted) < set(get_args(get_type_hints(kind)[other]))
-    assert told >= 20
+    assert shared >= 20
 
 
 def kinds_of(config: type) -> Iterator[type]:
@@ -350,7 +350,7 @@ def test_a_command_that_does_not_exist_is_one_line(cli: Cli):
 
 
 def test_examples_name_commands_and_options_that_exist():
-    known = dict(commands())
+    registered = dict(commands())
     for row in COMMANDS:
         text = inspect.cleandoc(row.examples).replace("\\\n", " ")
         assert f"trm-interp {row.name}" in text, row.name
@@ -359,7 +359,7 @@ def test_examples_name_commands_and_options_that_exist():
             at = words.index("trm-interp" if "trm-interp" in words else "trm_interp")
             name = " ".join(words[at + 1 : at + (3 if words[at + 1] == "data" else 2)])
             options = {
-                option for p in known[name].params for option in (*p.opts, *p.secondary_opts)
+                option for p in registered[name].params for option in (*p.opts, *p.secondary_opts)
             }
             given = {word.split("=")[0] for word in words[at:] if word.startswith("--")}
             assert given <= options, line

@@ -115,17 +115,17 @@ def test_positions_that_can_be_two_things_ask(tmp_path: Path, cells: int, prefix
     message = error_of(tmp_path)
     assert "its 97 positions can be 96 cells and a prefix of 1 or 81 cells and a" in message
     assert "give --puzzles or --cells" in message
-    told = load_checkpoint(tmp_path, cells=cells).model.config
-    assert (told.cells, told.prefix) == (cells, prefix)
+    config = load_checkpoint(tmp_path, cells=cells).model.config
+    assert (config.cells, config.prefix) == (cells, prefix)
     only = load_checkpoint(tmp_path, fits=lambda n, vocab: (n, vocab) == (cells, 11))
-    assert only.model.config == told
+    assert only.model.config == config
     for fits in (lambda n, vocab: True, lambda n, vocab: False):
         with pytest.raises(CheckpointError, match="its 97 positions can be"):
             load_checkpoint(tmp_path, fits=fits)
     with pytest.raises(CheckpointError, match="its 97 positions can be"):
         load_checkpoint(tmp_path, cells=36)  # not one of the two
     (tmp_path / "dataset.json").write_text(json.dumps({"seq_len": cells, "vocab_size": 11}))
-    assert load_checkpoint(tmp_path).model.config == told
+    assert load_checkpoint(tmp_path).model.config == config
     (tmp_path / "dataset.json").write_text("null")
     assert "holds a NoneType" in error_of(tmp_path)
 

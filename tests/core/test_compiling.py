@@ -58,22 +58,22 @@ def damaged(cache: Path) -> InductorError:
 
 
 def test_a_damaged_entry_is_removed_and_compiled_again(cache: Path):
-    told: list[str] = []
-    assert Mender(told.append).guard(failing(damaged(cache)))() == "done"
+    lines: list[str] = []
+    assert Mender(lines.append).guard(failing(damaged(cache)))() == "done"
     assert [f.name for f in (cache / "aa").iterdir()] == [f"c{'b' * 51}.main.so"]
-    assert told == [f"{cache}: the compiler's cache is damaged: compiling again"]
+    assert lines == [f"{cache}: the compiler's cache is damaged: compiling again"]
 
 
 def test_what_fails_again_is_tried_with_an_empty_cache_and_then_told(cache: Path):
-    told: list[str] = []
+    lines: list[str] = []
     broken = [InductorError(CppCompileError(["g++", "x.cpp"], "a\nb\n" * 600), None)] * 9
     with pytest.raises(UserError, match=r"torch.compile failed \(C\+\+ compile error\): leave out"):
-        Mender(told.append).guard(failing(*broken))()
-    assert len(told) == 1 and "again with an empty cache" in told[0]
+        Mender(lines.append).guard(failing(*broken))()
+    assert len(lines) == 1 and "again with an empty cache" in lines[0]
     assert compiling.os.environ["TORCHINDUCTOR_CACHE_DIR"] != str(cache)
     same = [damaged(cache)] * 9  # an entry that is removed once is not removed for ever
     with pytest.raises(UserError, match="file too short"):
-        Mender(told.append).guard(failing(*same))()
+        Mender(lines.append).guard(failing(*same))()
 
 
 def test_without_a_compiler():
@@ -198,13 +198,13 @@ def test_a_first_step_that_fails_to_compile_goes_on_without(
     train(plain)
     monkeypatch.setattr(nn.Module, "compile", broken_compile(error))
     trainer = make("broken", steps=6, compile=True)
-    told: list[str] = []
-    trainer.tell = told.append
+    lines: list[str] = []
+    trainer.tell = lines.append
     train(trainer)
     assert_same_run(trainer, plain)
-    assert "going on without it" in told[-1] and "\n" not in told[-1]
+    assert "going on without it" in lines[-1] and "\n" not in lines[-1]
     # a compiler that is there and fails is first tried with an empty cache
-    assert len(told) == (2 if isinstance(error, InductorError) else 1)
+    assert len(lines) == (2 if isinstance(error, InductorError) else 1)
     saved = torch.load(trainer.out / STATE_FILE, weights_only=True)
     assert saved["changes"] == [{"after_step": 0, "compile": [True, False]}]
 
@@ -233,21 +233,21 @@ def test_a_backward_pass_that_cannot_be_compiled_costs_compiling_not_the_run(
     error: Exception | None = None
     monkeypatch.setattr(Tensor, "backward", moody)
     trainer = make("first", steps=6, compile=True)
-    told: list[str] = []
-    trainer.tell = told.append
+    lines: list[str] = []
+    trainer.tell = lines.append
     if at == 0:
         train(trainer)
         assert_same_run(trainer, plain)
-        assert told == ["torch.compile failed (misaligned): going on without it"]
+        assert lines == ["torch.compile failed (misaligned): going on without it"]
         return
     with pytest.raises(RuntimeError, match="misaligned"):
         train(trainer)
     error = InductorError(RuntimeError("no kernel"), None)
     trainer = make("again", steps=6, compile=True)
-    trainer.tell = told.append
+    trainer.tell = lines.append
     train(trainer)
     assert_same_run(trainer, plain)
-    assert told[-1] == "torch.compile failed (no kernel): going on without it"
+    assert lines[-1] == "torch.compile failed (no kernel): going on without it"
 
 
 def test_a_validation_that_fails_to_compile_goes_on_without(
@@ -314,17 +314,17 @@ def without_headers() -> Iterator[None]:
 def test_a_truncated_file_in_the_cache_of_torch_itself(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_headers: None
 ):
-    told: list[str] = []
+    lines: list[str] = []
 
     def compile_in(folder: Path) -> list[float]:
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
         compiling._forget()
         net = Doubled()
-        compile_networks([net], dynamic=False, tell=told.append)
+        compile_networks([net], dynamic=False, tell=lines.append)
         with torch.no_grad():
             return net(torch.ones(3)).tolist()
 
-    assert compile_in(cache) == [2, 2, 2] and not told
+    assert compile_in(cache) == [2, 2, 2] and not lines
     other = tmp_path / "other"  # a loaded library must not change under its process
     shutil.copytree(cache, other)
     libraries = [f for f in other.glob("*/*.main.so") if f.parent.name != "aa"]
@@ -332,4 +332,4 @@ def test_a_truncated_file_in_the_cache_of_torch_itself(
     for file in libraries:
         file.write_bytes(file.read_bytes()[:100])
     assert compile_in(other) == [2, 2, 2]
-    assert told == [f"{other}: the compiler's cache is damaged: compiling again"]
+    assert lines == [f"{other}: the compiler's cache is damaged: compiling again"]

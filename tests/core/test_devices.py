@@ -63,8 +63,8 @@ def test_the_widest_dtype_of_a_device():
 
 def test_an_apple_gpu_is_taken_and_its_limit_told_once(apple: None, capsys: Any):
     assert open_device("auto") == open_device("mps") == torch.device("mps")
-    told = capsys.readouterr().err
-    assert told == "mps has no float64: losses and sums are in float32\n"
+    printed = capsys.readouterr().err
+    assert printed == "mps has no float64: losses and sums are in float32\n"
     assert open_device("cpu") == torch.device("cpu") and not capsys.readouterr().err
 
 

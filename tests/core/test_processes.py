@@ -114,9 +114,9 @@ def test_out_of_memory_is_one_line_with_the_size(capsys: pytest.CaptureFixture[s
         assert is_out_of_memory(error)
         with pytest.raises(SystemExit) as stop, in_one_line():
             raise error
-        told = capsys.readouterr().err
-        assert stop.value.code == 2 and told.count("\n") == 1 and "--batch-size" in told
-        assert f"({size} more were needed)" in told if size else "needed" not in told
+        printed = capsys.readouterr().err
+        assert stop.value.code == 2 and printed.count("\n") == 1 and "--batch-size" in printed
+        assert f"({size} more were needed)" in printed if size else "needed" not in printed
 
 
 def test_other_errors_keep_their_traceback():

@@ -138,7 +138,7 @@ def test_a_bomb_is_not_unpacked(make: Make, saved: Path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "problem"),
     [
         ({"files": {"../../x.safetensors": "0"}}, "is no part of a state"),
         ({"files": {"/etc/passwd": "0"}}, "is no part of a state"),
@@ -148,7 +148,7 @@ def test_a_bomb_is_not_unpacked(make: Make, saved: Path):
         ({"files": {}}, "damaged (KeyError"),
     ],
 )
-def test_an_index_that_lies(make: Make, tmp_path: Path, change: dict[str, Any], told: str):
+def test_an_index_that_lies(make: Make, tmp_path: Path, change: dict[str, Any], problem: str):
     trainer = make()
     trainer.step()
     save_portable(trainer, tmp_path / "state")
@@ -156,4 +156,4 @@ def test_an_index_that_lies(make: Make, tmp_path: Path, change: dict[str, Any], 
     index.write_text(json.dumps(json.loads(index.read_text()) | change))
     with pytest.raises(UserError) as caught:
         load_portable(make(), tmp_path / "state")
-    assert told in str(caught.value) and "\n" not in str(caught.value)
+    assert problem in str(caught.value) and "\n" not in str(caught.value)

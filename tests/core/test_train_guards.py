@@ -148,7 +148,7 @@ def test_a_graph_that_cannot_be_had_is_told_and_gone_without(
 ):
     """The run is the plain one, whatever the capture did before it failed."""
     plain, trainer = make("plain", steps=8), make("graphed", steps=8)
-    told: list[str] = []
+    lines: list[str] = []
 
     def capture(run: Callable[[], Any]) -> Replay:
         if kind != "refused":
@@ -157,9 +157,9 @@ def test_a_graph_that_cannot_be_had_is_told_and_gone_without(
             return Replay(run)
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    trainer.graphed = GraphedStep(trainer._device_step, trainer.places, told.append, capture)
+    trainer.graphed = GraphedStep(trainer._device_step, trainer.places, lines.append, capture)
     train(plain)
     train(trainer)
-    assert len(told) == 1 and "going on without" in told[0]
-    assert ("operation not permitted" in told[0]) == (kind != "wrong")
+    assert len(lines) == 1 and "going on without" in lines[0]
+    assert ("operation not permitted" in lines[0]) == (kind != "wrong")
     assert_same_bits(trainer.state(), plain.state())

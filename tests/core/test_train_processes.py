@@ -62,8 +62,8 @@ def assert_same(one: Any, other: Any, where: str = "", tolerance: float = 0.0) -
 def test_killed_at_random_moments_equals_undisturbed(tmp_path: Path):
     """SIGKILL at four moments, between and inside steps, rows, syncs and renames of files."""
     moments = [str(random.Random(seed).randrange(1, 45)) for seed in range(4)]
-    told = start(CHILD, tmp_path / "killed", "die_at=" + ",".join(moments))
-    assert told.split().count("killed") >= 3  # the last lives may reach the end first
+    output = start(CHILD, tmp_path / "killed", "die_at=" + ",".join(moments))
+    assert output.split().count("killed") >= 3  # the last lives may reach the end first
     train(make(tmp_path / "whole"))
     assert_same(saved(tmp_path / "killed"), saved(tmp_path / "whole"))
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
@@ -76,8 +76,8 @@ def test_killed_in_either_part_of_a_schedule_and_at_its_change_equals_undisturbe
     """12 of 23 steps are of the first part; the states are saved after 4, 8, ... steps."""
     schedule = {"n_sup_warm": 1, "n_sup_warm_until": 0.5}
     words = [f"{name}={value}" for name, value in schedule.items()]
-    told = start(CHILD, tmp_path / "killed", *words, "die_at_step=6,11,12,13,18")
-    assert told.split() == ["killed"] * 5
+    output = start(CHILD, tmp_path / "killed", *words, "die_at_step=6,11,12,13,18")
+    assert output.split() == ["killed"] * 5
     whole = make(tmp_path / "whole", **schedule)
     train(whole)
     assert_same(saved(tmp_path / "killed"), saved(tmp_path / "whole"))

@@ -39,7 +39,7 @@ def truth(copier: Path, grids: Path) -> dict[str, np.ndarray]:
         rows = torch.stack([cache[name] for name in names], dim=1)  # [puzzle, moment, ...]
         return rows.unflatten(1, axes).to(torch.float16).numpy()
 
-    found = {
+    arrays = {
         "z_L": stacked([t.hook for t in ticks if t.writes == "z_L"], STEPS, H, L),
         "z_H": stacked([t.hook for t in ticks if t.writes == "z_H"], STEPS, H),
         "embed": cache["hook_embed"].to(torch.float16).numpy(),
@@ -47,8 +47,8 @@ def truth(copier: Path, grids: Path) -> dict[str, np.ndarray]:
     }
     resid = [f"blocks.{b}.hook_resid_{at}" for b in range(2) for at in ("mid", "post")]
     for site in (*resid, BLOCK):
-        found[site] = stacked([f"{tick.name}.{site}" for tick in ticks], STEPS, H, L + 1)
-    return found
+        arrays[site] = stacked([f"{tick.name}.{site}" for tick in ticks], STEPS, H, L + 1)
+    return arrays
 
 
 def collect(cli: Cli, copier: Path, grids: Path, out: Path, *more: object) -> Any:
@@ -143,13 +143,13 @@ def test_size_is_told_before_any_state_is_written(copier: Path, grids: Path, tmp
     config = CollectConfig(
         ckpt=str(copier), puzzles=grids, out=tmp_path / "store", steps=str(STEPS)
     )
-    told: list[tuple[str, bool]] = []
+    notices: list[tuple[str, bool]] = []
 
     def tell(line: str) -> None:
-        told.append((line, any(config.out.glob("shard*"))))
+        notices.append((line, any(config.out.glob("shard*"))))
 
     trm_interp.recording.collect.collect(config, tell)
-    line, has_states = told[0]
+    line, has_states = notices[0]
     # z_L 4 x 2 x 2, z_H 4 x 2 states of 18 x 16 float16 = 24 * 576 = 13 824 bytes a puzzle
     assert "13 puzzles x 0.01 MB" in line and "z_L, z_H" in line and not has_states
 

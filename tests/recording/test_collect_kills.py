@@ -66,8 +66,8 @@ def test_a_stop_exits_130_with_one_line_and_leaves_a_store_to_resume(
     out = tmp_path / "stopped"
     [end] = lives(number, [30], words, out)
     assert end["status"] == 130, end
-    told = [line for line in end["stderr"] if "MB" not in line and not line.startswith("about")]
-    assert told == ["stopped; to continue, run the same command with --resume"]
+    lines = [line for line in end["stderr"] if "MB" not in line and not line.startswith("about")]
+    assert lines == ["stopped; to continue, run the same command with --resume"]
     assert not list(out.glob("*.partial")) and not (out / "store.h5").exists()
     with Store(out, allow_incomplete=True) as store:
         assert 0 < store.n_puzzles < N

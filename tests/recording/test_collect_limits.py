@@ -29,7 +29,7 @@ def error_of(answer: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("option", "problem"),
     [
         (["--steps", "0-99999999999"], "steps: '0-99999999999' names more than 1000000 indices"),
         (["--steps", 900_000], "steps must be at most 1024, got 900000"),
@@ -39,8 +39,10 @@ def error_of(answer: Any) -> str:
         (["--sites", "z_L," + "q" * 999], "no site 'qqqq"),
     ],
 )
-def test_what_no_store_can_hold(cli: Cli, words, tmp_path: Path, option: list[object], told: str):
-    assert told in error_of(cli(*words, *option))
+def test_what_no_store_can_hold(
+    cli: Cli, words, tmp_path: Path, option: list[object], problem: str
+):
+    assert problem in error_of(cli(*words, *option))
     assert not (tmp_path / "out").exists()
 
 
@@ -88,9 +90,9 @@ LIES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("lie", "told"), LIES)
+@pytest.mark.parametrize(("lie", "problem"), LIES)
 def test_commands_on_a_lying_store_end_in_one_line(
-    cli: Cli, store: Path, tmp_path: Path, lie: Callable[[dict[str, Any]], object], told: str
+    cli: Cli, store: Path, tmp_path: Path, lie: Callable[[dict[str, Any]], object], problem: str
 ):
     copy = Path(shutil.copytree(store, tmp_path / "copy"))
     tamper(copy, lie)
@@ -101,7 +103,7 @@ def test_commands_on_a_lying_store_end_in_one_line(
     )
     for command in commands:
         line = error_of(cli(*command))
-        assert told in line and "manifest.json" in line
+        assert problem in line and "manifest.json" in line
     assert not (tmp_path / "sae").exists()
 
 

@@ -146,8 +146,8 @@ LIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("told", LIES)
-def test_a_recursion_that_cannot_be_is_refused_in_one_line(folder: Path, told: str):
+@pytest.mark.parametrize("expected", LIES)
+def test_a_recursion_that_cannot_be_is_refused_in_one_line(folder: Path, expected: str):
     with Store(folder / "store") as store:
         recursion = store.recursion.to_json()
     file = folder / "store/manifest.json"
@@ -155,9 +155,9 @@ def test_a_recursion_that_cannot_be_is_refused_in_one_line(folder: Path, told: s
     manifest["meta"]["identity"] |= recursion
     file.write_text(json.dumps(manifest))
     assert validate(folder / "store") == []
-    manifest["meta"]["identity"] |= LIES[told]
+    manifest["meta"]["identity"] |= LIES[expected]
     file.write_text(json.dumps(manifest))
     with pytest.raises(StoreError) as caught:
         Store(folder / "store")
     line = str(caught.value)
-    assert told in line and str(file) in line and "\n" not in line and len(line) < 400
+    assert expected in line and str(file) in line and "\n" not in line and len(line) < 400

@@ -28,15 +28,15 @@ def recorded(cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempP
 
 
 def test_an_unfinished_store_shows_its_finished_puzzles(tmp_path: Path):
-    told: list[str] = []
-    with finished_puzzles(write_store(tmp_path / "whole", noise(6)), told.append) as store:
-        assert store.n_puzzles == 6 and told == []
-    with finished_puzzles(write_store(tmp_path / "part", noise(6), done=4), told.append) as store:
+    lines: list[str] = []
+    with finished_puzzles(write_store(tmp_path / "whole", noise(6)), lines.append) as store:
+        assert store.n_puzzles == 6 and lines == []
+    with finished_puzzles(write_store(tmp_path / "part", noise(6), done=4), lines.append) as store:
         assert store.n_puzzles == 4
-    assert len(told) == 1 and "is unfinished: using its 4 complete puzzles" in told[0]
+    assert len(lines) == 1 and "is unfinished: using its 4 complete puzzles" in lines[0]
     with (
         pytest.raises(UserError, match="holds no complete puzzle yet"),
-        finished_puzzles(write_store(tmp_path / "none", noise(6), done=2), told.append),
+        finished_puzzles(write_store(tmp_path / "none", noise(6), done=2), lines.append),
     ):
         pass
 

@@ -236,8 +236,8 @@ def test_another_schedule_of_the_same_weights_is_another_run(
 
 def test_sites_are_those_of_the_architecture():
     assert [site.name for site in sites_of(CONFIG, "states", 2)] == ["fast", "slow"]
-    told = f"no site 'resid'; there are states, fast, slow, embed, logits, {SITE}$"
-    with pytest.raises(ValueError, match=told):
+    message = f"no site 'resid'; there are states, fast, slow, embed, logits, {SITE}$"
+    with pytest.raises(ValueError, match=message):
         sites_of(CONFIG, "resid", 2)
     with pytest.raises(ValueError, match="no site 'z_L'; there are states, fast, slow"):
         sites_of(CONFIG, "fast,z_L", 2)

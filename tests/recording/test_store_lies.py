@@ -104,10 +104,10 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("told", LIES)
-def test_a_lying_manifest_is_refused_in_a_line_with_the_field(copy: Path, told: str):
-    tamper(copy, LIES[told])
-    assert told in refused(copy)
+@pytest.mark.parametrize("expected", LIES)
+def test_a_lying_manifest_is_refused_in_a_line_with_the_field(copy: Path, expected: str):
+    tamper(copy, LIES[expected])
+    assert expected in refused(copy)
 
 
 def test_puzzles_that_no_shard_has_room_for_are_never_allocated(copy: Path):
@@ -205,18 +205,18 @@ SWAPS = {
 
 
 @pytest.mark.parametrize(
-    ("swap", "told"), [(swap, told) for told, swaps in SWAPS.items() for swap in swaps]
+    ("swap", "expected"), [(swap, expected) for expected, swaps in SWAPS.items() for swap in swaps]
 )
-def test_a_shard_that_leads_elsewhere_is_refused(copy: Path, swap: Any, told: str):
+def test_a_shard_that_leads_elsewhere_is_refused(copy: Path, swap: Any, expected: str):
     with h5py.File(copy / "shard-00001.h5", "r+") as file:
         swap(file, dataset(file, "inputs"))
     relist(copy, 1)
     with Store(copy) as store:
-        with pytest.raises(StoreError, match=told.replace("[", r"\[")):
+        with pytest.raises(StoreError, match=expected.replace("[", r"\[")):
             store["inputs"][5]
         assert store["inputs"][2].tolist() == TRUTH["inputs"][2].tolist()  # of a sound one
     (problem,) = validate(copy)
-    assert told in problem and "shard-00001.h5" in problem
+    assert expected in problem and "shard-00001.h5" in problem
 
 
 def test_store_h5_leads_to_its_own_shards_only(copy: Path):

@@ -147,10 +147,10 @@ def test_damaged_shards_and_no_others_are_recorded_again(whole, copy, damage, da
     for index in damaged:
         damage(copy / f"shard-{index:05d}.h5")
     kept = {f: f.stat().st_mtime_ns for f in copy.glob("shard-*")}
-    told: list[str] = []
-    with open_writer(copy, resume=True, tell=told.append) as writer:
+    lines: list[str] = []
+    with open_writer(copy, resume=True, tell=lines.append) as writer:
         assert writer.done == 4 * damaged[0]
-    for line, index in zip(told, damaged, strict=True):
+    for line, index in zip(lines, damaged, strict=True):
         assert f"shard-{index:05d}.h5 is missing or damaged" in line
     with Store(copy, allow_incomplete=True) as store:  # until it is recorded, nobody reads it
         assert not store.complete and store.n_puzzles == 4 * damaged[0]

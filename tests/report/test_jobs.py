@@ -45,10 +45,10 @@ def calls(tmp_path: Path, name: str) -> list[str]:
 
 
 def go(jobs, identity: str = "a") -> tuple[dict[str, str], list[str], list[tuple[int, int]]]:
-    told: list[str] = []
+    lines: list[str] = []
     counted: list[tuple[int, int]] = []
-    failed = run_jobs(jobs, identity, told.append, lambda *done: counted.append(done))
-    return failed, told, counted
+    failed = run_jobs(jobs, identity, lines.append, lambda *done: counted.append(done))
+    return failed, lines, counted
 
 
 @pytest.mark.usefixtures("program")
@@ -56,8 +56,8 @@ class TestJobs:
     def test_what_is_done_is_not_done_again(self, tmp_path: Path):
         jobs = [job(tmp_path, "one"), job(tmp_path, "two", after=("one",))]
         assert go(jobs)[0] == {}
-        failed, told, counted = go(jobs)
-        assert failed == {} and told == ["one: done before", "two: done before"]
+        failed, lines, counted = go(jobs)
+        assert failed == {} and lines == ["one: done before", "two: done before"]
         assert calls(tmp_path, "one") == calls(tmp_path, "two") == ["call"]
         assert counted == [(120, 120)]
 
@@ -90,8 +90,8 @@ class TestJobs:
 
         go(chain("small"))
         go(chain("large")[:1])  # and killed before the second one
-        failed, told, _ = go(chain("large"))
-        assert failed == {} and told[0] == "one: done before"
+        failed, lines, _ = go(chain("large"))
+        assert failed == {} and lines[0] == "one: done before"
         assert len(calls(tmp_path, "two")) == 2
 
     def test_a_failure_takes_only_what_needs_it(self, tmp_path: Path):

@@ -51,7 +51,7 @@ def test_inputs_that_do_not_fit_are_said_before_any_plan(
 ):
     other = tmp_path / "other"
     save_checkpoint(other, TRM(TRMConfig(cells=36, vocab=8, d_model=8, multiple=8)), {})
-    for ckpt, puzzles, said in (
+    for ckpt, puzzles, problem in (
         (copier, tmp_path / "nowhere.txt", "nowhere.txt: no such file"),
         (tmp_path / "nowhere", grids, "nowhere: no such checkpoint"),
         (other, grids, "4x4 Sudoku puzzles, but"),
@@ -59,7 +59,7 @@ def test_inputs_that_do_not_fit_are_said_before_any_plan(
         words = ["--ckpt", ckpt, "--puzzles", puzzles, "--out", tmp_path / "out"]
         answer = cli("figures", *words, *more)
         assert (answer.code, answer.out) == (2, "") and answer.err.count("\n") == 1
-        assert said in answer.err and not (tmp_path / "out").exists()
+        assert problem in answer.err and not (tmp_path / "out").exists()
 
 
 def test_skip_bad_goes_to_every_part_that_reads_puzzles(

@@ -70,7 +70,7 @@ def test_upper_limits():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("0-99999999999", "names more than 1000000 indices"),
         (f"0-{MOST_INDICES - 1},{MOST_INDICES}-{2 * MOST_INDICES}", "names more than"),
@@ -83,8 +83,8 @@ def test_upper_limits():
         ("5-3", "is empty"),
     ],
 )
-def test_index_lists_that_cannot_be(text: str, told: str):
-    with pytest.raises(UserError, match=told) as error:
+def test_index_lists_that_cannot_be(text: str, message: str):
+    with pytest.raises(UserError, match=message) as error:
         parse_indices(text, "ticks")
     assert str(error.value).startswith("ticks: ") and len(str(error.value)) < 150
 

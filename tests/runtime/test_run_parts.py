@@ -56,15 +56,15 @@ def opened(out: Path, tell: Callable[[str], None] = print, **more: Any) -> Run:
 
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_part_is_computed_again(tmp_path: Path, damage: str):
-    told: list[str] = []
+    lines: list[str] = []
     with opened(tmp_path) as run:
         run.part("x/1", SHAPES, compute)
     file = tmp_path / "parts" / "x" / "1.npz"
     file.write_bytes(DAMAGED[damage])
-    with opened(tmp_path, told.append) as run:
+    with opened(tmp_path, lines.append) as run:
         arrays = run.part("x/1", SHAPES, compute)
     assert arrays["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert told == [f"{file} is damaged: computing it again"]
+    assert lines == [f"{file} is damaged: computing it again"]
 
     def fails() -> Any:
         raise AssertionError("it is there")

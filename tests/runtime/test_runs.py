@@ -217,9 +217,9 @@ class Team:
 
 def test_of_a_team_the_first_process_writes_and_speaks(tmp_path: Path):
     sent: list[Any] = []
-    told: list[str] = []
+    notices: list[str] = []
     done: list[int] = []
-    watching: dict[str, Any] = {"tell": told.append, "progress": lambda n, of: done.append(n)}
+    watching: dict[str, Any] = {"tell": notices.append, "progress": lambda n, of: done.append(n)}
     with Run(tmp_path, "train", NAMES, team=Team(0, sent), **watching) as first:
         with Run(tmp_path, "train", NAMES, team=Team(1, sent), **watching) as other:
             other.write_text("a.csv", "other")
@@ -229,7 +229,7 @@ def test_of_a_team_the_first_process_writes_and_speaks(tmp_path: Path):
         first.write_text("a.csv", "first")
         first.tell("first")
         first.advance(2, 2)
-    assert ((tmp_path / "a.csv").read_text(), told, done) == ("first", ["first"], [2])
+    assert ((tmp_path / "a.csv").read_text(), notices, done) == ("first", ["first"], [2])
     for rank in (0, 1):
         with (
             pytest.raises(UserError, match="exists: use --resume"),

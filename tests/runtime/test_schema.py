@@ -32,7 +32,7 @@ def test_a_good_file_is_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", "damaged (Expecting value"),
         ('{"name": "x"', "damaged ("),
@@ -54,13 +54,13 @@ def test_a_good_file_is_read(tmp_path: Path):
         ),
     ],
 )
-def test_a_bad_one_is_told_in_one_line(tmp_path: Path, text: str | bytes, told: str):
+def test_a_bad_one_is_told_in_one_line(tmp_path: Path, text: str | bytes, expected: str):
     file = tmp_path / "a.json"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError) as caught:
         read_json(file, Whole, advice="record again")
     line = str(caught.value)
-    assert line.startswith(f"{file}") and told in line and line.endswith(": record again")
+    assert line.startswith(f"{file}") and expected in line and line.endswith(": record again")
     assert "\n" not in line and len(line) < 300 + len(str(file))
 
 

@@ -139,9 +139,9 @@ def test_a_killed_run_revives_to_the_same_bits(
             train_sae(quick(store, tmp_path / "killed", resume=True, **more), silent)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    told: list[str] = []
-    train_sae(quick(store, tmp_path / "killed", resume=True, **more), told.append)
-    assert told == ["resuming at optimizer step 28 of 60"]  # after the first revival
+    lines: list[str] = []
+    train_sae(quick(store, tmp_path / "killed", resume=True, **more), lines.append)
+    assert lines == ["resuming at optimizer step 28 of 60"]  # after the first revival
     whole, killed = (weights(tmp_path / name) for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
     rows = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "killed")]
@@ -177,7 +177,7 @@ def test_a_state_from_before_features_were_revived_is_resumed(store: Path, tmp_p
     torch.save(state, tmp_path / "sae" / "train_state.pt")
     (tmp_path / "sae" / ".trm-interp.json").unlink()
     before = weights(tmp_path / "sae")
-    told: list[str] = []
-    assert train_sae(quick(store, tmp_path / "sae", resume=True), told.append)
-    assert told[0].endswith(" is complete") and len(told) == 1
+    lines: list[str] = []
+    assert train_sae(quick(store, tmp_path / "sae", resume=True), lines.append)
+    assert lines[0].endswith(" is complete") and len(lines) == 1
     assert np.all([torch.equal(before[n], w) for n, w in weights(tmp_path / "sae").items()])

@@ -50,13 +50,13 @@ def test_several_sites_are_pooled(cli: Cli, store: Path, tmp_path: Path):
 def test_measures_of_the_command(cli: Cli, sae: Path, store: Path):
     answer = cli("sae-eval", sae, store, "--tick", 4, "--json")
     assert answer.code == 0, answer.err
-    found = json.loads(answer.out)
-    assert found["n_puzzles"] == 5 and found["mismatch"] is None  # 0.4 x 13 held out
-    assert {"every_tick", "tick_4"} <= found["loop"].keys()
-    assert found["loop"]["every_tick"]["ticks"] == 16 and found["loop"]["tick_4"]["ticks"] == 1
-    assert json.loads((sae / "measures.json").read_text()) == found
-    told = cli("sae-eval", sae, store, "--overwrite").out
-    assert "FVU" in told and "loss recovered" in told
+    result = json.loads(answer.out)
+    assert result["n_puzzles"] == 5 and result["mismatch"] is None  # 0.4 x 13 held out
+    assert {"every_tick", "tick_4"} <= result["loop"].keys()
+    assert result["loop"]["every_tick"]["ticks"] == 16 and result["loop"]["tick_4"]["ticks"] == 1
+    assert json.loads((sae / "measures.json").read_text()) == result
+    printed = cli("sae-eval", sae, store, "--overwrite").out
+    assert "FVU" in printed and "loss recovered" in printed
     refused = cli("sae-eval", sae, store, "--tick", 5)
     assert refused.code == 2 and "z_L is not read at tick 5" in refused.err
 
@@ -105,18 +105,18 @@ def test_steering(cli: Cli, sae: Path, store: Path, features: Path, tmp_path: Pa
     more = ["--ticks", "0,1,3", "--at-cells", "0-3", "--out", tmp_path / "steer.json", "--json"]
     answer = cli("steer", sae, store, *words, *more)
     assert answer.code == 0, answer.err
-    found = json.loads(answer.out)
-    assert found == json.loads((tmp_path / "steer.json").read_text())
-    assert found["ticks_changed"] == 3 and len(found["controls"]) == 2
-    effect = found["feature"]["loss"]
+    result = json.loads(answer.out)
+    assert result == json.loads((tmp_path / "steer.json").read_text())
+    assert result["ticks_changed"] == 3 and len(result["controls"]) == 2
+    effect = result["feature"]["loss"]
     assert effect["value"] != 0 and effect["low"] <= effect["value"] <= effect["high"]
-    assert 0 < found["rank_p"] <= 1
-    assert found["last_change"] == 0 and found["steps"] == 4  # ticks 0, 1 and 3 of 6 a step
-    assert found["feature"]["after_last_change"]["loss"]["value"] not in (0, effect["value"])
+    assert 0 < result["rank_p"] <= 1
+    assert result["last_change"] == 0 and result["steps"] == 4  # ticks 0, 1 and 3 of 6 a step
+    assert result["feature"]["after_last_change"]["loss"]["value"] not in (0, effect["value"])
     if mode == "ablate":
         assert "control" in cli("steer", sae, store, *words).out
-        told = cli("steer", sae, store, *words, "--ticks", "0,1,3").out
-        assert "after supervision step 1, that of the last change: loss" in told
+        printed = cli("steer", sae, store, *words, "--ticks", "0,1,3").out
+        assert "after supervision step 1, that of the last change: loss" in printed
 
 
 def test_bad_words_end_in_one_line_and_exit_status_2(
@@ -212,9 +212,9 @@ def test_the_dashboard_in_chromium_without_a_network(features: Path, tmp_path: P
     done = subprocess.run(
         [chromium, *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120
     )
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout)
-    assert found, done.stderr[-2000:]
-    seen = json.loads(found[1].replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&"))
+    result = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout)
+    assert result, done.stderr[-2000:]
+    seen = json.loads(result[1].replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&"))
     assert seen["errors"] == [] and "CONSOLE" not in done.stderr, done.stderr[-2000:]
     table = pd.read_csv(features / "features.csv")
     fires = table[table["density"] > 0]

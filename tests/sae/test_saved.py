@@ -31,14 +31,17 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "text": (lambda c: c["metadata"].update(trm_interp="mine"), "metadata.trm_interp: Expected"),
     "null": (lambda c: c["metadata"].update(trm_interp=None), "metadata.trm_interp: Expected"),
     "empty": (lambda c: c["metadata"].update(trm_interp={}), "missing required field `sites`"),
-    "no sites": (lambda c: said(c).pop("sites"), "missing required field `sites`"),
-    "sites empty": (lambda c: said(c).update(sites=[]), "trm_interp.sites: Expected `array` of"),
-    "sites of numbers": (lambda c: said(c).update(sites=[1]), r"sites\[0\]: Expected `str`"),
-    "sites text": (lambda c: said(c).update(sites="z_L"), "sites: Expected `array`"),
-    "odd ticks": (lambda c: said(c).update(ticks=[-1]), r"ticks\[0\]: Expected `int` >= 0"),
-    "ticks of text": (lambda c: said(c).update(ticks="0-3"), "ticks: Expected `array"),
-    "boards": (lambda c: said(c).update(train_boards=[3]), r"train_boards\[0\]: Expected"),
-    "checkpoint": (lambda c: said(c).update(checkpoint_sha256=7), "sha256: Expected `str"),
+    "no sites": (lambda c: metadata_of(c).pop("sites"), "missing required field `sites`"),
+    "sites empty": (
+        lambda c: metadata_of(c).update(sites=[]),
+        "trm_interp.sites: Expected `array` of",
+    ),
+    "sites of numbers": (lambda c: metadata_of(c).update(sites=[1]), r"sites\[0\]: Expected `str`"),
+    "sites text": (lambda c: metadata_of(c).update(sites="z_L"), "sites: Expected `array`"),
+    "odd ticks": (lambda c: metadata_of(c).update(ticks=[-1]), r"ticks\[0\]: Expected `int` >= 0"),
+    "ticks of text": (lambda c: metadata_of(c).update(ticks="0-3"), "ticks: Expected `array"),
+    "boards": (lambda c: metadata_of(c).update(train_boards=[3]), r"train_boards\[0\]: Expected"),
+    "checkpoint": (lambda c: metadata_of(c).update(checkpoint_sha256=7), "sha256: Expected `str"),
     "d_in": (lambda c: c.update(d_in=5), "W_enc is 4 x 8, cfg.json beside it says 5 x 8"),
     "d_sae": (lambda c: c.update(d_sae=10**12), "cfg.json beside it says 4 x 1000000000000"),
     "d_in text": (lambda c: c.update(d_in="4"), "d_in: Expected `int`, got `str`"),
@@ -52,7 +55,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 }
 
 
-def said(config: dict[str, Any]) -> dict[str, Any]:
+def metadata_of(config: dict[str, Any]) -> dict[str, Any]:
     return config["metadata"]["trm_interp"]
 
 
@@ -218,7 +221,7 @@ def test_an_sae_of_others_opens_with_a_site(kind: str, store: Path, tmp_path: Pa
 
 
 def test_ticks_that_the_store_lacks_are_no_licence_for_all(sae: Path, store: Path):
-    alter(sae, lambda config: said(config).update(ticks=[300]))
+    alter(sae, lambda config: metadata_of(config).update(ticks=[300]))
     config = OnSAE(sae=sae, store=store)
     with pytest.raises(UserError, match="trained on none of the ticks of z_L"), applying(config):
         pass

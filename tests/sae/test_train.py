@@ -32,18 +32,20 @@ def test_plain_sae_lens_opens_what_is_saved(arch: str, store: Path, tmp_path: Pa
     sae = SAE.load_from_disk(tmp_path / "sae")
     with Store(store) as opened:
         x = torch.from_numpy(opened["z_L"][:]).float().flatten(0, -2)
-        known = sae.cfg.metadata.trm_interp
-        assert known["store_sha256"] == opened.sha256
+        metadata = sae.cfg.metadata.trm_interp
+        assert metadata["store_sha256"] == opened.sha256
     assert sae.cfg.d_in == 4 and sae.cfg.d_sae == 8
-    assert known["arch"] == arch and known["sites"] == ["z_L"]
-    assert known["checkpoint_sha256"] == "c0ffee" and known["rows"] == 30 * 32
-    assert known["ticks"][:4] == [0, 1, 3, 4] and len(known["ticks"]) == 12
-    assert (known["gated_variant"] == "saelens") is (arch == "gated")
-    assert {"torch", "sae_lens"} <= known["versions"].keys()
-    assert known["n_train"] == 6 and known["n_held_out"] == 2
+    assert metadata["arch"] == arch and metadata["sites"] == ["z_L"]
+    assert metadata["checkpoint_sha256"] == "c0ffee" and metadata["rows"] == 30 * 32
+    assert metadata["ticks"][:4] == [0, 1, 3, 4] and len(metadata["ticks"]) == 12
+    assert (metadata["gated_variant"] == "saelens") is (arch == "gated")
+    assert {"torch", "sae_lens"} <= metadata["versions"].keys()
+    assert metadata["n_train"] == 6 and metadata["n_held_out"] == 2
     # it takes raw activations: mean 3, spread 2
-    torch.testing.assert_close(torch.tensor(known["scaling"]["mean"]), x.mean(0), atol=0.1, rtol=0)
-    assert known["scaling"]["scale"] == pytest.approx(2, abs=0.1)
+    torch.testing.assert_close(
+        torch.tensor(metadata["scaling"]["mean"]), x.mean(0), atol=0.1, rtol=0
+    )
+    assert metadata["scaling"]["scale"] == pytest.approx(2, abs=0.1)
     error = (sae(x) - x).square().mean() / x.var(0).mean()
     assert error < 1.2 and torch.isfinite(encode(sae, x)).all()
     assert len((tmp_path / "sae" / "metrics.jsonl").read_text().splitlines()) == 3
@@ -114,9 +116,9 @@ def test_killed_anywhere_it_resumes_to_the_same_bits(arch: str, store: Path, tmp
             train_sae(quick(store, tmp_path / "killed", resume=True, **more), lambda line: None)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    told: list[str] = []
-    train_sae(quick(store, tmp_path / "killed", resume=True, **more), told.append)
-    assert told == ["resuming at optimizer step 14 of 30"]
+    lines: list[str] = []
+    train_sae(quick(store, tmp_path / "killed", resume=True, **more), lines.append)
+    assert lines == ["resuming at optimizer step 14 of 30"]
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
     rows = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "killed")]
@@ -160,7 +162,7 @@ def test_another_run_is_not_resumed_and_a_finished_one_stays(store: Path, tmp_pa
 
 def test_an_unfinished_store_is_used_and_said_so(tmp_path: Path):
     path = write_store(tmp_path / "store", noise(12), done=8)
-    told: list[str] = []
-    train_sae(quick(path, tmp_path / "sae"), told.append)
-    assert told == [f"{path} is unfinished: using its 8 complete puzzles"]
+    lines: list[str] = []
+    train_sae(quick(path, tmp_path / "sae"), lines.append)
+    assert lines == [f"{path} is unfinished: using its 8 complete puzzles"]
     assert json.loads((tmp_path / "sae" / "card.json").read_text())["sae"]["n_train"] == 6

@@ -175,9 +175,9 @@ def test_a_table_that_was_cut_is_not_complete(tmp_path: Path, cut: int):
     search(out)
     out.write_bytes(out.read_bytes()[:cut])
     refused(out, "x.csv is not the table that .*x.json describes: use --overwrite", resume=True)
-    known = json.loads((tmp_path / "x.json").read_text())
-    del known["table_sha256"], known["table"]  # as older ones have it
-    (tmp_path / "x.json").write_text(json.dumps(known))
+    sidecar = json.loads((tmp_path / "x.json").read_text())
+    del sidecar["table_sha256"], sidecar["table"]  # as older ones have it
+    (tmp_path / "x.json").write_text(json.dumps(sidecar))
     refused(out, "x.csv is not the table", resume=True)
 
 
@@ -207,9 +207,9 @@ def test_blocks_of_nobody_knows_which_settings_are_searched_again(tmp_path: Path
 def test_a_summary_of_other_numbers_is_refused(tmp_path: Path, lie: dict[str, Any]):
     out = tmp_path / "x.csv"
     search(out)
-    known = json.loads((tmp_path / "x.json").read_text())
-    known["summary"] |= lie
-    (tmp_path / "x.json").write_text(json.dumps(known))
+    sidecar = json.loads((tmp_path / "x.json").read_text())
+    sidecar["summary"] |= lie
+    (tmp_path / "x.json").write_text(json.dumps(sidecar))
     refused(out, "x.csv is not the table that .*x.json describes: use --overwrite", resume=True)
 
 

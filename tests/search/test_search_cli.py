@@ -86,12 +86,12 @@ def test_parquet_holds_the_same(cli: Cli, words: list[object], tmp_path: Path):
 
 def test_presets_are_the_published_searches(cli: Cli, copier: Path, grids: Path):
     words = ["search", "--ckpt", copier, "--puzzles", grids, "--limit", 2, "--json"]
-    for name, known in PRESETS.items():
+    for name, settings in PRESETS.items():
         summary = json.loads(cli(*words, "--preset", name, "--k", 2).out)
         roles = {"answer": "z_H", "latent": "z_L"}  # which the model's states have
-        wanted = {**known, "k": 2, "target": roles[known["target"]]}
-        assert {key: summary[key] for key in known} == wanted
-        assert len(summary["best_q"]) == known["steps"]
+        wanted = {**settings, "k": 2, "target": roles[settings["target"]]}
+        assert {key: summary[key] for key in settings} == wanted
+        assert len(summary["best_q"]) == settings["steps"]
     assert (PRESETS["paper"]["k"], PRESETS["paper"]["steps"]) == (50, 5)
     ptrm = SearchConfig(**PRESETS["ptrm"])
     assert (ptrm.k, ptrm.steps, ptrm.target, ptrm.when) == (100, 64, "latent", "every")

@@ -56,11 +56,11 @@ def test_text_file_and_standard_input_are_the_same(
     assert one == json.loads(piped.stdout) and one["n"] == 1
     many = json.loads(cli("solve", grids, *words, "--json").out)
     assert many["n"] == 13
-    for known in many["puzzles"]:
-        full = "." not in known["puzzle"]
-        assert not known["confirmed"] or known["answer"].count(".") == 0
-        assert known["several"] is False and 0 < known["confidence"] < 1
-        assert full or known["trajectories"] in (1, 2)
+    for solved in many["puzzles"]:
+        full = "." not in solved["puzzle"]
+        assert not solved["confirmed"] or solved["answer"].count(".") == 0
+        assert solved["several"] is False and 0 < solved["confidence"] < 1
+        assert full or solved["trajectories"] in (1, 2)
 
 
 def test_an_unsolved_puzzle_is_called_so(cli: Cli, words: list[object]):
@@ -69,16 +69,18 @@ def test_an_unsolved_puzzle_is_called_so(cli: Cli, words: list[object]):
     assert "several solutions; any of them counts" in answer.err
     assert answer.out.startswith("line 1: the puzzle has several solutions\n")
     assert "one of several solutions" not in answer.out
-    (known,) = json.loads(cli("solve", "." + "." * 11 + FULL[12:], *words, "--json").out)["puzzles"]
-    puzzle, grid = parse(known["puzzle"]), parse(known["answer"])
+    (solved,) = json.loads(cli("solve", "." + "." * 11 + FULL[12:], *words, "--json").out)[
+        "puzzles"
+    ]
+    puzzle, grid = parse(solved["puzzle"]), parse(solved["answer"])
     wrong = (grid == 0) | ((puzzle > 0) & (grid != puzzle)) | conflicts(grid)
     assert f"line 1: no solution found; this grid breaks the rules in {wrong.sum()} cells" in (
         answer.out
     )
-    kept = 16 - known["partial"].count(".")
+    kept = 16 - solved["partial"].count(".")
     assert f"of its 16 cells {kept} can be completed to a solution" in answer.out
-    assert known["partial"].endswith(FULL[12:])
-    assert solve_batch(parse(known["partial"])[None], limit=1).counts[0] == 1
+    assert solved["partial"].endswith(FULL[12:])
+    assert solve_batch(parse(solved["partial"])[None], limit=1).counts[0] == 1
 
 
 def test_a_trace_shows_every_cycle_and_ends_in_the_answer(words: list[object], copier: Path):
@@ -161,8 +163,8 @@ def test_colours_of_a_cell():
 def test_the_checkpoint_that_ships_solves_its_puzzles(cli: Cli):
     puzzles = default_checkpoint().parent / "data" / "sudoku6" / "test.txt"
     first = puzzles.read_text().splitlines()[0].split(",")
-    (known,) = json.loads(cli("solve", first[0], "--json").out)["puzzles"]
-    assert known["confirmed"] and known["answer"] == first[1]
+    (solved,) = json.loads(cli("solve", first[0], "--json").out)["puzzles"]
+    assert solved["confirmed"] and solved["answer"] == first[1]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_bad_lines_can_be_left_out(cli: Cli, words: list[object], tmp_path: Path
     file.write_text(f"11..............\n{FULL}\n")
     answer = cli("solve", file, *words, "--json", "--skip-bad")
     assert answer.code == 0 and "skipped line 1: contradictory givens" in answer.err
-    assert [known["line"] for known in json.loads(answer.out)["puzzles"]] == [2]
+    assert [solved["line"] for solved in json.loads(answer.out)["puzzles"]] == [2]
 
 
 def test_a_size_without_a_checkpoint(cli: Cli):

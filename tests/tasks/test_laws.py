@@ -178,9 +178,9 @@ def test_drawings_show_every_cell_once_in_its_place(task: Task, puzzles: PuzzleS
 
 
 def test_ratings_and_facts_have_their_names(task: Task, puzzles: PuzzleSet):
-    told = []
-    ratings = task.rate(puzzles, seed=1, progress=lambda done, of: told.append((done, of)))
-    assert tuple(ratings) == task.ratings() and told[-1] == (6, 6)
+    calls = []
+    ratings = task.rate(puzzles, seed=1, progress=lambda done, of: calls.append((done, of)))
+    assert tuple(ratings) == task.ratings() and calls[-1] == (6, 6)
     assert all(len(values) == len(puzzles) for values in ratings.values())
     candidates = task.candidates(puzzles.inputs[0])
     assert candidates is not None

@@ -280,7 +280,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_preset_made_twice_has_the_same_bytes_and_another_seed_others(made, tmp_path):
     counts = []
-    make_preset("sudoku4", tmp_path / "again", seed=1, progress=lambda *told: counts.append(told))
+    make_preset("sudoku4", tmp_path / "again", seed=1, progress=lambda *at: counts.append(at))
     assert contents(tmp_path / "again") == contents(made)
     assert counts[0] == (0, 300) and counts[-1] == (300, 300)
     make_preset("sudoku4", tmp_path / "other", seed=2)
@@ -298,11 +298,13 @@ def test_the_card_tells_what_is_there(made):
     card = json.loads((made / "card.json").read_text())
     assert (card["preset"], card["seed"], card["harder_of"]) == ("sudoku4", 1, 1)
     for split, size in PRESETS["sudoku4"].sizes.items():
-        told = card["splits"][split]
-        assert told["sha256"] == hashlib.sha256((made / told["file"]).read_bytes()).hexdigest()
+        on_card = card["splits"][split]
+        assert (
+            on_card["sha256"] == hashlib.sha256((made / on_card["file"]).read_bytes()).hexdigest()
+        )
         for name in ("clues", "tier", "waves"):
-            assert sum(told[name].values()) == told["n"] == size
-        assert told["guesses"]["max"] == 0  # true of every 4x4 puzzle with one solution
+            assert sum(on_card[name].values()) == on_card["n"] == size
+        assert on_card["guesses"]["max"] == 0  # true of every 4x4 puzzle with one solution
 
 
 def test_extra_givens_come_from_the_solution():

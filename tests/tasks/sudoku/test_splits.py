@@ -72,10 +72,10 @@ def test_a_planted_neighbour_is_caught(two_files, tmp_path):
     train, test, puzzles, solutions = two_files
     moved = neighbour_of(puzzles[6], solutions[6])
     assert class_keys(moved[None])[0] not in class_keys(puzzles)
-    told = []
-    report = check([train, plant(tmp_path, test, render(moved))], told.append)
+    notices = []
+    report = check([train, plant(tmp_path, test, render(moved))], notices.append)
     assert report["pairs"][0]["neighbours"] == 1 and report["pairs"][0]["copies"] == 0
-    assert not report["clean"] and any("line 13: one clue away from" in line for line in told)
+    assert not report["clean"] and any("line 13: one clue away from" in line for line in notices)
 
 
 def test_a_clue_more_is_a_neighbour(two_files, tmp_path):

@@ -54,10 +54,10 @@ def test_without_numba(monkeypatch):
     monkeypatch.setattr(unique, "FEW", 0)
     monkeypatch.setattr(unique, "PART", 16)
     monkeypatch.setitem(sys.modules, "trm_interp.tasks.sudoku.forge.solver", None)
-    told = []
-    several = ambiguous(puzzles, solutions, lambda *at: told.append(at))
+    calls = []
+    several = ambiguous(puzzles, solutions, lambda *at: calls.append(at))
     assert several.tolist() == [i % 2 == 0 for i in range(40)]
-    assert told == [(0, 40), (16, 40), (32, 40), (40, 40)]
+    assert calls == [(0, 40), (16, 40), (32, 40), (40, 40)]
 
 
 def test_few_states_wait_in_a_grid_without_givens():

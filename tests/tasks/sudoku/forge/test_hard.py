@@ -113,7 +113,7 @@ def test_an_interrupted_build_resumes_to_the_same_bytes(made, tmp_path, cli):
     other = cli("data", "make", "tiny-hard", "--out", out, "--seed", 5, "--resume")
     assert other.code == 2 and "is of another run: seed (4 there, 5 now)" in other.err
     counts = []
-    make_preset("tiny-hard", out, seed=4, resume=True, progress=lambda *told: counts.append(told))
+    make_preset("tiny-hard", out, seed=4, resume=True, progress=lambda *at: counts.append(at))
     assert counts[0][0] >= 10  # nothing is grown twice
     assert contents(out) == contents(made)
     assert not grown.parent.exists()
