@@ -6,10 +6,10 @@
 
 Table 1 (outcomes, halting head), figures 2 (paths), 3 (basins), 4 (losses) and 5 (divergence),
 settling, stability, lens and probes: each a command of its own, two at a time, in a folder of its
-own under --out with figures and the plotted numbers beside them. What is done is not done again; a
-part that fails does not lose the others. Then the claims table, with the results of
-experiments/table2_search.py and experiments/fig1_features.py where they are there. `--ship` copies
-the tables that are small into a folder.
+own under --out with figures and the plotted numbers beside them. Jobs that are done are skipped,
+and the failure of one stops only those that need it. Then the claims table, with the results of
+experiments/table2_search.py and experiments/fig1_features.py where they are given. `--ship` copies
+the small tables into a folder.
 """
 
 import argparse
@@ -145,7 +145,7 @@ def log_entry(plan: Plan, claims: pd.DataFrame, took: float, failed: dict[str, s
     lines = [
         f"What does {name} say of the seed paper's claims?",
         "",
-        f"`python {' '.join(sys.argv)}`; {took / 60:.0f} min; failed parts: "
+        f"`python {' '.join(sys.argv)}`; {took / 60:.0f} min; failed jobs: "
         f"{', '.join(failed) or 'none'}.",
         "",
         "| claim | ours | interval | n | verdict |",
@@ -159,7 +159,7 @@ def log_entry(plan: Plan, claims: pd.DataFrame, took: float, failed: dict[str, s
 
 
 def ship(plan: Plan, to: Path) -> None:
-    """Small tables and summaries of every part, and the claims."""
+    """Small tables and summaries of every job, and the claims."""
     for job in plan.jobs:
         for file in sorted(job.out.glob("*.csv")) + sorted(job.out.glob("summary.json")):
             if file.stat().st_size <= SMALL:
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(LANDSCAPE))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="of puzzles and starts")
-    parser.add_argument("--workers", type=int, default=2, help="parts at a time")
+    parser.add_argument("--workers", type=int, default=2, help="jobs at a time")
     parser.add_argument("--no-static", dest="static", action="store_false", help="HTML only")
     parser.add_argument("--search", type=Path, help="tables of table2_search.py")
     parser.add_argument("--features", type=Path, help="folder of fig1_features.py")

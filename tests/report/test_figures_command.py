@@ -107,6 +107,6 @@ def test_every_part_is_a_command_with_its_flags(copier: Path, grids: Path, tmp_p
 def test_a_part_that_does_not_exist(cli: Cli, copier: Path, grids: Path, tmp_path: Path):
     on = ["--ckpt", copier, "--puzzles", grids, "--out", tmp_path]
     answer = cli("figures", *on, "--only", "fig9")
-    assert answer.code == 2 and "no part 'fig9'; there are store, table1" in answer.err
+    assert answer.code == 2 and "no job 'fig9'; there are store, table1" in answer.err
     answer = cli("figures", *on, "--scale", 0)
     assert answer.code == 2 and "scale must be above 0" in answer.err

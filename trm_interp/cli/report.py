@@ -12,7 +12,7 @@ COMMANDS = [
         doc="""
         Tables 1 and 2, figures 1 to 5 and the claims table: HTML and numbers, PNG, PDF.
 
-        Every part is a command of its own, run in a folder of its own; the same command again goes
+        Every job is a command of its own, run in a folder of its own; the same command again goes
         on with what is missing.
         """,
         examples="""

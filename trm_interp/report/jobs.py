@@ -25,7 +25,7 @@ from trm_interp.runtime.signals import terminated_as_interrupted
 
 
 @dataclass(frozen=True)
-class Question:
+class JobInputs:
     """What a job's result depends on: `identity` of checkpoint and puzzles, its words, and the
     words of the jobs that it needs (`basis`)."""
 
@@ -33,16 +33,17 @@ class Question:
     words: list[str]
     basis: list[object]
 
-    def changes(self, now: "Question") -> str:
+    def changes(self, now: "JobInputs") -> str:
         """The fields in which it differs from what is asked now; empty where none does."""
         return differing(asdict(self), asdict(now))
 
 
 @dataclass(frozen=True)
-class Note:
-    """What a job was last run for, and whether it finished; `sha256`: then, of its `done` file."""
+class JobRecord:
+    """What a job was last run on (`question`), and whether it finished (`answered`), then with the
+    `sha256` of its `done` file. The JSON file has these names."""
 
-    question: Question
+    question: JobInputs
     answered: bool
     sha256: str | None = None
 
@@ -68,32 +69,32 @@ class Job:
 
     def is_done(self, identity: str) -> bool:
         """Whether the same job has finished on the same checkpoint, and its file is unchanged."""
-        note, file = self._note(), self.out / self.done
-        if note is None or not note.answered or not file.is_file():
+        record, file = self._record(), self.out / self.done
+        if record is None or not record.answered or not file.is_file():
             return False
-        unchanged = note.sha256 is None or note.sha256 == sha256_of(file)
-        return unchanged and not note.question.changes(self._question(identity))
+        unchanged = record.sha256 is None or record.sha256 == sha256_of(file)
+        return unchanged and not record.question.changes(self._inputs(identity))
 
     def changes(self, identity: str) -> str:
-        """What is told of a job that was run for something else: the fields that differ."""
-        note = self._note()
-        changed = note.question.changes(self._question(identity)) if note else ""
+        """For a job that was run on something else: which fields differ."""
+        record = self._record()
+        changed = record.question.changes(self._inputs(identity)) if record else ""
         return f" (made before with other {changed})" if changed else ""
 
     @property
-    def _note_file(self) -> Path:
+    def _record_file(self) -> Path:
         """Next to the folder, which the command may replace. It also says that the folder was made
         by a job."""
         return self.out.with_name(f"{self.name}-asked.json")
 
-    def _question(self, identity: str) -> Question:
+    def _inputs(self, identity: str) -> JobInputs:
         words, basis = json.loads(json.dumps([self.words, self.basis]))
-        return Question(identity, words, basis)
+        return JobInputs(identity, words, basis)
 
-    def _note(self) -> Note | None:
-        """None where the job was never run, or the note is damaged."""
+    def _record(self) -> JobRecord | None:
+        """None where the job was never run, or the record is damaged."""
         try:
-            return read_json(self._note_file, Note)
+            return read_json(self._record_file, JobRecord)
         except (OSError, UserError):
             return None
 
@@ -106,26 +107,26 @@ class Job:
 
     def run(self, identity: str, threads: int, children: Children) -> str | None:
         """Why it failed, with the command's last line; None where it did not."""
-        words, question, note = list(self.words), self._question(identity), self._note()
+        words, inputs, record = list(self.words), self._inputs(identity), self._record()
         made = self.out / self.done if self.is_guest else self.out
         if self.flags and made.exists():
-            if note is None:
-                why = "is damaged" if self._note_file.exists() else "does not exist"
-                name = self._note_file.name
+            if record is None:
+                why = "is damaged" if self._record_file.exists() else "does not exist"
+                name = self._record_file.name
                 return f"{made} was not made by this job ({name} {why}): move it away"
-            goes_on = "--resume" in self.flags and not note.question.changes(question)
+            goes_on = "--resume" in self.flags and not record.question.changes(inputs)
             words.append("--resume" if goes_on else "--overwrite")
             if not self.is_guest:
                 self._mark()
-        write_json(self._note_file, asdict(Note(question, answered=False)))
+        write_json(self._record_file, asdict(JobRecord(inputs, answered=False)))
         log = self.out.with_name(f"{self.name}-log.txt")
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         status = children.run([*self.program, *words], log, environment)
         if status == 0:
             if not (self.out / self.done).is_file():
                 return f"it wrote no {self.out / self.done} ({log})"
-            finished = Note(question, answered=True, sha256=sha256_of(self.out / self.done))
-            write_json(self._note_file, asdict(finished))
+            finished = JobRecord(inputs, answered=True, sha256=sha256_of(self.out / self.done))
+            write_json(self._record_file, asdict(finished))
             return None
         output = log.read_text(encoding="utf-8", errors="replace").splitlines()
         lines = [line for line in output if line.strip()]

@@ -16,7 +16,7 @@ class Made:
 
     out: Path
     plan: list[str]
-    n_parts: int
+    n_jobs: int
     failed: list[str]
 
 
@@ -49,7 +49,7 @@ def lines(made: Made) -> list[str]:
     """The plan, or where the results are."""
     if made.plan:
         return made.plan
-    return [f"wrote {made.out / 'claims.csv'} and the folders of {made.n_parts} parts"]
+    return [f"wrote {made.out / 'claims.csv'} and the folders of {made.n_jobs} jobs"]
 
 
 def fault(made: Made) -> str | None:

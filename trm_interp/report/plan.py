@@ -33,7 +33,7 @@ FIGURES = (
     *("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5"),
     *("settling", "stability", "sae", "wide", "deep"),
 )
-ROLE = "-answer"  # of a part's name, whose folder has the name of the state instead
+ROLE = "-answer"  # of a job's name, whose folder has the name of the state instead
 MOST = 256  # puzzles that are opened to check that they fit
 OWN = ("claims.csv", "plan.json", "*-asked.json", "*-log.txt")  # next to the jobs' folders
 
@@ -56,7 +56,7 @@ class Plan:
         jobs = {job.name: job for job in self.all}
         only = [name.replace(ROLE, f"-{self.checkpoint.model.answer}") for name in only]
         if unknown := [name for name in only if name not in jobs]:
-            raise UserError(f"no part {unknown[0]!r}; there are {', '.join(jobs)}")
+            raise UserError(f"no job {unknown[0]!r}; there are {', '.join(jobs)}")
         wanted = list(only)
         for name in wanted:  # grows while it is read
             wanted += [need for need in jobs[name].after if need not in wanted]

@@ -19,20 +19,19 @@ class FiguresConfig:
     """All figures and tables of one checkpoint."""
 
     ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
-    out: Path = required("folder; what is done there is not done again")
+    out: Path = required("folder; jobs that are done there are skipped")
     puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     only: str | None = setting(
         None,
-        "comma-separated parts, such as fig3,table2; lens, probes and fig2-answer are there as "
-        "well",
+        "comma-separated jobs, such as fig3,table2; also lens, probes and fig2-answer",
         otherwise="those of the paper",
     )
     scale: float = setting(
-        1.0, "of the numbers of puzzles and starts; below 1 for a trial", most=1000
+        1.0, "factor on the numbers of puzzles and starts; below 1 for a trial", most=1000
     )
-    workers: int = setting(2, "parts at a time", most=1024, needs={"plan": (False,)})
-    seed: int = setting(0, "of every random choice")
+    workers: int = setting(2, "jobs at a time", most=1024, needs={"plan": (False,)})
+    seed: int = setting(0, "seed of every random choice")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     static: bool = setting(True, STATIC_HELP)
     plan: bool = setting(False, "only print what would be done, with times and sizes")
