@@ -53,7 +53,7 @@ def auc_within(
     seed: int,
     times: int = TIMES,
 ) -> dict[str, float]:
-    """AUC over the pairs of the same stratum only: what is left of it at equal strata.
+    """AUC over the pairs within a stratum: how much of it remains at equal strata.
 
     With a 95 % bootstrap interval (`low`, `high`; outcomes resampled apart) and the number of
     `pairs`. NaN where either outcome has fewer than FEWEST puzzles, or no pair is left.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trm_interp.runtime.shapes import Float
 
-SPARE = 8  # directions beyond those that are wanted
+SPARE = 8  # directions beyond the requested ones
 BLOCK = 8_000_000  # bytes of float32 states that are multiplied at once: a cache holds them
 ITERATIONS = 2
 T = TypeVar("T")
@@ -120,7 +120,7 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
 
 
 def _blocks(chunk: np.ndarray, buffer: Tensor) -> Iterator[Tensor]:
-    """The rows in float32, so many at a time as the buffer has."""
+    """The rows in float32, as many at a time as the buffer holds."""
     for block in torch.from_numpy(np.ascontiguousarray(chunk)).split(len(buffer)):
         yield buffer[: len(block)].copy_(block)
 

@@ -80,7 +80,7 @@ def shuffled_phases(
 ) -> np.ndarray:
     """The values of each phase of the schedule in a random order, the same for all series.
 
-    What the schedule alone forces stays as it is; any order of cycles is lost.
+    What the schedule alone forces is kept; the order of the cycles is lost.
     """
     cycles = series.shape[-1] // cycle
     order = rng.permuted(np.tile(np.arange(cycles), (cycle, 1)), axis=1).T  # [cycle index, phase]

@@ -64,7 +64,7 @@ def divergence_figure(
     """Above: distance to the success centroid by outcome. Below: does it tell the outcome?
 
     bands: outcome, tick, mean, low, high, n; auc: tick, auc, low, high; `steps`: ticks at which a
-    supervision step begins; `tick`: what a tick is here.
+    supervision step begins; `tick`: title of the axis of ticks.
     """
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=[0.65, 0.35], vertical_spacing=0.06

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from trm_interp.figures.style import FAILED, SOLVED, styled
 from trm_interp.runtime.shapes import Bool, Float, Int
 
-GIVEN, RIGHT, WRONG, CLASH = 0, 1, 2, 3  # what a cell of the board is
+GIVEN, RIGHT, WRONG, CLASH = 0, 1, 2, 3  # kinds of cells
 SHADES = ["#e6e6e6", "#cfe3f3", "#f7d4d4", "#e57373"]
 RULING = {"color": "#555", "width": 2}
 AT_ONCE = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate"}

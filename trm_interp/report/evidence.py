@@ -140,7 +140,7 @@ class Evidence:
 
     @classmethod
     def of(cls, results: Mapping[str, Any], evaluations_per_step: int) -> "Evidence":
-        """Of results by the names of their jobs; those that no claim needs are left out."""
+        """From results by the names of their jobs; those that no claim needs are left out."""
         names = {one.name for one in fields(cls)}
         evidence = {name: result for name, result in results.items() if name in names}
         if isinstance(search := evidence.get("table2"), SearchSummary):

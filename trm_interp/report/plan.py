@@ -39,7 +39,7 @@ OWN = ("claims.csv", "plan.json", "*-asked.json", "*-log.txt")  # next to the jo
 
 
 class Plan:
-    """The jobs that were asked for with those that they need, and what comes of them."""
+    """The requested jobs with those that they need, and their results."""
 
     def __init__(self, request: Request, only: Sequence[str]) -> None:
         self.request = request
@@ -99,7 +99,7 @@ class Plan:
             "figures",
             OWN,
             resume=True,
-            resumable=False,  # it always goes on
+            resumable=False,  # it always resumes
             tell=tell,
             progress=progress,
             unmarked=_has_notes,

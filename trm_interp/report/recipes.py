@@ -157,7 +157,7 @@ class Recipes:
         )
 
     def _megabytes(self, sites: str, n_puzzles: int) -> float:
-        """Of a store of so many puzzles, or of all that there are."""
+        """Size of a store of `n_puzzles`, or of all puzzles where the file has fewer."""
         arrays = sites_of(self.model.config, sites, STEPS)
         return estimate_bytes(arrays, min(n_puzzles, self.n_puzzles)) / 1e6
 

@@ -1,7 +1,7 @@
 """The rules by which claims of the seed paper are judged, one function a claim.
 
 A verdict is one of VERDICTS. Rules compare intervals where there are puzzles to have one over, and
-say in `why` what they looked at. What was not measured, or on too few runs, has no verdict.
+say in `why` what they compare. What was not measured, or on too few runs, has no verdict.
 """
 
 import math
@@ -213,7 +213,7 @@ def f4(losses: LossesResult) -> Row:
 
 
 def f5(divergence: DivergenceResult) -> Row:
-    """Failures are farther from the mean success at update 50 (AUC above 0.5) and go on leaving it;
+    """Failures are farther from the mean success at update 50 (AUC above 0.5) and keep leaving it;
     in part with one of the two, or among starts of one puzzle only."""
     over = divergence.over_puzzles
     if over is None or over.at_paper_tick.auc is None or over.failed_late_slope is None:

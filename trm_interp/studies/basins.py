@@ -49,7 +49,7 @@ NAMES = (
 
 
 class Clustered(NamedTuple):
-    """In `hits` of `tested` puzzles steps to solution cluster, looked at `where`."""
+    """In `hits` of `tested` puzzles steps to solution cluster, in the space `where`."""
 
     where: str
     hits: int
@@ -71,7 +71,7 @@ class BasinsResult(OnCheckpointResult):
 
     def __post_init__(self) -> None:
         if not self.puzzles_looked_at:
-            raise ValueError("no puzzle was looked at")
+            raise ValueError("puzzles_looked_at is empty")
 
     @property
     def clusters(self) -> list[Clustered]:
@@ -83,7 +83,7 @@ Result = BasinsResult
 
 
 def run(config: BasinsConfig, tell: Tell, progress: Progress) -> BasinsResult:
-    """Run some puzzles from many starts. A run that is killed goes on with `resume`."""
+    """Run some puzzles from many starts. `resume` continues a run that was killed."""
     subject = open_puzzles(config, tell)
     config = named_target(subject, config)
     for_basins(subject, config)
@@ -163,7 +163,7 @@ def joined(puzzles: Sequence[OnePuzzle], name: str) -> pd.DataFrame:
 
 
 def measure(subject: Subject, config: BasinsConfig, puzzles: Sequence[OnePuzzle]) -> BasinsResult:
-    """Over the puzzles that were looked at."""
+    """The numbers over all these puzzles."""
     numbers = [one.numbers for one in puzzles]
     steps = joined(puzzles, "clusters").query('measure == "Moran\'s I"').dropna(subset=["p"])
     steps = steps.assign(clustered=discoveries(steps["p"].to_numpy()))

@@ -1,4 +1,4 @@
-"""Runs by outcome: are there enough of either kind to compare, and which to look at closer."""
+"""Runs by outcome: whether there are enough of each to compare, and samples of both."""
 
 from dataclasses import replace
 

@@ -90,8 +90,8 @@ OverStarts = Comparison[StartsAuc]  # runs of one puzzle from random starts, of 
 
 @dataclass(frozen=True, kw_only=True)
 class SamePuzzle(Record):
-    """The control: of `tried` puzzles those with enough starts of either outcome, and what is left
-    of the distance when the input is the same. `of_each`: the AUC at PAPER_TICK by puzzle."""
+    """The control: of `tried` puzzles those with enough starts of either outcome, and the
+    distance between runs of the same input. `of_each`: the AUC at PAPER_TICK by puzzle."""
 
     tried: int
     puzzles: list[int]

@@ -42,7 +42,7 @@ Count = Callable[[int], None]  # called with the number of runs of this puzzle t
 
 
 def quiet(done: int) -> None:
-    """Progress that nobody watches."""
+    """No progress is shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class PuzzleBasins(Record):
 
     @property
     def heading(self) -> str:
-        """Which puzzle, and what the model's own start comes to."""
+        """Which puzzle, and the outcome of the model's own start."""
         own = self.own_start_solved_from
         outcome = "fails" if own < 0 else f"solves at step {own + 1}"
         return f"puzzle {self.puzzle}: own start {outcome}"
@@ -93,7 +93,7 @@ class OnePuzzle(NamedTuple):
     """starts: a row a start, 0 the model's own. answers, states: a row a final answer, and a final
     state within the tolerance. plane, corners: a row a place of the image (empty without one) and
     of the three states that span it. clusters: do starts that lie together end alike? radii: solved
-    by radius. numbers: all in short."""
+    by radius. numbers: a summary."""
 
     starts: pd.DataFrame
     answers: pd.DataFrame
@@ -226,7 +226,7 @@ def plane_of(starts: Starts, runs: Arrays, config: BasinsConfig) -> tuple[Plane,
     """The plane through the model's own start, the last state of the first run that ends solved,
     and of the first one that does not; the names of the three.
 
-    Where all runs end alike, the first random start stands in for the end that is not there.
+    Where all runs end alike, the first random start takes the place of the missing end.
     """
     solved = (runs["answers"][:, -1] == starts.answer).all(1)
     points, names = [starts.targets(starts.own)], ["own start"]

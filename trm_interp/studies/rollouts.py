@@ -79,7 +79,7 @@ def _by_state(z: Tensor, other: Tensor, n_states: int) -> Tensor:
 def long_runs(
     subject: Subject, names: np.ndarray, horizons: list[int], tolerance: float, count: Count
 ) -> Long:
-    """`names`: what the puzzles are called in an error."""
+    """`names`: of the puzzles, for error messages."""
     batches = []
     for rows in subject.batches():
         before = rows.start * horizons[-1]
@@ -99,7 +99,7 @@ def _long_batch(
     tolerance: float,
     count: Count,
 ) -> Long:
-    """Runs that are at rest at a horizon keep what they have come to there."""
+    """Runs that are at rest at a horizon keep their state and fate from there on."""
     state, x = subject.begin(rows)
     cycle, z = CycleMap(subject.model, x), joined(state)
     labels = subject.labels[rows].to(subject.device)

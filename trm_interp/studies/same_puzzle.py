@@ -54,7 +54,7 @@ class Control(NamedTuple):
 def over_starts_of(
     store: Store, plain: RecursiveModel, config: DivergenceConfig, tell: Tell, progress: Progress
 ) -> Control:
-    """Many starts of single puzzles: what is left of the distance when the input is the same.
+    """Many starts of single puzzles: distances between runs of the same input.
 
     Takes the first puzzles, failed ones first, that some starts solve and some do not. Distances
     are to the mean of the same puzzle's other solved starts: intervals are over starts of these

@@ -1,4 +1,4 @@
-"""Do runs come to rest? Drift by outcome after 16 steps, and what long rollouts come to.
+"""Do runs come to rest? Drift by outcome after 16 steps, and the fates of long rollouts.
 
 The fate of a run is the same thing in every table: at rest (`settled` in files) where no H-cycle
 moves it by more than the tolerance, cycling where it is back within the tolerance after some
@@ -74,7 +74,7 @@ from trm_interp.studies.settings import SettlingConfig
 from trm_interp.studies.subject import Subject, open_subject
 
 Config = SettlingConfig
-HORIZONS = (64, 128, 256)  # steps at which long rollouts are looked at, besides first and last
+HORIZONS = (64, 128, 256)  # steps at which fates of long rollouts are read, besides first and last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ Result = SettlingResult
 
 
 class LongSample(NamedTuple):
-    """Long runs of the `picked` puzzles, looked at after `horizons` supervision steps."""
+    """Long runs of the `picked` puzzles, read after `horizons` supervision steps."""
 
     picked: np.ndarray
     horizons: list[int]
@@ -192,7 +192,7 @@ def run_long(
     count: Count,
 ) -> LongSample:
     """Run `n` puzzles on, half failed where there are that many. Their first horizon is the end of
-    the short runs, whose `periods` in H-cycles say what they have come to."""
+    the short runs, whose `periods` are in H-cycles."""
     picked = np.array(half_failed(short.solved[:, -1], n))
     horizons = [config.steps, *(h for h in HORIZONS if config.steps < h < config.long)]
     horizons += [config.long] if config.long > config.steps else []
@@ -269,7 +269,7 @@ def _fates(fates: np.ndarray, solved: np.ndarray) -> ByOutcome[Fates]:
 def _drift_table(
     subject: Subject, short: Short, periods: np.ndarray, threshold: float, config: SettlingConfig
 ) -> pd.DataFrame:
-    """A row a run: its late drift, and what it has come to. `periods` in H-cycles."""
+    """A row per run: its late drift and its fate. `periods` in H-cycles."""
     solved = short.solved[:, -1]
     drifts = {
         "late_drift" if state == subject.model.answer else f"late_drift_{state}": late_drift(

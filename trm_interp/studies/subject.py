@@ -23,7 +23,7 @@ from trm_interp.studies.settings import OnCheckpoint, OnStore
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.tasks.base import PuzzleSet, Task
 
-RESID, STREAM = "resid", "hook_resid_post"  # the word for the residual stream, and its sites
+RESID, STREAM = "resid", "hook_resid_post"  # short for the residual stream, whose sites end so
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Subject:
 
 
 def open_subject(config: OnCheckpoint, tell: Tell = print, float64: bool = False) -> Subject:
-    """UserError where the checkpoint, its puzzles or the device are not there.
+    """UserError for a missing checkpoint, missing puzzles or a missing device.
 
     `float64`: on a device that has it.
     """
@@ -100,7 +100,7 @@ def open_subject(config: OnCheckpoint, tell: Tell = print, float64: bool = False
 
 @contextmanager
 def opening(config: OnStore, tell: Tell) -> Iterator[Store]:
-    """The store. An unfinished one shows its finished puzzles, and says so."""
+    """The store; of an unfinished one its finished puzzles, with a notice."""
     with finished_puzzles(config.store, tell) as store:
         yield store
 

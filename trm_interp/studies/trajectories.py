@@ -33,8 +33,9 @@ NAMES = ("paths", "paths_3d", "paths_ticks", "umap")
 @dataclass(frozen=True, kw_only=True)
 class TrajectoriesResult(OnStoreResult):
     """`pool`: what the axes are fitted to; `explained`: its shares of variance on the first three;
-    `share_between_puzzles`: of the paths' variance, what is between the puzzles' means; `drawn`:
-    number of puzzles; `umap`: settings and versions of the embedding, where there is one."""
+    `share_between_puzzles`: share of the paths' variance that is between the puzzles' means;
+    `drawn`: number of puzzles; `umap`: settings and versions of the embedding, where there is
+    one."""
 
     site: str
     relative: bool
