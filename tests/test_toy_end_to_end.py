@@ -120,8 +120,8 @@ def test_what_the_second_toy_has_of_its_own_is_kept(name, world):
 
 def test_info_names_architecture_and_task(name, world, cli):
     for path in (world["ckpt"], world["store"]):
-        known = json.loads(done(cli("info", path, "--json")))
-        text = json.dumps(known)
+        description = json.loads(done(cli("info", path, "--json")))
+        text = json.dumps(description)
         assert name in text and "latin3" in text and LATENT[name] in text
 
 

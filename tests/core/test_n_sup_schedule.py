@@ -123,10 +123,10 @@ def test_a_state_from_before_the_schedule_goes_on_and_says_so(make: Callable[...
     stopped_at(old, 4)
     from_before(old)
     again = make("old")
-    told: list[str] = []
-    again.tell = told.append
+    lines: list[str] = []
+    again.tell = lines.append
     again.resume()
-    assert len(told) == 1 and "going on with n_sup_warm 0" in told[0] and STATE_FILE in told[0]
+    assert len(lines) == 1 and "going on with n_sup_warm 0" in lines[0] and STATE_FILE in lines[0]
     train(again)
     assert_same_bits(again.state(), whole.state())
     assert again.changes == []

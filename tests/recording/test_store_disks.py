@@ -261,23 +261,23 @@ def test_resume_reads_what_it_keeps(whole: Path, tmp_path: Path):
 
 def test_resume_writes_a_lost_store_h5_again(whole: Path, tmp_path: Path):
     path = Path(shutil.copytree(whole, tmp_path / "a"))
-    for told, damage in (
+    for expected, damage in (
         ("cannot be read", lambda f: f.write_bytes(b"not HDF5")),
         ("is missing", lambda f: f.unlink()),
     ):
         damage(path / "store.h5")
         (problem,) = validate(path)
-        assert f"store.h5 {told}" in problem and "--resume writes it again" in problem
+        assert f"store.h5 {expected}" in problem and "--resume writes it again" in problem
         record(path, resume=True)
         assert_same(path, whole)
 
 
 def test_long_checks_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path, told = record(tmp_path / "a", batches=5), []
+    path, lines = record(tmp_path / "a", batches=5), []
     monkeypatch.setattr("trm_interp.recording.claim.LONG", 10_000)
-    with open_writer(path, resume=True, tell=told.append):
+    with open_writer(path, resume=True, tell=lines.append):
         pass
-    assert told == ["checking the 2 existing shards (0.0 GB)"]
+    assert lines == ["checking the 2 existing shards (0.0 GB)"]
 
 
 def test_only_files_of_ours_are_removed(tmp_path: Path):

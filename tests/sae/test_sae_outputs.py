@@ -171,9 +171,9 @@ def test_a_run_that_ended_before_its_first_save_is_begun_anew(
     asked = iter([*[False] * steps, *[True] * 99])
     assert not train_sae(quick(store, out, save_every=99), silent, should_stop=lambda: next(asked))
     (out / "train_state.pt").unlink(missing_ok=True)
-    told: list[str] = []
-    assert train_sae(quick(store, out, resume=True), told.append)
-    assert told == [] and len((out / "metrics.jsonl").read_text().splitlines()) == 3
+    lines: list[str] = []
+    assert train_sae(quick(store, out, resume=True), lines.append)
+    assert lines == [] and len((out / "metrics.jsonl").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("limit", [900, 6000])  # bytes a file: a row of metrics, a state
@@ -201,9 +201,9 @@ def test_a_full_disk_is_one_line_and_what_was_saved_is_resumed(
             os._exit(7 if "make room" in str(error) and str(out) in str(error) else 8)
         os._exit(9)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    told: list[str] = []
-    assert train_sae(quick(store, out, resume=True, **more), told.append)
-    assert told == (["resuming at optimizer step 10 of 30"] if limit == 900 else [])
+    lines: list[str] = []
+    assert train_sae(quick(store, out, resume=True, **more), lines.append)
+    assert lines == (["resuming at optimizer step 10 of 30"] if limit == 900 else [])
     whole, full = weights(tmp_path / "whole"), weights(out)
     assert all(torch.equal(whole[name], full[name]) for name in whole)
     rows = [(at / "metrics.jsonl").read_text() for at in (tmp_path / "whole", out)]
@@ -246,8 +246,8 @@ def test_a_state_that_lies_is_refused_in_a_line(fault: str, run: Path, store: Pa
     torch.save(state, run / "train_state.pt")
     with pytest.raises(UserError, match=words) as refused:
         train_sae(quick(store, run, resume=True), silent)
-    told = str(refused.value)
-    assert "train_state.pt" in told and "\n" not in told and len(told) < 300 + len(str(run))
+    line = str(refused.value)
+    assert "train_state.pt" in line and "\n" not in line and len(line) < 300 + len(str(run))
 
 
 @pytest.mark.parametrize("where", ["torch.load", "trm_interp.sae.trainer.Trainer._take"])
