@@ -64,13 +64,13 @@ def test_text_file_and_standard_input_are_the_same(
 
 
 def test_an_unsolved_puzzle_is_called_so(cli: Cli, words: list[object]):
-    answer = cli("solve", "." + "." * 11 + FULL[12:], *words)
+    answer = cli("solve", "." * 12 + FULL[12:], *words)
     assert "NOT confirmed by the rules" in answer.out and answer.code == 0
     assert "several solutions; any of them counts" in answer.err
     assert answer.out.startswith("line 1: the puzzle has several solutions\n")
     assert "one of several solutions" not in answer.out
-    answer = cli("solve", "." * 12 + FULL[12:], *words, "--json")
-    (solved,) = json.loads(answer.out)["puzzles"]
+    as_json = cli("solve", "." * 12 + FULL[12:], *words, "--json").out
+    (solved,) = json.loads(as_json)["puzzles"]
     puzzle, grid = parse(solved["puzzle"]), parse(solved["answer"])
     wrong = (grid == 0) | ((puzzle > 0) & (grid != puzzle)) | conflicts(grid)
     assert f"line 1: no solution found; this grid breaks the rules in {wrong.sum()} cells" in (
