@@ -142,6 +142,7 @@ def test_claims_are_read_from_the_tables_of_the_same_checkpoint(quick: Path, tmp
     table = pd.read_csv(quick / "tables" / "table2.csv").query("search == 'paper'")
     assert results["table2"].best_q.share == table["best_q"].tolist()
     assert results["table2"].steps == 16 and results["table2"].n == 10
+    assert results["table2"].target == "z_H"
     searches, deep = results["breadth"], pd.read_csv(quick / "tables" / "breadth_depth.csv")
     assert searches.n == deep["n"].iloc[0] and searches.depth.share in deep["best_q"].to_numpy()
     cut = tmp_path / "cut"

@@ -255,6 +255,9 @@ def test_data_make_then_import_then_rate(cli: Cli, made: Path, tmp_path: Path):
     again = tmp_path / "again"
     cli("data", "make", "sudoku4", "--out", again)
     assert (again / "test.txt").read_bytes() == (made / "test.txt").read_bytes()
+    small = ["--n-train", 1, "--n-val", 1, "--n-test", 1, "--workers", 1]
+    told = cli("data", "make", "sudoku4", "--out", tmp_path / "small", *small)
+    assert told.code == 0 and "--workers has no effect with sudoku4" in told.err
     refused = cli("data", "make", "sudoku4", "--out", again)
     assert refused.code == 2 and str(again) in refused.err
     assert cli("data", "make", "sudoku4", "--out", again, "--overwrite").code == 0

@@ -21,8 +21,13 @@ class Made:
 
 def run(config: MakeConfig, tell: Tell = print, progress: Update = quiet) -> Made:
     """Generate the data set in `config.folder`. UserError where there is no such preset."""
+    family = offering(presets(), config.preset, "preset")
+    if not family.is_resumable(config.preset):
+        for name, given in (("--resume", config.resume), ("--workers", config.workers)):
+            if given:
+                tell(f"{name} has no effect with {config.preset}; it is for hard puzzles")
     complete: list[str] = []
-    card = offering(presets(), config.preset, "preset").make(
+    card = family.make(
         config.preset,
         config.folder,
         config.seed,
