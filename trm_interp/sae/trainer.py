@@ -33,10 +33,7 @@ from trm_interp.sae.saved import METRICS, STATE, saving
 from trm_interp.sae.settings import TrainSAEConfig
 from trm_interp.sae.stream import ActivationStream, Position, stream_state
 
-FIXED = {
-    "max_steps": "a run cannot be extended, since its learning rate and sparsity follow schedules "
-    "to the end that was asked for"
-}
+FIXED = {"max_steps": "a run cannot be extended, since its schedules depend on its length"}
 SHARE_OF_DECAY = 0.2  # of the run, at its end, with a falling learning rate; nothing is revived
 Count = Annotated[int, Meta(ge=0)]
 
