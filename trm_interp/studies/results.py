@@ -134,6 +134,7 @@ class Results:
     ) -> None:
         self.run, self.static, self.names = run, static, names
         self.written: list[str] = []
+        self._commit = git_commit()  # of the code that runs; a checkout may move on meanwhile
         self._earlier = files if run.begun else ()
 
     def write(self, figures: Figures, tables: Mapping[str, pd.DataFrame]) -> None:
@@ -155,7 +156,7 @@ class Results:
     def finish(self, result: R) -> R:
         """The study is done: writes the summary, and gives the result as a reader of it gets it."""
         written = sorted(set(self.written))
-        done = replace(result, written=written, versions=versions(), git_commit=git_commit())
+        done = replace(result, written=written, versions=versions(), git_commit=self._commit)
         self._clear_once()
         file = self.run.write_json(SUMMARY, done.to_json())
         return type(result).from_json(done.to_json(), str(file))
