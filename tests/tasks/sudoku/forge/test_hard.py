@@ -119,6 +119,28 @@ def test_an_interrupted_build_resumes_to_the_same_bytes(made, tmp_path, cli):
     assert not grown.parent.exists()
 
 
+def test_a_build_that_is_to_replace_another_data_set_is_resumed_with_resume_alone(tmp_path, cli):
+    out = tmp_path / "out"
+    make_preset("tiny-hard", out, seed=3, sizes={"train": 4, "val": 2, "test": 2})
+    before = contents(out)
+
+    def interrupt(done: int, total: int) -> None:
+        if done >= 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        make_preset("tiny-hard", out, seed=4, overwrite=True, progress=interrupt)
+    assert "with --resume instead of --overwrite" in str(stopped.value)
+    assert contents(out) == before
+    other = cli("data", "make", "tiny-hard", "--out", out, "--seed", 5, "--resume")
+    assert other.code == 2 and "seed (3 there, 5 now)" in other.err
+    counts = []
+    make_preset("tiny-hard", out, seed=4, resume=True, progress=lambda *at: counts.append(at))
+    assert counts[0][0] >= 3  # nothing is grown twice
+    make_preset("tiny-hard", tmp_path / "whole", seed=4)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
 def test_a_killed_build_resumes_to_the_same_bytes(made, tmp_path):
     out = tmp_path / "out"
     code = (
@@ -155,7 +177,7 @@ def test_targets_out_of_reach_end_at_the_budget():
 
 def test_more_than_exists_is_refused(tmp_path, cli, monkeypatch):
     monkeypatch.setattr(presets, "MAX_DRAWS", 2)  # 50 take long to find what 2 nearly find
-    answer = cli("data", "make", "sudoku4", "--out", tmp_path / "out", "--train", 4700)
+    answer = cli("data", "make", "sudoku4", "--out", tmp_path / "out", "--n-train", 4700)
     assert answer.code == 2 and "classes, 4800 are wanted" in answer.err
 
 

@@ -36,10 +36,10 @@ def names(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("sudoku9", "--train", 10**12), "train must be at most 10000000, got 1000000000000"),
-        (("sudoku9-hard", "--test", 10**30), "test must be at most 10000000"),
-        (("sudoku4", "--train", 5000), "4x4 puzzles are of 4710 classes, 5100 are wanted"),
-        (("sudoku9", "--val", 0), "val must be at least 1, got 0"),
+        (("sudoku9", "--n-train", 10**12), "train must be at most 10000000, got 1000000000000"),
+        (("sudoku9-hard", "--n-test", 10**30), "test must be at most 10000000"),
+        (("sudoku4", "--n-train", 5000), "4x4 puzzles are of 4710 classes, 5100 are wanted"),
+        (("sudoku9", "--n-val", 0), "val must be at least 1, got 0"),
         (("sudoku9-hard", "--workers", 10**9), "workers must be at most 256, got 1000000000"),
         (("sudoku9-hard", "--workers", -1), "workers must be at least 1, got -1"),
         (("sudoku9", "--seed", 2**64), "seed must be from 0 to 9223372036854775807"),
@@ -55,7 +55,7 @@ def test_numbers_that_cannot_be_met(tmp_path, cli, words, problem):
 
 def test_memory_is_counted_before_it_is_taken(tmp_path, monkeypatch):
     monkeypatch.setattr("trm_interp.runtime.limits._physical", lambda: 10**6)
-    with pytest.raises(UserError, match="5000 puzzles would need .* lower --train"):
+    with pytest.raises(UserError, match="5000 puzzles would need .* lower --n-train"):
         make_preset("sudoku9", tmp_path / "out", sizes={"train": 2500})
 
 

@@ -17,16 +17,17 @@ import numpy as np
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import plain, write_json
 from trm_interp.runtime.fresh import FolderRun
-from trm_interp.runtime.identity import require_same
+from trm_interp.runtime.identity import differing, require_same
 from trm_interp.runtime.limits import at_most, in_seed_range, require_memory, shown
 from trm_interp.runtime.outputs import entries
+from trm_interp.runtime.runs import read_identity
 from trm_interp.runtime.schema import read_json
 from trm_interp.runtime.version import __version__
 from trm_interp.runtime.work import Tell, silent
 from trm_interp.tasks.base import PuzzleError
 from trm_interp.tasks.settings import MOST_PUZZLES, MOST_WORKERS
 from trm_interp.tasks.sudoku.dataset import save_lines
-from trm_interp.tasks.sudoku.forge.build import COMMAND, building
+from trm_interp.tasks.sudoku.forge.build import ABOUT, COMMAND, building
 from trm_interp.tasks.sudoku.forge.hard import HardPreset, make
 from trm_interp.tasks.sudoku.forge.walk import LARGEST_SEED, Walk
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid
@@ -117,7 +118,8 @@ def make_preset(
     The same name, seed and version give the same bytes. `progress` is called now and then with the
     number of puzzles drawn, out of `sum(sizes)`; it falls a little when duplicates are dropped.
     The folder appears when all of it is there. One that exists is refused, or with `overwrite`
-    replaced; with `resume` it is complete, if it was made with the same settings.
+    replaced; with `resume` it is complete, if it was made with the same settings, unless the build
+    that is resumed was to replace it.
     """
     if name not in PRESETS:
         raise PuzzleError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
@@ -135,7 +137,7 @@ def make_preset(
         resumable=isinstance(preset, HardPreset),
         tell=tell,
     ) as run:
-        if run.begun and run.resume:
+        if run.begun and run.resume and not _was_to_replace(run, about):
             card = read_json(run.place / CARD, dict[str, Any], PuzzleError)
             require_same(run.out, _only(card, plain(about)), about)
             run.tell_complete()
@@ -143,6 +145,21 @@ def make_preset(
         if isinstance(preset, HardPreset):
             return _grow(preset, run, about, resume, workers, progress or (lambda done, of: None))
         return _fill(preset, run, about, progress)
+
+
+def _was_to_replace(run: FolderRun, about: Card) -> bool:
+    """Whether what is unfinished is of these settings and the data set that it is to replace is
+    not."""
+    begun, now = read_identity(_build_folder(run) / ABOUT), plain(about)
+    if begun is None or differing(begun, now):
+        return False
+    card = read_json(run.place / CARD, dict[str, Any], PuzzleError)
+    return bool(differing(_only(card, now), now))
+
+
+def _build_folder(run: FolderRun) -> Path:
+    """Where a hard data set grows: next to it."""
+    return run.place.with_name(f"{run.place.name}.build")
 
 
 def _only(card: Card, about: Card) -> Card:
@@ -190,7 +207,7 @@ def _require_limits(
         side = f"{preset.side}x{preset.side}"
         raise PuzzleError(f"{side} puzzles are of {classes} classes, {wanted} are wanted")
     size = wanted * preset.side**2 * BYTES_A_CELL
-    require_memory(size, f"{wanted} puzzles", "lower --train, --val or --test")
+    require_memory(size, f"{wanted} puzzles", "lower --n-train, --n-val or --n-test")
 
 
 def _grow(
@@ -202,10 +219,9 @@ def _grow(
     progress: Callable[[int, int], None],
 ) -> Card:
     """Grow the puzzles in a folder next to the data set; the card."""
-    folder = run.place.with_name(f"{run.place.name}.build")
     with (
         run.filling() as at,
-        building(folder, about, resume, run.overwrite) as grown,
+        building(_build_folder(run), about, resume, run.overwrite) as grown,
     ):
         card = {**about, **make(preset, at, about["seed"], grown, workers, progress)}
         write_json(at / CARD, card)
@@ -262,7 +278,7 @@ def _draw_splits(
         if n == most:
             raise PuzzleError(
                 f"{wanted} puzzles in splits without kin are more than {preset.side}x"
-                f"{preset.side} puzzles have: lower --train, --val or --test"
+                f"{preset.side} puzzles have: lower --n-train, --n-val or --n-test"
             )
         n = min(2 * n, most)
 
