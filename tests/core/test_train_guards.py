@@ -1,16 +1,19 @@
 """Training that goes wrong, or does not fit, or runs as a CUDA graph."""
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from tiny_training import assert_same_bits, rows
+from tiny_training import SMALL, assert_same_bits, rows
 
-from trm_interp.core.models.trm import State
+from trm_interp.core.models.trm import TRM, State
 from trm_interp.core.training.graphs import GraphedStep, Phase
+from trm_interp.core.training.guards import FirstBad
 from trm_interp.core.training.loop import train
-from trm_interp.core.training.optimizers import set_rates
+from trm_interp.core.training.optimizers import clip_gradients, set_rates
+from trm_interp.core.training.slots import Slots, TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
 from trm_interp.runtime.errors import UserError
 
@@ -37,6 +40,28 @@ def test_a_gradient_that_is_not_finite_names_step_and_tensor(
     resumed = make(steps=9)
     resumed.resume()  # saved after steps 2 and 4, and not after 6
     assert resumed.step_count == 4 and resumed.model.lm_head.weight.isfinite().all()
+
+
+def test_a_gradient_is_named_where_other_parameters_have_none():
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(1, 1, False) for name in ("a", "b", "c")})
+    first_bad = FirstBad(model, torch.device("cpu"))
+    (model["b"].weight + float("inf") * model["c"].weight).sum().backward()  # none for a
+    norms = clip_gradients(model.parameters(), float("inf"))
+    first_bad.note(torch.tensor(7), norms, torch.zeros(2))
+    with pytest.raises(UserError, match=r"run: the gradient of c.weight not finite at step 7"):
+        first_bad.check(Path("run"))
+
+
+def test_a_state_cannot_have_the_name_of_what_else_a_slot_holds(data: TrainData):
+    class Counted(NamedTuple):
+        z_H: torch.Tensor
+        steps: torch.Tensor
+
+    class Counting(TRM):
+        State = Counted
+
+    with pytest.raises(ValueError, match="trm: a state cannot be called 'steps'"):
+        Slots.empty(Counting(SMALL), data, torch.arange(2), torch.float32)
 
 
 def test_micro_batches_give_the_gradient_of_the_batch(make: Callable[..., Trainer]):

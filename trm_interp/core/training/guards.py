@@ -12,15 +12,17 @@ class FirstBad:
     """Remembers, on the device, the first step whose loss or gradient is not finite.
 
     `noted`: int64 [3], the step, counted from 1, the index of the parameter whose gradient is not
-    finite (-1: none), and whether the loss is; the step is -1 as long as all is well.
+    finite, among those that have one (-1: none), and whether the loss is; the step is -1 as long as
+    all is well.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self.names = [name for name, _ in model.named_parameters()]
+        self.model = model
         self.noted = torch.full((3,), -1, device=device)
 
     def note(self, step: Tensor, norms: Tensor, losses: Tensor) -> None:
-        """After a backward pass: the norm of every gradient, the losses of every slot."""
+        """After a backward pass: the norm of every gradient that there is, the losses of every
+        slot."""
         finite, loss_finite = norms.isfinite(), losses.isfinite().all()
         tensor = torch.where(finite.all(), -1, finite.int().argmin())
         now = torch.stack([step, tensor, loss_finite.long()])
@@ -31,8 +33,10 @@ class FirstBad:
         """UserError where loss or gradient have not been finite. Waits for the device."""
         step, which, loss_was_finite = self.noted.tolist()
         if step >= 0:
+            named = self.model.named_parameters()
+            names = [name for name, parameter in named if parameter.grad is not None]
             what = [] if loss_was_finite else ["the loss"]
-            what += [f"the gradient of {self.names[which]}"] if which >= 0 else []
+            what += [f"the gradient of {names[which]}"] if which >= 0 else []
             raise UserError(
                 f"{out}: {' and '.join(what)} not finite at step {step}; the last saved state is "
                 "untouched: start again with a lower --lr or with --clip"

@@ -110,7 +110,12 @@ class Slots:
 
     @staticmethod
     def empty(model: RecursiveModel, data: TrainData, index: Tensor, dtype: torch.dtype) -> "Slots":
-        """All halted, so that the first step fills them from `data`, on its device."""
+        """All halted, so that the first step fills them from `data`, on its device.
+
+        ValueError where a state of the model has the name of what else a slot holds.
+        """
+        if taken := {f.name for f in fields(Slots)} & set(model.state_names):
+            raise ValueError(f"{model.architecture}: a state cannot be called {min(taken)!r}")
         tokens = data.inputs
         config, device, n = model.config, tokens.device, len(index)
         state = torch.zeros(n, config.positions, config.d_model, dtype=dtype, device=device)
