@@ -77,7 +77,7 @@ def test_a_study_by_its_name(copier: Path, grids: Path, tmp_path: Path):
     assert result is not None and (tmp_path / "out" / "summary.json").exists()
     with pytest.raises(trm_interp.UserError, match="no study 'dreams'; there are outcomes,"):
         trm_interp.run_study("dreams")
-    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+    with pytest.raises(trm_interp.UserError, match="limit must be at least 1, got 0"):
         trm_interp.run_study("outcomes", out=tmp_path / "none", limit=0)
     with pytest.raises(trm_interp.UserError, match="no setting 'depth'; there are .*limit"):
         trm_interp.run_study("outcomes", out=tmp_path / "none", depth=3)

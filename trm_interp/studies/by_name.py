@@ -28,20 +28,23 @@ def run_study(name: str, *, tell: Tell = print, progress: Update = quiet, **sett
 def _config(kind: type, settings: Mapping[str, Any]) -> Any:
     """A study's configuration; a path may be given as text. UserError names the fields that there
     are, those that are missing, and what is wrong with a value."""
-    known = {f.name: f for f in fields(kind)}
-    if unknown := [name for name in settings if name not in known]:
-        raise UserError(f"no setting {unknown[0]!r}; there are {', '.join(known)}")
+    offered = {f.name: f for f in fields(kind)}
+    if unknown := [name for name in settings if name not in offered]:
+        raise UserError(f"no setting {unknown[0]!r}; there are {', '.join(offered)}")
     needed = [
         name
-        for name, f in known.items()
+        for name, f in offered.items()
         if f.default is MISSING and f.default_factory is MISSING and name not in settings
     ]
     if needed:
         raise UserError(f"{', '.join(needed)} must be given")
     hints = get_type_hints(kind)
-    is_path = {name for name in known if Path in (hints[name], *get_args(hints[name]))}
+    is_path = {name for name in offered if Path in (hints[name], *get_args(hints[name]))}
     values = {
         name: Path(value) if name in is_path and isinstance(value, str) else value
         for name, value in settings.items()
     }
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise UserError(str(error)) from None
