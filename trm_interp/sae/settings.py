@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trm_interp.runtime.existing import Existing
 from trm_interp.runtime.limits import parse_indices
 from trm_interp.runtime.settings import argument, in_range, positive, required, setting
 from trm_interp.subjects.settings import STATIC_HELP, Device
@@ -101,8 +102,7 @@ class TrainSAEConfig:
         for name in ("l1", "l0"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.resume and self.overwrite:
-            raise ValueError("give one of --resume and --overwrite")
+        Existing(self.resume, self.overwrite)  # one of them at most
         parse_indices(self.ticks, "ticks")
 
     def revives_at(self, step: int) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trm_interp.core.clock import MOST_COUNTED
+from trm_interp.runtime.existing import Existing
 from trm_interp.runtime.settings import argument, group, positive, preset, setting
 from trm_interp.subjects.settings import (
     BATCH_HELP,
@@ -114,8 +115,7 @@ class SearchRun:
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "limit")
-        if self.resume and self.overwrite:
-            raise ValueError("give one of --resume and --overwrite")
+        Existing(self.resume, self.overwrite)  # one of them at most
         if self.out is None and (self.resume or self.overwrite):
             raise ValueError("--resume and --overwrite need --out")
         if self.out is not None and self.out.suffix not in (".csv", ".parquet"):
