@@ -6,7 +6,7 @@
 
 Table 1 (outcomes, halting head), figures 2 (paths), 3 (basins), 4 (losses) and 5 (divergence),
 settling, stability, lens and probes: each a command of its own, two at a time, in a folder of its
-own under --out with figures and the plotted numbers beside them. Jobs that are done are skipped,
+own under --out with figures and the plotted numbers next to them. Jobs that are done are skipped,
 and the failure of one stops only those that need it. Then the claims table, with the results of
 experiments/table2_search.py and experiments/fig1_features.py where they are given. `--ship` copies
 the small tables into a folder.
@@ -55,7 +55,7 @@ class Splits(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchTables(Record):
-    """The summary beside the tables of table2_search.py."""
+    """The summary next to the tables of table2_search.py."""
 
     checkpoint_sha256: str
     sizes: Sizes

@@ -148,10 +148,10 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
     if args.total:
         preset["budget"] = args.budget if args.total == FIT else args.total
     elif "steps" in dict(args.set):  # they stand in place of a preset's wall clock
-        preset["budget"] = dict(args.set).get("budget")
+        preset["budget"] = None
     in_model = {f.name: preset.pop(f.name) for f in fields(TRMConfig) if f.name in preset}
     if args.init and (set(dict(args.set)) & set(TRMConfig.__dataclass_fields__)):
-        raise UserError("--init brings the model's shape with it: --set it not")
+        raise UserError("--init takes the model's shape from the checkpoint: leave it out of --set")
     training, validation = open_puzzles(args, preset)
     task = training.task
     data = train_data(training, validation)

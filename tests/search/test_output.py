@@ -96,7 +96,7 @@ def test_what_is_beside_and_no_summary_stays(tmp_path: Path, text: str, flags: d
 @pytest.mark.parametrize("flags", FLAGS)
 def test_a_table_that_no_search_made_stays(tmp_path: Path, flags: dict[str, bool]):
     (tmp_path / "x.csv").write_text("mine")
-    refused(tmp_path / "x.csv", "x.csv has no summary of a search beside it", **flags)
+    refused(tmp_path / "x.csv", "x.csv has no summary of a search next to it", **flags)
 
 
 @pytest.mark.parametrize("flags", FLAGS)

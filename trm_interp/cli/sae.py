@@ -52,7 +52,7 @@ COMMANDS = [
         title="Features",
         config=SteerConfig,
         target="trm_interp.sae.steer:run",
-        doc="Ablate, clamp or steer one feature while the model runs, beside matched controls.",
+        doc="Ablate, clamp or steer one feature while the model runs, next to matched controls.",
         examples="""
         trm-interp steer runs/sae runs/states --feature 12
         trm-interp steer runs/sae runs/states --feature 12 --mode clamp --value 1 --ticks 0-20

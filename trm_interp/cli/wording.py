@@ -44,7 +44,7 @@ def as_typed(config: type, message: str, of_settings: bool = True) -> str:
 
 
 def notices(config: type, values: Mapping[str, Any], typed: Collection[str]) -> Iterator[str]:
-    """A line for every option that was typed but has no effect beside the others.
+    """A line for every option that was typed but has no effect given the others.
 
     `values`: of all options; `typed`: names of those that the user gave.
     """

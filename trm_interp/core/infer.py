@@ -70,12 +70,12 @@ def iter_run(
         raise ValueError(f"inputs and labels must be alike and hold a puzzle, got {shapes}")
     for tokens in (inputs, labels):
         require_tokens(model.config, tokens)
-    known = identifiers_for(model.config, identifiers, len(inputs))
+    identifiers = identifiers_for(model.config, identifiers, len(inputs))
     if steps < 1 or batch_size < 1:
         raise ValueError(f"steps and batch_size must be at least 1, got {steps}, {batch_size}")
     for start in range(0, len(inputs), batch_size):
         at = slice(start, start + batch_size)
-        own = None if known is None else known[at]
+        own = None if identifiers is None else identifiers[at]
         yield run_batch(
             model, inputs[at], labels[at], steps, every, keep_logits, dtype, identifiers=own
         )
@@ -168,8 +168,8 @@ def embedded(
     identifiers: Tensor | None = None,
 ) -> Tensor:
     """`model.embed` of puzzles on any device, with identifiers that were checked."""
-    known = identifiers_for(model.config, identifiers, len(inputs))
-    on_device = None if known is None else known.to(model.device)
+    own = identifiers_for(model.config, identifiers, len(inputs))
+    on_device = None if own is None else own.to(model.device)
     return model.embed(inputs.to(model.device), dtype, on_device)
 
 

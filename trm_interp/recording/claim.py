@@ -24,7 +24,7 @@ class Claim(Run):
 
     A store's manifest is its marker, its identity and its account of what is done, so that stores
     need no other file. `new`: the manifest of the store to be. In the block, `manifest` is what to
-    go on from: on disk, with no file of a store beside it that it does not list. `begun` says
+    go on from: on disk, with no file of a store next to it that it does not list. `begun` says
     whether it lists shards.
     """
 

@@ -114,7 +114,7 @@ def _check_shapes(file: Path, config: _Config) -> None:
         if shapes.get(name) != shape:
             held = "absent" if name not in shapes else " x ".join(map(str, shapes[name]))
             raise UserError(
-                f"{file}: {name} is {held}, {CONFIG} beside it says {shape[0]} x {shape[1]}: "
+                f"{file}: {name} is {held}, {CONFIG} next to it says {shape[0]} x {shape[1]}: "
                 "restore both from one SAE"
             )
 

@@ -52,8 +52,8 @@ class Batch:
         self.targets = target_states(model, config.target)
         self.device = model.device
         self.inputs = inputs.to(self.device)
-        known = identifiers_for(model.config, identifiers, len(inputs))
-        self.identifiers = None if known is None else known.to(self.device)
+        own = identifiers_for(model.config, identifiers, len(inputs))
+        self.identifiers = None if own is None else own.to(self.device)
         self.keys = puzzle_keys(self.inputs)
         self.puzzle, self.column, self.step, self.group = np.zeros((4, 0), np.int64)
         self.groups: dict[int, Group] = {}

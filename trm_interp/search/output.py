@@ -236,7 +236,7 @@ def _require_searched(out: Path) -> None:
         )
     if out.exists() and not (sidecar or maker(blocks) == COMMAND or (blocks / IDENTITY).is_file()):
         raise UserError(
-            f"{out} has no summary of a search beside it, so `search` leaves it alone: choose "
+            f"{out} has no summary of a search next to it, so `search` leaves it alone: choose "
             "another --out, or delete it"
         )
 

@@ -52,9 +52,9 @@ def fit(
     device = open_device(run.device)
     training, validation = open_puzzles(run, tell)
     task = training.task
-    known = identifiers_of(run.architecture, training, validation)
+    embeddings = identifiers_of(run.architecture, training, validation)
     sizes = {"cells": task.cells, "vocab": task.vocab}
-    shape = model_config(run.architecture, {**known, **model, **sizes})
+    shape = model_config(run.architecture, {**embeddings, **model, **sizes})
     if device.type == "cpu":
         require_memory(
             training_bytes(shape, config),

@@ -208,7 +208,7 @@ def _cells_and_prefix(
         if not stated:
             raise CheckpointError(
                 f"{path}: attention does not tell the number of cells: {ASK} (in Python cells=81), "
-                f"or put the data set's {DATASET} beside it"
+                f"or put the data set's {DATASET} next to it"
             )
         return stated, stated_prefix if has_prefix else 0
     if (stated < positions) != has_prefix or stated > positions:
@@ -246,7 +246,7 @@ def _split(
     either = " or ".join(f"{cells} cells and a prefix of {prefix}" for cells, prefix in chosen)
     raise CheckpointError(
         f"{path}: its {positions} positions can be {either}: {ASK} (in Python cells=...), "
-        f"or put the data set's {DATASET} beside it"
+        f"or put the data set's {DATASET} next to it"
     )
 
 

@@ -57,7 +57,7 @@ class RecursiveModel(nn.Module, ABC):
     reads_ahead: ClassVar[bool] = False
     """Whether `losses` needs the read-out of one more supervision step (`following`)."""
     further_losses: ClassVar[tuple[str, ...]] = ()
-    """Names of the terms that `losses` gives beside `answer` and `halt`."""
+    """Names of the terms that `losses` gives besides `answer` and `halt`."""
 
     config: Any  # an instance of Config
 
