@@ -205,7 +205,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_existing_outputs(refused, collect: list[object], store: Path, tmp_path: Path):
     before = contents(store)
     refused([*collect, "--out", store], store, "--resume", "--overwrite")
-    refused([*collect, "--out", store, "--resume", "--overwrite"], store, "one of")
+    refused([*collect, "--out", store, "--resume", "--overwrite"], "one of --resume and")
     assert contents(store) == before
     foreign = tmp_path / "foreign"
     foreign.mkdir()

@@ -5,13 +5,14 @@ import copyreg
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from published import error_of, lightning, public_state, same_weights
 from torch import Tensor
+from toy_task import Latin
 
 from trm_interp.core.checkpoints.folder import CheckpointError, load_checkpoint
 from trm_interp.core.convert import convert
@@ -19,8 +20,10 @@ from trm_interp.core.infer import run
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.recording.info import describe
+from trm_interp.recording.opening import recorded_checkpoint
 from trm_interp.subjects.evaluate import solve
-from trm_interp.subjects.opening import open_both
+from trm_interp.subjects.opening import open_both, open_checkpoint
+from trm_interp.tasks import registry
 
 SETTINGS: dict[str, Any] = {
     "cells": 16, "vocab": 6, "d_model": 32, "prefix": 0, "q_outputs": 1, "expansion": 2.0,
@@ -95,6 +98,23 @@ def test_a_task_with_just_this_vocabulary_keeps_it(tmp_path: Path, model: TRM):
     for seven, kept in ((True, 7), (False, 6)):
         fits = lambda cells, vocab, seven=seven: seven and (cells, vocab) == (16, 7)  # noqa: E731
         assert load_checkpoint(tmp_path, fits=fits).model.config.vocab == kept
+
+
+def test_every_command_reads_the_same_tokens(tmp_path: Path, model: TRM):
+    class Sevens(Latin):
+        family, name, cells, vocab, grid = "sevens", "sevens4", 16, 7, (4, 4)
+
+    file = tmp_path / "last.ckpt"
+    torch.save(nano(model), file)
+    registry.register_task(Sevens)
+    try:
+        opened = open_checkpoint(file)
+        facts = {"checkpoint_sha256": opened.sha256, "checkpoint_path": str(file)}
+        store: Any = SimpleNamespace(**facts, model=SimpleNamespace(cells=16))
+        again, mismatch = recorded_checkpoint(store, None, torch.device("cpu"))
+    finally:
+        registry.unregister("sevens")
+    assert mismatch is None and again.model.config.vocab == opened.model.config.vocab == 7
 
 
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])

@@ -14,8 +14,8 @@ def step_flops(
 ) -> int:
     """One supervision step of one puzzle, read-outs included; with `training` also the backward.
 
-    The backward costs twice the forward of the last H-cycle, the only one with gradient. `depth`
-    is (H_cycles, L_cycles) where they are not the model's own.
+    The backward costs twice the forward of what carries gradient, for a TRM the last H-cycle.
+    `depth` is (H_cycles, L_cycles) where they are not the model's own.
 
     >>> from trm_interp.core.models.trm_config import TRMConfig
     >>> round(step_flops(TRMConfig(), depth=(1, 2)) / step_flops(TRMConfig()), 3)  # 3 of 21

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint
+from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
+from trm_interp.subjects.opening import read_checkpoint
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def recorded_checkpoint(
     source = ckpt or store.checkpoint_path
     if not source:
         raise UserError(f"{store.path} does not say where its checkpoint is: give --ckpt")
-    checkpoint = load_checkpoint(source, device, store.model.cells)
+    checkpoint = read_checkpoint(source, device, store.model.cells)
     recorded = store.checkpoint_sha256
     if checkpoint.sha256 == recorded:
         return checkpoint, None

@@ -137,11 +137,18 @@ def _has_task(cells: int, vocab: int) -> bool:
     return bool(tasks_of_shape(cells, vocab))
 
 
+def read_checkpoint(
+    source: str | Path, device: torch.device | str = "cpu", cells: int | None = None
+) -> Checkpoint:
+    """`load_checkpoint`, with the tasks that there are to decide what a file leaves open."""
+    return load_checkpoint(source, device, cells, fits=_has_task)
+
+
 def open_checkpoint(
     source: str | Path, device: torch.device | str = "cpu", cells: int | None = None
 ) -> Checkpoint:
     """The checkpoint; `cells` is what --cells says. UserError where the file says otherwise."""
-    checkpoint = load_checkpoint(source, device, cells, fits=_has_task)
+    checkpoint = read_checkpoint(source, device, cells)
     own = checkpoint.model.config.cells
     if cells is not None and cells != own:
         raise CheckpointError(f"{checkpoint.path} reads {own} cells, but --cells is {cells}")
@@ -166,9 +173,9 @@ def open_both(
     defaults = [] if ckpt else [str(path)]
     if puzzles is not None:
         opened = load_puzzles(puzzles, skip_bad, limit)
-        checkpoint = load_checkpoint(path, device, opened.task.cells, fits=_has_task)
+        checkpoint = read_checkpoint(path, device, opened.task.cells)
     else:
-        checkpoint = load_checkpoint(path, device, fits=_has_task)
+        checkpoint = read_checkpoint(path, device)
         file = test_puzzles(checkpoint)
         defaults.append(str(file))
         opened = load_puzzles(file, skip_bad, limit)
