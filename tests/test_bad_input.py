@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
-from trm_interp.tasks.sudoku.forge import presets
+from trm_interp.tasks.sudoku.forge import importing
 
 Cli = Callable[..., Any]
 
@@ -367,5 +367,5 @@ def test_download_without_a_network(refused, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     words = ["data", "download", "sudoku-extreme", "--out", tmp_path / "data"]
-    refused(words, presets.HUB, "Name or service not known")
+    refused(words, importing.HUB, "Name or service not known")
     refused(["info", "hf://owner/repo"], "hf://owner/repo", "Name or service not known")

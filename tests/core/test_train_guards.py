@@ -45,7 +45,8 @@ def test_a_gradient_that_is_not_finite_names_step_and_tensor(
 def test_a_gradient_is_named_where_other_parameters_have_none():
     model = torch.nn.ModuleDict({name: torch.nn.Linear(1, 1, False) for name in ("a", "b", "c")})
     first_bad = FirstBad(model, torch.device("cpu"))
-    (model["b"].weight + float("inf") * model["c"].weight).sum().backward()  # none for a
+    b, c = (model.get_parameter(f"{name}.weight") for name in "bc")
+    (b + float("inf") * c).sum().backward()  # none for a
     norms = clip_gradients(model.parameters(), float("inf"))
     first_bad.note(torch.tensor(7), norms, torch.zeros(2))
     with pytest.raises(UserError, match=r"run: the gradient of c.weight not finite at step 7"):
