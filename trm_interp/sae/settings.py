@@ -16,8 +16,8 @@ LARGEST_COUNT = 10**12  # of steps, rows, features a dimension, MB: far above an
 MOST_SHUFFLES = 100_000
 STORE_HELP = "store that `trm-interp collect` wrote"
 SITES_HELP = (
-    "comma-separated sites of the store, pooled: states, resid (its residual sites), or by name, "
-    "such as z_L or blocks.0.hook_mlp_out"
+    "comma-separated states or sites of the store, pooled: by name, such as z_L or "
+    "blocks.0.hook_mlp_out, or states (all of them) or resid (its residual sites)"
 )
 SAE_HELP = "folder of a trained SAE"
 CKPT_HELP, RECORDED = "checkpoint of the store", "the one that it was recorded from"

@@ -4,8 +4,8 @@ A row of the batch is one trajectory at its own supervision step. Rows that have
 batch and waiting ones take their places, so the cost falls with every puzzle that is decided.
 
 What rounding can change: a row's noise is the same in any batch, but matrix products of another
-batch size may round otherwise, and runs that do not settle amplify it. Runs that settle end in the
-same grid.
+batch size may round otherwise, and runs that do not come to rest amplify it. Those that do end in
+the same grid.
 """
 
 from collections import deque

@@ -50,7 +50,7 @@ class SearchConfig:
     sigma: float = setting(1.0, "standard deviation of the noise; states have RMS 1", most=1e6)
     target: str = setting(
         "answer",
-        "state that the noise is added to, by name, or answer, latent or all",
+        "state that the noise is added to, by name, such as z_L, or answer, latent or all",
         needs=NOISE,
     )
     when: When = setting(

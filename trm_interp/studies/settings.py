@@ -23,7 +23,8 @@ RECORDED_HELP, RECORDED = "checkpoint of the store", "where the store says that 
 CONTROL = {"starts": True}  # of divergence
 OVERWRITE_HELP = "replace the results of an earlier run"
 SITE_HELP = (
-    "state to look at, by name (z_L), or answer or latent; resid, or another site that was recorded"
+    "state or site of the store, by name, such as z_L or blocks.0.hook_mlp_out, or answer, latent "
+    "or resid (hook_resid_post of the last block)"
 )
 
 
@@ -134,7 +135,7 @@ class BasinsConfig(OnCheckpoint):
     )
     starts: int = setting(1000, "random starts per puzzle")
     target: str = setting(
-        "answer", "state whose start is varied, by name (z_L), or answer, latent or all"
+        "answer", "state whose start is varied, by name, such as z_L, or answer, latent or all"
     )
     shared: bool = setting(
         True, "one random vector for all positions, or one each", flags="--shared/--per-position"
