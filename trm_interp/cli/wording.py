@@ -88,6 +88,8 @@ def usage_error(error: Any) -> str:
         return printable(f"{name} is missing; {see}")
     if name and kind == "BadParameter":
         return printable(f"{name} {_refused(error, text)}".replace(" : ", ": ", 1))
+    if text.endswith("?"):  # it has its own advice
+        return printable(_lower(text).replace(". Did you mean", "; did you mean"))
     return printable(f"{_lower(text)}; {see}")
 
 
