@@ -10,6 +10,7 @@ from trm_interp.recording.schema import StoreError, check_space, estimate_bytes
 from trm_interp.runtime.existing import OutputExists
 from trm_interp.runtime.files import remove_leftovers
 from trm_interp.runtime.identity import require_same
+from trm_interp.runtime.limits import counted
 from trm_interp.runtime.locks import LOCK
 from trm_interp.runtime.outputs import MARKER
 from trm_interp.runtime.runs import Run
@@ -53,7 +54,7 @@ class Claim(Run):
         old = Manifest.read(path) if (path / MANIFEST).exists() else None
         if old is not None:
             self.existing.require_choice(
-                path, f"a store with {old.done} of {old.n_puzzles} puzzles"
+                path, f"a store with {old.done} of {counted(old.n_puzzles, 'puzzle')}"
             )
             if self.resume:
                 there, now = old.identity(), self.new.identity()

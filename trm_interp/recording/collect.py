@@ -23,7 +23,7 @@ from trm_interp.recording.sites import hook_targets, recursion_of, sites_of, wit
 from trm_interp.recording.store import Site, StoreWriter, estimate_bytes, plan_shards
 from trm_interp.recording.writer import Team
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.limits import at_most, parse_indices, require_memory
+from trm_interp.runtime.limits import at_most, counted, parse_indices, require_memory
 from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import CollectConfig
@@ -100,7 +100,7 @@ def record_puzzles(
         progress=progress,
     ) as writer:
         tell(
-            f"{len(puzzles)} puzzles x {per_puzzle / 1e6:.2f} MB = "
+            f"{counted(len(puzzles), 'puzzle')} x {per_puzzle / 1e6:.2f} MB = "
             f"{per_puzzle * len(puzzles) / 1e9:.3f} GB in {config.out} "
             f"({', '.join(site.name for site in sites)})"
         )

@@ -18,6 +18,7 @@ from trm_interp.report.jobs import Job, run_jobs, with_bases
 from trm_interp.report.recipes import Recipes, Request
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import sha256_of, write_text
+from trm_interp.runtime.limits import counted
 from trm_interp.runtime.runs import Run
 from trm_interp.sae.results import FeaturesSummary, SAEMeasures
 from trm_interp.search.output import read_sidecar
@@ -131,7 +132,7 @@ class Plan:
         table = pd.DataFrame({"search": what, "step": steps, "n": search.n, **shares})
         folder = self.request.out / "table2"
         write_text(folder / "shares.csv", table.to_csv(index=False))
-        title = f"{self.checkpoint.path.name}: search on {search.n} puzzles"
+        title = f"{self.checkpoint.path.name}: search on {counted(search.n, 'puzzle')}"
         write_html(shares_figure(table, title), folder / "shares.html", self.request.static)
 
     def results(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from trm_interp.recording.sites import RESIDUAL
 from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.limits import counted
 from trm_interp.runtime.outputs import maker, mark
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Run, Tell, quiet
@@ -147,7 +148,7 @@ def draw(store_path: Path, to: Path, model_name: str) -> Path:
             frame["solved"].to_numpy(),
             [f"puzzle of line {line}" for line in store["puzzle_id"][:]],
             np.arange(store.n_steps),
-            f"{model_name}: latent state {state} of {store.n_puzzles} puzzles, "
+            f"{model_name}: latent state {state} of {counted(store.n_puzzles, 'puzzle')}, "
             f"{pooled.paths.shape[1]} updates each",
             state,
         )
@@ -158,8 +159,8 @@ def lines(look: FirstLook) -> list[str | Table]:
     """What was made, and what to do next."""
     ckpt, puzzles, files = look.checkpoint, look.puzzles, (look.table, look.store, look.figure)
     return [
-        f"{ckpt}: {look.n_weights:,} weights; {look.n} puzzles of {puzzles}",
-        accuracy_table(look.accuracy, f"{look.n} unseen puzzles"),
+        f"{ckpt}: {look.n_weights:,} weights; {counted(look.n, 'puzzle')} of {puzzles}",
+        accuracy_table(look.accuracy, counted(look.n, "unseen puzzle")),
         f"wrote {files[0]}, {files[1]} and {files[2]} in {look.seconds:.0f} s",
         f"""
 Look:   open {look.figure} in a browser (hover a point; click the legend to hide solved or failed)

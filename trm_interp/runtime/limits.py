@@ -84,6 +84,15 @@ def parse_indices(text: str | None, name: str) -> list[int] | None:
     return sorted(indices)
 
 
+def counted(n: int, name: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "puzzle"), counted(2, "puzzle"), counted(0, "puzzle")
+    ('1 puzzle', '2 puzzles', '0 puzzles')
+    """
+    return f"{n} {name}" if n == 1 else f"{n} {name}s"
+
+
 def as_ranges(indices: Iterable[int]) -> str:
     """Sorted indices in the form that `parse_indices` reads.
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from trm_interp.analysis.estimates import Estimate
 from trm_interp.runtime.file_run import FileRun
+from trm_interp.runtime.limits import counted
 from trm_interp.runtime.locks import locked_folder
 from trm_interp.runtime.outputs import own_json
 from trm_interp.runtime.runs import quiet
@@ -95,7 +96,7 @@ def _fit_table(result: SAEMeasures) -> Table:
     seen = f" ({result.n_trained_on} of them trained on)" if result.n_trained_on else ""
     table = Table(
         title=f"{result.sae}: {result.arch}, {result.d_in} -> {result.d_sae}, "
-        f"{result.site}, {result.n_puzzles} puzzles{seen}"
+        f"{result.site}, {counted(result.n_puzzles, 'puzzle')}{seen}"
     )
     for heading in ("puzzles", "n", "FVU [95 %]", "L0"):
         table.add_column(heading, justify="right")

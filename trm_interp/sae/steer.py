@@ -19,7 +19,7 @@ from trm_interp.core.clock import Tick
 from trm_interp.recording.site_reader import SiteReader
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.file_run import FileRun
-from trm_interp.runtime.limits import parse_indices, shown
+from trm_interp.runtime.limits import counted, parse_indices, shown
 from trm_interp.runtime.outputs import own_json
 from trm_interp.runtime.runs import quiet
 from trm_interp.runtime.shapes import Float, Int
@@ -230,8 +230,9 @@ def lines(result: Steering) -> list[Table | str]:
 def _effects_table(result: Steering) -> Table:
     clean = result.clean
     table = Table(
-        title=f"{result.mode} feature {result.feature.feature} at {result.ticks_changed} ticks, "
-        f"cells {result.cells_changed}, {result.n_puzzles} puzzles",
+        title=f"{result.mode} feature {result.feature.feature} at "
+        f"{counted(result.ticks_changed, 'tick')}, "
+        f"cells {result.cells_changed}, {counted(result.n_puzzles, 'puzzle')}",
         caption=f"change at the last step; clean: exact {clean['exact']:.3f}, cells "
         f"{clean['cells']:.3f}, loss {clean['loss']:.4f} nats per cell",
     )

@@ -13,6 +13,7 @@ from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.core.compiling import compile_networks
 from trm_interp.core.ranks import Ranks
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.limits import counted
 from trm_interp.runtime.runs import quiet, silent
 from trm_interp.search.engine import Trajectories, search
 from trm_interp.search.noise import require_symmetries, target_states
@@ -44,7 +45,7 @@ def lines(summary: SearchSummary) -> list[Table | str]:
 def search_table(summary: SearchSummary) -> Table:
     """Shares of the puzzles after every step, in per cent."""
     table = Table(
-        title=f"{summary.ckpt} on {summary.n} puzzles of {summary.puzzles}, %",
+        title=f"{summary.ckpt} on {counted(summary.n, 'puzzle')} of {summary.puzzles}, %",
         caption="95 % Wilson intervals over puzzles; steps count from 1",
     )
     for heading in ("step", *HEADINGS):

@@ -18,7 +18,7 @@ from trm_interp.figures.outcomes import divergence_figure
 from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.limits import require_memory
+from trm_interp.runtime.limits import counted, require_memory
 from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import why_not_compared
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, results_of
@@ -254,7 +254,9 @@ def figures(result: DivergenceResult, comparisons: Mapping[str, Tables], n_steps
     means = {"divergence": "the mean of other solved puzzles"}
     if result.same_puzzle:
         n = len(result.same_puzzle.puzzles)
-        means["same_puzzle"] = f"the mean of the same puzzle's other solved starts ({n} puzzles)"
+        means["same_puzzle"] = (
+            f"the mean of the same puzzle's other solved starts ({counted(n, 'puzzle')})"
+        )
     drawn: Figures = {}
     for name, tables in comparisons.items():
         title = f"{result.site}: distance to {means[name]} at the same update"

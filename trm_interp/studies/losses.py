@@ -19,6 +19,7 @@ from trm_interp.analysis.losses import (
 from trm_interp.analysis.outcomes import first_solved
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.figures.outcomes import losses_figure, solve_step_figure
+from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import why_not_compared
 from trm_interp.studies.memory import for_losses
@@ -227,7 +228,7 @@ def figures(result: LossesResult, tables: Tables, runs: Runs) -> Figures:
 
 def lines(result: LossesResult) -> list[str]:
     """The result in words."""
-    text = [f"{result.n} puzzles, {result.solved} solved; {MAIN}, in nats"]
+    text = [f"{counted(result.n, 'puzzle')}, {result.solved} solved; {MAIN}, in nats"]
     for outcome, estimates in (("solved", result.solved_curve), ("failed", result.failed_curve)):
         if estimates is None:
             continue

@@ -16,6 +16,7 @@ from trm_interp.analysis.outcomes import (
 )
 from trm_interp.core.infer import Readouts
 from trm_interp.figures.outcomes import outcomes_figure
+from trm_interp.runtime.limits import counted
 from trm_interp.studies.memory import for_outcomes
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
 from trm_interp.studies.settings import OutcomesConfig
@@ -142,7 +143,7 @@ def _by_ratings(
 
 def figures(result: OutcomesResult, tables: Tables) -> Figures:
     """Accuracy by step, and the calibration of the halting head."""
-    title = f"{result.model_name}: {result.n} puzzles"
+    title = f"{result.model_name}: {counted(result.n, 'puzzle')}"
     return {
         "outcomes": (outcomes_figure(tables.outcomes, tables.calibration, title), tables.outcomes)
     }
@@ -155,7 +156,7 @@ def lines(result: OutcomesResult) -> list[str]:
     )
     auc = result.q_halt_tells_solved.auc
     return [
-        f"{result.n} puzzles; solved at step {shares}",
+        f"{counted(result.n, 'puzzle')}; solved at step {shares}",
         f"ever solved {result.ever[-1]:.1%}, lost again {result.lost_in_all}",
         f"halting head: sure and wrong {result.sure_and_wrong}, unsure and right "
         f"{result.unsure_and_right}, AUC {'-' if auc is None else f'{auc:.3f}'}, "

@@ -23,6 +23,7 @@ from trm_interp.figures.lens import probe_figure
 from trm_interp.recording.site_reader import SiteReader, run_clock, spell, split_puzzles
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record
 from trm_interp.studies.lens import head_answers
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, records, results_of
@@ -264,7 +265,7 @@ def lines(result: ProbesResult) -> list[str]:
     for score in result.auc:
         if score.label in POOLED and score.auc is not None:
             scores.setdefault((score.label, score.site, score.kind), []).append(score)
-    text = [f"{result.n_train} puzzles to train on, {result.n_test} to test; AUC"]
+    text = [f"{counted(result.n_train, 'puzzle')} to train on, {result.n_test} to test; AUC"]
     for (label, site, kind), each in scores.items():
         enough = [score for score in each if score.n >= FEWEST] or each
         best = max(enough, key=lambda score: score.auc or 0.0)

@@ -49,6 +49,7 @@ from trm_interp.figures.dynamics import (
     recurrence_figure,
     same_phase_figure,
 )
+from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import named, subset_of, why_not_compared
 from trm_interp.studies.memory import for_settling
@@ -335,7 +336,7 @@ def figures(result: SettlingResult, tables: Tables) -> Figures:
     """Late drift, drift over the run, recurrence at its end, and what failed runs became."""
     late, drift, recurrence = (tables[n] for n in ("late_drift", "same_phase_drift", "recurrence"))
     threshold = result.otsu.log10_threshold
-    title = f"Late drift of {result.n} runs of {result.steps} steps"
+    title = f"Late drift of {counted(result.n, 'run')} of {counted(result.steps, 'step')}"
     past = f"How far the last {LAST} steps are from their own past"
     drawn: Figures = {
         "late_drift": (
@@ -361,7 +362,9 @@ def _meaning(result: SettlingResult) -> str:
 
 def lines(result: SettlingResult) -> list[str]:
     """The result in words."""
-    text = [f"{result.n} runs of {result.steps} steps: {result.solved} solved"]
+    text = [
+        f"{counted(result.n, 'run')} of {counted(result.steps, 'step')}: {result.solved} solved"
+    ]
     for kind, drift, fates in (
         ("solved", result.late_drift.solved, result.fates.solved),
         ("failed", result.late_drift.failed, result.fates.failed),

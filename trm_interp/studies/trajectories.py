@@ -16,7 +16,7 @@ from trm_interp.figures.trajectories import path_figure, umap_figure
 from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.limits import seed32
+from trm_interp.runtime.limits import counted, seed32
 from trm_interp.runtime.provenance import versions
 from trm_interp.runtime.records import optional
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, results_of
@@ -108,7 +108,8 @@ def measure(
         **provenance_of(store),
         site=config.site,
         relative=config.relative,
-        pool=f"{store.n_puzzles} puzzles x {paths.paths.shape[1]} updates of {config.site}",
+        pool=f"{counted(store.n_puzzles, 'puzzle')} x {paths.paths.shape[1]} updates of "
+        f"{config.site}",
         explained=paths.explained[:3].tolist(),
         solved=int(solved.sum()),
         drawn=len(drawn),
@@ -203,7 +204,9 @@ def figures(result: TrajectoriesResult, tables: Tables, paths: Trajectories, tas
     drawn = where(points, points["drawn"])
     lines_of = paths.paths[np.unique(drawn["puzzle"].to_numpy())]
     per_step = paths.paths.shape[1] // int(points["step"].to_numpy().max())
-    title = f"{result.drawn} puzzles{', from their first state' if result.relative else ''}"
+    title = (
+        f"{counted(result.drawn, 'puzzle')}{', from their first state' if result.relative else ''}"
+    )
     title += f"; axes of {result.pool}"
     is_grid = len(points["board"].iloc[0]) == task.cells  # a character a cell
     columns = task.grid[1] if is_grid else None
@@ -212,8 +215,7 @@ def figures(result: TrajectoriesResult, tables: Tables, paths: Trajectories, tas
         figure = path_figure(lines_of, drawn, paths.explained, title, per_step, dimensions, columns)
         made[name] = figure, points
     if tables.umap is not None:
-        n_steps = int(points["step"].to_numpy().max())
-        title = f"UMAP of {result.site} of {result.n} puzzles after each of {n_steps} steps"
+        title = f"UMAP of {result.site} of {counted(result.n, 'puzzle')} after each step"
         made["umap"] = umap_figure(tables.umap, title, columns), tables.umap
     return made
 

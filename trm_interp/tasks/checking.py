@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trm_interp.runtime.limits import counted
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Tell, quiet
 from trm_interp.tasks.registry import family_of_file
@@ -19,8 +20,8 @@ def run(config: CheckConfig, tell: Tell = print, progress: Update = quiet) -> di
 def lines(report: dict[str, Any]) -> list[str]:
     """A line for every file and every pair."""
     lines = [
-        f"{entry['file']}: {entry['puzzles']} puzzles, {entry['invalid']} invalid lines, "
-        f"{entry['repeated']} repeated"
+        f"{entry['file']}: {counted(entry['puzzles'], 'puzzle')}, "
+        f"{counted(entry['invalid'], 'invalid line')}, {entry['repeated']} repeated"
         for entry in report["files"]
     ]
     for pair in report["pairs"]:

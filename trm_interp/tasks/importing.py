@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from trm_interp.runtime.limits import counted
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Tell, quiet
 from trm_interp.tasks.registry import family_of_file
@@ -30,4 +31,4 @@ def run(config: ImportConfig, tell: Tell = print, progress: Update = quiet) -> I
 
 def lines(imported: Imported) -> list[str]:
     """Which files there are."""
-    return [f"wrote {imported.file} ({imported.n} puzzles) and {imported.card}"]
+    return [f"wrote {imported.file} ({counted(imported.n, 'puzzle')}) and {imported.card}"]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from trm_interp.runtime.limits import counted
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Tell, quiet
 from trm_interp.tasks.registry import offering, presets
@@ -48,6 +49,6 @@ def lines(made: Made) -> list[str]:
     if not made.is_new:
         return [f"{made.card.parent} is complete"]
     return [
-        *(f"wrote {file} ({n} puzzles)" for file, n in made.files.items()),
+        *(f"wrote {file} ({counted(n, 'puzzle')})" for file, n in made.files.items()),
         f"wrote {made.card}",
     ]
