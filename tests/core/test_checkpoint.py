@@ -17,6 +17,8 @@ from torch import Tensor
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.models.trm_config import TRMConfig
+from trm_interp.runtime.artifacts import FORMS
+from trm_interp.runtime.outputs import mark
 
 
 @pytest.fixture
@@ -226,7 +228,26 @@ def test_the_hub_out_of_reach(monkeypatch: Any):
 
 
 def test_nothing_there(tmp_path: Path):
-    assert error_of(tmp_path / "gone") == f"{tmp_path / 'gone'}: no such checkpoint"
+    said = error_of(tmp_path / "gone")
+    assert said.startswith(f"{tmp_path / 'gone'}: no such checkpoint; those that ship: artifacts/")
+    assert "artifacts/trm-sudoku6," in said
+
+
+def test_an_empty_file_and_text(tmp_path: Path):
+    (tmp_path / "step_1").touch()
+    assert error_of(tmp_path / "step_1").endswith(f"an empty file; a checkpoint is {FORMS}")
+    (tmp_path / "notes").write_text("text")
+    assert error_of(tmp_path / "notes").endswith(f"no weights in it; a checkpoint is {FORMS}")
+
+
+def test_a_folder_around_checkpoints_or_of_a_command(tmp_path: Path, published: TRM):
+    for name in ("a", "b"):
+        save_checkpoint(tmp_path / "all" / name, published, {})
+    assert error_of(tmp_path / "all").endswith("a folder of checkpoints: name one of a, b")
+    mark(tmp_path / "out", "trm-interp collect")
+    assert error_of(tmp_path / "out").endswith(
+        "the output of `trm-interp collect`, not a checkpoint"
+    )
     assert "no step_N and no *.ckpt" in error_of(tmp_path)
 
 

@@ -282,5 +282,5 @@ def test_a_manifest_of_another_version_is_refused(copy):
     file.write_text("{")
     with pytest.raises(StoreError, match="manifest.json is damaged"):
         Store(copy)
-    with pytest.raises(StoreError, match="has no manifest.json"):
+    with pytest.raises(StoreError, match="no store here; record one with `trm-interp collect`"):
         Store(copy / "nowhere")

@@ -144,7 +144,7 @@ def test_what_is_no_puzzle_is_called_so(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(UserError, match="no such file, and no puzzle") as caught:
             read_puzzles(given)
         assert len(str(caught.value)) < 300
-    with pytest.raises(UserError, match="256 cells; a Sudoku here has 16, 36, 81"):
+    with pytest.raises(UserError, match="256 cells; a Sudoku here has 16, 36 or 81"):
         read_puzzles("12" * 128)
     os.mkfifo("pipe")
     with pytest.raises(UserError, match="pipe is a named pipe"):
@@ -171,11 +171,12 @@ def test_the_checkpoint_that_ships_solves_its_puzzles(cli: Cli):
     [
         ("11..............", "line 1: contradictory givens"),
         ("123....4........", "line 1: no solution"),
-        ("123", "3 cells; a Sudoku here has 16, 36, 81"),
+        ("123", "3 cells; a Sudoku here has 16, 36 or 81"),
         ("5...............", "character '5' at 0"),
         ("", "no puzzle in it"),
         ("nowhere.txt", "nowhere.txt: no such file, and no puzzle"),
         ("." * 36, "6x6 Sudoku puzzles, but"),
+        ("." * 81, "reads 16 cells of 6 tokens: give --ckpt artifacts/trm-sudoku9"),
     ],
 )
 def test_bad_puzzles_are_refused_before_anything_runs(

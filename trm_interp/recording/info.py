@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trm_interp.recording.settings import InfoConfig
+from trm_interp.runtime.artifacts import existing
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.limits import as_ranges
+from trm_interp.runtime.limits import as_ranges, counted
 
 if TYPE_CHECKING:
     from trm_interp.recording.schema import Recursion
@@ -28,6 +29,8 @@ def describe(path: str, thorough: bool = False, cells: int | None = None) -> dic
     """
     if (Path(path) / "manifest.json").exists():
         return _store(path, thorough)
+    if not path.startswith("hf://") and not existing(path).exists():
+        raise UserError(f"{path}: no such file or folder: name a store, a checkpoint or puzzles")
     try:
         return _checkpoint(path, cells)
     except UserError as error:
@@ -40,7 +43,6 @@ def describe(path: str, thorough: bool = False, cells: int | None = None) -> dic
 
 def _puzzles(path: str) -> dict[str, Any] | None:
     """Of a file of puzzles, whose beginning is read; None for anything else."""
-    from trm_interp.runtime.artifacts import existing
     from trm_interp.tasks.registry import families, family, load_puzzles
 
     file = existing(path)
@@ -200,7 +202,7 @@ def _of_store(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from nested({k: v for k, v in facts.items() if k not in LATER})
     for name in ("kept_steps", "kept_positions"):
         yield f"{name}: {as_ranges(facts[name])}"
-    yield f"bytes: {facts['bytes']} in {_count(facts['shards'], 'shard')}"
+    yield f"bytes: {facts['bytes']} in {counted(facts['shards'], 'shard')}"
     yield from nested({"exact_at_step": facts["exact_at_step"]})
     meta = facts["meta"]
     if source := meta.get("checkpoint", {}).get("path"):
@@ -218,7 +220,7 @@ def _of_store(facts: Mapping[str, Any]) -> Iterator[str]:
     if facts["problems"]:
         yield f"problems: {'; '.join(facts['problems'])}"
     elif facts["validated"]:
-        yield f"validated: {_count(facts['shards'], 'shard')} read, their sha256 agree"
+        yield f"validated: {counted(facts['shards'], 'shard')} read, their sha256 agree"
     else:
         yield "problems: none seen (--validate reads every shard, --full shows all)"
 
@@ -244,10 +246,6 @@ def _of_puzzles(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"not valid: {len(facts['skipped'])}, the first: {facts['skipped'][0]}"
     yield f"first: {facts['first']}"
     yield f"next: trm-interp data rate {facts['path']}; or give it to a command as --puzzles"
-
-
-def _count(n: int, name: str) -> str:
-    return f"{n} {name}" + ("" if n == 1 else "s")
 
 
 def nested(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:

@@ -256,7 +256,7 @@ class Manifest:
         """StoreError names the file, the field and what was expected there."""
         file = path / MANIFEST
         if not file.exists():
-            raise StoreError(f"{path} has no manifest.json: record a store with `collect` first")
+            raise StoreError(f"{path}: no store here; record one with `trm-interp collect`")
         try:
             document = read_json(file, dict[str, Any], StoreError, ADVICE)
         except UserError as error:  # a pipe, a device

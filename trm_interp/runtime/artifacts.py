@@ -3,6 +3,7 @@
 from pathlib import Path
 
 FOLDER = "artifacts"
+FORMS = "our folder, a public step_N, a nano-trm .ckpt, or hf://owner/repo"  # of checkpoints
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -25,6 +26,17 @@ def artifact(name: str) -> Path:
     tree = source_tree()
     places = [here, *([tree / FOLDER / name] if tree else []), PACKAGE / FOLDER / name]
     return next((place for place in places if place.exists()), here)
+
+
+def shipped_checkpoints() -> list[str]:
+    """Checkpoints that ship, as `--ckpt` takes them.
+
+    >>> "artifacts/trm-sudoku6" in shipped_checkpoints()
+    True
+    """
+    folder = artifact("trm-sudoku6").parent
+    names = (file.parent.name for file in folder.glob("*/model.safetensors"))
+    return [f"{FOLDER}/{name}" for name in sorted(names)]
 
 
 def existing(path: str | Path) -> Path:

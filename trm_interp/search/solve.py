@@ -119,7 +119,7 @@ def solve(
     task, device = puzzles.task, open_device(config.device)
     ckpt = config.ckpt or shipped_checkpoint(task.name)
     checkpoint = read_checkpoint(ckpt, device, task.cells)
-    require_task(puzzles, checkpoint)
+    require_task(puzzles, checkpoint, option="")
     if how.symmetry and not has_symmetries(task):
         tell(f"{task.title} has no symmetries: searching without symmetric copies")
         how = replace(how, symmetry=False)

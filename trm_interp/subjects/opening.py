@@ -78,15 +78,15 @@ def data_names(checkpoint: Checkpoint) -> str:
     return " ".join(map(str, names)) if isinstance(names, list) else str(names)
 
 
-def require_task(puzzles: PuzzleSet, checkpoint: Checkpoint) -> None:
+def require_task(puzzles: PuzzleSet, checkpoint: Checkpoint, option: str = "--puzzles ") -> None:
     """UserError where the puzzles are of another size or task than the checkpoint's, or have
-    identifiers that it does not know."""
+    identifiers that it does not know. `option`: what puzzles are given behind."""
     config, task = checkpoint.model.config, puzzles.task
     if (config.cells, config.vocab) != (task.cells, task.vocab):
         raise PuzzleError(
             f"{puzzles.source}: {task.title} puzzles, "
             f"but {checkpoint.path} reads {config.cells} cells of {config.vocab} tokens"
-            f"{_instead(checkpoint, task)}"
+            f"{_instead(checkpoint, task, option)}"
         )
     if (stated := stated_family(checkpoint.card, data_names(checkpoint))) not in (None, type(task)):
         raise PuzzleError(
@@ -99,13 +99,13 @@ def require_task(puzzles: PuzzleSet, checkpoint: Checkpoint) -> None:
         raise PuzzleError(f"{puzzles.source}: not for {checkpoint.path}: {error}") from None
 
 
-def _instead(checkpoint: Checkpoint, task: Task) -> str:
+def _instead(checkpoint: Checkpoint, task: Task, option: str) -> str:
     """What to give in place of a checkpoint and puzzles that do not go together; of what ships."""
     shipped = [artifact(name) for name in task.checkpoints]
     ways = [f"--ckpt {path}" for path in shipped if path.exists()][:1]
     with suppress(UserError):  # none ship for the checkpoint
-        ways.append(f"--puzzles {test_puzzles(checkpoint)}")
-    return f": give {' or '.join(ways)}" if ways else ": give another --ckpt or --puzzles"
+        ways.append(f"{option}{test_puzzles(checkpoint)}")
+    return f": give {' or '.join(ways or ['another --ckpt', 'other puzzles'])}"
 
 
 def test_puzzles(checkpoint: Checkpoint) -> Path:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from trm_interp.core.clock import MOST_COUNTED
 from trm_interp.core.models.registry import DEFAULT, config_class, names
 from trm_interp.core.training.settings import TrainConfig
-from trm_interp.runtime.artifacts import artifact
+from trm_interp.runtime.artifacts import FORMS, artifact
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, parse_indices
 from trm_interp.runtime.settings import group, partial_group, positive, preset, required, setting
@@ -21,7 +21,7 @@ STATES = "states"
 DEFAULT_TASK, FIRST_LOOK_TASK = "sudoku6", "sudoku9"  # what commands take where none is named
 MOST_RECORDED = 1024  # supervision steps; building hook points takes a second for each fifty
 Device = Literal["auto", "cpu", "cuda", "mps"]
-CKPT_HELP = "checkpoint: our folder, a public step_N, a nano-trm .ckpt, or hf://owner/repo"
+CKPT_HELP = f"checkpoint: {FORMS}"
 PUZZLES_HELP = "puzzles: lines, drawn grids, CSV with a header, or a public data folder"
 SHIPPED = "the one that ships"
 SHIPPED_PUZZLES = "those of the checkpoint's task that ship, for tests"
@@ -82,9 +82,9 @@ class CollectConfig:
     out: Path = required("folder of the store")
     sites: str = setting(
         STATES,
-        "comma-separated: states (all of the model's), one of them such as z_L, embed, logits, "
-        "resid (resid_mid and resid_post of all blocks), or a site inside the network such as "
-        "blocks.0.hook_mlp_out",
+        "comma-separated states or sites of the model: by name, such as z_L, embed, logits or "
+        "blocks.0.hook_mlp_out, or states (all of them) or resid (resid_mid and resid_post of all "
+        "blocks)",
     )
     steps: str = setting(
         "16", "supervision steps to run, or which of them to keep the states of, such as 0-3,15"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from trm_interp.tasks.base import Task
 
+WAYS = "puzzles that ship are in artifacts/data, and `trm-interp data make` makes others"
 Tokens = NDArray[np.uint8]
 
 

@@ -13,6 +13,7 @@ from trm_interp.runtime.artifacts import existing
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import require_regular
 from trm_interp.tasks.base import Progress, PuzzleError, PuzzleSet, Task, no_progress
+from trm_interp.tasks.puzzles import WAYS
 
 _FAMILIES: dict[str, str | type[Task]] = {"sudoku": "trm_interp.tasks.sudoku.task:Sudoku"}
 
@@ -143,7 +144,7 @@ def family_of_file(path: str | Path, name: str = "") -> type[Task]:
     path = Path(path)
     classes = _all()
     if not path.exists():
-        raise PuzzleError(f"{path}: no such file or folder")
+        raise PuzzleError(f"{path}: no such file or folder; {WAYS}")
     if not path.is_dir():
         require_regular(path)  # one that waits for a writer is not opened
     able = [one for one in classes if one.recognises(path)] if len(classes) > 1 else classes

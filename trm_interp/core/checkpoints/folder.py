@@ -28,9 +28,10 @@ from trm_interp.core.checkpoints.public_config import Fits
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import DEFAULT, build, config_class, names, settings_of
-from trm_interp.runtime.artifacts import existing
+from trm_interp.runtime.artifacts import existing, shipped_checkpoints
 from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
 from trm_interp.runtime.files import replacing, sha256_of, write_json
+from trm_interp.runtime.outputs import maker
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
 FORMAT = "trm-interp/1"
@@ -105,7 +106,8 @@ def locate(source: str | Path) -> Path:
     path = _fetch(str(source)) if str(source).startswith("hf://") else existing(source)
     try:
         if not path.exists():
-            raise CheckpointError(f"{path}: no such checkpoint")
+            ships = ", ".join(shipped_checkpoints()) or "none here"
+            raise CheckpointError(f"{path}: no such checkpoint; those that ship: {ships}")
         if path.is_dir():
             return _inside(path)
     except OSError as error:
@@ -130,6 +132,11 @@ def _inside(folder: Path) -> Path:
         return folder / WEIGHTS
     if (folder / CONFIG).exists():
         return folder
+    if inner := sorted(file.parent.name for file in folder.glob(f"*/{WEIGHTS}")):
+        names = ", ".join(inner[:8]) + (f" and {len(inner) - 8} more" if len(inner) > 8 else "")
+        raise CheckpointError(f"{folder}: a folder of checkpoints: name one of {names}")
+    if command := maker(folder):
+        raise CheckpointError(f"{folder}: the output of `{command}`, not a checkpoint")
     raise CheckpointError(
         f"{folder}: no {CONFIG} with {WEIGHTS}, no 'checkpoint', "
         "no step_N and no *.ckpt file in this folder"

@@ -20,7 +20,10 @@ from trm_interp.core.checkpoints.headers import (
     is_archive,
     require_file,
 )
+from trm_interp.runtime.artifacts import FORMS
 from trm_interp.runtime.errors import first_line, is_out_of_memory
+
+NOT_WEIGHTS = f"no weights in it; a checkpoint is {FORMS}"
 
 
 class Inert:
@@ -78,6 +81,8 @@ def load_pickle(path: Path, everything_inert: bool = False) -> Any:
     function that the file names gets a stand-in, so that its tensors can be saved apart.
     """
     require_file(path)
+    if not path.stat().st_size:
+        raise CheckpointError(f"{path}: an empty file; a checkpoint is {FORMS}")
     archive = is_archive(path)
     if archive:
         check_archive(path)
@@ -93,7 +98,8 @@ def load_pickle(path: Path, everything_inert: bool = False) -> Any:
     except Exception as error:  # a malformed pickle makes the reader raise any kind
         if is_out_of_memory(error):
             raise
-        raise CheckpointError(f"{path}: truncated or damaged ({first_line(error)})") from error
+        why = f"truncated or damaged ({first_line(error)})" if _may_be_pickle(path) else NOT_WEIGHTS
+        raise CheckpointError(f"{path}: {why}") from error
 
 
 def _unknown(path: Path) -> list[str]:
@@ -102,10 +108,15 @@ def _unknown(path: Path) -> list[str]:
         return torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
 
 
-def _refused(path: Path, archive: bool, why: str) -> str:
+def _may_be_pickle(path: Path) -> bool:
+    """By its first byte: a bare pickle, or torch's zip of one."""
     with path.open("rb") as file:
-        if file.read(1) not in (b"\x80", b"P"):  # a bare pickle, or torch's zip of one
-            return "no weights"
+        return file.read(1) in (b"\x80", b"P")
+
+
+def _refused(path: Path, archive: bool, why: str) -> str:
+    if not _may_be_pickle(path):
+        return NOT_WEIGHTS
     named = re.search(r"GLOBAL ([\w.]+)", why)
     names = [named[1], *(_unknown(path) if archive else [])] if named else []
     if not names or any(name.split(".")[0] in _NEVER for name in names):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trm_interp.runtime.files import replacing, require_regular
 from trm_interp.runtime.limits import require_memory
 from trm_interp.tasks.base import PuzzleError, PuzzleSet
+from trm_interp.tasks.puzzles import WAYS
 from trm_interp.tasks.sudoku.formats import Reasons, Table, read_file, read_text
 from trm_interp.tasks.sudoku.grid import Grid, shape_of, to_tokens
 from trm_interp.tasks.sudoku.public import read_folder
@@ -45,7 +46,7 @@ def load(
     """
     path = Path(path)
     if not path.exists():
-        raise PuzzleError(f"{path}: no such file or folder")
+        raise PuzzleError(f"{path}: no such file or folder; {WAYS}")
     if path.is_dir():
         table = read_folder(path, limit)
     else:
@@ -128,7 +129,9 @@ def _solve(
 def _message(path: Path | str, unit: str, reports: list[str], n: int) -> str:
     plural = "" if len(reports) == 1 else "s"
     rest = [f"and {len(reports) - SHOWN} more"] if len(reports) > SHOWN else []
-    head = f"{path}: {len(reports)} bad {unit}{plural} of {n}; --skip-bad goes on without them"
+    head = f"{path}: {len(reports)} bad {unit}{plural} of {n}"
+    if len(reports) < n:
+        head += "; --skip-bad goes on without them"
     return "\n  ".join([head, *reports[:SHOWN], *rest])
 
 

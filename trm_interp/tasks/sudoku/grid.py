@@ -54,8 +54,8 @@ def shape_of(cells: int) -> Shape:
     for shape in SHAPES.values():
         if shape.cells == cells:
             return shape
-    sizes = ", ".join(str(shape.cells) for shape in SHAPES.values())
-    raise ValueError(f"{cells} cells; a Sudoku here has {sizes}")
+    *sizes, last = (str(shape.cells) for shape in SHAPES.values())
+    raise ValueError(f"{cells} cells; a Sudoku here has {', '.join(sizes)} or {last}")
 
 
 def parse(text: str) -> Grid:

@@ -37,7 +37,9 @@ def read_folder(path: Path, limit: int | None) -> Table:
         inside = sorted(p.parent.name for p in path.glob(f"*/{INPUTS}"))
         if len(inside) != 1:
             inside = inside or sorted(p.name for p in path.glob("*.txt"))
-            advice = f"name one of {', '.join(inside)}" if inside else f"no {INPUTS} in it"
+            advice = (
+                f"name one of {', '.join(inside)}" if inside else f"no *.txt and no {INPUTS} in it"
+            )
             raise PuzzleError(f"{path}: a folder; {advice}")
         path = path / inside[0]
     files = {name: path / name for name in (INPUTS, LABELS, DATASET)}
