@@ -25,14 +25,17 @@ def lines(report: dict[str, Any]) -> list[str]:
         for entry in report["files"]
     ]
     for pair in report["pairs"]:
-        shared = "lineages unknown" if pair["lineages"] is None else f"{pair['lineages']} lineages"
+        shared = "lineages unknown"
+        if (n := pair["lineages"]) is not None:
+            shared = f"{counted(n, 'lineage')} in both"
+        copies = "1 copy" if pair["copies"] == 1 else f"{pair['copies']} copies"
         lines.append(
-            f"{pair['files'][0]} and {pair['files'][1]}: {pair['copies']} copies, "
-            f"{pair['neighbours']} neighbours, {shared} in both"
+            f"{pair['files'][0]} and {pair['files'][1]}: {copies}, "
+            f"{counted(pair['neighbours'], 'neighbour')}, {shared}"
         )
     return lines
 
 
 def fault(report: dict[str, Any]) -> str | None:
     """That the files are not disjoint or not valid, where that is so."""
-    return None if report["clean"] else "these files are no clean splits of one data set"
+    return None if report["clean"] else "these files are not clean splits of one data set"

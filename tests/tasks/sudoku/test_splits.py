@@ -45,7 +45,7 @@ def test_clean_files_pass(two_files, cli):
     report = check([train, test])
     assert report["clean"] and report["pairs"][0]["copies"] == report["pairs"][0]["neighbours"] == 0
     answer = cli("data", "check", train, test)
-    assert answer.code == 0 and "0 copies, 0 neighbours, lineages unknown" in answer.out
+    assert answer.code == 0 and "0 copies, 0 neighbours, lineages unknown\n" in answer.out
 
 
 def test_files_of_two_sizes_are_refused(two_files, tmp_path, cli):
@@ -65,7 +65,7 @@ def test_a_planted_symmetric_copy_is_caught(two_files, tmp_path, cli):
     answer = cli("data", "check", train, planted)
     assert answer.code == 2
     assert f"line 13: the class of {train} line 5" in answer.err
-    assert ": 1 copies, 0 neighbours" in answer.out
+    assert ": 1 copy, 0 neighbours" in answer.out
 
 
 def test_a_planted_neighbour_is_caught(two_files, tmp_path):
