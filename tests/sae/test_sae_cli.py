@@ -118,7 +118,7 @@ def test_steering(cli: Cli, sae: Path, store: Path, features: Path, tmp_path: Pa
         printed = cli("steer", sae, store, *words, "--ticks", "0,1,3").out
         assert "after supervision step 1, that of the last change: loss" in printed
         one = " ".join(cli("steer", sae, store, *words, "--limit", 1, "--ticks", 0).out.split())
-        assert "at 1 tick, cells" in one and "1 puzzle change" in one  # title, caption
+        assert "at 1 tick, cells all, 1 puzzle " in one
 
 
 def test_bad_words_end_in_one_line_and_exit_status_2(
