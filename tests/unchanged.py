@@ -38,12 +38,16 @@ GOLDEN = ROOT / "tests" / "golden" / "unchanged"
 # Old key path -> new key path, both from the name of the command on, such as
 # "outcomes/summary.json/exact": "outcomes/summary.json/solved_share". "*" stands for one part of
 # the path, and for the same part in the new path. What lies below a renamed key moves along.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "*/summary.json/*/auc_at_equal_waves": "*/summary.json/*/auc_at_equal_rating",
+    "*/summary.json/auc_of_waves_for_failure": "*/summary.json/auc_of_rating_for_failure",
+}
 # Key paths, written in the same way, that the golden files do not have and that may be new.
 _IDENTITY = ("task", "architecture", "schedule", "states", "answer", "latent")  # of a store
 ADDED: tuple[str, ...] = tuple(f"*/manifest.json/meta/identity/{name}" for name in _IDENTITY)
 ADDED += ("*/card.json/sae/architecture", "*/cfg.json/metadata/trm_interp/architecture")
 ADDED += ("*/card.json/train/n_sup_warm", "*/card.json/train/n_sup_warm_until")
+ADDED += ("stability/summary.json/rating",)
 
 # Facts of the machine or the moment, left out wherever they occur. Paths are kept, with the
 # temporary folder replaced by FOLDER.

@@ -103,8 +103,9 @@ def test_stability_of_a_linear_map(cli: Cli, on: list[Any], tmp_path: Path):
     words = ["stability", *on, "--steps", STEPS, "--exponents", 2, "--sample", N, "--fixed", 2]
     summary = result(cli, tmp_path, *words, "--eigenvalues", 2, "--dtype", "float64")
     assert summary["sample"] == N and summary["solved"] == N_FULL
-    assert "auc_at_equal_waves" not in summary["lambda_1"]  # no such rating
-    assert "auc_of_waves_for_failure" not in summary
+    assert summary["rating"] == "blanks"
+    assert summary["lambda_1"]["auc_at_equal_rating"]["pairs"] == 0  # blanks tell all:
+    assert summary["auc_of_rating_for_failure"]["auc"] == 1  # full squares are solved
     table = pd.read_csv(tmp_path / "exponents.csv")
     assert "blanks" in table and np.ptp(table["late_lambda_1"]) < 1e-9
     # both maps are 0.3 times the identity: one number of slow and fast each moves by itself

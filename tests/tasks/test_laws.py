@@ -182,6 +182,7 @@ def test_ratings_and_facts_have_their_names(task: Task, puzzles: PuzzleSet):
     ratings = task.rate(puzzles, seed=1, progress=lambda done, of: calls.append((done, of)))
     assert tuple(ratings) == task.ratings() and calls[-1] == (6, 6)
     assert all(len(values) == len(puzzles) for values in ratings.values())
+    assert {task.main_rating(), *task.controls()} <= set(ratings)
     candidates = task.candidates(puzzles.inputs[0])
     assert candidates is not None
     names, possible = candidates

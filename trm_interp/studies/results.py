@@ -52,7 +52,7 @@ class OnCheckpointResult(StudyResult):
     puzzles: str
     data_sha256: dict[str, str]
     n: int
-    skipped: int
+    skipped: int = 0  # files of earlier versions do not say it: they had no puzzles to skip
     batch_size: int
     device: str
 

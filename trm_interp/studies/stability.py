@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,11 +33,12 @@ from trm_interp.studies.memory import for_stability
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
 from trm_interp.studies.settings import StabilityConfig
 from trm_interp.studies.subject import Subject, finite, open_subject
-from trm_interp.tasks.base import Task
 
 Config = StabilityConfig
-RATINGS = ("tier", "waves", "guesses_all")  # that are controlled for, where the task has them
-WAVES = "waves"
+EARLIER_NAMES = {  # of fields, in files that earlier versions wrote
+    "auc_at_equal_waves": "auc_at_equal_rating",
+    "auc_of_waves_for_failure": "auc_of_rating_for_failure",
+}
 NAMES = (
     "exponents",  # a row a run
     "spectrum",  # a row a run and exponent
@@ -50,8 +52,8 @@ Tables = Mapping[str, pd.DataFrame]
 @dataclass(frozen=True, kw_only=True)
 class LeadingExponent(Record):
     """Its median by outcome, its share `above_0`, and how well it tells failed runs: alone, among
-    runs of about equal late drift, among puzzles of equal `waves` (None for a task that does not
-    rate them); and its rank correlation with failure `given` nothing, the drift, the ratings or
+    runs of about equal late drift, among puzzles of equal rating (None for a task that has none);
+    and its rank correlation with failure `given` nothing, the drift, the ratings or
     both, None with one outcome only."""
 
     solved: Median
@@ -59,7 +61,7 @@ class LeadingExponent(Record):
     above_0: ByOutcome[Share]
     auc_for_failure: TestedAuc
     auc_at_equal_drift: StratifiedAuc
-    auc_at_equal_waves: StratifiedAuc | None = optional()
+    auc_at_equal_rating: StratifiedAuc | None = optional()
     rank_correlation_with_failure_given: dict[str, Estimate] | None = optional()
 
 
@@ -67,7 +69,8 @@ class LeadingExponent(Record):
 class StabilityResult(OnCheckpointResult):
     """Of a `sample` of the `n` puzzles, `solved` and `failed` of them. `lambda_1`: over the whole
     run; `late_lambda_1`: over its later half; both in `unit`. `not_compared`: why outcomes are not
-    compared, None where they are. `fixed_points`: None where none were sought."""
+    compared, None where they are. `rating`: the task's main rating, by which puzzles are called
+    equally hard; None where it has none. `fixed_points`: None where none were sought."""
 
     steps: int
     k: int
@@ -80,8 +83,15 @@ class StabilityResult(OnCheckpointResult):
     lambda_1: LeadingExponent
     late_lambda_1: LeadingExponent
     auc_of_drift_for_failure: TestedAuc
-    auc_of_waves_for_failure: TestedAuc | None = optional()
+    rating: str | None = optional()
+    auc_of_rating_for_failure: TestedAuc | None = optional()
     fixed_points: FixedPointsResult | None = optional()
+
+    @classmethod
+    def _nested(cls, raw: Any) -> Any:
+        if isinstance(raw, dict):
+            return {EARLIER_NAMES.get(key, key): cls._nested(value) for key, value in raw.items()}
+        return raw
 
 
 Result = StabilityResult
@@ -151,7 +161,8 @@ def measure(
     exponents = tables["exponents"]
     failed = (exponents["outcome"] == "failed").to_numpy()
     logs = log_drift(exponents["late_drift"].to_numpy())
-    points, names = tables.get("fixed_points"), rating_names(subject.task)
+    points, task = tables.get("fixed_points"), subject.task
+    rating, names = task.main_rating(), task.controls()
     return StabilityResult(
         **subject.provenance,
         steps=config.steps,
@@ -162,21 +173,28 @@ def measure(
         failed=int(failed.sum()),
         not_compared=not_compared,
         unit="nats per network evaluation",
-        lambda_1=_leading(exponents, "lambda_1", names, config.seed),
-        late_lambda_1=_leading(exponents, "late_lambda_1", names, config.seed),
+        lambda_1=_leading(exponents, "lambda_1", names, rating, config.seed),
+        late_lambda_1=_leading(exponents, "late_lambda_1", names, rating, config.seed),
         auc_of_drift_for_failure=TestedAuc.of(auc_with_bounds(logs, failed, config.seed)),
-        auc_of_waves_for_failure=_auc_of_waves(exponents, failed, config.seed),
+        rating=rating,
+        auc_of_rating_for_failure=None
+        if rating is None
+        else TestedAuc.of(
+            auc_with_bounds(exponents[rating].to_numpy(np.float64), failed, config.seed)
+        ),
         fixed_points=None if points is None else of_outcomes(points, config.seed),
     )
 
 
-def _leading(table: pd.DataFrame, name: str, rating_names: list[str], seed: int) -> LeadingExponent:
+def _leading(
+    table: pd.DataFrame, name: str, controls: tuple[str, ...], rating: str | None, seed: int
+) -> LeadingExponent:
     """Does the exponent tell failed runs, and what of that do drift and rating explain?"""
     values, failed = table[name].to_numpy(), (table["outcome"] == "failed").to_numpy()
     logs = log_drift(table["late_drift"].to_numpy())
-    ratings = table[rating_names].to_numpy(np.float64)
+    ratings = table[list(controls)].to_numpy(np.float64)
     ratings = ratings[:, np.ptp(ratings, axis=0) > 0]
-    controls = {
+    given_what = {
         "nothing": ratings[:, :0],
         "drift": logs[:, None],
         "rating": ratings,
@@ -186,35 +204,24 @@ def _leading(table: pd.DataFrame, name: str, rating_names: list[str], seed: int)
     if failed.any() and not failed.all():
         correlation = {
             given: Estimate.of(partial_with_bounds(values, failed.astype(float), control, seed))
-            for given, control in controls.items()
+            for given, control in given_what.items()
         }
     medians, above = {}, {}
     for kind, group in (("solved", ~failed), ("failed", failed)):
         medians[kind] = Median.of(median_with_bounds(values[group], seed))
         above[kind] = Share.of(share_with_bounds(values[group] > 0))
-    at_equal_waves = None
-    if WAVES in table:
-        waves = table[WAVES].to_numpy()
-        at_equal_waves = StratifiedAuc.of(auc_within(values, failed, waves, seed))
+    at_equal_rating = None
+    if rating is not None:
+        groups = table[rating].to_numpy()
+        at_equal_rating = StratifiedAuc.of(auc_within(values, failed, groups, seed))
     return LeadingExponent(
         **medians,
         above_0=ByOutcome(**above),
         auc_for_failure=TestedAuc.of(auc_with_bounds(values, failed, seed)),
         auc_at_equal_drift=StratifiedAuc.of(auc_within(values, failed, thirds(logs), seed)),
-        auc_at_equal_waves=at_equal_waves,
+        auc_at_equal_rating=at_equal_rating,
         rank_correlation_with_failure_given=correlation,
     )
-
-
-def rating_names(task: Task) -> list[str]:
-    """Ratings that are controlled for: RATINGS where the task has them, else all that it has."""
-    return [name for name in RATINGS if name in task.ratings()] or list(task.ratings())
-
-
-def _auc_of_waves(table: pd.DataFrame, failed: np.ndarray, seed: int) -> TestedAuc | None:
-    if WAVES not in table:
-        return None
-    return TestedAuc.of(auc_with_bounds(table[WAVES].to_numpy(np.float64), failed, seed))
 
 
 class _Work:
@@ -288,7 +295,8 @@ def _exponents(
         batches.append(pd.DataFrame(batch))
     table = pd.concat(batches, ignore_index=True)
     ratings = subject.task.rate(subject.puzzles, config.seed)
-    rated = {name: ratings[name] for name in rating_names(subject.task)}
+    wanted = dict.fromkeys([*subject.task.controls(), *filter(None, [subject.task.main_rating()])])
+    rated = {name: ratings[name] for name in wanted}
     return table.assign(**rated), torch.cat(ends)
 
 

@@ -324,6 +324,14 @@ class Task(ABC):
         """Names of the numbers that `rate` gives: how hard a puzzle is."""
         return ()
 
+    def main_rating(self) -> str | None:
+        """The rating by which puzzles are called equally hard; None where there are no ratings."""
+        return next(iter(self.ratings()), None)
+
+    def controls(self) -> tuple[str, ...]:
+        """The ratings that a study controls for, so that difficulty explains no effect of it."""
+        return self.ratings()
+
     def rate(
         self, puzzles: PuzzleSet, seed: int = 0, progress: Progress = no_progress
     ) -> dict[str, NDArray[Any]]:

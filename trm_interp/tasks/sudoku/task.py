@@ -250,6 +250,12 @@ class Sudoku(Task):
     def ratings(self) -> tuple[str, ...]:
         return RATINGS
 
+    def main_rating(self) -> str:
+        return "waves"
+
+    def controls(self) -> tuple[str, ...]:
+        return "tier", "waves", "guesses_all"
+
     def rate(
         self, puzzles: PuzzleSet, seed: int = 0, progress: Progress = no_progress
     ) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,34 @@
+"""The results that ship, written by earlier versions, can be read as what they are."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from trm_interp.runtime.records import Record
+
+FOLDER = Path(__file__).parents[2] / "artifacts" / "landscape-sudoku6"
+STUDIES = {"fig2": "trajectories", "fig2-z_H": "trajectories", "fig3": "basins", "fig4": "losses"}
+STUDIES |= {"fig5": "divergence", "table1": "outcomes"}
+STUDIES |= {name: name for name in ("lens", "settling", "stability")}
+
+
+def read(folder: Path) -> Record:
+    study = import_module(f"trm_interp.studies.{STUDIES[folder.name]}")
+    return study.Result.read(folder / "summary.json")
+
+
+def test_all_of_them_are_known():
+    assert {file.parent.name for file in FOLDER.glob("*/summary.json")} == set(STUDIES)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_result_that_ships_is_read(name: str):
+    result = read(FOLDER / name)
+    assert type(result).from_json(result.to_json()) == result
+
+
+def test_earlier_names_of_fields_are_read():
+    stability = read(FOLDER / "stability")
+    assert stability.auc_of_rating_for_failure.auc == pytest.approx(0.5, abs=0.5)  # type: ignore
+    assert stability.lambda_1.auc_at_equal_rating.pairs > 0  # type: ignore
