@@ -3,8 +3,10 @@
 import itertools
 import json
 import runpy
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +117,12 @@ def test_the_command_ends_before_its_budget(
     timed = [*words, "--set", "steps=1000000", "--budget", "0.7", "--reserve", "3"]
     monkeypatch.setattr("sys.argv", ["train.py", *timed])
     globals_ = trainer["main"].__globals__
-    looks = itertools.count()  # at a clock on which 0.1 s pass between two of them
-    monkeypatch.setattr(time, "monotonic", lambda: 0.1 * next(looks))
+    looks, own = itertools.count(), threading.get_ident()
+    # at a clock on which 0.1 s pass between two looks; other threads of the tests look at another
+    other = time.perf_counter
+    monkeypatch.setattr(
+        time, "monotonic", lambda: 0.1 * next(looks) if threading.get_ident() == own else other()
+    )
     monkeypatch.setitem(globals_, "BEGAN", 0.0)
     trainer["main"]()
     index = json.loads((tmp_path / "s" / INDEX).read_text())
@@ -170,9 +176,15 @@ def test_a_fitted_schedule_ends_with_its_piece(
 ):
     """The share that is used never falls, and is whole when the time is used, over two pieces."""
     globals_ = trainer["main"].__globals__
-    looks = itertools.count()  # at a clock on which 0.1 s pass between two of them
-    monkeypatch.setattr(time, "monotonic", lambda: 0.1 * next(looks))
+    looks, own = itertools.count(), threading.get_ident()
+    # at a clock on which 0.1 s pass between two looks; other threads of the tests look at another
+    other = time.perf_counter
+    monkeypatch.setattr(
+        time, "monotonic", lambda: 0.1 * next(looks) if threading.get_ident() == own else other()
+    )
     monkeypatch.setitem(globals_, "BEGAN", 0.0)
+    timed = partial(globals_["train"], clock=lambda: time.monotonic())
+    monkeypatch.setitem(globals_, "train", timed)
     fit = [*words, "--budget", "1", "--total", "fit", "--set", "log_every=1"]
     first = trainer["piece"](trainer["parse"](fit))
     assert first.step_count > 30
@@ -225,7 +237,7 @@ def test_a_run_starts_from_a_checkpoint_and_counts_its_sources(words: list[str],
     csv.write_text("\n".join(["source,question,answer,rating", *rows]))
     again = [*words, "--init", str(first.out), "--train", str(csv), "--sample", "40"]
     again[again.index("--state") + 1] = str(tmp_path / "second")
-    with pytest.raises(ValueError, match="--init brings the model's shape"):
+    with pytest.raises(ValueError, match="--init takes the model's shape"):
         run_piece([*again, "--set", "d_model=16"])
     second = run_piece(again, stop_after=1)
     assert second.model.config == first.model.config and len(second.data.inputs) == 40

@@ -290,7 +290,7 @@ def test_the_run_of_another_architecture_is_refused(
     trainer = trainer_of(steps=2)
     train(trainer)
     trm = TRMConfig(cells=16, vocab=6, d_model=8, multiple=8, h_cycles=2, l_cycles=2)
-    with pytest.raises(UserError, match="another run .*architecture 'toy' -> None"):
+    with pytest.raises(UserError, match=r"another run: architecture \('toy' there, None now\)"):
         Trainer(trm, trainer.config, data, trainer.out).resume()
 
 

@@ -41,7 +41,7 @@ def test_of_many_changed_settings_three_are_told(make: Make, saved: Path):
     torch.save(state | {"identity": state["identity"] | {"data": "0" * 64, "puzzles": 9}}, saved)
     others: dict[str, Any] = {"lr": 1.0, "seed": 5, "weight_decay": 0.5, "ema": 0.5}
     line = refusal(make, **others, beta2=0.5, explore=0.25)
-    assert line.count("->") == 3 and re.search(r" and \d more\)$", line)
+    assert line.count(" there, ") == 3 and re.search(r" and \d more: ", line)
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,7 @@ def test_the_same_puzzles_with_other_identifiers_are_another_run(
     trainer = trainer_of(steps=2)
     train(trainer)
     other = replace(numbered, identifiers=numbered.identifiers.flip(0))  # type: ignore
-    with pytest.raises(UserError, match="another run .*data"):
+    with pytest.raises(UserError, match="another run: data"):
         Trainer(OWN, trainer.config, other, trainer.out).resume()
 
 

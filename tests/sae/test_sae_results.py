@@ -97,7 +97,7 @@ def test_features_replace_their_own_when_told(
     assert maker(out) == "features"
     before = (out / "features.csv").read_bytes()
     (out / "notes.md").write_text("mine")
-    assert "use --overwrite to replace its results" in refused(cli, *words, "--limit", 9)
+    assert "use --overwrite to replace it" in refused(cli, *words, "--limit", 9)
     assert (out / "features.csv").read_bytes() == before
     refused(cli, *words, "--overwrite", "--ckpt", tmp_path / "nowhere")
     assert (out / "features.csv").read_bytes() == before  # a wrong word costs nothing
