@@ -219,9 +219,9 @@ def _grow(
     progress: Callable[[int, int], None],
 ) -> Card:
     """Grow the puzzles in a folder next to the data set; the card."""
-    with (
-        run.filling() as at,
+    with (  # the build is deleted when the data set is in its place, not before
         building(_build_folder(run), about, resume, run.overwrite) as grown,
+        run.filling() as at,
     ):
         card = {**about, **make(preset, at, about["seed"], grown, workers, progress)}
         write_json(at / CARD, card)
