@@ -132,7 +132,7 @@ def test_bad_words_end_in_one_line_and_exit_status_2(
         "holds no 'embed'": [*train, "--site", "embed"],
         "the shuffle buffer would need": [*train, "--site", "z_L", "--buffer-mb", 10**9],
         "fewer than a batch": [*train, "--site", "z_L", "--batch-size", 10**6],
-        "no manifest.json": ["train-sae", tmp_path, "--site", "z_L", "--out", out],
+        "no store here; record one with": ["train-sae", tmp_path, "--site", "z_L", "--out", out],
         "--held-out must be between": [*train, "--site", "z_L", "--held-out", 1],
         "ticks: 'x' is no index": [*train, "--site", "z_L", "--ticks", "x"],
         "no finished SAE here": ["sae-eval", tmp_path, store],
