@@ -11,7 +11,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-CHECKED = ["checkpoints.folder", "infer", "models.base", "models.layers", "models.trm"]
+CHECKED = ["checkpoints.folder", "infer", "models.base", "models.blocks"]
+CHECKED += ["models.layers", "models.trm"]
 CHECKED += ["losses", "tangent", "training.optimizers"]
 CHECKED = [f"trm_interp.core.{name}" for name in [*CHECKED, "training.trainer"]]
 CHECKED += ["trm_interp.recording.hooks", "trm_interp.analysis", "trm_interp.figures"]

@@ -126,7 +126,9 @@ class Toy(RecursiveModel):
         return [self.quick, self.calm]
 
     @classmethod
-    def carries_gradient(cls, tick: Tick, schedule: Schedule, grad_cycles: int) -> bool:
+    def carries_gradient(
+        cls, config: Any, tick: Tick, schedule: Schedule, grad_cycles: int
+    ) -> bool:
         """The last write of each state, as HRM has it."""
         last = schedule.h_cycles - 1, schedule.writes_per_cycle(tick.writes) - 1
         return (tick.h_cycle, schedule.write_index(tick)) == last

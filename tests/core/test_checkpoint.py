@@ -100,8 +100,8 @@ def test_settings_beside_a_public_file_count(tmp_path: Path):
     ("name", "reads"),
     [
         ("recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1", True),
-        ("recursive_reasoning.trm_singlez@TinyRecursiveReasoningModel_ACTV1", False),
-        ("hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1", False),
+        ("recursive_reasoning.other@TinyRecursiveReasoningModel_ACTV1", False),
+        ("hrm.hrm_act_v2@HierarchicalReasoningModel_ACTV2", False),
     ],
 )
 def test_settings_that_name_another_network_are_refused(
@@ -350,7 +350,7 @@ def test_a_file_without_weights(tmp_path: Path, value: Any):
         ("inner.q_head.weight", torch.zeros(2, 64), "q_head.weight has shape [2, 64]"),
         ("inner.H_init", torch.zeros(1, 128), "z_H_init has shape"),
         ("inner.lm_head.weight", torch.zeros(6), ""),
-        ("inner.puzzle_emb.weights", torch.zeros(900, 128), "900 puzzle identifiers"),
+        ("inner.puzzle_emb.weights", torch.zeros(900, 96), "[900, 96]"),
         ("inner.puzzle_emb.weights", torch.tensor(0.0), ""),
         ("inner.L_level.layers.0.mlp.down_proj.weight", torch.zeros(128, 7), "hidden widths"),
         ("inner.encoder.weight", torch.zeros(3), "unknown tensor inner.encoder.weight"),

@@ -146,6 +146,6 @@ def test_operations_of_a_step_are_counted(model: RecursiveModel):
     schedule = config.schedule
     evaluation, head = model.evaluation_flops(config), model.readout_flops(config)
     assert plain == schedule.evaluations * evaluation + head
-    with_gradient = model.evaluations_with_gradient(schedule)
+    with_gradient = model.evaluations_with_gradient(config)
     assert 0 < with_gradient <= schedule.evaluations
     assert training == plain + 2 * (with_gradient * evaluation + head)

@@ -193,13 +193,13 @@ def test_wrappings_that_are_not_known_are_named(tmp_path: Path, model: TRM):
     assert "comes twice" in error_of(tmp_path)
 
 
-def test_hrm_is_found_and_named(tmp_path: Path, model: TRM):
+def test_a_second_network_is_no_trm(tmp_path: Path, model: TRM):
     state = public_state(model, "model.inner.")
     torch.save(state, tmp_path / "checkpoint")
     assert same_weights(load_checkpoint(tmp_path).model, model)
     state["model.inner.H_level.layers.0.mlp.down_proj.weight"] = torch.zeros(2, 2)
     torch.save(state, tmp_path / "checkpoint")
-    assert "an HRM" in error_of(tmp_path)
+    assert "H_level.layers.1 is missing, of 2 layers of this HRM checkpoint" in error_of(tmp_path)
 
 
 # classes around the settings

@@ -246,7 +246,7 @@ def test_layers_that_are_not_there(
         ("arch: {rms_norm_eps: 1e400}", "rms_norm_eps"),
         ("x: " + "y" * 70_000, "at most 0.064 MB"),
         ("[" * 5000, "too many brackets"),
-        ("[" * 190, "not a TRM configuration"),
+        ("[" * 190, "not a model configuration"),
         ("a: &a {x: 1}\nb: {<<: [*a, *a]}", "merge keys"),
         ("\xff\xfe", "damaged"),
     ],

@@ -101,6 +101,15 @@ class Schedule:
         """
         return self.cycle[: tick.l_cycle].count(tick.writes)
 
+    def is_last_write(self, tick: Tick) -> bool:
+        """Whether no later evaluation of the tick's H-cycle writes the same state.
+
+        >>> schedule = Schedule(1, ("fast", "slow", "fast"))
+        >>> [schedule.is_last_write(tick) for tick in schedule.ticks()]
+        [False, True, True]
+        """
+        return tick.writes not in self.cycle[tick.l_cycle + 1 :]
+
     def to_json(self) -> dict[str, Any]:
         return {"h_cycles": self.h_cycles, "cycle": list(self.cycle)}
 

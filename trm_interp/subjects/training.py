@@ -166,7 +166,7 @@ def training_bytes(model: ModelConfig, config: TrainConfig) -> float:
     """Memory that a run takes at least: weights with gradient, two moments, average and best; the
     states in flight, and what waits for the backward pass."""
     kind = model_class(model)
-    differentiated = kind.evaluations_with_gradient(model.schedule)
+    differentiated = kind.evaluations_with_gradient(model)
     waiting = kind.tensors_kept(model) * differentiated / config.micro_batches
     state = config.batch_size * model.positions * model.d_model
     return 6 * 4 * model.n_weights + state * (len(kind.State._fields) + waiting) * (

@@ -1,10 +1,10 @@
-"""Files that others publish: the public TRM's `step_N` and nano-trm's Lightning file.
+"""Files that others publish: `step_N` of the public TRM and HRM, and nano-trm's Lightning file.
 
-Which tensors they hold, under which names; `public_config` has what their settings say.
+Which weights they hold; `public_networks` has the names of tensors, `public_config` what settings
+say.
 """
 
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,34 +22,10 @@ from trm_interp.core.checkpoints.public_config import (
     config_of,
     data_names,
 )
-from trm_interp.core.models.registry import names
-from trm_interp.core.models.trm_config import TRMConfig
+from trm_interp.core.checkpoints.public_networks import WRAPPERS, Network, network_of, our_name
+from trm_interp.core.models.config import ModelConfig
 from trm_interp.runtime.errors import first_line
 
-_OURS_BY_PUBLIC = {
-    "H_init": "z_H_init",
-    "L_init": "z_L_init",
-    "embed_tokens.embedding_weight": "token_embedding",
-    # nano-trm
-    "z_H_init": "z_H_init",
-    "z_L_init": "z_L_init",
-    "input_embedding.embedding_weight": "token_embedding",
-    # both
-    "lm_head.weight": "lm_head.weight",
-    "q_head.weight": "q_head.weight",
-    "q_head.bias": "q_head.bias",
-    "puzzle_emb.weights": "prefix_embedding",
-}
-_OURS_IN_BLOCK = {
-    "mlp_t.gate_up_proj": "mixer.gate_up",
-    "mlp_t.down_proj": "mixer.down",
-    "self_attn.qkv_proj": "mixer.qkv",
-    "self_attn.o_proj": "mixer.out",
-    "mlp.gate_up_proj": "mlp.gate_up",
-    "mlp.down_proj": "mlp.down",
-}
-_WRAPPERS = re.compile(r"^(?:(?:_orig_mod|module|model|inner)\.)+")
-_BLOCK = re.compile(r"(?:L_level|lenet)\.layers\.(\d+)\.(\w+\.\w+)\.weight")
 _TRAINING_ONLY = ("puzzle_emb.local_", "rotary_emb.", "pos_embedding.")
 _NANO = ("lenet.", "input_embedding.", "z_H_init", "z_L_init")
 _WEIGHTS = ("state_dict", "model_state_dict", "model")  # dictionaries that hold weights
@@ -59,8 +35,8 @@ _AVERAGES = ("ema", "ema_state_dict")  # and those of their moving averages
 class Public(NamedTuple):
     """What a file of others comes to."""
 
-    format: str  # "TRM" or "nano-trm"
-    config: TRMConfig
+    format: str  # "TRM", "HRM" or another title of a public network, or "nano-trm"
+    config: ModelConfig
     tensors: dict[str, Tensor]  # under our names
     weights: str  # which of the file's weights these are
     card: dict[str, Any]
@@ -78,16 +54,18 @@ def read_public(
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path}: holds a {type(raw).__name__}, not weights")
     state, weights = _weights_of(raw, path, averages)
-    bare = [_WRAPPERS.sub("", str(name)) for name in state]
-    origin = "nano-trm" if any(name.startswith(_NANO) for name in bare) else "TRM"
-    tensors = _renamed(state, path)
+    bare = [WRAPPERS.sub("", str(name)) for name in state]
     if "hyper_parameters" in raw:
         values, source = plain_settings(raw["hyper_parameters"]), f"{path}: hyper_parameters"
+        name = None
     else:
         values, source = architecture_settings(path), str(path.parent / ALL_CONFIG)
-        _require_trm(values.get("name"), source)
+        name = values.get("name")
+    network = network_of(bare, name, source)
+    origin = "nano-trm" if any(name.startswith(_NANO) for name in bare) else network.title
+    tensors = _renamed(state, network, path)
     try:
-        config = config_of(tensors, Settings(values, source), path, cells, fits)
+        config = config_of(network, tensors, Settings(values, source), path, cells, fits)
         if origin == "nano-trm" and has_idle_eos(config, fits):
             tensors, config = _without_eos(tensors, config)
             values = {**values, "dropped": "token 1 (EOS) of the vocabulary"}
@@ -111,7 +89,7 @@ def side_of(cells: int) -> int:
     return side if side * side == cells else -1
 
 
-def has_idle_eos(config: TRMConfig, fits: Fits | None = None) -> bool:
+def has_idle_eos(config: ModelConfig, fits: Fits | None = None) -> bool:
     """Whether a file of nano-trm's has an EOS token that none of its puzzles uses.
 
     Its vocabulary is PAD, EOS, blank, and as many symbols as a puzzle's side is long; EOS marks
@@ -120,19 +98,6 @@ def has_idle_eos(config: TRMConfig, fits: Fits | None = None) -> bool:
     """
     fills_the_grid = config.vocab == side_of(config.cells) + 3
     return fills_the_grid and not (fits is not None and fits(config.cells, config.vocab))
-
-
-def _require_trm(name: Any, source: str) -> None:
-    """CheckpointError where the settings name another network than the one that is read here.
-
-    Such as "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1", a module and its class.
-    """
-    module = str(name).partition("@")[0].rpartition(".")[2]
-    if name is not None and module != "trm":
-        raise CheckpointError(
-            f"{source}: arch.name is {str(name)[:80]!r}, and of public checkpoints only those of "
-            f"trm are read; this version has {', '.join(names())}"
-        )
 
 
 # tensors
@@ -153,9 +118,9 @@ def _weights_of(raw: dict[Any, Any], path: Path, averages: bool) -> tuple[dict[A
     if not shadow or (not averages and key is not None):
         note = f" without the averages in {where}" if shadow else ", no averages in the file"
         return state, f"{key}{note}"
-    plain = {} if key is None else {_WRAPPERS.sub("", str(k)): v for k, v in state.items()}
+    plain = {} if key is None else {WRAPPERS.sub("", str(k)): v for k, v in state.items()}
     # what is not trained (the start vectors) has no average
-    return plain | {_WRAPPERS.sub("", str(k)): v for k, v in shadow.items()}, f"averages ({where})"
+    return plain | {WRAPPERS.sub("", str(k)): v for k, v in shadow.items()}, f"averages ({where})"
 
 
 def _averages_of(raw: dict[Any, Any]) -> tuple[str, dict[Any, Any]]:
@@ -175,22 +140,18 @@ def _averages_of(raw: dict[Any, Any]) -> tuple[str, dict[Any, Any]]:
     return "", {}
 
 
-def _renamed(raw: dict[Any, Any], path: Path) -> dict[str, Tensor]:
+def _renamed(raw: dict[Any, Any], network: Network, path: Path) -> dict[str, Tensor]:
     """The tensors under our names."""
     ours: dict[str, Tensor] = {}
     for name, tensor in raw.items():
-        short = _WRAPPERS.sub("", str(name))
+        short = WRAPPERS.sub("", str(name))
         if short.startswith(_TRAINING_ONLY):
             continue
-        block = _BLOCK.fullmatch(short)
-        if short in _OURS_BY_PUBLIC:
-            target = _OURS_BY_PUBLIC[short]
-        elif block and block[2] in _OURS_IN_BLOCK:
-            target = f"net.blocks.{block[1]}.{_OURS_IN_BLOCK[block[2]]}.weight"
-        elif short.startswith("H_level."):
-            raise CheckpointError(f"{path}: an HRM, which has two networks; only TRM is read here")
-        else:
-            raise CheckpointError(f"{path}: unknown tensor {name}; is this a TRM checkpoint?"[:280])
+        target = our_name(network, short)
+        if target is None:
+            raise CheckpointError(
+                f"{path}: unknown tensor {str(name)[:120]}; is this a {network.title} checkpoint?"
+            )
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path}: {name} is a {type(tensor).__name__}, not a tensor")
         if target in ours:
@@ -199,19 +160,16 @@ def _renamed(raw: dict[Any, Any], path: Path) -> dict[str, Tensor]:
         ours[target] = tensor
     for name in ("lm_head.weight", "q_head.weight"):
         if name not in ours:
-            raise CheckpointError(f"{path}: no {name}; is this a TRM checkpoint?")
-    if (prefix := ours.get("prefix_embedding")) is not None:
-        if prefix.shape[0] != 1:
-            raise CheckpointError(
-                f"{path}: {prefix.shape[0]} puzzle identifiers; only models with one are read here"
-            )
-        ours["prefix_embedding"] = prefix[0]
+            raise CheckpointError(f"{path}: no {name}; is this a {network.title} checkpoint?")
+    table = ours.get("prefix_embedding")
+    if table is not None and len(table) == 1:  # ValueError and TypeError of other shapes: damaged
+        ours["prefix_embedding"] = table[0]
     return ours
 
 
 def _without_eos(
-    tensors: dict[str, Tensor], config: TRMConfig
-) -> tuple[dict[str, Tensor], TRMConfig]:
+    tensors: dict[str, Tensor], config: ModelConfig
+) -> tuple[dict[str, Tensor], ModelConfig]:
     """Token 1 leaves embedding and read-out, so that the others are numbered as ours: no EOS."""
     kept = [0, *range(2, config.vocab)]
     changed = {name: tensors[name][kept] for name in ("token_embedding", "lm_head.weight")}

@@ -6,8 +6,8 @@ What none of them says is asked for, or is the published value where there is on
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from trm_interp.core.checkpoints.headers import MAX_YAML, CheckpointError, read_json, read_text
 from trm_interp.core.checkpoints.pickles import plain_settings
+from trm_interp.core.checkpoints.public_networks import Network, layers_of
+from trm_interp.core.models.config import ModelConfig
+from trm_interp.core.models.registry import config_class
 from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.runtime.errors import first_line
 
@@ -67,14 +70,16 @@ def config_beside(path: Path) -> dict[str, Any]:
     # merged mappings can grow without end, deep brackets take the parser minutes; no program
     # that writes settings makes either
     if "<<" in text or text.count("[") + text.count("{") > MAX_BRACKETS:
-        raise CheckpointError(f"{file}: not a TRM configuration (merge keys or too many brackets)")
+        raise CheckpointError(
+            f"{file}: not a model configuration (merge keys or too many brackets)"
+        )
     try:
         settings = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not a TRM configuration ({first_line(error)})") from error
+        raise CheckpointError(f"{file}: not a model configuration ({first_line(error)})") from error
     if not isinstance(settings, dict):
         kind = type(settings).__name__
-        raise CheckpointError(f"{file}: not a TRM configuration (holds a {kind}, not settings)")
+        raise CheckpointError(f"{file}: not a model configuration (holds a {kind}, not settings)")
     return settings
 
 
@@ -115,68 +120,88 @@ def _cells_of_dataset(path: Path, vocab: int) -> int | None:
 
 
 def config_of(
+    network: Network,
     tensors: dict[str, Tensor],
     settings: Settings,
     path: Path,
     cells: int | None,
     fits: Fits | None = None,
-) -> TRMConfig:
+) -> ModelConfig:
     """The configuration: shapes where they tell, `settings` for the rest, else published values.
 
-    Shapes do not tell the cycles (3 and 6) nor the number of heads (d_model / 64); token mixing
-    tells the number of positions, attention nothing of it.
+    Shapes do not tell the cycles nor the number of heads (d_model / 64); token mixing and learned
+    positions tell the number of positions, rotary attention nothing of it.
     """
+    kind: Any = config_class(network.architecture)
     vocab, d_model = tensors["lm_head.weight"].shape
-    n_layers = 1 + max(
-        (int(m[1]) for name in tensors if (m := re.match(r"net\.blocks\.(\d+)\.", name))),
-        default=-1,
-    )
+    stated = [settings.whole(name, 0) for name in network.layers]
+    n_layers = layers_of(tensors, network, stated, path)
+    mlp_down = next((tensors[n] for n in sorted(tensors) if n.endswith(".mlp.down.weight")), None)
     mixer_down = tensors.get("net.blocks.0.mixer.down.weight")
-    positions = None if mixer_down is None else mixer_down.shape[0]
-    _require_supported(settings, positions is None, path)
-    mlp_down = tensors.get("net.blocks.0.mlp.down.weight")
+    learned = tensors.get("position_embedding")
+    positions = next((len(of) for of in (mixer_down, learned) if of is not None), None)
+    _require_supported(settings, mixer_down is None, learned is not None, path)
     if mlp_down is None:
-        raise CheckpointError(f"{path}: no blocks; is this a TRM checkpoint?")
+        raise CheckpointError(f"{path}: no blocks; is this a {network.title} checkpoint?")
+    table = tensors.get("prefix_embedding")
+    filled = None
+    if network.fills_prefix:
+        filled = 0 if table is None else -(-table.shape[-1] // d_model)
     cells, prefix = _cells_and_prefix(
-        positions, vocab, "prefix_embedding" in tensors, settings, path, cells, fits
+        positions, filled, vocab, table is not None, settings, path, cells, fits
     )
     widths = {d_model: mlp_down.shape[1]}
-    if mixer_down is not None and positions is not None:
-        widths[positions] = mixer_down.shape[1]
+    if mixer_down is not None:
+        widths[len(mixer_down)] = mixer_down.shape[1]
     expansion, multiple = _swiglu_settings(widths, settings, path)
-    return TRMConfig(
-        cells=cells,
-        vocab=vocab,
-        d_model=d_model,
-        n_layers=n_layers,
-        h_cycles=settings.whole("H_cycles", 3),
-        l_cycles=settings.whole("L_cycles", 6),
-        mixer="attention" if positions is None else "mlp",
-        n_heads=settings.whole("num_heads", 0) or max(1, d_model // 64),
-        prefix=prefix,
-        expansion=expansion,
-        multiple=multiple,
-        q_outputs=tensors["q_head.weight"].shape[0],
-        norm_eps=settings.number("rms_norm_eps", 1e-5),
-        rope_base=settings.number("rope_theta", 10_000.0),
-    )
+    values = {
+        "cells": cells,
+        "vocab": vocab,
+        "d_model": d_model,
+        "n_layers": n_layers,
+        "h_cycles": settings.whole("H_cycles", kind.h_cycles),
+        "l_cycles": settings.whole("L_cycles", kind.l_cycles),
+        "mixer": "attention" if mixer_down is None else "mlp",
+        "n_heads": settings.whole("num_heads", 0) or max(1, d_model // 64),
+        "prefix": prefix,
+        "puzzle_dims": _partly_filled(table, prefix * d_model),
+        "n_identifiers": 0 if table is None or table.ndim == 1 else len(table),
+        "position_encoding": "rotary" if learned is None else "learned",
+        "expansion": expansion,
+        "multiple": multiple,
+        "q_outputs": tensors["q_head.weight"].shape[0],
+        "norm_eps": settings.number("rms_norm_eps", 1e-5),
+        "rope_base": settings.number("rope_theta", 10_000.0),
+    }
+    return kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values})
 
 
-def _require_supported(settings: Settings, attention: bool, path: Path) -> None:
-    """CheckpointError for variants of the network that are not read."""
+def _partly_filled(table: Tensor | None, size: int) -> int:
+    """Numbers in a puzzle's embedding where they do not fill the prefix of this size; else 0."""
+    return 0 if table is None or table.shape[-1] == size else table.shape[-1]
+
+
+def _require_supported(settings: Settings, attention: bool, has_learned: bool, path: Path) -> None:
+    """CheckpointError for variants of the network that are not read, and for positions that
+    settings and weights do not have alike."""
     values = settings.values
     rotary_2d = values.get("pos_emb_type") == "2d" or values.get("use_2d_rope")
     if values.get("use_conv_swiglu") or (attention and rotary_2d):
         raise CheckpointError(f"{path}: convolutional SwiGLU and 2-D rotary are not supported")
-    without_rotary = values.get("pos_emb_type", "1d") != "1d" or (
-        values.get("pos_encodings", "rope") != "rope"
-    )
+    stated = values.get("pos_encodings", "learned" if has_learned else "rope")
+    if has_learned != (stated == "learned") and attention:
+        has = "has" if has_learned else "has no"
+        raise CheckpointError(
+            f"{path}: {has} embed_pos, but its settings state pos_encodings {str(stated)[:40]!r}"
+        )
+    without_rotary = values.get("pos_emb_type", "1d") != "1d" or stated not in ("rope", "learned")
     if attention and (without_rotary or values.get("attn_gate_type")):
         raise CheckpointError(f"{path}: attention is read with rotary positions and no gate only")
 
 
 def _cells_and_prefix(
     positions: int | None,
+    filled: int | None,
     vocab: int,
     has_prefix: bool,
     settings: Settings,
@@ -186,9 +211,17 @@ def _cells_and_prefix(
 ) -> tuple[int, int]:
     """How many of the positions are cells and how many come before them.
 
-    What the file's settings say counts most, then its data set, then `cells`, then what
-    `fits`; positions that attention does not tell, and several splits that remain, are asked about.
+    `filled`: how many positions a puzzle's embedding fills, where the prefix is just these. What
+    the file's settings say counts most, then its data set, then `cells`, then what `fits`;
+    positions that attention does not tell, and several splits that remain, are asked about.
     """
+    if filled is not None and positions is not None:
+        if (stated := settings.whole("seq_len", 0)) not in (0, positions - filled):
+            raise CheckpointError(
+                f"{path}: {stated} cells are stated, the weights have {positions} positions, "
+                f"{filled} of them before the cells"
+            )
+        return positions - filled, filled
     # 0 means as many positions as the embedding fills, and only one that fills one is read
     stated_prefix = settings.whole("puzzle_emb_len", 16) or 1
     if (stated := settings.whole("seq_len", 0)) == 0:
@@ -210,6 +243,8 @@ def _cells_and_prefix(
                 f"{path}: attention does not tell the number of cells: {ASK} (in Python cells=81), "
                 f"or put the data set's {DATASET} next to it"
             )
+        if filled is not None:
+            return stated, filled
         return stated, stated_prefix if has_prefix else 0
     if (stated < positions) != has_prefix or stated > positions:
         raise CheckpointError(

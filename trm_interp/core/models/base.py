@@ -144,7 +144,9 @@ class RecursiveModel(nn.Module, ABC):
         return self.networks()[0]
 
     @classmethod
-    def carries_gradient(cls, tick: Tick, schedule: Schedule, grad_cycles: int) -> bool:
+    def carries_gradient(
+        cls, config: Any, tick: Tick, schedule: Schedule, grad_cycles: int
+    ) -> bool:
         """Whether this evaluation is differentiated when the last `grad_cycles` H-cycles are."""
         return tick.h_cycle >= schedule.h_cycles - grad_cycles
 
@@ -240,7 +242,9 @@ class RecursiveModel(nn.Module, ABC):
         enabled = torch.is_grad_enabled()
         for tick in schedule.ticks():
             tick = tick._replace(step=step)
-            carries = grad_cycles is None or self.carries_gradient(tick, schedule, grad_cycles)
+            carries = grad_cycles is None or self.carries_gradient(
+                self.config, tick, schedule, grad_cycles
+            )
             with torch.set_grad_enabled(enabled and carries):
                 written = self.evaluate(tick, *self.operands(tick, state, x))
             state = state._replace(**{tick.writes: written})
@@ -276,9 +280,15 @@ class RecursiveModel(nn.Module, ABC):
         return state, self.readout(self.answer_of(state))
 
     @classmethod
-    def evaluations_with_gradient(cls, schedule: Schedule, grad_cycles: int = 1) -> int:
-        """How many evaluations of a supervision step the gradient rule lets through."""
-        return sum(cls.carries_gradient(t, schedule, grad_cycles) for t in schedule.ticks())
+    def evaluations_with_gradient(
+        cls, config: Any, schedule: Schedule | None = None, grad_cycles: int = 1
+    ) -> int:
+        """How many evaluations of a supervision step the gradient rule lets through.
+
+        `schedule`: where it is not that of the configuration.
+        """
+        along = config.schedule if schedule is None else schedule
+        return sum(cls.carries_gradient(config, t, along, grad_cycles) for t in along.ticks())
 
     @classmethod
     def step_flops(
@@ -290,7 +300,7 @@ class RecursiveModel(nn.Module, ABC):
         gradient.
         """
         schedule = config.schedule if depth is None else config.schedule_at(depth)
-        backward = 2 * cls.evaluations_with_gradient(schedule) if training else 0
+        backward = 2 * cls.evaluations_with_gradient(config, schedule) if training else 0
         evaluations = schedule.evaluations + backward
         head = cls.readout_flops(config) * (3 if training else 1)
         return evaluations * cls.evaluation_flops(config) + head

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
 from trm_interp.core.clock import Schedule
+from trm_interp.runtime.limits import at_most
+from trm_interp.runtime.settings import in_range, positive
 
 MAX_EVALUATIONS = 1024  # of the network in a supervision step; the published models have 21
 
@@ -57,6 +59,54 @@ class BlockConfig(ModelConfig):
     normalised_swiglu: bool
     norm_eps: float
     rope_base: float
+    q_outputs: int  # of the halting head
+    separate_networks: bool = False  # the answer state has one of its own
+
+    def __post_init__(self) -> None:
+        in_range(type(self), vars(self))
+        positive(self, "cells", "vocab", "d_model", "n_layers", "h_cycles", "l_cycles", "multiple")
+        positive(self, "n_heads", "q_outputs")
+        for name in ("prefix", "n_identifiers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.n_identifiers and not self.prefix:
+            raise ValueError(
+                f"n_identifiers {self.n_identifiers} needs a prefix, which holds their embeddings"
+            )
+        at_most("h_cycles x (l_cycles + 1)", self.h_cycles * (self.l_cycles + 1), MAX_EVALUATIONS)
+        for name in ("expansion", "norm_eps", "rope_base"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.mixer not in ("mlp", "attention"):
+            raise ValueError(f"mixer must be 'mlp' or 'attention', got {self.mixer!r}")
+        if not (self.swiglu_width(self.d_model) and self.swiglu_width(self.positions)):
+            raise ValueError(f"expansion {self.expansion} leaves the SwiGLU no width")
+        if self.mixer == "attention" and self.d_model % (2 * self.n_heads):
+            raise ValueError(
+                f"d_model {self.d_model} must be a multiple of 2 x {self.n_heads} heads"
+            )
+
+    @property
+    def learns_positions(self) -> bool:
+        """Whether positions are embeddings that are added once, instead of rotary."""
+        return False
+
+    @property
+    def prefix_width(self) -> int:
+        """Numbers in the embedding that the prefix positions hold: the first of them is filled."""
+        return self.d_model
+
+    @property
+    def n_weights(self) -> int:
+        """All that training changes."""
+        n, d = self.positions, self.d_model
+        channels = 3 * d * self.swiglu_width(d)
+        mixing = 4 * d * d if self.mixer == "attention" else 3 * n * self.swiglu_width(n)
+        networks = (2 if self.separate_networks else 1) * self.n_layers * (channels + mixing)
+        ends = 2 * self.vocab * d + self.q_outputs * (d + 1)
+        if self.prefix:
+            ends += max(1, self.n_identifiers) * self.prefix_width
+        return networks + ends + (n * d if self.learns_positions else 0)
 
     @property
     def mixer_site(self) -> str:

@@ -111,7 +111,10 @@ class SwiGLU(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over all positions, not causal, with rotary positions."""
+    """Multi-head self-attention over all positions, not causal.
+
+    With rotary positions, unless the model learns an embedding of positions.
+    """
 
     cos: Tensor  # [pos, d_head]
     sin: Tensor
@@ -121,6 +124,9 @@ class Attention(nn.Module):
         self.n_heads = config.n_heads
         self.qkv = Linear(config.d_model, 3 * config.d_model)
         self.out = Linear(config.d_model, config.d_model)
+        self.rotary = not config.learns_positions
+        if not self.rotary:
+            return
         d_head = config.d_model // config.n_heads
         rate = config.rope_base ** (-torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)
         angle = torch.outer(torch.arange(config.positions, dtype=torch.float32), rate)
@@ -132,7 +138,9 @@ class Attention(nn.Module):
         batch, pos, d_model = x.shape
         heads = self.qkv(x).view(batch, pos, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = heads  # [batch, head, pos, d_head]
-        mixed = F.scaled_dot_product_attention(self._rotate(query), self._rotate(key), value)
+        if self.rotary:
+            query, key = self._rotate(query), self._rotate(key)
+        mixed = F.scaled_dot_product_attention(query, key, value)
         return self.out(mixed.transpose(1, 2).reshape(batch, pos, d_model))
 
     def _rotate(self, x: Tensor) -> Tensor:

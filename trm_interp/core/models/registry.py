@@ -80,12 +80,19 @@ def settings_of(config: ModelConfig) -> dict[str, Any]:
     """The plain values of a configuration, as files hold them.
 
     The architecture is among them where it is not the default, whose files are older than others.
+    A setting that was `added_later` is left out where it has its default: files of earlier versions
+    and resumed runs stay the same.
 
     >>> list(settings_of(config_from({})))[:3]
     ['cells', 'vocab', 'd_model']
     """
     named = {} if config.architecture == DEFAULT else {"architecture": config.architecture}
-    return named | asdict(config)  # type: ignore[call-overload]
+    old = {
+        f.name
+        for f in fields(config)  # type: ignore[arg-type]
+        if not f.metadata.get("added_later") or getattr(config, f.name) != f.default
+    }
+    return named | {name: value for name, value in asdict(config).items() if name in old}  # type: ignore[call-overload]
 
 
 def _entry(name: Any) -> _Entry:
@@ -105,3 +112,4 @@ def _class(entry: Any) -> Any:
 
 _MODELS = "trm_interp.core.models"
 register("trm", f"{_MODELS}.trm:TRM", f"{_MODELS}.trm_config:TRMConfig")
+register("hrm", f"{_MODELS}.hrm:HRM", f"{_MODELS}.hrm_config:HRMConfig")

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from trm_interp.core.clock import Schedule, trm_schedule
-from trm_interp.core.models.config import MAX_EVALUATIONS, BlockConfig
-from trm_interp.runtime.limits import at_most
-from trm_interp.runtime.settings import in_range, positive, setting
+from trm_interp.core.models.config import BlockConfig
+from trm_interp.runtime.settings import setting
 
 ATTENTION = {"mixer": ("attention",)}  # what some settings have an effect with
+PREFIX = {"prefix": True}
 
 
 @dataclass(frozen=True)
@@ -37,37 +37,21 @@ class TRMConfig(BlockConfig):
     norm_eps: float = setting(1e-5, "RMSNorm epsilon", most=1.0)
     rope_base: float = setting(10_000.0, "rotary base", most=1e12, needs=ATTENTION)
 
-    def __post_init__(self) -> None:
-        in_range(TRMConfig, vars(self))
-        positive(self, "cells", "vocab", "d_model", "n_layers", "h_cycles", "l_cycles", "multiple")
-        positive(self, "n_heads", "q_outputs")
-        if self.prefix < 0:
-            raise ValueError(f"prefix must be at least 0, got {self.prefix}")
-        at_most("h_cycles x (l_cycles + 1)", self.h_cycles * (self.l_cycles + 1), MAX_EVALUATIONS)
-        for name in ("expansion", "norm_eps", "rope_base"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if self.mixer not in ("mlp", "attention"):
-            raise ValueError(f"mixer must be 'mlp' or 'attention', got {self.mixer!r}")
-        if not (self.swiglu_width(self.d_model) and self.swiglu_width(self.positions)):
-            raise ValueError(f"expansion {self.expansion} leaves the SwiGLU no width")
-        if self.mixer == "attention" and self.d_model % (2 * self.n_heads):
-            raise ValueError(
-                f"d_model {self.d_model} must be a multiple of 2 x {self.n_heads} heads"
-            )
+    n_identifiers: int = setting(
+        0,
+        "puzzles with a prefix embedding of their own; 0: one for all",
+        most=10**8,
+        needs=PREFIX,
+        added_later=True,
+    )
+    separate_networks: bool = setting(
+        False, "a network for z_H apart from that for z_L", added_later=True
+    )
+    one_step_gradient: bool = setting(
+        False,
+        "gradient through the last evaluation of each state only, as HRM has it",
+        added_later=True,
+    )
 
     def schedule_at(self, depth: tuple[int, int]) -> Schedule:
         return trm_schedule(*depth)
-
-    @property
-    def n_weights(self) -> int:
-        """All that training changes.
-
-        >>> TRMConfig().n_weights
-        5029378
-        """
-        n, d = self.positions, self.d_model
-        channels = 3 * d * self.swiglu_width(d)
-        mixing = 4 * d * d if self.mixer == "attention" else 3 * n * self.swiglu_width(n)
-        ends = 2 * self.vocab * d + self.q_outputs * (d + 1) + (d if self.prefix else 0)
-        return self.n_layers * (channels + mixing) + ends
