@@ -355,7 +355,7 @@ def test_a_file_without_weights(tmp_path: Path, value: Any):
         ("inner.L_level.layers.0.mlp.down_proj.weight", torch.zeros(128, 7), "hidden widths"),
         ("inner.encoder.weight", torch.zeros(3), "unknown tensor inner.encoder.weight"),
         ("inner.H_init", 3, "inner.H_init is a int, not a tensor"),
-        ("inner.q_head.weight", None, "no q_head.weight; is this a TRM checkpoint?"),
+        ("inner.q_head.weight", None, "no q_head.weight; is this a checkpoint of TRM?"),
     ],
 )
 def test_public_tensors_that_do_not_fit(

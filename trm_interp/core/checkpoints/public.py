@@ -150,7 +150,8 @@ def _renamed(raw: dict[Any, Any], network: Network, path: Path) -> dict[str, Ten
         target = our_name(network, short)
         if target is None:
             raise CheckpointError(
-                f"{path}: unknown tensor {str(name)[:120]}; is this a {network.title} checkpoint?"
+                f"{path}: unknown tensor {str(name)[:120]}; "
+                f"is this a checkpoint of {network.title}?"
             )
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path}: {name} is a {type(tensor).__name__}, not a tensor")
@@ -160,7 +161,7 @@ def _renamed(raw: dict[Any, Any], network: Network, path: Path) -> dict[str, Ten
         ours[target] = tensor
     for name in ("lm_head.weight", "q_head.weight"):
         if name not in ours:
-            raise CheckpointError(f"{path}: no {name}; is this a {network.title} checkpoint?")
+            raise CheckpointError(f"{path}: no {name}; is this a checkpoint of {network.title}?")
     table = ours.get("prefix_embedding")
     if table is not None and len(table) == 1:  # ValueError and TypeError of other shapes: damaged
         ours["prefix_embedding"] = table[0]
@@ -173,4 +174,4 @@ def _without_eos(
     """Token 1 leaves embedding and read-out, so that the others are numbered as ours: no EOS."""
     kept = [0, *range(2, config.vocab)]
     changed = {name: tensors[name][kept] for name in ("token_embedding", "lm_head.weight")}
-    return tensors | changed, replace(config, vocab=config.vocab - 1)
+    return tensors | changed, replace(config, vocab=config.vocab - 1)  # type: ignore[type-var]

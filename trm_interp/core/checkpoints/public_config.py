@@ -142,7 +142,7 @@ def config_of(
     positions = next((len(of) for of in (mixer_down, learned) if of is not None), None)
     _require_supported(settings, mixer_down is None, learned is not None, path)
     if mlp_down is None:
-        raise CheckpointError(f"{path}: no blocks; is this a {network.title} checkpoint?")
+        raise CheckpointError(f"{path}: no blocks; is this a checkpoint of {network.title}?")
     table = tensors.get("prefix_embedding")
     filled = None
     if network.fills_prefix:

@@ -118,7 +118,7 @@ def layers_of(tensors: Iterable[str], network: Network, stated: list[int], path:
     there = {(m[1], int(m[2])) for tensor in tensors if (m := pattern.match(tensor))}
     n_layers = 1 + max((i for _, i in there), default=-1)
     if not n_layers:
-        raise CheckpointError(f"{path}: no blocks; is this a {network.title} checkpoint?")
+        raise CheckpointError(f"{path}: no blocks; is this a checkpoint of {network.title}?")
     for name, n in zip(network.layers, stated, strict=True):
         if n and n != n_layers:
             raise CheckpointError(
