@@ -154,3 +154,34 @@ def test_operations_of_a_step_are_counted(model: RecursiveModel):
     with_gradient = model.evaluations_with_gradient(config)
     assert 0 < with_gradient <= schedule.evaluations
     assert training == plain + 2 * (with_gradient * evaluation + head)
+
+
+def test_derivatives_are_those_of_finite_differences(
+    model: RecursiveModel, rows: tuple[Tensor, Tensor]
+):
+    """Along two tangents of every state, at every tick; along none the image alone."""
+    model = model.double()
+    generator = torch.Generator().manual_seed(0)
+    x = model.embed(rows[0], torch.float64)
+    state = model.State(*(z.clone() for z in model.initial_state(x)))
+    for tick in model.config.schedule.ticks():
+        tangents = model.State(
+            *(torch.randn(2, *z.shape, generator=generator, dtype=torch.float64) for z in state)
+        )
+
+        def written(*states: Tensor, tick: Any = tick) -> Tensor:
+            with torch.no_grad():
+                return model.evaluate(tick, *model.operands(tick, model.State(*states), x))
+
+        image, moved = model.push(tick, state, tangents, x)
+        torch.testing.assert_close(image, written(*state))
+        for i in range(2):
+            ahead, behind = (
+                written(*(z + sign * 1e-6 * t[i] for z, t in zip(state, tangents, strict=True)))
+                for sign in (1, -1)
+            )
+            torch.testing.assert_close(moved[i], (ahead - behind) / 2e-6, rtol=1e-4, atol=1e-6)
+        none = model.push(tick, state, model.State(*(t[:0] for t in tangents)), x)
+        torch.testing.assert_close(none[0], image)
+        assert none[1].shape == (0, *image.shape)
+        state = state._replace(**{tick.writes: image})
