@@ -23,10 +23,14 @@ from trm_interp.core.models.registry import (
 )
 from trm_interp.recording.hooks import HookedModel
 
+BLOCKS: dict[str, Any] = {"cells": 16, "vocab": 6, "d_model": 8, "multiple": 8, "n_layers": 2}
 SMALL: dict[str, dict[str, Any]] = {  # settings for 4x4 grids of 6 tokens
-    "trm": {"cells": 16, "vocab": 6, "d_model": 8, "multiple": 8, "h_cycles": 2, "l_cycles": 2},
-    "hrm": {"cells": 16, "vocab": 6, "d_model": 8, "multiple": 8, "n_layers": 2, "n_heads": 2}
-    | {"n_identifiers": 3},
+    "trm": BLOCKS | {"h_cycles": 2, "l_cycles": 2, "n_identifiers": 3, "prefix": 2},
+    "hrm": BLOCKS | {"n_heads": 2, "n_identifiers": 3},
+    "trm-single-z": BLOCKS | {"h_cycles": 2, "l_cycles": 2, "one_step_gradient": True},
+    "trm-multi-z": BLOCKS | {"h_cycles": 2, "separate_networks": True},
+    "trm-continue": BLOCKS | {"h_cycles": 2, "l_cycles": 2},
+    "direct": BLOCKS | {"mixer": "attention", "n_heads": 2},
     "toy": {"cells": 16, "vocab": 6},
     "duo": {"cells": 16, "vocab": 6, "n_identifiers": 3},
 }

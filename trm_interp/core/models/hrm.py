@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trm_interp.core.clock import Schedule, Tick
 from trm_interp.core.losses import StepLosses, answer_losses
-from trm_interp.core.models.base import Readout, States
+from trm_interp.core.models.base import Readout, RecursiveModel, States
 from trm_interp.core.models.blocks import BlockModel
 from trm_interp.core.models.hrm_config import HRMConfig
 from trm_interp.runtime.shapes import Bool, Float
@@ -27,32 +27,10 @@ class HRMState(NamedTuple):
     z_L: Tensor
 
 
-class HRM(BlockModel):
-    """A Hierarchical Reasoning Model; `net` is L and `net_H` is H."""
+class HaltsOrContinues(RecursiveModel):
+    """HRM's halting: a model halts where q_halt exceeds q_continue, and both are trained."""
 
-    architecture = "hrm"
-    Config = HRMConfig
-    State = HRMState
-    answer, latent = "z_H", "z_L"
     has_q_continue, reads_ahead = True, True
-
-    config: HRMConfig
-
-    def __init__(self, config: HRMConfig, generator: torch.Generator | None = None) -> None:
-        super().__init__(config, generator)
-
-    def operands(self, tick: Tick, state: States, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z_L reads z_H and the puzzle; z_H reads z_L alone."""
-        if tick.writes == "z_L":
-            return state.z_L, state.z_H + x
-        return state.z_H, state.z_L
-
-    @classmethod
-    def carries_gradient(
-        cls, config: HRMConfig, tick: Tick, schedule: Schedule, grad_cycles: int
-    ) -> bool:
-        """The last evaluation of each network, in each of the last `grad_cycles` H-cycles."""
-        return tick.h_cycle >= schedule.h_cycles - grad_cycles and schedule.is_last_write(tick)
 
     def losses(
         self,
@@ -75,6 +53,33 @@ class HRM(BlockModel):
         halt = bce(readout.q_halt.float(), solved.float(), reduction="none")
         go_on = bce(readout.q_continue.float(), worth, reduction="none")
         return StepLosses(answer, halt + go_on, solved)
+
+
+class HRM(HaltsOrContinues, BlockModel):
+    """A Hierarchical Reasoning Model; `net` is L and `net_H` is H."""
+
+    architecture = "hrm"
+    Config = HRMConfig
+    State = HRMState
+    answer, latent = "z_H", "z_L"
+
+    config: HRMConfig
+
+    def __init__(self, config: HRMConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__(config, generator)
+
+    def operands(self, tick: Tick, state: States, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z_L reads z_H and the puzzle; z_H reads z_L alone."""
+        if tick.writes == "z_L":
+            return state.z_L, state.z_H + x
+        return state.z_H, state.z_L
+
+    @classmethod
+    def carries_gradient(
+        cls, config: HRMConfig, tick: Tick, schedule: Schedule, grad_cycles: int
+    ) -> bool:
+        """The last evaluation of each network, in each of the last `grad_cycles` H-cycles."""
+        return tick.h_cycle >= schedule.h_cycles - grad_cycles and schedule.is_last_write(tick)
 
 
 def worth_of_continuing(

@@ -113,3 +113,11 @@ def _class(entry: Any) -> Any:
 _MODELS = "trm_interp.core.models"
 register("trm", f"{_MODELS}.trm:TRM", f"{_MODELS}.trm_config:TRMConfig")
 register("hrm", f"{_MODELS}.hrm:HRM", f"{_MODELS}.hrm_config:HRMConfig")
+for _name, _class_name in (
+    ("trm-single-z", "SingleZ"),
+    ("trm-multi-z", "MultiScale"),
+    ("trm-continue", "Continue"),
+    ("direct", "Direct"),
+):
+    _module = f"{_MODELS}.trm_relatives"
+    register(_name, f"{_module}:{_class_name}", f"{_module}_config:{_class_name}Config")
