@@ -1,4 +1,4 @@
-"""HRM: what the public implementation computes, what a restatement computes, gradient, losses."""
+"""HRM: what a restatement computes, public files, gradient, losses. Public values: test_zoo.py."""
 
 import json
 import math
@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from published import public_golden
-from safetensors.torch import load_file
 from torch import Tensor
 
 from trm_interp.core.checkpoints.folder import CheckpointError, load_checkpoint
@@ -23,7 +21,6 @@ from trm_interp.core.training.slots import Slots, TrainData
 from trm_interp.core.training.trainer import Trainer
 from trm_interp.recording.hooks import HookedModel
 
-PUBLIC = public_golden()
 GOLDEN = Path(__file__).parent / "golden"
 RESTATED = np.load(GOLDEN / "restated_hrm.npz")
 RESTATEMENT = runpy.run_path(str(GOLDEN / "make_hrm.py"))
@@ -92,45 +89,6 @@ def test_the_golden_file_is_what_the_restatement_computes(case: str):
 
 def assert_near(value: Tensor, expected: np.ndarray) -> None:
     torch.testing.assert_close(value, torch.from_numpy(expected), rtol=0, atol=1e-4)
-
-
-# the public implementation
-
-
-@pytest.mark.parametrize("name", ["hrm_rope", "hrm_learned"])
-def test_equals_the_public_implementation(name: str, tmp_path: Path):
-    if not (PUBLIC / f"{name}.npz").exists():
-        pytest.skip("the values of the public implementation are not here")
-    golden = np.load(PUBLIC / f"{name}.npz")
-    model = public_checkpoint(name, tmp_path).model
-    assert type(model) is HRM and model.config.prefix == 1
-    x = model.embed(torch.from_numpy(golden["inputs"]))
-    before = {0: model.initial_state(x)}
-    for i, step in enumerate(golden["steps"].tolist()):
-        z_H, z_L = (torch.from_numpy(golden[state][i]) for state in ("z_H", "z_L"))
-        before[step + 1] = HRMState(z_H, z_L)
-        if step not in before:
-            continue
-        state, _ = model.advance(before[step], x)
-        read = model.readout(state.z_H)
-        for value, of in {"z_H": state.z_H, "z_L": state.z_L, "logits": read.logits}.items():
-            assert_near(of, golden[value][i])
-        assert read.q_continue is not None
-        assert_near(read.q_halt, golden["q_halt"][step])
-        assert_near(read.q_continue, golden["q_continue"][step])
-    assert len(before) == 6
-    hooked = HookedModel.of(model, 1)
-    _, cache = hooked.run_with_cache(torch.from_numpy(golden["inputs"][:1]))
-    ticks = torch.stack([cache[tick.hook] for tick in model.config.schedule.ticks()])
-    assert_near(ticks, golden["step0_ticks"])
-
-
-def public_checkpoint(name: str, folder: Path, **arch: Any) -> Any:
-    tensors = load_file(PUBLIC / f"{name}.safetensors")
-    torch.save({f"_orig_mod.model.{k}": v for k, v in tensors.items()}, folder / "step_100")
-    settings = {**json.loads((PUBLIC / f"{name}.json").read_text()), **arch}
-    (folder / "all_config.yaml").write_text(json.dumps({"arch": settings}))
-    return load_checkpoint(folder)
 
 
 # files

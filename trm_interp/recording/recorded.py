@@ -22,6 +22,7 @@ Index = Annotated[int, Meta(ge=0, lt=LARGEST_AXIS)]
 Puzzles = Annotated[int, Meta(ge=1, le=MOST_PUZZLES)]
 Text = Annotated[str, Meta(max_length=4096)]
 Name = Annotated[str, Meta(pattern=f"^{NAME.pattern}$")]
+ArchitectureName = Annotated[str, Meta(pattern=r"^\w[\w.-]{0,99}$")]  # no part of a site's name
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Identity:
     batch_size: Puzzles | None = None
     device: Text | None = None
     task: Name | None = None
-    architecture: Name | None = None
+    architecture: ArchitectureName | None = None
     schedule: CycleOf | None = None
     states: Annotated[list[Name], Meta(max_length=100)] | None = None
     answer: Name | None = None

@@ -173,7 +173,13 @@ def config_of(
         "norm_eps": settings.number("rms_norm_eps", 1e-5),
         "rope_base": settings.number("rope_theta", 10_000.0),
     }
-    return kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values})
+    own = {f.name for f in fields(kind)}
+    for name in ("h_cycles", "l_cycles"):
+        if name not in own and values[name] != getattr(kind, name):
+            raise CheckpointError(
+                f"{path}: {name} {values[name]}, but {network.title} has {getattr(kind, name)}"
+            )
+    return kind(**{name: value for name, value in values.items() if name in own})
 
 
 def _partly_filled(table: Tensor | None, size: int) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trm_interp.core.checkpoints.headers import CheckpointError
-from trm_interp.core.models.registry import names
 
 
 class Network(NamedTuple):
@@ -21,7 +20,6 @@ class Network(NamedTuple):
     levels: Mapping[str, str]  # stacks of blocks: public name -> ours
     starts: Mapping[str, str]  # start vectors: public name -> ours
     layers: tuple[str, ...]  # settings that state how many blocks a stack has
-    settings: Mapping[str, Any] = {}  # of our configuration, the same in all of its checkpoints
     fills_prefix: bool = True  # the prefix is as long as a puzzle's embedding; else it is stated
 
 
@@ -44,6 +42,32 @@ NETWORKS = (
         levels={"L_level": "net", "H_level": "net_H"},
         starts={**_H, **_L},
         layers=("L_layers", "H_layers"),
+    ),
+    Network(
+        title="single-z TRM",
+        architecture="trm-single-z",
+        modules=("trm_singlez",),
+        levels={"L_level": "net"},
+        starts={"L_init": "z_init"},
+        layers=("L_layers",),
+        fills_prefix=False,
+    ),
+    Network(
+        title="multi-scale TRM",
+        architecture="trm-multi-z",
+        modules=("trm_hier6",),
+        levels={"L_level": "net"},
+        starts={**_H, **{f"L{i}_init": f"z_L{i}_init" for i in range(1, 7)}},
+        layers=("L_layers",),
+        fills_prefix=False,
+    ),
+    Network(
+        title="direct prediction",
+        architecture="direct",
+        modules=("transformers_baseline",),
+        levels={"H_level": "net"},
+        starts=_H,
+        layers=("H_layers",),
     ),
 )
 WRAPPERS = re.compile(r"^(?:(?:_orig_mod|module|model|inner)\.)+")
@@ -81,8 +105,8 @@ def network_of(tensors: Iterable[str], name: Any, source: str) -> Network:
                 return network
         readable = ", ".join(network.modules[0] for network in NETWORKS)
         raise CheckpointError(
-            f"{source}: arch.name is {str(name)[:80]!r}, and of public checkpoints only those of "
-            f"{readable} are read; this version has {', '.join(names())}"
+            f"{source}: arch.name is {str(name)[:80]!r}; of public networks "
+            f"this version has {readable}"
         )
     there = list(tensors)
     levels = {match[1] for tensor in there if (match := _BLOCK.fullmatch(tensor))}
@@ -94,7 +118,7 @@ def network_of(tensors: Iterable[str], name: Any, source: str) -> Network:
 
 def _has(there: set[str], wanted: Mapping[str, str]) -> bool:
     """Whether these are names of all that is wanted (public name -> ours) and of nothing else."""
-    return {wanted.get(name) for name in there} == set(wanted.values())
+    return {wanted.get(name, name) for name in there} == set(wanted.values())
 
 
 def our_name(network: Network, public: str) -> str | None:

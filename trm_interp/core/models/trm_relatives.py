@@ -62,7 +62,7 @@ class MultiScale(TRM):
 
     def operands(self, tick: Tick, state: States, x: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the six, and what is added to it."""
-        together = sum(state[2:], start=state[1])
+        together: Tensor = sum(state[2:], start=state[1])  # type: ignore[assignment]
         if tick.writes == "z_H":
             return state.z_H, together
         return together, state.z_H + x
