@@ -91,6 +91,7 @@ class Duo(RecursiveModel):
     State = DuoState
     answer, latent = "plan", "work"
     has_q_continue, reads_ahead = True, True
+    identifier_table = "of_puzzle"
     further_losses = ("size",)
 
     config: DuoConfig

@@ -6,14 +6,14 @@ nano-trm's Lightning file, and `hf://owner/repo` for either. Pickles are opened 
 """
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from trm_interp.core.checkpoints.headers import (
@@ -25,9 +25,17 @@ from trm_interp.core.checkpoints.headers import (
 from trm_interp.core.checkpoints.pickles import load_pickle
 from trm_interp.core.checkpoints.public import read_public
 from trm_interp.core.checkpoints.public_config import Fits
+from trm_interp.core.checkpoints.tables import load_tensors, require_rows
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import ModelConfig
-from trm_interp.core.models.registry import DEFAULT, build, config_class, names, settings_of
+from trm_interp.core.models.registry import (
+    DEFAULT,
+    build,
+    config_class,
+    model_class,
+    names,
+    settings_of,
+)
 from trm_interp.runtime.artifacts import existing, shipped_checkpoints
 from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
 from trm_interp.runtime.files import replacing, sha256_of, write_json
@@ -50,6 +58,19 @@ class Checkpoint:
     sha256: str
     card: dict[str, Any]
     weights: str = "as saved"  # which of the file's weights: its moving averages where it has them
+    identifiers: tuple[int, ...] | None = None  # of the rows that were read; None: of all
+
+    def rows_of(self, identifiers: Tensor) -> Tensor:
+        """int64 [puzzle]: the model's own identifiers of puzzles with these of the file.
+
+        ValueError for one whose row was not read.
+        """
+        if self.identifiers is None:
+            return identifiers
+        rows = {identifier: row for row, identifier in enumerate(self.identifiers)}
+        if unread := sorted(set(identifiers.tolist()) - rows.keys()):
+            raise ValueError(f"{self.path}: the row of puzzle identifier {unread[0]} was not read")
+        return torch.tensor([rows[identifier] for identifier in identifiers.tolist()])
 
     @property
     def task(self) -> str | None:
@@ -78,6 +99,7 @@ def load_checkpoint(
     cells: int | None = None,
     averages: bool = True,
     fits: Fits | None = None,
+    identifiers: Sequence[int] | None = None,
 ) -> Checkpoint:
     """Read a checkpoint of any supported format; CheckpointError says why it cannot be read.
 
@@ -86,10 +108,15 @@ def load_checkpoint(
     shape, which decides between a few that are possible. Where it stays open the error asks.
     Of files with trained weights and their moving averages the averages are read, which is what
     their authors validate; `averages=False` takes the others.
+    With `identifiers` only these rows of the table of puzzle embeddings are read, in this order:
+    the model's identifier i is the file's `identifiers[i]`, which `Checkpoint.rows_of` translates.
     """
     path = locate(source)
     try:
-        loaded = _load_ours(path) if path.is_dir() else _load_public(path, cells, averages, fits)
+        if path.is_dir():
+            loaded = _load_ours(path, identifiers)
+        else:
+            loaded = _load_public(path, cells, averages, fits, identifiers)
     except CheckpointError:
         raise
     except Exception as error:  # a stranger's file can be wrong in any way
@@ -186,19 +213,23 @@ def _fetch(url: str) -> Path:
     return Path(root) / inner
 
 
-def _load_ours(folder: Path) -> Checkpoint:
+def _load_ours(folder: Path, identifiers: Sequence[int] | None) -> Checkpoint:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).exists():
             raise CheckpointError(f"{folder / name}: missing")
     file = folder / WEIGHTS
     config = _our_config(folder / CONFIG)
-    _check_shapes(config, tensor_shapes(file), file)
-    try:
-        tensors = load_file(file)
-    except SafetensorError as error:
-        raise CheckpointError(f"{file}: truncated or damaged ({first_line(error)})") from error
+    shapes = tensor_shapes(file)
+    _check_shapes(config, shapes, file)
+    kept = None if identifiers is None else tuple(identifiers)
+    table = model_class(config).identifier_table
+    if kept is not None:
+        require_rows(shapes.get(table or "", ()), kept, file)
+        config = replace(config, n_identifiers=len(kept))  # type: ignore[type-var]
+    tensors = load_tensors(file, table, kept)
     card = read_json(folder / CARD) if (folder / CARD).exists() else {}
-    return Checkpoint(_filled(config, tensors, file), folder, "trm-interp", sha256_of(file), card)
+    model = _filled(config, tensors, file)
+    return Checkpoint(model, folder, "trm-interp", sha256_of(file), card, identifiers=kept)
 
 
 def _our_config(path: Path) -> ModelConfig:
@@ -228,12 +259,20 @@ def _our_config(path: Path) -> ModelConfig:
         raise CheckpointError(f"{path}: {first_line(error)[:150]}") from error
 
 
-def _load_public(path: Path, cells: int | None, averages: bool, fits: Fits | None) -> Checkpoint:
-    public = read_public(path, cells, averages, fits)
+def _load_public(
+    path: Path,
+    cells: int | None,
+    averages: bool,
+    fits: Fits | None,
+    identifiers: Sequence[int] | None,
+) -> Checkpoint:
+    kept = None if identifiers is None else tuple(identifiers)
+    public = read_public(path, cells, averages, fits, kept)
     shapes = {name: tuple(tensor.shape) for name, tensor in public.tensors.items()}
     _check_shapes(public.config, shapes, path)
     model = _filled(public.config, public.tensors, path)
-    return Checkpoint(model, path, public.format, sha256_of(path), public.card, public.weights)
+    whole = sha256_of(path)
+    return Checkpoint(model, path, public.format, whole, public.card, public.weights, kept)
 
 
 def _check_shapes(config: ModelConfig, shapes: dict[str, tuple[int, ...]], path: Path) -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from trm_interp.core.checkpoints.headers import CheckpointError, check_tensor, tensor_shapes
@@ -23,6 +22,7 @@ from trm_interp.core.checkpoints.public_config import (
     data_names,
 )
 from trm_interp.core.checkpoints.public_networks import WRAPPERS, Network, network_of, our_name
+from trm_interp.core.checkpoints.tables import load_tensors, some_rows
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.runtime.errors import first_line
 
@@ -43,12 +43,21 @@ class Public(NamedTuple):
 
 
 def read_public(
-    path: Path, cells: int | None = None, averages: bool = True, fits: Fits | None = None
+    path: Path,
+    cells: int | None = None,
+    averages: bool = True,
+    fits: Fits | None = None,
+    identifiers: tuple[int, ...] | None = None,
 ) -> Public:
-    """Read one file. `cells` and `fits`, as in `load_checkpoint`, count where it does not tell."""
+    """Read one file. `cells` and `fits`, as in `load_checkpoint`, count where it does not tell.
+
+    `identifiers`: only these rows of its puzzle embeddings.
+    """
+    kept = identifiers  # what remains to be selected
     if path.suffix == ".safetensors":
         tensor_shapes(path)  # a header that is whole
-        raw: Any = load_file(path)
+        raw: Any = load_tensors(path, "puzzle_emb.weights", identifiers)
+        kept = None if any(name.endswith("puzzle_emb.weights") for name in raw) else kept
     else:
         raw = load_pickle(path)
     if not isinstance(raw, dict):
@@ -64,6 +73,10 @@ def read_public(
     network = network_of(bare, name, source)
     origin = "nano-trm" if any(name.startswith(_NANO) for name in bare) else network.title
     tensors = _renamed(state, network, path)
+    if kept is not None:
+        tensors["prefix_embedding"] = some_rows(tensors.get("prefix_embedding"), kept, path)
+    elif identifiers is None and len(tensors.get("prefix_embedding", ())) == 1:
+        tensors["prefix_embedding"] = tensors["prefix_embedding"][0]
     try:
         config = config_of(network, tensors, Settings(values, source), path, cells, fits)
         if origin == "nano-trm" and has_idle_eos(config, fits):
@@ -162,9 +175,6 @@ def _renamed(raw: dict[Any, Any], network: Network, path: Path) -> dict[str, Ten
     for name in ("lm_head.weight", "q_head.weight"):
         if name not in ours:
             raise CheckpointError(f"{path}: no {name}; is this a checkpoint of {network.title}?")
-    table = ours.get("prefix_embedding")
-    if table is not None and len(table) == 1:  # ValueError and TypeError of other shapes: damaged
-        ours["prefix_embedding"] = table[0]
     return ours
 
 

@@ -56,6 +56,8 @@ class RecursiveModel(nn.Module, ABC):
     """Whether `readout` gives a q_continue."""
     reads_ahead: ClassVar[bool] = False
     """Whether `losses` needs the read-out of one more supervision step (`following`)."""
+    identifier_table: ClassVar[str | None] = None
+    """The parameter that has a row for every puzzle identifier, where there is one."""
     further_losses: ClassVar[tuple[str, ...]] = ()
     """Names of the terms that `losses` gives besides `answer` and `halt`."""
 

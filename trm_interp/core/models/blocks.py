@@ -37,6 +37,8 @@ class BlockModel(RecursiveModel):
     weights stay float32.
     """
 
+    identifier_table = "prefix_embedding"
+
     config: Any  # a BlockConfig
 
     def __init__(self, config: BlockConfig, generator: torch.Generator | None = None) -> None:

@@ -71,7 +71,8 @@ class BlockConfig(ModelConfig):
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.n_identifiers and not self.prefix:
             raise ValueError(
-                f"n_identifiers {self.n_identifiers} needs a prefix, which holds their embeddings"
+                f"n_identifiers {self.n_identifiers} needs a prefix of at least 1, which holds "
+                "their embeddings; with n_identifiers 0 the model does not tell puzzles apart"
             )
         at_most("h_cycles x (l_cycles + 1)", self.h_cycles * (self.l_cycles + 1), MAX_EVALUATIONS)
         for name in ("expansion", "norm_eps", "rope_base"):
