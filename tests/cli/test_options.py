@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 import pytest
 import typer
@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from trm_interp.cli import options
 from trm_interp.cli.app import COMMANDS
 from trm_interp.cli.options import Command, add
-from trm_interp.cli.wording import option_fields
+from trm_interp.cli.wording import notices, option_fields
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import Interrupted
 from trm_interp.runtime.settings import argument, group, partial_group, preset, required, setting
@@ -171,6 +171,34 @@ def test_a_value_that_cannot_be_is_one_line(
 def test_what_is_missing_is_one_line(run: Callable[..., Any]):
     assert run("a").stderr == "error: --out is missing; see toy --help\n"
     assert run("--out", "b").stderr == "error: PATH is missing; see toy --help\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("flat", []), ("deep", ["--width has no effect with --shape line"])]
+)
+def test_defaults_are_those_of_the_kind_that_is_chosen(kind: str, told: list[str]):
+    """Both kinds have `width`, which needs a shape of box: a constant of one, the other's line."""
+
+    @dataclass(frozen=True)
+    class FlatBox:
+        shape: ClassVar[str] = "box"
+        width: int = setting(1, "width", needs={"shape": ("box",)})
+
+    @dataclass(frozen=True)
+    class DeepLine:
+        shape: str = setting("line", "shape")
+        width: int = setting(1, "width", needs={"shape": ("box",)})
+
+    @dataclass(frozen=True)
+    class Command:
+        kind: str = setting("flat", "kind")
+        model: Mapping[str, Any] = partial_group(
+            {"flat": FlatBox, "deep": DeepLine}, "Model", chosen_by="kind"
+        )
+
+    values = {"kind": kind, "width": 3, "shape": "line"}
+    lines = [line.partition(";")[0] for line in notices(Command, values, {"width"})]
+    assert lines == told
 
 
 @pytest.mark.parametrize(

@@ -322,7 +322,7 @@ def test_a_lack_of_memory_is_no_damage(step: Path, ours: Path, monkeypatch: pyte
         raise MemoryError
 
     monkeypatch.setattr(torch, "load", fail)
-    monkeypatch.setattr("trm_interp.core.checkpoints.folder.load_file", fail)
+    monkeypatch.setattr("trm_interp.core.checkpoints.folder.load_tensors", fail)
     for path in (step, ours):
         with pytest.raises(MemoryError):
             load_checkpoint(path)

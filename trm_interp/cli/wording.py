@@ -8,7 +8,7 @@ from typing import Any
 
 from trm_interp.runtime.errors import printable
 from trm_interp.runtime.limits import shown
-from trm_interp.runtime.settings import fields_of, without_effect
+from trm_interp.runtime.settings import chosen_kind, fields_of, without_effect
 
 
 def flag_of(f: Field[Any]) -> str:
@@ -49,6 +49,10 @@ def notices(config: type, values: Mapping[str, Any], typed: Collection[str]) -> 
     `values`: of all options; `typed`: names of those that the user gave.
     """
     options = option_fields(config)
+    for f in fields(config):
+        if (kind := chosen_kind(f.metadata, values)) is not None:
+            values = _as_of(kind, fields_of(f.metadata), values, typed)
+            options |= {one.name: one for one in fields(kind)}
     for name in typed:
         needs = options[name].metadata.get("needs") if name in options else None
         if needs and (lacking := without_effect(needs, values)):
@@ -56,6 +60,21 @@ def notices(config: type, values: Mapping[str, Any], typed: Collection[str]) -> 
             advice = f"; it is for {' and '.join(map(str, wanted))}" if wanted else ""
             own = _given(options[name], values[name])
             yield f"{own} has no effect {_state(options[other], values[other])}{advice}"
+
+
+def _as_of(
+    kind: type, offered: Mapping[str, Field[Any]], values: Mapping[str, Any], typed: Collection[str]
+) -> dict[str, Any]:
+    """The values with what this kind has as defaults, where others of its group were offered."""
+    own = dict(values)
+    for name, f in offered.items():
+        if name in typed or values.get(name) != f.default:
+            continue
+        if hasattr(kind, name):
+            own[name] = getattr(kind, name)
+        else:
+            own.pop(name, None)
+    return own
 
 
 def _given(f: Field[Any], value: Any) -> str:

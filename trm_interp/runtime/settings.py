@@ -80,14 +80,28 @@ def group(kind: type, title: str, defaults: Mapping[str, Any] | None = None) -> 
     return field(default_factory=lambda: kind(**own), metadata=how)
 
 
-def partial_group(kinds: Sequence[type], title: str, hide: Sequence[str] = ()) -> Any:
+def partial_group(
+    kinds: Sequence[type] | Mapping[str, type],
+    title: str,
+    hide: Sequence[str] = (),
+    chosen_by: str = "",
+) -> Any:
     """As `group`, of settings that are not complete before the command has read its inputs.
 
     The value is a dictionary of what was given or preset, by the names of any of `kinds`, less
-    those in `hide`, which are not offered.
+    those in `hide`, which are not offered. `chosen_by`: the field of the command that says by its
+    name which of a mapping of kinds it is, whose defaults and `needs` then count.
     """
-    how = {"group": tuple(kinds), "title": title, "hide": tuple(hide), "defaults": {}}
-    return field(default_factory=dict, metadata=how | {"partial": True})
+    named = dict(kinds) if isinstance(kinds, Mapping) else {}
+    every = tuple(kinds.values() if isinstance(kinds, Mapping) else kinds)
+    how = {"group": every, "title": title, "hide": tuple(hide), "defaults": {}}
+    choice = {"chosen_by": chosen_by, "choices": named}
+    return field(default_factory=dict, metadata=how | choice | {"partial": True})
+
+
+def chosen_kind(group: Mapping[str, Any], values: Mapping[str, Any]) -> type | None:
+    """The kind that a group of several is of, given the command's values; None where it is open."""
+    return group.get("choices", {}).get(values.get(group.get("chosen_by")))
 
 
 def fields_of(group: Mapping[str, Any]) -> dict[str, Field[Any]]:

@@ -18,6 +18,11 @@ PRESETS: dict[str, dict[str, object]] = {
         **{"loss": "softmax", "smoothing": 0.2, "halt_weight": 0.05, "ema": 0.9},
         **{"dtype": "bfloat16", "compile": True},
     },
+    # the published recipe of HRM on 1000 Sudokus, for --architecture hrm: 20 000 epochs, no average
+    "hrm": {
+        **{"steps": 52_083, "batch_size": 384, "lr": 7e-5, "weight_decay": 1.0},
+        **{"warmup": 0.038, "ema": 0.0, "dtype": "bfloat16"},
+    },
     # a smoke test on 4x4 puzzles: seconds
     "tiny": {
         **{"d_model": 32, "multiple": 16, "prefix": 0, "h_cycles": 2, "l_cycles": 2},

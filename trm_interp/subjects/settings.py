@@ -138,7 +138,10 @@ class RunConfig:
     preset: str | None = preset(PRESETS, "settings of a known run")
     architecture: str = setting(DEFAULT, f"architecture of the model: {', '.join(names())}")
     model: Mapping[str, Any] = partial_group(
-        [config_class(name) for name in names()], "Model", hide=("cells", "vocab")
+        {name: config_class(name) for name in names()},
+        "Model",
+        hide=("cells", "vocab"),
+        chosen_by="architecture",
     )
     training: TrainConfig = group(TrainConfig, "Training")
 

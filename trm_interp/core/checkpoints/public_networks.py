@@ -5,6 +5,7 @@ Which one a file holds stands in its settings (`arch.name`) or shows in the name
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,9 +150,10 @@ def layers_of(tensors: Iterable[str], network: Network, stated: list[int], path:
                 f"{path}: {n_layers} layers in the file, but its settings state {name} {n}"
             )
     for level, ours in network.levels.items():
-        if lacking := [i for i in range(n_layers) if (ours, i) not in there]:
+        lacking = next(i for i in count() if (ours, i) not in there)  # a file may claim any number
+        if lacking < n_layers:
             raise CheckpointError(
-                f"{path}: {level}.layers.{lacking[0]} is missing, "
+                f"{path}: {level}.layers.{lacking} is missing, "
                 f"of {n_layers} layers of this {network.title} checkpoint"
             )
     return n_layers

@@ -47,9 +47,7 @@ def require_rows(shape: Sequence[int], rows: Sequence[int], file: Path) -> None:
     if len(shape) != 2:
         raise CheckpointError(f"{file}: no table of puzzle embeddings, of which to read some rows")
     if not rows:
-        raise CheckpointError(
-            f"{file}: no puzzle identifiers were given to read"
-        )
+        raise CheckpointError(f"{file}: no puzzle identifiers were given to read")
     if unknown := [row for row in rows if not 0 <= row < shape[0]]:
         raise CheckpointError(
             f"{file}: no puzzle identifier {unknown[0]}; its table has 0 to {shape[0] - 1}"
