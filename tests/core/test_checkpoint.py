@@ -101,7 +101,6 @@ def test_settings_beside_a_public_file_count(tmp_path: Path):
     [
         ("recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1", True),
         ("recursive_reasoning.other@TinyRecursiveReasoningModel_ACTV1", False),
-        ("hrm.hrm_act_v2@HierarchicalReasoningModel_ACTV2", False),
     ],
 )
 def test_settings_that_name_another_network_are_refused(

@@ -146,6 +146,13 @@ def test_damage_is_one_line(tmp_path: Path, change: dict[str, Any], says: str):
     assert "\n" not in str(caught.value)
 
 
+def test_a_network_that_is_not_read_is_named(tmp_path: Path):
+    name = "hrm.hrm_act_v2@HierarchicalReasoningModel_ACTV2"
+    says = f"arch.name is '{name}'; of public networks this version has trm, hrm_act_v1"
+    with pytest.raises(CheckpointError, match=says):
+        load_checkpoint(written(tmp_path, "rotary", name=name))
+
+
 def test_a_prefix_that_the_embedding_does_not_fill():
     config = HRMConfig(d_model=32, n_heads=4, prefix=2, puzzle_dims=40)
     assert config.prefix_width == 40 and config.positions == 83

@@ -132,7 +132,6 @@ def config_of(
     Shapes do not tell the cycles nor the number of heads (d_model / 64); token mixing and learned
     positions tell the number of positions, rotary attention nothing of it.
     """
-    kind: Any = config_class(network.architecture)
     vocab, d_model = tensors["lm_head.weight"].shape
     stated = [settings.whole(name, 0) for name in network.layers]
     n_layers = layers_of(tensors, network, stated, path)
@@ -159,8 +158,6 @@ def config_of(
         "vocab": vocab,
         "d_model": d_model,
         "n_layers": n_layers,
-        "h_cycles": settings.whole("H_cycles", kind.h_cycles),
-        "l_cycles": settings.whole("L_cycles", kind.l_cycles),
         "mixer": "attention" if mixer_down is None else "mlp",
         "n_heads": settings.whole("num_heads", 0) or max(1, d_model // 64),
         "prefix": prefix,
@@ -173,12 +170,18 @@ def config_of(
         "norm_eps": settings.number("rms_norm_eps", 1e-5),
         "rope_base": settings.number("rope_theta", 10_000.0),
     }
+    return _made(network, values, settings, path)
+
+
+def _made(network: Network, values: dict[str, Any], settings: Settings, path: Path) -> ModelConfig:
+    """The configuration of these values, as far as its kind has them, and of the cycles."""
+    kind: Any = config_class(network.architecture)
     own = {f.name for f in fields(kind)}
-    for name in ("h_cycles", "l_cycles"):
-        if name not in own and values[name] != getattr(kind, name):
-            raise CheckpointError(
-                f"{path}: {name} {values[name]}, but {network.title} has {getattr(kind, name)}"
-            )
+    for name, stated in (("h_cycles", "H_cycles"), ("l_cycles", "L_cycles")):
+        fixed = getattr(kind, name)
+        values[name] = settings.whole(stated, fixed)
+        if name not in own and values[name] != fixed:
+            raise CheckpointError(f"{path}: {name} {values[name]}, but {network.title} has {fixed}")
     return kind(**{name: value for name, value in values.items() if name in own})
 
 
