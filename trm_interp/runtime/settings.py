@@ -101,7 +101,7 @@ def partial_group(
 
 def chosen_kind(group: Mapping[str, Any], values: Mapping[str, Any]) -> type | None:
     """The kind that a group of several is of, given the command's values; None where it is open."""
-    return group.get("choices", {}).get(values.get(group.get("chosen_by")))
+    return group.get("choices", {}).get(values.get(group.get("chosen_by", "")))
 
 
 def fields_of(group: Mapping[str, Any]) -> dict[str, Field[Any]]:
