@@ -78,7 +78,7 @@ def test_settling_writes_all_that_it_plots(settling: Path):
     drift = pd.read_csv(settling / "same_phase_drift.csv")
     assert set(drift["state"]) == {"z_H", "z_L"} and drift["step"].max() == 5
     alone = drift["outcome"].map({"solved": solved.sum(), "failed": (~solved).sum()}) == 1
-    assert alone.any() and (drift[["low", "high"]].isna().all(1) == alone).all()
+    assert alone.any() and (drift[["low", "high"]].isna().all(axis=1) == alone).all()
     several = drift[~alone]
     assert len(several) and (several["low"] <= 1.00001 * several["mean"]).all()
     assert (several["mean"] <= 1.00001 * several["high"]).all()
