@@ -118,10 +118,10 @@ def test_the_command_ends_before_its_budget(
     monkeypatch.setattr("sys.argv", ["train.py", *timed])
     globals_ = trainer["main"].__globals__
     looks, own = itertools.count(), threading.get_ident()
-    # at a clock on which 0.1 s pass between two looks; other threads of the tests look at another
+    # at a clock on which 0.3 s pass between two looks; other threads of the tests look at another
     other = time.perf_counter
     monkeypatch.setattr(
-        time, "monotonic", lambda: 0.1 * next(looks) if threading.get_ident() == own else other()
+        time, "monotonic", lambda: 0.3 * next(looks) if threading.get_ident() == own else other()
     )
     monkeypatch.setitem(globals_, "BEGAN", 0.0)
     trainer["main"]()
@@ -177,10 +177,10 @@ def test_a_fitted_schedule_ends_with_its_piece(
     """The share that is used never falls, and is whole when the time is used, over two pieces."""
     globals_ = trainer["main"].__globals__
     looks, own = itertools.count(), threading.get_ident()
-    # at a clock on which 0.1 s pass between two looks; other threads of the tests look at another
+    # at a clock on which 0.3 s pass between two looks; other threads of the tests look at another
     other = time.perf_counter
     monkeypatch.setattr(
-        time, "monotonic", lambda: 0.1 * next(looks) if threading.get_ident() == own else other()
+        time, "monotonic", lambda: 0.3 * next(looks) if threading.get_ident() == own else other()
     )
     monkeypatch.setitem(globals_, "BEGAN", 0.0)
     timed = partial(globals_["train"], clock=lambda: time.monotonic())
@@ -199,7 +199,7 @@ def test_a_fitted_schedule_ends_with_its_piece(
     budget = read_portable(tmp_path / "s")[0]["settings"]["budget"]
     assert 0.5 < budget < 1
 
-    monkeypatch.setitem(globals_, "BEGAN", 0.1 * next(looks))
+    monkeypatch.setitem(globals_, "BEGAN", 0.3 * next(looks))
     second = trainer["piece"](trainer["parse"]([*fit, "--resume"]))
     assert second.step_count > 1.8 * first.step_count
     assert second.seconds == pytest.approx(60 * second.config.budget, rel=0.05)

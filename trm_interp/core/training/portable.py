@@ -126,7 +126,12 @@ def average_of(index: dict[str, Any], tensors: dict[str, Tensor]) -> RecursiveMo
     weights = _under(tensors, "model") | _under(tensors, "average")
     with restoring(Path(INDEX)):
         identity = {"architecture": DEFAULT, **index["identity"]}
-        names = [f.name for f in fields(config_class(identity["architecture"]))]  # type: ignore
+        kind = config_class(identity["architecture"])
+        names = [
+            f.name
+            for f in fields(kind)  # type: ignore[arg-type]
+            if f.name in identity or not f.metadata.get("added_later")
+        ]
         config = config_from({name: identity[name] for name in ("architecture", *names)})
         model = build(config, torch.Generator())
         model.load_state_dict(weights)
