@@ -1,6 +1,8 @@
 """A small model's training, for the tests of the trainer: settings, rows, equality."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.core.training.loop import METRICS_FILE
+from trm_interp.core.training.portable import load_portable, save_portable
 from trm_interp.core.training.trainer import Trainer
 
 SMALL = TRMConfig(cells=16, vocab=6, d_model=16, h_cycles=2, l_cycles=2, multiple=8, prefix=1)
@@ -35,3 +38,17 @@ def assert_same_bits(one: Any, other: Any, where: str = "") -> None:
             assert_same_bits(a, b, f"{where}[{i}]")
     else:
         assert one == other, where
+
+
+def assert_portable_files_go_on(trainer_of: Callable[..., Trainer], folder: Path) -> Trainer:
+    """Steps after a state was read from its files are those without a stop; the first trainer."""
+    whole = trainer_of()
+    for _ in range(5):
+        whole.step()
+    save_portable(whole, folder)
+    resumed = trainer_of()
+    load_portable(resumed, folder)
+    for _ in range(3):
+        one, other = whole.step(), resumed.step()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    return whole

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import FAST, assert_same_bits, rows
+from tiny_training import FAST, assert_portable_files_go_on, assert_same_bits, rows
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from toy_architecture import Toy, ToyConfig
@@ -31,9 +31,7 @@ from trm_interp.core.training.loop import train
 from trm_interp.core.training.optimizers import make_optimizers
 from trm_interp.core.training.portable import (
     average_of,
-    load_portable,
     read_portable,
-    save_portable,
 )
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import TrainData
@@ -297,15 +295,7 @@ def test_the_run_of_another_architecture_is_refused(
 def test_going_on_from_portable_files_equals_going_on(
     trainer_of: Callable[..., Trainer], tmp_path: Path
 ):
-    whole = trainer_of()
-    for _ in range(5):
-        whole.step()
-    save_portable(whole, tmp_path / "state")
-    resumed = trainer_of()
-    load_portable(resumed, tmp_path / "state")
-    for _ in range(3):
-        one, other = whole.step(), resumed.step()
-        assert all(torch.equal(one[name], other[name]) for name in one)
+    whole = assert_portable_files_go_on(trainer_of, tmp_path / "state")
     model = average_of(*read_portable(tmp_path / "state"))
     assert type(model) is Toy and model.config == whole.model.config
 

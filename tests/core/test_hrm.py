@@ -14,7 +14,7 @@ from torch import Tensor
 from trm_interp.core.checkpoints.folder import CheckpointError, load_checkpoint
 from trm_interp.core.infer import run
 from trm_interp.core.models.base import Readout
-from trm_interp.core.models.hrm import HRM, HRMState, worth_of_continuing
+from trm_interp.core.models.hrm import HRM, worth_of_continuing
 from trm_interp.core.models.hrm_config import HRMConfig
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import Slots, TrainData
@@ -238,7 +238,7 @@ def test_training_is_one_half_of_both_halting_losses(hrm: HRM, data: TrainData, 
     slots = trainer.slots.refilled(model, data, config.seed, config.augment)
     state, read = model(slots.states, slots.inputs)
     with torch.no_grad():
-        _, later = model(HRMState(*(z.detach() for z in state)), slots.inputs)
+        _, later = model(HRM.State(*(z.detach() for z in state)), slots.inputs)
         worth = torch.maximum(later.q_halt, later.q_continue).sigmoid()  # not the last of 3
     losses = model.losses(read, slots.labels, last=slots.steps > 9, following=later)
     bce = torch.nn.functional.binary_cross_entropy_with_logits

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import FAST, assert_same_bits, rows
+from tiny_training import FAST, assert_portable_files_go_on, assert_same_bits, rows
 from torch import Tensor
 from toy_two_networks import Duo, DuoConfig, DuoState
 
@@ -16,7 +16,6 @@ from trm_interp.core.infer import run
 from trm_interp.core.models.base import Readout, RecursiveModel
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.training.loop import train
-from trm_interp.core.training.portable import load_portable, save_portable
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
@@ -262,15 +261,7 @@ def test_resumed_equals_uninterrupted(trainer_of: Callable[..., Trainer], settin
 def test_going_on_from_portable_files_equals_going_on(
     trainer_of: Callable[..., Trainer], tmp_path: Path
 ):
-    whole = trainer_of()
-    for _ in range(5):
-        whole.step()
-    save_portable(whole, tmp_path / "state")
-    resumed = trainer_of()
-    load_portable(resumed, tmp_path / "state")
-    for _ in range(3):
-        one, other = whole.step(), resumed.step()
-        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert_portable_files_go_on(trainer_of, tmp_path / "state")
 
 
 def test_the_same_puzzles_with_other_identifiers_are_another_run(

@@ -9,8 +9,9 @@ import numpy as np
 
 from trm_interp.runtime.files import replacing, require_regular
 
-# NotImplementedError is zipfile's for a compression that it does not know
-DAMAGED = (OSError, ValueError, EOFError, NotImplementedError, BadZipFile)
+# what reading a damaged zip raises; zipfile's NotImplementedError: a compression that it lacks
+BAD_ZIP = (BadZipFile, NotImplementedError, ValueError, EOFError)
+DAMAGED = (OSError, *BAD_ZIP)
 NUMBER, HEADER = 16, 4096  # bytes: the widest number of an array, and room for its description
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]  # of every array of a file

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from trm_interp.runtime.arrays import BAD_ZIP
 from trm_interp.runtime.errors import UserError, first_line, one_line
 from trm_interp.runtime.files import require_regular
 
@@ -80,8 +81,7 @@ def check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    # NotImplementedError is zipfile's for a compression that it does not know
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
+    except BAD_ZIP as error:
         raise CheckpointError(f"{path}: truncated or damaged ({first_line(error)})") from error
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise CheckpointError(f"{path}: a compressed archive, which torch.save never makes")

@@ -8,13 +8,13 @@ here. Shapes: `batch`, `pos` (prefix positions, then cells), `d_model`, `vocab`.
 import math
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_interp.core.clock import Tick
+from trm_interp.core.clock import Schedule, Tick
 from trm_interp.core.models.base import Readout, RecursiveModel, States
 from trm_interp.core.models.config import BlockConfig
 from trm_interp.core.models.layers import (
@@ -185,3 +185,34 @@ class BlockModel(RecursiveModel):
     @classmethod
     def readout_flops(cls, config: BlockConfig) -> int:
         return 2 * config.cells * config.d_model * config.vocab
+
+
+class State(NamedTuple):
+    """What TRM and HRM carry from one supervision step to the next, [batch, pos, d_model] each."""
+
+    z_H: Tensor
+    z_L: Tensor
+
+
+class TwoStateModel(BlockModel):
+    """A latent and an answer state, as TRM and HRM have them."""
+
+    State = State
+    answer, latent = "z_H", "z_L"
+
+    z_H_init: Tensor  # [d_model], start vectors, never trained
+    z_L_init: Tensor
+
+    def operands(self, tick: Tick, state: States, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z_L reads z_H and the puzzle; z_H reads z_L alone."""
+        if tick.writes == "z_L":
+            return state.z_L, state.z_H + x
+        return state.z_H, state.z_L
+
+    @classmethod
+    def carries_gradient(
+        cls, config: BlockConfig, tick: Tick, schedule: Schedule, grad_cycles: int
+    ) -> bool:
+        """All evaluations of the last H-cycles, or the last of each state in them."""
+        is_late = tick.h_cycle >= schedule.h_cycles - grad_cycles
+        return is_late and (schedule.is_last_write(tick) or not config.one_step_gradient)

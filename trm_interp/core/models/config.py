@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
-from trm_interp.core.clock import Schedule
+from trm_interp.core.clock import Schedule, trm_schedule
 from trm_interp.runtime.limits import at_most
 from trm_interp.runtime.settings import in_range, positive
 
@@ -61,6 +61,7 @@ class BlockConfig(ModelConfig):
     rope_base: float
     q_outputs: int  # of the halting head
     separate_networks: bool = False  # the answer state has one of its own
+    one_step_gradient: bool = False  # through the last evaluation of each state only
 
     def __post_init__(self) -> None:
         in_range(type(self), vars(self))
@@ -86,6 +87,10 @@ class BlockConfig(ModelConfig):
             raise ValueError(
                 f"d_model {self.d_model} must be a multiple of 2 x {self.n_heads} heads"
             )
+
+    def schedule_at(self, depth: tuple[int, int]) -> Schedule:
+        """H-cycles of z_L updates and one of z_H, where an architecture has no other."""
+        return trm_schedule(*depth)
 
     @property
     def learns_positions(self) -> bool:

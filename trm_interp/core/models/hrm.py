@@ -6,25 +6,15 @@ q_halt exceeds q_continue, and q_continue learns what halting or going on is wor
 step later.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trm_interp.core.clock import Schedule, Tick
 from trm_interp.core.losses import StepLosses, answer_losses
-from trm_interp.core.models.base import Readout, RecursiveModel, States
-from trm_interp.core.models.blocks import BlockModel
+from trm_interp.core.models.base import Readout, RecursiveModel
+from trm_interp.core.models.blocks import TwoStateModel
 from trm_interp.core.models.hrm_config import HRMConfig
 from trm_interp.runtime.shapes import Bool, Float
-
-
-class HRMState(NamedTuple):
-    """What an HRM carries from one supervision step to the next, [batch, pos, d_model] each."""
-
-    z_H: Tensor
-    z_L: Tensor
 
 
 class HaltsOrContinues(RecursiveModel):
@@ -55,31 +45,13 @@ class HaltsOrContinues(RecursiveModel):
         return StepLosses(answer, halt + go_on, solved)
 
 
-class HRM(HaltsOrContinues, BlockModel):
+class HRM(HaltsOrContinues, TwoStateModel):
     """A Hierarchical Reasoning Model; `net` is L and `net_H` is H."""
 
     architecture = "hrm"
     Config = HRMConfig
-    State = HRMState
-    answer, latent = "z_H", "z_L"
 
     config: HRMConfig
-
-    def __init__(self, config: HRMConfig, generator: torch.Generator | None = None) -> None:
-        super().__init__(config, generator)
-
-    def operands(self, tick: Tick, state: States, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z_L reads z_H and the puzzle; z_H reads z_L alone."""
-        if tick.writes == "z_L":
-            return state.z_L, state.z_H + x
-        return state.z_H, state.z_L
-
-    @classmethod
-    def carries_gradient(
-        cls, config: HRMConfig, tick: Tick, schedule: Schedule, grad_cycles: int
-    ) -> bool:
-        """The last evaluation of each network, in each of the last `grad_cycles` H-cycles."""
-        return tick.h_cycle >= schedule.h_cycles - grad_cycles and schedule.is_last_write(tick)
 
 
 def worth_of_continuing(

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from trm_interp.core.clock import Schedule, trm_schedule
 from trm_interp.core.models.config import BlockConfig
 from trm_interp.runtime.settings import setting
 
@@ -20,6 +19,7 @@ class HRMConfig(BlockConfig):
     mixer: ClassVar[Literal["attention"]] = "attention"  # type: ignore[misc]
     normalised_swiglu: ClassVar[bool] = False  # type: ignore[misc]
     separate_networks: ClassVar[bool] = True  # type: ignore[misc]
+    one_step_gradient: ClassVar[bool] = True  # type: ignore[misc]
     q_outputs: ClassVar[int] = 2  # type: ignore[misc]
 
     cells: int = setting(81, "cells of the grid", most=65_536)
@@ -65,6 +65,3 @@ class HRMConfig(BlockConfig):
     @property
     def prefix_width(self) -> int:
         return self.puzzle_dims or self.prefix * self.d_model
-
-    def schedule_at(self, depth: tuple[int, int]) -> Schedule:
-        return trm_schedule(*depth)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from trm_interp.core.clock import Schedule, trm_schedule
 from trm_interp.core.models.config import BlockConfig
 from trm_interp.runtime.settings import setting
 
@@ -52,6 +51,3 @@ class TRMConfig(BlockConfig):
         "gradient through the last evaluation of each state only, as HRM has it",
         added_later=True,
     )
-
-    def schedule_at(self, depth: tuple[int, int]) -> Schedule:
-        return trm_schedule(*depth)
