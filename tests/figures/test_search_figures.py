@@ -74,3 +74,14 @@ def test_escapes(rating: str):
     bars, dots = escape_figure(rows, rating, "").data
     assert list(bars.x) == [0.0, 1.0] and list(dots.x) == rows[rating].tolist()
     assert bars.xbins.end > 1 and list(dots.text) == ["line 3", "line 7"]
+
+
+def test_sigma_0_is_drawn_and_other_sigmas_on_a_log_axis():
+    bars = {
+        f"{name}{end}": [0.5] * 3 for name in ("recovered", "kept") for end in ("", "_low", "_high")
+    }
+    kinds = {"kind": ["noise", "noise", "copies"], "target": ["a", "a", "none"]}
+    table = pd.DataFrame({**kinds, "sigma": [0.1, 1.0, 0.0], **bars})
+    layout = ablation_figure(table, "t").layout
+    assert layout.xaxis.type == layout.xaxis3.type == "log"
+    assert layout.xaxis2.type != "log" and layout.xaxis4.type != "log"

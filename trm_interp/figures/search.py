@@ -66,7 +66,8 @@ def ablation_figure(table: pd.DataFrame, title: str) -> go.Figure:
                 in_legend.add(target)
                 figure.add_trace(curve, row=row, col=col)
         figure.update_xaxes(title="sigma", row=2, col=col)
-    figure.update_xaxes(type="log")
+        if (table.loc[table["kind"] == kind, "sigma"] > 0).all():  # a log axis has no place for 0
+            figure.update_xaxes(type="log", col=col)
     figure.update_yaxes(title="failed puzzles recovered", row=1, col=1)
     figure.update_yaxes(title="solved puzzles kept", row=2, col=1)
     return styled(figure, title)
