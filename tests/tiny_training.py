@@ -1,6 +1,9 @@
 """A small model's training, for the tests of the trainer: settings, rows, equality."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,19 @@ SMALL = TRMConfig(cells=16, vocab=6, d_model=16, h_cycles=2, l_cycles=2, multipl
 FAST: dict[str, Any] = {"steps": 12, "batch_size": 5, "n_sup": 3, "lr": 1e-3, "muon_lr": 1e-2}
 FAST |= {"ema": 0.9, "explore": 0.0, "eval_every": 4, "save_every": 5, "log_every": 3}
 FAST |= {"warmup": 0.1, "weight_decay": 0.1}
+
+
+ROOT = Path(__file__).parents[1]
+CHILD = ROOT / "tests" / "core" / "train_child.py"
+
+
+def start(*command: str | Path) -> str:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], env=env, capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
 
 
 def rows(trainer: Trainer) -> list[dict[str, Any]]:

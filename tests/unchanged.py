@@ -47,6 +47,7 @@ _IDENTITY = ("task", "architecture", "schedule", "states", "answer", "latent")  
 ADDED: tuple[str, ...] = tuple(f"*/manifest.json/meta/identity/{name}" for name in _IDENTITY)
 ADDED += ("*/card.json/sae/architecture", "*/cfg.json/metadata/trm_interp/architecture")
 ADDED += ("*/card.json/train/n_sup_warm", "*/card.json/train/n_sup_warm_until")
+ADDED += ("*/card.json/train/keep_every",)
 ADDED += ("stability/summary.json/rating",)
 
 # Facts of the machine or the moment, left out wherever they occur. Paths are kept, with the

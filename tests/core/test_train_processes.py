@@ -1,35 +1,22 @@
 """Runs that are killed, and runs of several processes, equal one undisturbed process."""
 
 import json
-import os
 import random
 import runpy
-import subprocess
-import sys
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_training import CHILD, start
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.training.loop import METRICS_FILE, train
 from trm_interp.core.training.trainer import STATE_FILE
 
-ROOT = Path(__file__).parents[2]
-CHILD = Path(__file__).with_name("train_child.py")
 make, ticking = itemgetter("make", "ticking")(runpy.run_path(str(CHILD)))
 WALL_CLOCK = ("seconds", "steps_per_s")
-
-
-def start(*command: str | Path) -> str:
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *map(str, command)], env=env, capture_output=True, text=True, timeout=250
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
 
 
 def saved(out: Path) -> Any:

@@ -136,6 +136,22 @@ def test_resume_after_ctrl_c_before_the_first_save(
     assert load_checkpoint(out).sha256 == load_checkpoint(whole).sha256
 
 
+def test_overwriting_a_run_takes_away_what_it_kept(cli: Cli, train: list[object], tmp_path: Path):
+    out = tmp_path / "run"
+    answer = cli(*train, "--out", out, "--keep-every", 1)
+    assert answer.code == 0, answer.err
+    assert {folder.name for folder in out.glob("kept/*/")} == {
+        f"step-{step:06d}" for step in (1, 2, 3)
+    }
+    answer = cli("eval", "--ckpt", out / "kept", "--puzzles", train[2])
+    assert "name one of step-000001, step-000002, step-000003" in answer.err
+    answer = cli("eval", "--ckpt", out / "kept" / "step-000002", "--puzzles", train[2])
+    assert answer.code == 0, answer.err
+    answer = cli(*train, "--out", out, "--overwrite", "--keep-every", 2)
+    assert answer.code == 0, answer.err
+    assert [folder.name for folder in out.glob("kept/*/")] == ["step-000002"]
+
+
 def test_the_first_process_claims_for_all(tmp_path: Path):
     """Of a torchrun: the others open nothing, and get its answer or its refusal."""
 

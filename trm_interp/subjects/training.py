@@ -13,6 +13,7 @@ from trm_interp.core.checkpoints.folder import CARD, CONFIG, WEIGHTS
 from trm_interp.core.compiling import stop_compiling
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import config_class, model_class
+from trm_interp.core.training.exported import KEPT
 from trm_interp.core.training.loop import METRICS_FILE, train
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import TrainData
@@ -28,7 +29,7 @@ from trm_interp.subjects.settings import RunConfig
 from trm_interp.tasks.base import PuzzleSet
 
 Report = Callable[[dict[str, Any]], None]  # gets the rows of metrics.jsonl
-RUN_FILES = (STATE_FILE, METRICS_FILE, CONFIG, WEIGHTS, CARD)
+RUN_FILES = (STATE_FILE, METRICS_FILE, CONFIG, WEIGHTS, CARD, f"{KEPT}/")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from trm_interp.core.compiling import CompileStopped
+from trm_interp.core.training.exported import keep
 from trm_interp.core.training.trainer import Trainer
 from trm_interp.runtime.files import append_row, keep_rows
 
@@ -73,6 +74,7 @@ class _Loop:
         """Optimizer steps until the run is finished or has to stop."""
         config, trainer = self.trainer.config, self.trainer
         (stop,) = trainer.ranks.most(float(self.should_stop()))
+        keep(trainer)  # a kill may have come between state and checkpoint
         while not stop and not trainer.finished():
             row = trainer.step()
             trainer.sums += torch.stack(
@@ -89,8 +91,10 @@ class _Loop:
                 self._summarise(now)
             if trainer.step_count % config.eval_every == 0:
                 self.emit(trainer.validate())
-            if trainer.step_count % config.save_every == 0:
+            kept = config.keep_every and trainer.step_count % config.keep_every == 0
+            if kept or trainer.step_count % config.save_every == 0:
                 self.save()
+                keep(trainer)
 
     def _summarise(self, now: float) -> None:
         """The row of the steps since the last one."""

@@ -84,6 +84,11 @@ class TrainConfig:
     )
     eval_every: int = setting(500, "optimizer steps between validations")
     save_every: int = setting(100, "optimizer steps between saved states")
+    keep_every: int = setting(
+        0,
+        "optimizer steps between checkpoints that are kept in OUT/kept; 0: keep none",
+        most=10**9,
+    )
     log_every: int = setting(10, "optimizer steps between rows of metrics.jsonl")
     seed: int = setting(0, "of weights, order, symmetries and exploration")
 
@@ -107,7 +112,8 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be from 0 to below 1, got {getattr(self, name)}")
-        for name in ("lr", "muon_lr", "muon_decay", "weight_decay", "halt_weight", "clip"):
+        not_negative = ("lr", "muon_lr", "muon_decay", "weight_decay", "halt_weight", "clip")
+        for name in (*not_negative, "keep_every"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name, allowed in {

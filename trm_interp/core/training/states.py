@@ -24,6 +24,7 @@ MAY_CHANGE_ON_RESUME = (
     "target",
     "eval_every",
     "save_every",
+    "keep_every",
     "log_every",
     "compile",
     "ema",

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.core.compiling import Mender, compile_networks
 from trm_interp.core.devices import has_float64, widest
 from trm_interp.core.infer import run
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import build, settings_of
 from trm_interp.core.ranks import Ranks
+from trm_interp.core.training.exported import export
 from trm_interp.core.training.gradients import Stepped, backward_in_parts
 from trm_interp.core.training.graphs import GraphedStep, Metrics, Phase
 from trm_interp.core.training.guards import FirstBad, no_memory
@@ -325,24 +325,23 @@ class Trainer:
                 self.export()
 
     def export(self) -> None:
-        kept = self.average.mean
-        self.average.mean = self.best_weights
-        with self.average:
-            card = {
-                "validation": self.best,
-                "train": {
-                    **asdict(self.config),
-                    "steps_done": self.step_count,
-                    "changes_on_resume": self.changes,
-                    "puzzles": len(self.data.inputs),
-                    "data_sha256": self.trained_on,
-                    "processes": self.ranks.size,
-                },
-                **self.provenance,
-                "times": {"training_s": round(self.seconds, 1)},
-            }
-            save_checkpoint(self.out, self.model, card)
-        self.average.mean = kept
+        """Write the checkpoint of the best average."""
+        export(self, self.out, self.best_weights, {"validation": self.best})
+
+    def training_card(self) -> dict[str, Any]:
+        """How the model was trained up to this step, for the card of a checkpoint."""
+        return {
+            "train": {
+                **asdict(self.config),
+                "steps_done": self.step_count,
+                "changes_on_resume": self.changes,
+                "puzzles": len(self.data.inputs),
+                "data_sha256": self.trained_on,
+                "processes": self.ranks.size,
+            },
+            **self.provenance,
+            "times": {"training_s": round(self.seconds, 1)},
+        }
 
     def resume(self) -> None:
         """Go on from the saved state. UserError names the settings that differ."""
