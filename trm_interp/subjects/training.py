@@ -62,7 +62,7 @@ def fit(
             f"training {shape.n_weights:.2g} weights on {config.batch_size} puzzles at once",
             "lower --batch-size or --d-model, or raise --micro-batches",
         )
-    data = train_data(training, validation)
+    data = train_data(training, validation, config.easy_until > 0)
     provenance = {
         "task": task.name,
         "command": " ".join(["trm-interp", *sys.argv[1:]]),
@@ -191,8 +191,11 @@ def _is_older_run(out: Path) -> bool:
         return False
 
 
-def train_data(training: PuzzleSet, validation: PuzzleSet) -> TrainData:
-    """Both sets as tensors, with the symmetries of their task."""
+def train_data(training: PuzzleSet, validation: PuzzleSet, rated: bool = False) -> TrainData:
+    """Both sets as tensors, with the symmetries of their task.
+
+    `rated`: with the order from easy to hard by the task's main rating, where it has one.
+    """
     own, val = training.tensors, validation.tensors
     return TrainData(
         inputs=own.inputs,
@@ -202,7 +205,17 @@ def train_data(training: PuzzleSet, validation: PuzzleSet) -> TrainData:
         augment=training.task.augment,
         identifiers=own.identifiers,
         val_identifiers=val.identifiers,
+        easy_first=from_easy_to_hard(training) if rated else None,
     )
+
+
+def from_easy_to_hard(puzzles: PuzzleSet) -> torch.Tensor | None:
+    """int64 [puzzle]: the puzzles by the main rating of their task, equals in their order."""
+    rating = puzzles.task.main_rating()
+    if rating is None:
+        return None
+    rated = puzzles.task.rate(puzzles)[rating]
+    return torch.from_numpy(np.argsort(rated, kind="stable"))
 
 
 def copies(training: PuzzleSet, validation: PuzzleSet) -> int:

@@ -52,10 +52,24 @@ def backward_in_parts(
         total = losses.answer + config.halt_weight * losses.halt
         for term in losses.further.values():
             total = total + term
+        if config.early_weight != 1:
+            total = total * step_weights(part.steps, phase.n_sup, config.early_weight)
         # DDP averages over processes: the sum over the global batch, divided by its size
         (total.sum() * processes / config.batch_size).backward()
         stepped.append(_detached(state, model.halts(readout), losses))
     return stepped[0] if len(stepped) == 1 else _joined(stepped)
+
+
+def step_weights(done: Tensor, n_sup: int, first: float) -> Tensor:
+    """[slot] float32: the weight of a supervision step's loss, after `done` of them (int64 [slot]).
+
+    `first` at the first step and 1 at the last of `n_sup`, geometric between.
+
+    >>> step_weights(torch.arange(3), 3, 4.0).tolist()
+    [4.0, 2.0, 1.0]
+    """
+    left = 1 - done.float() / max(n_sup - 1, 1)
+    return first ** left.clamp(0, 1)
 
 
 @torch.no_grad()

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.training.settings import TrainConfig
 
+LAST = 0.2  # of a run, in which the rate of decay "late" falls
+
 
 def make_optimizers(model: RecursiveModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW over everything, or Muon over the networks' matrices and AdamW over the rest.
@@ -96,11 +98,16 @@ def lr_factor(config: TrainConfig, fraction: float) -> float:
     >>> config = TrainConfig(warmup=0.1, decay="cosine")
     >>> [round(lr_factor(config, f), 3) for f in (0.05, 0.1, 0.55, 1.0)]
     [0.5, 1.0, 0.5, 0.0]
+    >>> late = TrainConfig(warmup=0.1, decay="late")
+    >>> [round(lr_factor(late, f), 3) for f in (0.05, 0.1, 0.8, 0.9, 1.0)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
     """
     if fraction < config.warmup:
         return fraction / config.warmup
     if config.decay == "constant":
         return 1.0
+    if config.decay == "late":
+        return min(1.0, max(0.0, (1 - fraction) / LAST))
     done = (fraction - config.warmup) / max(1 - config.warmup, 1e-9)
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
@@ -129,6 +136,17 @@ def supervision_steps(config: TrainConfig, fraction: float) -> int:
     """
     is_warm = config.n_sup_warm > 0 and fraction < config.n_sup_warm_until
     return config.n_sup_warm if is_warm else config.n_sup
+
+
+def easiest(config: TrainConfig, fraction: float, puzzles: int) -> int:
+    """How many of the easiest puzzles half of the draws are of, when `fraction` of the run is used.
+
+    >>> config = TrainConfig(easy_until=0.5)
+    >>> [easiest(config, f, 1000) for f in (0.0, 0.25, 0.5, 1.0)]
+    [100, 550, 1000, 1000]
+    """
+    done = min(1.0, fraction / config.easy_until)
+    return min(puzzles, max(1, round(puzzles * (0.1 + 0.9 * done))))
 
 
 class WeightAverage:

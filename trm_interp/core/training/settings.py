@@ -60,6 +60,16 @@ class TrainConfig:
         0, "supervision steps of a puzzle in the first part of the run; 0: no such part", most=1000
     )
     n_sup_warm_until: float = setting(0.25, "fraction of the run at which that part ends")
+    easy_until: float = setting(
+        0.0,
+        "fraction of the run in which half of the puzzles are drawn from the easiest, at first a "
+        "tenth of all and in the end all; 0: never",
+    )
+    early_weight: float = setting(
+        1.0,
+        "weight of the first supervision step's loss, of the last's; geometric between",
+        most=1e3,
+    )
     explore: float = setting(0.1, "chance that a slot may not halt before a random step")
     optimizer: Literal["adamw", "muon"] = setting("adamw", "muon: for matrices, AdamW for the rest")
     lr: float = setting(1e-4, "peak AdamW learning rate", most=1000)
@@ -69,7 +79,9 @@ class TrainConfig:
     beta2: float = setting(0.95, "AdamW beta 2")
     weight_decay: float = setting(1.0, "AdamW weight decay", most=1000)
     warmup: float = setting(0.03, "fraction of the run with a rising learning rate")
-    decay: Literal["constant", "cosine"] = setting("constant", "learning rate after warm-up")
+    decay: Literal["constant", "cosine", "late"] = setting(
+        "constant", "learning rate after warm-up; late: constant, then to 0 in the last fifth"
+    )
     curriculum: bool = setting(False, "depth curriculum (1,2) -> (2,4) -> full at 30 and 60 %")
     loss: Literal["stablemax", "softmax"] = setting("stablemax", "answer cross-entropy")
     smoothing: float = setting(0.0, "label smoothing of the softmax cross-entropy")
@@ -98,13 +110,23 @@ class TrainConfig:
         positive(self, "eval_every", "save_every", "log_every")
         if self.budget is not None and not 0 < self.budget < float("inf"):
             raise ValueError(f"budget must be above 0 minutes and finite, got {self.budget}")
-        for name in ("target", "explore", "warmup", "smoothing", "ema", "n_sup_warm_until"):
+        for name in (
+            "target",
+            "explore",
+            "warmup",
+            "smoothing",
+            "ema",
+            "n_sup_warm_until",
+            "easy_until",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         if not 0 <= self.n_sup_warm <= self.n_sup:
             raise ValueError(
                 f"n_sup_warm must be from 0 to n_sup, which is {self.n_sup}, got {self.n_sup_warm}"
             )
+        if not self.early_weight > 0:
+            raise ValueError(f"early_weight must be above 0, got {self.early_weight}")
         if self.micro_batches > self.batch_size:
             raise ValueError(
                 f"micro_batches {self.micro_batches} must not be above batch_size {self.batch_size}"
@@ -118,7 +140,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name, allowed in {
             "optimizer": ("adamw", "muon"),
-            "decay": ("constant", "cosine"),
+            "decay": ("constant", "cosine", "late"),
             "loss": ("stablemax", "softmax"),
             "dtype": ("float32", "bfloat16"),
         }.items():

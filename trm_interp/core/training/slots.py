@@ -17,7 +17,7 @@ from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.training.settings import TrainConfig
 
-PICK, SYMMETRY, EXPLORE, EXPLORE_STEPS = range(4)  # purposes of a random number
+PICK, SYMMETRY, EXPLORE, EXPLORE_STEPS, EASY = range(5)  # purposes of a random number
 
 Augment = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -27,7 +27,7 @@ class TrainData:
     """Integer tokens [puzzle, cell]; identifiers int64 [puzzle], where puzzles have them.
 
     `augment(inputs, labels, keys)` gives every puzzle under the random symmetry its key names; its
-    identifier stays.
+    identifier stays. `easy_first` is int64 [puzzle]: their order from the easiest to the hardest.
     """
 
     inputs: Tensor
@@ -37,6 +37,7 @@ class TrainData:
     augment: Augment | None = None
     identifiers: Tensor | None = None
     val_identifiers: Tensor | None = None
+    easy_first: Tensor | None = None
 
     def to(self, device: torch.device) -> "TrainData":
         """The same with all tensors on a device."""
@@ -133,15 +134,24 @@ class Slots:
 
     @torch.no_grad()
     def refilled(
-        self, model: RecursiveModel, data: TrainData, seed: int, augment: bool = False
+        self,
+        model: RecursiveModel,
+        data: TrainData,
+        seed: int,
+        augment: bool = False,
+        easiest: Tensor | None = None,
     ) -> "Slots":
         """New puzzles, drawn with replacement, and fresh states for the slots that halted.
 
-        With `augment` each under a random symmetry, where the data has them.
+        With `augment` each under a random symmetry, where the data has them. With `easiest` (int64
+        scalar) half of the draws are of that many of the easiest puzzles.
         """
         new = self.halted
-        bits = hash64(seed, PICK, self.index, self.draws)
-        pick = (bits & 0x7FFF_FFFF_FFFF_FFFF) % len(data.inputs)
+        bits = hash64(seed, PICK, self.index, self.draws) & 0x7FFF_FFFF_FFFF_FFFF
+        pick = bits % len(data.inputs)
+        if easiest is not None and data.easy_first is not None:
+            is_easy = uniform(seed, EASY, self.index, self.draws) < 0.5
+            pick = torch.where(is_easy, data.easy_first[bits % easiest], pick)
         inputs, labels, identifiers = data.inputs[pick], data.labels[pick], self.identifiers
         if identifiers is not None and data.identifiers is not None:
             identifiers = torch.where(new, data.identifiers[pick], identifiers)

@@ -33,7 +33,7 @@ MAY_CHANGE_ON_RESUME = (
     "graphs",
 )
 # settings of training that earlier versions did not have: their states go on without them
-ADDED_LATER = ("n_sup_warm", "n_sup_warm_until")
+ADDED_LATER = ("n_sup_warm", "n_sup_warm_until", "easy_until", "early_weight")
 WEIGHTS: dict[str, type | tuple[type, ...]] = {
     **{"model": dict, "average": list, "best_weights": list, "optimizers": list},
     **{"slots": dict, "sums": Tensor},

@@ -30,6 +30,7 @@ from trm_interp.core.training.optimizers import (
     WeightAverage,
     clip_gradients,
     depth,
+    easiest,
     load_optimizer,
     lr_factor,
     make_optimizers,
@@ -81,6 +82,10 @@ class Trainer:
         self.model = build(model_config, generator).to(self.device)
         data = data.read_by(model_config)
         self.data = data.to(self.device)
+        if config.easy_until and data.easy_first is None:
+            raise ValueError("easy_until needs puzzles that their task can rate")
+        # a tensor, so that a CUDA graph sees it change
+        self.easiest = torch.tensor(1, device=self.device) if config.easy_until else None
         self.tell: Callable[[str], None] = lambda line: None
         tell = lambda line: self.tell(line)  # noqa: E731 (replaced later)
         # one graph for each batch size: a graph for any size would give other bits, so that a run
@@ -144,6 +149,8 @@ class Trainer:
         cycles = depth(self.config, used, self.model.config.depth)
         self.phase = Phase(cycles, supervision_steps(self.config, used))
         set_rates(self.optimizers, lr_factor(self.config, used))
+        if self.easiest is not None:
+            self.easiest.fill_(easiest(self.config, used, len(self.data.inputs)))
         metrics = (self.graphed or self._device_step)(self.phase)
         self.step_count += 1
         return metrics
@@ -151,7 +158,9 @@ class Trainer:
     def _device_step(self, phase: Phase) -> Metrics:
         """What a step does on the device: no host value in it changes from step to step."""
         config = self.config
-        slots = self.slots.refilled(self.model, self.data, config.seed, config.augment)
+        slots = self.slots.refilled(
+            self.model, self.data, config.seed, config.augment, self.easiest
+        )
         states, halts, losses = self._gradients(slots, phase)
         norms = clip_gradients(self.model.parameters(), config.clip or float("inf"))
         every = sum(losses.further.values(), losses.answer + losses.halt)
