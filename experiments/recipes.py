@@ -6,7 +6,8 @@
 Every run trains a model of width 96 on the 1 000 puzzles of `artifacts/data/sudoku6`, on one
 thread, and is validated after half and after all of its steps. A cell differs from `base` in what
 its row says; it has as many steps as the compute of `base` pays for, an evaluation with a gradient
-counted as three, so that all cells cost the same. Runs that are there are not run again; an interrupted one goes on.
+counted as three, so that all cells cost the same. Runs that are there are not run again; an
+interrupted one goes on.
 """
 
 import argparse
@@ -65,6 +66,7 @@ CELLS = {
     "base": Cell("Muon, batch 96, one supervision step per puzzle in the first quarter"),
     "n_sup-16": Cell("16 supervision steps from the start", {"n-sup-warm": 0}),
     "warm-half": Cell("one supervision step in the first half", {"n-sup-warm-until": 0.5}),
+    "warm-all": Cell("one supervision step throughout", {"n-sup-warm-until": 1.0}),
     "adamw": Cell("AdamW in the place of Muon", ADAMW),
     "curriculum": Cell("depth curriculum", {"curriculum": True}),
     "batch-48": Cell("batch 48", batch=48),
@@ -114,7 +116,7 @@ def run(cell: Cell, seed: int, out: Path) -> None:
 
 def table(cells: list[str], seeds: list[int], out: Path) -> str:
     """Mean and range over seeds of the share solved, in Markdown."""
-    head = "| cell | batch x steps | seeds | exact % half-way, step 16 | at the end, step 1 | step 16 |"
+    head = "| cell | batch x steps | seeds | exact % half-way | at the end, step 1 | step 16 |"
     lines = [head, "|---|---|---|---|---|---|"]
     for name in cells:
         cell, curves = CELLS[name], []
