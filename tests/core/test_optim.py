@@ -4,15 +4,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy_architecture import Toy
 
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.training.optimizers import (
     WeightAverage,
     depth,
+    hold_rates_in_tensors,
     load_optimizer,
     lr_factor,
     make_optimizers,
+    set_rates,
 )
 from trm_interp.core.training.settings import TrainConfig
 
@@ -113,6 +116,91 @@ def test_a_muon_state_without_newer_settings_resumes():
     load_optimizer(again, saved)
     stepped(again, half, grads[2:])
     assert torch.equal(half, whole)
+
+
+class NothingReadByTheHost(TorchDispatchMode):
+    """Refuses what copies a value from the device, which ends the capture of a CUDA graph."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a value is read"
+        return func(*args, **(kwargs or {}))
+
+
+def test_muon_with_rates_in_tensors_has_the_bits_of_torchs():
+    """Also over a changing rate and for tall, wide, square and odd shapes; nothing waits."""
+    generator = torch.Generator().manual_seed(2)
+    shapes = ((8, 24), (24, 8), (6, 6), (33, 65), (1, 5))
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    ours, theirs = ([nn.Parameter(w.clone()) for w in start] for _ in range(2))
+    on_gpu = muons(ours, muon_lr=0.05, muon_decay=0.1)
+    hold_rates_in_tensors([on_gpu])
+    reference = torch.optim.Muon(
+        theirs, lr=0.05, weight_decay=0.1, momentum=0.95, adjust_lr_fn="original"
+    )
+    for factor in (0.0, 1 / 3, 1.0, 0.7, 0.1):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        set_rates([on_gpu], factor)
+        reference.param_groups[0]["lr"] = 0.05 * factor
+        with NothingReadByTheHost():
+            on_gpu.step()
+        reference.step()
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one, other)
+            moments = [
+                o.state[w]["momentum_buffer"] for o, w in ((on_gpu, one), (reference, other))
+            ]
+            assert torch.equal(*moments)
+    assert not torch.equal(ours[0], start[0])
+
+
+def test_torchs_own_muon_reads_such_a_rate_on_the_host():
+    weight = nn.Parameter(torch.ones(4, 2))
+    weight.grad = torch.ones(4, 2)
+    plain = torch.optim.Muon([weight], lr=0.05)
+    plain.param_groups[0]["lr"] = torch.tensor(0.05, dtype=torch.float64)
+    with pytest.raises(AssertionError, match="a value is read"), NothingReadByTheHost():
+        plain.step()
+
+
+@pytest.mark.parametrize("to_tensors", [False, True], ids=["number", "tensor"])
+@pytest.mark.parametrize("from_tensors", [False, True], ids=["from number", "from tensor"])
+def test_a_state_goes_on_with_the_rates_of_its_new_device(from_tensors: bool, to_tensors: bool):
+    """A run of a GPU has tensors for rates, one of a CPU has numbers: each goes on from each."""
+    grads = torch.randn(4, 6, 4, generator=torch.Generator().manual_seed(1))
+
+    def stepped(weight: nn.Parameter, these: Tensor, tensors: bool, saved: Any = None) -> Any:
+        optimizer = muons([weight], muon_lr=0.05)
+        if tensors:
+            hold_rates_in_tensors([optimizer])
+        if saved is not None:
+            load_optimizer(optimizer, saved)
+        for grad in these:
+            set_rates([optimizer], 0.5)
+            weight.grad = grad.clone()
+            optimizer.step()
+        rate = optimizer.param_groups[0]["lr"]
+        assert torch.is_tensor(rate) == tensors and float(rate) == 0.025
+        return optimizer.state_dict()
+
+    whole, half = (nn.Parameter(torch.ones(6, 4)) for _ in range(2))
+    stepped(whole, grads, False)
+    saved = stepped(half, grads[:2], from_tensors)
+    stepped(half, grads[2:], to_tensors, saved)
+    assert torch.equal(half, whole)
+
+
+def test_a_muon_step_with_rates_in_tensors_refuses_what_it_would_ignore():
+    weight = nn.Parameter(torch.ones(4, 2))
+    weight.grad = torch.ones(4, 2)
+    optimizer = muons([weight])
+    hold_rates_in_tensors([optimizer])
+    with pytest.raises(ValueError, match="takes no closure"):
+        optimizer.step(lambda: 0.0)
+    optimizer.param_groups[0]["adjust_lr_fn"] = "match_rms_adamw"
+    with pytest.raises(ValueError, match="must be 'original', got 'match_rms_adamw'"):
+        optimizer.step()
 
 
 def test_adamw_first_step_by_hand(tiny_mlp: TRM):

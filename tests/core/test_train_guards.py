@@ -12,7 +12,12 @@ from trm_interp.core.models.trm import TRM, State
 from trm_interp.core.training.graphs import GraphedStep, Phase
 from trm_interp.core.training.guards import FirstBad
 from trm_interp.core.training.loop import train
-from trm_interp.core.training.optimizers import clip_gradients, set_rates
+from trm_interp.core.training.optimizers import (
+    clip_gradients,
+    hold_rates_in_tensors,
+    load_optimizer,
+    set_rates,
+)
 from trm_interp.core.training.slots import Slots, TrainData
 from trm_interp.core.training.trainer import STATE_FILE, Trainer
 from trm_interp.runtime.errors import UserError
@@ -109,10 +114,24 @@ def test_out_of_memory_names_the_batch_or_halves_it(make: Callable[..., Trainer]
 
 
 class Replay:
-    """Stands for a CUDA graph: calls what was captured, which a real one does not do at first."""
+    """Stands for a CUDA graph: calls what was captured, which a real one does not do at first.
 
-    def __init__(self, run: Callable[[], Any]) -> None:
-        self.replay = run
+    As there, numbers in the optimizers' groups stay what they were at the capture, and tensors are
+    read anew.
+    """
+
+    def __init__(self, run: Callable[[], Any], trainer: Trainer) -> None:
+        self.run = run
+        self.groups = [group for of in trainer.optimizers for group in of.param_groups]
+        self.captured = [dict(group) for group in self.groups]
+
+    def replay(self) -> None:
+        before = [dict(group) for group in self.groups]
+        for group, captured in zip(self.groups, self.captured, strict=True):
+            group.update(captured)
+        self.run()
+        for group, own in zip(self.groups, before, strict=True):
+            group.update(own)
 
 
 @pytest.mark.parametrize(
@@ -124,18 +143,21 @@ class Replay:
     ],
     ids=["depth", "depth and n_sup"],
 )
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_graphed_step_is_the_step(
-    make: Callable[..., Trainer], schedule: dict[str, Any], phases: list[Any]
+    make: Callable[..., Trainer], schedule: dict[str, Any], phases: list[Any], optimizer: str
 ):
     """The same bits where everything a step needs is found in place, also over a new phase."""
     settings: dict[str, Any] = {"steps": 20, "curriculum": True, "explore": 0.5, "log_every": 1}
-    settings |= schedule
+    settings |= schedule | {"optimizer": optimizer, "decay": "cosine"}
     plain, graphed = make("plain", **settings), make("graphed", **settings)
+    for trainer in (plain, graphed):  # as on a GPU
+        hold_rates_in_tensors(trainer.optimizers)
     captured: list[Phase] = []
 
     def capture(run: Callable[[], Any]) -> Replay:
         captured.append(graphed.graphed.phase)  # type: ignore[union-attr, arg-type]
-        return Replay(run)
+        return Replay(run, graphed)
 
     graphed.graphed = GraphedStep(graphed._device_step, graphed.places, graphed.tell, capture)
     train(plain)
@@ -159,13 +181,33 @@ def test_everything_a_step_changes_stays_in_its_place(make: Callable[..., Traine
     assert [p.data_ptr() for p in trainer.places()] == [p.data_ptr() for p in places]
     same = [torch.equal(a, b) for a, b in zip(before, trainer.places(), strict=True)]
     assert sum(same) == 6  # index, inputs, labels, draws, halted: none has halted; first bad
-    for group in trainer.optimizers[0].param_groups:
-        group["capturable"] = True  # as on a GPU
-    set_rates(trainer.optimizers, 0.5)
-    rate = trainer.optimizers[0].param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_rates_in_tensors_stay_in_their_place(make: Callable[..., Trainer], optimizer: str):
+    trainer = make(optimizer=optimizer)
+    hold_rates_in_tensors(trainer.optimizers)  # as on a GPU
+    groups = [group for of in trainer.optimizers for group in of.param_groups]
+    rates = [group["lr"] for group in groups]
     set_rates(trainer.optimizers, 0.25)
-    assert trainer.optimizers[0].param_groups[0]["lr"] is rate
-    assert float(rate) == pytest.approx(0.25 * trainer.config.lr)
+    assert all(group["lr"] is rate for group, rate in zip(groups, rates, strict=True))
+    peaks = [trainer.config.lr, trainer.config.muon_lr][: len(groups)]
+    assert [float(rate) for rate in rates] == pytest.approx([0.25 * peak for peak in peaks])
+    saved = make("other", optimizer=optimizer).optimizers[-1].state_dict()  # with numbers
+    load_optimizer(trainer.optimizers[-1], saved)
+    assert trainer.optimizers[-1].param_groups[0]["lr"] is rates[-1]
+
+
+def test_a_rate_that_is_a_number_is_frozen_by_a_capture(make: Callable[..., Trainer]):
+    """What the stand-in for a graph is for: without tensors the run would differ."""
+    settings: dict[str, Any] = {"steps": 12, "optimizer": "muon", "decay": "cosine"}
+    plain, graphed = make("plain", **settings), make("graphed", **settings)
+    capture = lambda run: Replay(run, graphed)  # noqa: E731
+    graphed.graphed = GraphedStep(graphed._device_step, graphed.places, graphed.tell, capture)
+    train(plain)
+    train(graphed)
+    matrix = "net.blocks.0.mixer.down.weight"
+    assert not torch.equal(graphed.model.get_parameter(matrix), plain.model.get_parameter(matrix))
 
 
 @pytest.mark.parametrize("kind", ["refused", "half-way", "wrong"])
@@ -180,7 +222,7 @@ def test_a_graph_that_cannot_be_had_is_told_and_gone_without(
         if kind != "refused":
             run()
         if kind == "wrong":  # does the step twice
-            return Replay(run)
+            return Replay(run, trainer)
         raise RuntimeError("operation not permitted when stream is capturing")
 
     trainer.graphed = GraphedStep(trainer._device_step, trainer.places, lines.append, capture)

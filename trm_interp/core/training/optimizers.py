@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trm_interp.core.models.base import RecursiveModel
+from trm_interp.core.training.muon import Muon
 from trm_interp.core.training.settings import TrainConfig
 
 LAST = 0.2  # of a run, in which the rate of decay "late" falls
@@ -20,7 +21,7 @@ def make_optimizers(model: RecursiveModel, config: TrainConfig) -> list[torch.op
     its "original" convention, not the one that matches the size of AdamW's updates.
 
     Every group keeps its peak learning rate in `peak_lr`, which the schedule scales. On a GPU the
-    rates of AdamW are tensors, so that a CUDA graph sees them change.
+    rates are tensors, so that a CUDA graph sees them change.
     """
     muon = config.optimizer == "muon"
     matrices = [p for net in model.networks() for p in net.parameters() if p.ndim == 2]
@@ -40,7 +41,7 @@ def make_optimizers(model: RecursiveModel, config: TrainConfig) -> list[torch.op
     ]
     if muon:
         optimizers.append(
-            torch.optim.Muon(
+            Muon(
                 matrices,
                 lr=config.muon_lr,
                 weight_decay=config.muon_decay,
@@ -51,11 +52,26 @@ def make_optimizers(model: RecursiveModel, config: TrainConfig) -> list[torch.op
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
+    if on_gpu:
+        hold_rates_in_tensors(optimizers)
     return optimizers
 
 
+def hold_rates_in_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """From now on a learning rate is a tensor on its weights' device; `set_rates` fills it."""
+    for optimizer in optimizers:
+        # what the fused AdamW reads, and what gives Muon the bits of its rates as numbers
+        dtype = torch.float64 if isinstance(optimizer, Muon) else torch.float32
+        for group in optimizer.param_groups:
+            device = group["params"][0].device
+            group["lr"] = torch.tensor(float(group["lr"]), dtype=dtype, device=device)
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Take the state, but keep what depends on this device: the state may be of another one's."""
+    """Take the state, but keep what depends on this device: the state may be of another one's.
+
+    Rates, too, are the saved ones in the form that they have here: tensors on a GPU, else numbers.
+    """
     of_device = {"fused", "capturable"}
     before = [dict(group) for group in optimizer.param_groups]
     optimizer.load_state_dict(saved)
@@ -63,15 +79,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
         for name, value in own.items():
             if name in of_device or name not in group:  # a state of an older torch lacks some
                 group[name] = value
+        rate = float(group["lr"])
+        group["lr"] = own["lr"].fill_(rate) if torch.is_tensor(own["lr"]) else rate
 
 
 def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
     """Every learning rate at this share of its peak."""
     for group in (g for optimizer in optimizers for g in optimizer.param_groups):
         rate = group["peak_lr"] * factor
-        if group.get("capturable"):
-            if not torch.is_tensor(group["lr"]):
-                group["lr"] = torch.zeros((), device=group["params"][0].device)
+        if torch.is_tensor(group["lr"]):
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate

@@ -92,7 +92,7 @@ class TrainConfig:
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype; weights are float32")
     compile: bool = setting(False, "torch.compile the network (needs a C++ compiler on CPU)")
     graphs: bool = setting(
-        True, "a compiled step as one CUDA graph (AdamW, one GPU)", needs={"compile": True}
+        True, "a compiled step as one CUDA graph (one GPU)", needs={"compile": True}
     )
     eval_every: int = setting(500, "optimizer steps between validations")
     save_every: int = setting(100, "optimizer steps between saved states")

@@ -109,8 +109,8 @@ class Trainer:
         index = torch.arange(n, device=self.device) + n * self.ranks.rank
         self.slots = Slots.empty(self.model, self.data, index, self.dtype)
         self.graphed: GraphedStep | None = None
-        alone = self.ranks.size == 1 and config.optimizer == "adamw"
-        if config.graphs and config.compile and alone and self.device.type == "cuda":
+        alone_on_gpu = self.ranks.size == 1 and self.device.type == "cuda"
+        if config.graphs and config.compile and alone_on_gpu:
             self.graphed = GraphedStep(self._device_step, self.places, tell)
 
     def _set_counters(self) -> None:
