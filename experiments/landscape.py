@@ -3,6 +3,7 @@
     python experiments/landscape.py                       # default checkpoint, two CPU cores
     python experiments/landscape.py --ckpt artifacts/trm-sudoku-extreme --out runs/extreme
     python experiments/landscape.py --only fig5,settling --scale 0.05 --out runs/trial
+    python experiments/landscape.py --judge artifacts/landscape-sudoku6    # claims.csv anew, no run
 
 Table 1 (outcomes, halting head), figures 2 (paths), 3 (basins), 4 (losses) and 5 (divergence),
 settling, stability, lens and probes: each a command of its own, two at a time, in a folder of its
@@ -16,15 +17,16 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from trm_interp.figures.bands import where
+from trm_interp.report.claims import claims_table, effects_table
 from trm_interp.report.evidence import BreadthAndDepth, SAEQuality, SearchShares, SolvedShare
-from trm_interp.report.plan import LANDSCAPE, Plan
+from trm_interp.report.plan import LANDSCAPE, Plan, read_result
 from trm_interp.report.recipes import Request
 from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.files import write_text
@@ -33,8 +35,9 @@ from trm_interp.runtime.records import Record
 from trm_interp.sae.results import FeaturesSummary
 from trm_interp.search.results import curves_of
 from trm_interp.search.settings import PRESETS
+from trm_interp.studies.results import OnCheckpointResult, OnStoreResult
 
-SMALL = 30_000  # bytes of a table that ships
+SMALL = 120_000  # bytes of a table that ships
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +154,7 @@ def log_entry(plan: Plan, claims: pd.DataFrame, took: float, failed: dict[str, s
         "| claim | ours | interval | n | verdict |",
         "|---|---|---|---|---|",
     ]
-    shown = claims.astype({"n": "Int64"}).astype(object)
+    shown = claims.astype(object)
     for row in shown.where(shown.notna(), "").to_dict("records"):
         cells = (row["id"], row["ours"], row["interval"], row["n"], row["verdict"])
         lines.append(f"| {' | '.join(map(str, cells))} |")
@@ -164,7 +167,27 @@ def ship(plan: Plan, to: Path) -> None:
         for file in sorted(job.out.glob("*.csv")) + sorted(job.out.glob("summary.json")):
             if file.stat().st_size <= SMALL:
                 write_text(to / job.name / file.name, file.read_text())
-    write_text(to / "claims.csv", (plan.request.out / "claims.csv").read_text())
+    for name in ("claims.csv", "effects.csv"):
+        write_text(to / name, (plan.request.out / name).read_text())
+
+
+def judge(folder: Path, extra: dict[str, Any], plan: Plan) -> pd.DataFrame:
+    """Claims and effects of results that were shipped to a folder, written there again; no job
+    runs. Table 2, features and SAE are those of `extra`."""
+    results = {
+        job.name: result
+        for job in plan.all
+        if (folder / job.name / job.done).exists()
+        if (result := read_result(replace(job, out=folder / job.name)))
+    }
+    for name, result in results.items():
+        if isinstance(result, OnCheckpointResult | OnStoreResult):
+            _require_checkpoint(result.checkpoint_sha256, folder / name, plan)
+    evidence = plan.evidence(results | extra)
+    claims = claims_table(evidence)
+    write_text(folder / "claims.csv", claims.to_csv(index=False))
+    write_text(folder / "effects.csv", effects_table(evidence).to_csv(index=False))
+    return claims
 
 
 def main() -> None:
@@ -182,6 +205,7 @@ def main() -> None:
     parser.add_argument("--no-static", dest="static", action="store_false", help="HTML only")
     parser.add_argument("--search", type=Path, help="tables of table2_search.py")
     parser.add_argument("--features", type=Path, help="folder of fig1_features.py")
+    parser.add_argument("--judge", type=Path, help="a folder of shipped results: runs nothing")
     parser.add_argument("--ship", type=Path, help="also copy the small tables there")
     args = parser.parse_args()
     if args.workers < 1 or not 0 < args.scale < float("inf") or args.seed < 0:
@@ -199,6 +223,9 @@ def main() -> None:
     with in_one_line():
         plan = Plan(request, args.only)
         extra = read(of_search, args.search, plan) | read(of_features, args.features, plan)
+        if args.judge:
+            print(judge(args.judge, extra, plan)[["id", "ours", "n", "verdict"]].to_string())
+            return
         print("\n".join(plan.lines()), flush=True)
         with progress("expected work", "s") as update:
             failed = plan.run(lambda line: print(line, flush=True), update, args.workers, extra)

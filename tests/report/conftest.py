@@ -1,6 +1,7 @@
 """Real results of the smallest size: every job of `figures`, in this process, on a tiny model."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice, permutations
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import torch
 
 from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.core.models.trm import TRM, TRMConfig
+from trm_interp.report.claims import CLAIMS, claims_table
+from trm_interp.report.effects import VERDICTS
 from trm_interp.report.evidence import Evidence
 from trm_interp.report.plan import FIGURES, Plan
 from trm_interp.report.recipes import Request
 
 Cli = Callable[..., Any]
+Judge = Callable[..., dict[str, Any]]
 
 
 class InThisProcess:
@@ -69,3 +73,15 @@ def plan(cli: Cli, halves: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="package")
 def evidence(plan: Plan) -> Evidence:
     return plan.evidence(plan.results())
+
+
+@pytest.fixture
+def judged(evidence: Evidence) -> Judge:
+    """The row of a claim, with some results replaced."""
+
+    def judge(name: str, **results: Any) -> dict[str, Any]:
+        table = claims_table(replace(evidence, **results))
+        assert set(table["verdict"]) <= set(VERDICTS) and len(table) == len(CLAIMS)
+        return table.set_index("id").loc[name].to_dict()
+
+    return judge

@@ -84,7 +84,7 @@ def test_images_and_clusters(done: Path):
         assert ((image["wrong_2"] == 0) == solved).all() and image["wrong_0"].between(0, 16).all()
         for axis in "xy":
             assert image[axis].min() < rows[axis].min() and rows[axis].max() < image[axis].max()
-    assert len(clusters) == 2 * 3 * 3
+    assert len(clusters) == 2 * 3 * 4
     tested = clusters.dropna()
     assert len(tested) and (tested["p"].between(1 / 20, 1)).all()
     for name in ("basins", "ends", "planes", "plane-3", "plane-7"):

@@ -115,7 +115,7 @@ def test_runs_at_rest_are_not_run_on_but_keep_their_place(calm: Path, grids: Pat
     subject.model.evaluate = lambda tick, h, injection: (
         calls.append(len(h)) or evaluate(tick, h, injection)
     )
-    far = long_runs(subject, np.arange(13), [16, 160, 220], 1e-3, lambda done: None)
+    far = long_runs(subject, np.arange(13), [16, 160, 220], 1e-3, 16, lambda done: None)
     assert 0 < calls[-1] < calls[0] == 13
     read = run(load_checkpoint(calm).model, subject.inputs, subject.labels, steps=220)
     solved = read.solved.numpy()

@@ -55,18 +55,21 @@ def tables(
         (2, 1, "cycling"),  # inside a step of two H-cycles: the map of a step would call it settled
         (3, 3, "cycling"),  # back at the same phase of a step after lcm(3, 2) = 6 H-cycles
         (4, 2, "cycling"),
+        (9, 0, "wandering"),  # longer than the 8 H-cycles that both look back
     ],
 )
 def test_periods_in_h_cycles_and_in_steps_give_one_fate(
     tables: Callable[..., tuple[pd.DataFrame, pd.DataFrame]], period: int, steps: int, fate: str
 ):
     late, long = tables(period)
+    period = period if steps else 0
     assert set(late["period_h_cycles"]) == {period} and set(late["period_steps"]) == {steps}
-    assert set(long["period_steps"]) == {steps}
+    assert set(long["period_h_cycles"]) == {period} and set(long["period_steps"]) == {steps}
     assert set(late["fate"]) == set(long["fate"]) == {fate}
     assert set(late["tolerance"]) == set(long["tolerance"]) == {1e-3}
     assert set(late["window_steps"]) == {4}
-    assert long.groupby("steps")["window_steps"].first().to_dict() == {8: 4, 24: 8}
+    assert long.groupby("steps")["window_steps"].first().to_dict() == {8: 4, 24: 4}
+    assert set(late["longest_lag_h_cycles"]) == set(long["longest_lag_h_cycles"]) == {8}
 
 
 def test_the_first_horizon_tells_what_the_short_runs_have_come_to(
@@ -88,5 +91,5 @@ def test_runs_that_all_rest_are_not_run_on(
     monkeypatch.setattr(CycleMap, "__call__", every(1))
     config = SettlingConfig(ckpt=str(copier), puzzles=grids, out=tmp_path, device="cpu", limit=2)
     calls: list[int] = []
-    far = long_runs(open_subject(config), np.arange(2), [40, 80], 1e-3, calls.append)
+    far = long_runs(open_subject(config), np.arange(2), [40, 80], 1e-3, 16, calls.append)
     assert far.fate.tolist() == [["settled"] * 2] * 2 and max(calls) < 80

@@ -60,12 +60,25 @@ def auc_with_bounds(
         return dict.fromkeys(("auc", "low", "high", "p"), np.nan)
     ranks = rankdata(values)
     auc = auc_of_ranks(ranks, positive)
+    low, high = bounds(auc_draws(yes, no, seed, times))
+    p = float(auc_p(ranks, positive))
+    return {"auc": float(auc), "low": float(low), "high": float(high), "p": p}
+
+
+def auc_draws(
+    yes: Float[np.ndarray, " positive"],
+    no: Float[np.ndarray, " negative"],
+    seed: int,
+    times: int = TIMES,
+) -> Float[np.ndarray, " times"]:
+    """The AUC of as many puzzles of either kind, drawn again with replacement.
+
+    >>> auc_draws(np.array([2.0, 3.0]), np.array([0.0, 1.0]), seed=0, times=3).tolist()
+    [1.0, 1.0, 1.0]
+    """
     # share of pairs in order: -1, 0, 1 -> 0, 1/2, 1, one matrix for all resamples
     order = (np.sign(yes[:, None] - no[None]) + 1) / 2
     rng = np.random.default_rng([seed, len(yes), len(no), times])
     first = rng.multinomial(len(yes), np.full(len(yes), 1 / len(yes)), size=times)
     second = rng.multinomial(len(no), np.full(len(no), 1 / len(no)), size=times)
-    drawn = np.einsum("ty,yn,tn->t", first, order, second, optimize=True) / order.size
-    low, high = bounds(drawn)
-    p = float(auc_p(ranks, positive))
-    return {"auc": float(auc), "low": float(low), "high": float(high), "p": p}
+    return np.einsum("ty,yn,tn->t", first, order, second, optimize=True) / order.size

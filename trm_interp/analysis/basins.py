@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from trm_interp.analysis.outcomes import first_solved, solved_from, wilson_bounds
-from trm_interp.analysis.spatial import against_shuffles, morans_i, purity
+from trm_interp.analysis.spatial import PermutationTest, against_shuffles, morans_i, purity
 from trm_interp.core.counter import normal
 from trm_interp.runtime.limits import seed32
 from trm_interp.runtime.shapes import Float, Int
@@ -25,6 +25,7 @@ from trm_interp.runtime.shapes import Float, Int
 States = tuple[Tensor, ...]
 Advance = Callable[[States], States]
 Read = Callable[[States], tuple[Tensor, Tensor]]  # tokens [start, cell], q_halt [start]
+SOLVED, STEPS = "solved", "steps of the solved"  # labels of starts, as in tables
 BLOCK = 256  # states compared with all others at once
 
 
@@ -150,29 +151,53 @@ def ending_columns(
 
 
 def cluster_table(
-    rows: pd.DataFrame, weights: scipy.sparse.csr_matrix, steps: int, seed: int, shuffles: int
+    rows: pd.DataFrame,
+    weights: scipy.sparse.csr_matrix,
+    among_solved: scipy.sparse.csr_matrix | None,
+    seed: int,
+    shuffles: int,
 ) -> pd.DataFrame:
     """Do starts that lie together end alike? Columns measure, label, n, value, chance, p.
 
-    Moran's I of the steps to solution (unsolved counts as one more than all `steps`) and the purity
-    of outcome and answer, against shuffled labels: among starts of the same radius, if they have
-    one. rows: solved_from, answer and perhaps radius of every start.
+    Moran's I of solved or not, and of the steps to solution among the solved starts alone; purity
+    of outcome and answer. Against shuffled labels: among starts of the same radius, if they have
+    one.
+    rows: solved_from, answer and perhaps radius of every start. among_solved: the weights between
+    the solved ones, in their order; None where they are too few.
     """
     since, radii = rows["solved_from"].to_numpy(), None
     if "radius" in rows:
         radii = np.unique(rows["radius"], return_inverse=True)[1]
-    measured = {
-        ("Moran's I", "steps"): (morans_i, np.where(since < 0, steps, since).astype(float)),
-        ("purity", "solved"): (purity, (since >= 0).astype(np.int64)),
+    solved = since >= 0
+    groups = None if radii is None else radii[solved]
+    steps = (morans_i, since[solved].astype(float), among_solved, groups)
+    everywhere = {
+        ("Moran's I", SOLVED): (morans_i, solved.astype(float)),
+        ("purity", SOLVED): (purity, solved.astype(np.int64)),
         ("purity", "answer"): (purity, rows["answer"].to_numpy()),
     }
+    measured = {name: (*of, weights, radii) for name, of in everywhere.items()}
+    measured = {("Moran's I", STEPS): steps} | measured
     return pd.DataFrame(
         [
-            {"measure": measure, "label": label, "n": len(rows)}
-            | against_shuffles(of, values, weights, seed, radii, shuffles)._asdict()
-            for (measure, label), (of, values) in measured.items()
+            {"measure": measure, "label": label, "n": len(values)}
+            | _tested(of, values, near, seed, groups, shuffles)._asdict()
+            for (measure, label), (of, values, near, groups) in measured.items()
         ]
     )
+
+
+def _tested(
+    measure: Callable[..., np.ndarray],
+    values: np.ndarray,
+    weights: scipy.sparse.csr_matrix | None,
+    seed: int,
+    groups: np.ndarray | None,
+    shuffles: int,
+) -> PermutationTest:
+    if weights is None:
+        return PermutationTest(np.nan, np.nan, np.nan)
+    return against_shuffles(measure, values, weights, seed, groups, shuffles)
 
 
 def by_size(labels: Int[np.ndarray, " start"]) -> Int[np.ndarray, " start"]:

@@ -66,13 +66,32 @@ def auc_within(
     yes, no = same.shape
     if min(yes, no) < FEWEST or not same.any():
         return {**dict.fromkeys(("auc", "low", "high"), np.nan), "pairs": int(same.sum())}
-    order = (np.sign(values[positive][:, None] - values[~positive][None]) + 1) / 2 * same
+    low, high = bounds(auc_within_draws(values, positive, strata, seed, times))
+    auc = float(_in_order(values, positive, same).sum() / same.sum())
+    return {"auc": auc, "low": float(low), "high": float(high), "pairs": int(same.sum())}
+
+
+def auc_within_draws(
+    values: Float[np.ndarray, " puzzle"],
+    positive: Bool[np.ndarray, " puzzle"],
+    strata: Int[np.ndarray, " puzzle"],
+    seed: int,
+    times: int = TIMES,
+) -> Float[np.ndarray, " times"]:
+    """The AUC of `auc_within` of puzzles that are drawn again, either outcome apart; NaN where no
+    pair is left."""
+    same = strata[positive][:, None] == strata[~positive][None]
+    yes, no = same.shape
+    order = _in_order(values, positive, same)
     first, second = resamples(yes, seed, times), resamples(no, seed + 1, times)
     with np.errstate(invalid="ignore"):
-        drawn = ((first @ order) * second).sum(1) / ((first @ same) * second).sum(1)
-    low, high = bounds(drawn)
-    auc = float(order.sum() / same.sum())
-    return {"auc": auc, "low": float(low), "high": float(high), "pairs": int(same.sum())}
+        return ((first @ order) * second).sum(1) / ((first @ same) * second).sum(1)
+
+
+def _in_order(values: np.ndarray, positive: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """[positive, negative]: 1 where the positive one has the higher value, 1/2 for ties; 0 for
+    pairs of two strata."""
+    return (np.sign(values[positive][:, None] - values[~positive][None]) + 1) / 2 * same
 
 
 def thirds(values: Float[np.ndarray, " puzzle"]) -> Int[np.ndarray, " puzzle"]:

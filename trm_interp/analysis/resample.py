@@ -66,12 +66,26 @@ def median_with_bounds(values: Float[np.ndarray, " puzzle"], seed: int) -> dict[
     if len(values) < LEAST:
         median = float(values[0]) if len(values) else np.nan
         return {"median": median, "low": np.nan, "high": np.nan, "n": len(values)}
-    order = np.argsort(values)
-    reached = np.cumsum(resamples(len(values), seed)[:, order], axis=1)
-    n = len(values)
+    low, high = bounds(median_draws(values, seed))
+    median, n = float(np.median(values)), len(values)
+    return {"median": median, "low": float(low), "high": float(high), "n": n}
+
+
+def median_draws(
+    values: Float[np.ndarray, " puzzle"], seed: int, times: int = TIMES
+) -> Float[np.ndarray, " times"]:
+    """The median of as many puzzles, drawn again with replacement."""
+    order, n = np.argsort(values), len(values)
+    reached = np.cumsum(resamples(n, seed, times)[:, order], axis=1)
     lower, upper = ((reached > i).argmax(1) for i in ((n - 1) // 2, n // 2))
-    low, high = bounds((values[order][lower] + values[order][upper]) / 2)
-    return {"median": float(np.median(values)), "low": float(low), "high": float(high), "n": n}
+    return (values[order][lower] + values[order][upper]) / 2
+
+
+def mean_draws(
+    values: Float[np.ndarray, " puzzle"], seed: int, times: int = TIMES
+) -> Float[np.ndarray, " times"]:
+    """The mean of as many puzzles, drawn again with replacement."""
+    return resamples(len(values), seed, times) @ values / len(values)
 
 
 def ratio_with_bounds(

@@ -148,21 +148,14 @@ def in_steps(period: Int[np.ndarray, " run"], h_cycles: int) -> Int[np.ndarray, 
     return np.lcm(period, h_cycles) // h_cycles
 
 
-def fate_of(
-    period: Int[np.ndarray, " run"], at_rest: Bool[np.ndarray, " run"] | bool = True
-) -> np.ndarray:
-    """The name in FATES of each run: settled where no H-cycle moves it, cycling where it comes
-    back, wandering where it does not (period 0).
-
-    Periods in H-cycles suffice. In steps, 1 is also the period of a cycle inside a step: `at_rest`
-    then marks the runs that no H-cycle moves.
+def fate_of(period: Int[np.ndarray, " run"]) -> np.ndarray:
+    """The name in FATES of each run, of its period in H-cycles: settled where no H-cycle moves it,
+    cycling where it comes back, wandering where it does not (period 0).
 
     >>> fate_of(np.array([1, 5, 0])).tolist()
     ['settled', 'cycling', 'wandering']
-    >>> fate_of(np.array([1, 1]), at_rest=np.array([True, False])).tolist()
-    ['settled', 'cycling']
     """
-    return np.select([(period == 1) & at_rest, period > 0], FATES[:2], FATES[2])
+    return np.select([period == 1, period > 0], FATES[:2], FATES[2])
 
 
 def fate_counts(fates: np.ndarray) -> dict[str, int]:

@@ -1,26 +1,17 @@
-"""The claims of the seed paper, each with our number and its verdict."""
+"""The claims of the seed paper, each with our number, its effects and its verdict."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import pandas as pd
 
+from trm_interp.report.effects import Effect
 from trm_interp.report.evidence import Evidence
-from trm_interp.report.verdicts import (
-    NOT_MEASURED,
-    c1,
-    f1,
-    f2,
-    f3,
-    f4,
-    f5,
-    s1,
-    t1,
-    t2,
-    verdict_row,
-    w1,
-    w2,
-)
+from trm_interp.report.rules.dynamics import f2, w1, w2
+from trm_interp.report.rules.features import f1, s1
+from trm_interp.report.rules.landscape import f3, f4, f5, f5b
+from trm_interp.report.rules.tables import c1, t1, t2, t2b
+from trm_interp.report.verdicts import Judged, not_measured
 
 MADE_OF = {"breadth": "wide and deep"}  # results that are made of several jobs'
 
@@ -32,38 +23,63 @@ class Claim(NamedTuple):
     claim: str
     published: str
     needs: tuple[str, ...]
-    judge: Callable[..., dict[str, Any]]
+    judge: Callable[..., Judged]
+
+
+def judge_all(evidence: Evidence) -> Iterator[tuple[Claim, Judged]]:
+    """Every claim with its row and effects; without effects where it was not measured."""
+    for claim in CLAIMS:
+        results = {name: getattr(evidence, name) for name in claim.needs}
+        missing = [MADE_OF.get(name, name) for name, result in results.items() if result is None]
+        if missing:
+            yield claim, not_measured(f"needs {', '.join(missing)}")
+        else:
+            yield claim, claim.judge(*results.values())
 
 
 def claims_table(evidence: Evidence) -> pd.DataFrame:
     """Columns id, claim, published, ours, interval, n, verdict, why; a row a claim."""
-    rows = []
-    for claim in CLAIMS:
-        row = {"id": claim.id, "claim": claim.claim, "published": claim.published}
-        results = {name: getattr(evidence, name) for name in claim.needs}
-        missing = [MADE_OF.get(name, name) for name, result in results.items() if result is None]
-        if missing:
-            judged = verdict_row("", "", "", NOT_MEASURED, f"needs {', '.join(missing)}")
-        else:
-            judged = claim.judge(*results.values())
-        rows.append(row | judged)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"id": claim.id, "claim": claim.claim, "published": claim.published} | judged.row
+        for claim, judged in judge_all(evidence)
+    )
+
+
+def effects_of(evidence: Evidence) -> list[Effect]:
+    """The effects of all claims that were measured."""
+    return [one for _, judged in judge_all(evidence) for one in judged.effects]
+
+
+EFFECT_COLUMNS = ("claim", "name", "estimate", "low", "high", "n", "null", "claimed", "direction")
+
+
+def effects_table(evidence: Evidence) -> pd.DataFrame:
+    """A row an effect, in EFFECT_COLUMNS: see `Effect`."""
+    rows = [[getattr(one, name) for name in EFFECT_COLUMNS] for one in effects_of(evidence)]
+    return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
 
 
 CLAIMS = [
     Claim(
         "T1",
-        "share of puzzles solved at step 1 / 2 / 3 / 5 / 10 / 16, %",
+        "more steps solve more, most of it by step 2: solved at step 1 / 2 / 3 / 5 / 10 / 16, %",
         "15.6 / 53.9 / 65.6 / 75.1 / 83.4 / 87.2",
         ("table1",),
         t1,
     ),
     Claim(
         "T2",
-        "best of 50 noisy starts by Q solves more, at step 1 / 2 / 3 / 5, %",
-        "15.6 / 77.1 / 94.7 / 97.8",
+        "best of 50 noisy starts by Q solves more, at step 2 / 3 / 5, %",
+        "77.1 / 94.7 / 97.8; gain +23.2 / +29.1 / +22.7",
         ("table2",),
         t2,
+    ),
+    Claim(
+        "T2b",
+        "best of 50 noisy starts by Q gains nothing at step 1, %",
+        "15.6; gain +0.0",
+        ("table2",),
+        t2b,
     ),
     Claim(
         "F1",
@@ -99,6 +115,13 @@ CLAIMS = [
         "apart within 50 updates, then further",
         ("fig5",),
         f5,
+    ),
+    Claim(
+        "F5b",
+        "the same within a puzzle: failed starts leave its solved starts",
+        "not measured: a control of F5",
+        ("fig5",),
+        f5b,
     ),
     Claim(
         "S1",

@@ -12,7 +12,7 @@ import torch
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.figures.search import NAMES, shares_figure
 from trm_interp.figures.style import write_html
-from trm_interp.report.claims import claims_table
+from trm_interp.report.claims import claims_table, effects_table
 from trm_interp.report.evidence import Evidence
 from trm_interp.report.jobs import Job, run_jobs, with_bases
 from trm_interp.report.recipes import Recipes, Request
@@ -36,7 +36,13 @@ FIGURES = (
 )
 ROLE = "-answer"  # of a job's name, whose folder has the name of the state instead
 MOST = 256  # puzzles that are opened to check that they fit
-OWN = ("claims.csv", "plan.json", "*-asked.json", "*-log.txt")  # next to the jobs' folders
+OWN = (
+    "claims.csv",
+    "effects.csv",
+    "plan.json",
+    "*-asked.json",
+    "*-log.txt",
+)  # next to the jobs' folders
 
 
 class Plan:
@@ -88,7 +94,7 @@ class Plan:
         workers: int,
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, str]:
-        """Runs what is not done, writes claims.csv; why each job that failed did.
+        """Runs what is not done, writes claims.csv and effects.csv; why each job that failed did.
 
         `extra`: results of other runs, by their names in `Evidence`, in place of this plan's.
 
@@ -109,8 +115,9 @@ class Plan:
             results = self.results()
             if "table2" in results:
                 self._draw_table2(results["table2"])
-            claims = claims_table(self.evidence(results | dict(extra or {})))
-            run.write_text("claims.csv", claims.to_csv(index=False))
+            evidence = self.evidence(results | dict(extra or {}))
+            run.write_text("claims.csv", claims_table(evidence).to_csv(index=False))
+            run.write_text("effects.csv", effects_table(evidence).to_csv(index=False))
             run.write_json("plan.json", {"identity": self.identity, "failed": failed})
         return failed
 

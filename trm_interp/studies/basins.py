@@ -8,23 +8,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from trm_interp.analysis.basins import SOLVED, STEPS
+from trm_interp.analysis.estimates import Estimate
 from trm_interp.analysis.outcomes import half_failed
-from trm_interp.analysis.resample import discoveries
-from trm_interp.figures.bands import groups
+from trm_interp.analysis.resample import discoveries, mean_with_bounds
 from trm_interp.figures.basins import basin_figure, slice_figure, slice_movie
 from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.records import Record, optional
 from trm_interp.runtime.runs import Run, read_identity
 from trm_interp.search.noise import target_states
 from trm_interp.search.settings import ALL_STATES
 from trm_interp.studies.memory import for_basins
-from trm_interp.studies.one_puzzle import PLANE, OnePuzzle, PuzzleBasins, look_at
+from trm_interp.studies.one_puzzle import DIRECTIONS, PLANE, OnePuzzle, PuzzleBasins, look_at
 from trm_interp.studies.results import (
     PARTS,
     Figures,
     OnCheckpointResult,
     Progress,
     Tell,
+    records,
     results_of,
 )
 from trm_interp.studies.settings import BasinsConfig
@@ -48,35 +51,80 @@ NAMES = (
 )
 
 
+SPACES = (DIRECTIONS, PLANE)  # not the two axes, which are of isotropic noise
+JUDGED = {SOLVED: "solved or not", STEPS: "steps of the solved"}  # labels, in words
+
+
 class Clustered(NamedTuple):
-    """In `hits` of `tested` puzzles steps to solution cluster, in the space `where`."""
+    """In `hits` of `tested` puzzles starts cluster by a label, in the space `where`."""
 
     where: str
+    label: str
     hits: int
     tested: int
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClusterTest(Record):
+    """Moran's I of a label among the `n` starts of a puzzle: its `value`, its mean and `p` under
+    shuffles. `clustered`: above them at a false discovery rate of 5 % over all tests."""
+
+    where: str
+    label: str
+    puzzle: int
+    n: int
+    value: float
+    chance: float
+    p: float
+    clustered: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class BasinsResult(OnCheckpointResult):
     """`solved_where_...`: share of the random starts that are solved, a puzzle each, apart by what
-    the model's own start does. A handful of puzzles carries no interval. `clustered_by_steps`: of
-    how many puzzles steps to solution cluster (at a false discovery rate of 5 % over all tests),
-    and how many were tested, by where it was looked."""
+    the model's own start does. A handful of puzzles carries no interval. `tests`: do starts that
+    lie together end alike, in all directions and on the plane, by whether they are solved and,
+    among the solved, by their steps. None in files of earlier versions, which have
+    `clustered_by_steps` instead: there unsolved starts count as one step more than all."""
 
     settings: dict[str, Any]
     puzzles_looked_at: list[PuzzleBasins]
     solved_where_own_start_fails: list[float]
     solved_where_own_start_solves: list[float]
-    clustered_by_steps: dict[str, tuple[int, int]]
+    tests: list[ClusterTest] | None = optional()
+    clustered_by_steps: dict[str, tuple[int, int]] | None = optional()
 
     def __post_init__(self) -> None:
         if not self.puzzles_looked_at:
             raise ValueError("puzzles_looked_at is empty")
 
     @property
-    def clusters(self) -> list[Clustered]:
-        """`clustered_by_steps`, by where it was looked."""
-        return [Clustered(where, *counts) for where, counts in self.clustered_by_steps.items()]
+    def hits(self) -> list[Clustered]:
+        """The tests, counted by place and label."""
+        if self.tests is None:
+            earlier = self.clustered_by_steps or {}
+            return [Clustered(where, "steps", *counts) for where, counts in earlier.items()]
+        kinds = dict.fromkeys((one.where, one.label) for one in self.tests)
+        return [
+            Clustered(where, label, sum(one.clustered for one in of), len(of))
+            for where, label in kinds
+            for of in [[one for one in self.tests if (one.where, one.label) == (where, label)]]
+        ]
+
+    def excess(self, label: str) -> list[float]:
+        """Moran's I of a label less its value by chance, in all directions, a puzzle each."""
+        return [
+            one.value - one.chance
+            for one in self.tests or []
+            if (one.where, one.label) == (DIRECTIONS, label)
+        ]
+
+    def mean_excess(self, label: str) -> Estimate:
+        """Its mean over puzzles with a 95 % bootstrap interval."""
+        if not (excess := self.excess(label)):
+            return Estimate(value=None, low=None, high=None)
+        mean, low, high = mean_with_bounds(np.array(excess), seed=0)
+        return Estimate(value=float(mean), low=float(low), high=float(high))
 
 
 Result = BasinsResult
@@ -165,18 +213,18 @@ def joined(puzzles: Sequence[OnePuzzle], name: str) -> pd.DataFrame:
 def measure(subject: Subject, config: BasinsConfig, puzzles: Sequence[OnePuzzle]) -> BasinsResult:
     """The numbers over all these puzzles."""
     numbers = [one.numbers for one in puzzles]
-    steps = joined(puzzles, "clusters").query('measure == "Moran\'s I"').dropna(subset=["p"])
-    steps = steps.assign(clustered=discoveries(steps["p"].to_numpy()))
+    tests = joined(puzzles, "clusters").query(
+        f'measure == "Moran\'s I" and where in {list(SPACES)}'
+    )
+    tests = tests.dropna(subset=["p"])
+    tests = tests.assign(clustered=discoveries(tests["p"].to_numpy()))
     return BasinsResult(
         **subject.provenance,
         settings=asdict(config),
         puzzles_looked_at=numbers,
         solved_where_own_start_fails=[n.solved for n in numbers if n.own_start_solved_from < 0],
         solved_where_own_start_solves=[n.solved for n in numbers if n.own_start_solved_from >= 0],
-        clustered_by_steps={
-            where: (int(rows["clustered"].to_numpy().sum()), len(rows))
-            for (where,), rows in groups(steps, "where")
-        },
+        tests=[ClusterTest.of(row) for row in records(tests.drop(columns="measure"))],
     )
 
 
@@ -215,8 +263,8 @@ def lines(result: BasinsResult) -> list[str]:
             for one in result.puzzles_looked_at
         ),
         *(
-            f"Moran's I of steps to solution, {one.where}: above shuffles in {one.hits} of "
-            f"{one.tested} puzzles (false discovery rate 5 %)"
-            for one in result.clusters
+            f"Moran's I of {JUDGED.get(one.label, one.label)}, {one.where}: above shuffles in "
+            f"{one.hits} of {one.tested} puzzles (false discovery rate 5 %)"
+            for one in result.hits
         ),
     ]

@@ -50,13 +50,30 @@ A = TypeVar("A", TickAuc, StartsAuc)
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunDistances(Record):
+    """Of every run: its outcome, its distance at PAPER_TICK and at the last update, the slope of
+    its distance over the last half; and its `puzzle` where only runs of one puzzle are compared."""
+
+    failed: list[bool]
+    at_paper_tick: list[float]
+    at_last: list[float]
+    late_slope: list[float]
+    puzzle: list[int] | None = optional()
+
+    def split(self, values: list[float]) -> tuple[list[float], list[float]]:
+        """Of these values, one a run, those of failed runs and those of solved ones."""
+        pairs = list(zip(values, self.failed, strict=True))
+        return [x for x, failed in pairs if failed], [x for x, failed in pairs if not failed]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison(Record, Generic[A]):
     """Distances of solved and failed runs to the mean solved run.
 
     `first_apart`, `first_closer`: first update at which failed runs are farther from it, or nearer
     to it, intervals apart. `auc` at the first update, PAPER_TICK and the last. `solved_at`,
     `failed_at`: mean distance by update; the slopes, per update, are of the last half. None where
-    no run has that outcome.
+    no run has that outcome. `runs`: a number a run; None in files of earlier versions.
     """
 
     n_solved: int
@@ -68,6 +85,7 @@ class Comparison(Record, Generic[A]):
     solved_late_slope: Estimate | None = optional()
     failed_at: dict[str, Estimate] | None = optional()
     failed_late_slope: Estimate | None = optional()
+    runs: RunDistances | None = optional()
 
     def __post_init__(self) -> None:
         if len(self.auc) < 2:
@@ -200,9 +218,9 @@ def over_puzzles_of(store: Store, solved: np.ndarray, site: str) -> Distances:
     return Distances(far, solved)
 
 
-def compare(kind: type[A], runs: Distances, seed: int) -> tuple[Comparison[A], Tables]:
+def compare(kind: type[A], distances: Distances, seed: int) -> tuple[Comparison[A], Tables]:
     """The numbers that the claim is judged by, and the curves behind them."""
-    far, solved, owner = runs
+    far, solved, owner = distances
     auc = auc_by_tick(far, ~solved, seed, owner)
     apart, closer = (auc["low"] > 0.5).to_numpy(), (auc["high"] < 0.5).to_numpy()
     late = far[:, far.shape[1] // 2 :]
@@ -213,6 +231,13 @@ def compare(kind: type[A], runs: Distances, seed: int) -> tuple[Comparison[A], T
             at = [0, min(PAPER_TICK, last), far.shape[1] // 2, last]
             by_outcome[f"{outcome}_at"] = {str(t): _mean(far[group, t], seed) for t in at}
             by_outcome[f"{outcome}_late_slope"] = _mean(slopes(late[group]), seed)
+    runs = RunDistances(
+        failed=(~solved).tolist(),
+        at_paper_tick=_rounded(far[:, min(PAPER_TICK, last)]),
+        at_last=_rounded(far[:, last]),
+        late_slope=_rounded(slopes(late)),
+        puzzle=None if owner is None else owner.tolist(),
+    )
     comparison = Comparison(
         n_solved=int(solved.sum()),
         n_failed=int((~solved).sum()),
@@ -220,8 +245,14 @@ def compare(kind: type[A], runs: Distances, seed: int) -> tuple[Comparison[A], T
         first_closer=int(closer.argmax()) if closer.any() else None,
         auc={str(at): kind.of(auc.iloc[at].to_dict()) for at in (0, min(PAPER_TICK, last), -1)},
         **by_outcome,
+        runs=runs,
     )
     return comparison, Tables(bands(far, solved, seed), auc)
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    """To seven digits, which float32 has."""
+    return [float(f"{value:.7g}") for value in values]
 
 
 def _mean(values: np.ndarray, seed: int) -> Estimate:

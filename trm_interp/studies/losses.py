@@ -1,6 +1,6 @@
 """Claim F4: the loss after every H-cycle, in each convention, by outcome and by solve step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from trm_interp.analysis.losses import (
     losses_in_all_conventions,
 )
 from trm_interp.analysis.outcomes import first_solved
-from trm_interp.analysis.resample import mean_with_bounds
+from trm_interp.analysis.resample import bounds, mean_with_bounds, resamples
 from trm_interp.figures.outcomes import losses_figure, solve_step_figure
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record, optional
@@ -28,8 +28,9 @@ from trm_interp.studies.settings import LossesConfig
 from trm_interp.studies.subject import Subject, finite, open_subject
 
 Config = LossesConfig
-MAIN = CONVENTIONS[0]
+MAIN, SOFTMAX = "stablemax, cells", "softmax, cells"  # that claim F4 is judged in
 EARLY = 10  # cycles by which the successes' loss is near 0, says the seed paper
+FALL = 3  # cycles in which the failures' loss falls, says the seed paper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +41,66 @@ class CycleAuc(TestedAuc):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PuzzleLosses(Record):
+    """Of every puzzle of an outcome: the loss after the first H-cycle, after FALL and EARLY of them
+    and after the last; and `level` and `late_change` of the last half, the slope times its
+    length."""
+
+    first: list[float]
+    after_fall: list[float]
+    early: list[float]
+    last: list[float]
+    level: list[float]
+    late_change: list[float]
+
+    def mean_losses(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Means of each, over puzzles as often as `counts` [*times, puzzle] has them."""
+        weights = counts / counts.sum(-1, keepdims=True)
+        return {one.name: weights @ np.array(getattr(self, one.name)) for one in fields(self)}
+
+    def ratio(self, what: str, counts: np.ndarray) -> np.ndarray:
+        """`left`, `fall` or `late_change` as in `LossCurve`; NaN over 0."""
+        means = self.mean_losses(counts)
+        first, last = means["first"], means["last"]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if what == "left":
+                return (means["early"] - last) / np.where(first > last, first - last, np.nan)
+            if what == "fall":
+                return (first - means["after_fall"]) / first
+            return np.abs(means["late_change"]) / means["level"]
+
+    def draws(self, what: str, seed: int) -> np.ndarray:
+        """`ratio` of puzzles that are drawn again."""
+        return self.ratio(what, resamples(len(self.first), seed))
+
+    def estimate(self, what: str, seed: int) -> Estimate:
+        """`ratio` with its 95 % bootstrap interval over puzzles, without for a single one."""
+        n = len(self.first)
+        low, high = bounds(self.draws(what, seed)) if n > 1 else (np.nan, np.nan)
+        value = self.ratio(what, np.ones(n))
+        return Estimate(value=float(value), low=float(low), high=float(high))
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossCurve(Record):
     """Mean loss over puzzles of an outcome after the first H-cycle, after EARLY of them and after
-    the last; `level` and `slope` (per cycle) are of the last half."""
+    the last; `level` and `slope` (per cycle) are of the last half.
+
+    Ratios of means: `left`, of the descent from the first to the last cycle the share that is left
+    at EARLY; `fall`, how far the loss has fallen after FALL cycles, as a share of its start;
+    `late_change`, how far the level moves over the last half, up or down, as a share of it. They
+    and `puzzles` are None in the conventions that are not judged, and in files of earlier versions.
+    """
 
     first: Estimate
     early: Estimate
     last: Estimate
     level: Estimate
     slope: Estimate
+    left: Estimate | None = optional()
+    fall: Estimate | None = optional()
+    late_change: Estimate | None = optional()
+    puzzles: PuzzleLosses | None = optional()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +124,6 @@ class LossesResult(OnCheckpointResult):
     def failed_curve(self) -> LossCurve | None:
         """In the MAIN convention."""
         return self.failed_loss[MAIN] if self.failed_loss else None
-
-    def conventions_with_level(self, low: float, high: float) -> list[str]:
-        """Those in which the interval of the failures' level meets [low, high]."""
-        levels = {name: curve.level for name, curve in (self.failed_loss or {}).items()}
-        return [
-            name
-            for name, level in levels.items()
-            if level.low is not None
-            and level.high is not None
-            and level.low <= high
-            and level.high >= low
-        ]
 
 
 Result = LossesResult
@@ -149,7 +189,8 @@ def measure(subject: Subject, runs: Runs, config: LossesConfig) -> tuple[LossesR
     early = min(EARLY, cycles) - 1
     curves: dict[str, Any] = {
         outcome: {
-            name: _loss_curve(values[group], early, config.seed) for name, values in losses.items()
+            name: _loss_curve(values[group], early, config.seed, name in (MAIN, SOFTMAX))
+            for name, values in losses.items()
         }
         for outcome, group in (("solved_loss", done), ("failed_loss", ~done))
         if group.any()
@@ -185,9 +226,9 @@ def _bands(losses: dict[str, np.ndarray], done: np.ndarray, seed: int) -> pd.Dat
     return banded
 
 
-def _loss_curve(values: np.ndarray, early: int, seed: int) -> LossCurve:
+def _loss_curve(values: np.ndarray, early: int, seed: int, judged: bool) -> LossCurve:
     late = values[:, values.shape[1] // 2 :]
-    estimates = {}
+    estimates: dict[str, Any] = {}
     for name, per_puzzle in (
         ("first", values[:, 0]),
         ("early", values[:, early]),
@@ -197,7 +238,24 @@ def _loss_curve(values: np.ndarray, early: int, seed: int) -> LossCurve:
     ):
         mean, low, high = mean_with_bounds(per_puzzle, seed)
         estimates[name] = Estimate(value=float(mean), low=float(low), high=float(high))
+    if judged:
+        puzzles = PuzzleLosses(
+            first=_short(values[:, 0]),
+            after_fall=_short(values[:, min(FALL, values.shape[1]) - 1]),
+            early=_short(values[:, early]),
+            last=_short(values[:, -1]),
+            level=_short(late.mean(1)),
+            late_change=_short(slopes(late) * (late.shape[1] - 1)),
+        )
+        ratios = ("left", "fall", "late_change")
+        estimates |= {what: puzzles.estimate(what, seed) for what in ratios}
+        estimates["puzzles"] = puzzles if late.shape[1] > 1 else None
     return LossCurve(**estimates)
+
+
+def _short(values: np.ndarray) -> list[float]:
+    """To five digits, to keep the summary small."""
+    return [float(f"{value:.5g}") for value in values]
 
 
 def _share(solved: np.ndarray, done: np.ndarray) -> float:

@@ -29,14 +29,14 @@ def for_losses(subject: Subject, config: LossesConfig) -> None:
     require_memory(need, what, "lower --steps or --batch-size")
 
 
-def for_settling(subject: Subject, config: SettlingConfig, longest_period: int, back: int) -> None:
+def for_settling(subject: Subject, config: SettlingConfig, back: int) -> None:
     n, model = len(subject.puzzles), subject.model.config
     numbers = 4 * _numbers(subject)
     batch, cycles = min(config.batch_size, n), config.steps * model.h_cycles
     held = batch * numbers * (back * model.h_cycles + 4)
     if config.long:
         batch_long = min(config.batch_size, n, config.long_limit)
-        held = max(held, batch_long * numbers * (longest_period + 4))
+        held = max(held, batch_long * numbers * (back * model.h_cycles + 4))
     need = held + COPIES * 8 * n * (config.steps + cycles)
     what = f"the states of {batch} runs and {config.steps} steps of {n}"
     require_memory(need, what, "lower --batch-size or --steps")

@@ -36,6 +36,7 @@ from trm_interp.studies.settings import BasinsConfig
 from trm_interp.studies.starts import Starts
 from trm_interp.studies.subject import Subject
 
+DIRECTIONS = "all directions"  # where neighbours are those of the nearest direction
 PLANE = "plane"  # where starts lie that are chosen through both outcomes
 CLUSTERS = ["where", "measure", "label", "n", "value", "chance", "p"]  # columns
 Count = Callable[[int], None]  # called with the number of runs of this puzzle that are done
@@ -127,8 +128,7 @@ def look_at(
     if config.slice:
         n = 1 + config.starts
         plane, corners = look_at_plane(starts, runs, config, run, lambda done: count(n + done))
-        weights = lattice(config.slice, config.slice)
-        clusters[PLANE] = _clusters(plane, weights, config)
+        clusters[PLANE] = _lattice_clusters(plane, config)
         of_plane = {
             "plane_solved": float(np.mean(plane["solved_from"] >= 0)),
             "plane_answers": len(np.unique(plane["answer"])),
@@ -290,16 +290,29 @@ def _start_clusters(
     """Do starts end alike that lie together in two axes, or in all directions?"""
     axes = drawn[["start_x", "start_y"]].to_numpy()
     directions = moved / np.linalg.norm(moved, axis=1, keepdims=True)
-    return {
-        where: _clusters(drawn, nearest(points, config.neighbours), config)
-        for where, points in (("two axes", axes), ("all directions", directions))
-    }
+    solved, k = drawn["solved_from"].to_numpy() >= 0, config.neighbours
+    clusters = {}
+    for where, points in (("two axes", axes), (DIRECTIONS, directions)):
+        among = nearest(points[solved], k) if solved.sum() > k else None
+        clusters[where] = _clusters(drawn, nearest(points, k), among, config)
+    return clusters
 
 
 def _clusters(
-    rows: pd.DataFrame, weights: scipy.sparse.csr_matrix, config: BasinsConfig
+    rows: pd.DataFrame,
+    weights: scipy.sparse.csr_matrix,
+    among_solved: scipy.sparse.csr_matrix | None,
+    config: BasinsConfig,
 ) -> pd.DataFrame:
-    return cluster_table(rows, weights, config.steps, config.seed, config.shuffles)
+    return cluster_table(rows, weights, among_solved, config.seed, config.shuffles)
+
+
+def _lattice_clusters(plane: pd.DataFrame, config: BasinsConfig) -> pd.DataFrame:
+    """Of the places of the image, by the edges that they share."""
+    weights = lattice(config.slice, config.slice)
+    solved = np.flatnonzero(plane["solved_from"].to_numpy() >= 0)
+    among = weights[solved][:, solved]
+    return _clusters(plane, weights, among if among.nnz else None, config)
 
 
 def _state_table(starts: Starts, drawn: pd.DataFrame) -> pd.DataFrame:

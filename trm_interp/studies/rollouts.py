@@ -7,14 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_interp.analysis.settling import FATES, LAST, Past, distance, fate_of, period
+from trm_interp.analysis.settling import LAST, Past, distance, fate_of, period
 from trm_interp.core.joint import CycleMap, joined
 from trm_interp.studies.subject import Subject, finite
 
-WINDOW = 8  # steps before a horizon, in all of which a period has to hold
-LONGEST_PERIOD = 32  # steps
-BACK = 8  # steps that the recurrence of the short runs looks back
-AT_REST = 2e-6  # RMS change a step, near float32's rounding: such a run is not run on
+BACK = 8  # steps that are looked back: no longer period is told from wandering
+AT_REST = 2e-6  # RMS change an H-cycle, near float32's rounding: such a run is not run on
 Count = Callable[[int], None]  # called with the number of puzzle steps done
 
 
@@ -32,8 +30,17 @@ class Long(NamedTuple):
 
     solved: np.ndarray  # bool [puzzle, horizon]
     ever: np.ndarray  # bool [puzzle, horizon], at some step after the first horizon
-    period: np.ndarray  # [puzzle, horizon], in steps; 0 for none
+    period: np.ndarray  # [puzzle, horizon], in H-cycles; 0 for none
     fate: np.ndarray  # [puzzle, horizon]
+
+
+def lags_of(steps: int, h_cycles: int) -> int:
+    """How many H-cycles back states are compared with, in runs of `steps` and in those that go on.
+
+    >>> lags_of(16, h_cycles=3)
+    24
+    """
+    return min(BACK, steps - LAST) * h_cycles
 
 
 def short_runs(subject: Subject, steps: int, count: Count) -> Short:
@@ -51,7 +58,7 @@ def _short_batch(subject: Subject, rows: slice, steps: int) -> Short:
     labels = subject.labels[rows].to(subject.device)
     h_cycles = subject.model.config.schedule.h_cycles
     n_states = len(subject.model.state_names)
-    past = Past(min(BACK, steps - LAST) * h_cycles)
+    past = Past(lags_of(steps, h_cycles))
     per_step, per_cycle, solved, back = [], [], [], []
     begun = z
     for done in range(1, steps * h_cycles + 1):
@@ -77,9 +84,14 @@ def _by_state(z: Tensor, other: Tensor, n_states: int) -> Tensor:
 
 
 def long_runs(
-    subject: Subject, names: np.ndarray, horizons: list[int], tolerance: float, count: Count
+    subject: Subject,
+    names: np.ndarray,
+    horizons: list[int],
+    tolerance: float,
+    lags: int,
+    count: Count,
 ) -> Long:
-    """`names`: of the puzzles, for error messages."""
+    """`names`: of the puzzles, for error messages. `lags`: see `lags_of`."""
     batches = []
     for rows in subject.batches():
         before = rows.start * horizons[-1]
@@ -87,7 +99,8 @@ def long_runs(
         def count_steps(done: int, before: int = before, n: int = rows.stop - rows.start) -> None:
             count(before + done * n)
 
-        batches.append(_long_batch(subject, rows, names[rows], horizons, tolerance, count_steps))
+        runs = _long_batch(subject, rows, names[rows], horizons, tolerance, lags, count_steps)
+        batches.append(runs)
     return Long(*map(np.concatenate, zip(*batches, strict=True)))
 
 
@@ -97,48 +110,41 @@ def _long_batch(
     names: np.ndarray,
     horizons: list[int],
     tolerance: float,
+    lags: int,
     count: Count,
 ) -> Long:
     """Runs that are at rest at a horizon keep their state and fate from there on."""
     state, x = subject.begin(rows)
     cycle, z = CycleMap(subject.model, x), joined(state)
     labels = subject.labels[rows].to(subject.device)
-    n, past = len(z), Past(LONGEST_PERIOD)
+    n, past = len(z), Past(lags)
     going = torch.arange(n, device=z.device)
     right = torch.zeros(n, dtype=torch.bool, device=z.device)
-    ever, periods, fates = torch.zeros_like(right), np.zeros(n, np.int64), np.full(n, FATES[-1])
+    ever, periods = torch.zeros_like(right), np.zeros(n, np.int64)
     window: list[Tensor] = []
-    moved: list[Tensor] = []
     at_horizons: list[tuple[np.ndarray, ...]] = []
     for done in range(1, horizons[-1] + 1):
-        past.add(z)
         ahead = next(horizon for horizon in horizons if horizon >= done)
-        near_the_end = done > ahead - WINDOW
         for _ in range(subject.model.config.schedule.h_cycles):
-            image = cycle(z)
-            if near_the_end:
-                moved.append(distance(image, z))
-            z = image
+            past.add(z)
+            z = cycle(z)
+            if done > ahead - LAST:
+                window.append(past.distances(z))
         right[going] = cycle.right(z, labels[going])
         if done > horizons[0]:
             ever |= right
-        if near_the_end:
-            lags = max(1, min(LONGEST_PERIOD, ahead - WINDOW))
-            window.append(past.distances(z, lags))
         if done == ahead:
             near = torch.stack(window).cpu().numpy()  # [moment, lag, run]
             those = going.cpu().numpy()
             finite(near[:, 0].T, f"the state at step {done}", names[those])
-            at_rest = (torch.stack(moved) <= tolerance).all(0).cpu().numpy()
             periods[those] = period(near, tolerance)
-            fates[those] = fate_of(periods[those], at_rest)
-            now = (right.cpu().numpy(), ever.cpu().numpy(), periods, fates)
+            now = (right.cpu().numpy(), ever.cpu().numpy(), periods, fate_of(periods))
             at_horizons.append(tuple(values.copy() for values in now))
             moving = torch.from_numpy(near[:, 0].max(0) > AT_REST).to(z.device)
             if not moving.any():
                 break
             going, z, past = going[moving], z[moving], past.rows(moving)
-            cycle, window, moved = cycle.rows(moving), [], []
+            cycle, window = cycle.rows(moving), []
         count(done)
     at_horizons += [at_horizons[-1]] * (len(horizons) - len(at_horizons))
     return Long(*(np.stack(one, 1) for one in zip(*at_horizons, strict=True)))

@@ -1,10 +1,10 @@
 """Do runs come to rest? Drift by outcome after 16 steps, and the fates of long rollouts.
 
 The fate of a run is the same thing in every table: at rest (`settled` in files) where no H-cycle
-moves it by more than the tolerance, cycling where it is back within the tolerance after some
-H-cycles or steps, wandering where it is not. For short runs this is judged over their last LAST
-steps, in H-cycles; for long ones over WINDOW steps before a horizon, in steps. The first horizon of
-long runs is the end of the short ones, whose fate there is that of the short runs.
+moves it by more than the tolerance, cycling where it is back within the tolerance after up to
+BACK steps, in H-cycles, wandering where it is not. This is judged over the last LAST steps, of the
+short runs and before every horizon of the long ones. The first horizon of long runs is the end of
+the short ones, whose fate there is that of the short runs.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,6 @@ from trm_interp.analysis.outcomes import half_failed, share_with_bounds
 from trm_interp.analysis.resample import median_with_bounds
 from trm_interp.analysis.settling import (
     LAST,
-    fate_counts,
     fate_of,
     fates_of_failures,
     in_steps,
@@ -50,8 +49,18 @@ from trm_interp.figures.dynamics import (
     same_phase_figure,
 )
 from trm_interp.runtime.limits import counted
-from trm_interp.runtime.records import Record, optional
+from trm_interp.runtime.records import optional
 from trm_interp.studies.by_outcome import named, subset_of, why_not_compared
+from trm_interp.studies.fates import (
+    PUBLISHED_BAND,
+    Became,
+    Fates,
+    FatesWithin,
+    LongRuns,
+    fates_by_outcome,
+    fates_within,
+    within_table,
+)
 from trm_interp.studies.memory import for_settling
 from trm_interp.studies.results import (
     Figures,
@@ -63,11 +72,10 @@ from trm_interp.studies.results import (
 )
 from trm_interp.studies.rollouts import (
     BACK,
-    LONGEST_PERIOD,
-    WINDOW,
     Count,
     Long,
     Short,
+    lags_of,
     long_runs,
     short_runs,
 )
@@ -79,46 +87,11 @@ HORIZONS = (64, 128, 256)  # steps at which fates of long rollouts are read, bes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fates(Record):
-    """Runs by fate; `settled`: at rest."""
-
-    settled: int
-    cycling: int
-    wandering: int
-
-    @property
-    def text(self) -> str:
-        """The counts in words."""
-        return f"{self.settled} at rest, {self.cycling} cycling, {self.wandering} wandering"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Became(Share):
-    """Share of the failed runs that are solved at a horizon, or else have this fate."""
-
-    steps: int
-    became: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class LongRuns(Record):
-    """`n` runs until the last of `horizons` (steps). `escaped`: failed at the first horizon, solved
-    at some later step; `lost`: solved at the first, not at the last. `dynamics`: fates at the last,
-    by the outcome at the first."""
-
-    n: int
-    horizons: list[int]
-    failed: list[Became]
-    escaped: Share
-    lost: Share
-    dynamics: ByOutcome[Fates]
-
-
-@dataclass(frozen=True, kw_only=True)
 class SettlingResult(OnCheckpointResult):
     """Distances are RMS: `norm_of_rms_1` is the Euclidean norm of a state of RMS 1. `not_compared`:
     why solved and failed runs are not compared, None where they are. `dip`, `mixture`: None for
-    fewer than 10 runs, or equal ones."""
+    fewer than 10 runs, or equal ones. `fates`: within `tolerance`; `fates_within`: within each of
+    TOLERANCES and that one, None in files of earlier versions."""
 
     steps: int
     tolerance: float
@@ -134,6 +107,21 @@ class SettlingResult(OnCheckpointResult):
     fates: ByOutcome[Fates]
     auc_of_drift_for_failure: TestedAuc
     long: LongRuns | None = optional()
+    fates_within: list[FatesWithin] | None = optional()
+
+    @property
+    def bands(self) -> list[FatesWithin]:
+        """Those that claims are judged at: within the tolerance of this run, and within
+        PUBLISHED_BAND."""
+        wanted = {self.tolerance, PUBLISHED_BAND}
+        if self.fates_within is not None:
+            return [one for one in self.fates_within if one.tolerance in wanted]
+        fates = self.fates
+        return [
+            FatesWithin(
+                tolerance=self.tolerance, longest_lag=0, solved=fates.solved, failed=fates.failed
+            )
+        ]
 
 
 Result = SettlingResult
@@ -144,12 +132,14 @@ class LongSample(NamedTuple):
 
     picked: np.ndarray
     horizons: list[int]
+    h_cycles: int  # a step
     runs: Long
 
 
 Tables = Mapping[str, pd.DataFrame]
 NAMES = (
     "late_drift",  # a row a run
+    "fates_within",  # a row a tolerance, outcome and fate
     "settled_by_solved",  # within the tolerance
     "otsu_by_solved",  # below Otsu's threshold
     "same_phase_drift",  # bands by outcome over the run
@@ -162,7 +152,7 @@ NAMES = (
 def run(config: SettlingConfig, tell: Tell, progress: Progress) -> SettlingResult:
     """Run all puzzles for some steps, and some of them for many."""
     subject = open_subject(config, tell)
-    for_settling(subject, config, LONGEST_PERIOD, BACK)
+    for_settling(subject, config, BACK)
     with results_of("settling", config, NAMES, tell=tell, progress=progress) as results:
         n_long = min(config.long_limit, len(subject.puzzles)) if config.long else 0
         begun = len(subject.puzzles) * config.steps
@@ -197,10 +187,18 @@ def run_long(
     picked = np.array(half_failed(short.solved[:, -1], n))
     horizons = [config.steps, *(h for h in HORIZONS if config.steps < h < config.long)]
     horizons += [config.long] if config.long > config.steps else []
-    runs = long_runs(subset_of(subject, picked), picked, horizons, config.tolerance, count)
-    runs.period[:, 0] = in_steps(periods[picked], subject.model.config.schedule.h_cycles)
+    h_cycles = subject.model.config.schedule.h_cycles
+    runs = long_runs(
+        subset_of(subject, picked),
+        picked,
+        horizons,
+        config.tolerance,
+        lags_of(config.steps, h_cycles),
+        count,
+    )
+    runs.period[:, 0] = periods[picked]
     runs.fate[:, 0] = fate_of(periods[picked])
-    return LongSample(picked, horizons, runs)
+    return LongSample(picked, horizons, h_cycles, runs)
 
 
 def measure(
@@ -232,6 +230,8 @@ def measure(
         ),
         "recurrence": recurrence_bands(short.back, outcomes, config.seed),
     }
+    within = fates_within(short.back, solved, config.tolerance)
+    tables["fates_within"] = within_table(within)
     long = None
     if sample is not None:
         long, more = measure_long(sample, config)
@@ -254,17 +254,12 @@ def measure(
         dip=Dip.of(dip_test(logs, config.seed)) if several else None,
         mixture=Mixture.of(mixture(logs, config.seed)) if several else None,
         settled_by_solved=[SettledCell.of(row) for row in records(settled)],
-        fates=_fates(late["fate"].to_numpy(), solved),
+        fates=fates_by_outcome(late["fate"].to_numpy(), solved),
+        fates_within=within,
         auc_of_drift_for_failure=TestedAuc.of(auc_with_bounds(logs, ~solved, config.seed)),
         long=long,
     )
     return result, tables
-
-
-def _fates(fates: np.ndarray, solved: np.ndarray) -> ByOutcome[Fates]:
-    return ByOutcome(
-        solved=Fates.of(fate_counts(fates[solved])), failed=Fates.of(fate_counts(fates[~solved]))
-    )
 
 
 def _drift_table(
@@ -289,6 +284,7 @@ def _drift_table(
             "below_otsu": ~(logs > threshold),
             "window_steps": LAST,
             "tolerance": config.tolerance,
+            "longest_lag_h_cycles": short.back.shape[2],
             "period_h_cycles": periods,
             "period_steps": in_steps(periods, subject.model.config.schedule.h_cycles),
             "fate": fate_of(periods),
@@ -300,9 +296,10 @@ def measure_long(
     sample: LongSample, config: SettlingConfig
 ) -> tuple[LongRuns, dict[str, pd.DataFrame]]:
     """Where runs that had failed, and runs that were solved, are at each horizon."""
-    picked, horizons, runs = sample
+    picked, horizons, h_cycles, runs = sample
     solved = runs.solved[:, 0]
-    windows = [LAST, *(min(WINDOW, int(gap)) for gap in np.diff(horizons))]
+    windows = [LAST, *(min(LAST, int(gap)) for gap in np.diff(horizons))]
+    longest = lags_of(horizons[0], h_cycles)
     at_each = [
         pd.DataFrame(
             {
@@ -313,7 +310,9 @@ def measure_long(
                 "ever_solved_later": runs.ever[:, i],
                 "window_steps": windows[i],
                 "tolerance": config.tolerance,
-                "period_steps": runs.period[:, i],
+                "longest_lag_h_cycles": longest,
+                "period_h_cycles": runs.period[:, i],
+                "period_steps": in_steps(runs.period[:, i], h_cycles),
                 "fate": runs.fate[:, i],
             }
         )
@@ -327,7 +326,7 @@ def measure_long(
         failed=[Became.of(row) for row in records(fates)],
         escaped=Share.of(share_with_bounds(runs.ever[~solved, -1])),
         lost=Share.of(share_with_bounds(~runs.solved[solved, -1])),
-        dynamics=_fates(runs.fate[:, -1], solved),
+        dynamics=fates_by_outcome(runs.fate[:, -1], solved),
     )
     return long, {"long_runs": each, "fates": fates}
 

@@ -54,7 +54,7 @@ class LeadingExponent(Record):
     """Its median by outcome, its share `above_0`, and how well it tells failed runs: alone, among
     runs of about equal late drift, among puzzles of equal rating (None for a task that has none);
     and its rank correlation with failure `given` nothing, the drift, the ratings or
-    both, None with one outcome only."""
+    both, None with one outcome only. `values`: of every run; None in files of earlier versions."""
 
     solved: Median
     failed: Median
@@ -63,6 +63,7 @@ class LeadingExponent(Record):
     auc_at_equal_drift: StratifiedAuc
     auc_at_equal_rating: StratifiedAuc | None = optional()
     rank_correlation_with_failure_given: dict[str, Estimate] | None = optional()
+    values: ByOutcome[list[float]] | None = optional()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +222,7 @@ def _leading(
         auc_at_equal_drift=StratifiedAuc.of(auc_within(values, failed, thirds(logs), seed)),
         auc_at_equal_rating=at_equal_rating,
         rank_correlation_with_failure_given=correlation,
+        values=ByOutcome(solved=values[~failed].tolist(), failed=values[failed].tolist()),
     )
 
 

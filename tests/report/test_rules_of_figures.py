@@ -1,0 +1,205 @@
+"""The rules of claims about features, basins, losses and distances, on edited results."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from trm_interp.analysis.estimates import Estimate
+from trm_interp.report.evidence import Evidence
+from trm_interp.studies.basins import ClusterTest
+from trm_interp.studies.losses import LossCurve, PuzzleLosses
+
+Judge = Callable[..., dict[str, Any]]
+
+
+@pytest.mark.parametrize(
+    ("recurring", "transient", "verdict"),
+    [
+        ((10, 10), 50.0, "reproduced"),
+        ((10, 5), 50.0, "reproduced in part"),
+        ((5, 5), 50.0, "inconclusive"),  # a short transient alone is no part of it
+        ((0, 0), None, "contradicted"),
+    ],
+)
+def test_f1_is_about_the_most_active_features(
+    evidence: Evidence,
+    judged: Judge,
+    recurring: tuple[int, int],
+    transient: float | None,
+    verdict: str,
+):
+    assert evidence.fig1 and evidence.fig1.most_active.n == 10
+    top = evidence.fig1.most_active
+    median = replace(top.median, transient_solved=transient, transient_failed=transient)
+    solved, failed = recurring
+    top = replace(top, median=median, recurring_solved=solved, recurring_failed=failed)
+    others = {"alive": 900, "recurring_solved": 900, "recurring_failed": 900}  # all of them do
+    features = replace(evidence.fig1, most_active=top, **others)
+    assert judged("F1", fig1=features)["verdict"] == verdict
+
+
+def cluster_tests(where: str, label: str, values: list[float]) -> list[ClusterTest]:
+    counts = {"n": 100, "p": 0.5, "clustered": False, "chance": -0.01}
+    return [
+        ClusterTest(where=where, label=label, puzzle=i, value=value, **counts)
+        for i, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("solved", "steps", "verdict"),
+    [
+        ([0.2, 0.3, 0.2, 0.1], [0.2, 0.1, 0.3, 0.2], "reproduced"),
+        ([0.2, 0.3, 0.2, 0.1], [0.1, -0.1, 0.1, -0.12], "reproduced in part"),
+        ([0.1, -0.1, 0.1, -0.12], [0.1, -0.1, 0.1, -0.12], "inconclusive"),
+        ([-0.2, -0.3, -0.2, -0.1], [0.1, -0.1, 0.1, -0.12], "contradicted"),
+    ],
+)
+def test_solved_starts_and_their_steps_cluster_apart(
+    evidence: Evidence, judged: Judge, solved: list[float], steps: list[float], verdict: str
+):
+    """A plane through both outcomes does not count, nor do two axes of noise."""
+    assert evidence.fig3
+    tests = [
+        *cluster_tests("all directions", "solved", solved),
+        *cluster_tests("all directions", "steps of the solved", steps),
+        *cluster_tests("plane", "solved", [0.9] * 4),
+        *cluster_tests("plane", "steps of the solved", [-0.9] * 4),
+        *cluster_tests("two axes", "solved", [-0.9] * 4),
+    ]
+    basins = replace(evidence.fig3, tests=tests, clustered_by_steps=None)
+    row = judged("F3", fig3=basins)
+    assert row["verdict"] == verdict and "all directions, solved: 0 of 4" in row["why"]
+
+
+def test_steps_mixed_with_unsolved_starts_are_not_judged(evidence: Evidence, judged: Judge):
+    assert evidence.fig3
+    basins = replace(evidence.fig3, tests=None, clustered_by_steps={"all directions": (4, 4)})
+    assert judged("F3", fig3=basins)["verdict"] == "not measured"
+
+
+def about(value: float, half: float = 1e-3) -> Estimate:
+    return Estimate(value=value, low=value - half, high=value + half)
+
+
+def losses(left: float = 0.0, fall: float = 0.0, late_change: float = 0.0) -> LossCurve:
+    names = ("first", "early", "last", "level", "slope")
+    curve = LossCurve(**dict.fromkeys(names, about(0.5)))
+    return replace(curve, left=about(left), fall=about(fall), late_change=about(late_change))
+
+
+@pytest.mark.parametrize(
+    ("left", "fall", "late_change", "verdict"),
+    [
+        (0.01, 0.3, 0.01, "reproduced"),
+        (0.01, 0.0, 0.01, "reproduced in part"),  # the failures' loss does not fall first
+        (0.01, -0.3, 0.01, "mixed"),  # it rises
+        (0.1, 0.0, 0.1, "inconclusive"),
+        (0.5, -0.3, 0.5, "contradicted"),
+    ],
+)
+def test_losses_are_judged_in_both_conventions(
+    evidence: Evidence,
+    judged: Judge,
+    left: float,
+    fall: float,
+    late_change: float,
+    verdict: str,
+):
+    """A level of 11-12 is of another grid: no verdict depends on it."""
+    assert evidence.fig4
+    good, bad = losses(left=left), losses(fall=fall, late_change=late_change)
+    real = replace(evidence.fig4, n=100, solved=80, cycles=48)
+
+    def both(one: LossCurve) -> dict[str, LossCurve]:
+        return {"stablemax, cells": one, "softmax, cells": one, "softmax, sum": losses()}
+
+    row = judged("F4", fig4=replace(real, solved_loss=both(good), failed_loss=both(bad)))
+    assert row["verdict"] == verdict and "11-12 is not testable here" in row["why"]
+    assert "stablemax: solved" in row["ours"] and "softmax: solved" in row["ours"]
+    softmax = both(good) | {"softmax, cells": losses(left=0.5)}
+    row = judged("F4", fig4=replace(real, solved_loss=softmax, failed_loss=both(bad)))
+    assert row["verdict"] != "reproduced"  # stablemax alone is not enough
+
+
+def test_the_floor_of_stablemax_is_not_part_of_the_descent(evidence: Evidence, judged: Judge):
+    """From 0.61 to 0.09 at cycle 10, and there for good: all of the descent, though more than a
+    tenth of the start is left."""
+    n = 20
+    puzzles = PuzzleLosses(
+        first=[0.61] * n,
+        after_fall=[0.4] * n,
+        early=[0.09] * n,
+        last=[0.09] * n,
+        level=[0.09] * n,
+        late_change=[0.0] * n,
+    )
+    left = puzzles.estimate("left", seed=0)
+    assert left.value == pytest.approx(0) and left.high == pytest.approx(0)
+    fall = puzzles.estimate("fall", seed=0).value
+    assert fall == pytest.approx(0.21 / 0.61) and puzzles.draws("fall", 0).shape == (1000,)
+
+
+def test_losses_without_what_the_rule_needs_are_not_judged(evidence: Evidence, judged: Judge):
+    assert evidence.fig4
+    names = ("first", "early", "last", "level", "slope")
+    earlier = {"stablemax, cells": LossCurve(**dict.fromkeys(names, about(0.5)))}
+    good = {"stablemax, cells": losses()}
+    real = replace(evidence.fig4, n=100, solved=80, solved_loss=good, failed_loss=good)
+    one_cycle = replace(losses(), slope=Estimate(value=None, low=None, high=None))
+    for changed, why in (
+        ({"failed_loss": None}, "one outcome only"),
+        ({"solved": 97}, "fewer than 5 runs"),
+        ({"failed_loss": {"stablemax, cells": one_cycle}}, "too few H-cycles"),
+        ({"failed_loss": earlier, "solved_loss": earlier}, "of an earlier version"),
+    ):
+        row = judged("F4", fig4=replace(real, **changed))
+        assert row["verdict"] == "not measured" and why in row["why"]
+
+
+def test_divergence_over_puzzles_and_within_one_are_two_claims(evidence: Evidence, judged: Judge):
+    real = evidence.fig5
+    assert real and real.over_puzzles and real.same_puzzle and real.same_puzzle.compared
+    over, control, starts = real.over_puzzles, real.same_puzzle, real.same_puzzle.compared
+
+    def with_auc(one: Any, early: float, last: float, slope: float) -> Any:
+        first, middle, end = one.auc.items()
+        values = {middle[0]: (middle[1], early), end[0]: (end[1], last)}
+        edited = {
+            name: replace(at, auc=auc, low=auc - 0.05, high=auc + 0.05)
+            for name, (at, auc) in values.items()
+        }
+        late = about(slope, 1e-5)
+        return replace(one, auc=dict([first]) | edited, failed_late_slope=late)
+
+    def verdicts(over_puzzles: Any, within: Any) -> tuple[str, str]:
+        same = replace(control, compared=within)
+        fig5 = replace(real, over_puzzles=over_puzzles, same_puzzle=same)
+        return judged("F5", fig5=fig5)["verdict"], judged("F5b", fig5=fig5)["verdict"]
+
+    closer, farther = with_auc(over, 0.1, 0.1, 0.0), with_auc(over, 0.9, 0.9, 1e-3)
+    same = with_auc(starts, 0.9, 0.9, 0.0)
+    assert verdicts(closer, same) == ("contradicted", "reproduced in part")
+    assert verdicts(farther, with_auc(starts, 0.1, 0.1, 0.0)) == ("reproduced", "contradicted")
+    late = with_auc(over, 0.2, 1.0, 1e-3)  # nearer at update 50, far away at the end
+    assert verdicts(late, with_auc(starts, 0.5, 0.5, 0.0)) == ("mixed", "inconclusive")
+    row = judged("F5", fig5=replace(real, over_puzzles=closer))
+    assert "0.10 at update 50" in row["ours"]
+    assert judged("F5", fig5=replace(real, over_puzzles=None))["verdict"] == "not measured"
+    assert judged("F5b", fig5=replace(real, same_puzzle=None))["verdict"] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("fvu_high", "dead", "verdict"),
+    [
+        (0.09, 0.05, "reproduced"),
+        (0.11, 0.05, "reproduced in part"),
+        (0.09, 0.2, "reproduced in part"),
+    ],
+)
+def test_s1(evidence: Evidence, judged: Judge, fvu_high: float, dead: float, verdict: str):
+    assert evidence.sae
+    sae = replace(evidence.sae, fvu=0.08, fvu_low=0.07, fvu_high=fvu_high, dead=dead)
+    assert judged("S1", sae=sae)["verdict"] == verdict

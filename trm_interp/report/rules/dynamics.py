@@ -1,0 +1,114 @@
+"""Claims about where runs go: F2, W1 and W2."""
+
+from trm_interp.analysis.auc import FEWEST
+from trm_interp.analysis.estimates import span
+from trm_interp.analysis.outcomes import wilson
+from trm_interp.analysis.settling import LAST
+from trm_interp.report.effects import (
+    About,
+    Effect,
+    auc_of,
+    difference_effect,
+    estimated_effect,
+    median_of,
+    share_effect,
+)
+from trm_interp.report.verdicts import (
+    Judged,
+    interval_of,
+    judged,
+    not_measured,
+    number,
+    numbers_of,
+)
+from trm_interp.studies.settling import FatesWithin, SettlingResult
+from trm_interp.studies.stability import StabilityResult
+
+MOST = 0.5  # share of the failed runs that rest, above which failures settle
+
+
+def f2(settling: SettlingResult) -> Judged:
+    """Most failures come to rest, and successes less so, at every band."""
+    if min(settling.solved, settling.failed) < FEWEST:
+        return _too_few(settling, f"fewer than {FEWEST} runs of an outcome")
+    effects = []
+    for band in settling.bands:
+        effects.append(_failed_at_rest("F2", band, 1))
+        about = About("F2", f"failed less solved runs {_within(band)}, shares", 0.0, 1)
+        effects.append(difference_effect(about, band.at_rest("failed"), band.at_rest("solved")))
+    return judged(*_row(settling), _why(settling), effects)
+
+
+def w1(settling: SettlingResult) -> Judged:
+    """Most failures do not come to rest, at every band."""
+    if settling.failed < FEWEST:
+        return _too_few(settling, f"fewer than {FEWEST} failed runs")
+    effects = [_failed_at_rest("W1", band, -1) for band in settling.bands]
+    return judged(*_row(settling), _why(settling), effects)
+
+
+def _failed_at_rest(claim: str, band: FatesWithin, claimed: int) -> Effect:
+    about = About(claim, f"share of failed runs {_within(band)}", MOST, claimed)
+    return share_effect(about, *band.at_rest("failed"))
+
+
+def _within(band: FatesWithin) -> str:
+    return f"at rest within {band.tolerance:g} RMS"
+
+
+def _too_few(settling: SettlingResult, why: str) -> Judged:
+    ours, interval, n = _row(settling)
+    return not_measured(f"{why}; {_why(settling)}", n, ours, interval)
+
+
+def _row(settling: SettlingResult) -> tuple[str, str, int]:
+    """Shares at rest of solved and failed runs, at every band."""
+    ours, spans = [], []
+    for band in settling.bands:
+        solved, failed = band.at_rest("solved"), band.at_rest("failed")
+        ours.append(
+            f"within {band.tolerance:g} RMS {solved[0]} of {solved[1]} solved, {failed[0]} of "
+            f"{failed[1]} failed"
+        )
+        spans.append(f"{span(*wilson(*solved))}; {span(*wilson(*failed))}")
+    return f"at rest at step {settling.steps}: {'; '.join(ours)}", "; ".join(spans), settling.n
+
+
+def _why(settling: SettlingResult) -> str:
+    drift, auc = settling.late_drift, settling.auc_of_drift_for_failure
+    why = (
+        f"at rest: no H-cycle of the last {LAST} steps moves a run by more (period 1); median "
+        f"late drift {drift.solved.text('.2g')} solved, {drift.failed.text('.2g')} failed, AUC "
+        f"for failing {auc.text()}"
+    )
+    if long := settling.long:
+        why += (
+            f"; after {long.horizons[-1]} steps failed runs are {long.dynamics.failed.text}, "
+            f"within {settling.tolerance:g} RMS"
+        )
+    return why
+
+
+def w2(stability: StabilityResult) -> Judged:
+    """The failures' leading exponent is above 0, and above that of successes."""
+    leading = stability.lambda_1
+    solved, failed, auc = leading.solved, leading.failed, leading.auc_for_failure
+    if auc.auc is None or failed.low is None:
+        return not_measured("too few runs of either outcome")
+    ours = (
+        f"median {solved.median:+.3f} solved, {failed.median:+.3f} failed; AUC {number(auc.auc, 2)}"
+    )
+    interval = f"{interval_of(solved)}; {interval_of(failed)}; {interval_of(auc)}"
+    drift, n = leading.auc_at_equal_drift, solved.n + failed.n
+    why = f"per network evaluation; at equal late drift the AUC is {number(drift.auc, 2)}"
+    values = leading.values
+    draw_median = median_of(values and values.failed)
+    draw_auc = auc_of(values and values.failed, values and values.solved)
+    about = About("W2", "median lambda_1 of failed runs", 0.0, 1)
+    effects = [
+        estimated_effect(about, numbers_of(failed), failed.n, draw_median),
+        estimated_effect(
+            About("W2", "AUC of lambda_1 for failing", 0.5, 1), numbers_of(auc), n, draw_auc
+        ),
+    ]
+    return judged(ours, interval, n, why, effects)
