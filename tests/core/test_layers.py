@@ -8,7 +8,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trm_interp.core.models.layers import Linear, SwiGLU, aligned_rows, from_the_left, rms_norm
+from trm_interp.core.infer import run_batch
+from trm_interp.core.models.layers import (
+    Linear,
+    Network,
+    SwiGLU,
+    aligned_rows,
+    from_the_left,
+    rms_norm,
+    weights_held,
+)
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.models.trm_config import TRMConfig
 
@@ -110,6 +119,83 @@ def test_mixing_positions_copies_nothing_under_a_gradient():
     assert x.grad is not None
     torch.testing.assert_close(linear.weight.grad, torch.einsum("boc,bic->oi", gradient, x))
     torch.testing.assert_close(x.grad, torch.einsum("oi,boc->bic", linear.weight, gradient))
+
+
+class Casts(TorchDispatchMode):
+    """Counts casts of tensors of these shapes."""
+
+    def __init__(self, shapes: set[torch.Size]) -> None:
+        super().__init__()
+        self.shapes, self.n = shapes, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+        if func is torch.ops.aten._to_copy.default and args[0].shape in self.shapes:
+            self.n += 1
+        return func(*args, **(kwargs or {}))
+
+
+def weights_of(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    return [layer.weight for layer in model.modules() if isinstance(layer, Linear)]
+
+
+def test_weights_are_cast_once_a_run_to_the_same_bits(tiny_trm: TRM, puzzles: Any):
+    shapes = {weight.shape for weight in weights_of(tiny_trm)}
+    with Casts(shapes) as casts:
+        read = run_batch(tiny_trm, *puzzles, 3, keep_logits=True, dtype=torch.bfloat16)
+    assert casts.n == len(weights_of(tiny_trm))  # 6 evaluations a step would cast each 18 times
+    with torch.no_grad(), Casts(shapes) as casts:
+        x = tiny_trm.embed(puzzles[0], torch.bfloat16)
+        state = tiny_trm.initial_state(x)
+        for step in range(3):
+            state, _ = tiny_trm.advance(state, x)
+            assert read.logits is not None
+            assert torch.equal(read.logits[:, step], tiny_trm.readout(state.z_H).logits)
+    assert casts.n > 10 * len(weights_of(tiny_trm))
+
+
+@torch.no_grad()
+def test_held_weights_are_of_one_dtype_and_of_one_block(tiny_mlp: TRM):
+    linear = tiny_mlp.lm_head
+    with pytest.raises(KeyError), weights_held(tiny_mlp, torch.bfloat16):
+        assert torch.equal(linear.weight_in(torch.bfloat16), linear.weight.bfloat16())
+        assert linear.weight_in(torch.bfloat16) is linear.held
+        assert linear.weight_in(torch.float64).dtype == torch.float64
+        assert linear.weight_in(torch.float32) is linear.weight
+        assert set(tiny_mlp.state_dict()) == set(TRM(tiny_mlp.config).state_dict())
+        raise KeyError
+    linear.weight.add_(1)
+    assert linear.held is None
+    assert torch.equal(linear.weight_in(torch.bfloat16), linear.weight.bfloat16())
+    with weights_held(tiny_mlp, torch.float32):
+        assert linear.held is None  # no copy of what has the dtype already
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("normalised", [False, True])
+def test_what_is_overwritten_without_a_gradient_is_nobody_elses(
+    normalised: bool, dtype: torch.dtype
+):
+    """The same bits as with a gradient, and nothing that was given has changed."""
+    config = TRMConfig(cells=9, d_model=8, prefix=0, multiple=8, normalised_swiglu=normalised)
+    net = Network(config)
+    generator = torch.Generator().manual_seed(0)
+    for layer in net.modules():
+        if isinstance(layer, Linear):
+            layer.reset_parameters(generator)
+    given = [torch.randn(2, 9, 8, generator=generator).to(dtype) for _ in range(2)]
+    before = [one.clone() for one in given]
+    passed: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for module in net.modules():
+        if isinstance(module, torch.nn.Identity):
+            module.register_forward_hook(lambda m, i, o: passed.append((o, o.clone())))
+    with torch.no_grad():
+        out = net(*given)
+        norm = rms_norm(given[0], -1, 1e-5)
+    assert len(passed) == 10  # five sites in each of two blocks
+    assert all(torch.equal(one, then) for one, then in [*passed, *zip(given, before, strict=True)])
+    passed.clear()
+    assert torch.equal(net(*given), out)
+    assert torch.equal(rms_norm(given[0], -1, 1e-5), norm)
 
 
 def test_attention_without_rotation_commutes_with_permutations():

@@ -14,6 +14,7 @@ from torch import Tensor
 from trm_interp.core.losses import is_solved, mean_over_cells, stablemax_cross_entropy
 from trm_interp.core.models.base import Readout, RecursiveModel, States
 from trm_interp.core.models.config import ModelConfig
+from trm_interp.core.models.layers import weights_held
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,13 @@ def run_batch(
     x = embedded(model, inputs, dtype, identifiers)
     state = start or model.initial_state(x)
     rows: list[Readouts] = []
-    for step in range(steps):
-        if before_step is not None:
-            state = before_step(step, state)
-        state, per_cycle = model.advance(state, x, step)
-        moments = per_cycle if every == "h_cycle" else per_cycle[-1:]
-        rows += [_read(model, answer, step, labels, keep_logits) for answer in moments]
+    with weights_held(model, dtype):
+        for step in range(steps):
+            if before_step is not None:
+                state = before_step(step, state)
+            state, per_cycle = model.advance(state, x, step)
+            moments = per_cycle if every == "h_cycle" else per_cycle[-1:]
+            rows += [_read(model, answer, step, labels, keep_logits) for answer in moments]
 
     def stack(name: str) -> Tensor | None:
         pieces = [getattr(row, name) for row in rows]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.models.base import RecursiveModel
+from trm_interp.core.models.layers import weights_held
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.shapes import Bool, Float, Int
 from trm_interp.search.batch import Answers, Batch, Group
@@ -79,16 +80,17 @@ def search(
     answers = _Answers(task, inputs, config)
     queue = _Queue(len(inputs), config)
     batch = Batch(model, task, inputs, config, dtype, identifiers)
-    while queue.waiting or len(batch):
-        batch.admit(queue.take(batch_size - len(batch), alone=not len(batch)))
-        ended = answers.record(batch, batch.read(batch.advance()[-1]))
-        decided = np.unique(batch.group[ended])
-        done = (batch.step + 1 == config.steps) | np.isin(batch.group, decided)
-        answers.end(batch, done)
-        for number in np.unique(batch.group[done]).tolist():
-            queue.finished(batch.groups.pop(number), number in decided)
-        batch.keep(~done)
-        progress(queue.puzzles_done)
+    with weights_held(model, dtype):
+        while queue.waiting or len(batch):
+            batch.admit(queue.take(batch_size - len(batch), alone=not len(batch)))
+            ended = answers.record(batch, batch.read(batch.advance()[-1]))
+            decided = np.unique(batch.group[ended])
+            done = (batch.step + 1 == config.steps) | np.isin(batch.group, decided)
+            answers.end(batch, done)
+            for number in np.unique(batch.group[done]).tolist():
+                queue.finished(batch.groups.pop(number), number in decided)
+            batch.keep(~done)
+            progress(queue.puzzles_done)
     return answers.held()
 
 

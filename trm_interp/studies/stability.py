@@ -24,6 +24,7 @@ from trm_interp.analysis.outcomes import half_failed, share_with_bounds
 from trm_interp.analysis.resample import median_with_bounds
 from trm_interp.analysis.settling import distance, late_drift, log_drift
 from trm_interp.core.joint import CycleMap, joined
+from trm_interp.core.models.layers import weights_held
 from trm_interp.figures.dynamics import eigenvalue_figure, exponent_against_drift, exponent_figure
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import Record, optional
@@ -119,13 +120,16 @@ def run(config: StabilityConfig, tell: Tell, progress: Progress) -> StabilityRes
         if not subject.task.ratings():
             tell(f"{subject.task.title} puzzles have no ratings: not controlling for them")
         closer = subset_of(subject, chosen)
-        exponents, ends = _exponents(closer, chosen, config, work.stage(1, progress))
+        with weights_held(model, getattr(torch, config.dtype)):
+            exponents, ends = _exponents(closer, chosen, config, work.stage(1, progress))
         solved = (exponents["outcome"] == "solved").to_numpy()
         not_compared = why_not_compared(solved, tell)
         points = None
         if config.fixed:
             picked = np.array(half_failed(solved, config.fixed))
-            points = seek(subset_of(closer, picked), ends[picked], config, work.stage(2, progress))
+            near = subset_of(closer, picked)
+            with weights_held(model, torch.float64):
+                points = seek(near, ends[picked], config, work.stage(2, progress))
             points = [
                 one.assign(
                     puzzle=chosen[picked][one["run"]], outcome=named(solved)[picked][one["run"]]

@@ -5,6 +5,8 @@ to the dtype of the input, which is the compute dtype.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,10 +31,16 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def rms_norm(x: Tensor, dim: int, eps: float) -> Tensor:
-    """x over its root mean square along `dim`, in at least float32; no learned scale."""
+def rms_norm(x: Tensor, dim: int, eps: float, may_overwrite: bool = False) -> Tensor:
+    """x over its root mean square along `dim`, in at least float32; no learned scale.
+
+    `may_overwrite`: nobody else reads x, so that without a gradient it may hold the result.
+    """
     wide = at_least_float32(x)
-    return (wide * torch.rsqrt(wide.square().mean(dim, keepdim=True) + eps)).to(x.dtype)
+    scale = torch.rsqrt(wide.square().mean(dim, keepdim=True) + eps)
+    if not torch.is_grad_enabled() and (may_overwrite or wide is not x):
+        return wide.mul_(scale).to(x.dtype)
+    return (wide * scale).to(x.dtype)
 
 
 def aligned_rows(weight: Float[Tensor, "n_out n_in"]) -> Float[Tensor, "n_out n_in"]:
@@ -66,6 +74,8 @@ class Linear(nn.Module):
     Weights are truncated normal with standard deviation 1 / sqrt(fan-in) after the cut.
     """
 
+    held: Tensor | None = None  # the weight as `weights_held` has cast it
+
     def __init__(self, n_in: int, n_out: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_out, n_in))
@@ -75,15 +85,38 @@ class Linear(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         truncated_normal(self.weight, 1 / math.sqrt(self.weight.shape[1]), generator)
 
+    def weight_in(self, dtype: torch.dtype) -> Float[Tensor, "n_out n_in"]:
+        """The weight in the compute dtype."""
+        held = self.held
+        return held if held is not None and held.dtype == dtype else self.weight.to(dtype)
+
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        return F.linear(x, self.weight_in(x.dtype), bias)
 
     def over_positions(
         self, x: Float[Tensor, "*batch n_in channel"]
     ) -> Float[Tensor, "*batch n_out channel"]:
         """The same map along positions, not channels."""
-        return from_the_left(self.weight.to(x.dtype), x)
+        return from_the_left(self.weight_in(x.dtype), x)
+
+
+@contextmanager
+def weights_held(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Cast the weights of all `Linear` once, not at every evaluation inside the block.
+
+    For runs without a gradient, in which no weight changes; the bits are the same. Takes memory for
+    a copy of the weights unless `dtype` is theirs.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, Linear)]
+    layers = [layer for layer in layers if layer.weight.dtype != dtype]
+    for layer in layers:
+        layer.held = layer.weight.detach().to(dtype)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.held = None
 
 
 class SwiGLU(nn.Module):
@@ -104,9 +137,10 @@ class SwiGLU(nn.Module):
         wide = self.gate_up(x) if along_channels else self.gate_up.over_positions(x)
         gate, value = wide.chunk(2, dim=self.dim)
         if self.normalised:
-            hidden = torch.sigmoid(gate) * rms_norm(gate * value, self.dim, self.eps)
+            hidden = torch.sigmoid(gate) * rms_norm(gate * value, self.dim, self.eps, True)
         else:
-            hidden = F.silu(gate) * value
+            hidden = F.silu(gate)
+            hidden = hidden * value if torch.is_grad_enabled() else hidden.mul_(value)
         return self.down(hidden) if along_channels else self.down.over_positions(hidden)
 
 
@@ -187,9 +221,9 @@ class Block(nn.Module):
         at = self.sites if sites is None else sites
         h = at.hook_resid_pre(h)
         mixed = at.hook_mixer(self.mixer(h))
-        h = at.hook_resid_mid(rms_norm(h + mixed, self.mixer_norm_dim, self.eps))
+        h = at.hook_resid_mid(rms_norm(h + mixed, self.mixer_norm_dim, self.eps, True))
         out = at.hook_mlp_out(self.mlp(h))
-        return at.hook_resid_post(rms_norm(h + out, -1, self.eps))
+        return at.hook_resid_post(rms_norm(h + out, -1, self.eps, True))
 
 
 class NetworkSites(nn.Module):

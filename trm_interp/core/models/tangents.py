@@ -33,7 +33,7 @@ def _block(block: Block, h: Tensor, dh: Tensor) -> tuple[Tensor, Tensor]:
 
 def _swiglu(mlp: SwiGLU, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
     """As SwiGLU.forward."""
-    up, down = mlp.gate_up.weight.to(x.dtype), mlp.down.weight.to(x.dtype)
+    up, down = mlp.gate_up.weight_in(x.dtype), mlp.down.weight_in(x.dtype)
     norm = (mlp.dim, mlp.eps) if mlp.normalised else None
     if mlp.dim == -1:
         gate, value = F.linear(x, up).chunk(2, -1)
