@@ -30,7 +30,7 @@ def ship(run: Path, test: Path, out: Path, steps: int, skip_bad: bool = False) -
         steps=steps,
         batch_size=125,
         dtype=trained["dtype"],
-        compile=trained["compile"],
+        compile="always" if trained["compile"] else "never",
         skip_bad=skip_bad,
     )
     with progress("testing", "puzzles") as update:
@@ -39,8 +39,8 @@ def ship(run: Path, test: Path, out: Path, steps: int, skip_bad: bool = False) -
     card["test"] = {k: v for k, v in measured.items() if k not in ("ckpt", "puzzles")}
     card["test"]["command"] = (
         f"trm-interp eval --ckpt {out} --puzzles {test} --steps {steps} "
-        f"--batch-size {config.batch_size} --dtype {config.dtype}"
-        f"{' --compile' if config.compile else ''}{' --skip-bad' if skip_bad else ''}"
+        f"--batch-size {config.batch_size} --dtype {config.dtype} "
+        f"--compile {config.compile}{' --skip-bad' if skip_bad else ''}"
     )
     out.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, WEIGHTS):

@@ -96,7 +96,8 @@ def add(app: typer.Typer, command: Command) -> None:
     body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     body.__annotations__ = {p.name: p.annotation for p in parameters}
     body.__doc__ = f"{inspect.cleandoc(command.doc)}\n\n\b\n{_examples(command)}"
-    cls = type("OurCommand", (_WithOldNames,), {"renamed": _renamed(command.config)})
+    earlier = {"renamed": _renamed(command.config), "switches": _switches(command.config)}
+    cls = type("OurCommand", (_WithOldNames,), earlier)
     title = command.title if " " not in command.name else None
     app.command(command.name.split()[-1], cls=cls, rich_help_panel=title)(body)
 
@@ -250,6 +251,15 @@ def _renamed(config: type) -> dict[str, str]:
     }
 
 
+def _switches(config: type) -> dict[str, tuple[str, str]]:
+    """Options that had no value in earlier versions: the option of now and its value."""
+    return {
+        old: (flag_of(f), value)
+        for f in option_fields(config).values()
+        for old, value in f.metadata.get("switches", {}).items()
+    }
+
+
 class _OneLineErrors:
     """What the parser of options refuses is one line, like all other errors."""
 
@@ -275,22 +285,32 @@ class Group(_OneLineErrors, TyperGroup):
 
 
 class _WithOldNames(_OneLineErrors, TyperCommand):
-    """A command that also accepts earlier names of its options, with a notice."""
+    """A command that also accepts earlier names of its options, with a notice.
+
+    `switches`: an option that had no value before and has one now is the earlier one at the end of
+    the line and before another option.
+    """
 
     renamed: Mapping[str, str] = {}
+    switches: Mapping[str, tuple[str, str]] = {}
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(self._translated(args)))
 
     def _translated(self, args: Iterable[str]) -> Iterator[str]:
-        options = True
-        for word in args:
+        options, words = True, list(args)
+        for word, following in zip(words, [*words[1:], "--"], strict=True):
             options = options and word != "--"
             name, equals, value = word.partition("=")
             if options and name in self.renamed:
                 notify(f"{name} is now called {self.renamed[name]}")
                 word = f"{self.renamed[name]}{equals}{value}"
-            yield word
+            now = self.switches.get(word) if options else None
+            if now is None or (word == now[0] and not following.startswith("-")):
+                yield word
+            else:
+                notify(f"{word} is now called {' '.join(now)}")
+                yield from now
 
 
 # errors

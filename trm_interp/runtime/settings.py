@@ -27,7 +27,8 @@ def setting(
     `without_effect`. `more`: `flags`, its option where that is not made of the field's name;
     `otherwise`, in words what happens where it is not given, for a default that does not tell by
     itself; `most`, the largest value; `parser` and `metavar`, for values of a form of their own;
-    `added_later`, of a setting that files of earlier versions do not have.
+    `added_later`, of a setting that files of earlier versions do not have;
+    `switches`, options without a value that it had in earlier versions, each with its value of now.
     """
     metadata = {"help": help, "old": _tuple(old), "needs": dict(needs or {}), **more}
     return field(default=default, metadata=metadata)

@@ -92,6 +92,16 @@ def read_sidecar(out: Path) -> Sidecar | None:
     )
 
 
+def earlier_compiled(run: SearchRun) -> bool | None:
+    """Whether the search to resume has compiled the networks; None where there is none."""
+    if run.out is None or not run.resume:
+        return None
+    begun = read_identity(blocks_folder(run.out) / IDENTITY)
+    if begun is None and (sidecar := read_sidecar(run.out)):
+        begun = asdict(sidecar.identity)
+    return None if begun is None else bool(begun.get("compile", False))
+
+
 @dataclass(eq=False)
 class SearchWork(Work):
     """A search that may write a table: locks table, sidecar and blocks while it runs.

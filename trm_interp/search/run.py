@@ -10,14 +10,14 @@ import torch
 from rich.table import Table
 
 from trm_interp.core.checkpoints.folder import Checkpoint
-from trm_interp.core.compiling import compile_networks
 from trm_interp.core.ranks import Ranks
+from trm_interp.core.when_compiled import compile_where_it_pays
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.runs import quiet, silent
 from trm_interp.search.engine import Trajectories, search
 from trm_interp.search.noise import require_symmetries, target_states
-from trm_interp.search.output import Identity, SearchWork, read_table
+from trm_interp.search.output import Identity, SearchWork, earlier_compiled, read_table
 from trm_interp.search.results import SearchSummary, curves_of
 from trm_interp.search.selection import outcome_frame, share_table
 from trm_interp.search.settings import ALL_STATES, SearchConfig, SearchRun
@@ -86,6 +86,10 @@ def search_file(
             run.ckpt, run.puzzles, device, run.limit, run.skip_bad, tell
         )
         config = resolved(config, checkpoint, puzzles)
+        earlier = earlier_compiled(run) if run.compile == "auto" else None
+        steps, dtype = fewest_steps(config, len(puzzles)), getattr(torch, run.dtype)
+        how = (checkpoint.model, run.compile, steps, dtype, tell, earlier)
+        compiled = compile_where_it_pays(*how) if earlier is None else earlier
         identity = Identity(
             checkpoint_sha256=checkpoint.sha256,
             data_sha256=dict(puzzles.sha256),
@@ -95,14 +99,14 @@ def search_file(
             dtype=run.dtype,
             limit=run.limit,
             skip_bad=run.skip_bad,
-            compile=run.compile,
+            compile=compiled,
         )
         with SearchWork.of(run, identity, team=ranks, tell=tell, progress=progress) as work:
             if run.out and work.finished:
                 work.tell_complete()
                 return read_table(run.out), work.finished.summary
-            if run.compile:
-                compile_networks(checkpoint.model.networks(), True, tell)
+            if earlier:  # not before it is clear that there is work left
+                compile_where_it_pays(*how)
             table = _search_blocks(checkpoint, puzzles, config, work, ranks)
             summary = _summary(table, checkpoint, puzzles, run, config, device.type)
             work.finish(table, summary)
@@ -110,6 +114,12 @@ def search_file(
     finally:
         ranks.close()
     return table, summary
+
+
+def fewest_steps(config: SearchConfig, n_puzzles: int) -> int:
+    """Supervision steps that the search takes at least, or if no trajectory ends early: an adaptive
+    one may be done with a puzzle after its first."""
+    return n_puzzles * config.steps * (1 if config.adaptive else config.k)
 
 
 def resolved(config: SearchConfig, checkpoint: Checkpoint, puzzles: PuzzleSet) -> SearchConfig:

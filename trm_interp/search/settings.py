@@ -11,9 +11,12 @@ from trm_interp.runtime.settings import argument, group, positive, preset, setti
 from trm_interp.subjects.settings import (
     BATCH_HELP,
     CKPT_HELP,
+    COMPILE_HELP,
+    COMPILE_SWITCHES,
     PUZZLES_HELP,
     SHIPPED,
     SHIPPED_PUZZLES,
+    Compile,
     Device,
 )
 
@@ -106,7 +109,7 @@ class SearchRun:
     limit: int | None = setting(None, "only the first so many puzzles", otherwise="all")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
-    compile: bool = setting(False, "torch.compile the network; worth it for long searches")
+    compile: Compile = setting("auto", COMPILE_HELP, switches=COMPILE_SWITCHES)
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     resume: bool = setting(False, "continue an unfinished table")
     overwrite: bool = setting(False, "replace an existing table")

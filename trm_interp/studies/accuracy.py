@@ -11,10 +11,10 @@ import torch
 from rich.table import Table
 
 from trm_interp.analysis.outcomes import outcome_table
-from trm_interp.core.compiling import compile_networks
 from trm_interp.core.infer import Readouts
 from trm_interp.core.processes import rank_and_size
 from trm_interp.core.ranks import Ranks
+from trm_interp.core.when_compiled import compile_where_it_pays
 from trm_interp.runtime.file_run import FileRun
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.outputs import own_table
@@ -82,17 +82,13 @@ def evaluate(
     n, cells = len(puzzles), puzzles.task.cells
     answers = n * config.steps * (cells + 9)  # grids, two numbers and a flag
     require_memory(2 * answers, f"{config.steps} steps of {n} puzzles", "lower --steps or --limit")
-    if config.compile:
-        compile_networks(checkpoint.model.networks(), tell=tell)
+    dtype = getattr(torch, config.dtype)
     try:
+        compiled = compile_where_it_pays(
+            checkpoint.model, config.compile, n * config.steps, dtype, tell
+        )
         read = solve(
-            checkpoint.model,
-            puzzles,
-            config.steps,
-            config.batch_size,
-            getattr(torch, config.dtype),
-            progress,
-            ranks,
+            checkpoint.model, puzzles, config.steps, config.batch_size, dtype, progress, ranks
         )
     finally:
         ranks.close()
@@ -102,6 +98,7 @@ def evaluate(
         "checkpoint_sha256": checkpoint.sha256,
         "puzzles": puzzles.source,
         "dtype": config.dtype,
+        "compiled": compiled,
         "device": device.type,
         **summarise(table, read, puzzles),
     }

@@ -37,7 +37,7 @@ from trm_interp.subjects.evaluate import solve
 Config = BasinsConfig
 # what the numbers do not depend on
 APART = {"ckpt", "puzzles", "out", "static", "resume", "overwrite", "shuffles", "neighbours"}
-APART |= {"tolerance", "skip_bad"}  # a run that skips none does not depend on skip_bad
+APART |= {"compile", "tolerance", "skip_bad"}  # a run that skips none does not depend on skip_bad
 NAMES = (
     "basins",
     "ends",
@@ -135,11 +135,14 @@ def run(config: BasinsConfig, tell: Tell, progress: Progress) -> BasinsResult:
     subject = open_puzzles(config, tell)
     config = named_target(subject, config)
     for_basins(subject, config)
+    subject = subject.compiled_for(config, n_steps(subject, config), tell, _earlier(config))
     identity = {k: v for k, v in asdict(config).items() if k not in APART} | {
         "device": subject.device.type,
         "checkpoint_sha256": subject.checkpoint.sha256,
         "data_sha256": dict(subject.puzzles.sha256),
     }
+    if subject.compiled:  # runs of earlier versions, which did not compile, do not say so
+        identity["compiled"] = True
     with results_of(
         "basins",
         config,
@@ -150,7 +153,7 @@ def run(config: BasinsConfig, tell: Tell, progress: Progress) -> BasinsResult:
         unmarked=_has_parts,
     ) as results:
         chosen = config.indices or _chosen(subject, config, results.run)
-        per_puzzle = 1 + config.starts + config.slice**2
+        per_puzzle = starts_of_one(config)
         puzzles: list[OnePuzzle] = []
         for i, puzzle in enumerate(chosen):
 
@@ -164,6 +167,25 @@ def run(config: BasinsConfig, tell: Tell, progress: Progress) -> BasinsResult:
             figures(result, puzzles, config), {name: joined(puzzles, name) for name in tables}
         )
         return results.finish(result)
+
+
+def starts_of_one(config: BasinsConfig) -> int:
+    """Runs of every puzzle: the model's own start, random ones, and places of a plane."""
+    return 1 + config.starts + config.slice**2
+
+
+def n_steps(subject: Subject, config: BasinsConfig) -> int:
+    """Supervision steps of all runs, those that choose the puzzles included."""
+    n = len(subject.puzzles)
+    first = 0 if config.indices else n
+    n_looked_at = len(config.indices or range(min(config.n_puzzles, n)))
+    return config.steps * (first + n_looked_at * starts_of_one(config))
+
+
+def _earlier(config: BasinsConfig) -> bool | None:
+    """Whether the run to resume has compiled the networks; None where there is none."""
+    begun = read_identity(config.out / PARTS / "identity.json") if config.resume else None
+    return None if begun is None else bool(begun.get("compiled", False))
 
 
 def open_puzzles(config: BasinsConfig, tell: Tell = print) -> Subject:

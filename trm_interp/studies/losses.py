@@ -150,6 +150,7 @@ def run(config: LossesConfig, tell: Tell, progress: Progress) -> LossesResult:
     """Read the loss of every puzzle after every H-cycle, and compare the outcomes."""
     subject = open_subject(config, tell)
     for_losses(subject, config)
+    subject = subject.compiled_for(config, len(subject.puzzles) * config.steps, tell)
     with results_of("losses", config, Tables._fields, tell=tell, progress=progress) as results:
         runs = read_losses(subject, config.steps, progress)
         for values in runs.losses.values():

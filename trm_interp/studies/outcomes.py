@@ -79,6 +79,7 @@ def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> OutcomesResul
     """Solve all puzzles, rate them, and compare."""
     subject = open_subject(config, tell)
     for_outcomes(subject, config)
+    subject = subject.compiled_for(config, len(subject.puzzles) * config.steps, tell)
     with results_of("outcomes", config, Tables._fields, tell=tell, progress=progress) as results:
         read = solve(
             subject.model, subject.puzzles, config.steps, config.batch_size, progress=progress

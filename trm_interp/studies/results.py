@@ -45,7 +45,8 @@ class StudyResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class OnCheckpointResult(StudyResult):
-    """Measured on a checkpoint and `n` puzzles; `skipped` others were not valid."""
+    """Measured on a checkpoint and `n` puzzles; `skipped` others were not valid. `compiled`:
+    whether the networks were, which moves the last digits."""
 
     ckpt: str
     checkpoint_sha256: str
@@ -55,6 +56,7 @@ class OnCheckpointResult(StudyResult):
     skipped: int = 0  # files of earlier versions do not say it: they had no puzzles to skip
     batch_size: int
     device: str
+    compiled: bool = False  # earlier versions of studies did not compile
 
     @property
     def model_name(self) -> str:

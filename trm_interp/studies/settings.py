@@ -10,10 +10,13 @@ from trm_interp.runtime.settings import argument, in_range, positive, required, 
 from trm_interp.subjects.settings import (
     BATCH_HELP,
     CKPT_HELP,
+    COMPILE_HELP,
+    COMPILE_SWITCHES,
     PUZZLES_HELP,
     SHIPPED,
     SHIPPED_PUZZLES,
     STATIC_HELP,
+    Compile,
     Device,
 )
 
@@ -49,6 +52,13 @@ class OnCheckpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnRuns(OnCheckpoint):
+    """A study that mostly runs the plain network, which may be compiled."""
+
+    compile: Compile = setting("auto", COMPILE_HELP, switches=COMPILE_SWITCHES)
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnStore:
     """A study that reads recorded states."""
 
@@ -63,7 +73,7 @@ class OnStore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutcomesConfig(OnCheckpoint):
+class OutcomesConfig(OnRuns):
     """Which puzzles are solved when."""
 
     limit: int = setting(1000, "only the first so many puzzles")
@@ -75,7 +85,7 @@ class OutcomesConfig(OnCheckpoint):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossesConfig(OnCheckpoint):
+class LossesConfig(OnRuns):
     """The loss after every H-cycle."""
 
     limit: int = setting(512, "only the first so many puzzles")
@@ -121,7 +131,7 @@ class DivergenceConfig(OnStore):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BasinsConfig(OnCheckpoint):
+class BasinsConfig(OnRuns):
     """Where runs of one puzzle end that start elsewhere."""
 
     index: str | None = setting(
@@ -215,7 +225,7 @@ class ProbesConfig(LensConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettlingConfig(OnCheckpoint):
+class SettlingConfig(OnRuns):
     """Do runs come to rest, cycle or wander, and do failures escape later?"""
 
     steps: int = setting(

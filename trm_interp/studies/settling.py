@@ -157,6 +157,7 @@ def run(config: SettlingConfig, tell: Tell, progress: Progress) -> SettlingResul
         n_long = min(config.long_limit, len(subject.puzzles)) if config.long else 0
         begun = len(subject.puzzles) * config.steps
         total = begun + n_long * config.long
+        subject = subject.compiled_for(config, total, tell)
         short = short_runs(subject, config.steps, lambda done: progress(done, total))
         not_compared = why_not_compared(short.solved[:, -1], tell)
         periods = period(np.moveaxis(short.back, 0, -1), config.tolerance)  # in H-cycles

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import Any
 
@@ -13,13 +13,14 @@ from torch import Tensor
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.core.infer import Readouts, embedded, run_batch
 from trm_interp.core.models.base import RecursiveModel, States
+from trm_interp.core.when_compiled import compile_where_it_pays
 from trm_interp.recording.opening import finished_puzzles, recorded_checkpoint
 from trm_interp.recording.site_reader import spell
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.search.settings import ROLES
 from trm_interp.studies.results import Tell
-from trm_interp.studies.settings import OnCheckpoint, OnStore
+from trm_interp.studies.settings import OnCheckpoint, OnRuns, OnStore
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.tasks.base import PuzzleSet, Task
 
@@ -34,6 +35,7 @@ class Subject:
     puzzles: PuzzleSet
     device: torch.device
     batch_size: int
+    compiled: bool = False
 
     @property
     def model(self) -> RecursiveModel:
@@ -83,7 +85,19 @@ class Subject:
             "skipped": len(self.puzzles.skipped),
             "batch_size": self.batch_size,
             "device": self.device.type,
+            "compiled": self.compiled,
         }
+
+    def compiled_for(
+        self, config: OnRuns, steps: int, tell: Tell, earlier: bool | None = None
+    ) -> "Subject":
+        """The same for `steps` supervision steps in all, its networks compiled where that pays.
+
+        `earlier`: as in `core.when_compiled.compile_where_it_pays`.
+        """
+        choice = config.compile
+        compiled = compile_where_it_pays(self.model, choice, steps, tell=tell, earlier=earlier)
+        return replace(self, compiled=compiled)
 
 
 def open_subject(config: OnCheckpoint, tell: Tell = print, float64: bool = False) -> Subject:

@@ -21,11 +21,18 @@ STATES = "states"
 DEFAULT_TASK, FIRST_LOOK_TASK = "sudoku6", "sudoku9"  # what commands take where none is named
 MOST_RECORDED = 1024  # supervision steps; building hook points takes a second for each fifty
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Compile = Literal["auto", "always", "never"]
 CKPT_HELP = f"checkpoint: {FORMS}"
 PUZZLES_HELP = "puzzles: lines, drawn grids, CSV with a header, or a public data folder"
 SHIPPED = "the one that ships"
 SHIPPED_PUZZLES = "those of the checkpoint's task that ship, for tests"
 STATIC_HELP = "also PNG and PDF, where kaleido and a browser are installed"
+COMPILE_HELP = (
+    "torch.compile the network; auto: on a CPU, where the work is long enough to pay for it, which "
+    "is counted before it begins; moves the last digits of numbers"
+)
+# the same option as a switch, in earlier versions
+COMPILE_SWITCHES = {"--compile": "always", "--no-compile": "never"}
 BATCH_HELP = "puzzles at once; bounds the memory"
 
 
@@ -64,7 +71,7 @@ class EvalConfig:
     limit: int | None = setting(None, "only the first so many puzzles", otherwise="all")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
-    compile: bool = setting(False, "torch.compile the network; pays for thousands of puzzles")
+    compile: Compile = setting("auto", COMPILE_HELP, switches=COMPILE_SWITCHES)
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     csv: Path | None = setting(None, "also write the table as CSV", otherwise="not written")
     overwrite: bool = setting(False, "replace that CSV file", needs={"csv": True})
