@@ -5,6 +5,9 @@
 
 Sections: recording (cost of recording against plain inference, peak memory at 1x and 10x puzzles),
 paths (compiled against eager, bfloat16 against float32, share of the machine's matrix rate),
+inference (one evaluation on a CPU: shares of products, gates, norms and copies, and what is saved
+by casting weights once and by overwriting; whether compiling pays says `paths`: a processor of
+another kind, such as one with AMX, shows with `--only inference,paths`),
 mixing (token mixing with the weight's rows aligned in memory, against rows as they are),
 puzzles (generators and solver, one core), sae (stream against step, memory, our gated step against
 sae-lens' own), pca (streamed components against reading), basins (starts of one puzzle against
@@ -32,6 +35,7 @@ import numpy as np
 import torch
 from bench_basins import basins
 from bench_dynamics import dynamics
+from bench_inference import inference
 from bench_mixing import mixing
 from bench_pca import pca
 from bench_sae import sae
@@ -42,6 +46,7 @@ from trm_interp.core.flops import step_flops
 from trm_interp.core.infer import run_batch
 from trm_interp.core.memory import keep_freed_memory, peak_memory
 from trm_interp.core.models.base import RecursiveModel
+from trm_interp.core.models.layers import weights_held
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.core.training.settings import TrainConfig
@@ -159,7 +164,8 @@ def _paths(model: RecursiveModel, batch: int, repeats: int) -> Numbers:
             kind = "bfloat16" if dtype == torch.bfloat16 else "float32"
 
             def step(network: RecursiveModel = network, x: Any = x, state: Any = state) -> None:
-                network.advance(state, x)
+                with weights_held(network, x.dtype):  # as a run does
+                    network.advance(state, x)
 
             runs[f"{name}_{kind}"] = step
     took = medians(runs, repeats)
@@ -324,6 +330,7 @@ def main() -> None:
         "recording": recording,
         "paths": paths,
         "puzzles": puzzles,
+        "inference": lambda repeats: inference(repeats, medians),
         "mixing": lambda repeats: mixing(repeats, medians),
         "sae": lambda repeats: sae(repeats, medians),
         "pca": lambda repeats: pca(repeats, medians),
