@@ -66,9 +66,6 @@ class Settings:
     table: Path | None = setting(None, "CSV file", otherwise="not written")
     index: bool = setting(True, "of the rows, in the table", needs={"table": True})
     color: str = setting("red", "of the index", needs={"index": True, "table": True})
-    fast: Literal["auto", "yes", "no"] = setting(
-        "auto", "how fast", switches={"--fast": "yes", "--slow": "no"}
-    )
     preset: str | None = preset(PRESETS, "a known setting")
     noise: Noise = group(Noise, "Noise", {"sigma": 2.0})
     shape: Mapping[str, Any] = partial_group([Flat, Deep], "Shape", hide=["cells"])
@@ -140,25 +137,6 @@ def test_earlier_names_go_on_working_with_a_notice(run: Callable[..., Any], word
     assert "--train-steps" in text and "--steps " not in text and "--to " not in text
 
 
-@pytest.mark.parametrize(
-    ("words", "value", "notice"),
-    [
-        (["--fast"], "yes", "--fast is now called --fast yes"),
-        (["--fast", "--resume"], "yes", "--fast is now called --fast yes"),
-        (["--slow"], "no", "--slow is now called --fast no"),
-        (["--fast", "no"], "no", ""),
-        (["--fast=no"], "no", ""),
-        ([], "auto", ""),
-    ],
-)
-def test_what_was_a_switch_goes_on_being_one(
-    run: Callable[..., Any], words: list[str], value: str, notice: str
-):
-    answer = run("a", "--out", "b", *words)
-    assert settings_of(answer).fast == value
-    assert answer.stderr.splitlines() == [*filter(None, [notice]), "wrote b"]
-
-
 def test_what_comes_after_two_dashes_is_no_option(run: Callable[..., Any]):
     answer = run("--out", "b", "--", "--to")
     assert settings_of(answer).path == Path("--to") and "now called" not in answer.stderr
@@ -178,7 +156,6 @@ def test_what_comes_after_two_dashes_is_no_option(run: Callable[..., Any]):
         (["--kinds", "pink"], "no option --kinds; did you mean --kind?"),
         (["--zzz"], "no option --zzz; see toy --help"),
         (["--sigma"], "--sigma requires an argument"),
-        (["--fast", "so"], "--fast: 'so' is not one of 'auto', 'yes', 'no'"),
         (["b"], "got unexpected extra argument(s) (b); see toy --help"),
     ],
 )
