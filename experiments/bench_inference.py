@@ -58,7 +58,7 @@ def _evaluation(
         if not torch.equal(_plain(net, h, x), net(h, x)):
             raise RuntimeError("the plain evaluation has other bits")
         often = 1 if n == batch else 2 * batch  # long enough to be timed
-        runs = {
+        runs: dict[str, Callable[[], object]] = {
             "plain": partial(_repeated, partial(_plain, net, h, x), often),
             "ours": partial(_repeated, partial(net, h, x), often),
         }

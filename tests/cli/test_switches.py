@@ -42,7 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
         (["--slow"], "no", "--slow is now called --fast no"),
         (["--fast", "no"], "no", ""),
         (["--fast=no"], "no", ""),
-        ([], "auto", ""),
+        (["--resume"], "auto", ""),
     ],
 )
 def test_what_was_a_switch_goes_on_being_one(

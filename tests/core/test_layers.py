@@ -139,12 +139,13 @@ def weights_of(model: torch.nn.Module) -> list[torch.nn.Parameter]:
 
 
 def test_weights_are_cast_once_a_run_to_the_same_bits(tiny_trm: TRM, puzzles: Any):
+    inputs, labels = puzzles
     shapes = {weight.shape for weight in weights_of(tiny_trm)}
     with Casts(shapes) as casts:
-        read = run_batch(tiny_trm, *puzzles, 3, keep_logits=True, dtype=torch.bfloat16)
+        read = run_batch(tiny_trm, inputs, labels, 3, keep_logits=True, dtype=torch.bfloat16)
     assert casts.n == len(weights_of(tiny_trm))  # 6 evaluations a step would cast each 18 times
     with torch.no_grad(), Casts(shapes) as casts:
-        x = tiny_trm.embed(puzzles[0], torch.bfloat16)
+        x = tiny_trm.embed(inputs, torch.bfloat16)
         state = tiny_trm.initial_state(x)
         for step in range(3):
             state, _ = tiny_trm.advance(state, x)
@@ -184,10 +185,14 @@ def test_what_is_overwritten_without_a_gradient_is_nobody_elses(
             layer.reset_parameters(generator)
     given = [torch.randn(2, 9, 8, generator=generator).to(dtype) for _ in range(2)]
     before = [one.clone() for one in given]
-    passed: list[tuple[torch.Tensor, torch.Tensor]] = []
+    passed: list[tuple[Any, Any]] = []
+
+    def keep(module: Any, given: Any, out: Any) -> None:
+        passed.append((out, out.clone()))
+
     for module in net.modules():
         if isinstance(module, torch.nn.Identity):
-            module.register_forward_hook(lambda m, i, o: passed.append((o, o.clone())))
+            module.register_forward_hook(keep)
     with torch.no_grad():
         out = net(*given)
         norm = rms_norm(given[0], -1, 1e-5)

@@ -23,7 +23,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[nn.Module, int]]:
     calls: list[tuple[nn.Module, int]] = []
 
     def compile_(self: nn.Module, **how: Any) -> None:
-        def call(h: torch.Tensor, injection: torch.Tensor) -> torch.Tensor:
+        def call(h: torch.Tensor, injection: torch.Tensor) -> Any:
             assert h.is_contiguous() and injection.is_contiguous()
             calls.append((self, len(h)))
             return self._call_impl(h, injection)
@@ -148,7 +148,7 @@ def test_a_later_error_does_not_turn_a_compiled_run_into_an_eager_one(
     tiny_mlp: TRM, monkeypatch: pytest.MonkeyPatch
 ):
     def compile_(self: nn.Module, **how: Any) -> None:
-        def call(h: torch.Tensor, injection: torch.Tensor) -> torch.Tensor:
+        def call(h: torch.Tensor, injection: torch.Tensor) -> Any:
             if len(h) == 3:
                 raise RuntimeError("a batch of 3")
             return self._call_impl(h, injection)

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trm_interp.core.compiling import compile_networks
 from trm_interp.core.flops import step_flops
@@ -151,7 +151,7 @@ def _operands(model: RecursiveModel, dtype: torch.dtype, batch: int = 16) -> tup
     return model.initial_state(x)[0].contiguous(), x
 
 
-def _seconds(call: nn.Module | Callable[..., Tensor], operands: tuple[Tensor, Tensor]) -> float:
+def _seconds(call: Callable[..., Any], operands: tuple[Tensor, Tensor]) -> float:
     took = []
     for _ in range(TURNS):
         began = time.perf_counter()
