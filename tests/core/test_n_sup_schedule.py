@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import assert_same_bits, rows
+from tiny_training import FAST, assert_same_bits, rows
 
 from trm_interp.core.training.loop import train
 from trm_interp.core.training.optimizers import supervision_steps
@@ -108,7 +108,8 @@ def from_before(trainer: Trainer) -> None:
     file = trainer.out / STATE_FILE
     state = torch.load(file, weights_only=True)
     for name in ("n_sup_warm", "n_sup_warm_until"):
-        del state["identity"][f"train.{name}"], state["settings"][name]
+        state["identity"].pop(f"train.{name}", None)
+        del state["settings"][name]
     torch.save(state, file)
 
 
@@ -145,6 +146,23 @@ def test_another_schedule_is_another_run(make: Callable[..., Trainer]):
     stopped_at(make(**HALF), 4)
     with pytest.raises(UserError, match=r"train.n_sup_warm \(1 there, 0 now\)"):
         make().resume()
+
+
+def test_the_end_of_the_first_part_may_be_moved(make: Callable[..., Trainer]):
+    """Sooner and later, before it is reached; the card tells when that was."""
+    stopped_at(make(**HALF), 4)
+    sooner = make(n_sup_warm=1, n_sup_warm_until=0.25)
+    sooner.resume()
+    sooner.step()
+    assert sooner.phase.n_sup == FAST["n_sup"]
+    assert sooner.changes == [{"after_step": 4, "n_sup_warm_until": [0.5, 0.25]}]
+
+    stopped_at(make("before", **HALF), 4)  # earlier versions: a part of the run's identity
+    file = make("before").out / STATE_FILE
+    state = torch.load(file, weights_only=True)
+    state["identity"]["train.n_sup_warm_until"] = 0.5
+    torch.save(state, file)
+    make("before", **HALF).resume()
 
 
 def test_a_schedule_that_contradicts_n_sup_is_refused():

@@ -17,9 +17,11 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     **{"step": int, "rows": int, "summed_steps": int, "validated_at": int},
     **{"seconds": (int, float), "validated_on": str},
 }
-# none of these changes the weights of a step that is done; `ema` changes the average only
+# none of these changes the weights of a step that is done; `ema` changes the average only, and where
+# a part of the run ends is as free as where the run does
 MAY_CHANGE_ON_RESUME = (
     "steps",
+    "n_sup_warm_until",
     "budget",
     "target",
     "eval_every",
@@ -33,7 +35,7 @@ MAY_CHANGE_ON_RESUME = (
     "graphs",
 )
 # settings of training that earlier versions did not have: their states go on without them
-ADDED_LATER = ("n_sup_warm", "n_sup_warm_until", "easy_until", "early_weight")
+ADDED_LATER = ("n_sup_warm", "easy_until", "early_weight")
 WEIGHTS: dict[str, type | tuple[type, ...]] = {
     **{"model": dict, "average": list, "best_weights": list, "optimizers": list},
     **{"slots": dict, "sums": Tensor},

@@ -375,7 +375,9 @@ class Trainer:
         new = self.identity()
         for name in later:
             del new[f"train.{name}"]
-        require_same(file, state["identity"], new)
+        free = {f"train.{name}" for name in MAY_CHANGE_ON_RESUME}  # older states held some of them
+        saved = {name: value for name, value in state["identity"].items() if name not in free}
+        require_same(file, saved, new)
         if later:
             going_on = ", ".join(f"{name} {getattr(self.config, name)}" for name in later)
             self.tell(f"{file}: saved before these settings existed: going on with {going_on}")
