@@ -17,8 +17,8 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     **{"step": int, "rows": int, "summed_steps": int, "validated_at": int},
     **{"seconds": (int, float), "validated_on": str},
 }
-# none of these changes the weights of a step that is done; `ema` changes the average only, and where
-# a part of the run ends is as free as where the run does
+# none of these changes the weights of a step that is done: `ema` changes the average only, and a
+# part of the run may end elsewhere just as the run may
 MAY_CHANGE_ON_RESUME = (
     "steps",
     "n_sup_warm_until",
