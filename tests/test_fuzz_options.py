@@ -28,7 +28,7 @@ GROUPS = {
     "training": ("train",),
     "features": ("train-sae", "sae-eval", "features", "steer"),
     "searching": ("search", "solve"),
-    "checkpoints": ("outcomes", "losses", "basins", "settling", "stability", "figures"),
+    "checkpoints": ("outcomes", "losses", "basins", "origins", "settling", "stability", "figures"),
     "stores": ("trajectories", "divergence", "lens", "probes"),
     "data": ("data make", "data rate", "data check", "data import"),
 }

@@ -25,7 +25,8 @@ from trm_interp.tasks.sudoku.dataset import load
 Cli = Callable[..., Any]
 COMMANDS = ["quickstart", "eval", "collect", "train", "info", "hooks"]
 COMMANDS += ["train-sae", "sae-eval", "features", "steer", "search", "solve", "figures"]
-COMMANDS += ["outcomes", "trajectories", "divergence", "losses", "basins", "lens", "probes"]
+COMMANDS += ["outcomes", "trajectories", "divergence", "losses", "basins", "origins"]
+COMMANDS += ["lens", "probes"]
 COMMANDS += ["settling", "stability"]
 COMMANDS += ["data make", "data import", "data rate", "data check", "data download"]
 STEPS = 4

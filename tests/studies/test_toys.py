@@ -137,6 +137,17 @@ def test_basins(cli: Cli, on: list[Any], tmp_path: Path, target: str, named: str
     assert (one["wrong_cells"] >= one["wrong_givens"]).all() and (one["wrong_cells"] > 0).all()
 
 
+def test_origins(cli: Cli, on: list[Any], tmp_path: Path):
+    """A small noise does not reach what the toy answers: all of it is the puzzle's."""
+    words = ["origins", *on, "--copies", 2, "--starts", 3, "--steps", 2, "--sigma", 1e-3]
+    summary = result(cli, tmp_path, *words)
+    shares = {name: one["value"] for name, one in summary["shares"].items()}
+    assert shares == pytest.approx({"puzzle": 1, "copy": 0, "start": 0, "copy and start": 0})
+    assert summary["plain"]["hits"] == summary["depth"]["hits"] == N_FULL
+    assert summary["recovered_by_starts"]["hits"] == 0 and summary["gain"]["value"] == 0
+    assert summary["recovered_by_copies"]["n"] == N_OPEN and summary["deep_steps"] == 6
+
+
 def test_starts_move_the_state_that_is_named(on: list[Any], tmp_path: Path):
     config = BasinsConfig(ckpt=str(on[1]), puzzles=on[3], out=tmp_path, device="cpu")
     subject = open_subject(config, print)

@@ -46,6 +46,14 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         trm-interp basins --out runs/basins --slice 61 --starts 4000 --resume
         """,
     ),
+    "origins": (
+        "Do failures come from the puzzle, its symmetric copy or the start? Breadth against depth.",
+        "runs",
+        """
+        trm-interp origins --out runs/origins
+        trm-interp origins --ckpt artifacts/trm-sudoku9 --limit 40 --steps 8 --out runs/origins9
+        """,
+    ),
     "lens": (
         "The output head on every state at every tick: when cells are decided, how often revised.",
         "puzzles",

@@ -77,6 +77,7 @@ class Recipes:
         yield self._of_store("fig5", "divergence", 4, *device)
         yield self._of_puzzles("settling", "settling", 5, "--limit", self._n(256, 16))
         yield self._of_puzzles("stability", "stability", 5, "--limit", self._n(256, 16))
+        yield self._of_puzzles("origins", "origins", 4, "--limit", self._n(60, 8))
         yield self._of_store("lens", "lens", 2, *device)
         yield self._of_store("probes", "probes", 3, *device)
 

@@ -4,6 +4,7 @@ from trm_interp.runtime.limits import require_memory
 from trm_interp.studies.settings import (
     BasinsConfig,
     LossesConfig,
+    OriginsConfig,
     OutcomesConfig,
     SettlingConfig,
     StabilityConfig,
@@ -62,6 +63,15 @@ def for_basins(subject: Subject, config: BasinsConfig) -> None:
     order = 8 * config.starts * config.neighbours
     require_memory(COPIES * order, f"{config.neighbours} neighbours a start", "lower --neighbours")
     require_memory(8 * config.shuffles, f"{config.shuffles} shuffles", "lower --shuffles")
+
+
+def for_origins(subject: Subject, config: OriginsConfig) -> None:
+    """Of a batch: states with their noise, and the answers of its runs."""
+    runs = min(config.batch_size, config.copies * config.starts)
+    deep = min(config.batch_size, len(subject.puzzles)) * config.steps * config.starts
+    read = COPIES * max(runs * config.steps, deep) * (subject.model.config.cells + 9)
+    need = read + COPIES * 4 * runs * _numbers(subject) + 24 * len(subject.puzzles) * runs
+    require_memory(need, f"batches of {runs} runs", "lower --batch-size, --steps or --starts")
 
 
 def _numbers(subject: Subject) -> int:

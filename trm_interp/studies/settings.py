@@ -198,6 +198,37 @@ class BasinsConfig(OnRuns):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OriginsConfig(OnCheckpoint):
+    """Do failures come from the puzzle, from how it is written or from the start?"""
+
+    limit: int = setting(60, "only the first so many puzzles")
+    copies: int = setting(8, "symmetric copies of every puzzle, the plain one among them")
+    starts: int = setting(8, "starts of every copy, the model's own among them")
+    steps: int = setting(5, "supervision steps of every run", most=MOST_STEPS)
+    target: str = setting(
+        "all", "state whose start is varied, by name, such as z_L, or answer, latent or all"
+    )
+    sigma: float = setting(1.0, "standard deviation of what is added to a start", most=1e6)
+    shared: bool = setting(
+        False, "one random vector for all positions, or one each", flags="--shared/--per-position"
+    )
+    resume: bool = setting(False, "continue where a run was stopped or killed")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "copies", "steps")
+        if self.starts < 2:
+            raise ValueError(f"starts must be at least 2 to compare some, got {self.starts}")
+        if not self.sigma > 0:
+            raise ValueError(f"sigma must be above 0, got {self.sigma}")
+        if self.starts * self.steps > MOST_STEPS:
+            raise ValueError(
+                f"starts x steps must be at most {MOST_STEPS}, the steps of one deep run, got "
+                f"{self.starts * self.steps}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class LensConfig(OnStore):
     """The output head on every recorded state."""
 
@@ -282,6 +313,7 @@ CONFIGS: dict[str, type] = {
     "divergence": DivergenceConfig,
     "losses": LossesConfig,
     "basins": BasinsConfig,
+    "origins": OriginsConfig,
     "lens": LensConfig,
     "probes": ProbesConfig,
     "settling": SettlingConfig,
