@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from trm_interp.report.effects import VERDICTS
 from trm_interp.report.plan import FIGURES, Plan
 from trm_interp.report.recipes import Request
-from trm_interp.report.verdicts import VERDICTS
 from trm_interp.runtime.locks import locked_folder
 from trm_interp.runtime.outputs import mark
 from trm_interp.studies.settings import CONFIGS

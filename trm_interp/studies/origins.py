@@ -17,7 +17,7 @@ from torch import Tensor
 from trm_interp.analysis.estimates import Estimate, Share
 from trm_interp.analysis.outcomes import share_with_bounds
 from trm_interp.analysis.resample import mean_with_bounds
-from trm_interp.analysis.variance import Factors, shares_with_bounds
+from trm_interp.analysis.variance import Factors, grouped_draws, shares_with_bounds
 from trm_interp.core.counter import hash64, normal
 from trm_interp.core.infer import run_batch
 from trm_interp.figures.origins import origins_figure
@@ -55,6 +55,9 @@ class OriginsResult(OnCheckpointResult):
     whose halting logit is largest; `any_start`, `any_copy`: by any. `depth`: by the own start after
     `deep_steps`, which cost as much as the starts. `gain`: breadth by starts minus depth, over the
     same puzzles.
+
+    `outcomes`: a text a puzzle, `1` for a solved run: a word a copy, a letter a start. `gains`: 1,
+    0 or -1 a puzzle, what `gain` is the mean of.
     """
 
     settings: dict[str, Any]
@@ -70,9 +73,36 @@ class OriginsResult(OnCheckpointResult):
     any_copy: Share
     depth: Share
     gain: Estimate
+    outcomes: list[str]
+    gains: list[int]
+
+    def start_over_puzzle(self, seed: int) -> np.ndarray:
+        """Bootstrap replicates over puzzles of the start's share less the puzzle's."""
+        drawn = grouped_draws(table_of(self.outcomes).astype(np.float64), SETS, seed)
+        return drawn["start"] - drawn["puzzle"]
 
 
 Result = OriginsResult
+
+
+def texts_of(solved: np.ndarray) -> list[str]:
+    """`outcomes` of a table, bool [puzzle, copy, start].
+
+    >>> texts_of(np.array([[[True, False], [True, True]]]))
+    ['10 11']
+    """
+    return [
+        " ".join("".join("01"[int(run)] for run in copy) for copy in puzzle) for puzzle in solved
+    ]
+
+
+def table_of(outcomes: list[str]) -> np.ndarray:
+    """The other way round.
+
+    >>> table_of(["10 11"]).tolist()
+    [[[True, False], [True, True]]]
+    """
+    return np.array([[[run == "1" for run in copy] for copy in text.split()] for text in outcomes])
 
 
 class Runs(NamedTuple):
@@ -219,6 +249,8 @@ def measure(subject: Subject, config: OriginsConfig, runs: Runs) -> tuple[Origin
         settings=asdict(config) | {"copies": solved.shape[1]},
         deep_steps=config.steps * config.starts,
         shares={name: Estimate(**one) for name, one in shares.items()},
+        outcomes=texts_of(solved),
+        gains=means["gain"].astype(int).tolist(),
         **{name: _mean(each, config.seed) for name, each in means.items()},
         **{name: Share(**share_with_bounds(hits)) for name, hits in counted_shares.items()},
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trm_interp.core.checkpoints.headers import check_archive, is_archive, require_file
 from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
+from trm_interp.runtime.identity import require_same
 
 # what every state of a training run holds
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -55,6 +56,20 @@ def read_state(file: Path, device: torch.device | str) -> dict[str, Any]:
         raise UserError(f"{file}: truncated or damaged ({first_line(error)[:100]})") from None
     require_fields(state, FIELDS | WEIGHTS, file)
     return state
+
+
+def require_same_run(
+    file: Path, saved: Mapping[str, Any], identity: Mapping[str, Any]
+) -> list[str]:
+    """The settings of training that a saved identity is from before.
+
+    UserError names what differs, but for what may change on a resume, which older states held.
+    """
+    later = [name for name in ADDED_LATER if f"train.{name}" not in saved]
+    apart = {f"train.{name}" for name in (*MAY_CHANGE_ON_RESUME, *later)}
+    there, now = ({k: v for k, v in one.items() if k not in apart} for one in (saved, identity))
+    require_same(file, there, now)
+    return later
 
 
 def require_fields(state: Any, fields: Mapping[str, type | tuple[type, ...]], file: Path) -> None:

@@ -40,15 +40,14 @@ from trm_interp.core.training.optimizers import (
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import Slots, TrainData, fingerprint
 from trm_interp.core.training.states import (
-    ADDED_LATER,
     MAY_CHANGE_ON_RESUME,
     read_state,
+    require_same_run,
     require_shapes,
     restoring,
 )
 from trm_interp.runtime.errors import UserError, is_out_of_memory
 from trm_interp.runtime.files import replacing
-from trm_interp.runtime.identity import require_same
 
 STATE_FILE = "train_state.pt"
 METRICS = ("answer", "halt", "solved", "halted", "halted_solved", "halted_steps", "grad_norm")
@@ -371,13 +370,7 @@ class Trainer:
             self._restore(state, file)
 
     def _restore(self, state: dict[str, Any], file: Path) -> None:
-        later = [name for name in ADDED_LATER if f"train.{name}" not in state["identity"]]
-        new = self.identity()
-        for name in later:
-            del new[f"train.{name}"]
-        free = {f"train.{name}" for name in MAY_CHANGE_ON_RESUME}  # older states held some of them
-        saved = {name: value for name, value in state["identity"].items() if name not in free}
-        require_same(file, saved, new)
+        later = require_same_run(file, state["identity"], self.identity())
         if later:
             going_on = ", ".join(f"{name} {getattr(self.config, name)}" for name in later)
             self.tell(f"{file}: saved before these settings existed: going on with {going_on}")
