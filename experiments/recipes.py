@@ -75,6 +75,7 @@ CELLS = {
     "rest-1e-3": Cell("learning rate 1e-3 for embeddings and heads", {"lr": 1e-3}),
     "late-decay": Cell("constant rate, down in the last fifth", {"decay": "late"}),
     "easy-first": Cell("easy puzzles first, in the first half", {"easy-until": 0.5}),
+    "stagger": Cell("slots do not go in step", {"stagger": True}),
     "early-weight": Cell("the first step's loss counts twice the last's", {"early-weight": 2.0}),
     "late-weight": Cell("the first step's loss counts half the last's", {"early-weight": 0.5}),
 }

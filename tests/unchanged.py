@@ -48,6 +48,7 @@ ADDED: tuple[str, ...] = tuple(f"*/manifest.json/meta/identity/{name}" for name 
 ADDED += ("*/card.json/sae/architecture", "*/cfg.json/metadata/trm_interp/architecture")
 ADDED += ("*/card.json/train/n_sup_warm", "*/card.json/train/n_sup_warm_until")
 ADDED += ("*/card.json/train/keep_every",)
+ADDED += ("*/card.json/train/stagger",)
 ADDED += ("*/card.json/train/easy_until", "*/card.json/train/early_weight")
 ADDED += ("stability/summary.json/rating",)
 ADDED += ("eval/printed/compiled", "*/summary.json/compiled", "*/summary.json/settings/compile")

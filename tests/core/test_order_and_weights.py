@@ -1,4 +1,4 @@
-"""Easy puzzles first, and weights of the supervision steps' losses."""
+"""Easy puzzles first, slots out of step, and weights of the supervision steps' losses."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +14,7 @@ from trm_interp.core.training.loop import train
 from trm_interp.core.training.optimizers import easiest
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import TrainData
-from trm_interp.core.training.trainer import Trainer
+from trm_interp.core.training.trainer import STATE_FILE, Trainer
 
 
 @pytest.fixture
@@ -62,7 +62,9 @@ def test_the_easy_part_grows_to_all_and_then_changes_nothing(rated: Callable[...
     assert seen == sorted(seen) and len(set(seen[:7])) > 2
 
 
-@pytest.mark.parametrize("settings", [{"easy_until": 0.75}, {"early_weight": 3.0}])
+@pytest.mark.parametrize(
+    "settings", [{"easy_until": 0.75}, {"early_weight": 3.0}, {"stagger": True}]
+)
 def test_resumed_equals_uninterrupted(rated: Callable[..., Trainer], settings: dict[str, Any]):
     whole = rated("whole", **settings)
     train(whole)
@@ -81,6 +83,56 @@ def test_resumed_equals_uninterrupted(rated: Callable[..., Trainer], settings: d
 def test_puzzles_without_ratings_are_refused(make: Callable[..., Trainer]):
     with pytest.raises(ValueError, match="easy_until needs puzzles that their task can rate"):
         make(easy_until=0.5)
+
+
+def never_halts(trainer: Trainer) -> None:
+    with torch.no_grad():
+        trainer.model.get_parameter("q_head.weight").zero_()
+        trainer.model.get_parameter("q_head.bias").fill_(-5.0)
+
+
+def test_slots_that_begin_together_end_one_after_another(make: Callable[..., Trainer]):
+    """Five slots, three steps a puzzle: slots 0 and 3 are cut to one step, 1 and 4 to two; from
+    then on every puzzle has three."""
+    trainer, steps, draws = make(stagger=True), [], []
+    for _ in range(7):
+        never_halts(trainer)
+        trainer.step()
+        steps.append(trainer.slots.steps.tolist())
+        draws.append(trainer.slots.draws.tolist())
+    assert [row[:3] for row in steps] == [
+        *([1, 1, 1], [1, 2, 2], [2, 1, 3], [3, 2, 1], [1, 3, 2], [2, 1, 3], [3, 2, 1])
+    ]
+    assert all(row[0] == row[3] and row[1] == row[4] for row in steps)
+    assert draws[-1] == [3, 3, 3, 3, 3]
+    in_step = make("plain")
+    never_halts(in_step)
+    in_step.step()
+    assert in_step.slots.cut.tolist() == [0] * 5
+
+
+def test_slots_part_where_a_part_of_the_run_ends(make: Callable[..., Trainer]):
+    trainer = make(stagger=True, n_sup_warm=1, n_sup_warm_until=0.5)
+    steps = []
+    for _ in range(9):
+        never_halts(trainer)
+        trainer.step()
+        steps.append(trainer.slots.steps.tolist()[:3])
+    assert steps == [[1, 1, 1]] * 6 + [[1, 1, 1], [1, 2, 2], [2, 1, 3]]
+
+
+def test_a_state_from_before_slots_could_be_cut_goes_on(make: Callable[..., Trainer]):
+    whole, old = make("whole"), make("old")
+    train(whole)
+    train(old, should_stop=lambda: old.step_count >= 5)
+    file = old.out / STATE_FILE
+    state = torch.load(file, weights_only=True)
+    del state["slots"]["cut"], state["identity"]["train.stagger"], state["settings"]["stagger"]
+    torch.save(state, file)
+    again = make("old")
+    again.resume()
+    train(again)
+    assert_same_bits(again.model.state_dict(), whole.model.state_dict())
 
 
 def test_weights_are_geometric_from_the_first_step_to_the_last():

@@ -110,6 +110,7 @@ def test_exploring_slots_run_at_least_a_random_number_of_steps(make: Callable[..
         slots = trainer.slots
         slots.index = torch.arange(n)
         slots.steps = torch.zeros(n, dtype=torch.int64)
+        slots.cut = torch.zeros(n, dtype=torch.int64)
         slots.halted = torch.zeros(n, dtype=torch.bool)
         for step in range(n_sup):
             state = slots.states
@@ -203,7 +204,7 @@ def test_a_saved_state_has_the_names_that_older_versions_read(make: Callable[...
     train(trainer)
     slots = torch.load(trainer.out / STATE_FILE, weights_only=True)["slots"]
     names = ["z_H", "z_L", "inputs", "labels", "steps", "halted", "draws", "index"]
-    assert list(slots) == names
+    assert list(slots) == [*names, "cut"]
     assert torch.equal(slots["z_H"], trainer.slots.states.z_H)
     assert torch.equal(slots["z_L"], trainer.slots.states.z_L)
 

@@ -60,6 +60,9 @@ class TrainConfig:
         0, "supervision steps of a puzzle in the first part of the run; 0: no such part", most=1000
     )
     n_sup_warm_until: float = setting(0.25, "fraction of the run at which that part ends")
+    stagger: bool = setting(
+        False, "slots that begin together end their first puzzles one after another"
+    )
     easy_until: float = setting(
         0.0,
         "fraction of the run in which half of the puzzles are drawn from the easiest, at first a "

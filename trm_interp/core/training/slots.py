@@ -80,6 +80,7 @@ class Slots:
     halted: Tensor  # bool [slot], refill before the next step
     draws: Tensor  # int64 [slot], puzzles drawn so far
     index: Tensor  # int64 [slot]
+    cut: Tensor  # int64 [slot], supervision steps that its puzzle is stopped early
     identifiers: Tensor | None = None  # int64 [slot], where the model reads them
 
     def tensors(self) -> dict[str, Tensor]:
@@ -104,6 +105,8 @@ class Slots:
         n = len(self.index)
         read: dict[str, Tensor] = {}
         for name, mine in self.tensors().items():
+            if name == "cut" and name not in saved:  # of an earlier version
+                saved = {**saved, name: torch.zeros_like(saved["steps"])}
             read[name] = saved[name][n * rank : n * (rank + 1)].clone().to(mine.device)
             if read[name].shape != mine.shape:
                 raise ValueError(f"{name} is {list(read[name].shape)}, not {list(mine.shape)}")
@@ -129,6 +132,7 @@ class Slots:
             halted=torch.ones(n, dtype=torch.bool, device=device),
             draws=zeros.clone(),
             index=index,
+            cut=zeros.clone(),
             identifiers=None if data.identifiers is None else zeros.clone(),
         )
 
@@ -140,11 +144,14 @@ class Slots:
         seed: int,
         augment: bool = False,
         easiest: Tensor | None = None,
+        apart: int | None = None,
     ) -> "Slots":
         """New puzzles, drawn with replacement, and fresh states for the slots that halted.
 
         With `augment` each under a random symmetry, where the data has them. With `easiest` (int64
-        scalar) half of the draws are of that many of the easiest puzzles.
+        scalar) half of the draws are of that many of the easiest puzzles. With `apart`, the steps
+        of a puzzle, slots that all begin together stop after 1, 2, ..., `apart` steps in turn, so
+        that from then on they do not go in step.
         """
         new = self.halted
         bits = hash64(seed, PICK, self.index, self.draws) & 0x7FFF_FFFF_FFFF_FFFF
@@ -158,6 +165,9 @@ class Slots:
         if augment and data.augment is not None:
             keys = hash64(seed, SYMMETRY, self.index, self.draws)
             inputs, labels = data.augment(inputs, labels, keys)
+        cut = torch.zeros_like(self.cut)
+        if apart is not None:
+            cut = torch.where(new.all(), apart - 1 - self.index % apart, cut)
         fresh = model.initial_state(self.states[0])
         return replace(
             self,
@@ -171,6 +181,7 @@ class Slots:
             ),
             steps=torch.where(new, 0, self.steps),
             draws=self.draws + new,
+            cut=torch.where(new, cut, self.cut),
             identifiers=identifiers,
         )
 
@@ -187,12 +198,13 @@ class Slots:
         steps = self.steps + 1
         explores = uniform(seed, EXPLORE, self.index, step) < config.explore
         share = uniform(seed, EXPLORE_STEPS, self.index, step)
-        at_least = torch.where(explores, (2 + (share * (last - 1)).long()).clamp(max=last), 0)
+        ends = last - self.cut
+        at_least = torch.where(explores, (2 + (share * (last - 1)).long()).minimum(ends), 0)
         return replace(
             self,
             states=type(states)(*(z.detach() for z in states)),
             steps=steps,
-            halted=((steps >= last) | halts) & (steps >= at_least),
+            halted=((steps >= ends) | halts) & (steps >= at_least),
         )
 
     def restarted(self) -> "Slots":

@@ -36,7 +36,7 @@ MAY_CHANGE_ON_RESUME = (
     "graphs",
 )
 # settings of training that earlier versions did not have: their states go on without them
-ADDED_LATER = ("n_sup_warm", "easy_until", "early_weight")
+ADDED_LATER = ("n_sup_warm", "stagger", "easy_until", "early_weight")
 WEIGHTS: dict[str, type | tuple[type, ...]] = {
     **{"model": dict, "average": list, "best_weights": list, "optimizers": list},
     **{"slots": dict, "sums": Tensor},

@@ -157,8 +157,9 @@ class Trainer:
     def _device_step(self, phase: Phase) -> Metrics:
         """What a step does on the device: no host value in it changes from step to step."""
         config = self.config
+        apart = phase.n_sup if config.stagger else None
         slots = self.slots.refilled(
-            self.model, self.data, config.seed, config.augment, self.easiest
+            self.model, self.data, config.seed, config.augment, self.easiest, apart
         )
         states, halts, losses = self._gradients(slots, phase)
         norms = clip_gradients(self.model.parameters(), config.clip or float("inf"))
