@@ -8,7 +8,8 @@ paths (compiled against eager, bfloat16 against float32, share of the machine's 
 inference (one evaluation on a CPU: shares of products, gates, norms and copies, and what is saved
 by casting weights once and by overwriting; whether compiling pays says `paths`: a processor of
 another kind, such as one with AMX, shows with `--only inference,paths`),
-mixing (token mixing with the weight's rows aligned in memory, against rows as they are),
+mixing (token mixing with the weight's rows aligned in memory, against rows as they are; on a GPU
+also the fused mixer against the compiled one),
 puzzles (generators and solver, one core), sae (stream against step, memory, our gated step against
 sae-lens' own), pca (streamed components against reading), basins (starts of one puzzle against
 plain inference), dynamics (8 Lyapunov exponents over plain inference of the same batch), search

@@ -1,5 +1,6 @@
 """Tiny models and puzzles, and shape annotations that are checked while the tests run."""
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from itertools import islice, permutations
@@ -10,6 +11,9 @@ import jaxtyping
 import pytest
 import torch
 from typer.testing import CliRunner
+
+if not torch.cuda.is_available():  # before anything imports triton
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 CHECKED = ["checkpoints.folder", "infer", "models.base", "models.blocks"]
 CHECKED += ["models.layers", "models.trm"]

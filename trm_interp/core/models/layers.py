@@ -5,7 +5,7 @@ to the dtype of the input, which is the compute dtype.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -125,6 +125,9 @@ class SwiGLU(nn.Module):
     The normalised form, down(sigmoid(gate) * RMSNorm(gate * value)), is what Muon needs.
     """
 
+    fused: Callable[..., Tensor] | None = None
+    """A `fused_mixer.FusedMixer` that computes it where it maps positions; chosen by training."""
+
     def __init__(self, n: int, config: BlockConfig, dim: int) -> None:
         super().__init__()
         width = config.swiglu_width(n)
@@ -134,6 +137,9 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         along_channels = self.dim == -1
+        if self.fused is not None and not along_channels:
+            eps = self.eps if self.normalised else None
+            return self.fused(x, self.gate_up.weight, self.down.weight, eps)
         wide = self.gate_up(x) if along_channels else self.gate_up.over_positions(x)
         gate, value = wide.chunk(2, dim=self.dim)
         if self.normalised:

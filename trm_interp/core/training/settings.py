@@ -97,6 +97,11 @@ class TrainConfig:
     graphs: bool = setting(
         True, "a compiled step as one CUDA graph (one GPU)", needs={"compile": True}
     )
+    fused_mixer: bool = setting(
+        False,
+        "the token mixer as one Triton kernel, if it matches and is faster (one NVIDIA GPU)",
+        needs={"mixer": ("mlp",)},
+    )
     eval_every: int = setting(500, "optimizer steps between validations")
     save_every: int = setting(100, "optimizer steps between saved states")
     keep_every: int = setting(

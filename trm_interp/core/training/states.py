@@ -1,7 +1,8 @@
 """Training states as files: checked before they are used, refused in one line."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.checkpoints.headers import check_archive, is_archive, require_file
+from trm_interp.core.training.settings import TrainConfig
 from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
 from trm_interp.runtime.identity import require_same
 
@@ -34,6 +36,7 @@ MAY_CHANGE_ON_RESUME = (
     "micro_batches",
     "auto_batch",
     "graphs",
+    "fused_mixer",
 )
 # settings of training that earlier versions did not have: their states go on without them
 ADDED_LATER = ("n_sup_warm", "stagger", "easy_until", "early_weight")
@@ -91,6 +94,27 @@ def require_shapes(saved: list[Tensor], wanted: list[Tensor], what: str, file: P
     shapes = [list(t.shape) if isinstance(t, Tensor) else t for t in saved]
     if shapes != [list(t.shape) for t in wanted]:
         raise UserError(f"{file}: {what} are not this model's weights: start the run over")
+
+
+def changed_settings(
+    state: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    config: TrainConfig,
+    file: Path,
+    tell: Callable[[str], None],
+) -> dict[str, list[Any]]:
+    """Settings that the resumed run has otherwise than its state, each [before, now].
+
+    `identity`: of the resumed run; UserError if the state is another run's. `tell` hears of
+    settings that did not exist when the state was saved.
+    """
+    later = require_same_run(file, state["identity"], identity)
+    if later:
+        going_on = ", ".join(f"{name} {getattr(config, name)}" for name in later)
+        tell(f"{file}: saved before these settings existed: going on with {going_on}")
+    before, now = asdict(TrainConfig()) | state["settings"], asdict(config)
+    may_change = (*MAY_CHANGE_ON_RESUME, *later)
+    return {name: [before[name], now[name]] for name in may_change if before[name] != now[name]}
 
 
 @contextmanager

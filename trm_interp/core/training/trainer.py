@@ -23,6 +23,7 @@ from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import build, settings_of
 from trm_interp.core.ranks import Ranks
 from trm_interp.core.training.exported import export
+from trm_interp.core.training.fusing import Fusing
 from trm_interp.core.training.gradients import Stepped, backward_in_parts
 from trm_interp.core.training.graphs import GraphedStep, Metrics, Phase
 from trm_interp.core.training.guards import FirstBad, no_memory
@@ -41,8 +42,8 @@ from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.slots import Slots, TrainData, fingerprint
 from trm_interp.core.training.states import (
     MAY_CHANGE_ON_RESUME,
+    changed_settings,
     read_state,
-    require_same_run,
     require_shapes,
     restoring,
 )
@@ -107,6 +108,7 @@ class Trainer:
         n = config.batch_size // self.ranks.size
         index = torch.arange(n, device=self.device) + n * self.ranks.rank
         self.slots = Slots.empty(self.model, self.data, index, self.dtype)
+        self.fusing = Fusing(self) if config.fused_mixer else None
         self.graphed: GraphedStep | None = None
         alone_on_gpu = self.ranks.size == 1 and self.device.type == "cuda"
         if config.graphs and config.compile and alone_on_gpu:
@@ -148,6 +150,8 @@ class Trainer:
         cycles = depth(self.config, used, self.model.config.depth)
         self.phase = Phase(cycles, supervision_steps(self.config, used))
         set_rates(self.optimizers, lr_factor(self.config, used))
+        if self.fusing is not None:
+            self.fusing.before_step()
         if self.easiest is not None:
             self.easiest.fill_(easiest(self.config, used, len(self.data.inputs)))
         metrics = (self.graphed or self._device_step)(self.phase)
@@ -371,19 +375,13 @@ class Trainer:
             self._restore(state, file)
 
     def _restore(self, state: dict[str, Any], file: Path) -> None:
-        later = require_same_run(file, state["identity"], self.identity())
-        if later:
-            going_on = ", ".join(f"{name} {getattr(self.config, name)}" for name in later)
-            self.tell(f"{file}: saved before these settings existed: going on with {going_on}")
+        changed = changed_settings(state, self.identity(), self.config, file, self.tell)
         self.step_count, self.seconds = state["step"], state["seconds"]
         self.clock.fill_(self.step_count)
-        before, now = asdict(TrainConfig()) | state["settings"], asdict(self.config)
-        may_change = (*MAY_CHANGE_ON_RESUME, *later)
-        changed = {k: [before[k], now[k]] for k in may_change if before[k] != now[k]}
         self.changes = state["changes"]
         if changed:
             self.changes.append({"after_step": self.step_count, **changed})
-        if before["micro_batches"] == now["micro_batches"]:  # what --auto-batch found
+        if "micro_batches" not in changed:  # what --auto-batch found
             self.micro_batches = state.get("micro_batches", 1)
         self.model.load_state_dict(state["model"])
         require_shapes(state["average"], self.average.mean, "average", file)
