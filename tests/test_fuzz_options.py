@@ -29,6 +29,7 @@ GROUPS = {
     "features": ("train-sae", "sae-eval", "features", "steer"),
     "searching": ("search", "solve"),
     "checkpoints": ("outcomes", "losses", "basins", "origins", "settling", "stability", "figures"),
+    "comparing": ("compare",),
     "stores": ("trajectories", "divergence", "lens", "probes"),
     "data": ("data make", "data rate", "data check", "data import"),
 }

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from trm_interp.recording.hooks import HookedModel, hook_names
     from trm_interp.recording.hooks import recording as record
     from trm_interp.recording.store import Store
+    from trm_interp.report.compare import run as compare
+    from trm_interp.report.settings import CompareConfig
     from trm_interp.runtime.artifacts import artifact
     from trm_interp.runtime.errors import UserError
     from trm_interp.sae.saved import load_sae
@@ -76,6 +78,8 @@ _HOMES = {
     "Store": "recording.store:Store",
     "load_sae": "sae.saved:load_sae",
     "run_study": "studies.by_name:run_study",
+    "compare": "report.compare:run",
+    "CompareConfig": "report.settings:CompareConfig",
     # search
     "search_puzzles": "search.engine:search",
     "SearchConfig": "search.settings:SearchConfig",
@@ -92,6 +96,7 @@ _ROOMS += ("studies", "subjects", "tasks")
 __all__ = [
     "Checkpoint",
     "CollectConfig",
+    "CompareConfig",
     "EvalConfig",
     "HookedModel",
     "PuzzleSet",
@@ -105,6 +110,7 @@ __all__ = [
     "architecture",
     "artifact",
     "collect",
+    "compare",
     "evaluate",
     "hook_names",
     "load_checkpoint",

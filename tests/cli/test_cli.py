@@ -24,7 +24,7 @@ from trm_interp.tasks.sudoku.dataset import load
 
 Cli = Callable[..., Any]
 COMMANDS = ["quickstart", "eval", "collect", "train", "info", "hooks"]
-COMMANDS += ["train-sae", "sae-eval", "features", "steer", "search", "solve", "figures"]
+COMMANDS += ["train-sae", "sae-eval", "features", "steer", "search", "solve", "figures", "compare"]
 COMMANDS += ["outcomes", "trajectories", "divergence", "losses", "basins", "origins"]
 COMMANDS += ["lens", "probes"]
 COMMANDS += ["settling", "stability"]

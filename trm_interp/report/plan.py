@@ -54,7 +54,7 @@ class Plan:
         opened = open_both(request.ckpt, request.puzzles, cpu, MOST, request.skip_bad, quiet)
         self.checkpoint: Checkpoint = opened[0]
         self.puzzles = Path(opened[1].source)
-        self.n_puzzles = len(opened[1])
+        self.n_puzzles, self.task = len(opened[1]), opened[1].task
         self.skipped = opened[1].skipped
         recipes = Recipes(
             request, self.checkpoint.model, self.checkpoint.path, self.puzzles, self.n_puzzles

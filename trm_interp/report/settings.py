@@ -1,9 +1,9 @@
-"""Settings of `figures`. Read by the command line; needs no torch."""
+"""Settings of `figures` and `compare`. Read by the command line; needs no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from trm_interp.runtime.settings import positive, required, setting
+from trm_interp.runtime.settings import argument, positive, required, setting
 from trm_interp.subjects.settings import (
     CKPT_HELP,
     PUZZLES_HELP,
@@ -40,3 +40,39 @@ class FiguresConfig:
         positive(self, "workers")
         if not 0 < self.scale < float("inf"):
             raise ValueError(f"scale must be above 0 and finite, got {self.scale}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """The claims of the seed paper, judged on several subjects and over them."""
+
+    subjects: list[str] = argument(
+        "checkpoints, each with the test puzzles that ship for it, or CHECKPOINT@PUZZLES; "
+        "NAME=CHECKPOINT... gives it a name of your own"
+    )
+    out: Path = required("folder of tables, and of a folder a subject; what is done is skipped")
+    only: str | None = setting(
+        None,
+        "comma-separated claims, such as F2,W1",
+        otherwise="those that need neither SAE nor search",
+    )
+    sae: bool = setting(False, "also the claims about features (F1, S1)", needs={"only": None})
+    search: bool = setting(
+        False, "also the claims about search at test time (T2, C1)", needs={"only": None}
+    )
+    scale: float = setting(
+        1.0, "factor on the numbers of puzzles and starts; 0.1 for a trial", most=1000
+    )
+    workers: int = setting(2, "studies at a time", most=1024, needs={"plan": (False,)})
+    seed: int = setting(0, "seed of every random choice")
+    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
+    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+    static: bool = setting(False, STATIC_HELP)
+    plan: bool = setting(False, "only print what would be done, with times and sizes")
+
+    def __post_init__(self) -> None:
+        positive(self, "workers")
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"scale must be above 0 and finite, got {self.scale}")
+        if not self.subjects:
+            raise ValueError("subjects: name at least one checkpoint")

@@ -1,0 +1,234 @@
+"""Tables of a comparison: effects of every subject, effects and verdicts over all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from trm_interp.analysis.many import common_side, over_models
+from trm_interp.analysis.resample import TIMES
+from trm_interp.report.claims import Claim
+from trm_interp.report.compare_subjects import Subject
+from trm_interp.report.effects import (
+    CONTRADICTED,
+    IN_PART,
+    INCONCLUSIVE,
+    MIXED,
+    NOT_MEASURED,
+    NOT_TESTABLE,
+    REPRODUCED,
+    About,
+    Effect,
+)
+from trm_interp.runtime.limits import counted
+
+OVER = "over checkpoints"  # last column of the matrix
+ALONE = "on this model only"
+SHORT = {REPRODUCED: "yes", IN_PART: "in part", CONTRADICTED: "no"}  # in LaTeX's narrow columns
+SHORT |= {MIXED: "mixed", INCONCLUSIVE: "open", NOT_TESTABLE: "n.t.", NOT_MEASURED: "--"}
+
+
+@dataclass(frozen=True)
+class OverSubjects:
+    """An effect over `subjects`, which are of `k` training runs.
+
+    `effect`: its mean over runs with the interval of a hierarchical bootstrap; `side`: of its null
+    on which it lies clearly and with all subjects, 1 or -1; 0 where it does not, None where two
+    subjects contradict each other.
+    """
+
+    effect: Effect
+    side: int | None
+    k: int
+    subjects: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClaimOver:
+    """A claim with its verdict over `k` training runs, and the effects that decide it."""
+
+    claim: Claim
+    verdict: str
+    k: int
+    effects: tuple[OverSubjects, ...]
+
+    @property
+    def text(self) -> str:
+        """The verdict with the number of models, or that there is one only."""
+        if self.k == 0:
+            return self.verdict
+        return ALONE if self.k == 1 else f"{self.verdict} (over {counted(self.k, 'checkpoint')})"
+
+
+def over_subjects(subjects: Sequence[Subject]) -> list[ClaimOver]:
+    """Every claim that is judged on any subject, over all of them."""
+    claims = {claim.id: claim for one in subjects for claim, _ in one.judged}
+    return [_claim_over(claim, subjects) for claim in claims.values()]
+
+
+def _claim_over(claim: Claim, subjects: Sequence[Subject]) -> ClaimOver:
+    rows = [(one, of) for one in subjects for kind, of in one.judged if kind.id == claim.id]
+    pairs = [(one, effect) for one, of in rows for effect in of.effects if effect.low is not None]
+    names = list(dict.fromkeys(effect.name for _, effect in pairs))
+    effects = tuple(_over([pair for pair in pairs if pair[1].name == name]) for name in names)
+    verdicts = {of.row["verdict"] for _, of in rows} - {NOT_MEASURED}
+    k = len({one.run for one, of in rows if of.row["verdict"] != NOT_MEASURED})
+    if not verdicts or verdicts == {NOT_TESTABLE}:
+        return ClaimOver(claim, min(verdicts, default=NOT_MEASURED), k if verdicts else 0, effects)
+    return ClaimOver(claim, verdict_over(effects), k, effects)
+
+
+def _over(pairs: Sequence[tuple[Subject, Effect]]) -> OverSubjects:
+    """The same effect of several subjects."""
+    effects, first = [effect for _, effect in pairs], pairs[0][1]
+    about = About(first.claim, first.name, first.null, first.claimed)
+    estimates, low, high = (
+        np.array([getattr(effect, name) for effect in effects], float)
+        for name in ("estimate", "low", "high")
+    )
+    runs = [one.run for one, _ in pairs]
+    model = np.array([runs.index(run) for run in runs])
+    draws = np.stack([draws_of(effect, about.seed + i) for i, effect in enumerate(effects)])
+    over = over_models(estimates, draws, model, about.seed)
+    effect = about.effect(over.value, over.low, over.high, over.k, over.replicates)
+    side = common_side(estimates, low, high, first.null)
+    if side and effect.direction != side:
+        side = 0
+    return OverSubjects(effect, side, over.k, tuple(one.name for one, _ in pairs))
+
+
+def draws_of(effect: Effect, seed: int) -> np.ndarray:
+    """Replicates of an effect over its puzzles, [TIMES]; where its result does not hold them, of a
+    normal with its interval."""
+    rng = np.random.default_rng(seed)
+    there = effect.draws[np.isfinite(effect.draws)]
+    if len(there):
+        return there[rng.integers(len(there), size=TIMES)]
+    if effect.estimate is None or effect.low is None or effect.high is None:
+        raise ValueError(f"{effect.claim} {effect.name}: no interval to draw from")
+    return rng.normal(effect.estimate, (effect.high - effect.low) / 3.92, TIMES)
+
+
+def verdict_over(effects: Sequence[OverSubjects]) -> str:
+    """What effects over several training runs say together.
+
+    Mixed: subjects contradict each other in one, or effects do. Reproduced, in part, contradicted
+    and inconclusive: as of one subject (`effects.verdict_of`), where an effect counts that all
+    subjects share and whose interval over runs is clear of its null.
+    """
+    sides = [one.side and one.side * one.effect.claimed for one in effects]
+    for_it, against = sides.count(1), sides.count(-1)
+    if None in sides or (for_it and against):
+        return MIXED
+    if against:
+        return CONTRADICTED
+    if for_it:
+        return REPRODUCED if for_it == len(sides) else IN_PART
+    return INCONCLUSIVE
+
+
+# as files
+
+EFFECTS = ("claim", "effect", "estimate", "low", "high", "n", "null", "claimed")
+FACTS = ("subject", "puzzles", "task", "architecture", "seed", "weights", "training_step")
+
+
+def effects_table(subjects: Sequence[Subject]) -> pd.DataFrame:
+    """A row an effect of a subject: EFFECTS, FACTS, `verdict` of the claim on that subject, and the
+    `command` lines that made it."""
+    rows = []
+    for one in subjects:
+        for claim, judged in one.judged:
+            command = " && ".join(one.commands(claim))
+            facts = [one.facts[name] for name in FACTS]
+            rows += [
+                [*numbers_of(effect), *facts, judged.row["verdict"], command]
+                for effect in judged.effects
+            ]
+    return pd.DataFrame(rows, columns=[*EFFECTS, *FACTS, "verdict", "command"])
+
+
+def over_table(claims: Sequence[ClaimOver]) -> pd.DataFrame:
+    """A row an effect over all subjects: EFFECTS, of which `n` is training runs; `side` of the
+    null, empty where it is open, and `subjects`."""
+    sides = {1: "as claimed", -1: "opposite", 0: "", None: "mixed"}
+    rows = [
+        [
+            *numbers_of(one.effect),
+            sides[one.side and one.side * one.effect.claimed],
+            " ".join(one.subjects),
+        ]
+        for claim in claims
+        for one in claim.effects
+    ]
+    return pd.DataFrame(rows, columns=[*EFFECTS, "side", "subjects"])
+
+
+def numbers_of(effect: Effect) -> list[object]:
+    """Values for EFFECTS."""
+    one = effect
+    return [one.claim, one.name, one.estimate, one.low, one.high, one.n, one.null, one.claimed]
+
+
+def verdicts_table(subjects: Sequence[Subject], claims: Sequence[ClaimOver]) -> pd.DataFrame:
+    """The matrix: id, claim, published, a column a subject, and OVER."""
+    rows = []
+    for over in claims:
+        cells = {one.name: verdict_on(one, over.claim) for one in subjects}
+        rows.append(
+            {"id": over.claim.id, "claim": over.claim.claim, "published": over.claim.published}
+            | cells
+            | {OVER: over.text}
+        )
+    columns = ["id", "claim", "published", *(one.name for one in subjects), OVER]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def verdict_on(subject: Subject, claim: Claim) -> str:
+    """Of a claim on one subject."""
+    rows = [of.row for kind, of in subject.judged if kind.id == claim.id]
+    return str(rows[0]["verdict"]) if rows else NOT_MEASURED
+
+
+def latex(subjects: Sequence[Subject], claims: Sequence[ClaimOver]) -> str:
+    """The matrix as a table of booktabs, with a line on what its words mean."""
+    names = [one.name for one in subjects]
+    head = ["", "claim", *names, OVER]
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{l p{{0.36\\linewidth}} {'l' * len(names)} l}}",
+        "\\toprule",
+        " & ".join(map(escaped, head)) + r" \\",
+        "\\midrule",
+    ]
+    for over in claims:
+        cells = [SHORT[verdict_on(one, over.claim)] for one in subjects]
+        last = ALONE if over.k == 1 else SHORT[over.verdict]
+        last += f" ({over.k})" if over.k > 1 else ""
+        row = [escaped(over.claim.id), escaped(over.claim.claim), *cells, last]
+        lines.append(" & ".join(row) + r" \\")
+    legend = ", ".join(f"{short}: {word}" for word, short in SHORT.items())
+    wide = f"\\multicolumn{{{len(head)}}}{{p{{0.95\\linewidth}}}}"
+    note = f"{legend}; in brackets the number of independently trained checkpoints."
+    return "\n".join(
+        [
+            *lines,
+            "\\bottomrule",
+            f"{wide}{{\\footnotesize {escaped(note)}}}",
+            "\\end{tabular}",
+            "",
+        ]
+    )
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX prints it.
+
+    >>> escaped("50 % of z_H & more")
+    '50 \\\\% of z\\\\_H \\\\& more'
+    """
+    signs = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    signs |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    signs |= {"<": r"\textless{}", ">": r"\textgreater{}"}
+    return "".join(signs.get(sign, sign) for sign in text)
