@@ -1,11 +1,15 @@
 """Starts, planes, endings and shares where the answer is known in closed form."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from trm_interp.analysis.basins import (
+    SOLVED,
+    STEPS,
     by_size,
+    cluster_table,
     displacements,
     follow,
     plane_through,
@@ -16,6 +20,7 @@ from trm_interp.analysis.basins import (
     square,
 )
 from trm_interp.analysis.outcomes import first_solved, solved_from, wilson
+from trm_interp.analysis.spatial import morans_i, nearest
 
 RADII = torch.tensor([0.5, 1.0, 2.0, 0.0])
 
@@ -115,6 +120,27 @@ def test_steps_to_solution():
     solved = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 0], [1, 1, 1]], bool)
     assert first_solved(solved).tolist() == [1, 0, 0, -1, 0]
     assert solved_from(solved).tolist() == [1, 2, -1, -1, 0]
+
+
+def test_unsolved_starts_are_not_mixed_with_the_steps_of_solved_ones():
+    """Left half solved at random steps, right half not: outcomes cluster, steps do not. With the
+    unsolved as one step more than all, the same starts have a high Moran's I of steps."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-1, 1, (400, 2))
+    solved = points[:, 0] < 0
+    since = np.where(solved, rng.integers(0, 16, 400), -1)
+    rows = pd.DataFrame({"solved_from": since, "answer": np.where(solved, 0, 1)})
+    weights, among = nearest(points, 8), nearest(points[solved], 8)
+    table = cluster_table(rows, weights, among, seed=0, shuffles=199).set_index(
+        ["measure", "label"]
+    )
+    outcome, steps = (table.loc[("Moran's I", label)] for label in (SOLVED, STEPS))
+    assert outcome["value"] > 0.7 and outcome["p"] == 1 / 200
+    assert abs(steps["value"]) < 0.1 and steps["p"] > 0.05 and steps["n"] == solved.sum()
+    mixed = float(morans_i(np.where(solved, since, 16).astype(float), weights))
+    assert mixed > 0.4
+    few = cluster_table(rows, weights, None, seed=0, shuffles=19)
+    assert few.set_index(["measure", "label"]).loc[("Moran's I", STEPS)].isna()["p"]
 
 
 def test_the_principal_plane_of_a_plane():

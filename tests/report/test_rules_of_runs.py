@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trm_interp.analysis.estimates import ByOutcome
-from trm_interp.analysis.outcomes import wilson
+from trm_interp.analysis.estimates import ByOutcome, Share
+from trm_interp.analysis.outcomes import share_with_bounds, wilson
 from trm_interp.report.evidence import Evidence, SearchShares, SolvedShare
 from trm_interp.search.results import Curve
-from trm_interp.studies.fates import PUBLISHED_BAND, Fates, FatesWithin
+from trm_interp.studies.fates import Fates
 from trm_interp.studies.outcomes import ENDS, SHARES, OutcomesResult
 from trm_interp.studies.settling import SettlingResult
 
@@ -92,20 +92,24 @@ def test_the_unchanged_first_step_of_table_2_is_judged(
 def settling(
     real: SettlingResult, solved: tuple[int, int], failed: tuple[int, int], n_failed: int
 ) -> SettlingResult:
-    """So many of 100 solved and of `n_failed` failed runs at rest, within 0.001 RMS and within the
-    published band."""
-    within = [
-        FatesWithin(
-            tolerance=tolerance,
-            longest_lag=8,
-            solved=Fates(settled=solved[i], cycling=0, wandering=100 - solved[i]),
-            failed=Fates(settled=failed[i], cycling=0, wandering=n_failed - failed[i]),
-        )
-        for i, tolerance in enumerate((1e-3, PUBLISHED_BAND))
-    ]
-    fates = ByOutcome(solved=within[0].solved, failed=within[0].failed)
-    counts = {"n": 100 + n_failed, "solved": 100, "failed": n_failed}
-    return replace(real, fates=fates, fates_within=within, tolerance=1e-3, **counts)
+    """So many of 100 solved and of `n_failed` failed runs at rest, within 0.001 RMS and by the
+    draft's measure."""
+
+    def fates(hits: int, n: int) -> Fates:
+        return Fates(settled=hits, cycling=0, wandering=n - hits)
+
+    def share(hits: int, n: int) -> Share:
+        return Share.of(share_with_bounds(np.arange(n) < hits))
+
+    return replace(
+        real,
+        fates=ByOutcome(solved=fates(solved[0], 100), failed=fates(failed[0], n_failed)),
+        within_band=ByOutcome(solved=share(solved[1], 100), failed=share(failed[1], n_failed)),
+        tolerance=1e-3,
+        n=100 + n_failed,
+        solved=100,
+        failed=n_failed,
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,8 +138,9 @@ def test_settling_decides_between_the_paper_and_the_draft(
     assert judged("F2", settling=edited)["verdict"] == paper
     assert judged("W1", settling=edited)["verdict"] == draft
     row = judged("F2", settling=edited)
-    for hits, band in zip(failed, ("0.001", "0.083"), strict=True):
-        assert f"within {band} RMS" in row["ours"]
+    measures = ("at rest within 0.001", "late drift within 0.083")
+    for hits, measure in zip(failed, measures, strict=True):
+        assert f"{measure} RMS" in row["ours"]
         assert f"{hits} of {n_failed} failed" in row["ours"]
         low, high = wilson(hits, n_failed)
         assert f"[{low:.3f}, {high:.3f}]" in row["interval"]
@@ -145,7 +150,7 @@ def test_rest_is_judged_at_the_own_tolerance_alone_where_a_file_has_no_other(
     evidence: Evidence, judged: Judge
 ):
     assert evidence.settling
-    edited = replace(settling(evidence.settling, (20, 0), (75, 0), 100), fates_within=None)
+    edited = replace(settling(evidence.settling, (20, 0), (75, 0), 100), within_band=None)
     row = judged("F2", settling=edited)
     assert row["verdict"] == "reproduced" and "0.083" not in row["ours"]
 

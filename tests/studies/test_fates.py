@@ -11,8 +11,16 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.joint import CycleMap
+from trm_interp.studies.fates import (
+    PUBLISHED_BAND,
+    TOLERANCES,
+    Fates,
+    fates_within,
+    within_table,
+)
 from trm_interp.studies.rollouts import long_runs
 from trm_interp.studies.settings import SettlingConfig
+from trm_interp.studies.settling import SettlingResult
 from trm_interp.studies.subject import open_subject
 
 Cli = Callable[..., Any]
@@ -93,3 +101,38 @@ def test_runs_that_all_rest_are_not_run_on(
     calls: list[int] = []
     far = long_runs(open_subject(config), np.arange(2), [40, 80], 1e-3, 16, calls.append)
     assert far.fate.tolist() == [["settled"] * 2] * 2 and max(calls) < 80
+
+
+def test_fates_by_tolerance():
+    """Three runs whose H-cycles move them by 0.0005, by 0.02, and by 0.05 back and forth."""
+    back = np.zeros((3, 4, 2))  # [run, moment, lag]
+    back[0], back[1], back[2, :, 0] = 5e-4, 2e-2, 5e-2
+    solved = np.array([True, False, False])
+    within = {one.tolerance: one for one in fates_within(back, solved, tolerance=5e-3)}
+    assert sorted(within) == sorted({*TOLERANCES, 5e-3})
+    assert [within[t].solved.settled for t in (1e-4, 3e-4, 1e-3, 1e-1)] == [0, 0, 1, 1]
+    failed = {tolerance: one.failed for tolerance, one in within.items()}
+    assert failed[5e-3] == Fates(settled=0, cycling=1, wandering=1)
+    assert failed[3e-2] == Fates(settled=1, cycling=1, wandering=0)
+    assert failed[PUBLISHED_BAND] == Fates(settled=2, cycling=0, wandering=0)
+    table = within_table(list(within.values()))
+    assert len(table) == 9 * 2 * 3 and set(table["lag"]) == {"H-cycle"}
+    assert set(table["longest_lag"]) == {2}
+    sums = table.groupby(["tolerance", "outcome"])["hits"].sum().unstack()
+    assert set(sums["solved"]) == {1} and set(sums["failed"]) == {2}
+
+
+def test_a_result_counts_rest_by_both_measures(cli: Cli, copier: Path, grids: Path, tmp_path: Path):
+    words = ["--ckpt", copier, "--puzzles", grids, "--out", tmp_path, "--device", "cpu"]
+    assert cli("settling", *words, "--steps", 8, "--long", 0).code == 0
+    result = SettlingResult.read(tmp_path / "summary.json")
+    late = pd.read_csv(tmp_path / "late_drift.csv")
+    own = next(one for one in result.fates_within or [] if one.tolerance == result.tolerance)
+    assert (own.solved, own.failed) == (result.fates.solved, result.fates.failed)
+    ours, band = result.rests
+    for outcome in ("solved", "failed"):
+        rows = late[late["outcome"] == outcome]
+        assert getattr(ours, outcome) == ((rows["fate"] == "settled").sum(), len(rows))
+        assert getattr(band, outcome) == ((rows["late_drift"] <= PUBLISHED_BAND).sum(), len(rows))
+    assert ours.measure == "at rest within 0.001 RMS"
+    assert band.measure == "late drift within 0.083 RMS a step"

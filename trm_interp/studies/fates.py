@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,8 @@ from trm_interp.analysis.outcomes import share_with_bounds
 from trm_interp.analysis.settling import FATES, fate_counts, fate_of, period
 from trm_interp.runtime.records import Record
 
-PUBLISHED_BAND = 0.083  # RMS a step: 18.5 of states of norm 223 (the draft's settled band)
+# The draft's settled band: a mean change of the answer state of 18.5 a step, of states of norm 223.
+PUBLISHED_BAND = 0.083  # RMS a step
 TOLERANCES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, PUBLISHED_BAND, 1e-1)
 
 
@@ -40,10 +41,13 @@ class FatesWithin(Record):
     solved: Fates
     failed: Fates
 
-    def at_rest(self, outcome: Literal["solved", "failed"]) -> tuple[int, int]:
-        """How many runs of an outcome are at rest, of how many."""
-        fates = getattr(self, outcome)
-        return fates.settled, fates.settled + fates.cycling + fates.wandering
+
+class Resting(NamedTuple):
+    """Runs that rest by some measure, of how many, by outcome."""
+
+    measure: str
+    solved: tuple[int, int]
+    failed: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)

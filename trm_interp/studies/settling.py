@@ -57,6 +57,7 @@ from trm_interp.studies.fates import (
     Fates,
     FatesWithin,
     LongRuns,
+    Resting,
     fates_by_outcome,
     fates_within,
     within_table,
@@ -91,7 +92,8 @@ class SettlingResult(OnCheckpointResult):
     """Distances are RMS: `norm_of_rms_1` is the Euclidean norm of a state of RMS 1. `not_compared`:
     why solved and failed runs are not compared, None where they are. `dip`, `mixture`: None for
     fewer than 10 runs, or equal ones. `fates`: within `tolerance`; `fates_within`: within each of
-    TOLERANCES and that one, None in files of earlier versions."""
+    TOLERANCES and that one; `within_band`: runs whose late drift is at most PUBLISHED_BAND, the
+    draft's measure. Both are None in files of earlier versions."""
 
     steps: int
     tolerance: float
@@ -108,20 +110,23 @@ class SettlingResult(OnCheckpointResult):
     auc_of_drift_for_failure: TestedAuc
     long: LongRuns | None = optional()
     fates_within: list[FatesWithin] | None = optional()
+    within_band: ByOutcome[Share] | None = optional()
 
     @property
-    def bands(self) -> list[FatesWithin]:
-        """Those that claims are judged at: within the tolerance of this run, and within
-        PUBLISHED_BAND."""
-        wanted = {self.tolerance, PUBLISHED_BAND}
-        if self.fates_within is not None:
-            return [one for one in self.fates_within if one.tolerance in wanted]
+    def rests(self) -> list[Resting]:
+        """Runs at rest as claims are judged by: within this run's tolerance, and by the draft's
+        measure."""
         fates = self.fates
-        return [
-            FatesWithin(
-                tolerance=self.tolerance, longest_lag=0, solved=fates.solved, failed=fates.failed
-            )
-        ]
+        ours = Resting(
+            f"at rest within {self.tolerance:g} RMS",
+            (fates.solved.settled, self.solved),
+            (fates.failed.settled, self.failed),
+        )
+        if self.within_band is None:
+            return [ours]
+        solved, failed = self.within_band.solved, self.within_band.failed
+        measure = f"late drift within {PUBLISHED_BAND:g} RMS a step"
+        return [ours, Resting(measure, (solved.hits, solved.n), (failed.hits, failed.n))]
 
 
 Result = SettlingResult
@@ -257,6 +262,12 @@ def measure(
         settled_by_solved=[SettledCell.of(row) for row in records(settled)],
         fates=fates_by_outcome(late["fate"].to_numpy(), solved),
         fates_within=within,
+        within_band=ByOutcome(
+            **{
+                kind: Share.of(share_with_bounds(drift[group] <= PUBLISHED_BAND))
+                for kind, group in outcomes.items()
+            }
+        ),
         auc_of_drift_for_failure=TestedAuc.of(auc_with_bounds(logs, ~solved, config.seed)),
         long=long,
     )

@@ -21,39 +21,37 @@ from trm_interp.report.verdicts import (
     number,
     numbers_of,
 )
-from trm_interp.studies.settling import FatesWithin, SettlingResult
+from trm_interp.studies.fates import Resting
+from trm_interp.studies.settling import SettlingResult
 from trm_interp.studies.stability import StabilityResult
 
 MOST = 0.5  # share of the failed runs that rest, above which failures settle
 
 
 def f2(settling: SettlingResult) -> Judged:
-    """Most failures come to rest, and successes less so, at every band."""
+    """Most failures come to rest, and successes less so: within our tolerance, and by the measure
+    of the draft that W1 is from."""
     if min(settling.solved, settling.failed) < FEWEST:
         return _too_few(settling, f"fewer than {FEWEST} runs of an outcome")
     effects = []
-    for band in settling.bands:
-        effects.append(_failed_at_rest("F2", band, 1))
-        about = About("F2", f"failed less solved runs {_within(band)}, shares", 0.0, 1)
-        effects.append(difference_effect(about, band.at_rest("failed"), band.at_rest("solved")))
+    for rest in settling.rests:
+        effects.append(_failed_at_rest("F2", rest, 1))
+        about = About("F2", f"failed less solved runs {rest.measure}, shares", 0.0, 1)
+        effects.append(difference_effect(about, rest.failed, rest.solved))
     return judged(*_row(settling), _why(settling), effects)
 
 
 def w1(settling: SettlingResult) -> Judged:
-    """Most failures do not come to rest, at every band."""
+    """Most failures do not come to rest, by either measure of F2."""
     if settling.failed < FEWEST:
         return _too_few(settling, f"fewer than {FEWEST} failed runs")
-    effects = [_failed_at_rest("W1", band, -1) for band in settling.bands]
+    effects = [_failed_at_rest("W1", rest, -1) for rest in settling.rests]
     return judged(*_row(settling), _why(settling), effects)
 
 
-def _failed_at_rest(claim: str, band: FatesWithin, claimed: int) -> Effect:
-    about = About(claim, f"share of failed runs {_within(band)}", MOST, claimed)
-    return share_effect(about, *band.at_rest("failed"))
-
-
-def _within(band: FatesWithin) -> str:
-    return f"at rest within {band.tolerance:g} RMS"
+def _failed_at_rest(claim: str, rest: Resting, claimed: int) -> Effect:
+    about = About(claim, f"share of failed runs {rest.measure}", MOST, claimed)
+    return share_effect(about, *rest.failed)
 
 
 def _too_few(settling: SettlingResult, why: str) -> Judged:
@@ -62,24 +60,24 @@ def _too_few(settling: SettlingResult, why: str) -> Judged:
 
 
 def _row(settling: SettlingResult) -> tuple[str, str, int]:
-    """Shares at rest of solved and failed runs, at every band."""
-    ours, spans = [], []
-    for band in settling.bands:
-        solved, failed = band.at_rest("solved"), band.at_rest("failed")
-        ours.append(
-            f"within {band.tolerance:g} RMS {solved[0]} of {solved[1]} solved, {failed[0]} of "
-            f"{failed[1]} failed"
-        )
-        spans.append(f"{span(*wilson(*solved))}; {span(*wilson(*failed))}")
-    return f"at rest at step {settling.steps}: {'; '.join(ours)}", "; ".join(spans), settling.n
+    """Runs at rest by outcome and measure."""
+    ours = "; ".join(
+        f"{rest.measure} {rest.solved[0]} of {rest.solved[1]} solved, {rest.failed[0]} of "
+        f"{rest.failed[1]} failed"
+        for rest in settling.rests
+    )
+    spans = "; ".join(
+        span(*wilson(*of)) for rest in settling.rests for of in (rest.solved, rest.failed)
+    )
+    return f"at step {settling.steps}: {ours}", spans, settling.n
 
 
 def _why(settling: SettlingResult) -> str:
     drift, auc = settling.late_drift, settling.auc_of_drift_for_failure
     why = (
-        f"at rest: no H-cycle of the last {LAST} steps moves a run by more (period 1); median "
-        f"late drift {drift.solved.text('.2g')} solved, {drift.failed.text('.2g')} failed, AUC "
-        f"for failing {auc.text()}"
+        f"at rest: no H-cycle of the last {LAST} steps moves a run by more (period 1); late drift: "
+        f"mean change of the answer state a step over these, median {drift.solved.text('.2g')} "
+        f"solved, {drift.failed.text('.2g')} failed, AUC for failing {auc.text()}"
     )
     if long := settling.long:
         why += (
