@@ -97,6 +97,15 @@ def fates_within(back: np.ndarray, solved: np.ndarray, tolerance: float) -> list
     return counted
 
 
+def shares_within_band(drift: np.ndarray, solved: np.ndarray) -> ByOutcome[Share]:
+    """Share of the runs whose late drift is at most PUBLISHED_BAND, by outcome."""
+    within = drift <= PUBLISHED_BAND
+    return ByOutcome(
+        solved=Share.of(share_with_bounds(within[solved])),
+        failed=Share.of(share_with_bounds(within[~solved])),
+    )
+
+
 def within_table(within: Sequence[FatesWithin]) -> pd.DataFrame:
     """A row a tolerance, outcome and fate, with shares as in `share_with_bounds`. Lags are in
     H-cycles, and `longest_lag` is the longest period that is looked for."""

@@ -60,6 +60,7 @@ from trm_interp.studies.fates import (
     Resting,
     fates_by_outcome,
     fates_within,
+    shares_within_band,
     within_table,
 )
 from trm_interp.studies.memory import for_settling
@@ -262,12 +263,7 @@ def measure(
         settled_by_solved=[SettledCell.of(row) for row in records(settled)],
         fates=fates_by_outcome(late["fate"].to_numpy(), solved),
         fates_within=within,
-        within_band=ByOutcome(
-            **{
-                kind: Share.of(share_with_bounds(drift[group] <= PUBLISHED_BAND))
-                for kind, group in outcomes.items()
-            }
-        ),
+        within_band=shares_within_band(drift, solved),
         auc_of_drift_for_failure=TestedAuc.of(auc_with_bounds(logs, ~solved, config.seed)),
         long=long,
     )
