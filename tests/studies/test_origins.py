@@ -78,9 +78,9 @@ def test_planted_origins(config: OriginsConfig, subject: Subject):
     assert result.breadth_by_starts == result.any_start
     assert result.gain.value == pytest.approx((by_start.any((1, 2)) & failed).mean())
     assert len(tables.runs) == N * 16 and np.mean(result.gains) == pytest.approx(result.gain.value)
-    drawn, share = result.start_over_puzzle(0), result.shares
-    assert np.median(drawn) == pytest.approx(share["start"].value - share["puzzle"].value, abs=0.2)  # type: ignore[operator]
-    assert tables.puzzles["share_solved"].tolist() == by_start.mean((1, 2)).tolist()
+    assert result.start_over_input == pytest.approx(2 * result.shares["start"].value - 1)  # type: ignore[operator]
+    drawn = result.start_over_input_draws(0)
+    assert np.quantile(drawn, 0.025) < result.start_over_input < np.quantile(drawn, 0.975) + 1e-9
 
     by_copy = np.broadcast_to(rng.random((N, 4, 1)) < 0.5, shape)
     result, _ = measure(subject, config, planted(by_copy, np.ones(N, bool)))

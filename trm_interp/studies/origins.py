@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from trm_interp.analysis.estimates import Estimate, Share
+from trm_interp.analysis.estimates import Estimate, Number, Share
 from trm_interp.analysis.outcomes import share_with_bounds
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.analysis.variance import Factors, grouped_draws, shares_with_bounds
@@ -40,6 +40,8 @@ SETS: dict[str, tuple[Factors, ...]] = {
     "start": ((START,), (PUZZLE, START)),
     "copy and start": ((WRITING, START), (PUZZLE, WRITING, START)),
 }
+
+SIDES = {"puzzle": -1, "copy": -1, "start": 1, "copy and start": 1}  # of the input; of the start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +78,19 @@ class OriginsResult(OnCheckpointResult):
     outcomes: list[str]
     gains: list[int]
 
-    def start_over_puzzle(self, seed: int) -> np.ndarray:
-        """Bootstrap replicates over puzzles of the start's share less the puzzle's."""
+    @property
+    def start_over_input(self) -> Number:
+        """Share of what the start decides, alone or with the input, less that of the input alone.
+
+        The input is the puzzle as it is written. None where all runs end alike.
+        """
+        value = sum((one.value or 0) * SIDES[name] for name, one in self.shares.items())
+        return value if all(one.value is not None for one in self.shares.values()) else None
+
+    def start_over_input_draws(self, seed: int) -> np.ndarray:
+        """Its bootstrap replicates over puzzles."""
         drawn = grouped_draws(table_of(self.outcomes).astype(np.float64), SETS, seed)
-        return drawn["start"] - drawn["puzzle"]
+        return sum((SIDES[name] * draws for name, draws in drawn.items()), np.zeros(1))
 
 
 Result = OriginsResult
