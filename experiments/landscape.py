@@ -6,8 +6,8 @@
     python experiments/landscape.py --judge artifacts/landscape-sudoku6    # claims.csv anew, no run
 
 Table 1 (outcomes, halting head), figures 2 (paths), 3 (basins), 4 (losses) and 5 (divergence),
-settling, stability, lens and probes: each a command of its own, two at a time, in a folder of its
-own under --out with figures and the plotted numbers next to them. Jobs that are done are skipped,
+settling, stability, origins, lens and probes: each a command of its own, two at a time, in a folder
+of its own under --out with figures and the plotted numbers next to them. Jobs that are done are skipped,
 and the failure of one stops only those that need it. Then the claims table, with the results of
 experiments/table2_search.py and experiments/fig1_features.py where they are given. `--ship` copies
 the small tables into a folder.
@@ -25,7 +25,7 @@ import pandas as pd
 
 from trm_interp.figures.bands import where
 from trm_interp.report.claims import claims_table, effects_table
-from trm_interp.report.evidence import BreadthAndDepth, SAEQuality, SearchShares, SolvedShare
+from trm_interp.report.evidence import SAEQuality, SearchShares
 from trm_interp.report.plan import LANDSCAPE, Plan, read_result
 from trm_interp.report.recipes import Request
 from trm_interp.runtime.errors import UserError, in_one_line
@@ -49,24 +49,15 @@ class Sizes(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Splits(Record):
-    """Trajectories x supervision steps that stand for claim C1, such as 16x16."""
-
-    breadth: str
-    depth: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class SearchTables(Record):
     """The summary next to the tables of table2_search.py."""
 
     checkpoint_sha256: str
     sizes: Sizes
-    c1: Splits
 
 
 def of_search(tables: Path, plan: Plan) -> dict[str, Any]:
-    """Results for claims T2 and C1 from the tables of table2_search.py, on the same checkpoint."""
+    """Results for claim T2 from the tables of table2_search.py, on the same checkpoint."""
     summary = SearchTables.read(tables / "summary.json")
     _require_checkpoint(summary.checkpoint_sha256, tables, plan)
     table2 = pd.read_csv(tables / "table2.csv")
@@ -82,26 +73,7 @@ def of_search(tables: Path, plan: Plan) -> dict[str, Any]:
         target=plan.checkpoint.model.answer,
         **{name: curves[name] for name in ("baseline", "best_q", "pass_at_k")},
     )
-    table = pd.read_csv(tables / "breadth_depth.csv")
-    splits = {name: split.split("x") for name, split in summary.c1.to_json().items()}
-    rows: dict[str, Any] = {}
-    for name, (k, steps) in splits.items():
-        same = (table["k"] == int(k)) & (table["steps"] == int(steps))
-        curve = table["curve"].str.startswith("depth" if k == "1" else f"K to {k},")
-        rows[name] = where(table, same & curve).iloc[0]
-    ends = {
-        name: SolvedShare(
-            share=float(row["best_q"]), low=float(row["best_q_low"]), high=float(row["best_q_high"])
-        )
-        for name, row in rows.items()
-    }
-    searches = BreadthAndDepth(
-        evaluations=int(rows["depth"]["evaluations"]),
-        n=int(rows["depth"]["n"]),
-        of=f"puzzles that a plain run fails; {' and '.join(map('x'.join, splits.values()))}",
-        **ends,
-    )
-    return {"table2": search, "breadth": searches}
+    return {"table2": search}
 
 
 def of_features(run: Path, plan: Plan) -> dict[str, Any]:

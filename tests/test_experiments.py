@@ -143,11 +143,9 @@ def test_claims_are_read_from_the_tables_of_the_same_checkpoint(quick: Path, tmp
     assert results["table2"].best_q.share == table["best_q"].tolist()
     assert results["table2"].steps == 16 and results["table2"].n == 10
     assert results["table2"].target == "z_H"
-    searches, deep = results["breadth"], pd.read_csv(quick / "tables" / "breadth_depth.csv")
-    assert searches.n == deep["n"].iloc[0] and searches.depth.share in deep["best_q"].to_numpy()
     cut = tmp_path / "cut"
     shutil.copytree(quick / "tables", cut)
-    for name, lines in (("breadth_depth.csv", 2), ("table2.csv", 1)):
+    for name, lines in (("table2.csv", 1),):
         whole = (cut / name).read_text()
         (cut / name).write_text("".join(whole.splitlines(keepends=True)[:lines]))
         with pytest.raises(UserError, match="is not whole .*: run its experiment again"):

@@ -31,11 +31,11 @@ def test_every_rule_judges_real_results(evidence: Evidence):
 def test_nothing_measured_gives_no_verdict():
     table = claims_table(Evidence())
     assert set(table["verdict"]) == {"not measured"}
-    assert table.set_index("id")["why"]["C1"] == "needs wide and deep, settling"
+    assert table.set_index("id")["why"]["C1"] == "needs origins"
 
 
 def test_a_claim_needs_all_of_its_results(judged: Judge):
-    row = judged("C1", settling=None)
+    row = judged("W1", settling=None)
     assert (row["verdict"], row["why"]) == ("not measured", "needs settling")
 
 

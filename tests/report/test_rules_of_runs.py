@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trm_interp.analysis.estimates import ByOutcome, Share
+from trm_interp.analysis.estimates import ByOutcome, Estimate, Share
 from trm_interp.analysis.outcomes import share_with_bounds, wilson
-from trm_interp.report.evidence import Evidence, SearchShares, SolvedShare
+from trm_interp.analysis.resample import mean_with_bounds
+from trm_interp.analysis.variance import shares_with_bounds
+from trm_interp.report.evidence import Evidence, SearchShares
 from trm_interp.search.results import Curve
 from trm_interp.studies.fates import Fates
+from trm_interp.studies.origins import SETS, OriginsResult, texts_of
 from trm_interp.studies.outcomes import ENDS, SHARES, OutcomesResult
 from trm_interp.studies.settling import SettlingResult
 
@@ -155,22 +158,48 @@ def test_rest_is_judged_at_the_own_tolerance_alone_where_a_file_has_no_other(
     assert row["verdict"] == "reproduced" and "0.083" not in row["ours"]
 
 
-@pytest.mark.parametrize(
-    ("wide", "deep", "verdict"),
-    [(0.9, 0.7, "reproduced"), (0.8, 0.79, "inconclusive"), (0.6, 0.9, "contradicted")],
-)
-def test_breadth_against_depth(
-    evidence: Evidence, judged: Judge, wide: float, deep: float, verdict: str
-):
-    def end(share: float) -> SolvedShare:
-        return SolvedShare(share=share, low=share - 0.05, high=share + 0.05)
+def origins(result: OriginsResult, solved: np.ndarray, deep: np.ndarray) -> OriginsResult:
+    """The result of these outcomes, bool [puzzle, copy, start], and deep runs, bool [puzzle]."""
+    shares = shares_with_bounds(solved.astype(np.float64), SETS, 0)
+    gains = solved[:, 0].any(1).astype(int) - deep
+    mean, low, high = map(float, mean_with_bounds(gains.astype(np.float64), 0))
+    return replace(
+        result,
+        n=len(solved),
+        shares={name: Estimate(**one) for name, one in shares.items()},
+        gain=Estimate(value=mean, low=low, high=high),
+        outcomes=texts_of(solved),
+        gains=gains.tolist(),
+    )
 
-    assert evidence.breadth and evidence.settling and evidence.settling.long
-    searches = replace(evidence.breadth, n=200, breadth=end(wide), depth=end(deep))
-    row = judged("C1", breadth=searches)
-    escaped = evidence.settling.long.escaped
-    assert row["verdict"] == verdict
-    assert f"{escaped.hits} of {escaped.n} failed runs" in row["why"]
+
+@pytest.mark.parametrize(
+    ("decides", "depth_helps", "verdict"),
+    [
+        ("start", False, "reproduced"),
+        ("start", True, "mixed"),
+        ("puzzle", False, "contradicted"),
+        ("both", False, "reproduced in part"),
+    ],
+)
+def test_c1_by_what_decides_and_by_depth(
+    evidence: Evidence, judged: Judge, decides: str, depth_helps: bool, verdict: str
+):
+    """Outcomes by the start of every puzzle and copy, by the puzzle, or by either: 0.71^2 is half of
+    the variance."""
+    rng, shape = np.random.default_rng(0), (60, 4, 4)
+    by_start, by_puzzle = rng.random(shape) < 0.5, rng.random((60, 1, 1)) < 0.5
+    solved = {
+        "start": by_start,
+        "puzzle": np.broadcast_to(by_puzzle, shape),
+        "both": np.where(rng.random(shape) < 0.29, by_start, by_puzzle),
+    }[decides]
+    deep = np.ones(60, bool) if depth_helps else solved[:, 0, 0]
+    if decides == "puzzle":  # one deep run solves some more
+        deep = deep | (np.arange(60) < 30)
+    assert evidence.origins
+    row = judged("C1", origins=origins(evidence.origins, solved, deep))
+    assert row["verdict"] == verdict, row["why"]
 
 
 @pytest.mark.parametrize(

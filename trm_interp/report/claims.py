@@ -13,8 +13,6 @@ from trm_interp.report.rules.landscape import f3, f4, f5, f5b
 from trm_interp.report.rules.tables import c1, t1, t2, t2b
 from trm_interp.report.verdicts import Judged, not_measured
 
-MADE_OF = {"breadth": "wide and deep"}  # results that are made of several jobs'
-
 
 class Claim(NamedTuple):
     """`needs`: the results, by their names in `Evidence`, that `judge` gets in this order."""
@@ -30,7 +28,7 @@ def judge_all(evidence: Evidence) -> Iterator[tuple[Claim, Judged]]:
     """Every claim with its row and effects; without effects where it was not measured."""
     for claim in CLAIMS:
         results = {name: getattr(evidence, name) for name in claim.needs}
-        missing = [MADE_OF.get(name, name) for name, result in results.items() if result is None]
+        missing = [name for name, result in results.items() if result is None]
         if missing:
             yield claim, not_measured(f"needs {', '.join(missing)}")
         else:
@@ -134,7 +132,7 @@ CLAIMS = [
         "C1",
         "failures come from the start, not from too few steps",
         "breadth helps",
-        ("breadth", "settling"),
+        ("origins",),
         c1,
     ),
     Claim(

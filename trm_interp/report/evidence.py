@@ -11,6 +11,7 @@ from trm_interp.search.results import Curve, SearchSummary
 from trm_interp.studies.basins import BasinsResult
 from trm_interp.studies.divergence import DivergenceResult
 from trm_interp.studies.losses import LossesResult
+from trm_interp.studies.origins import OriginsResult
 from trm_interp.studies.outcomes import OutcomesResult
 from trm_interp.studies.settling import SettlingResult
 from trm_interp.studies.stability import StabilityResult
@@ -45,45 +46,6 @@ class SearchShares(Record):
             baseline=search.baseline,
             best_q=search.best_q,
             pass_at_k=search.pass_at_k,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SolvedShare(Record):
-    """Share of puzzles that the best trajectory solves at the end of a search."""
-
-    share: float
-    low: float
-    high: float
-
-    @classmethod
-    def at_end(cls, curve: Curve) -> "SolvedShare":
-        return cls(share=curve.share[-1], low=curve.low[-1], high=curve.high[-1])
-
-
-@dataclass(frozen=True, kw_only=True)
-class BreadthAndDepth(Record):
-    """A wide and a deep search of the same `n` puzzles (`of`: which, in words) at equal network
-    `evaluations` a puzzle."""
-
-    evaluations: int
-    n: int
-    of: str
-    breadth: SolvedShare
-    depth: SolvedShare
-
-    @classmethod
-    def of_searches(
-        cls, wide: SearchSummary, deep: SearchSummary, evaluations_per_step: int
-    ) -> "BreadthAndDepth":
-        """What claim C1 needs of two searches."""
-        sizes = [f"{one.config.k} x {one.config.steps}" for one in (wide, deep)]
-        return cls(
-            evaluations=wide.config.k * wide.config.steps * evaluations_per_step,
-            n=wide.n,
-            of=f"all puzzles; {' and '.join(sizes)}",
-            breadth=SolvedShare.at_end(wide.best_q),
-            depth=SolvedShare.at_end(deep.best_q),
         )
 
 
@@ -136,10 +98,10 @@ class Evidence:
     settling: SettlingResult | None = None
     stability: StabilityResult | None = None
     sae: SAEQuality | None = None
-    breadth: BreadthAndDepth | None = None
+    origins: OriginsResult | None = None
 
     @classmethod
-    def of(cls, results: Mapping[str, Any], evaluations_per_step: int) -> "Evidence":
+    def of(cls, results: Mapping[str, Any]) -> "Evidence":
         """From results by the names of their jobs; those that no claim needs are left out."""
         names = {one.name for one in fields(cls)}
         evidence = {name: result for name, result in results.items() if name in names}
@@ -147,7 +109,4 @@ class Evidence:
             evidence["table2"] = SearchShares.of_search(search)
         if isinstance(measures := evidence.get("sae"), SAEMeasures):
             evidence["sae"] = SAEQuality.of_measures(measures)
-        if "wide" in results and "deep" in results and "breadth" not in evidence:
-            wide, deep = results["wide"], results["deep"]
-            evidence["breadth"] = BreadthAndDepth.of_searches(wide, deep, evaluations_per_step)
         return cls(**evidence)

@@ -28,11 +28,11 @@ from trm_interp.subjects.opening import open_both
 
 LANDSCAPE = (
     *("table1", "fig2", "fig3", "fig4", "fig5"),
-    *("fig2-answer", "settling", "stability", "lens", "probes"),
+    *("fig2-answer", "settling", "stability", "origins", "lens", "probes"),
 )
 FIGURES = (
     *("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5"),
-    *("settling", "stability", "sae", "wide", "deep"),
+    *("settling", "stability", "origins", "sae"),
 )
 ROLE = "-answer"  # of a job's name, whose folder has the name of the state instead
 MOST = 256  # puzzles that are opened to check that they fit
@@ -123,7 +123,7 @@ class Plan:
 
     def evidence(self, results: Mapping[str, Any]) -> Evidence:
         """What claims are judged by, of results by the names of their jobs."""
-        return Evidence.of(results, self.checkpoint.model.config.schedule.evaluations)
+        return Evidence.of(results)
 
     def _draw_table2(self, search: SearchSummary) -> None:
         """The search's shares as a table and a figure."""

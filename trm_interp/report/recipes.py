@@ -16,7 +16,6 @@ from trm_interp.studies.settings import CONFIGS as STUDIES
 from trm_interp.subjects.settings import CollectConfig
 
 STORED, SAE_STORED = 256, 96  # puzzles in the store of states, and in the SAE's
-WIDE = 16  # trajectories and supervision steps, against one trajectory of WIDE**2 steps
 BEGIN = 0.3  # minutes of every job: imports, compilers, pictures
 STEPS = 16  # supervision steps that are recorded
 FLAGS = ("resume", "overwrite")
@@ -109,8 +108,6 @@ class Recipes:
 
     def _searches(self) -> Iterator[Job]:
         yield self._search("table2")
-        yield self._search("wide", "--k", WIDE, "--steps", WIDE)
-        yield self._search("deep", "--k", 1, "--steps", WIDE**2)
 
     def _n(self, full: int, least: int) -> int:
         return max(least, round(full * self.scale))

@@ -3,18 +3,21 @@
 import numpy as np
 
 from trm_interp.analysis.estimates import span
+from trm_interp.analysis.resample import bounds
 from trm_interp.report.effects import (
     About,
     Effect,
     derived_effect,
     difference_effect,
+    estimated_effect,
+    mean_of,
     share_effect,
 )
-from trm_interp.report.evidence import BreadthAndDepth, SearchShares
+from trm_interp.report.evidence import SearchShares
 from trm_interp.report.verdicts import Judged, judged, not_measured, percent
 from trm_interp.search.results import Curve
+from trm_interp.studies.origins import OriginsResult
 from trm_interp.studies.outcomes import OutcomesResult
-from trm_interp.studies.settling import SettlingResult
 
 PUBLISHED_AT = {1: 0.156, 2: 0.539, 3: 0.656, 5: 0.751, 10: 0.834, 16: 0.872}
 PUBLISHED_BY_STEP_2 = 0.539 / 0.872  # of the puzzles that are solved in the end
@@ -119,18 +122,30 @@ def _settings(search: SearchShares, last: int) -> str:
     )
 
 
-def c1(searches: BreadthAndDepth, settling: SettlingResult) -> Judged:
-    """Breadth solves more than depth at equal evaluations, on the same puzzles."""
-    wide, deep, n = searches.breadth, searches.depth, searches.n
-    ours = (
-        f"at {searches.evaluations} evaluations: breadth {percent(wide.share)} %, depth "
-        f"{percent(deep.share)} %"
+def c1(origins: OriginsResult) -> Judged:
+    """The start decides more of the variance than the puzzle as it is written, and the best of the
+    starts solves more than one run of as many evaluations, of all puzzles."""
+    starts, n = origins.settings["starts"], origins.n
+    more = About("C1", "variance that the start decides less that of the input", 0.0, 1)
+    drawn = origins.start_over_input_draws(more.seed)
+    low, high = map(float, bounds(drawn))
+    gain = origins.gain
+    effects = [
+        more.effect(origins.start_over_input, low, high, n, drawn),
+        estimated_effect(
+            About("C1", "solved by the best start less by one deep run", 0.0, 1),
+            (gain.value, gain.low, gain.high),
+            n,
+            mean_of(origins.gains),
+        ),
+    ]
+    shares = ", ".join(f"{name} {one.text('.0%')}" for name, one in origins.shares.items())
+    breadth, depth = origins.breadth_by_starts, origins.depth
+    ours = f"breadth {percent(breadth.share)} %, depth {percent(depth.share)} %; variance: {shares}"
+    why = (
+        f"all puzzles; {starts} x {origins.settings['steps']} against 1 x {origins.deep_steps} "
+        f"steps; of {origins.recovered_by_starts.n} that the plain run fails, other starts solve "
+        f"{origins.recovered_by_starts.hits}, symmetric copies {origins.recovered_by_copies.hits}"
     )
-    interval = f"{span(wide.low, wide.high)} against {span(deep.low, deep.high)}"
-    why = searches.of
-    if long := settling.long:
-        why += f"; {long.escaped.hits} of {long.escaped.n} failed runs are solved by running to "
-        why += f"{long.horizons[-1]} steps"
-    about = About("C1", "solved by breadth less by depth, at equal evaluations", 0.0, 1)
-    of, less = ((_hits(one.share, n), n) for one in (wide, deep))
-    return judged(ours, interval, n, why, [difference_effect(about, of, less)])
+    interval = f"{span(breadth.low, breadth.high)} against {span(depth.low, depth.high)}"
+    return judged(ours, interval, n, why, effects)
