@@ -185,8 +185,8 @@ def origins(result: OriginsResult, solved: np.ndarray, deep: np.ndarray) -> Orig
 def test_c1_by_what_decides_and_by_depth(
     evidence: Evidence, judged: Judge, decides: str, depth_helps: bool, verdict: str
 ):
-    """Outcomes by the start of every puzzle and copy, by the puzzle, or by either: 0.71^2 is half of
-    the variance."""
+    """Outcomes by the start of every puzzle and copy, by the puzzle, or by either, with 0.71^2 of
+    the variance by the puzzle."""
     rng, shape = np.random.default_rng(0), (60, 4, 4)
     by_start, by_puzzle = rng.random(shape) < 0.5, rng.random((60, 1, 1)) < 0.5
     solved = {
