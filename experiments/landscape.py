@@ -8,9 +8,9 @@
 Table 1 (outcomes, halting head), figures 2 (paths), 3 (basins), 4 (losses) and 5 (divergence),
 settling, stability, origins, lens and probes: each a command of its own, two at a time, in a folder
 of its own under --out with figures and the plotted numbers next to them. Jobs that are done are
-skipped, and the failure of one stops only those that need it. Then the claims table, with the results of
-experiments/table2_search.py and experiments/fig1_features.py where they are given. `--ship` copies
-the small tables into a folder.
+skipped, and the failure of one stops only those that need it. Then the claims table, with the
+results of experiments/table2_search.py and experiments/fig1_features.py where they are given.
+`--ship` copies the small tables into a folder.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from trm_interp.report.claims import CLAIMS, Claim, judge_all
 from trm_interp.report.compare_page import page
-from trm_interp.report.compare_subjects import Subject, jobs_of, open_subjects
+from trm_interp.report.compare_subjects import Subject, open_subjects
 from trm_interp.report.compare_tables import (
     effects_table,
     latex,
@@ -23,7 +23,7 @@ from trm_interp.runtime.limits import counted
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Run, Tell, quiet
 
-SAE, SEARCH = {"fig1", "sae"}, {"table2", "breadth"}  # results that take long
+SAE, SEARCH = {"fig1", "sae"}, {"table2"}  # results that take long
 OWN = ("effects.csv", "over.csv", "verdicts.csv", "verdicts.html", "verdicts.tex", "compare.json")
 
 
@@ -45,7 +45,7 @@ def run(config: CompareConfig, tell: Tell = print, progress: Update = quiet) -> 
     UserError for subjects and claims that do not exist, and where the folder holds anything else.
     """
     claims = chosen_claims(config)
-    jobs = list(dict.fromkeys(job for claim in claims for job in jobs_of(claim)))
+    jobs = list(dict.fromkeys(job for claim in claims for job in claim.needs))
     subjects = open_subjects(config, jobs, tell)
     left_out = what_is_left_out(config, claims)
     plan = [f"{one.name}: {line}" for one in subjects for line in one.plan.lines()]

@@ -22,7 +22,6 @@ from trm_interp.report.verdicts import Judged
 from trm_interp.runtime.artifacts import existing
 from trm_interp.runtime.errors import UserError
 
-JOBS_OF = {"breadth": ("wide", "deep")}  # results that are made of several jobs'
 SPLITS = ("test", "val", "train")  # files of these names are called by their folder's
 NAME = re.compile(r"[\w.+@-]+")
 AS_TRAINED = ("steps_done", "changes_on_resume", *MAY_CHANGE_ON_RESUME)  # differ between snapshots
@@ -119,7 +118,7 @@ class Subject:
 
     def jobs(self, claim: Claim) -> list[Job]:
         """The jobs that a claim needs, with those that they need."""
-        names = list(jobs_of(claim))
+        names = list(claim.needs)
         jobs = {job.name: job for job in self.plan.all}
         for name in names:  # grows while it is read
             names += [need for need in jobs[name].after if need not in names]
@@ -139,11 +138,6 @@ def training_step(card: Mapping[str, Any]) -> int | None:
 def _part(card: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = card.get(name)
     return part if isinstance(part, dict) else {}
-
-
-def jobs_of(claim: Claim) -> list[str]:
-    """Names of the jobs whose results a claim is judged by."""
-    return [job for need in claim.needs for job in JOBS_OF.get(need, (need,))]
 
 
 def open_subjects(
