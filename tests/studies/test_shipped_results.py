@@ -13,7 +13,7 @@ from trm_interp.studies.stability import StabilityResult
 FOLDER = Path(__file__).parents[2] / "artifacts" / "landscape-sudoku6"
 STUDIES = {"fig2": "trajectories", "fig2-z_H": "trajectories", "fig3": "basins", "fig4": "losses"}
 STUDIES |= {"fig5": "divergence", "table1": "outcomes"}
-STUDIES |= {name: name for name in ("lens", "settling", "stability")}
+STUDIES |= {name: name for name in ("lens", "origins", "settling", "stability")}
 
 
 def read(folder: Path) -> Record:
