@@ -185,7 +185,7 @@ def run_all(subject: Subject, config: OriginsConfig, copies: int, run: Run) -> R
 def _of_puzzle(subject: Subject, config: OriginsConfig, copies: int, puzzle: int) -> Arrays:
     """Its combinations of copies and starts, in batches."""
     model, n = subject.model, copies * config.starts
-    given, parts = subject.puzzles.tensors.at([puzzle]), []
+    given, parts = subject.puzzles.tensors.at(slice(puzzle, puzzle + 1)), []
     for first in range(0, n, subject.batch_size):
         at = torch.arange(first, min(first + subject.batch_size, n))
         copy, start = at // config.starts, at % config.starts
@@ -255,15 +255,19 @@ def measure(subject: Subject, config: OriginsConfig, runs: Runs) -> tuple[Origin
         "any_copy": by_copies.any(1),
         "depth": deep,
     }
+    estimates: dict[str, Any] = {name: _mean(each, config.seed) for name, each in means.items()}
+    counts: dict[str, Any] = {
+        name: Share.of(share_with_bounds(hits)) for name, hits in counted_shares.items()
+    }
     result = OriginsResult(
         **subject.provenance,
         settings=asdict(config) | {"copies": solved.shape[1]},
         deep_steps=config.steps * config.starts,
-        shares={name: Estimate(**one) for name, one in shares.items()},
+        shares={name: Estimate.of(one) for name, one in shares.items()},
         outcomes=texts_of(solved),
         gains=means["gain"].astype(int).tolist(),
-        **{name: _mean(each, config.seed) for name, each in means.items()},
-        **{name: Share(**share_with_bounds(hits)) for name, hits in counted_shares.items()},
+        **estimates,
+        **counts,
     )
     puzzles = pd.DataFrame(
         {
