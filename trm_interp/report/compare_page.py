@@ -15,7 +15,6 @@ from trm_interp.report.effects import (
     NOT_MEASURED,
     NOT_TESTABLE,
     REPRODUCED,
-    Effect,
 )
 from trm_interp.report.verdicts import not_measured
 
@@ -99,29 +98,23 @@ def _td(verdict: str, inner: str, kind: str = "") -> str:
 
 def _cell(subject: Subject, claim: Claim) -> str:
     """A verdict; inside it the numbers, the commands and links to the folders of their results."""
-    rows = [of for kind, of in subject.judged if kind.id == claim.id]
-    judged = rows[0] if rows else not_measured("")
-    row = judged.row
+    rows = [of.row for kind, of in subject.judged if kind.id == claim.id]
+    row = rows[0] if rows else not_measured("its study was not run here").row
     commands = [f"<p><code>{escape(command)}</code></p>" for command in subject.commands(claim)]
     links = ", ".join(
         f'<a href="{escape(f"{subject.name}/{job.out.name}")}/">{escape(job.name)}</a>'
         for job in subject.jobs(claim)
         if job.out.is_dir()
     )
+    n = f"n {row['n']}; " if str(row["n"]) else ""
     inside = [
         f"<p>{escape(str(row['ours']))} {escape(str(row['interval']))}</p>",
-        f"<p>n {escape(str(row['n']))}; {escape(str(row['why']))}</p>",
-        _list(judged.effects),
+        f"<p>{escape(n + str(row['why']))}</p>",
         *commands,
         f"<p>results: {links}</p>" if links else "",
     ]
     summary = f"<summary>{_verdict(row['verdict'])}</summary>"
     return _td(row["verdict"], f"<details>{summary}{''.join(inside)}</details>")
-
-
-def _list(effects: Sequence[Effect]) -> str:
-    items = "".join(f"<li>{escape(effect.text)}</li>" for effect in effects)
-    return f"<ul>{items}</ul>" if items else ""
 
 
 def _over_cell(over: ClaimOver) -> str:

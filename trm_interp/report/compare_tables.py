@@ -208,7 +208,7 @@ def latex(subjects: Sequence[Subject], claims: Sequence[ClaimOver]) -> str:
         last += f" ({over.k})" if over.k > 1 else ""
         row = [escaped(over.claim.id), escaped(over.claim.claim), *cells, last]
         lines.append(" & ".join(row) + r" \\")
-    legend = ", ".join(f"{short}: {word}" for word, short in SHORT.items())
+    legend = ", ".join(f"{short}: {word}" for word, short in SHORT.items() if short != word)
     wide = f"\\multicolumn{{{len(head)}}}{{p{{0.95\\linewidth}}}}"
     note = f"{legend}; in brackets the number of independently trained checkpoints."
     return "\n".join(
