@@ -58,7 +58,7 @@ class CompareConfig:
     )
     sae: bool = setting(False, "also the claims about features (F1, S1)", needs={"only": None})
     search: bool = setting(
-        False, "also the claims about search at test time (T2, C1)", needs={"only": None}
+        False, "also the claims about search at test time (T2, T2b)", needs={"only": None}
     )
     scale: float = setting(
         1.0, "factor on the numbers of puzzles and starts; 0.1 for a trial", most=1000
