@@ -27,6 +27,7 @@ SMALL = {
     "divergence": "--starts 8",
     "losses": "--limit 8 --steps 4",
     "basins": "--starts 20 --n-puzzles 1 --limit 8 --steps 4 --shuffles 20",
+    "origins": "--limit 2 --copies 2 --starts 2 --steps 2",
     "settling": "--limit 8 --long 32",
     "stability": "--limit 8 --sample 4 --fixed 0 --steps 5",
     "figures": "--plan",

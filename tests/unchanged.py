@@ -277,7 +277,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, Callable[[Path, str], Tree]]] = 
     "basins": ((), f"basins {ON} {SMALL_BASINS} --out @basins", written),
     "origins": (
         (),
-        f"origins {ON} --limit 12 --copies 3 --starts 3 --steps 2 --out @origins",
+        f"origins {ON} --limit 6 --copies 2 --starts 2 --steps 2 --out @origins",
         written,
     ),
     "settling": ((), f"settling {ON} --steps 8 --long 72 --long-limit 4 --out @settling", written),

@@ -175,12 +175,12 @@ def test_everything_a_step_changes_stays_in_its_place(make: Callable[..., Traine
     trainer.step()  # makes the moments
     places, before = trainer.places(), [place.clone() for place in trainer.places()]
     n_weights = sum(1 for _ in trainer.model.parameters())
-    # weights, averages, two moments and a step count each; eight of the slots; clock and first bad
-    assert len(places) == n_weights * (1 + 1 + 3) + 8 + 2
+    # weights, averages, two moments and a step count each; nine of the slots; clock and first bad
+    assert len(places) == n_weights * (1 + 1 + 3) + 9 + 2
     trainer.step()
     assert [p.data_ptr() for p in trainer.places()] == [p.data_ptr() for p in places]
     same = [torch.equal(a, b) for a, b in zip(before, trainer.places(), strict=True)]
-    assert sum(same) == 6  # index, inputs, labels, draws, halted: none has halted; first bad
+    assert sum(same) == 7  # index, inputs, labels, draws, halted, cut: none has halted; first bad
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
