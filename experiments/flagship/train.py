@@ -154,7 +154,7 @@ def open_trainer(args: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
         raise UserError("--init takes the model's shape from the checkpoint: leave it out of --set")
     training, validation = open_puzzles(args, preset)
     task = training.task
-    data = train_data(training, validation, preset.get("easy_until", 0) > 0)
+    data = train_data(training, validation, bool(preset.get("easy_until")))
     about = {
         "task": task.name,
         "preset": args.preset,
