@@ -127,9 +127,8 @@ def _over_cell(over: ClaimOver) -> str:
 
 
 def _sentence(one: OverSubjects) -> str:
-    side = one.side and one.side * one.effect.claimed
     words = {1: "as claimed", -1: "opposite", 0: "open", None: "subjects contradict each other"}
-    return f"{words[side]}: {one.effect.text}"
+    return f"{words[one.towards_claim]}: {one.effect.text}"
 
 
 def _legend() -> Iterator[str]:
@@ -140,8 +139,8 @@ def _legend() -> Iterator[str]:
     yield (
         '<p class="note">Intervals are 95 %: over puzzles for a subject; over checkpoints by a '
         "hierarchical bootstrap, which draws training runs, then puzzles. An effect counts over "
-        "checkpoints where all estimates lie on one side of the null and that interval is clear of "
-        "it. Snapshots and puzzle sets of one training run are one checkpoint.</p>"
+        "checkpoints where all estimates lie on one side of the null, clear of it each or with "
+        "that interval. Snapshots and puzzle sets of one training run are one checkpoint.</p>"
     )
 
 

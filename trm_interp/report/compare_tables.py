@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from trm_interp.analysis.many import common_side, over_models
 from trm_interp.analysis.resample import TIMES
@@ -20,6 +21,7 @@ from trm_interp.report.effects import (
     REPRODUCED,
     About,
     Effect,
+    verdict_of,
 )
 from trm_interp.runtime.limits import counted
 
@@ -33,15 +35,20 @@ SHORT |= {MIXED: "mixed", INCONCLUSIVE: "open", NOT_TESTABLE: "n.t.", NOT_MEASUR
 class OverSubjects:
     """An effect over `subjects`, which are of `k` training runs.
 
-    `effect`: its mean over runs with the interval of a hierarchical bootstrap; `side`: of its null
-    on which it lies clearly and with all subjects, 1 or -1; 0 where it does not, None where two
-    subjects contradict each other.
+    `effect`: its mean over runs with the interval of a hierarchical bootstrap; `side` of its null
+    on which all estimates lie, clearly each or clearly over runs: 1 or -1; 0 where there is none,
+    None where two subjects contradict each other.
     """
 
     effect: Effect
     side: int | None
     k: int
     subjects: tuple[str, ...]
+
+    @property
+    def towards_claim(self) -> int | None:
+        """1 where that is the claimed side, -1 the other one; 0 and None as `side`."""
+        return self.side and self.side * self.effect.claimed
 
 
 @dataclass(frozen=True)
@@ -69,18 +76,27 @@ def over_subjects(subjects: Sequence[Subject]) -> list[ClaimOver]:
 
 def _claim_over(claim: Claim, subjects: Sequence[Subject]) -> ClaimOver:
     rows = [(one, of) for one in subjects for kind, of in one.judged if kind.id == claim.id]
-    pairs = [(one, effect) for one, of in rows for effect in of.effects if effect.low is not None]
+    rows = [(one, of) for one, of in rows if of.row["verdict"] != NOT_MEASURED]
+    pairs = [(one, effect) for one, of in rows for effect in of.effects]
     names = list(dict.fromkeys(effect.name for _, effect in pairs))
-    effects = tuple(_over([pair for pair in pairs if pair[1].name == name]) for name in names)
-    verdicts = {of.row["verdict"] for _, of in rows} - {NOT_MEASURED}
-    k = len({one.run for one, of in rows if of.row["verdict"] != NOT_MEASURED})
-    if not verdicts or verdicts == {NOT_TESTABLE}:
-        return ClaimOver(claim, min(verdicts, default=NOT_MEASURED), k if verdicts else 0, effects)
-    return ClaimOver(claim, verdict_over(effects), k, effects)
+    by_name = [[pair for pair in pairs if pair[1].name == name] for name in names]
+    effects = [over for same in by_name if (over := _over(same))]
+    words = [of.row["verdict"] for _, of in rows]
+    if not rows:
+        verdict = NOT_MEASURED
+    elif any(of.row["verdict"] != verdict_of(of.effects) for _, of in rows):
+        verdict = verdict_of_words(words)  # their rule does not go by effects alone
+    else:
+        undefined = len(names) - len(effects)
+        verdict = verdict_of_sides([*(one.towards_claim for one in effects), *[0] * undefined])
+    return ClaimOver(claim, verdict, len({one.run for one, _ in rows}), tuple(effects))
 
 
-def _over(pairs: Sequence[tuple[Subject, Effect]]) -> OverSubjects:
-    """The same effect of several subjects."""
+def _over(pairs: Sequence[tuple[Subject, Effect]]) -> OverSubjects | None:
+    """The same effect of several subjects; None where it is defined on none of them."""
+    pairs = [pair for pair in pairs if None not in (pair[1].estimate, pair[1].low, pair[1].high)]
+    if not pairs:
+        return None
     effects, first = [effect for _, effect in pairs], pairs[0][1]
     about = About(first.claim, first.name, first.null, first.claimed)
     estimates, low, high = (
@@ -93,31 +109,42 @@ def _over(pairs: Sequence[tuple[Subject, Effect]]) -> OverSubjects:
     over = over_models(estimates, draws, model, about.seed)
     effect = about.effect(over.value, over.low, over.high, over.k, over.replicates)
     side = common_side(estimates, low, high, first.null)
-    if side and effect.direction != side:
-        side = 0
+    if side and side != effect.direction and any(one.direction != side for one in effects):
+        side = 0  # clear neither on each subject nor over all of them
     return OverSubjects(effect, side, over.k, tuple(one.name for one, _ in pairs))
 
 
 def draws_of(effect: Effect, seed: int) -> np.ndarray:
-    """Replicates of an effect over its puzzles, [TIMES]; where its result does not hold them, of a
-    normal with its interval."""
+    """Replicates of an effect over its puzzles, [TIMES].
+
+    Where its result does not hold them, and where they are narrower than half of its interval, as
+    those of a share of 0 or 1 are, they are normal on each side of the estimate, as wide as the
+    interval. ValueError for an effect without an interval.
+    """
+    value, low, high = effect.estimate, effect.low, effect.high
+    if value is None or low is None or high is None:
+        raise ValueError(f"{effect.claim} {effect.name}: no interval to draw from")
     rng = np.random.default_rng(seed)
     there = effect.draws[np.isfinite(effect.draws)]
     if len(there):
-        return there[rng.integers(len(there), size=TIMES)]
-    if effect.estimate is None or effect.low is None or effect.high is None:
-        raise ValueError(f"{effect.claim} {effect.name}: no interval to draw from")
-    return rng.normal(effect.estimate, (effect.high - effect.low) / 3.92, TIMES)
+        least, most = np.quantile(there, [0.025, 0.975])
+        if most - least >= (high - low) / 2:
+            return there[rng.integers(len(there), size=TIMES)]
+    normal = rng.standard_normal(TIMES) / norm.ppf(0.975)
+    return value + np.where(normal > 0, (high - value) * normal, (value - low) * normal)
 
 
-def verdict_over(effects: Sequence[OverSubjects]) -> str:
-    """What effects over several training runs say together.
+def verdict_of_sides(sides: Sequence[int | None]) -> str:
+    """What effects say together of which each lies on the claimed side (1), on the other (-1) or on
+    neither (0) with all subjects, or on either with some (None).
 
-    Mixed: subjects contradict each other in one, or effects do. Reproduced, in part, contradicted
-    and inconclusive: as of one subject (`effects.verdict_of`), where an effect counts that all
-    subjects share and whose interval over runs is clear of its null.
+    As `effects.verdict_of` for one subject, and mixed where subjects contradict each other.
+
+    >>> verdict_of_sides([1, 1]), verdict_of_sides([1, 0]), verdict_of_sides([0, -1])
+    ('reproduced', 'reproduced in part', 'contradicted')
+    >>> verdict_of_sides([1, -1]), verdict_of_sides([1, None]), verdict_of_sides([0, 0])
+    ('mixed', 'mixed', 'inconclusive')
     """
-    sides = [one.side and one.side * one.effect.claimed for one in effects]
     for_it, against = sides.count(1), sides.count(-1)
     if None in sides or (for_it and against):
         return MIXED
@@ -126,6 +153,26 @@ def verdict_over(effects: Sequence[OverSubjects]) -> str:
     if for_it:
         return REPRODUCED if for_it == len(sides) else IN_PART
     return INCONCLUSIVE
+
+
+def verdict_of_words(verdicts: Sequence[str]) -> str:
+    """The verdict on which all subjects agree; else mixed where some contradict what others
+    reproduce, in part where all reproduce some of it, or inconclusive.
+
+    >>> verdict_of_words(["not testable here", "not testable here"])
+    'not testable here'
+    >>> verdict_of_words(["reproduced", "contradicted"])
+    'mixed'
+    >>> verdict_of_words(["reproduced", "reproduced in part"])
+    'reproduced in part'
+    """
+    words = set(verdicts)
+    if len(words) == 1:
+        return words.pop()
+    for_it = words & {REPRODUCED, IN_PART}
+    if MIXED in words or (for_it and CONTRADICTED in words):
+        return MIXED
+    return IN_PART if for_it == words else INCONCLUSIVE
 
 
 # as files
@@ -156,7 +203,7 @@ def over_table(claims: Sequence[ClaimOver]) -> pd.DataFrame:
     rows = [
         [
             *numbers_of(one.effect),
-            sides[one.side and one.side * one.effect.claimed],
+            sides[one.towards_claim],
             " ".join(one.subjects),
         ]
         for claim in claims
