@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {  # settings for 4x4 grids of 6 tokens
     "trm-multi-z": BLOCKS | {"h_cycles": 2, "separate_networks": True},
     "trm-continue": BLOCKS | {"h_cycles": 2, "l_cycles": 2},
     "direct": BLOCKS | {"mixer": "attention", "n_heads": 2},
+    "equilibrium": BLOCKS | {"h_cycles": 2, "l_cycles": 3, "jacobian_weight": 0.1},
     "toy": {"cells": 16, "vocab": 6},
     "duo": {"cells": 16, "vocab": 6, "n_identifiers": 3},
 }
@@ -157,7 +158,8 @@ def test_operations_of_a_step_are_counted(model: RecursiveModel):
     assert plain == schedule.evaluations * evaluation + head
     with_gradient = model.evaluations_with_gradient(config)
     assert 0 < with_gradient <= schedule.evaluations
-    assert training == plain + 2 * (with_gradient * evaluation + head)
+    further = model.further_backward_flops(config, schedule)
+    assert training == plain + 2 * (with_gradient * evaluation + head) + further
 
 
 def test_derivatives_are_those_of_finite_differences(

@@ -5,7 +5,7 @@ obeyed. Memory is bounded by the batch.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -28,6 +28,9 @@ class Readouts:
     halts: Tensor  # bool [puzzle, *moment], whether the model would stop there
     q_continue: Tensor | None = None  # float32 [puzzle, *moment], of models that have it
     logits: Tensor | None = None  # float32 [puzzle, *moment, cell, vocab], where asked for
+    residual: Tensor | None = None
+    """float32 [puzzle, step, h_cycle] of models that solve for fixed points: how far they are from
+    them, relative; a residual above the model's `tolerance`, or NaN, has not converged."""
 
     def __len__(self) -> int:
         return len(self.q_halt)
@@ -145,11 +148,14 @@ def run_batch(
     x = embedded(model, inputs, dtype, identifiers)
     state = start or model.initial_state(x)
     rows: list[Readouts] = []
+    residuals: list[Tensor] = []  # [batch, h_cycle], a step each
     with weights_held(model, dtype):
         for step in range(steps):
             if before_step is not None:
                 state = before_step(step, state)
-            state, per_cycle = model.advance(state, x, step)
+            state, per_cycle, remain = model.advance_measured(state, x, step)
+            if remain is not None:
+                residuals.append(torch.stack(remain, 1).float().cpu())
             moments = per_cycle if every == "h_cycle" else per_cycle[-1:]
             rows += [_read(model, answer, step, labels, keep_logits) for answer in moments]
 
@@ -160,7 +166,8 @@ def run_batch(
         joined = torch.stack(pieces, dim=1)  # [batch, moment, ...]
         return joined.unflatten(1, (steps, -1)) if every == "h_cycle" else joined
 
-    return Readouts(**{f.name: stack(f.name) for f in fields(Readouts)})  # type: ignore
+    read = Readouts(**{f.name: stack(f.name) for f in fields(Readouts)})  # type: ignore
+    return replace(read, residual=torch.stack(residuals, 1)) if residuals else read
 
 
 def embedded(

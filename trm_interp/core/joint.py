@@ -59,9 +59,7 @@ class CycleMap:
 
         Equals `core.tangent.push` of a call.
         """
-        state, moved = self.split(z), self.split(tangents)
-        for tick in self.schedule.ticks():
-            written, image = self.model.push(tick, state, moved, self.x)
-            state = state._replace(**{tick.writes: written})
-            moved = moved._replace(**{tick.writes: image})
+        state, moved = self.model.push_along(
+            self.schedule, self.split(z), self.split(tangents), self.x
+        )
         return joined(state), torch.cat([d.flatten(-2) for d in moved], -1)

@@ -60,6 +60,13 @@ class RecursiveModel(nn.Module, ABC):
     """The parameter that has a row for every puzzle identifier, where there is one."""
     further_losses: ClassVar[tuple[str, ...]] = ()
     """Names of the terms that `losses` gives besides `answer` and `halt`."""
+    measures: ClassVar[tuple[str, ...]] = ()
+    """Names of what `measured` gives, of which training reports the means."""
+    draws_noise: ClassVar[bool] = False
+    """Whether training gives `forward` and `random_start` keys that name random numbers."""
+    tolerance: ClassVar[float | None] = None
+    """Relative residual at which an H-cycle has reached its fixed point; None where the model
+    solves for none."""
 
     config: Any  # an instance of Config
 
@@ -140,6 +147,20 @@ class RecursiveModel(nn.Module, ABC):
         models that say `reads_ahead`.
         """
         return step_losses(readout.logits, readout.q_halt, labels, kind, smoothing)
+
+    def measured(self, readout: Readout) -> dict[str, Tensor]:
+        """[batch] float of each of `measures`, of a read-out of `forward` after its backward pass.
+
+        Nothing of it is a loss.
+        """
+        return {}
+
+    def random_start(self, x: Tensor, keys: Tensor) -> States:
+        """What training starts puzzles from: `initial_state`, unless the architecture draws starts.
+
+        `keys` int64 [batch] name the random numbers of each puzzle; x as in `initial_state`.
+        """
+        return self.initial_state(x)
 
     def network(self, tick: Tick) -> nn.Module:
         """The network that evaluates this tick; called with (h, injection, points=None)."""
@@ -254,6 +275,15 @@ class RecursiveModel(nn.Module, ABC):
                 per_cycle.append(self.answer_of(state))
         return state, per_cycle
 
+    def advance_measured(
+        self, state: States, x: Tensor, step: int = 0
+    ) -> tuple[States, list[Tensor], list[Tensor] | None]:
+        """`advance`, and how far each H-cycle has remained from its fixed point.
+
+        Relative residuals [batch], an H-cycle each; None where the model has no `tolerance`.
+        """
+        return *self.advance(state, x, step), None
+
     def push(self, tick: Tick, state: States, tangents: States, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the tick writes, and its derivative along k tangents [k, batch, pos, d_model].
 
@@ -265,6 +295,16 @@ class RecursiveModel(nn.Module, ABC):
 
         return push_together(written, state, tangents)
 
+    def push_along(
+        self, schedule: Schedule, state: States, tangents: States, x: Tensor
+    ) -> tuple[States, States]:
+        """`unroll`, and its derivative along k tangents of the states, [k, batch, pos, d_model]."""
+        for tick in schedule.ticks():
+            written, image = self.push(tick, state, tangents, x)
+            state = state._replace(**{tick.writes: written})
+            tangents = tangents._replace(**{tick.writes: image})
+        return state, tangents
+
     def forward(
         self,
         state: States,
@@ -272,10 +312,12 @@ class RecursiveModel(nn.Module, ABC):
         dtype: torch.dtype = torch.float32,
         depth: tuple[int, int] | None = None,
         identifiers: Tensor | None = None,
+        keys: Tensor | None = None,
     ) -> tuple[States, Readout]:
         """One supervision step as trained, gradient through the last H-cycle only.
 
-        The new state and what is read from it.
+        The new state and what is read from it. `keys` int64 [batch] name random numbers, where the
+        model `draws_noise`; others ignore them.
         """
         x = self.embed(tokens, dtype, identifiers)
         state, _ = self.advance(state, x, grad_cycles=1, depth=depth)
@@ -293,6 +335,11 @@ class RecursiveModel(nn.Module, ABC):
         return sum(cls.carries_gradient(config, t, along, grad_cycles) for t in along.ticks())
 
     @classmethod
+    def further_backward_flops(cls, config: Any, schedule: Schedule) -> int:
+        """Operations of a backward pass besides twice the forward of what carries gradient."""
+        return 0
+
+    @classmethod
     def step_flops(
         cls, config: Any, training: bool = False, depth: tuple[int, int] | None = None
     ) -> int:
@@ -305,4 +352,5 @@ class RecursiveModel(nn.Module, ABC):
         backward = 2 * cls.evaluations_with_gradient(config, schedule) if training else 0
         evaluations = schedule.evaluations + backward
         head = cls.readout_flops(config) * (3 if training else 1)
-        return evaluations * cls.evaluation_flops(config) + head
+        further = cls.further_backward_flops(config, schedule) if training else 0
+        return evaluations * cls.evaluation_flops(config) + further + head

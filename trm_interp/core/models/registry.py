@@ -121,3 +121,8 @@ for _name, _class_name in (
 ):
     _module = f"{_MODELS}.trm_relatives"
     register(_name, f"{_module}:{_class_name}", f"{_module}_config:{_class_name}Config")
+register(
+    "equilibrium",
+    f"{_MODELS}.equilibrium:Equilibrium",
+    f"{_MODELS}.equilibrium_config:EquilibriumConfig",
+)

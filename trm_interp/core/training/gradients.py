@@ -20,6 +20,7 @@ class Stepped(NamedTuple):
     states: States
     halts: Tensor  # bool [slot], whether the model would stop here
     losses: StepLosses
+    measures: dict[str, Tensor]  # float [slot], the model's `measures` by name
 
 
 def backward_in_parts(
@@ -39,7 +40,10 @@ def backward_in_parts(
         if isinstance(forward, DistributedDataParallel):
             forward.require_backward_grad_sync = i == len(places) - 1
         part = slots if len(places) == 1 else slots.rows(at)
-        state, readout = forward(part.states, part.inputs, dtype, phase.cycles, part.identifiers)
+        keys = part.keys(config.seed) if model.draws_noise else None
+        state, readout = forward(
+            part.states, part.inputs, dtype, phase.cycles, part.identifiers, keys
+        )
         reads_ahead = model.reads_ahead
         losses = model.losses(
             readout,
@@ -56,7 +60,7 @@ def backward_in_parts(
             total = total * step_weights(part.steps, phase.n_sup, config.early_weight)
         # DDP averages over processes: the sum over the global batch, divided by its size
         (total.sum() * processes / config.batch_size).backward()
-        stepped.append(_detached(state, model.halts(readout), losses))
+        stepped.append(_detached(state, model.halts(readout), losses, model.measured(readout)))
     return stepped[0] if len(stepped) == 1 else _joined(stepped)
 
 
@@ -81,11 +85,14 @@ def _following(
     return model(detached, part.inputs, dtype, phase.cycles, part.identifiers)[1]
 
 
-def _detached(state: States, halts: Tensor, losses: StepLosses) -> Stepped:
+def _detached(
+    state: States, halts: Tensor, losses: StepLosses, measures: dict[str, Tensor]
+) -> Stepped:
     answer, halt, solved, further = losses
     kept = {name: term.detach() for name, term in further.items()}
     apart = StepLosses(answer.detach(), halt.detach(), solved, kept)
-    return Stepped(type(state)(*(z.detach() for z in state)), halts.detach(), apart)
+    measures = {name: of.detach() for name, of in measures.items()}
+    return Stepped(type(state)(*(z.detach() for z in state)), halts.detach(), apart, measures)
 
 
 def _joined(parts: list[Stepped]) -> Stepped:
@@ -102,4 +109,5 @@ def _joined(parts: list[Stepped]) -> Stepped:
             torch.cat([of.solved for of in losses]),
             further,
         ),
+        {name: torch.cat([part.measures[name] for part in parts]) for name in parts[0].measures},
     )

@@ -130,6 +130,7 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
         "loss": total["answer"] / puzzles,
         "halt_loss": total["halt"] / puzzles,
         **{f"{name}_loss": total[name] / puzzles for name in trainer.model.further_losses},
+        **{name: total[name] / puzzles for name in trainer.model.measures},
         "solved_now": total["solved"] / puzzles,
         "exact": total["halted_solved"] / halted,
         "mean_steps": total["halted_steps"] / halted,

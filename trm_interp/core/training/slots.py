@@ -17,7 +17,7 @@ from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.training.settings import TrainConfig
 
-PICK, SYMMETRY, EXPLORE, EXPLORE_STEPS, EASY = range(5)  # purposes of a random number
+PICK, SYMMETRY, EXPLORE, EXPLORE_STEPS, EASY, START, NOISE = range(7)  # purposes of a random number
 
 Augment = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -88,6 +88,10 @@ class Slots:
         others = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "states"}
         there = {name: value for name, value in others.items() if value is not None}
         return {**self.states._asdict(), **there}
+
+    def keys(self, seed: int) -> Tensor:
+        """int64 [slot]: names of the random numbers of the next supervision step."""
+        return hash64(seed, NOISE, self.index, self.draws, self.steps)
 
     def rows(self, at: Tensor) -> "Slots":
         """Some of the slots."""
@@ -168,7 +172,11 @@ class Slots:
         cut = torch.zeros_like(self.cut)
         if apart is not None:
             cut = torch.where(new.all(), apart - 1 - self.index % apart, cut)
-        fresh = model.initial_state(self.states[0])
+        like = self.states[0]
+        if model.draws_noise:
+            fresh = model.random_start(like, hash64(seed, START, self.index, self.draws))
+        else:
+            fresh = model.initial_state(like)
         return replace(
             self,
             inputs=torch.where(new[:, None], inputs, self.inputs),

@@ -121,7 +121,8 @@ class Trainer:
         self.clock = torch.zeros((), dtype=torch.int64, device=self.device)  # the same, there
         self.seconds = 0.0
         self.rows = 0  # of metrics.jsonl
-        self.metrics = (*METRICS, *self.model.further_losses)  # what a step gives, in this order
+        # what a step gives, in this order
+        self.metrics = (*METRICS, *self.model.further_losses, *self.model.measures)
         self.sums = torch.zeros(len(self.metrics), dtype=widest(self.device), device=self.device)
         self.summed_steps = 0  # in `sums`, since the last row
         self.validated_at = -1
@@ -165,7 +166,7 @@ class Trainer:
         slots = self.slots.refilled(
             self.model, self.data, config.seed, config.augment, self.easiest, apart
         )
-        states, halts, losses = self._gradients(slots, phase)
+        states, halts, losses, measures = self._gradients(slots, phase)
         norms = clip_gradients(self.model.parameters(), config.clip or float("inf"))
         every = sum(losses.further.values(), losses.answer + losses.halt)
         self.first_bad.note(self.clock + 1, norms, every)
@@ -184,7 +185,7 @@ class Trainer:
             "halted_solved": (losses.solved * done).sum(),
             "halted_steps": (slots.steps * done).sum(),
             "grad_norm": norms.norm() / self.ranks.size,
-            **{name: term.sum() for name, term in losses.further.items()},
+            **{name: term.sum() for name, term in {**losses.further, **measures}.items()},
         }
 
     def places(self) -> list[Tensor]:
