@@ -50,7 +50,7 @@ ADDED += ("*/card.json/train/n_sup_warm", "*/card.json/train/n_sup_warm_until")
 ADDED += ("*/card.json/train/keep_every", "*/card.json/train/fused_mixer")
 ADDED += ("*/card.json/train/stagger",)
 ADDED += ("*/card.json/train/easy_until", "*/card.json/train/early_weight")
-ADDED += ("stability/summary.json/rating",)
+ADDED += ("stability/summary.json/rating", "*/*/summary/gained")
 ADDED += ("eval/printed/compiled", "*/summary.json/compiled", "*/summary.json/settings/compile")
 
 # Facts of the machine or the moment, left out wherever they occur. Paths are kept, with the

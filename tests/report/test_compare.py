@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import trm_interp.report.jobs
+import trm_interp.report.plan
 from trm_interp.report.claims import CLAIMS
 from trm_interp.report.compare import Compared, run
 from trm_interp.report.compare_subjects import Asked, open_subjects, training_step
@@ -203,6 +204,36 @@ def test_a_study_that_fails_is_told_and_leaves_the_others(
     verdicts = pd.read_csv(tmp_path / "verdicts.csv")
     assert dict(zip(verdicts["id"], verdicts[OVER], strict=True))["F4"] == "not measured"
     assert "T1" in set(pd.read_csv(tmp_path / "effects.csv")["claim"])
+
+
+def test_a_subject_has_a_factor_of_its_own(here: Here, two: list[str], tmp_path: Path):
+    compared(two, tmp_path, only="T1", scales="second@halves=0.02")
+    words = {
+        path.name: json.loads((path / "table1-asked.json").read_text())
+        for path in sorted(tmp_path.glob("*halves"))
+    }
+    limits = [re.findall(r"--limit[\", ]+(\d+)", json.dumps(one))[0] for one in words.values()]
+    assert limits == ["16", "20"]
+    for scales, problem in (
+        ("third=1", "scales: no subject 'third'; there are first@halves, second@halves"),
+        ("first@halves=0", "scales: 'first@halves=0' is not NAME=FACTOR"),
+        ("first@halves", "scales: 'first@halves' is not NAME=FACTOR"),
+        ("first@halves=inf", "scales: 'first@halves=inf' is not NAME=FACTOR"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            run(config(two, tmp_path, scales=scales))
+
+
+def test_stopped_it_says_how_to_go_on(
+    two: list[str], tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trm_interp.report.plan, "run_jobs", stop)
+    answer = cli("compare", *two, "--out", str(tmp_path), "--only", "T1", "--device", "cpu")
+    assert answer.code == 130
+    assert answer.err.splitlines()[-1] == "stopped; to continue, run the same command again"
 
 
 # models

@@ -5,13 +5,15 @@ import pytest
 
 from trm_interp.report.effects import (
     About,
+    Crossed,
     auc_of,
     auc_of_strata,
-    derived_effect,
+    closed_gap_effect,
     difference_effect,
     estimated_effect,
     mean_of,
     median_of,
+    paired_effect,
     share_effect,
     verdict_of,
 )
@@ -70,14 +72,44 @@ def test_a_difference_of_shares():
     assert difference_effect(ABOUT, (0, 0), (1, 2)).low is None
 
 
-def test_a_function_of_shares():
-    one = derived_effect(ABOUT, [(90, 100), (50, 100)], lambda best, plain: best - plain, 100)
-    plain = difference_effect(ABOUT, (90, 100), (50, 100))
-    assert one.estimate == pytest.approx(0.4)
-    assert (one.low, one.high) == (
-        pytest.approx(plain.low, abs=0.03),
-        pytest.approx(plain.high, abs=0.03),
-    )
+def test_runs_of_the_same_puzzles_are_paired():
+    # independent outcomes have no correlation, and so the interval of two samples
+    one = paired_effect(ABOUT, Crossed.of(56, 49, 70, gained=None))
+    plain = difference_effect(ABOUT, (56, 70), (49, 70))
+    numbers = (plain.estimate, plain.low, plain.high)
+    assert (one.estimate, one.low, one.high) == pytest.approx(numbers)
+    # where one run solves all that the other does, the interval is narrower
+    assert plain.estimate and plain.high
+    nested = paired_effect(ABOUT, Crossed.of(56, 49, 70, gained=7))
+    assert nested.estimate == pytest.approx(0.1) and nested.high and nested.high < plain.high
+    # by hand: spread of a mean of 1 for 7, 0 for 63 of 70 is sqrt(0.1 * 0.9 / 70) = 0.0359
+    assert nested.draws.std() == pytest.approx(0.0359, rel=0.1)
+    # the same grids: no difference, and an interval that is not empty
+    same = paired_effect(ABOUT, Crossed.of(70, 70, 70, gained=0))
+    assert same.estimate == 0 and same.low and same.high and same.low < 0 < same.high
+
+
+def test_the_paired_interval_covers():
+    rng, shares = np.random.default_rng(0), [0.6, 0.2, 0.05, 0.15]
+    hits = 0
+    for both, gained, lost, neither in rng.multinomial(60, shares, 500):
+        one = paired_effect(ABOUT, Crossed(both, gained, lost, neither))
+        assert one.low is not None and one.high is not None
+        hits += one.low <= 0.15 <= one.high
+    assert 0.92 <= hits / 500 <= 0.98
+
+
+def test_the_gap_that_is_closed():
+    one = closed_gap_effect(ABOUT, Crossed.of(90, 50, 100, gained=42))  # 2 of 50 are lost
+    assert one.estimate == pytest.approx(40 / 50) and one.n == 50
+    # spread of (42 - 2) / 50: about sqrt(42 * 0.16 ** 2 + 8 * 0.64 + 2 * 1.64 ** 2) / 50 = 0.07
+    assert one.draws.std() == pytest.approx(0.066, rel=0.15)
+    # where the plain run fails one puzzle, replicates without a failure have no such share
+    few = closed_gap_effect(ABOUT, Crossed.of(100, 99, 100, gained=1))
+    assert (few.estimate, few.low, few.high) == (1, 1, 1)
+    few = closed_gap_effect(ABOUT, Crossed.of(99, 99, 100, gained=None))
+    assert few.low is not None and few.low > -10 and np.isfinite(few.draws).all()
+    assert closed_gap_effect(ABOUT, Crossed.of(99, 100, 100, gained=0)).low is None
 
 
 def test_draws_of_numbers_of_runs():

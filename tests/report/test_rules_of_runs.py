@@ -56,7 +56,8 @@ def search(evidence: Evidence, best: list[float], plain: list[float], n: int = 2
         spans = [wilson(round(n * one), n) for one in share]
         return Curve(share=share, low=[low for low, _ in spans], high=[high for _, high in spans])
 
-    return replace(evidence.table2, n=n, steps=len(best), baseline=curve(plain), best_q=curve(best))
+    curves = {"baseline": curve(plain), "best_q": curve(best)}
+    return replace(evidence.table2, n=n, steps=len(best), gained=None, **curves)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.search.engine import Trajectories
+from trm_interp.search.results import gained_of
 from trm_interp.search.selection import SHARES, choose, grid_ids, outcome_frame, share_table
 
 A, B = 2, 3  # tokens of a grid of one cell
@@ -77,6 +78,8 @@ def test_outcomes_of_two_puzzles():
     assert (rows[0]["q"], rows[0]["chosen_best_q"]) == (3.0, 2)
     table = share_table(frame)
     assert table[list(SHARES)].to_numpy().tolist() == [[0.5, 0.0, 0.5, 0.0, 0.5, 0.5]]
+    assert gained_of(frame) == [0]  # best_q loses the first and solves neither
+    assert gained_of(frame.assign(best_q=[True, True], baseline=[True, False])) == [1]
     low, high = wilson(1, 2)
     assert math.isclose(table["vote_low"][0], low) and math.isclose(table["vote_high"][0], high)
 

@@ -37,7 +37,7 @@ COMMANDS = [
         examples="""
         trm-interp compare artifacts/trm-sudoku6 artifacts/trm-sudoku6-seed2 --out runs/compare
         trm-interp compare artifacts/trm-sudoku9 \\
-            artifacts/trm-sudoku9@artifacts/data/sudoku9-hard/test.txt --out runs/nine --scale 0.1
+            artifacts/trm-sudoku9@artifacts/data/sudoku9-hard/test.csv --out runs/nine --scale 0.1
         trm-interp compare runs/mine/kept/* --out runs/along --only F2,W1,W2
         """,
         unit="s",

@@ -1,6 +1,7 @@
 """Subjects of a comparison: a checkpoint together with puzzles, by a name."""
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from trm_interp.report.verdicts import Judged
 from trm_interp.runtime.artifacts import existing
 from trm_interp.runtime.errors import UserError
 
+MOST_SCALE = 1000
 SPLITS = ("test", "val", "train")  # files of these names are called by their folder's
 NAME = re.compile(r"[\w.+@-]+")
 AS_TRAINED = ("steps_done", "changes_on_resume", *MAY_CHANGE_ON_RESUME)  # differ between snapshots
@@ -140,6 +142,23 @@ def _part(card: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
+def scales_of(config: CompareConfig, names: Sequence[str]) -> dict[str, float]:
+    """The factor on the numbers of puzzles and starts, by subject. UserError for a name that no
+    subject has, and for what is no factor."""
+    scales = dict.fromkeys(names, config.scale)
+    for part in filter(None, (config.scales or "").split(",")):
+        name, _, factor = part.strip().partition("=")
+        if name not in scales:
+            raise UserError(f"scales: no subject {name!r}; there are {', '.join(names)}")
+        try:
+            scales[name] = float(factor)
+        except ValueError:
+            scales[name] = math.nan
+        if not 0 < scales[name] <= MOST_SCALE:
+            raise UserError(f"scales: {part.strip()!r} is not NAME=FACTOR with a factor up to 1000")
+    return scales
+
+
 def open_subjects(
     config: CompareConfig, jobs: Sequence[str], tell: Callable[[str], None]
 ) -> list[Subject]:
@@ -152,7 +171,7 @@ def open_subjects(
                 f"{earlier[0].text} and {one.text} are both called {one.name}: "
                 f"give one of them a name, such as other={one.text.rpartition('=')[2]}"
             )
-    subjects = []
+    scales, subjects = scales_of(config, [one.name for one in asked]), []
     for one in asked:
         request = Request(
             one.checkpoint,
@@ -161,7 +180,7 @@ def open_subjects(
             config.seed,
             config.device,
             config.static,
-            config.scale,
+            scales[one.name],
             config.skip_bad,
         )
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from trm_interp.analysis.estimates import Number
-from trm_interp.runtime.records import Record
+from trm_interp.runtime.records import Record, optional
 from trm_interp.sae.results import FeaturesSummary, SAEMeasures
 from trm_interp.search.results import Curve, SearchSummary
 from trm_interp.studies.basins import BasinsResult
@@ -22,6 +22,7 @@ class SearchShares(Record):
     """Of a search of `n` puzzles with `k` trajectories: shares solved by supervision step.
 
     `baseline`: by one plain run; `best_q`: by the trajectory of the highest q; `pass_at_k`: by any.
+    `gained`: puzzles that `best_q` solves and the plain run does not, at every step.
     """
 
     n: int
@@ -32,6 +33,7 @@ class SearchShares(Record):
     baseline: Curve
     best_q: Curve
     pass_at_k: Curve
+    gained: list[int] | None = optional()
 
     @classmethod
     def of_search(cls, search: SearchSummary) -> "SearchShares":
@@ -46,6 +48,7 @@ class SearchShares(Record):
             baseline=search.baseline,
             best_q=search.best_q,
             pass_at_k=search.pass_at_k,
+            gained=search.gained,
         )
 
 

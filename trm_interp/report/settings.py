@@ -63,6 +63,11 @@ class CompareConfig:
     scale: float = setting(
         1.0, "factor on the numbers of puzzles and starts; 0.1 for a trial", most=1000
     )
+    scales: str | None = setting(
+        None,
+        "comma-separated NAME=FACTOR for subjects with a factor of their own, such as hard=0.25",
+        otherwise="that of --scale",
+    )
     workers: int = setting(2, "studies at a time", most=1024, needs={"plan": (False,)})
     seed: int = setting(0, "seed of every random choice")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")

@@ -120,4 +120,10 @@ class Work(ABC):
     ) -> None:
         self._open.__exit__(kind, error, trace)
         if isinstance(error, KeyboardInterrupt) and not isinstance(error, Interrupted):
-            raise Interrupted(how_to_resume(self.overwrite) if self.resumable else "") from error
+            raise Interrupted(self._how_to_go_on()) from error
+
+    def _how_to_go_on(self) -> str:
+        """Advice after an interruption; none where the work begins anew."""
+        if self.resumable:
+            return how_to_resume(self.overwrite)
+        return "to continue, run the same command again" if self.resume else ""

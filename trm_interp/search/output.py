@@ -18,7 +18,7 @@ from trm_interp.runtime.outputs import discard, maker
 from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.runs import Run, Work, read_identity
 from trm_interp.runtime.schema import read_json
-from trm_interp.search.results import RULES, SHARES, SearchSummary, curves_of
+from trm_interp.search.results import RULES, SHARES, SearchSummary, curves_of, gained_of
 from trm_interp.search.selection import share_table
 from trm_interp.search.settings import SearchRun
 from trm_interp.tasks.base import PuzzleSet, Task
@@ -279,6 +279,7 @@ def _agree(table: pd.DataFrame, sidecar: Sidecar) -> bool:
             for name, curve in summary.curves.items()
             for part, numbers in vars(curve).items()
         )
+        and summary.gained in (None, gained_of(table))
         and all(settings.get(name) == value for name, value in sidecar.identity.search.items())
         # network evaluations a step are the model's, and the same in both numbers
         and summary.evaluations * n * summary.config.k * steps

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
 from trm_interp.runtime.errors import UserError
@@ -27,9 +28,10 @@ class Curve(Record):
 class SearchSummary(Record):
     """Shares over steps as in `selection.outcome_frame`, what was searched, and what it cost.
 
-    `evaluations`: network evaluations that were spent; `evaluations_of_the_full_grid`: those of all
-    trajectories if each ran to the end. The JSON is flat: settings have no key of their own, and
-    the bounds of a curve have keys such as `vote_low`.
+    `gained`: puzzles that `best_q` solves and `baseline` does not, at every step; their shares tell
+    the rest. `evaluations`: network evaluations that were spent; `evaluations_of_the_full_grid`:
+    those of all trajectories if each ran to the end. The JSON is flat: settings have no key of
+    their own, and the bounds of a curve have keys such as `vote_low`.
     """
 
     ckpt: str
@@ -46,6 +48,7 @@ class SearchSummary(Record):
     vote_q: Curve
     pass_at_k: Curve
     verified: Curve
+    gained: list[int] | None = optional()
     evaluations: int
     evaluations_of_the_full_grid: int
 
@@ -87,6 +90,12 @@ def _of_curve(name: str, part: str) -> str:
     ('vote', 'vote_low')
     """
     return name if part == "share" else f"{name}_{part}"
+
+
+def gained_of(frame: pd.DataFrame) -> list[int]:
+    """`SearchSummary.gained` of a `selection.outcome_frame`."""
+    best, plain = (frame[name].to_numpy(dtype=bool) for name in ("best_q", "baseline"))
+    return np.bincount(frame["step"].to_numpy(), weights=best & ~plain).astype(int).tolist()
 
 
 def curves_of(shares: pd.DataFrame) -> dict[str, Curve]:

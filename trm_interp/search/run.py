@@ -18,7 +18,7 @@ from trm_interp.runtime.runs import quiet, silent
 from trm_interp.search.engine import Trajectories, search
 from trm_interp.search.noise import require_symmetries, target_states
 from trm_interp.search.output import Identity, SearchWork, earlier_compiled, read_table
-from trm_interp.search.results import SearchSummary, curves_of
+from trm_interp.search.results import SearchSummary, curves_of, gained_of
 from trm_interp.search.selection import outcome_frame, share_table
 from trm_interp.search.settings import ALL_STATES, SearchConfig, SearchRun
 from trm_interp.subjects.opening import open_both, open_device
@@ -223,6 +223,7 @@ def _summary(
         n=len(puzzles),
         config=config,
         **curves_of(share_table(table)),
+        gained=gained_of(table),
         evaluations=steps_run * per_step,
         evaluations_of_the_full_grid=len(puzzles) * config.k * config.steps * per_step,
     )

@@ -1,16 +1,16 @@
 """Claims about shares of solved puzzles: T1, T2, T2b and C1."""
 
-import numpy as np
-
 from trm_interp.analysis.estimates import span
 from trm_interp.analysis.resample import bounds
 from trm_interp.report.effects import (
     About,
+    Crossed,
     Effect,
-    derived_effect,
+    closed_gap_effect,
     difference_effect,
     estimated_effect,
     mean_of,
+    paired_effect,
     share_effect,
 )
 from trm_interp.report.evidence import SearchShares
@@ -72,17 +72,9 @@ def t2(search: SearchShares) -> Judged:
         return not_measured("one supervision step, which T2b is about", search.n)
     effects = [_gain(search, "T2", step, 0.0, 1) for step in at]
     last = at[-1]
-    best, plain = (_at(curve, last, search.n) for curve in (search.best_q, search.baseline))
-    if plain < search.n:
-        about = About("T2", f"share of the gap to 1 that is closed at step {last}", 0.5, 1)
-        shares = [(best, search.n), (plain, search.n)]
-        effects.append(derived_effect(about, shares, _closed, search.n))
+    about = About("T2", f"share of the gap to 1 that is closed at step {last}", 0.5, 1)
+    effects.append(closed_gap_effect(about, _crossed(search, last)))
     return judged(*_row(search, at), _settings(search, last), effects)
-
-
-def _closed(best: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """Of the puzzles that the plain run fails, as a share; 0 where it fails none."""
-    return (best - plain) / np.maximum(1 - plain, 1e-9)
 
 
 def t2b(search: SearchShares) -> Judged:
@@ -92,11 +84,17 @@ def t2b(search: SearchShares) -> Judged:
 
 
 def _gain(search: SearchShares, claim: str, step: int, null: float, claimed: int) -> Effect:
-    """Best of K less plain, as if of different puzzles: the interval is too wide, never too
-    narrow."""
-    best, plain = (_at(curve, step, search.n) for curve in (search.best_q, search.baseline))
+    """Best of K less plain."""
     about = About(claim, f"gain at step {step}", null, claimed)
-    return difference_effect(about, (best, search.n), (plain, search.n))
+    return paired_effect(about, _crossed(search, step))
+
+
+def _crossed(search: SearchShares, step: int) -> Crossed:
+    """Puzzles that the best of K and the plain run solve; as if independent where the search is of
+    an earlier version, which makes the interval too wide, never too narrow."""
+    best, plain = (_at(curve, step, search.n) for curve in (search.best_q, search.baseline))
+    gained = None if search.gained is None else search.gained[step - 1]
+    return Crossed.of(best, plain, search.n, gained)
 
 
 def _at(curve: Curve, step: int, n: int) -> int:
