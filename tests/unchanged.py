@@ -49,6 +49,7 @@ ADDED += ("*/card.json/sae/architecture", "*/cfg.json/metadata/trm_interp/archit
 ADDED += ("*/card.json/train/n_sup_warm", "*/card.json/train/n_sup_warm_until")
 ADDED += ("*/card.json/train/keep_every", "*/card.json/train/fused_mixer")
 ADDED += ("*/card.json/train/stagger",)
+ADDED += tuple(f"*/card.json/train/prefix_{name}" for name in ("optimizer", "lr", "decay"))
 ADDED += ("*/card.json/train/easy_until", "*/card.json/train/early_weight")
 ADDED += ("stability/summary.json/rating", "*/*/summary/gained")
 ADDED += ("eval/printed/compiled", "*/summary.json/compiled", "*/summary.json/settings/compile")

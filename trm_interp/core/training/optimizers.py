@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.training.muon import Muon
 from trm_interp.core.training.settings import TrainConfig
+from trm_interp.core.training.sign_sgd import SignSGD
+from trm_interp.runtime.errors import UserError
 
 LAST = 0.2  # of a run, in which the rate of decay "late" falls
 
 
 def make_optimizers(model: RecursiveModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW over everything, or Muon over the networks' matrices and AdamW over the rest.
+    """AdamW over everything, or Muon over the networks' matrices and AdamW over the rest; with
+    `prefix_optimizer` "sign-sgd" puzzle embeddings are trained by that.
 
     Muon is torch's: Nesterov momentum, and a step scaled by sqrt(max(1, rows / columns)), which is
     its "original" convention, not the one that matches the size of AdamW's updates.
@@ -26,7 +29,8 @@ def make_optimizers(model: RecursiveModel, config: TrainConfig) -> list[torch.op
     muon = config.optimizer == "muon"
     matrices = [p for net in model.networks() for p in net.parameters() if p.ndim == 2]
     matrices = matrices if muon else []
-    taken = {id(p) for p in matrices}
+    tables = _tables(model) if config.prefix_optimizer == "sign-sgd" else []
+    taken = {id(p) for p in (*matrices, *tables)}
     rest = [p for p in model.parameters() if id(p) not in taken]
     on_gpu = rest[0].is_cuda
     optimizers: list[torch.optim.Optimizer] = [
@@ -49,12 +53,24 @@ def make_optimizers(model: RecursiveModel, config: TrainConfig) -> list[torch.op
                 adjust_lr_fn="original",
             )
         )
+    if tables:
+        optimizers.append(SignSGD(tables, config.prefix_lr, config.prefix_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
     if on_gpu:
         hold_rates_in_tensors(optimizers)
     return optimizers
+
+
+def _tables(model: RecursiveModel) -> list[Tensor]:
+    """The puzzle embeddings. UserError for a model that has none."""
+    table = getattr(model, model.identifier_table, None) if model.identifier_table else None
+    if table is None:
+        raise UserError(
+            "prefix_optimizer sign-sgd: this model has no puzzle embeddings; give it a prefix"
+        )
+    return [table]
 
 
 def hold_rates_in_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> None:

@@ -22,6 +22,7 @@ def minutes(text: str) -> float:
 
 
 MUON = {"optimizer": ("muon",)}
+SIGN = {"prefix_optimizer": ("sign-sgd",)}
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class TrainConfig:
     lr: float = setting(1e-4, "peak AdamW learning rate", most=1000)
     muon_lr: float = setting(0.02, "peak Muon learning rate", most=1000, needs=MUON)
     muon_decay: float = setting(0.0, "Muon weight decay", most=1000, needs=MUON)
+    prefix_optimizer: Literal["adamw", "sign-sgd"] = setting(
+        "adamw", "of the puzzle embeddings; sign-sgd as in the public code"
+    )
+    prefix_lr: float = setting(1e-4, "peak sign-SGD learning rate", most=1000, needs=SIGN)
+    prefix_decay: float = setting(1.0, "sign-SGD weight decay", most=1000, needs=SIGN)
     beta1: float = setting(0.9, "AdamW beta 1")
     beta2: float = setting(0.95, "AdamW beta 2")
     weight_decay: float = setting(1.0, "AdamW weight decay", most=1000)
@@ -143,11 +149,12 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be from 0 to below 1, got {getattr(self, name)}")
         not_negative = ("lr", "muon_lr", "muon_decay", "weight_decay", "halt_weight", "clip")
-        for name in (*not_negative, "keep_every"):
+        for name in (*not_negative, "prefix_lr", "prefix_decay", "keep_every"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name, allowed in {
             "optimizer": ("adamw", "muon"),
+            "prefix_optimizer": ("adamw", "sign-sgd"),
             "decay": ("constant", "cosine", "late"),
             "loss": ("stablemax", "softmax"),
             "dtype": ("float32", "bfloat16"),

@@ -40,6 +40,7 @@ MAY_CHANGE_ON_RESUME = (
 )
 # settings of training that earlier versions did not have: their states go on without them
 ADDED_LATER = ("n_sup_warm", "stagger", "easy_until", "early_weight")
+AS_BEFORE = ("prefix_optimizer", "prefix_lr", "prefix_decay")  # older states had the defaults
 WEIGHTS: dict[str, type | tuple[type, ...]] = {
     **{"model": dict, "average": list, "best_weights": list, "optimizers": list},
     **{"slots": dict, "sums": Tensor},
@@ -70,6 +71,7 @@ def require_same_run(
     """
     later = [name for name in ADDED_LATER if f"train.{name}" not in saved]
     apart = {f"train.{name}" for name in (*MAY_CHANGE_ON_RESUME, *later)}
+    saved = {f"train.{name}": getattr(TrainConfig(), name) for name in AS_BEFORE} | dict(saved)
     there, now = ({k: v for k, v in one.items() if k not in apart} for one in (saved, identity))
     require_same(file, there, now)
     return later
