@@ -25,6 +25,7 @@ from trm_interp.recording.writer import Team
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, counted, parse_indices, require_memory
 from trm_interp.runtime.provenance import git_commit, versions
+from trm_interp.subjects import equilibria
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import CollectConfig
 from trm_interp.tasks.base import PuzzleSet
@@ -142,7 +143,8 @@ def _record_all(
     tell: Callable[[str], None],
 ) -> None:
     """What the writer lacks, batch after batch."""
-    began, announced = time.monotonic(), False
+    began, announced, first = time.monotonic(), False, writer.done
+    residuals: list[Tensor] = []
     writer.claim.advance(writer.done, len(puzzles))
     while writer.done < len(puzzles):
         batch = puzzles.subset(slice(writer.done, writer.done + config.batch_size))
@@ -158,6 +160,8 @@ def _record_all(
             puzzle_id=batch.lines,
             **_more_readouts(writer, batch, read),
         )
+        if read.residual is not None:
+            residuals.append(read.residual)
         if not announced and writer.done < len(puzzles):
             each = (time.monotonic() - began) / len(batch) / writer.team.size
             seconds = each * (len(puzzles) - writer.done)
@@ -165,6 +169,10 @@ def _record_all(
         announced = True
         writer.claim.advance(writer.done, len(puzzles))
     writer.finish()
+    if residuals and writer.team.size == 1:
+        recorded = puzzles.lines[first:]
+        if found := equilibria.convergence(model, torch.cat(residuals), recorded):
+            tell(equilibria.line(found, len(recorded)))
     if writer.team.size > 1:
         writer.claim.advance(len(puzzles), len(puzzles))
 
@@ -173,6 +181,7 @@ def more_readouts(model: RecursiveModel, puzzles: PuzzleSet) -> list[str]:
     """Of `schema.MORE_READOUTS` those that the model and the puzzles have."""
     reads_identifiers = model.config.n_identifiers and puzzles.identifiers is not None
     there = {"q_continue": model.has_q_continue, "identifier": reads_identifiers}
+    there["residual"] = model.tolerance is not None
     return [name for name in MORE_READOUTS if there[name]]
 
 
@@ -180,6 +189,7 @@ def _more_readouts(writer: StoreWriter, batch: PuzzleSet, read: Readouts) -> dic
     values = {
         "q_continue": None if read.q_continue is None else read.q_continue.numpy(),
         "identifier": batch.identifiers,
+        "residual": None if read.residual is None else read.residual.numpy(),
     }
     held = writer.manifest.recorded.more_readouts
     return {name: of for name, of in values.items() if name in held and of is not None}

@@ -193,7 +193,9 @@ class Manifest:
     @property
     def readouts(self) -> tuple[Site, ...]:
         """What it holds of every step, whichever sites were recorded."""
-        return readouts(self.n_steps, self.n_cells, self.recorded.more_readouts)
+        schedule = self.recorded.identity.schedule
+        h_cycles = 1 if schedule is None else schedule.h_cycles
+        return readouts(self.n_steps, self.n_cells, self.recorded.more_readouts, h_cycles)
 
     @property
     def bytes_per_puzzle(self) -> int:

@@ -26,7 +26,7 @@ MOST_TICKS = 10**5  # network evaluations of a run
 NAME = re.compile(r"\w[\w.]{0,99}")
 
 RUN_SITES = ("embed", "logits")  # arrays of every architecture that are not states
-MORE_READOUTS = ("q_continue", "identifier")  # read-outs that only some stores hold
+MORE_READOUTS = ("q_continue", "identifier", "residual")  # read-outs that only some stores hold
 GROUPS = ("states", "resid")  # words that stand for several arrays where sites are chosen
 _EXPONENT = np.uint16(0x7C00)  # of a float16; all ones in infinities and NaN
 _INSIDE = re.compile(r"(\w+\.)*hook_\w+")
@@ -201,7 +201,9 @@ def is_inside(name: str) -> bool:
     return _INSIDE.fullmatch(name) is not None
 
 
-def readouts(n_steps: int, n_cells: int, more: Sequence[str] = ()) -> tuple[Site, ...]:
+def readouts(
+    n_steps: int, n_cells: int, more: Sequence[str] = (), h_cycles: int = 1
+) -> tuple[Site, ...]:
     """What every store holds for all supervision steps, whichever states it keeps.
 
     inputs, labels, predictions: tokens. solved: all cells right. loss: stablemax cross-entropy,
@@ -210,11 +212,13 @@ def readouts(n_steps: int, n_cells: int, more: Sequence[str] = ()) -> tuple[Site
 
     `more` are those of `MORE_READOUTS` that the store has too. q_continue: logit of going on, of
     models with two halting logits. identifier: which embedding of its own the puzzle has, of models
-    that have such.
+    that have such. residual: how far each of `h_cycles` H-cycles ends from its fixed point,
+    relative, of models that solve for one; NaN where it is not known.
     """
     run = ("step",), (n_steps,)
     optional = {"q_continue": Site("q_continue", *run, "float32")}
     optional["identifier"] = Site("identifier", (), (), "int64")
+    optional["residual"] = Site("residual", ("step", "h_cycle"), (n_steps, h_cycles), "float32")
     return (
         Site("inputs", ("cell",), (n_cells,), "uint8"),
         Site("labels", ("cell",), (n_cells,), "uint8"),

@@ -229,7 +229,8 @@ class Store:
 
         Columns puzzle (index in this store), puzzle_id (line in the source file), step, solved,
         loss (stablemax, nats per cell), q_halt (logit), halt_step (-1: never); q_continue of models
-        that have it.
+        that have it; residual, the worst of the step's H-cycles, of models that solve for fixed
+        points.
         """
         import pandas as pd
 
@@ -242,8 +243,13 @@ class Store:
                 **{name: self[name][:].ravel() for name in ("solved", "loss", "q_halt")},
                 "halt_step": np.repeat(self["halt_step"][:], steps),
                 **{name: self[name][:].ravel() for name in ("q_continue",) if name in self.names},
+                **self._worst_residual(),
             }
         )
+
+    def _worst_residual(self) -> dict[str, np.ndarray]:
+        """Of each puzzle and step, where the store has it."""
+        return {"residual": self["residual"][:].max(-1).ravel()} if "residual" in self.names else {}
 
     def close(self) -> None:
         while self._files:

@@ -18,6 +18,7 @@ from trm_interp.core.when_compiled import compile_where_it_pays
 from trm_interp.runtime.file_run import FileRun
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.outputs import own_table
+from trm_interp.subjects import equilibria
 from trm_interp.subjects.evaluate import solve
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import EvalConfig
@@ -102,6 +103,8 @@ def evaluate(
         "device": device.type,
         **summarise(table, read, puzzles),
     }
+    if found := equilibria.convergence(checkpoint.model, read.residual, puzzles.lines):
+        summary["fixed_points"] = found
     return table, summary
 
 
@@ -119,10 +122,12 @@ def summarise(table: pd.DataFrame, read: Readouts, puzzles: PuzzleSet) -> dict[s
     }
 
 
-def lines(accuracy: Accuracy) -> list[Table]:
-    """The table for people."""
+def lines(accuracy: Accuracy) -> list[Table | str]:
+    """The table for people; what did not converge of a model that solves for fixed points."""
     summary = accuracy.summary
-    return [accuracy_table(accuracy.table, f"{summary['ckpt']} on {summary['puzzles']}")]
+    table = accuracy_table(accuracy.table, f"{summary['ckpt']} on {summary['puzzles']}")
+    found = summary.get("fixed_points")
+    return [table, *([equilibria.line(found, summary["n"])] if found else [])]
 
 
 def accuracy_table(outcomes: pd.DataFrame, title: str) -> Table:

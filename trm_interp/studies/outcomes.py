@@ -21,6 +21,7 @@ from trm_interp.studies.memory import for_outcomes
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
 from trm_interp.studies.settings import OutcomesConfig
 from trm_interp.studies.subject import Subject, finite, open_subject
+from trm_interp.subjects import equilibria
 from trm_interp.subjects.evaluate import solve
 
 Config = OutcomesConfig
@@ -87,6 +88,8 @@ def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> OutcomesResul
         if not subject.task.ratings():
             tell(f"{subject.task.title} puzzles have no ratings: skipping outcomes by rating")
         result, tables = measure(subject, read, config)
+        if found := equilibria.convergence(subject.model, read.residual, subject.puzzles.lines):
+            tell(equilibria.line(found, len(subject.puzzles)))
         results.write(figures(result, tables), tables._asdict())
         return results.finish(result)
 
@@ -110,6 +113,10 @@ def measure(
             **ratings,
         }
     )
+    if read.residual is not None:
+        residual = read.residual.numpy()
+        puzzles["residual"] = residual[:, -1].max(-1)  # the worst H-cycle of the last step
+        puzzles["converged"] = equilibria.converged(subject.model, residual)[:, -1]
     sure = read.halts[:, -1].numpy()
     shares: dict[str, Any] = {
         f"{name}{end}": table[f"{name}{end}"].tolist() for name in SHARES for end in ENDS

@@ -16,6 +16,7 @@ from trm_interp.core.processes import local_rank, rank_and_size
 from trm_interp.runtime.artifacts import artifact
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.progress import passing
+from trm_interp.subjects import equilibria
 from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.base import PuzzleError, PuzzleSet, Task
 from trm_interp.tasks.registry import load_puzzles as load
@@ -182,6 +183,8 @@ def open_both(
     require_task(opened, checkpoint)
     if defaults:
         tell(f"taking {' and '.join(defaults)}")
+    if line := equilibria.notice(checkpoint.model, str(checkpoint.path)):
+        tell(line)
     for line in opened.skipped:
         tell(f"skipped {line}")
     return checkpoint, opened
