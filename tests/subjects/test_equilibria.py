@@ -79,7 +79,7 @@ def test_commands_report_what_the_model_reports(
     read = solve(read_checkpoint(world["ckpt"]).model, puzzles, 3)
     assert read.residual is not None
     expected = read.residual.numpy()
-    there = (expected <= TOLERANCE).all(-1)
+    there = np.asarray((expected <= TOLERANCE).all(-1))
     answer = cli("eval", *words, "--json")
     assert answer.code == 0 and "solves for z_L in every H-cycle" in answer.err
     told = json.loads(answer.out)["fixed_points"]
