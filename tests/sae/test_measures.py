@@ -22,7 +22,7 @@ from trm_interp.sae.applied import applying
 from trm_interp.sae.measures import Usage, decoder_cosines, measures
 from trm_interp.sae.results import SAEMeasures
 from trm_interp.sae.settings import EvalSAEConfig, OnSAE
-from trm_interp.sae.splice import Loop, editing, hook_name, in_the_loop, loss_recovered
+from trm_interp.sae.splice import Loop, Place, editing, hook_name, in_the_loop, loss_recovered
 from trm_interp.sae.steer import Change, edit_of, matched_controls
 from trm_interp.tasks.sudoku.dataset import load
 
@@ -76,8 +76,8 @@ def test_half_of_the_state_is_a_quarter_of_the_variance(store: Path, tmp_path: P
     # x/2: error |x/2|^2 over |x - mean|^2, the mean being almost 0
     config = OnSAE(sae=identity_sae(tmp_path / "sae", 3, scale=0.5), store=store, device="cpu")
     with applying(config, lambda line: None) as applied:
-        result, mean_row = measures(applied, seed=0)
-    with_mean = 0.25 * (1 + np.square(mean_row).sum() / 2)
+        result, usage = measures(applied, seed=0)
+    with_mean = 0.25 * (1 + np.square(usage.mean_row).sum() / 2)
     assert result.fvu.value == pytest.approx(with_mean, rel=1e-2)
     assert result.by_tick.fvu == pytest.approx([0.25] * 12, rel=0.1)
 
@@ -129,11 +129,11 @@ def test_a_perfect_sae_recovers_all_and_zero_nothing(loop: Loop, site: str):
     ticks = (
         TICKS if site != "z_H" else [Tick(s, h, 2, "z_H", True) for s in range(3) for h in range(2)]
     )
-    mean = torch.zeros(16)
-    perfect = in_the_loop(loop, site, ticks, lambda x: x, mean)
+    places = [Place(site, ticks, torch.zeros(16))]
+    perfect = in_the_loop(loop, places, {"sae": lambda x: x})
     assert perfect.recovered_over_zero == ALL
     assert perfect.runs["sae"] == perfect.runs["clean"]
-    nothing = in_the_loop(loop, site, ticks, torch.zeros_like, mean)
+    nothing = in_the_loop(loop, places, {"sae": torch.zeros_like})
     assert nothing.recovered_over_zero == NOTHING
     assert nothing.runs["zero"] == nothing.runs["mean"]  # the mean row is zero here
     assert nothing.runs["zero"].loss.value != nothing.runs["clean"].loss.value
@@ -141,10 +141,11 @@ def test_a_perfect_sae_recovers_all_and_zero_nothing(loop: Loop, site: str):
 
 def test_exact_accuracy_has_wilson_intervals_and_means_of_one_puzzle_none(loop: Loop):
     solved = loop.run().exact[:, -1]
-    exact = in_the_loop(loop, "z_L", TICKS, lambda x: x, torch.zeros(16)).runs["clean"].exact
+    places = [Place("z_L", TICKS, torch.zeros(16))]
+    exact = in_the_loop(loop, places, {"sae": lambda x: x}).runs["clean"].exact
     assert (exact.low, exact.high) == wilson(int(solved.sum()), len(solved))
     alone = Loop(loop.model, loop.inputs[:1], loop.labels[:1], n_steps=3, batch_size=5)
-    run = in_the_loop(alone, "z_L", TICKS, lambda x: x, torch.zeros(16)).runs["clean"]
+    run = in_the_loop(alone, places, {"sae": lambda x: x}).runs["clean"]
     for estimate in (run.cells, run.loss):
         assert estimate.text() == f"{estimate.value:.3f}"
 
@@ -152,19 +153,19 @@ def test_exact_accuracy_has_wilson_intervals_and_means_of_one_puzzle_none(loop: 
 def test_one_tick_is_spliced_and_the_hooks_are_gone_afterwards(loop: Loop):
     seen: list[str] = []
     tick = Tick(1, 0, 1, "z_L")
-    names = [hook_name("z_L", tick)]
+    name = hook_name("z_L", tick)
     clean = loop.run()
 
     def edit(x: torch.Tensor) -> torch.Tensor:
         seen.append("edited")
         return torch.zeros_like(x)
 
-    changed = loop.run(names, edit)
+    changed = loop.run(lambda puzzles: {name: edit})
     assert len(seen) == 3  # batches of 5, 5 and 3
     assert np.array_equal(changed.loss[:, 0], clean.loss[:, 0])  # step 0 comes before
     assert not np.array_equal(changed.loss[:, 1], clean.loss[:, 1])
     assert np.array_equal(loop.run().loss, clean.loss)
-    with pytest.raises(RuntimeError), editing(loop.model, names, edit):
+    with pytest.raises(RuntimeError), editing(loop.model, {name: edit}):
         raise RuntimeError
     assert np.array_equal(loop.run().loss, clean.loss)
 
@@ -173,7 +174,7 @@ def test_the_spliced_state_goes_on_in_the_recursion(loop: Loop):
     """The state after the hook is what the next evaluation reads: as if set by hand."""
     tick, after = Tick(0, 0, 0, "z_L"), Tick(0, 0, 1, "z_L")
     model: HookedTRM = loop.model
-    with torch.no_grad(), editing(model, [hook_name("z_L", tick)], lambda x: 2 * x):
+    with torch.no_grad(), editing(model, {hook_name("z_L", tick): lambda x: 2 * x}):
         _, edited = model.run_with_cache(loop.inputs, names_filter=[after.hook])
     with torch.no_grad():
         x = model.embed(loop.inputs)

@@ -14,7 +14,7 @@ from toy_copier import CONFIG, EVALUATIONS, N_FULL, N_OPEN, save_squares, save_t
 from toy_task import Latin
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
-from trm_interp.recording.site_reader import SiteReader
+from trm_interp.recording.site_reader import SiteReader, expanded
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.sae.applied import applying
@@ -22,8 +22,7 @@ from trm_interp.sae.gather import gather
 from trm_interp.sae.meaning import facts_of
 from trm_interp.sae.results import FeaturesSummary, SAEMeasures, Steering
 from trm_interp.sae.settings import OnSAE
-from trm_interp.sae.splice import Loop, in_the_loop
-from trm_interp.sae.train import expanded
+from trm_interp.sae.splice import Loop, Place, in_the_loop
 
 Cli = Callable[..., Any]
 N, STEPS, SITE = N_FULL + N_OPEN, 3, "inner.hook_mixed"
@@ -84,7 +83,8 @@ def test_what_is_spliced_runs_on_in_the_recursion(ckpt: Path, store: Path, site:
     writes = [CYCLE[i % len(CYCLE)] for i in reader.indices]
     assert set(writes) == ({site} if site != SITE else {"fast", "slow"})
     mean = torch.zeros(CONFIG.d_model)
-    perfect = in_the_loop(loop, site, reader.ticks, lambda x: x, mean)
+    places = [Place(site, reader.ticks, mean)]
+    perfect = in_the_loop(loop, places, {"sae": lambda x: x})
     assert perfect.runs["sae"] == perfect.runs["clean"]
     assert perfect.runs["clean"].exact.value == N_FULL / N
     assert perfect.runs["zero"].loss.value != perfect.runs["clean"].loss.value

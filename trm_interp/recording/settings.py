@@ -1,11 +1,13 @@
-"""Settings of `info` and `hooks`. Read by the command line; needs no torch."""
+"""Settings of `info`, `hooks` and readers. Read by the command line; needs no torch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from trm_interp.runtime.limits import at_most
 from trm_interp.runtime.settings import argument, positive, setting
 from trm_interp.subjects.settings import CKPT_HELP, MOST_RECORDED, SHIPPED
 
+Centre = Literal["rows", "puzzle"]  # see `site_reader.View`
 CELLS_HELP = "cells of a puzzle, for a checkpoint that does not say"
 
 

@@ -2,11 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from trm_interp.core.clock import Tick
 from trm_interp.recording.schema import all_finite
+from trm_interp.recording.settings import Centre
+from trm_interp.recording.sites import RESIDUAL
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.shapes import Float, Int
@@ -33,6 +36,31 @@ def spell(indices: Sequence[int]) -> str:
     return ", ".join(text for part in parts for text in part)
 
 
+@dataclass(frozen=True)
+class View:
+    """How rows are read.
+
+    centre: "puzzle" takes from every row the mean of its puzzle and position over the ticks that
+    are read, which leaves what moves; "rows" takes nothing. shuffle: a seed permutes the ticks of
+    each coordinate on its own, within puzzle and position: every coordinate keeps its values there,
+    what they do together at a tick is lost, and so is their order in time.
+    """
+
+    centre: Centre = "rows"
+    shuffle: int | None = None
+
+    @property
+    def words(self) -> str | None:
+        """What is done to the rows; None for rows as they are."""
+        parts = ["each puzzle's mean over its ticks taken away"] if self.centre == "puzzle" else []
+        if self.shuffle is not None:
+            parts.append("the ticks of each coordinate shuffled on their own")
+        return ", ".join(parts) or None
+
+
+AS_STORED = View()
+
+
 class SiteReader:
     """One site of an open store.
 
@@ -40,7 +68,13 @@ class SiteReader:
     UserError where the store lacks the site or one of the ticks, with what it has.
     """
 
-    def __init__(self, store: Store, site: str, ticks: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        site: str,
+        ticks: Sequence[int] | None = None,
+        view: View = AS_STORED,
+    ) -> None:
         held = [name for name in store.names if "step" in store[name].dims[:2]]
         held = [name for name in held if store[name].dims[-1] == "d_model"]
         if site not in held:
@@ -48,7 +82,7 @@ class SiteReader:
                 f"{store.path} holds no {site!r}; it holds {', '.join(held)}: give one of these, "
                 "or record another store with `trm-interp collect --sites`"
             )
-        self.store, self.site = store, site
+        self.store, self.site, self.view = store, site, view
         self._array = store[site]
         clock, kept = run_clock(store), set(store.steps)
         in_site = set(store.recursion.ticks(site, store.n_steps))
@@ -79,7 +113,21 @@ class SiteReader:
         return sum(t.step == first.step and t.h_cycle == first.h_cycle for t in self.ticks)
 
     def read(self, puzzle: int) -> Float[np.ndarray, "tick pos d_model"]:
-        """All ticks of one puzzle, as stored. UserError names puzzle and tick of a bad number."""
+        """All ticks of one puzzle, as stored but for the view, in the precision of the store.
+        UserError names puzzle and tick of a bad number."""
+        values = self._stored(puzzle)
+        if self.view.shuffle is not None:
+            rng = np.random.default_rng([self.view.shuffle, puzzle, *self.site.encode()])
+            values = rng.permuted(values, axis=0)
+        if self.view.centre == "puzzle":
+            return (values - values.mean(axis=0, dtype=np.float32)).astype(values.dtype)
+        return values
+
+    def static(self, puzzle: int) -> Float[np.ndarray, "pos d_model"]:
+        """The mean of a puzzle over the ticks that are read, in float32: what `centre` takes."""
+        return self._stored(puzzle).mean(axis=0, dtype=np.float32)
+
+    def _stored(self, puzzle: int) -> Float[np.ndarray, "tick pos d_model"]:
         values = self._array[puzzle, self._steps].reshape(-1, self.n_pos, self.d_model)
         if self._pick is not None:
             values = values[self._pick]
@@ -96,13 +144,16 @@ class SiteReader:
 
 
 def open_sites(
-    store: Store, sites: Sequence[str], ticks: Sequence[int] | None = None
+    store: Store,
+    sites: Sequence[str],
+    ticks: Sequence[int] | None = None,
+    view: View = AS_STORED,
 ) -> list[SiteReader]:
     """Readers of several sites, which must be of one width. With `ticks`, each where it has them.
 
     UserError for a tick that none of them has.
     """
-    readers = [SiteReader(store, site) for site in sites]
+    readers = [SiteReader(store, site, view=view) for site in sites]
     if len({reader.d_model for reader in readers}) > 1:
         widths = ", ".join(f"{r.site} {r.d_model}" for r in readers)
         raise UserError(f"{store.path}: sites of several widths cannot be pooled ({widths})")
@@ -116,10 +167,26 @@ def open_sites(
         )
     chosen = [[i for i in ticks if i in reader.indices] for reader in readers]
     return [
-        SiteReader(store, reader.site, indices)
+        SiteReader(store, reader.site, indices, view)
         for reader, indices in zip(readers, chosen, strict=True)
         if indices
     ]
+
+
+def expanded(store: Store, names: Sequence[str]) -> list[str]:
+    """Sites by name. `states` stands for all states that the store holds, `resid` for its sites in
+    the residual stream. UserError where there are none."""
+    groups = {
+        "states": [name for name in store.names if name in store.states],
+        "resid": [name for name in store.names if name.endswith(RESIDUAL)],
+    }
+    sites: list[str] = []
+    for name in names:
+        if name in groups and not groups[name]:
+            held = ", ".join(store.names)
+            raise UserError(f"{store.path} holds no sites of {name!r}; it holds {held}")
+        sites += groups.get(name) or [name]
+    return list(dict.fromkeys(sites))
 
 
 def final_solved(store: Store) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A trained SAE applied to a store: checked to fit, ready to encode."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,13 @@ from torch import Tensor
 
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.recording.opening import finished_puzzles, recorded_checkpoint
-from trm_interp.recording.site_reader import SiteReader, board_keys, final_solved
+from trm_interp.recording.site_reader import (
+    AS_STORED,
+    SiteReader,
+    board_keys,
+    expanded,
+    final_solved,
+)
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import quiet
@@ -35,9 +41,10 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class AppliedSAE:
-    """An SAE, a store, and which of the store's puzzles and ticks are looked at.
+    """An SAE, a store, and which of the store's sites, puzzles and ticks are looked at.
 
-    `puzzles`: store indices. `provenance`: what the SAE says of its training, None if it is not
+    `readers`: one a site, of which all but `sae-eval` have a single one. `puzzles`: store indices.
+    `provenance`: what the SAE says of its training, None if it is not
     ours. `mismatch`: what `--force-mismatch` let pass, in words.
     """
 
@@ -45,14 +52,24 @@ class AppliedSAE:
     provenance: Provenance | None
     path: Path
     store: Store
-    reader: SiteReader
+    readers: tuple[SiteReader, ...]
     puzzles: np.ndarray
     device: torch.device
     mismatch: str | None
 
     @property
+    def reader(self) -> SiteReader:
+        """Of the first site."""
+        return self.readers[0]
+
+    @property
     def site(self) -> str:
-        return self.reader.site
+        """The name of the site, or of all of them."""
+        return ",".join(reader.site for reader in self.readers)
+
+    @property
+    def rows_per_puzzle(self) -> int:
+        return sum(reader.rows for reader in self.readers)
 
     @property
     def d_sae(self) -> int:
@@ -83,7 +100,8 @@ class AppliedSAE:
             "n_puzzles": len(self.puzzles),
             "n_trained_on": self.n_trained_on,
             "n_solved": int(self.solved.sum()),
-            "ticks": len(self.reader.indices),
+            "ticks": len({i for reader in self.readers for i in reader.indices}),
+            "view": self.reader.view.words,
             "store_sha256": self.store.sha256,
             "checkpoint_sha256": self.store.identity.checkpoint_sha256,
             "mismatch": self.mismatch,
@@ -94,12 +112,16 @@ class AppliedSAE:
         }
 
     def encode(self, progress: Progress = quiet) -> Iterator[Encoded]:
-        """Every puzzle in turn, on the device."""
+        """Every puzzle in turn, at the first site, on the device."""
         for done, puzzle in enumerate(self.puzzles):
             progress(done, len(self.puzzles))
-            x = torch.from_numpy(self.reader.read(int(puzzle))).to(self.device).float()
+            x = self.rows(self.reader, int(puzzle))
             yield Encoded(int(puzzle), x, encode(self.sae, x))
         progress(len(self.puzzles), len(self.puzzles))
+
+    def rows(self, reader: SiteReader, puzzle: int) -> Tensor:
+        """float32 [tick, pos, d_model] of one site of a puzzle, on the device."""
+        return torch.from_numpy(reader.read(puzzle)).to(self.device).float()
 
 
 @torch.no_grad()
@@ -123,44 +145,57 @@ def applying(config: OnSAE, tell: Callable[[str], None] = print) -> Iterator[App
     sae = load_sae(config.sae, device)
     provenance = provenance_of(config.sae)
     with finished_puzzles(config.store, tell) as store:
-        reader = _reader(config, provenance, store)
-        mismatch = _mismatch(config, sae, provenance, store, reader)
+        readers = _readers(config, provenance, store)
+        mismatch = _mismatch(config, sae, provenance, store, readers)
         puzzles = _puzzles(config, provenance, store)
-        yield AppliedSAE(sae, provenance, config.sae, store, reader, puzzles, device, mismatch)
+        yield AppliedSAE(sae, provenance, config.sae, store, readers, puzzles, device, mismatch)
 
 
-def _reader(config: OnSAE, provenance: Provenance | None, store: Store) -> SiteReader:
-    """The site at the ticks that the SAE was trained on, where the store has any of them."""
-    site = config.site or (provenance.sites[0] if provenance else None)
-    if site is None:
+def _readers(config: OnSAE, provenance: Provenance | None, store: Store) -> tuple[SiteReader, ...]:
+    """Every site as the SAE was trained on it. UserError where neither the command nor the SAE
+    names one."""
+    names = config.sites(provenance.sites if provenance else [])
+    if not names:
         raise UserError(f"{config.sae} does not say which site it is for: give --site")
-    reader = SiteReader(store, site)
+    return tuple(_reader(site, provenance, store) for site in expanded(store, names))
+
+
+def _reader(site: str, provenance: Provenance | None, store: Store) -> SiteReader:
+    """A site at the ticks that the SAE was trained on, where the store has any of them."""
+    view = provenance.view if provenance else AS_STORED
+    reader = SiteReader(store, site, view=view)
     stored = set(reader.indices)
     trained = set(provenance.ticks) if provenance and provenance.ticks is not None else stored
     if trained & stored and not stored <= trained:
-        return SiteReader(store, site, sorted(trained & stored))
+        return SiteReader(store, site, sorted(trained & stored), view)
     return reader
 
 
 def _mismatch(
-    config: OnSAE, sae: SAE[Any], provenance: Provenance | None, store: Store, reader: SiteReader
+    config: OnSAE,
+    sae: SAE[Any],
+    provenance: Provenance | None,
+    store: Store,
+    readers: Sequence[SiteReader],
 ) -> str | None:
     """UserError if SAE and store do not match; what does not match if that was allowed."""
-    if sae.cfg.d_in != reader.d_model:
-        raise UserError(
-            f"{config.sae} is {sae.cfg.d_in} wide, {reader.site} of {store.path} is "
-            f"{reader.d_model} wide"
-        )
+    for reader in readers:
+        if sae.cfg.d_in != reader.d_model:
+            raise UserError(
+                f"{config.sae} is {sae.cfg.d_in} wide, {reader.site} of {store.path} is "
+                f"{reader.d_model} wide"
+            )
     wrong = []
     if provenance:
         theirs, ours = provenance.checkpoint_sha256, store.identity.checkpoint_sha256
         if theirs != ours:
             wrong.append(f"checkpoint {str(theirs)[:12]}, the store's is {str(ours)[:12]}")
-        if reader.site not in provenance.sites:
-            sites = ", ".join(provenance.sites)[:80]
-            wrong.append(f"trained on {sites}, applied to {reader.site}")
-        if provenance.ticks is not None and not set(provenance.ticks) & set(reader.indices):
-            wrong.append(f"trained on none of the ticks of {reader.site} that the store holds")
+        for reader in readers:
+            if reader.site not in provenance.sites:
+                sites = ", ".join(provenance.sites)[:80]
+                wrong.append(f"trained on {sites}, applied to {reader.site}")
+            if provenance.ticks is not None and not set(provenance.ticks) & set(reader.indices):
+                wrong.append(f"trained on none of the ticks of {reader.site} that the store holds")
     if not wrong:
         return None
     if not config.force_mismatch:

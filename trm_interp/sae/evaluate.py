@@ -1,6 +1,6 @@
 """`trm-interp sae-eval`: all measures of an SAE on held-out puzzles."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +16,12 @@ from trm_interp.runtime.locks import locked_folder
 from trm_interp.runtime.outputs import own_json
 from trm_interp.runtime.runs import quiet
 from trm_interp.sae.applied import Progress, applying
+from trm_interp.sae.baselines import baselines_of, compared, description_bits
 from trm_interp.sae.measures import measures
-from trm_interp.sae.results import EVERY_TICK, SAEMeasures, Spliced
+from trm_interp.sae.results import EVERY_TICK, Baseline, SAEMeasures, Spliced
 from trm_interp.sae.saved import MEASURES
 from trm_interp.sae.settings import EvalSAEConfig
-from trm_interp.sae.splice import splice, tick_of
+from trm_interp.sae.splice import check_spliceable, splice, tick_of
 
 COMMAND = "sae-eval"
 
@@ -42,8 +43,10 @@ def run(
     own = own_json(Recognised, COMMAND)
     inputs = {"sae": config.sae, "store": config.store, "ckpt": config.ckpt}
     with applying(config, tell) as applied:
-        if config.tick is not None and config.loop:
-            tick_of(applied, config.tick)  # before anything is measured
+        if config.loop:  # before anything is measured
+            check_spliceable(applied)
+            if config.tick is not None:
+                tick_of(applied, config.tick)
         with (
             nullcontext() if config.out else locked_folder(config.sae),  # it may be trained again
             FileRun(
@@ -56,18 +59,16 @@ def run(
                 progress=progress,
             ) as output,
         ):
-            result, mean_row = measures(applied, config.seed, output.advance)
+            result, usage = measures(applied, config.seed, output.advance)
+            fitted = baselines_of(config, applied, usage, output.tell)
+            if fitted:
+                others = compared(applied, fitted, usage, config.seed)
+                bits = description_bits(usage.density)
+                result = replace(result, bits=bits, baselines=others)
             if config.loop:
-                looped = splice(
-                    applied,
-                    torch.from_numpy(mean_row).float(),
-                    config.ckpt,
-                    config.tick,
-                    config.batch_size,
-                    config.seed,
-                    config.force_mismatch,
-                )
-                result = replace(result, loop=looped)
+                means = torch.from_numpy(usage.site_means).float().to(applied.device)
+                codes = {name: code.reconstruct for name, code in fitted.items()}
+                result = replace(result, loop=splice(applied, means, config, codes))
             output.write_json(result.to_json())
     tell(f"wrote {measures_file(config)}")
     return result
@@ -80,6 +81,10 @@ def measures_file(config: EvalSAEConfig) -> Path:
 def lines(result: SAEMeasures) -> list[Table | str]:
     """Tables for people, and what stands between them."""
     parts: list[Table | str] = [_fit_table(result)]
+    if result.baselines:
+        parts.append(_baselines_table(result, result.baselines))
+    if result.view:
+        parts.append(f"rows: {result.view}")
     cosines = result.decoder
     parts.append(
         f"dead {result.dead:.1%}, dense {result.dense:.1%}, nearest decoder row at cosine "
@@ -102,6 +107,24 @@ def _fit_table(result: SAEMeasures) -> Table:
         table.add_column(heading, justify="right")
     for name, fit in result.by_outcome.items():
         table.add_row(name, str(fit.n), _interval(fit.fvu, 4), f"{fit.l0:.1f}")
+    for site, at in (result.by_site or {}).items():
+        table.add_row(f"at {site}", str(result.n_puzzles), _interval(at.fvu, 4), f"{at.l0:.1f}")
+    return table
+
+
+def _baselines_table(result: SAEMeasures, baselines: Mapping[str, Baseline]) -> Table:
+    table = Table(
+        title="beside other codes, fitted to the SAE's training puzzles",
+        caption="FVU of the SAE less that of the code: above 0 where the code is better",
+    )
+    for heading in ("code", "numbers a row", "bits a row", "FVU [95 %]", "SAE less code [95 %]"):
+        table.add_column(heading, justify="right")
+    table.add_row(
+        "SAE", f"{result.l0:.1f}", f"{result.bits or 0:.0f}", _interval(result.fvu, 4), ""
+    )
+    for name, one in baselines.items():
+        fvu, less = _interval(one.fvu, 4), one.sae_less.text("+.4f")
+        table.add_row(name, f"{one.active:g}", f"{one.bits:.0f}", fvu, less)
     return table
 
 

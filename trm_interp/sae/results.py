@@ -12,7 +12,8 @@ EVERY_TICK = "every_tick"
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredOn(Record):
-    """What a result was measured on. `ticks`: how many; `mismatch`: what was forced, in words."""
+    """What a result was measured on. `ticks`: how many; `mismatch`: what was forced, in words;
+    `view`: what was done to the rows, in words, None where they are as recorded."""
 
     sae: str
     site: str
@@ -27,6 +28,7 @@ class MeasuredOn(Record):
     d_sae: int
     arch: str
     gated_variant: str | None
+    view: str | None = optional()
 
 
 # sae-eval
@@ -39,6 +41,28 @@ class OutcomeFit(Record):
     n: int
     fvu: Estimate
     l0: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteFit(Record):
+    """How one site of several is reconstructed: of its variance about its own mean row."""
+
+    fvu: Estimate
+    l0: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline(Record):
+    """Another code of the same rows: see `baselines`.
+
+    `active`: numbers that it keeps of a row; `bits`: length of their description. `sae_less`: the
+    FVU of the SAE less that of this code, of the same puzzles.
+    """
+
+    active: float
+    bits: float
+    fvu: Estimate
+    sae_less: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +97,16 @@ class LoopedRun(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Spliced(Record):
-    """Runs "clean", "sae", "zero" and "mean", read after supervision step `read_at` (from 0)."""
+    """Runs "clean", "sae", "zero" and "mean", and one of every baseline by its name, read after
+    supervision step `read_at` (from 0). `recovered_by`: the loss that each baseline recovers over
+    zero."""
 
     ticks: int
     read_at: int
     runs: dict[str, LoopedRun]
     recovered_over_zero: Estimate
     recovered_over_mean: Estimate
+    recovered_by: dict[str, Estimate] | None = optional()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +129,11 @@ def at_tick(tick: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SAEMeasures(MeasuredOn):
-    """What `sae-eval` measures: see `measures.measures`; `loop` where it was spliced."""
+    """What `sae-eval` measures: see `measures.measures`; `loop` where it was spliced.
+
+    `by_site`: where there are several sites. `bits`: length of the description of a row's code, as
+    `baselines.description_bits` has it; `baselines`: other codes of the same rows, by name.
+    """
 
     rows: int
     fvu: Estimate
@@ -112,6 +143,9 @@ class SAEMeasures(MeasuredOn):
     decoder: DecoderCosines
     by_outcome: dict[str, OutcomeFit]
     by_tick: TickFit
+    by_site: dict[str, SiteFit] | None = optional()
+    bits: float | None = optional()
+    baselines: dict[str, Baseline] | None = optional()
     loop: InTheLoop | None = optional()
 
     @property

@@ -21,6 +21,8 @@ from sae_lens.registry import SAE_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
 
 from trm_interp.core.checkpoints.headers import tensor_shapes
+from trm_interp.recording.settings import Centre
+from trm_interp.recording.site_reader import View
 from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
 from trm_interp.runtime.files import disk_errors, publish, write_json
 from trm_interp.runtime.schema import read_json
@@ -36,14 +38,22 @@ Size = Annotated[int, Meta(ge=1)]
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an SAE of ours says of itself in `metadata.trm_interp`."""
+    """What an SAE of ours says of itself in `metadata.trm_interp`. `centre` and `shuffle`: the
+    `View` of the rows that it was trained on."""
 
     sites: Annotated[list[str], Meta(min_length=1)]
     ticks: list[Annotated[int, Meta(ge=0)]] | None = None
     arch: str | None = None
     gated_variant: str | None = None
     checkpoint_sha256: str | None = None
+    centre: Centre = "rows"
+    shuffle: Annotated[int, Meta(ge=0)] | None = None
     train_boards: list[str] = field(default_factory=list)
+
+    @property
+    def view(self) -> View:
+        """How rows are read for it."""
+        return View(self.centre, self.shuffle)
 
 
 @dataclass(frozen=True)

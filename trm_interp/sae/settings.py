@@ -1,9 +1,11 @@
 """Settings of the SAE commands. The command line reads them, so this needs no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trm_interp.recording.settings import Centre
 from trm_interp.runtime.existing import Existing
 from trm_interp.runtime.limits import parse_indices
 from trm_interp.runtime.settings import argument, in_range, positive, required, setting
@@ -12,6 +14,7 @@ from trm_interp.subjects.settings import STATIC_HELP, Device
 Arch = Literal["standard", "gated", "topk", "batchtopk", "jumprelu"]
 Variant = Literal["saelens", "paper"]
 Revive = Literal["none", "resample"]
+BASELINES = ("pca", "pca-bits", "k-means", "random-encoder")
 LARGEST_COUNT = 10**12  # of steps, rows, features a dimension, MB: far above any run
 MOST_SHUFFLES = 100_000
 STORE_HELP = "store that `trm-interp collect` wrote"
@@ -24,6 +27,15 @@ CKPT_HELP, RECORDED = "checkpoint of the store", "the one that it was recorded f
 SITE_HELP, FIRST = "site to look at", "the first one that the SAE was trained on"
 LOOP = {"loop": True}  # of sae-eval
 FORCE_HELP = "use an SAE of another checkpoint than the store's; the result records it"
+
+
+def names_in(text: str) -> list[str]:
+    """The different names of a comma-separated list, in order.
+
+    >>> names_in("z_L, z_H,z_L")
+    ['z_L', 'z_H']
+    """
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +89,15 @@ class TrainSAEConfig:
     )
     ticks: str | None = setting(None, "ticks of the run, such as 0-20,315-335", otherwise="all")
     held_out: float = setting(0.2, "share of the puzzles held out, on which metrics are measured")
+    centre: Centre = setting(
+        "rows",
+        "what is taken from every row: the mean row, or for puzzle also the mean of its puzzle and "
+        "position over the ticks, so that what stays the same during a run does not count",
+    )
+    shuffle_ticks: bool = setting(
+        False,
+        "a control: permute the ticks of each coordinate on its own, within puzzle and position",
+    )
     balance: bool = setting(False, "as many rows of failed runs as of solved ones")
     buffer_mb: int = setting(
         512, "memory of the shuffle buffer in MB; half of it is read ahead", most=LARGEST_COUNT
@@ -111,7 +132,7 @@ class TrainSAEConfig:
 
     @property
     def sites(self) -> list[str]:
-        return list(dict.fromkeys(name.strip() for name in self.site.split(",")))
+        return names_in(self.site)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +152,27 @@ class OnSAE:
         in_range(type(self), vars(self))
         positive(self, "limit")
 
+    def sites(self, trained: Sequence[str]) -> list[str]:
+        """Names of the sites that are looked at, of an SAE trained on these; none if neither
+        says one."""
+        return [self.site] if self.site else list(trained[:1])
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSAEConfig(OnSAE):
     """Measure an SAE on held-out puzzles, in the loop as well."""
 
+    site: str | None = setting(
+        None,
+        f"{SITES_HELP}; several are measured together and each by itself",
+        otherwise="all that the SAE was trained on",
+    )
+    baselines: str | None = setting(
+        None,
+        "comma-separated codes that are fitted to the SAE's training puzzles and measured beside "
+        f"it: {', '.join(BASELINES)}, all, or none",
+        otherwise="pca and pca-bits, where the store holds those puzzles",
+    )
     ckpt: str | None = setting(None, CKPT_HELP, otherwise=RECORDED, needs=LOOP)
     tick: int | None = setting(
         None, "also splice at this one tick of the run", otherwise="none", needs=LOOP
@@ -148,6 +185,18 @@ class EvalSAEConfig(OnSAE):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "batch_size")
+        if unknown := sorted({*self.named_baselines} - {*BASELINES}):
+            raise ValueError(f"baselines: {unknown[0]!r} is none of {', '.join(BASELINES)}")
+
+    def sites(self, trained: Sequence[str]) -> list[str]:
+        return names_in(self.site) if self.site else list(trained)
+
+    @property
+    def named_baselines(self) -> list[str]:
+        """Those that are asked for, or would be where nothing is said."""
+        if self.baselines in ("all", "none"):
+            return list(BASELINES) if self.baselines == "all" else []
+        return names_in("pca,pca-bits" if self.baselines is None else self.baselines)
 
 
 @dataclass(frozen=True, kw_only=True)

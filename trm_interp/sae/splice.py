@@ -1,6 +1,6 @@
 """Loss recovered in the loop: a model that runs on an SAE's reconstructions of its own states."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,14 +17,16 @@ from trm_interp.core.infer import Readouts, identifiers_for, run_batch
 from trm_interp.core.losses import PAD
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.recording.hooks import HookedModel
-from trm_interp.recording.site_reader import run_clock, spell
+from trm_interp.recording.site_reader import SiteReader, run_clock, spell
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import quiet
 from trm_interp.runtime.shapes import Bool, Float
 from trm_interp.sae.applied import AppliedSAE, Progress, model_of
 from trm_interp.sae.results import EVERY_TICK, InTheLoop, LoopedRun, Spliced, at_tick
+from trm_interp.sae.settings import EvalSAEConfig
 
 Edit = Callable[[Tensor], Tensor]  # [batch, pos, d_model], and the same back
+Edits = Mapping[str, Edit]  # by hook point
 
 
 def hook_name(site: str, tick: Tick) -> str:
@@ -39,15 +41,35 @@ def hook_name(site: str, tick: Tick) -> str:
 
 
 @contextmanager
-def editing(model: HookedModel, names: Sequence[str], edit: Edit | None):
-    """While the block runs, `edit` replaces what is written at each of these hook points."""
+def editing(model: HookedModel, edits: Edits):
+    """While the block runs, what is written at each of these hook points is replaced."""
 
-    def replace(value: Tensor, hook: Any) -> Tensor:
-        return value if edit is None else edit(value)
+    def hook_of(edit: Edit) -> Callable[[Tensor, Any], Tensor]:
+        return lambda value, hook: edit(value)
 
-    hooks: list[Any] = [] if edit is None else [(name, replace) for name in names]
+    hooks: list[Any] = [(name, hook_of(edit)) for name, edit in edits.items()]
     with model.hooks(fwd_hooks=hooks):
         yield
+
+
+class Place(NamedTuple):
+    """A site that is spliced, and at which ticks. `mean_row` [d_model]: what an ablation to the
+    mean writes. `static` [puzzle, pos, d_model]: what is taken from the running state before it is
+    coded and given back behind, for an SAE of within-puzzle residuals: the mean of the *recorded*
+    run, since that of a running one is known at its end only."""
+
+    site: str
+    ticks: Sequence[Tick]
+    mean_row: Float[Tensor, " d_model"]
+    static: Float[Tensor, "puzzle pos d_model"] | None = None
+
+    @property
+    def hooks(self) -> list[str]:
+        return [hook_name(self.site, tick) for tick in self.ticks]
+
+    def of(self, puzzles: slice) -> Float[Tensor, "puzzle pos d_model"] | float:
+        """The static part of a batch, 0 where there is none."""
+        return 0.0 if self.static is None else self.static[puzzles]
 
 
 class Outcome(NamedTuple):
@@ -75,12 +97,12 @@ class Loop:
         self.identifiers = identifiers_for(model.config, identifiers, len(inputs))
         self.n_steps, self.batch_size = n_steps, min(batch_size, len(inputs))
 
-    def run(self, names: Sequence[str] = (), edit: Edit | None = None) -> Outcome:
-        """Every puzzle from the model's own start."""
+    def run(self, edits: Callable[[slice], Edits] = lambda puzzles: {}) -> Outcome:
+        """Every puzzle from the model's own start; `edits`: of a batch of the puzzles."""
         parts = []
-        with editing(self.model, names, edit):
-            for first in range(0, len(self.inputs), self.batch_size):
-                part = slice(first, first + self.batch_size)
+        for first in range(0, len(self.inputs), self.batch_size):
+            part = slice(first, first + self.batch_size)
+            with editing(self.model, edits(part)):
                 inputs, labels = self.inputs[part], self.labels[part]
                 own = None if self.identifiers is None else self.identifiers[part]
                 read = run_batch(self.model, inputs, labels, self.n_steps, identifiers=own)
@@ -130,41 +152,63 @@ def loss_recovered(
 
 def in_the_loop(
     loop: Loop,
-    site: str,
-    ticks: Sequence[Tick],
-    reconstruct: Edit,
-    mean_row: Float[Tensor, " d_model"],
+    places: Sequence[Place],
+    codes: Mapping[str, Edit],
     seed: int = 0,
     clean: Outcome | None = None,
     progress: Progress = quiet,
     read_at: int | None = None,
 ) -> Spliced:
-    """Splice in the reconstruction, zero, and the mean row at these ticks; and a clean run.
+    """Splice in what each code gives back, zero, and the mean row, at all these places together;
+    and a clean run. `codes`: by name, "sae" among them.
 
     Exact and cell accuracy and loss are read after supervision step `read_at` (default the last),
     with intervals over puzzles; `by_step` has means of all steps.
     """
     read_at = loop.n_steps - 1 if read_at is None else read_at
-    names = [hook_name(site, tick) for tick in ticks]
-    edits: dict[str, Edit] = {
-        "sae": lambda x: reconstruct(x.float()).to(x.dtype),
-        "zero": torch.zeros_like,
-        "mean": lambda x: mean_row.to(x).expand_as(x),
+    kinds: dict[str, Callable[[Place, slice], Edit]] = {
+        "zero": lambda place, puzzles: torch.zeros_like,
+        "mean": _to_mean,
+        **{name: partial(_coded, code) for name, code in codes.items()},
     }
-    clean = clean or loop.run()
-    runs = {"clean": clean}
-    for done, (name, edit) in enumerate(edits.items()):
-        progress(done, len(edits))
-        runs[name] = loop.run(names, edit)
-    progress(len(edits), len(edits))
+    runs = {"clean": clean or loop.run()}
+    for done, (name, kind) in enumerate(kinds.items()):
+        progress(done, len(kinds))
+        runs[name] = loop.run(partial(_edits, kind, places))
+    progress(len(kinds), len(kinds))
     lost = {name: run.loss[:, read_at] for name, run in runs.items()}
+    recovered = {
+        name: loss_recovered(lost["clean"], lost[name], lost["zero"], seed) for name in codes
+    }
     return Spliced(
-        ticks=len(ticks),
+        ticks=len({tick for place in places for tick in place.ticks}),
         read_at=read_at,
         runs={name: _summary(run, read_at, seed) for name, run in runs.items()},
-        recovered_over_zero=loss_recovered(lost["clean"], lost["sae"], lost["zero"], seed),
+        recovered_over_zero=recovered.pop("sae"),
         recovered_over_mean=loss_recovered(lost["clean"], lost["sae"], lost["mean"], seed),
+        recovered_by=recovered or None,
     )
+
+
+def _edits(
+    kind: Callable[[Place, slice], Edit], places: Sequence[Place], puzzles: slice
+) -> dict[str, Edit]:
+    """One kind of edit at every hook point, for a batch of puzzles."""
+    return {name: edit for place in places for name, edit in _at(place, kind(place, puzzles))}
+
+
+def _at(place: Place, edit: Edit) -> list[tuple[str, Edit]]:
+    return [(name, edit) for name in place.hooks]
+
+
+def _coded(code: Edit, place: Place, puzzles: slice) -> Edit:
+    static = place.of(puzzles)
+    return lambda x: (code(x.float() - static) + static).to(x.dtype)
+
+
+def _to_mean(place: Place, puzzles: slice) -> Edit:
+    row = place.mean_row + place.of(puzzles)
+    return lambda x: row.to(x).expand_as(x)
 
 
 def estimates(values: dict[str, np.ndarray], seed: int) -> dict[str, Estimate]:
@@ -192,38 +236,70 @@ def _summary(run: Outcome, read_at: int, seed: int) -> LoopedRun:
 
 def splice(
     applied: AppliedSAE,
-    mean_row: Tensor,
-    ckpt: str | None,
-    tick: int | None,
-    batch_size: int,
-    seed: int,
-    force: bool = False,
+    site_means: Float[Tensor, "site d_model"],
+    config: EvalSAEConfig,
+    baselines: Mapping[str, Edit],
     progress: Progress = quiet,
 ) -> InTheLoop:
-    """In the loop at every tick at which the SAE was trained, and at one tick if asked.
+    """In the loop at every tick at which the SAE was trained, at all sites together, and at one
+    tick if asked, where the baselines are left out.
 
     One tick is read after its own supervision step: the recursion soon forgets what was done to it
-    once. UserError for a tick of the run that does not write the site.
+    once. UserError for a tick of the run that writes none of the sites, and for rows that no run
+    has.
     """
-    alone = None if tick is None else tick_of(applied, tick)
-    loop, mismatch = open_loop(applied, ckpt, force, batch_size)
+    check_spliceable(applied)
+    alone = None if config.tick is None else tick_of(applied, config.tick)
+    loop, mismatch = open_loop(applied, config.ckpt, config.force_mismatch, config.batch_size)
 
     @torch.no_grad()
     def reconstruct(x: Tensor) -> Tensor:
         return applied.sae(x)
 
-    measured = partial(in_the_loop, loop, applied.site)
-    rest = (reconstruct, mean_row, seed, loop.run(), progress)
-    spliced = {EVERY_TICK: measured(applied.reader.ticks, *rest)}
-    if tick is not None and alone is not None:
-        spliced[at_tick(tick)] = measured([alone], *rest, read_at=alone.step)
+    places = [
+        Place(reader.site, reader.ticks, mean, static_parts(applied, reader))
+        for reader, mean in zip(applied.readers, site_means, strict=True)
+    ]
+    codes, seed, clean = {"sae": reconstruct}, config.seed, loop.run()
+    every = in_the_loop(loop, places, {**codes, **baselines}, seed, clean, progress)
+    spliced = {EVERY_TICK: every}
+    if config.tick is not None and alone is not None:
+        there = [place._replace(ticks=[alone]) for place in places if alone in place.ticks]
+        spliced[at_tick(config.tick)] = in_the_loop(
+            loop, there, codes, seed, clean, progress, alone.step
+        )
     return InTheLoop(mismatch=mismatch, spliced=spliced)
 
 
-def tick_of(applied: AppliedSAE, index: int) -> Tick:
-    """The tick with this index in the run. UserError where the site is not read there."""
-    if index not in applied.reader.indices:
+def check_spliceable(applied: AppliedSAE) -> None:
+    """UserError where a running state cannot be turned into the rows that the SAE was trained on:
+    shuffled ticks, and residuals where the mean of some positions was not recorded."""
+    view, model = applied.reader.view, applied.store.model
+    if view.shuffle is not None:
         raise UserError(
-            f"{applied.site} is not read at tick {index}; it is at {spell(applied.reader.indices)}"
+            f"{applied.path} was trained on shuffled ticks, which no run has: it cannot be spliced "
+            "in (sae-eval --no-loop measures it)"
         )
+    if view.centre == "puzzle" and len(applied.store.positions) < model.prefix + model.cells:
+        raise UserError(
+            f"{applied.path} takes each puzzle's mean away, which {applied.store.path} holds for "
+            "some positions only: record all, or measure with sae-eval --no-loop"
+        )
+
+
+def static_parts(
+    applied: AppliedSAE, reader: SiteReader
+) -> Float[Tensor, "puzzle pos d_model"] | None:
+    """What the SAE's view takes from every row of a puzzle; None where it takes nothing."""
+    if reader.view.centre == "rows":
+        return None
+    parts = np.stack([reader.static(int(puzzle)) for puzzle in applied.puzzles])
+    return torch.from_numpy(parts).to(applied.device)
+
+
+def tick_of(applied: AppliedSAE, index: int) -> Tick:
+    """The tick with this index in the run. UserError where none of the sites is read there."""
+    indices = sorted({i for reader in applied.readers for i in reader.indices})
+    if index not in indices:
+        raise UserError(f"{applied.site} is not read at tick {index}; it is at {spell(indices)}")
     return run_clock(applied.store)[index]

@@ -7,6 +7,7 @@ added. Controls are features that fire about as often and as strongly; each gets
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -27,7 +28,16 @@ from trm_interp.sae.applied import AppliedSAE, Progress, applying
 from trm_interp.sae.measures import Usage, feature_usage
 from trm_interp.sae.results import Effect, FeatureEffect, Steering
 from trm_interp.sae.settings import SteerConfig
-from trm_interp.sae.splice import Edit, Outcome, estimates, hook_name, open_loop
+from trm_interp.sae.splice import (
+    Edit,
+    Edits,
+    Outcome,
+    Place,
+    check_spliceable,
+    estimates,
+    open_loop,
+    static_parts,
+)
 
 COMMAND = "steer"
 Mode = Literal["ablate", "clamp", "steer"]
@@ -57,10 +67,12 @@ def edit_of(
     rows: Float[Tensor, "feature d_model"],
     change: Change,
     positions: Sequence[int] | None = None,
+    static: Float[Tensor, "batch pos d_model"] | float = 0.0,
 ) -> Edit:
     """The edit of a state [batch, pos, d_model] that makes this change at some positions.
 
     ablate: activation to 0. clamp: to `value`. steer: `value` more, whether it fires or not.
+    `static`: what is taken from the state before it is encoded, see `splice.Place`.
     """
     row = rows[change.feature]
 
@@ -72,7 +84,8 @@ def edit_of(
             more = torch.full(part.shape[:-1], change.value, device=part.device)
         else:
             target = change.value if change.mode == "clamp" else 0.0
-            more = target - encode(part)[..., change.feature]
+            coded = part - (static if isinstance(static, float) else static[:, at])
+            more = target - encode(coded)[..., change.feature]
         edited = state.clone()
         edited[:, at] = (part + more[..., None] * row).to(state.dtype)
         return edited
@@ -133,6 +146,7 @@ def run(
 
 
 def _steer(config: SteerConfig, applied: AppliedSAE, progress: Progress) -> Steering:
+    check_spliceable(applied)
     usage = feature_usage(applied)
     if not usage.density[config.feature]:
         raise UserError(f"feature {config.feature} never fires on these puzzles")
@@ -140,15 +154,16 @@ def _steer(config: SteerConfig, applied: AppliedSAE, progress: Progress) -> Stee
     ticks = _ticks(applied, config.ticks)
     positions = _positions(applied, config.cells)
     controls = matched_controls(usage, config.feature, config.controls, config.seed)
-    names = [hook_name(applied.site, tick) for tick in ticks]
+    mean_row = torch.from_numpy(usage.mean_row)
+    place = Place(applied.site, ticks, mean_row, static_parts(applied, applied.reader))
     rows = applied.sae.W_dec.detach().float()
     clean = loop.run()
     effects: list[FeatureEffect] = []
     for done, feature in enumerate([config.feature, *controls.tolist()]):
         progress(done, 1 + len(controls))
         value = _value(config, usage, rows, feature)
-        edit = edit_of(applied.sae.encode, rows, Change(feature, config.mode, value), positions)
-        changed = loop.run(names, edit)
+        change = Change(feature, config.mode, value)
+        changed = loop.run(partial(_edits, applied, place, rows, change, positions))
         at_the_end = effect(clean, changed, config.seed)
         effects.append(
             FeatureEffect(
@@ -165,7 +180,7 @@ def _steer(config: SteerConfig, applied: AppliedSAE, progress: Progress) -> Stee
         mode=config.mode,
         relative_value=None if config.mode == "ablate" else config.value,
         steps=loop.n_steps,
-        ticks_changed=len(names),
+        ticks_changed=len(ticks),
         last_change=ticks[-1].step,
         cells_changed=config.cells or "all",
         clean={name: float(values[:, -1].mean()) for name, values in clean._asdict().items()},
@@ -173,6 +188,19 @@ def _steer(config: SteerConfig, applied: AppliedSAE, progress: Progress) -> Stee
         controls=effects[1:],
         rank_p=_rank(effects),
     )
+
+
+def _edits(
+    applied: AppliedSAE,
+    place: Place,
+    rows: Tensor,
+    change: Change,
+    positions: Sequence[int] | None,
+    puzzles: slice,
+) -> Edits:
+    """The change at every hook point, for a batch of puzzles."""
+    edit = edit_of(applied.sae.encode, rows, change, positions, place.of(puzzles))
+    return dict.fromkeys(place.hooks, edit)
 
 
 def _rank(effects: list[FeatureEffect]) -> float:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.counter import hash64
-from trm_interp.recording.site_reader import SiteReader, open_sites
+from trm_interp.recording.site_reader import AS_STORED, SiteReader, View, open_sites
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import require_memory
@@ -87,9 +87,10 @@ class ActivationStream:
         solved: np.ndarray | None = None,
         scaling: Scaling | None = None,
         device: torch.device | str = "cpu",
+        view: View = AS_STORED,
     ) -> None:
         self._store = Store(store, allow_incomplete=True)
-        self.readers = open_sites(self._store, sites, ticks)
+        self.readers = open_sites(self._store, sites, ticks, view)
         self.puzzles, self.solved, self.seed = puzzles, solved, seed
         self.batch_size, self.device = batch_size, torch.device(device)
         self.scaling = scaling

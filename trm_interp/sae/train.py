@@ -15,12 +15,13 @@ from torch import Tensor
 from trm_interp.recording.opening import finished_puzzles
 from trm_interp.recording.site_reader import (
     SiteReader,
+    View,
     board_keys,
+    expanded,
     final_solved,
     open_sites,
     split_puzzles,
 )
-from trm_interp.recording.sites import RESIDUAL
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import append_row, disk_errors, keep_rows
@@ -112,7 +113,8 @@ def _prepare(config: TrainSAEConfig, tell: Callable[[str], None]) -> _Prepared:
     with finished_puzzles(config.store, tell) as store:
         sites = expanded(store, config.sites)
         ticks = parse_indices(config.ticks, "ticks")
-        readers = open_sites(store, sites, ticks)
+        view = view_of(config)
+        readers = open_sites(store, sites, ticks, view)
         _check_fits(config, readers[0].d_model, device)
         training, held_out = split_puzzles(store["inputs"][:], config.held_out, config.seed)
         solved = final_solved(store)[training] if config.balance else None
@@ -127,6 +129,7 @@ def _prepare(config: TrainSAEConfig, tell: Callable[[str], None]) -> _Prepared:
             ticks=ticks,
             solved=solved,
             device=device,
+            view=view,
         )
         stream.scaling = measure_scaling(readers, first[: config.stats_puzzles].tolist())
         identity = {k: v for k, v in _settings(config).items() if k not in FREE}
@@ -137,6 +140,11 @@ def _prepare(config: TrainSAEConfig, tell: Callable[[str], None]) -> _Prepared:
             identity,
             _provenance(config, store, readers, training, len(held_out)),
         )
+
+
+def view_of(config: TrainSAEConfig) -> View:
+    """How the rows are read on which an SAE is trained."""
+    return View(config.centre, config.seed if config.shuffle_ticks else None)
 
 
 def _provenance(
@@ -152,6 +160,8 @@ def _provenance(
         "ticks": sorted({i for reader in readers for i in reader.indices}),
         "arch": config.arch,
         "gated_variant": config.gated_variant if config.arch == "gated" else None,
+        "centre": config.centre,
+        "shuffle": view_of(config).shuffle,
         "seed": config.seed,
         "held_out": config.held_out,
         "n_train": len(training),
@@ -165,22 +175,6 @@ def _provenance(
         "versions": {**versions(), "sae_lens": version("sae-lens")},
         "git_commit": git_commit(),
     }
-
-
-def expanded(store: Store, names: Sequence[str]) -> list[str]:
-    """Sites by name. `states` stands for all states that the store holds, `resid` for its sites in
-    the residual stream. UserError where there are none."""
-    groups = {
-        "states": [name for name in store.names if name in store.states],
-        "resid": [name for name in store.names if name.endswith(RESIDUAL)],
-    }
-    sites: list[str] = []
-    for name in names:
-        if name in groups and not groups[name]:
-            held = ", ".join(store.names)
-            raise UserError(f"{store.path} holds no sites of {name!r}; it holds {held}")
-        sites += groups.get(name) or [name]
-    return list(dict.fromkeys(sites))
 
 
 def train_sae(
