@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sae_lens import SAE, StandardSAE, StandardSAEConfig
+from sae_lens import SAE
+from sae_runs import identity_sae
 from sae_store import noise, write_store
 
 from trm_interp.analysis.estimates import Estimate
@@ -25,27 +26,6 @@ from trm_interp.sae.settings import EvalSAEConfig, OnSAE
 from trm_interp.sae.splice import Loop, Place, editing, hook_name, in_the_loop, loss_recovered
 from trm_interp.sae.steer import Change, edit_of, matched_controls
 from trm_interp.tasks.sudoku.dataset import load
-
-
-def identity_sae(path: Path, d: int, scale: float = 1.0, keep: int | None = None) -> Path:
-    """x -> relu(x) - relu(-x): exact, with 2 d features. `keep` features are left of it."""
-    sae = StandardSAE(StandardSAEConfig(d_in=d, d_sae=2 * d, apply_b_dec_to_input=False))
-    eye = torch.eye(d)
-    with torch.no_grad():
-        sae.W_enc.copy_(torch.cat([eye, -eye], dim=1))
-        sae.W_dec.copy_(scale * torch.cat([eye, -eye]))
-        sae.b_enc.zero_()
-        sae.b_dec.zero_()
-        if keep is not None:
-            sae.W_enc[:, keep:] = 0
-    sae.cfg.metadata.trm_interp = {
-        "sites": ["z_L"],
-        "store_sha256": "none",
-        "checkpoint_sha256": "c0ffee",
-        "ticks": None,
-    }
-    sae.save_model(path)
-    return path
 
 
 def look(sae: Path, store: Path, **more: Any) -> SAEMeasures:

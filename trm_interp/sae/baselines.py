@@ -12,7 +12,7 @@ rows as the SAE:
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -151,7 +151,8 @@ def k_means(rows: Rows, n: int, seed: int) -> Fitted:
     from sklearn.cluster import MiniBatchKMeans
 
     n = min(n, len(rows))
-    model = MiniBatchKMeans(n, batch_size=4096, max_iter=EPOCHS, n_init=1, random_state=seed)
+    sizes: dict[str, Any] = {"batch_size": 4096, "max_iter": EPOCHS, "n_init": 1}
+    model = MiniBatchKMeans(n, random_state=seed, **sizes)
     model.fit(rows.cpu().numpy())
     centroids = torch.from_numpy(model.cluster_centers_).to(rows)
     lengths = centroids.square().sum(1)
@@ -184,7 +185,7 @@ def random_encoder(rows: Rows, n: int, active: int, seed: int) -> Fitted:
         gram += (codes.T @ codes).toarray()
         cross += codes.T @ (part - mean).cpu().numpy().astype(np.float64)
         summed += np.asarray(codes.sum(0)).ravel()
-        fires += codes.getnnz(axis=0)
+        fires += np.asarray(codes.sign().sum(0)).ravel()
     gram -= np.outer(summed, summed) / len(rows)  # about the mean code; rows have mean 0
     gram[np.diag_indices(n)] += RIDGE * max(float(gram.diagonal().mean()), 1e-12)
     solved = scipy.linalg.solve(gram, cross, assume_a="pos", overwrite_a=True)

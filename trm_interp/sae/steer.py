@@ -84,7 +84,7 @@ def edit_of(
             more = torch.full(part.shape[:-1], change.value, device=part.device)
         else:
             target = change.value if change.mode == "clamp" else 0.0
-            coded = part - (static if isinstance(static, float) else static[:, at])
+            coded = part - (static[:, at] if isinstance(static, Tensor) else static)
             more = target - encode(coded)[..., change.feature]
         edited = state.clone()
         edited[:, at] = (part + more[..., None] * row).to(state.dtype)
