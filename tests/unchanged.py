@@ -287,6 +287,12 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, Callable[[Path, str], Tree]]] = 
         f"origins {ON} --limit 6 --copies 2 --starts 2 --steps 2 --out @origins",
         written,
     ),
+    "stitch": (
+        (),
+        f"stitch @copier @copier --puzzles @grids.txt {CPU} --limit 2 --fit 8 --steps 1 "
+        "--link-steps 3 --batch-size 4 --out @stitch",
+        written,
+    ),
     "settling": ((), f"settling {ON} --steps 8 --long 72 --long-limit 4 --out @settling", written),
     "stability": (
         (),

@@ -25,7 +25,7 @@ from trm_interp.tasks.sudoku.dataset import load
 Cli = Callable[..., Any]
 COMMANDS = ["quickstart", "eval", "collect", "train", "info", "hooks"]
 COMMANDS += ["train-sae", "sae-eval", "features", "steer", "search", "solve", "figures", "compare"]
-COMMANDS += ["outcomes", "trajectories", "divergence", "losses", "basins", "origins"]
+COMMANDS += ["outcomes", "trajectories", "divergence", "losses", "basins", "origins", "stitch"]
 COMMANDS += ["lens", "probes"]
 COMMANDS += ["settling", "stability"]
 COMMANDS += ["data make", "data import", "data rate", "data check", "data download"]

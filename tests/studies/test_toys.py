@@ -148,6 +148,14 @@ def test_origins(cli: Cli, on: list[Any], tmp_path: Path):
     assert summary["recovered_by_copies"]["n"] == N_OPEN and summary["deep_steps"] == 6
 
 
+def test_stitch(cli: Cli, on: list[Any], tmp_path: Path):
+    words = ["stitch", on[1], on[1], *on[2:], "--limit", N_FULL, "--fit", N_OPEN, "--steps", 2]
+    summary = result(cli, tmp_path, *words, "--link-steps", 5, "--batch-size", 4)
+    alone = [arm["exact"]["hits"] for name, arm in summary["arms"].items() if "alone" in name]
+    assert alone == [N_FULL] * 3 and summary["n_fitted"] == N_OPEN
+    assert len(pd.read_csv(tmp_path / "fit.csv")) == 10
+
+
 def test_starts_move_the_state_that_is_named(on: list[Any], tmp_path: Path):
     config = BasinsConfig(ckpt=str(on[1]), puzzles=on[3], out=tmp_path, device="cpu")
     subject = open_subject(config, print)

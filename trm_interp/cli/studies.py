@@ -54,6 +54,14 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         trm-interp origins --ckpt artifacts/trm-sudoku9 --limit 40 --steps 8 --out runs/origins9
         """,
     ),
+    "stitch": (
+        "How much of one model's state another one understands: a trained link, and its controls.",
+        "link steps",
+        """
+        trm-interp stitch artifacts/trm-sudoku6 artifacts/trm-sudoku6-seed1 --out runs/stitch
+        trm-interp stitch artifacts/trm-sudoku6 artifacts/trm-sudoku6 --steps 1 --out runs/own
+        """,
+    ),
     "lens": (
         "The output head on every state at every tick: when cells are decided, how often revised.",
         "puzzles",

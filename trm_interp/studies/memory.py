@@ -8,6 +8,7 @@ from trm_interp.studies.settings import (
     OutcomesConfig,
     SettlingConfig,
     StabilityConfig,
+    StitchConfig,
 )
 from trm_interp.studies.subject import Subject
 
@@ -72,6 +73,16 @@ def for_origins(subject: Subject, config: OriginsConfig) -> None:
     read = COPIES * max(runs * config.steps, deep) * (subject.model.config.cells + 9)
     need = read + COPIES * 4 * runs * _numbers(subject) + 24 * len(subject.puzzles) * runs
     require_memory(need, f"batches of {runs} runs", "lower --batch-size, --steps or --starts")
+
+
+def for_stitch(source: Subject, target: Subject, config: StitchConfig) -> None:
+    """States of all puzzles, and what B keeps for the backward pass of a batch."""
+    a, b = source.model.config, target.model.config
+    handed = 4 * (config.fit + config.limit) * a.cells * a.d_model
+    per_evaluation = type(target.model).tensors_kept(b) * b.positions * b.d_model
+    evaluations = config.then * b.schedule.evaluations
+    need = handed + 4 * config.batch_size * evaluations * per_evaluation
+    require_memory(need, "the states that are handed over", "lower --batch-size, --fit or --then")
 
 
 def _numbers(subject: Subject) -> int:

@@ -14,7 +14,7 @@ from trm_interp.figures.style import write_html
 from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.records import Record
 from trm_interp.runtime.runs import Run, quiet, silent
-from trm_interp.studies.settings import OnCheckpoint, OnStore
+from trm_interp.studies.settings import OnPuzzles, OnStore
 
 SUMMARY = "summary.json"
 PLOTLY = "plotly.min.js"  # that pages share
@@ -88,7 +88,7 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 @contextmanager
 def results_of(
     command: str,
-    config: OnCheckpoint | OnStore,
+    config: OnPuzzles | OnStore,
     names: Sequence[str],
     *,
     identity: Mapping[str, Any] | None = None,

@@ -32,10 +32,9 @@ SITE_HELP = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnCheckpoint:
-    """A study that runs the network itself."""
+class OnPuzzles:
+    """A study that runs networks on puzzles."""
 
-    ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
     puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)
     out: Path = required(OUT_HELP)
     limit: int = setting(256, "only the first so many puzzles")
@@ -49,6 +48,16 @@ class OnCheckpoint:
     def __post_init__(self) -> None:
         in_range(type(self), vars(self))
         positive(self, "limit", "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checkpoint:
+    ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnCheckpoint(OnPuzzles, _Checkpoint):  # the checkpoint's field comes first
+    """A study that runs one network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +238,31 @@ class OriginsConfig(OnCheckpoint):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Pair:
+    source: str = argument("A: checkpoint whose answer state is handed over")
+    to: str = argument("B: checkpoint of the same task that goes on from it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StitchConfig(OnPuzzles, _Pair):
+    """How much of one model's answer state does another one understand?"""
+
+    fit: int = setting(2000, "further puzzles of the file, on which the links are trained")
+    steps: int = setting(4, "supervision steps of A before", most=MOST_STEPS)
+    then: int = setting(1, "supervision steps of B afterwards", most=MOST_STEPS)
+    link_steps: int = setting(300, "optimizer steps of a link", most=10**6)
+    hidden: int | None = setting(None, "hidden width of the links", otherwise="d_model of B")
+    lr: float = setting(1e-3, "learning rate of the links", most=1000)
+    resume: bool = setting(False, "continue where a run was stopped or killed")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "fit", "steps", "then", "link_steps", "hidden")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LensConfig(OnStore):
     """The output head on every recorded state."""
 
@@ -314,6 +348,7 @@ CONFIGS: dict[str, type] = {
     "losses": LossesConfig,
     "basins": BasinsConfig,
     "origins": OriginsConfig,
+    "stitch": StitchConfig,
     "lens": LensConfig,
     "probes": ProbesConfig,
     "settling": SettlingConfig,
