@@ -208,6 +208,7 @@ def log_entry(
         ]
         lines.append(f"| {arch} | {' | '.join(cells)} | {exact} |")
     median = {name: math.nan if v is None else v for name, v in summary["median"].items()}
+    top = summary["most_active"]
     gated = table[table["arch"] == "gated"]
     met = bool((gated["fvu"] < AIM_FVU).all() and (gated["dead"] < AIM_DEAD).all())
     lines += [
@@ -215,10 +216,12 @@ def log_entry(
         f"Features of the first gated SAE ({summary['alive']} fire; {summary['solved']} solved and "
         f"{summary['failed']} failed puzzles), medians, solved / failed: transient "
         f"{median['transient_solved']:.0f} / {median['transient_failed']:.0f} evaluations, "
-        f"recurrence beyond the schedule {median['recurrence_solved']:.3f} / "
-        f"{median['recurrence_failed']:.3f}, same-phase drift {median['drift_solved']:.2f} / "
-        f"{median['drift_failed']:.2f} (0 schedule only, 1 noise). Recurrence above 0 with its "
-        f"interval: {summary['recurring_solved']} / {summary['recurring_failed']} features. "
+        f"same-phase drift {median['drift_solved']:.2f} / {median['drift_failed']:.2f} (0 schedule "
+        f"only, 1 noise). Recurring beyond the schedule, against aperiodic series and at a false "
+        f"discovery rate of 5 %: {summary['recurring_solved']} / {summary['recurring_failed']} "
+        f"features, {top['recurring_solved']} / {top['recurring_failed']} of the {top['n']} most "
+        f"active; periods {median['period_solved']:.1f} / {median['period_failed']:.1f} "
+        f"evaluations. "
         f"{summary['separating']} tell outcomes apart at some tick ("
         f"{summary['separating_tests']} tests, {summary['separating_tests_by_chance']} with "
         f"shuffled outcomes); {summary['leading']} fire before a cell is decided.",

@@ -57,7 +57,7 @@ def smallest(world: World) -> dict[str, list[Any]]:
         "hooks": ["--ckpt", world.ckpt, "--steps", 1],
         "train-sae": [world.store, *made, "--site", "z_L", *SMALL_SAE],
         "sae-eval": on_sae,
-        "features": [*on_sae, *made, "--shuffles", 1],
+        "features": [*on_sae, *made, "--surrogates", 19],
         "steer": [*on_sae, "--feature", 0, "--controls", 1],
         "search": [*model, "--steps", 1, "--limit", 2, "--k", 2, "--out", out / "t.csv"],
         "solve": ["1234............", "--ckpt", world.ckpt, "--steps", 1, "--k", 2],

@@ -20,7 +20,7 @@ SMALL = {
     "train": "--train artifacts/data/sudoku9/val.txt --val artifacts/data/sudoku9/test.txt "
     "--train-steps 2 --batch-size 4 --n-sup 2 --d-model 16 --no-compile --val-limit 2",
     "train-sae": "--train-steps 60 --expansion 4 --batch-size 256 --l1 1",
-    "features": "--shuffles 20 --all-puzzles",
+    "features": "--surrogates 20 --all-puzzles",
     "steer": "--all-puzzles --limit 4 --controls 1",
     "sae-eval": "--all-puzzles --limit 4",
     "outcomes": "--limit 8 --steps 4",

@@ -1,43 +1,92 @@
 """The rules of claims about features, basins, losses and distances, on edited results."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from trm_interp.analysis.estimates import Estimate
+from trm_interp.analysis.estimates import Estimate, Number
 from trm_interp.report.evidence import Evidence
+from trm_interp.runtime.artifacts import artifact
+from trm_interp.sae.results import FeaturesSummary, RunsOfFeatures
 from trm_interp.studies.basins import ClusterTest
 from trm_interp.studies.losses import LossCurve, PuzzleLosses
 
 Judge = Callable[..., dict[str, Any]]
 
 
+def runs(recurs: list[Number], may: list[Number] | None = None, length: Number = 50.0):
+    """Shares a run of the most active features, and their median transient."""
+    lengths = [length] * len(recurs)
+    return RunsOfFeatures(recurs=recurs, may_recur=may or recurs, transient=lengths)
+
+
+def with_runs(evidence: Evidence, **changed: Any) -> FeaturesSummary:
+    """Features with a test for recurrence on planted runs."""
+    assert evidence.fig1 and evidence.fig1.recurrence_test
+    return replace(evidence.fig1, recurrence_test=replace(evidence.fig1.recurrence_test, **changed))
+
+
+ALL, HALF, NONE = [0.9] * 12, [0.9, 0.1] * 6, [0.1] * 12
+
+
 @pytest.mark.parametrize(
-    ("recurring", "transient", "verdict"),
+    ("solved", "failed", "verdict"),
     [
-        ((10, 10), 50.0, "reproduced"),
-        ((10, 5), 50.0, "reproduced in part"),
-        ((5, 5), 50.0, "inconclusive"),  # a short transient alone is no part of it
-        ((0, 0), None, "contradicted"),
+        (runs(ALL), runs(ALL), "reproduced"),
+        (runs(ALL), runs(HALF), "reproduced in part"),
+        (runs(HALF), runs(HALF), "inconclusive"),
+        (runs(NONE, may=ALL), runs(NONE, may=HALF), "inconclusive"),  # no evidence against it
+        (runs(NONE), runs(NONE), "contradicted"),  # peaks too low for a period
+        (runs(ALL), runs(NONE), "mixed"),
+        (runs([0.9, 0.9]), runs([0.9, None]), "inconclusive"),  # of two runs
     ],
 )
-def test_f1_is_about_the_most_active_features(
+def test_f1_is_about_the_runs_in_which_most_features_recur(
     evidence: Evidence,
     judged: Judge,
-    recurring: tuple[int, int],
-    transient: float | None,
+    solved: RunsOfFeatures,
+    failed: RunsOfFeatures,
     verdict: str,
 ):
-    assert evidence.fig1 and evidence.fig1.most_active.n == 10
-    top = evidence.fig1.most_active
-    median = replace(top.median, transient_solved=transient, transient_failed=transient)
-    solved, failed = recurring
-    top = replace(top, median=median, recurring_solved=solved, recurring_failed=failed)
-    others = {"alive": 900, "recurring_solved": 900, "recurring_failed": 900}  # all of them do
-    features = replace(evidence.fig1, most_active=top, **others)
+    features = with_runs(evidence, solved=solved, failed=failed)
     assert judged("F1", fig1=features)["verdict"] == verdict
+    others = {"alive": 900, "recurring_solved": 900, "recurring_failed": 900}  # all of them do
+    assert judged("F1", fig1=replace(features, **others))["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("length", "verdict"),
+    [(50.0, "reproduced"), (13.0, "contradicted"), (200.0, "contradicted"), (0.0, "contradicted")],
+)
+def test_a_transient_has_a_row_of_its_own(
+    evidence: Evidence, judged: Judge, length: float, verdict: str
+):
+    """It makes no recurrence in part: 13 evaluations alone once did."""
+    still = runs(NONE, may=ALL, length=length)
+    features = with_runs(evidence, solved=still, failed=still)
+    assert judged("F1b", fig1=features)["verdict"] == verdict
+    assert judged("F1", fig1=features)["verdict"] == "inconclusive"
+
+
+def test_features_of_an_earlier_null_are_not_judged(judged: Judge):
+    """The files that ship, for one."""
+    file = artifact("features-sudoku6") / "features" / "summary.json"
+    raw = json.loads(file.read_text())
+    raw.pop("recurrence_test", None)
+    earlier = FeaturesSummary.from_json(raw)
+    row = judged("F1", fig1=earlier)
+    assert row["verdict"] == "not measured" and "run `features` again" in row["why"]
+    assert judged("F1b", fig1=earlier)["verdict"] == "not measured"
+
+
+def test_few_cycles_cannot_tell_recurrence(evidence: Evidence, judged: Judge):
+    nothing = runs([None] * 12)
+    short = with_runs(evidence, h_cycles=6, solved=nothing, failed=nothing)
+    row = judged("F1", fig1=short)
+    assert row["verdict"] == "not testable here" and "6 H-cycles" in row["why"]
 
 
 def cluster_tests(where: str, label: str, values: list[float]) -> list[ClusterTest]:

@@ -92,7 +92,7 @@ def test_features_replace_their_own_when_told(
     cli: Cli, sae: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "features"
-    words = ["features", sae, store, "--out", out, "--all-puzzles", "--shuffles", 2]
+    words = ["features", sae, store, "--out", out, "--all-puzzles", "--surrogates", 19]
     assert cli(*words, "--examples", 10**12).code == 0  # as many as there are
     assert maker(out) == "features"
     before = (out / "features.csv").read_bytes()
@@ -170,8 +170,8 @@ def test_numbers_that_cannot_be(cli: Cli, sae: Path, store: Path, tmp_path: Path
         "tick must lie within": ["sae-eval", sae, store, "--tick", huge],
         "not read at tick -5": ["sae-eval", sae, store, "--tick=-5"],
         "limit must lie within": ["sae-eval", sae, store, "--limit", huge],
-        "shuffles must be at most 100000": [
-            *("features", sae, store, "--out", tmp_path / "new", "--shuffles", huge)
+        "surrogates must be at most 100000": [
+            *("features", sae, store, "--out", tmp_path / "new", "--surrogates", huge)
         ],
         "controls must lie within": [*steer, "--controls", huge],
     }

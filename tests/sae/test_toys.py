@@ -110,7 +110,7 @@ def test_measures(cli: Cli, sae: Path, store: Path, tmp_path: Path):
 
 def test_features(cli: Cli, sae: Path, store: Path, tmp_path: Path):
     out = tmp_path / "features"
-    answer = cli("features", sae, store, "--out", out, "--all-puzzles", "--shuffles", 3)
+    answer = cli("features", sae, store, "--out", out, "--all-puzzles", "--surrogates", 19)
     assert answer.code == 0, answer.err
     summary = FeaturesSummary.from_json(json.loads((out / "summary.json").read_text()))
     assert (summary.solved, summary.failed) == (N_FULL, N_OPEN) and summary.alive > 0

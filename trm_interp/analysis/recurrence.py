@@ -3,8 +3,32 @@
 The schedule writes every site in cycles (six updates of the latent state an H-cycle, say), so any
 activation has a period of one H-cycle even where the map from cycle to cycle stands still.
 Two measures see past that: the drift between ticks of equal phase, which is 0 for a period that
-the schedule forces, and recurrence beyond series that were shuffled within each phase. (A null
-with random Fourier phases would not do: it keeps the power spectrum, hence the autocorrelation.)
+the schedule forces, and recurrence from cycle to cycle beyond a linear drift of every phase,
+against aperiodic series (`aperiodic`). A period of its own shows there whatever its length, a
+divisor of the cycle excepted; near the cycle's own it looks like a drift, and is none.
+
+How often p is at most 0.05, in 6 000 series each of 48 H-cycles (a tail of 24), on top of a
+schedule of their own; standard error 0.003. At sites with 7 ticks a cycle, with 6, and with one:
+
+=======================================================  =====  =====  =====
+linear trend                                             0.003  0.004  0.017
+linear trend and white noise                             0.010  0.015  0.042
+exponential relaxation, with noise                       0.002  0.003  0.007
+step inside the tail                                     0      0      0
+white noise                                              0.013  0.011  0.039
+order one, coefficient 0.5                               0.016  0.021  0.039
+order one, coefficient 0.9                               0.036  0.039  0.030
+order one, coefficient 0.93, the worst                   0.037  0.044  0.027
+order one, coefficient 0.99                              0.027  0.031  0.023
+random walk                                              0.027  0.027  0.027
+random walk and white noise                              0.008  0.007  0.032
+profile over the cycle, a walk from cycle to cycle       0.025  0.022  0.025
+profile over the cycle, order one with 0.5               0.039  0.039  0.035
+the schedule alone                                       0      0      0
+period of 3 cycles (21 ticks, 18, 3), as much noise      1.000  0.999  0.556
+period of 3 cycles, a third of its variance in noise     1.000  1.000  0.991
+period of 6 cycles, as much noise                        0.967  0.936  0.344
+=======================================================  =====  =====  =====
 
 Series run along the last axis, one number a tick; `cycle` is how many ticks an H-cycle has there.
 """
@@ -12,19 +36,31 @@ Series run along the last axis, one number a tick; `cycle` is how many ticks an 
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft
 
+from trm_interp.analysis.aperiodic import (
+    LEVEL,
+    aperiodic_peaks,
+    autocorrelation,
+    beyond_schedule,
+    dimension,
+    from_tick_to_tick,
+    highest_peak,
+)
 from trm_interp.runtime.shapes import Float, Int
 
 TAIL = 0.5  # share of a run, its end, that counts as stationary
 STILL = 1e-3  # standard deviation of a tail, over the largest value, below which nothing moves
-FUNDAMENTAL = 0.95  # the period is the first peak of this share of the highest
+FEWEST = 8  # H-cycles of a tail in which recurrence can be told from drift
+FUNDAMENTAL = 0.75  # the period is the first lag that returns by this share of the best one
+PER_TICK = 4  # periods that are tried between two ticks
+DRAWS = 2000  # aperiodic series of each kind
 
 
 class Recurrence(NamedTuple):
-    """`score`: highest peak of the autocorrelation, at most about 1. `null`: its mean over
-    shuffles. `p`: share of shuffles at least as high. `period`: lag of the first such peak, in
-    ticks of the series. NaN where the series does not move."""
+    """`score`: highest peak of the autocorrelation from cycle to cycle, at most about 1, and 0
+    where nothing moves beyond the schedule. `null`: the height that `LEVEL` of aperiodic series
+    reach. `p`: how many of them peak as high. `period`: in ticks of the series, where p is at most
+    `LEVEL`. NaN where the series does not move, or has too few H-cycles (FEWEST)."""
 
     score: Float[np.ndarray, "*series"]
     null: Float[np.ndarray, "*series"]
@@ -33,85 +69,84 @@ class Recurrence(NamedTuple):
 
     @property
     def excess(self) -> np.ndarray:
-        """Recurrence that the schedule does not force."""
+        """Recurrence beyond what the schedule forces and aperiodic series reach."""
         return self.score - self.null
+
+    @property
+    def recurs(self) -> np.ndarray:
+        """Whether p is at most LEVEL."""
+        return self.p <= LEVEL
 
 
 def tail_of(series: Float[np.ndarray, "*series tick"], cycle: int) -> np.ndarray:
     """The last half, in whole cycles."""
     n = series.shape[-1]
-    return series[..., n - max(1, int(TAIL * n) // cycle) * cycle :]
+    return series[..., n - tail_length(n, cycle) :]
 
 
-def autocorrelation(series: Float[np.ndarray, "*series tick"]) -> Float[np.ndarray, "*series lag"]:
-    """Sample autocorrelation at lags up to half of the length, each averaged over its own pairs.
-
-    >>> autocorrelation(np.array([1.0, -1, 1, -1, 1, -1])).round(6).tolist()
-    [1.0, -1.0, 1.0, -1.0]
-    """
-    n = series.shape[-1]
-    centred = series - series.mean(-1, keepdims=True)
-    spectrum = np.asarray(fft.rfft(centred, 2 * n, axis=-1))
-    products = np.asarray(fft.irfft(np.abs(spectrum) ** 2, 2 * n, axis=-1))[..., : n // 2 + 1]
-    products = products / (n - np.arange(n // 2 + 1, dtype=products.dtype))
-    power = products[..., :1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(power > 0, products / power, np.nan)
-
-
-def highest_peak(
-    r: Float[np.ndarray, "*series lag"],
-) -> tuple[Float[np.ndarray, "*series"], Float[np.ndarray, "*series"]]:
-    """Highest local maximum at lag 2 or more, and the lag of the first one near to it.
-
-    Score 0 and no lag (NaN) where the autocorrelation has no such maximum.
-    """
-    inner = r[..., 1:-1]
-    peak = (inner >= r[..., :-2]) & (inner > r[..., 2:]) & (np.arange(1, r.shape[-1] - 1) > 1)
-    heights = np.where(peak, inner, -np.inf)
-    best = heights.max(-1, initial=-np.inf)
-    has_peak = np.isfinite(best) & (best > 0)
-    first = (heights >= FUNDAMENTAL * best[..., None]).argmax(-1) + 1.0
-    return np.where(has_peak, best, 0.0), np.where(has_peak, first, np.nan)
-
-
-def shuffled_phases(
-    series: Float[np.ndarray, "*series tick"], cycle: int, rng: np.random.Generator
-) -> np.ndarray:
-    """The values of each phase of the schedule in a random order, the same for all series.
-
-    What the schedule alone forces is kept; the order of the cycles is lost.
-    """
-    cycles = series.shape[-1] // cycle
-    order = rng.permuted(np.tile(np.arange(cycles), (cycle, 1)), axis=1).T  # [cycle index, phase]
-    return series[..., (order * cycle + np.arange(cycle)).ravel()]
+def tail_length(ticks: int, cycle: int) -> int:
+    """How many ticks the tail has."""
+    return max(1, int(TAIL * ticks) // cycle) * cycle
 
 
 def recurrence(
     series: Float[np.ndarray, "*series tick"],
     cycle: int,
-    shuffles: int = 19,
+    draws: int = DRAWS,
     seed: int = 0,
     still: Float[np.ndarray, "*series"] | float = 0.0,
 ) -> Recurrence:
     """Does the tail of each series come back, beyond what the schedule forces?
 
-    `still`: standard deviation at or below which a tail counts as not moving.
+    `still`: standard deviation at or below which a tail counts as not moving. `draws`: aperiodic
+    series of each kind, at least 19.
     """
-    tail = tail_of(series, cycle).astype(np.float32)
-    deviation = tail.std(-1, dtype=np.float64)
-    moves = deviation > np.maximum(still, 1e-12)
-    tail = (tail - tail.mean(-1, keepdims=True)) / np.where(moves, deviation, 1.0)[..., None]
-    tail = tail.astype(np.float32)
-    score, period = highest_peak(autocorrelation(tail))
-    rng = np.random.default_rng([seed, 0xACF])
-    total, higher = np.zeros_like(score), np.zeros_like(score)
-    for _ in range(shuffles):
-        other, _ = highest_peak(autocorrelation(shuffled_phases(tail, cycle, rng)))
-        total += other
-        higher += other >= score - 1e-4  # rounding of float32 transforms
-    parts = (score, total / shuffles, (1 + higher) / (1 + shuffles), period)
-    return Recurrence(*(np.where(moves, part, np.nan) for part in parts))
+    shape = series.shape[:-1]
+    tails = tail_of(series, cycle).reshape(-1, tail_length(series.shape[-1], cycle))
+    tails = tails.astype(np.float64)
+    least = np.broadcast_to(np.maximum(still, 1e-12), shape).ravel()
+    score, null, p, period = np.full((4, len(tails)), np.nan)
+    moves = tails.std(-1) > least
+    cycles = tails.shape[-1] // cycle
+    if cycles >= FEWEST:
+        peaks = aperiodic_peaks(cycles, cycle, draws, seed)
+        score[moves], null[moves], p[moves] = 0.0, peaks.highest, 1.0  # by the schedule alone
+        residual = beyond_schedule(tails, cycle)
+        at = np.flatnonzero(moves & (residual.std((-2, -1)) > least))
+        residual = residual[at]
+        score[at] = highest_peak(autocorrelation(residual))
+        p[at], null[at] = peaks.p(score[at], dimension(residual), from_tick_to_tick(residual))
+        recurs = p[at] <= LEVEL
+        ticks = residual[recurs].reshape(-1, tails.shape[-1], 1)
+        period[at[recurs]] = fundamental(autocorrelation(ticks))
+    return Recurrence(*(one.reshape(shape) for one in (score, null, p, period)))
+
+
+def fundamental(r: Float[np.ndarray, "series lag"]) -> Float[np.ndarray, " series"]:
+    """Shortest lag that, with its multiples, returns nearly as well as the best one.
+
+    Lags are tried in fractions (1 / PER_TICK) of a tick, between which the autocorrelation is
+    linear. Multiples make it sharp, and noise at a single multiple does not count.
+
+    >>> wave = np.cos(2 * np.pi * np.arange(64) / 10.5)
+    >>> fundamental(wave[None]).tolist()
+    [10.5]
+    """
+    longest = r.shape[-1] - 1
+    lags = np.arange(2 * PER_TICK, longest * PER_TICK + 1) / PER_TICK
+    means = np.zeros((len(lags), longest + 1))  # [candidate, lag], rows sum to 1
+    for row, lag in zip(means, lags, strict=True):
+        multiples = lag * np.arange(1, int(longest / lag) + 1)
+        below = np.minimum(multiples.astype(int), longest - 1)
+        np.add.at(row, below, 1 - (multiples - below))
+        np.add.at(row, below + 1, multiples - below)
+    means /= means.sum(1, keepdims=True)
+    returns = r @ means.T
+    near = returns >= FUNDAMENTAL * returns.max(-1, keepdims=True)
+    first = near.argmax(-1)[:, None]
+    after = np.arange(len(lags)) >= first
+    in_first = after & (np.cumsum(after & ~near, axis=-1) == 0)  # the first run of near ones
+    return lags[np.where(in_first, returns, -np.inf).argmax(-1)]
 
 
 def transient_cycles(

@@ -109,7 +109,17 @@ def discoveries(p: Float[np.ndarray, "*rest"], rate: float = 0.05) -> Bool[np.nd
     >>> discoveries(np.array([0.01, 0.04, 0.03, 0.9])).tolist()  # 0.05 * 1 / 4 = 0.0125
     [True, False, False, False]
     """
-    passing, tested = np.zeros(p.shape, bool), np.isfinite(p)
+    return adjusted(p) <= rate
+
+
+def adjusted(p: Float[np.ndarray, "*rest"]) -> Float[np.ndarray, "*rest"]:
+    """q: the lowest false discovery rate (Benjamini & Hochberg 1995) at which each test passes,
+    among those that are a number; NaN for the others.
+
+    >>> adjusted(np.array([0.01, 0.04, np.nan])).tolist()  # 0.01 * 2 / 1, 0.04 * 2 / 2
+    [0.02, 0.04, nan]
+    """
+    q, tested = np.full(p.shape, np.nan), np.isfinite(p)
     if tested.any():
-        passing[tested] = false_discovery_control(p[tested], method="bh") <= rate
-    return passing
+        q[tested] = false_discovery_control(p[tested], method="bh")
+    return q

@@ -8,7 +8,7 @@ import pandas as pd
 from trm_interp.report.effects import Effect
 from trm_interp.report.evidence import Evidence
 from trm_interp.report.rules.dynamics import f2, w1, w2
-from trm_interp.report.rules.features import f1, s1
+from trm_interp.report.rules.features import f1, f1b, s1
 from trm_interp.report.rules.landscape import f3, f4, f5, f5b
 from trm_interp.report.rules.tables import c1, t1, t2, t2b
 from trm_interp.report.verdicts import Judged, not_measured
@@ -81,10 +81,17 @@ CLAIMS = [
     ),
     Claim(
         "F1",
-        "the most active SAE features are periodic after a transient",
-        "transient about 50 updates, then almost periodic",
+        "the most active SAE features are periodic in the end",
+        "almost periodic",
         ("fig1",),
         f1,
+    ),
+    Claim(
+        "F1b",
+        "before that they have a transient",
+        "about 50 updates",
+        ("fig1",),
+        f1b,
     ),
     Claim(
         "F2",

@@ -155,6 +155,20 @@ def share_effect(about: About, hits: int, n: int) -> Effect:
     return about.effect(hits / n, *wilson(hits, n), n, draws)
 
 
+def bounded_share_effect(about: About, least: int, most: int, n: int) -> Effect:
+    """A share of which only bounds were measured: `least` of n are hits, `most` of them may be.
+
+    From the lower end of Wilson's interval of the one to the upper end of the other, so that what
+    is open speaks for neither side. The estimate is the lower bound. Half of the draws are of
+    either bound.
+    """
+    if not n:
+        return about.effect(None, None, None, 0)
+    rng = np.random.default_rng(about.seed)
+    draws = np.where(np.arange(TIMES) % 2, _binomial((least, n), rng), _binomial((most, n), rng))
+    return about.effect(least / n, wilson(least, n)[0], wilson(most, n)[1], n, draws)
+
+
 def difference_effect(about: About, of: Of, less: Of) -> Effect:
     """One share less another, as if of different puzzles: wide where they are of the same ones.
 

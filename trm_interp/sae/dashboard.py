@@ -21,6 +21,9 @@ Column = tuple[str, str, str, int | None]  # key, label, help, digits (None: tex
 
 FACTS = 6  # shown of every feature
 EVALS = "in network evaluations"
+RECURS = "share of runs that come back beyond the schedule, 0.05 by chance"
+PERIOD = f"{EVALS}, over the runs that come back"
+BEYOND = "autocorrelation peak less the height that 5 % of aperiodic series reach"
 LIST_COLUMNS: tuple[Column, ...] = (
     ("feature", "feature", "number of the SAE unit", 0),
     ("mean", "mean", "mean activation over rows", 3),
@@ -28,8 +31,10 @@ LIST_COLUMNS: tuple[Column, ...] = (
     ("fact", "best fact", "what it separates best on the board", None),
     ("fact_auc", "AUC", "of that fact; 0.5 is chance", 3),
     ("control_auc", "control", "best |AUC - 0.5| + 0.5 after cells traded their facts", 3),
-    ("recurrence_solved", "recur. solved", "recurrence beyond the schedule's own", 3),
-    ("recurrence_failed", "recur. failed", "recurrence beyond the schedule's own", 3),
+    ("recurs_solved", "recurs solved", RECURS, 2),
+    ("recurs_failed", "recurs failed", RECURS, 2),
+    ("recurs_solved_q", "q recurs solved", "false discovery rate at which it recurs", 4),
+    ("recurs_failed_q", "q recurs failed", "false discovery rate at which it recurs", 4),
     ("drift_solved", "drift solved", "same-phase drift: 0 schedule only, 1 noise", 3),
     ("drift_failed", "drift failed", "same-phase drift: 0 schedule only, 1 noise", 3),
     ("transient_solved", "transient solved", f"{EVALS}", 0),
@@ -40,8 +45,10 @@ LIST_COLUMNS: tuple[Column, ...] = (
 )
 DETAIL_COLUMNS: tuple[Column, ...] = (
     ("largest", "largest", "largest activation", 3),
-    ("period_solved", "period solved", EVALS, 1),
-    ("period_failed", "period failed", EVALS, 1),
+    ("recurrence_solved", "recurrence solved", BEYOND, 3),
+    ("recurrence_failed", "recurrence failed", BEYOND, 3),
+    ("period_solved", "period solved", PERIOD, 1),
+    ("period_failed", "period failed", PERIOD, 1),
     ("lead_p", "lead p", "sign flips over puzzles", 4),
     ("leads", "leads", "at a false discovery rate of 5 %", 1),
     ("pushes", "pushes", "token that the decoder row pushes through the output head", None),

@@ -13,6 +13,7 @@ from trm_interp.figures.style import write_html
 from trm_interp.runtime.runs import Run, quiet
 from trm_interp.sae.applied import AppliedSAE, Progress, applying, model_of
 from trm_interp.sae.dashboard import dashboard_data, step_starts, write_dashboard
+from trm_interp.sae.dynamics import dynamics_of
 from trm_interp.sae.early import separation
 from trm_interp.sae.gather import Observations, check_gathering, gather
 from trm_interp.sae.meaning import head_push, meaning_of
@@ -56,12 +57,14 @@ def run(
             separated = separation(observed.level, applied.solved, config.seed)
             cells = len(observed.cells)
             meaning = meaning_of(observed.acts, observed.facts, cells, config.seed)
+            dynamics = dynamics_of(applied, observed, config.surrogates, config.seed)
             table = feature_table(
-                applied, observed, separated, meaning, push, config.shuffles, config.seed
+                applied, observed, separated, meaning, push, dynamics, config.seed
             )
             top = most_active(observed.level, config.top)
             counts = summarise(table, separated, applied.solved, top)
-            summary = FeaturesSummary(**applied.measured_on, **counts)
+            test = dynamics.test(applied.by_outcome, top, config.surrogates)
+            summary = FeaturesSummary(**applied.measured_on, **counts, recurrence_test=test)
             page = dashboard_data(applied, observed, table, meaning, push, summary)
             figures = {
                 "figure 1": activity(applied, observed, top, config.seed),

@@ -245,10 +245,36 @@ class MostActive(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunsOfFeatures(Record):
+    """Of the most active features, a number a run, None where none fires (of `transient`) or the
+    run is too short: the shares that recur and that may (`dynamics.Dynamics`), and their median
+    transient in network evaluations."""
+
+    recurs: list[Number]
+    may_recur: list[Number]
+    transient: list[Number]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrenceTest(Record):
+    """How recurrence was tested: against which `null` with how many `draws` of each kind, over how
+    many `h_cycles` at the end of a run; and what the most active features do in the runs of each
+    outcome."""
+
+    null: str
+    draws: int
+    h_cycles: int
+    solved: RunsOfFeatures
+    failed: RunsOfFeatures
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeaturesSummary(MeasuredOn):
     """Counts and medians over features: see `table.summarise`.
 
-    `recurring_*`: how many recur beyond the schedule, their interval above 0.
+    `recurring_*`: how many recur at a false discovery rate of 5 % over the features that fire.
+    `recurrence_test`: None in files of earlier versions, whose `recurring_*` count intervals of the
+    excess over series with shuffled phases, which trends and random walks pass too.
     """
 
     alive: int
@@ -264,3 +290,4 @@ class FeaturesSummary(MeasuredOn):
     above_control: int
     solved: int
     failed: int
+    recurrence_test: RecurrenceTest | None = optional()

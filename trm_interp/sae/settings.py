@@ -16,7 +16,7 @@ Variant = Literal["saelens", "paper"]
 Revive = Literal["none", "resample"]
 BASELINES = ("pca", "pca-bits", "k-means", "random-encoder")
 LARGEST_COUNT = 10**12  # of steps, rows, features a dimension, MB: far above any run
-MOST_SHUFFLES = 100_000
+FEWEST_SURROGATES, MOST_SURROGATES = 19, 100_000
 STORE_HELP = "store that `trm-interp collect` wrote"
 SITES_HELP = (
     "comma-separated states or sites of the store, pooled: by name, such as z_L or "
@@ -207,13 +207,23 @@ class FeaturesConfig(OnSAE):
     ckpt: str | None = setting(None, CKPT_HELP, otherwise=RECORDED)
     top: int = setting(10, "most active features in figure 1")
     examples: int = setting(6, "top-activating examples per feature")
-    shuffles: int = setting(19, "shuffled series behind each recurrence score", most=MOST_SHUFFLES)
+    surrogates: int = setting(
+        2000,
+        "aperiodic series of each kind behind the test for recurrence, at least 19",
+        old="--shuffles",
+        most=MOST_SURROGATES,
+    )
     static: bool = setting(False, STATIC_HELP)
     overwrite: bool = setting(False, "replace what an earlier `features` wrote")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "top", "examples", "shuffles")
+        positive(self, "top", "examples", "surrogates")
+        if self.surrogates < FEWEST_SURROGATES:
+            raise ValueError(
+                f"surrogates must be at least {FEWEST_SURROGATES}, with which p can be 0.05; "
+                f"got {self.surrogates}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

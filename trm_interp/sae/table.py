@@ -5,16 +5,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trm_interp.analysis.recurrence import STILL, recurrence, transient_cycles
 from trm_interp.analysis.resample import discoveries, mean_with_bounds
 from trm_interp.sae.applied import AppliedSAE
+from trm_interp.sae.dynamics import MEASURES, Dynamics
 from trm_interp.sae.early import Separation, sign_flip_p
 from trm_interp.sae.gather import Observations
 from trm_interp.sae.meaning import Meaning
 from trm_interp.sae.results import FeatureMedians, MostActive
 
-AT_ONCE = 512  # features whose series are transformed together: bounds the memory
-DYNAMICS = ("transient", "recurrence", "period", "drift")
+RATE = 0.05  # of false discoveries among features that recur
+Columns = dict[str, np.ndarray]
 
 
 def feature_table(
@@ -23,13 +23,13 @@ def feature_table(
     separation: Separation,
     meaning: Meaning,
     push: np.ndarray | None,
-    shuffles: int,
+    dynamics: Dynamics,
     seed: int,
 ) -> pd.DataFrame:
     """One row a feature: use, dynamics by outcome with intervals, order of events, meaning.
 
-    Transients and periods in network evaluations; `drift` and `recurrence` as in `dynamics`.
-    Intervals (95 %) over puzzles.
+    Transients and periods in network evaluations; `drift` and `recurrence` as in `dynamics`;
+    `recurs_*` as in `Dynamics.pooled`. Intervals (95 %) over puzzles.
     """
     at, auc, control = meaning.best()
     columns = {
@@ -37,7 +37,7 @@ def feature_table(
         "density": observed.density,
         "mean": observed.level.mean(axis=(0, 1)),
         "largest": observed.largest,
-        **_dynamics(applied, observed, shuffles, seed),
+        **_over_time(applied, dynamics, observed.density > 0, seed),
         **_order_of_events(applied, observed, separation, seed),
         "fact": [meaning.names[i] for i in at],
         "fact_auc": auc,
@@ -50,30 +50,19 @@ def feature_table(
     return pd.DataFrame(columns)
 
 
-def _dynamics(
-    applied: AppliedSAE, observed: Observations, shuffles: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Mean and interval of each of DYNAMICS over the solved and the failed puzzles; [feature]."""
-    cycle = applied.reader.ticks_per_cycle
-    per_cycle = len(applied.store.schedule.cycle)
-    series = np.moveaxis(observed.level, 1, 2)  # [puzzle, feature, tick]
-    still = STILL * series.max(axis=(0, 2))
-    active = series.max(-1) > np.maximum(still, 1e-12)
-    parts = [slice(first, first + AT_ONCE) for first in range(0, applied.d_sae, AT_ONCE)]
-    back = [recurrence(series[:, part], cycle, shuffles, seed, still[part]) for part in parts]
-    settled = [transient_cycles(series[:, part], cycle) for part in parts]
-    measured = {
-        "transient": np.where(active, np.concatenate(settled, 1) * float(per_cycle), np.nan),
-        "recurrence": np.concatenate([one.excess for one in back], 1),
-        "period": np.concatenate([one.period for one in back], 1) / cycle * per_cycle,
-        "drift": observed.drift,
-    }
+def _over_time(applied: AppliedSAE, dynamics: Dynamics, alive: np.ndarray, seed: int) -> Columns:
+    """Mean and interval of each of MEASURES over the solved and the failed puzzles, and the test
+    for recurrence over them; [feature]."""
     columns = {}
-    for name in DYNAMICS:
+    for name in MEASURES:
         for outcome, chosen in applied.by_outcome.items():
             empty = np.full((1, applied.d_sae), np.nan)
-            values = measured[name][chosen] if chosen.any() else empty
+            values = getattr(dynamics, name)[chosen] if chosen.any() else empty
             columns |= _bounded(f"{name}_{outcome}", values, seed)
+    for outcome, chosen in applied.by_outcome.items():
+        share, p, q = dynamics.pooled(chosen, alive)
+        names = (f"recurs_{outcome}", f"recurs_{outcome}_p", f"recurs_{outcome}_q")
+        columns |= dict(zip(names, (share, p, q), strict=True))
     return columns
 
 
@@ -139,13 +128,17 @@ def summarise(
 
 
 def _medians(columns: dict[Any, np.ndarray]) -> dict[str, Any]:
-    """Medians by outcome, and how many recur beyond the schedule with their interval above 0."""
-    names = [f"{name}_{outcome}" for name in DYNAMICS for outcome in ("solved", "failed")]
-    return {
-        "median": FeatureMedians(**{name: _median(columns[name]) for name in names}),
-        "recurring_solved": int((columns["recurrence_solved_low"] > 0).sum()),
-        "recurring_failed": int((columns["recurrence_failed_low"] > 0).sum()),
+    """Medians by outcome, of periods over features that recur; and how many of these there are."""
+    recurring = {one: columns[f"recurs_{one}_q"] <= RATE for one in ("solved", "failed")}
+    medians = {
+        f"{name}_{outcome}": _median(
+            columns[f"{name}_{outcome}"][recurs if name == "period" else slice(None)]
+        )
+        for name in MEASURES
+        for outcome, recurs in recurring.items()
     }
+    counts = {f"recurring_{outcome}": int(recurs.sum()) for outcome, recurs in recurring.items()}
+    return {"median": FeatureMedians(**medians), **counts}
 
 
 def _median(values: np.ndarray) -> float | None:

@@ -1,32 +1,91 @@
-"""Claims about sparse autoencoders: F1 and S1."""
+"""Claims about sparse autoencoders: F1, F1b and S1."""
 
 from trm_interp.analysis.estimates import span
-from trm_interp.report.effects import IN_PART, REPRODUCED, About, estimated_effect, share_effect
+from trm_interp.analysis.recurrence import FEWEST
+from trm_interp.report.effects import (
+    IN_PART,
+    NOT_TESTABLE,
+    REPRODUCED,
+    About,
+    Effect,
+    bounded_share_effect,
+    estimated_effect,
+    share_effect,
+)
 from trm_interp.report.evidence import SAEQuality
-from trm_interp.report.verdicts import Judged, judged, number, percent
-from trm_interp.sae.results import FeaturesSummary
+from trm_interp.report.verdicts import Judged, judged, not_measured, number, percent
+from trm_interp.sae.results import FeaturesSummary, RunsOfFeatures
+
+TRANSIENT = (25, 100)  # evaluations, within a factor of two of the published 50
 
 
 def f1(features: FeaturesSummary) -> Judged:
-    """Most of the most active features recur beyond the schedule, in runs of either outcome. The
-    intervals are over features."""
-    top, median = features.most_active, features.most_active.median
-    transients = [median.transient_solved, median.transient_failed]
+    """In most runs of either outcome most of the most active features recur beyond the schedule.
+
+    A test that is not passed is no evidence of the opposite: against the claim count only runs in
+    which a period of half of what moves can be excluded for half of the features or more.
+    """
+    top, median, test = features.most_active, features.most_active.median, features.recurrence_test
+    n = features.solved + features.failed
+    if test is None:
+        return not_measured(_OLD_NULL, n)
+    if test.h_cycles < FEWEST:
+        why = f"the tail of a run has {test.h_cycles} H-cycles: recurrence needs {FEWEST}"
+        return judged("", "", n, why, [], NOT_TESTABLE)
     ours = (
-        f"{top.n} most active: transient {' / '.join(map(number, transients))} evaluations, "
-        f"recurrence beyond the schedule in {top.recurring_solved} / {top.recurring_failed}"
+        f"{top.recurring_solved} / {top.recurring_failed} of the {top.n} most active features "
+        "recur beyond the schedule"
     )
+    periods = [number(median.period_solved, 1), number(median.period_failed, 1)]
     why = (
-        "medians, solved / failed; a period that the schedule forces does not count; "
-        f"same-phase drift {number(median.drift_solved, 2)} / "
-        f"{number(median.drift_failed, 2)} (0: schedule only); of all {features.alive} that "
-        f"fire {features.recurring_solved} / {features.recurring_failed} recur"
+        f"solved / failed, against aperiodic series, q at most 0.05 over all {features.alive} that "
+        f"fire, of which {features.recurring_solved} / {features.recurring_failed} recur; period "
+        f"of the most active that do {' / '.join(periods)} evaluations; same-phase drift "
+        f"{number(median.drift_solved, 2)} / {number(median.drift_failed, 2)} (0: schedule only)"
     )
     effects = [
-        share_effect(About("F1", f"share of features that recur, {kind} runs", 0.5, 1), hits, top.n)
-        for kind, hits in (("solved", top.recurring_solved), ("failed", top.recurring_failed))
+        _most_recur(About("F1", f"share of {kind} runs in which most recur", 0.5, 1), runs)
+        for kind, runs in (("solved", test.solved), ("failed", test.failed))
     ]
-    return judged(ours, "", features.solved + features.failed, why, effects)
+    return judged(ours, "", n, why, effects)
+
+
+_OLD_NULL = (
+    "recurrence was tested against shuffled phases, which trends and random walks pass: run "
+    "`features` again"
+)
+
+
+def _most_recur(about: About, runs: RunsOfFeatures) -> Effect:
+    """The share of runs in which more than half of the features recur. Its interval reaches from
+    that of the runs in which they do to that of the runs in which they may."""
+    measured = [
+        (recurs > 0.5, may > 0.5)
+        for recurs, may in zip(runs.recurs, runs.may_recur, strict=True)
+        if recurs is not None and may is not None
+    ]
+    do, may = (sum(column) for column in zip(*measured, strict=True)) if measured else (0, 0)
+    return bounded_share_effect(about, do, may, len(measured))
+
+
+def f1b(features: FeaturesSummary) -> Judged:
+    """In most runs of either outcome the transient of the most active features, their median, is
+    about as long as published: within TRANSIENT. No part of the claim that they recur."""
+    top, median, test = features.most_active, features.most_active.median, features.recurrence_test
+    n = features.solved + features.failed
+    if test is None:
+        return not_measured("needs a number a run: run `features` again", n)
+    shortest, longest = TRANSIENT
+    effects = []
+    for kind, runs in (("solved", test.solved), ("failed", test.failed)):
+        lengths = [one for one in runs.transient if one is not None]
+        hits = sum(shortest <= one <= longest for one in lengths)
+        name = f"share of {kind} runs with a transient of {shortest} to {longest} evaluations"
+        effects.append(share_effect(About("F1b", name, 0.5, 1), hits, len(lengths)))
+    transients = " / ".join(map(number, (median.transient_solved, median.transient_failed)))
+    ours = f"{transients} evaluations"
+    why = f"median of the {top.n} most active features, solved / failed"
+    return judged(ours, "", n, why, effects)
 
 
 def s1(sae: SAEQuality) -> Judged:
