@@ -12,6 +12,7 @@ from trm_interp.analysis.aperiodic import (
     dimension,
     from_tick_to_tick,
     highest_peak,
+    lowest_of_half_periodic,
 )
 
 RNG = np.random.default_rng(0)
@@ -91,6 +92,15 @@ def test_random_fourier_phases_would_keep_the_peaks():
     surrogate = np.fft.irfft(turned)
     circular = [np.fft.irfft(np.abs(np.fft.rfft(s - s.mean())) ** 2) for s in (series, surrogate)]
     np.testing.assert_allclose(*circular, atol=1e-8)
+
+
+def test_half_periodic_series_reach_the_lowest_peak_that_excludes_none():
+    t = np.arange(24)
+    waves = np.cos(2 * np.pi * (t / 3 + RNG.uniform(0, 1, (2000, 1))))
+    r = autocorrelation(beyond_schedule(waves + np.sqrt(0.5) * RNG.standard_normal((2000, 24)), 1))
+    lowest = lowest_of_half_periodic(24, 2000, 0)
+    assert 0.15 < lowest < 0.5 and (highest_peak(r) < lowest).mean() < 0.08
+    assert lowest_of_half_periodic(8, 2000, 0) == 0  # nothing is excluded in so few cycles
 
 
 def test_too_few_draws_are_refused():

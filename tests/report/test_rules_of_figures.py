@@ -1,7 +1,7 @@
 """The rules of claims about features, basins, losses and distances, on edited results."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,14 @@ from trm_interp.studies.losses import LossCurve, PuzzleLosses
 Judge = Callable[..., dict[str, Any]]
 
 
-def runs(recurs: list[Number], may: list[Number] | None = None, length: Number = 50.0):
+def runs(
+    recurs: Sequence[Number], may: Sequence[Number] | None = None, length: Number = 50.0
+) -> RunsOfFeatures:
     """Shares a run of the most active features, and their median transient."""
     lengths = [length] * len(recurs)
-    return RunsOfFeatures(recurs=recurs, may_recur=may or recurs, transient=lengths)
+    return RunsOfFeatures(
+        recurs=list(recurs), may_recur=list(recurs if may is None else may), transient=lengths
+    )
 
 
 def with_runs(evidence: Evidence, **changed: Any) -> FeaturesSummary:

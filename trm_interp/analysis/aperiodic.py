@@ -174,6 +174,20 @@ def aperiodic_peaks(cycles: int, cycle: int, draws: int, seed: int) -> Peaks:
     )
 
 
+@lru_cache(maxsize=4)
+def lowest_of_half_periodic(cycles: int, draws: int, seed: int) -> float:
+    """The peak that 5 % of half-periodic series do not reach, where a period can be excluded.
+
+    These are waves of three turns or more within `cycles`, any frequency as likely, with as much
+    white noise, one number a cycle: with several phases they vary less. 0 in short tails.
+    """
+    rng = np.random.default_rng([seed, 0x4A1F])
+    frequency, phase = rng.uniform(3 / cycles, 0.5, (draws, 1)), rng.uniform(0, 1, (draws, 1))
+    wave = np.sqrt(2) * np.cos(2 * np.pi * (frequency * np.arange(cycles) + phase))
+    series = wave + rng.standard_normal((draws, cycles))
+    return float(np.quantile(highest_peak(autocorrelation(beyond_schedule(series, 1))), LEVEL))
+
+
 def from_tick_to_tick(
     residual: Float[np.ndarray, "*series h_cycle phase"],
 ) -> Float[np.ndarray, "*series"]:

@@ -1,12 +1,13 @@
 """What features do over time in each run: transient, recurrence, period, drift."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binom
 
-from trm_interp.analysis.aperiodic import LEVEL
+from trm_interp.analysis.aperiodic import LEVEL, lowest_of_half_periodic
+from trm_interp.analysis.estimates import Number
 from trm_interp.analysis.recurrence import (
     FEWEST,
     STILL,
@@ -21,7 +22,6 @@ from trm_interp.sae.gather import Observations
 from trm_interp.sae.results import RecurrenceTest, RunsOfFeatures
 
 AT_ONCE = 512  # features whose series are transformed together: bounds the memory
-HALF = 0.5  # autocorrelation below which less than half of what moves can be periodic
 NULL = "aperiodic"  # see `analysis.aperiodic`
 MEASURES = ("transient", "recurrence", "period", "drift")
 
@@ -32,8 +32,9 @@ class Dynamics:
 
     `transient` and `period` in network evaluations. `recurrence`: the excess of its peak over those
     of aperiodic series. `recurs`: 1 where p is at most LEVEL, 0 where it is not or nothing moves,
-    NaN in runs with too few H-cycles. `may_recur`: 1 also where the peak is HALF or higher, so that
-    a period cannot be excluded. `h_cycles`: how many the tail of a run has.
+    NaN in runs with too few H-cycles. `may_recur`: 1 also where the peak is as high as those of
+    half-periodic series (`lowest_of_half_periodic`), so that a period cannot be excluded.
+    `h_cycles`: how many the tail of a run has.
     """
 
     transient: Float[np.ndarray, "puzzle feature"]
@@ -73,19 +74,20 @@ class Dynamics:
         )
 
     def _runs(self, chosen: np.ndarray, top: np.ndarray) -> RunsOfFeatures:
+        recurs, may_recur, transient = (
+            pd.DataFrame(values[chosen][:, top])
+            for values in (self.recurs, self.may_recur, self.transient)
+        )
         return RunsOfFeatures(
-            recurs=_of_each(self.recurs[chosen][:, top], np.mean),
-            may_recur=_of_each(self.may_recur[chosen][:, top], np.mean),
-            transient=_of_each(self.transient[chosen][:, top], np.median),
+            recurs=_numbers(recurs.mean(axis=1)),
+            may_recur=_numbers(may_recur.mean(axis=1)),
+            transient=_numbers(transient.median(axis=1)),
         )
 
 
-def _of_each(
-    values: Float[np.ndarray, "puzzle feature"], reduced: Callable[[np.ndarray], np.floating]
-) -> list[float | None]:
-    """Over the features that have a number in a run; None where none has."""
-    runs = (run[np.isfinite(run)] for run in values)
-    return [float(reduced(run)) if len(run) else None for run in runs]
+def _numbers(runs: pd.Series) -> list[Number]:
+    """None where no feature of a run has a number."""
+    return [None if np.isnan(one) else float(one) for one in runs]
 
 
 def dynamics_of(applied: AppliedSAE, observed: Observations, draws: int, seed: int) -> Dynamics:
@@ -104,6 +106,7 @@ def dynamics_of(applied: AppliedSAE, observed: Observations, draws: int, seed: i
     )
     h_cycles = tail_length(series.shape[-1], cycle) // cycle
     recurs = p <= LEVEL
+    lowest = lowest_of_half_periodic(h_cycles, draws, seed) if h_cycles >= FEWEST else 0.0
     tested = fires & (h_cycles >= FEWEST)
     return Dynamics(
         transient=np.where(fires, np.concatenate(settled, axis=1) * float(per_cycle), np.nan),
@@ -111,6 +114,6 @@ def dynamics_of(applied: AppliedSAE, observed: Observations, draws: int, seed: i
         period=period / cycle * per_cycle,
         drift=observed.drift,
         recurs=np.where(tested, recurs, np.nan),
-        may_recur=np.where(tested, recurs | (score >= HALF), np.nan),
+        may_recur=np.where(tested, recurs | (score >= lowest), np.nan),
         h_cycles=h_cycles,
     )

@@ -23,7 +23,7 @@ def f1(features: FeaturesSummary) -> Judged:
     """In most runs of either outcome most of the most active features recur beyond the schedule.
 
     A test that is not passed is no evidence of the opposite: against the claim count only runs in
-    which a period of half of what moves can be excluded for half of the features or more.
+    which a period with half of the variance can be excluded for half of the features or more.
     """
     top, median, test = features.most_active, features.most_active.median, features.recurrence_test
     n = features.solved + features.failed
