@@ -75,6 +75,7 @@ def smallest(world: World) -> dict[str, list[Any]]:
         ],
         "settling": [*model, *made, "--limit", 2, "--steps", 5, "--long", 0],
         "stability": [*model, *made, "--limit", 2, "--steps", 5, "--fixed", 0, "--exponents", 1],
+        "internalisation": [*model, *made, "--limit", 2, "--steps", 1, "--caps", "0,1"],
         "figures": [*model, *made, "--plan"],
         "compare": [f"{world.ckpt}@{world.puzzles}", *made, "--plan"],
         "data make": ["sudoku4", *made, "--n-train", 1, "--n-val", 1, "--n-test", 1],

@@ -38,6 +38,7 @@ GROUPS = {
         "stability",
         "figures",
     ),
+    "loops": ("internalisation",),
     "comparing": ("compare",),
     "stores": ("trajectories", "divergence", "lens", "probes"),
     "data": ("data make", "data rate", "data check", "data import"),

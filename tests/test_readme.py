@@ -31,6 +31,7 @@ SMALL = {
     "stitch": "--limit 4 --fit 8 --link-steps 2 --batch-size 4",
     "settling": "--limit 8 --long 32",
     "stability": "--limit 8 --sample 4 --fixed 0 --steps 5",
+    "internalisation": "--limit 8 --steps 2 --caps 0,1",
     "figures": "--plan",
     "compare": "--plan",
     "search": "--limit 4 --k 2 --steps 2",

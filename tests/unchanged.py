@@ -300,6 +300,11 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, Callable[[Path, str], Tree]]] = 
         "--out @stability",
         written,
     ),
+    "internalisation": (
+        (),
+        f"internalisation {ON} --steps 2 --caps 0-3 --out @internalisation",
+        written,
+    ),
     "lens": (STORED, f"lens @states {CPU} --out @lens", written),
     "probes": (STORED, f"probes @states --cycles 0,7 {CPU} --out @probes", written),
     "figures": (

@@ -27,7 +27,7 @@ COMMANDS = ["quickstart", "eval", "collect", "train", "info", "hooks"]
 COMMANDS += ["train-sae", "sae-eval", "features", "steer", "search", "solve", "figures", "compare"]
 COMMANDS += ["outcomes", "trajectories", "divergence", "losses", "basins", "origins", "stitch"]
 COMMANDS += ["lens", "probes"]
-COMMANDS += ["settling", "stability"]
+COMMANDS += ["settling", "stability", "internalisation"]
 COMMANDS += ["data make", "data import", "data rate", "data check", "data download"]
 STEPS = 4
 

@@ -156,6 +156,13 @@ def test_stitch(cli: Cli, on: list[Any], tmp_path: Path):
     assert len(pd.read_csv(tmp_path / "fit.csv")) == 10
 
 
+def test_internalisation_needs_one_inner_loop(cli: Cli, on: list[Any], tmp_path: Path):
+    """On a model that has one: `test_internalisation.py`."""
+    answer = cli("internalisation", *on, "--out", tmp_path / "out")
+    assert answer.code == 2 and len(answer.err.strip().splitlines()) == 1
+    assert "those of toy write fast, fast, slow, fast, slow" in answer.err
+
+
 def test_starts_move_the_state_that_is_named(on: list[Any], tmp_path: Path):
     config = BasinsConfig(ckpt=str(on[1]), puzzles=on[3], out=tmp_path, device="cpu")
     subject = open_subject(config, print)

@@ -93,6 +93,14 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         trm-interp stability --exponents 4 --sample 24 --fixed 0 --out runs/exponents
         """,
     ),
+    "internalisation": (
+        "What is left when the inner loop is cut short, and how near its fixed point that is.",
+        "puzzles",
+        """
+        trm-interp internalisation --out runs/internalisation
+        trm-interp internalisation --ckpt runs/equilibrium --kept --out runs/over-training
+        """,
+    ),
 }
 
 

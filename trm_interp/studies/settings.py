@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.clock import MOST_STEPS
-from trm_interp.runtime.limits import parse_indices
+from trm_interp.runtime.limits import at_most, parse_indices
 from trm_interp.runtime.settings import argument, in_range, positive, required, setting
 from trm_interp.subjects.settings import (
     BATCH_HELP,
@@ -23,6 +23,7 @@ from trm_interp.subjects.settings import (
 OUT_HELP = "folder of tables and figures"
 SEED_HELP = "seed of every random choice"
 RECORDED_HELP, RECORDED = "checkpoint of the store", "where the store says that it is"
+MOST_CAP = 4096  # writes of the latent state in an H-cycle; the published models have 6
 CONTROL = {"starts": True}  # of divergence
 OVERWRITE_HELP = "replace the results of an earlier run"
 SITE_HELP = (
@@ -341,6 +342,39 @@ class StabilityConfig(OnCheckpoint):
             raise ValueError(f"fixed must be at least 0, got {self.fixed}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class InternalisationConfig(OnCheckpoint):
+    """What a model keeps when its inner loop is cut short."""
+
+    steps: int = setting(8, "supervision steps", most=MOST_STEPS)
+    caps: str = setting(
+        "0-6,8,12", "writes of the latent state an H-cycle; the model's own number is always added"
+    )
+    deep: int = setting(64, "evaluations of a solve for the fixed point, at most", most=4096)
+    tolerance: float = setting(
+        1e-4, "relative residual at which that solve has reached it", most=1.0
+    )
+    kept: bool = setting(
+        False, "the checkpoints that training kept along the way, in place of the best one"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "steps", "deep")
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
+        at_most("the largest of caps", self.counts[-1], MOST_CAP)
+
+    @property
+    def counts(self) -> list[int]:
+        """The caps as numbers, ascending.
+
+        >>> InternalisationConfig(out=Path("out"), caps="0-2,8").counts
+        [0, 1, 2, 8]
+        """
+        return sorted(parse_indices(self.caps, "caps") or [0])
+
+
 CONFIGS: dict[str, type] = {
     "outcomes": OutcomesConfig,
     "trajectories": TrajectoriesConfig,
@@ -353,4 +387,5 @@ CONFIGS: dict[str, type] = {
     "probes": ProbesConfig,
     "settling": SettlingConfig,
     "stability": StabilityConfig,
+    "internalisation": InternalisationConfig,
 }

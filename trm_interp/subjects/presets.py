@@ -24,6 +24,13 @@ PRESETS: dict[str, dict[str, object]] = {
         **{"steps": 52_083, "batch_size": 384, "lr": 7e-5, "weight_decay": 1.0},
         **{"warmup": 0.038, "ema": 0.0, "dtype": "bfloat16"},
     },
+    # for --architecture equilibrium on 6x6 puzzles, a first look on one CPU core; in float32, as
+    # residuals of bfloat16 do not reach the tolerance
+    "equilibrium6": {
+        **{"d_model": 64, "multiple": 32, "prefix": 0, "h_cycles": 2, "l_cycles": 8},
+        **{"steps": 2000, "batch_size": 64, "n_sup": 8, "lr": 1e-3, "weight_decay": 0.1},
+        **{"warmup": 0.03, "ema": 0.98, "eval_every": 100},
+    },
     # a smoke test on 4x4 puzzles: seconds
     "tiny": {
         **{"d_model": 32, "multiple": 16, "prefix": 0, "h_cycles": 2, "l_cycles": 2},

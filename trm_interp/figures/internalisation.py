@@ -1,0 +1,52 @@
+"""How far a model gets with few evaluations of its inner loop, and how near that is to rest."""
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+from plotly.subplots import make_subplots
+
+from trm_interp.figures.bands import curve, groups
+from trm_interp.figures.style import SOLVED, styled
+
+HEADINGS = ("puzzles solved", "from the fixed point", "puzzles with one")
+DASH_OF = {"every": "solid", "last": "dash"}
+LABEL = {"every": "every H-cycle", "last": "the last H-cycle only"}
+
+
+def internalisation_figure(table: pd.DataFrame, latent: str, own: int, title: str) -> go.Figure:
+    """Shares of solved puzzles, distances and shares of converged ones against the cap.
+
+    table: rows of trained (optimizer steps; -1 where there is one checkpoint), where, cap, and the
+    columns solved, distance, converged, the first two with _low and _high.
+    """
+    figure = make_subplots(rows=1, cols=3, subplot_titles=HEADINGS, horizontal_spacing=0.08)
+    steps = sorted(table["trained"].unique())
+    shades = [i / max(len(steps) - 1, 1) for i in range(len(steps))]
+    scale = [str(colour) for colour in sample_colorscale("Viridis", shades)]
+    colours = dict(zip(steps, [SOLVED] if len(steps) == 1 else scale, strict=True))
+    for (trained, where), rows in groups(table, "trained", "where"):
+        label = LABEL[where] if len(steps) == 1 else f"step {trained}, {LABEL[where]}"
+        cap = rows["cap"].to_numpy()
+        for column, name in enumerate(("solved", "distance", "converged"), start=1):
+            ends = (name, f"{name}_low", f"{name}_high")
+            mean, low, high = (rows[end if end in rows else name].to_numpy(float) for end in ends)
+            curve(
+                figure,
+                cap,
+                (mean, low, high),
+                colours[trained],
+                label,
+                column == 1,
+                column=column,
+                dash=DASH_OF[where],
+                over="cap",
+            )
+    for column in (1, 2, 3):
+        figure.update_xaxes(title=f"evaluations of {latent} an H-cycle, at most", row=1, col=column)
+        line = {"color": "#999", "width": 1, "dash": "dot"}
+        figure.add_vline(x=own, line=line, row=1, col=column)  # type: ignore[arg-type]
+    figure.update_yaxes(range=[-0.02, 1.02], row=1, col=1)
+    figure.update_yaxes(title="relative distance (median)", row=1, col=2)
+    figure.update_yaxes(range=[-0.02, 1.02], row=1, col=3)
+    subtitle = "dotted: the model's own number; bands: 95 % intervals over puzzles"
+    return styled(figure, title, subtitle).update_layout(height=480)
