@@ -243,15 +243,16 @@ def paired_effect(about: About, crossed: Crossed) -> Effect:
 def closed_gap_effect(about: About, crossed: Crossed) -> Effect:
     """What the first run gains over the second, as a share of what the second one fails.
 
-    The interval is of multinomial replicates; those in which the second run fails nothing have no
-    such share and are left out. Not defined where it fails nothing at all.
+    The interval is of multinomial replicates; one in which the second run fails nothing has no such
+    share, and another stands in its place. Not defined where it fails nothing at all.
     """
     failed = crossed.gained + crossed.neither
     if not failed:
         return about.effect(None, None, None, 0)
     _, gained, lost, neither = crossed.draws(about.seed)
-    fails = gained + neither > 0
-    draws = (gained - lost)[fails] / (gained + neither)[fails]
+    fails = np.flatnonzero(gained + neither > 0)
+    drawn = np.resize(fails, TIMES)  # all in order, the first ones again where some are missing
+    draws = (gained - lost)[drawn] / (gained + neither)[drawn]
     low, high = np.quantile(draws, [0.025, 0.975])
     closed = (crossed.gained - crossed.lost) / failed
     return about.effect(closed, float(low), float(high), round(failed), draws)
