@@ -18,7 +18,7 @@ from trm_interp.cli.options import add
 from trm_interp.cli.studies import COMMANDS
 from trm_interp.cli.studies import study as row_of
 from trm_interp.studies.results import OnCheckpointResult, OnStoreResult
-from trm_interp.studies.settings import CONFIGS, OnCheckpoint, OnStore
+from trm_interp.studies.settings import CONFIGS, OnPuzzles, OnStore
 
 TOYS = Path(__file__).with_name("test_toys.py")
 
@@ -35,7 +35,7 @@ def study(name: str) -> ModuleType:
 
 def test_a_study_has_settings_a_result_figures_and_lines(study: ModuleType, name: str):
     assert study.__doc__ and study.Config is CONFIGS[name]
-    on_checkpoint = issubclass(study.Config, OnCheckpoint)
+    on_checkpoint = issubclass(study.Config, OnPuzzles)
     assert on_checkpoint or issubclass(study.Config, OnStore)
     assert issubclass(study.Result, OnCheckpointResult if on_checkpoint else OnStoreResult)
     assert list(signature(study.run).parameters) == ["config", "tell", "progress"]
