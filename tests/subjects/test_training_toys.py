@@ -74,5 +74,10 @@ def test_settings_that_cannot_be_are_one_line(data: tuple[Path, Path], tmp_path:
     run = run_of(data, tmp_path / "run")
     with pytest.raises(UserError, match="unknown architecture 'hrm9': this version has trm"):
         fit(replace(run, architecture="hrm9"), MODEL, CONFIG, tell=quiet)
+    with pytest.raises(UserError, match="^h_cycles is no setting of direct, which has cells"):
+        fit(replace(run, architecture="direct"), {"h_cycles": 2}, CONFIG, tell=quiet)
+    of_preset = replace(run, architecture="direct", preset="tiny")
+    with pytest.raises(UserError, match="^h_cycles of --preset tiny is no setting of direct"):
+        fit(of_preset, {"h_cycles": 2}, CONFIG, tell=quiet)
     with pytest.raises(UserError, match="would need .* of memory"):
         fit(run, {"d_model": 16_384}, replace(CONFIG, batch_size=10**6))

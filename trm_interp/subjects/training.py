@@ -25,6 +25,7 @@ from trm_interp.runtime.progress import Meter, Update
 from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.runs import Run, Tell, quiet
 from trm_interp.subjects.opening import load_puzzles, open_device
+from trm_interp.subjects.presets import PRESETS
 from trm_interp.subjects.settings import RunConfig
 from trm_interp.tasks.base import PuzzleSet
 
@@ -55,7 +56,7 @@ def fit(
     task = training.task
     embeddings = identifiers_of(run.architecture, training, validation)
     sizes = {"cells": task.cells, "vocab": task.vocab}
-    shape = model_config(run.architecture, {**embeddings, **model, **sizes})
+    shape = model_config(run.architecture, {**embeddings, **model, **sizes}, run.preset)
     if device.type == "cpu":
         require_memory(
             training_bytes(shape, config),
@@ -108,14 +109,17 @@ def identifiers_of(architecture: str, *sets: PuzzleSet) -> dict[str, int]:
     return {"n_identifiers": 1 + max(int(of.max()) for of in given)} if given else {}
 
 
-def model_config(architecture: str, settings: dict[str, Any]) -> ModelConfig:
-    """The configuration of a model. UserError for what that architecture has no setting for."""
+def model_config(
+    architecture: str, settings: dict[str, Any], preset: str | None = None
+) -> ModelConfig:
+    """The configuration of a model. UserError for what that architecture has no setting for, with
+    the preset that it may come from."""
     kind = config_class(architecture)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     if unknown := [name for name in settings if name not in names]:
-        raise UserError(
-            f"{unknown[0]} is no setting of {architecture}, which has {', '.join(names)}"
-        )
+        of_preset = preset is not None and unknown[0] in PRESETS[preset]
+        source = f"{unknown[0]} of --preset {preset}" if of_preset else unknown[0]
+        raise UserError(f"{source} is no setting of {architecture}, which has {', '.join(names)}")
     try:
         return kind(**settings)
     except ValueError as error:
