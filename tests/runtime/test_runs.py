@@ -314,6 +314,23 @@ def test_time_left_is_that_of_this_process(tmp_path: Path):
     assert meter.seconds_left() == 490
 
 
+def test_time_left_where_later_units_cost_more():
+    """100 of 1000 units are a hundredth of the work: 18 s for two hundredths more, 97 are left."""
+    clock = Clock()
+    meter = Meter(lambda shown: None, clock)
+    meter.share = 0.01
+    meter(100, 1000)
+    clock.now = 18
+    meter.share = 0.03
+    meter(300, 1000)
+    assert meter.seconds_left() == pytest.approx(18 * 97 / 2)
+    meter.start("another stage")
+    meter(0, 10)
+    clock.now = 20
+    meter(1, 10)
+    assert meter.seconds_left() == 18
+
+
 def test_parts_that_are_read_count_for_no_rate(tmp_path: Path):
     """Two parts of 10 s each, of which the first is read at once: 10 s are left, then none."""
     clock = Clock()

@@ -23,7 +23,8 @@ class Meter:
 
     `label` names the current stage of the work; `start` begins another. The time left is estimated
     from the recent rate of this process alone: what an earlier run had done, as given by the first
-    call or by `reuse`, does not count.
+    call or by `reuse`, does not count. `share`, set before every call, is the share of the work that
+    is done, where later units cost more or less than earlier ones.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class Meter:
         """Begin another stage of the work, which is counted from 0."""
         self.label, self.note = label, ""
         self.done = self.total = 0
+        self.share: float | None = None
         self._before: int | None = None  # done by earlier runs
-        self._recent: deque[tuple[float, int]] = deque()  # time, and work of this process so far
+        # time, units of this process so far, and the share
+        self._recent: deque[tuple[float, int, float | None]] = deque()
 
     def __call__(self, done: int, total: int) -> None:
         self.done, self.total = done, total
@@ -46,7 +49,7 @@ class Meter:
         now = self._clock()
         recent, worked = self._recent, done - self._before
         if not recent or now - recent[-1][0] >= WINDOW / 60 or worked < recent[-1][1]:
-            recent.append((now, worked))
+            recent.append((now, worked, self.share))
         while len(recent) > SAMPLES and now - recent[0][0] > WINDOW:
             recent.popleft()
         self._show(self)
@@ -59,10 +62,12 @@ class Meter:
         """Seconds until the total is reached at the recent rate; None before any work is done."""
         if self._before is None or not self._recent:
             return None
-        then, before = self._recent[0]
-        worked = self.done - self._before - before
+        then, before, share = self._recent[0]
+        worked, left = float(self.done - self._before - before), float(self.total - self.done)
+        if self.share is not None and share is not None:
+            worked, left = self.share - share, 1 - self.share
         seconds = self._clock() - then
-        return (self.total - self.done) * seconds / worked if worked > 0 and seconds > 0 else None
+        return left * seconds / worked if worked > 0 and seconds > 0 else None
 
 
 def duration(seconds: float) -> str:

@@ -256,6 +256,7 @@ def reporter(config: TrainConfig, tell: Tell, progress: Update) -> Report:
             tell(f"step {row['step']}: validation exact % by step {curve}")
             return
         if isinstance(progress, Meter):
+            progress.share = row.get("work")
             progress.note = f"loss {row['loss']:.3f}, exact {row['exact']:.1%}"
         progress(row["step"] if config.budget is None else round(row["seconds"]), of)
 

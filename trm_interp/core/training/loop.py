@@ -8,6 +8,7 @@ import torch
 
 from trm_interp.core.compiling import CompileStopped
 from trm_interp.core.training.exported import keep
+from trm_interp.core.training.optimizers import work_done
 from trm_interp.core.training.trainer import Trainer
 from trm_interp.runtime.files import append_row, keep_rows
 
@@ -122,7 +123,11 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
     total = dict(zip(trainer.metrics, sums.tolist(), strict=True))
     puzzles = trainer.config.batch_size * steps
     halted = max(total["halted"], 1.0)
-    scheduled = {"n_sup": trainer.phase.n_sup} if trainer.config.n_sup_warm else {}
+    scheduled: dict[str, float] = {}
+    if trainer.config.n_sup_warm:
+        scheduled["n_sup"] = trainer.phase.n_sup
+    if trainer.config.curriculum and trainer.config.budget is None:
+        scheduled["work"] = round(_work(trainer), 6)
     return {
         "step": trainer.step_count,
         "fraction": round(trainer.fraction(), 6),
@@ -138,3 +143,14 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
         "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
         **scheduled,
     }
+
+
+def _work(trainer: Trainer) -> float:
+    """Share of the run's arithmetic that is done: deeper parts of a curriculum cost more."""
+    config, flops = trainer.model.config, type(trainer.model).step_flops
+    return work_done(
+        trainer.config,
+        trainer.fraction(),
+        config.depth,
+        lambda depth: flops(config, training=True, depth=depth),
+    )

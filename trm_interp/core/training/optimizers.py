@@ -1,7 +1,7 @@
 """Optimizers, their schedule, and the moving average of the weights."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from trm_interp.core.training.sign_sgd import SignSGD
 from trm_interp.runtime.errors import UserError
 
 LAST = 0.2  # of a run, in which the rate of decay "late" falls
+DEEPER = (0.0, 0.3, 0.6)  # fractions of a run at which the parts of the depth curriculum begin
 
 
 def make_optimizers(model: RecursiveModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -153,10 +154,33 @@ def depth(config: TrainConfig, fraction: float, full: tuple[int, int]) -> tuple[
     >>> [depth(config, f, (3, 6)) for f in (0.0, 0.3, 0.6)]
     [(1, 2), (2, 4), (3, 6)]
     """
-    if not config.curriculum or fraction >= 0.6:
+    if not config.curriculum or fraction >= DEEPER[2]:
         return full
-    h, l = (1, 2) if fraction < 0.3 else (2, 4)
+    h, l = (1, 2) if fraction < DEEPER[1] else (2, 4)
     return min(h, full[0]), min(l, full[1])
+
+
+def work_done(
+    config: TrainConfig,
+    fraction: float,
+    full: tuple[int, int],
+    cost: Callable[[tuple[int, int]], float],
+) -> float:
+    """Share of a run's work when `fraction` of its steps is done; `cost` of a step at a depth.
+
+    >>> config = TrainConfig(curriculum=True)
+    >>> evaluations = lambda depth: depth[0] * (depth[1] + 1)  # 3, 10 and 21
+    >>> [round(work_done(config, f, (3, 6), evaluations), 3) for f in (0.3, 0.6, 0.8, 1.0)]
+    [0.073, 0.317, 0.659, 1.0]
+    """
+    costs = [cost(depth(config, begins, full)) for begins in DEEPER]
+    ends = (*DEEPER[1:], 1.0)
+    whole = sum(c * (end - begin) for c, begin, end in zip(costs, DEEPER, ends, strict=True))
+    done = sum(
+        c * max(0.0, min(fraction, end) - begin)
+        for c, begin, end in zip(costs, DEEPER, ends, strict=True)
+    )
+    return done / whole
 
 
 def supervision_steps(config: TrainConfig, fraction: float) -> int:
