@@ -23,8 +23,8 @@ class Meter:
 
     `label` names the current stage of the work; `start` begins another. The time left is estimated
     from the recent rate of this process alone: what an earlier run had done, as given by the first
-    call or by `reuse`, does not count. `share`, set before every call, is the share of the work that
-    is done, where later units cost more or less than earlier ones.
+    call or by `reuse`, does not count. `share`, set before every call, is the share of the work
+    that is done, where later units cost more or less than earlier ones.
     """
 
     def __init__(
