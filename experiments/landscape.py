@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 
 from trm_interp.figures.bands import where
+from trm_interp.figures.look import Look
 from trm_interp.report.claims import claims_table, effects_table
 from trm_interp.report.evidence import SAEQuality, SearchShares
 from trm_interp.report.plan import LANDSCAPE, Plan, read_result
@@ -188,7 +189,7 @@ def main() -> None:
         args.puzzles,
         args.out,
         args.seed,
-        static=args.static,
+        look=Look(static=args.static),
         scale=args.scale,
         skip_bad=args.skip_bad,
     )

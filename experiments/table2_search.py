@@ -41,6 +41,7 @@ from table2_tables import (
     summary_of,
 )
 
+from trm_interp.figures.look import Look
 from trm_interp.figures.search import (
     ablation_figure,
     breadth_depth_figure,
@@ -245,7 +246,7 @@ def run(args: argparse.Namespace) -> None:
         summary |= summary_of(parts, tables, bench.sizes)
         for name, figure in figures_of(tables, args.ckpt.name).items():
             write_text(args.tables / f"{name}.csv", tables[name].to_csv(index=False))
-            page = write_html(figure, args.out / f"{name}.html", static=True)
+            page = write_html(figure, args.out / f"{name}.html", Look(static=True))
             if page.with_suffix(".png").exists() and name in SHIPPED_PICTURES:
                 shutil.copy(page.with_suffix(".png"), args.tables / f"{name}.png")
         write_json(args.tables / "summary.json", summary)

@@ -58,6 +58,8 @@ ADDED += ("sae-eval/measures.json/baselines",)
 ADDED += ("sae-eval/measures.json/loop/*/runs/pca", "sae-eval/measures.json/loop/*/runs/pca-bits")
 ADDED += ("sae-eval/measures.json/loop/*/recovered_by",)
 ADDED += ("stability/summary.json/rating", "*/*/summary/gained")
+ADDED += ("*/summary.json/settings/style", "*/summary.json/settings/width")
+ADDED += ("*/divergence.csv/sd", "*/same_puzzle.csv/sd", "losses/losses.csv/sd")
 ADDED += ("eval/printed/compiled", "*/summary.json/compiled", "*/summary.json/settings/compile")
 
 # Facts of the machine or the moment, left out wherever they occur. Paths are kept, with the

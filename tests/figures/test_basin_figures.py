@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from trm_interp.figures.basins import UNSOLVED, basin_figure, slice_figure, slice_movie
@@ -12,6 +13,11 @@ CORNERS = pd.DataFrame(
     {"puzzle": [4, 4, 9], "corner": ["own start", "solved end of start 2", "own start"]}
     | {"x": [0.0, 1.5, 0.0], "y": [0.0, 0.0, 0.0]}
 )
+
+
+def is_line(trace: go.Scatter) -> bool:
+    """Whether it is a line with data: neither a band nor an entry of the legend."""
+    return trace.mode == "lines" and trace.fill is None and trace.x[0] is not None
 
 
 @pytest.fixture
@@ -84,7 +90,7 @@ def test_lens_curves_go_to_their_panels():
     ]
     curves = {"right": "cells", "exact": "puzzles"}
     figure = lens_figure(pd.DataFrame(rows), curves, [0, 3], "a title")
-    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.fill is None]
+    lines = [trace for trace in figure.data if is_line(trace)]
     assert [(line.name, line.xaxis, line.line.dash) for line in lines] == [
         ("z_H, failed (n = 3)", "x", "dash"),
         ("z_H, failed (n = 3)", "x2", "dash"),
@@ -102,7 +108,7 @@ def test_probes_leave_out_what_has_no_number():
         for tick, auc in ((2, 0.75), (5, np.nan))
     ]
     figure = probe_figure(pd.DataFrame(rows), {"state": "the state"}, "a title")
-    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.fill is None]
+    lines = [trace for trace in figure.data if is_line(trace)]
     assert [(list(line.x), list(line.y), line.xaxis) for line in lines] == [
         ([3], [0.75], "x"),
         ([3], [0.75], "x2"),
@@ -113,12 +119,13 @@ def test_a_curve_of_one_panel_alone_is_in_the_legend():
     row = {"site": "z_H", "kind": "state", "tick": 2, "low": 0.4, "high": 1.0, "n": 4}
     rows = [row | {"label": "candidates", "auc": np.nan}, row | {"label": "violations", "auc": 0.7}]
     figure = probe_figure(pd.DataFrame(rows), {"state": "the state"}, "a title")
-    assert [trace.name for trace in figure.data if trace.showlegend] == ["z_H: the state"]
+    in_legend = [trace.name for trace in figure.data if trace.showlegend]
+    assert in_legend == ["z_H: the state", "chance", "95 % interval over puzzles"]
 
 
 def test_sites_of_any_names_have_dashes_of_their_own():
     row = {"label": "candidates", "kind": "state", "tick": 2, "low": 0.4, "high": 1.0, "auc": 0.7}
     rows = [row | {"site": site} for site in ("", "slow", "fast", "slow")]
     figure = probe_figure(pd.DataFrame(rows), {"state": "the state"}, "a title")
-    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.fill is None]
+    lines = [trace for trace in figure.data if is_line(trace)]
     assert [line.line.dash for line in lines] == ["dash", "solid", "dot"]

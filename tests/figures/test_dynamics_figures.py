@@ -20,9 +20,11 @@ OUTCOMES = ["solved", "solved", "failed"]
 def test_drift_counts_every_run_and_marks_the_threshold():
     numbers = pd.DataFrame({"outcome": OUTCOMES, "log_drift": [-6.0, -5.0, -1.0]})
     figure = drift_histogram(numbers, -3.0, "a title")
-    assert [trace.name for trace in figure.data] == ["solved (n = 2)", "failed (n = 1)"]
-    assert [list(trace.x) for trace in figure.data] == [[-6, -5], [-1]]
-    assert [trace.marker.color for trace in figure.data] == [SOLVED, FAILED]
+    *bars, line = figure.data
+    assert [trace.name for trace in bars] == ["solved (n = 2)", "failed (n = 1)"]
+    assert [list(trace.x) for trace in bars] == [[-6, -5], [-1]]
+    assert [trace.marker.color for trace in bars] == [SOLVED, FAILED]
+    assert line.line.dash == figure.layout.shapes[0].line.dash and "Otsu" in line.name
     assert [shape.x0 for shape in figure.layout.shapes] == [-3]
     assert not drift_histogram(numbers, np.nan, "no threshold").layout.shapes
 
@@ -43,7 +45,8 @@ def test_curves_have_their_bands():
     assert [trace.showlegend for trace in lines] == [True, True, False, False]
     assert all(list(trace.y) == [2, 3] for trace in lines)
     figure = recurrence_figure(band(outcome="failed", lag=[1, 2]), "a title")
-    area, line = figure.data
+    area, line, key = figure.data
+    assert key.name == "95 % interval over puzzles"
     assert list(area.y) == [3, 4, 2, 1] and list(line.x) == [1, 2] and line.line.color == FAILED
 
 

@@ -8,10 +8,12 @@ import plotly.graph_objects as go
 import pytest
 
 from trm_interp.figures import pictures
+from trm_interp.figures.look import Look
 from trm_interp.figures.pictures import Painter
 from trm_interp.figures.style import styled, write_html
 
 pytest.importorskip("kaleido")
+STATIC = Look(static=True)
 
 
 @pytest.fixture
@@ -54,9 +56,9 @@ def test_a_browser_that_does_not_start_is_given_up_on_once(
         shim.chmod(0o755)
     monkeypatch.setenv("BROWSER_PATH", "/nonexistent" if browser is None else str(shim))
     monkeypatch.setattr(pictures, "LIMIT", 4.0 if browser == SLEEPS else 60.0)
-    first = write_html(figure, tmp_path / "out" / "first.html", static=True)
+    first = write_html(figure, tmp_path / "out" / "first.html", STATIC)
     began = time.monotonic()
-    second = write_html(figure, tmp_path / "out" / "second.html", static=True)
+    second = write_html(figure, tmp_path / "out" / "second.html", STATIC)
     assert time.monotonic() - began < 2  # no second attempt
     assert first.exists() and second.exists() and painter.child is None
     assert {file.suffix for file in first.parent.iterdir()} == {".html", ".js"}
@@ -82,12 +84,12 @@ def test_a_browser_on_the_path_draws_all_pictures(
 ):
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         pytest.skip("no browser on this machine")
-    page = write_html(figure, tmp_path / "page.html", static=True)
+    page = write_html(figure, tmp_path / "page.html", STATIC)
     assert capsys.readouterr().err == ""
     assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert page.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
     child = painter.child
-    write_html(figure, tmp_path / "page.html", static=True)
+    write_html(figure, tmp_path / "page.html", STATIC)
     assert painter.child is child and child is not None  # one browser for all
     painter.stop()
     assert child.poll() is not None
@@ -98,7 +100,7 @@ def test_the_same_figure_gives_the_same_bytes(figure: go.Figure, tmp_path: Path)
         pytest.skip("no browser on this machine")
     pages = []
     for name in ("first.html", "second.html"):
-        pages.append(write_html(figure, tmp_path / name, static=True))
+        pages.append(write_html(figure, tmp_path / name, STATIC))
         time.sleep(1.1)  # dates are to the second
     for kind in (".html", ".png", ".pdf"):
         first, second = (page.with_suffix(kind).read_bytes() for page in pages)
@@ -111,10 +113,10 @@ def test_a_browser_that_dies_between_pictures_is_not_waited_for(
 ):
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         pytest.skip("no browser on this machine")
-    write_html(figure, tmp_path / "page.html", static=True)
+    write_html(figure, tmp_path / "page.html", STATIC)
     assert painter.child is not None
     painter.child.kill()
     painter.child.wait()
-    write_html(figure, tmp_path / "later.html", static=True)
+    write_html(figure, tmp_path / "later.html", STATIC)
     assert (tmp_path / "later.html").exists() and not (tmp_path / "later.png").exists()
     assert "going on without PNG and PDF: the browser ended" in capsys.readouterr().err

@@ -35,7 +35,7 @@ def assert_shown(trace: go.Scatter, rows: pd.DataFrame, x: str, y: str, shift: i
 def test_shares_by_step():
     rows = table(tuple(NAMES), search=["paper"] * 2 + ["ptrm"] * 2, step=[0, 1, 0, 1])
     figure = shares_figure(rows, "a title")
-    assert len(figure.data) == 2 * len(NAMES) and figure.layout.title.text == "a title"
+    assert len(figure.data) == 2 * len(NAMES) + 1 and figure.layout.title.text == "a title"
     for i, name in enumerate(NAMES):
         assert_shown(figure.data[i], rows[:2], "step", name, shift=1)  # steps count from 1
         assert_shown(figure.data[len(NAMES) + i], rows[2:], "step", name, shift=1)
@@ -50,7 +50,7 @@ def test_ablation_by_sigma():
     )
     figure = ablation_figure(rows, "")
     # panels of kind x (recovered, kept), a line for each target; "every" has no z_L
-    drawn = [trace for trace in figure.data if len(trace.x)]
+    drawn = [trace for trace in figure.data if trace.x[0] is not None]
     assert len(drawn) == 6
     assert_shown(drawn[0], rows[:2], "sigma", "recovered")
     assert_shown(drawn[1], rows[:2], "sigma", "kept")
@@ -60,7 +60,10 @@ def test_ablation_by_sigma():
 def test_breadth_and_depth_and_calibration():
     rows = table(("best_q", "pass_at_k"), curve=["deep"] * 2 + ["broad"], evaluations=[21, 42, 42])
     figure = breadth_depth_figure(rows, "")
-    assert [trace.name for trace in figure.data] == ["deep", "deep", "broad", "broad"]
+    assert [trace.name for trace in figure.data] == [
+        *("deep", "deep", "broad", "broad"),
+        "95 % interval over puzzles",
+    ]
     assert_shown(figure.data[1], rows[:2], "evaluations", "pass_at_k")
     rows = table(("right",), search=["paper"] * 3, confidence=[0.1, 0.5, 0.9])
     figure = calibration_figure(rows, "")

@@ -11,6 +11,7 @@ import torch
 
 from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.core.models.trm import TRM, TRMConfig
+from trm_interp.figures.look import Look
 from trm_interp.report.claims import CLAIMS, claims_table
 from trm_interp.report.effects import VERDICTS
 from trm_interp.report.evidence import Evidence
@@ -61,7 +62,7 @@ def plan(cli: Cli, halves: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
     """Everything that claims need is done."""
     ckpt, puzzles = halves
     out = tmp_path_factory.mktemp("plan") / "all"
-    request = Request(str(ckpt), puzzles, out, device="cpu", static=False, scale=0.01)
+    request = Request(str(ckpt), puzzles, out, device="cpu", look=Look(), scale=0.01)
     plan = Plan(request, FIGURES)
     out.mkdir()
     for job in plan.jobs:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from trm_interp.figures.latex import escaped
 from trm_interp.report.claims import CLAIMS
-from trm_interp.report.compare_tables import ClaimOver, draws_of, escaped, over_subjects
+from trm_interp.report.compare_tables import ClaimOver, draws_of, over_subjects
 from trm_interp.report.effects import NOT_MEASURED, NOT_TESTABLE, About, Effect, share_effect
 from trm_interp.report.verdicts import Judged, judged, not_measured
 

@@ -43,14 +43,17 @@ def bands(
 ) -> pd.DataFrame:
     """Mean over puzzles of either outcome at every tick, with 95 % bootstrap bounds.
 
-    Columns outcome, tick (from 0), mean, low, high, n. An outcome without puzzles has no rows.
+    Columns outcome, tick (from 0), mean, low, high, sd, n. An outcome without puzzles has no rows.
+    sd: standard deviation of the puzzles themselves, with n - 1; NaN of a single one.
     """
     parts = []
     for outcome, group in (("solved", solved), ("failed", ~solved)):
         if group.any():
             mean, low, high = mean_with_bounds(values[group], seed)
             columns = {"tick": np.arange(values.shape[1]), "mean": mean, "low": low, "high": high}
-            parts.append(pd.DataFrame(columns).assign(outcome=outcome, n=int(group.sum())))
+            n = int(group.sum())
+            sd = values[group].std(0, ddof=1) if n > 1 else np.full(values.shape[1], np.nan)
+            parts.append(pd.DataFrame(columns).assign(sd=sd, outcome=outcome, n=n))
     return pd.concat(parts, ignore_index=True)
 
 

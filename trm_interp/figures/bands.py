@@ -10,7 +10,24 @@ import plotly.graph_objects as go
 from trm_interp.figures.style import literal
 
 DASHES = ("solid", "dot", "dashdot", "longdash", "longdashdot")  # of lines of several kinds
-STEPS = "dotted lines: a supervision step begins"  # subtitle of figures with `step_lines`
+PALE, WIDE, NARROW = 0.15, 0.12, 0.35  # opacity of a band; of one outside another, and inside
+DOTTED = {"color": "#999", "width": 1, "dash": "1px,3px"}  # where a supervision step begins
+STEPS = "a supervision step begins"  # what they mean
+OVER_PUZZLES = "95 % interval over puzzles"  # what a band is
+# signs of a legend's own entries: `explain`
+
+
+def sign_of_area(opacity: float) -> dict[str, Any]:
+    """Of bands of this opacity, in any colour."""
+    marker = {"symbol": "square", "size": 12, "color": "#555", "opacity": opacity}
+    return {"mode": "markers", "marker": marker}
+
+
+AREA = sign_of_area(0.3)
+BAR: dict[str, Any] = {
+    "mode": "markers",
+    "marker": {"symbol": "line-ns", "size": 12, "line": {"width": 1.5, "color": "#444"}},
+}
 Band = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean, low, high
 
 
@@ -37,6 +54,17 @@ def by_outcome(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield name, rows
 
 
+def counts(table: pd.DataFrame, column: str = "n") -> str:
+    """Of how many puzzles, or other runs, the curves of either outcome are.
+
+    >>> counts(pd.DataFrame({"outcome": ["solved", "failed"], "n": [30, 10]}))
+    '30 solved and 10 failed'
+    """
+    return " and ".join(
+        f"{int(rows[column].iloc[0])} {outcome}" for outcome, rows in by_outcome(table)
+    )
+
+
 def where(table: pd.DataFrame, rows: Any) -> pd.DataFrame:
     """The rows of a mask (an array or a column): a table again, which type checkers do not see.
 
@@ -57,32 +85,15 @@ def curve(
     column: int = 1,
     dash: str = "solid",
     over: str = "evaluation",
+    opacity: float = PALE,
 ) -> None:
-    """A line over its band; both hide with the legend entry. `over`: what x counts.
+    """A line over its band of this opacity; both hide with the legend entry. `over`: what x counts.
 
     Where the bounds are NaN there is no band.
     """
     mean, low, high = band
-    there = np.isfinite(low) & np.isfinite(high)
-    inside, low, high = x[there], low[there], high[there]
+    area(figure, x, low, high, colour, name, row, column, opacity)
     shown = literal(name)
-    common = {"legendgroup": name, "name": shown}
-    figure.add_trace(
-        go.Scatter(
-            x=np.concatenate([inside, inside[::-1]]),
-            y=np.concatenate([high, low[::-1]]),
-            mode="lines",  # of few points plotly would draw each
-            fill="toself",
-            fillcolor=colour,
-            line={"width": 0},
-            opacity=0.15,
-            hoverinfo="skip",
-            showlegend=False,
-            **common,
-        ),
-        row=row,
-        col=column,
-    )
     figure.add_trace(
         go.Scatter(
             x=x,
@@ -91,14 +102,58 @@ def curve(
             line={"color": colour, "width": 1.5, "dash": dash},
             showlegend=in_legend,
             hovertemplate=f"{shown}<br>{over} %{{x}}: %{{y:.3g}}<extra></extra>",
-            **common,
+            legendgroup=name,
+            name=shown,
         ),
         row=row,
         col=column,
     )
 
 
-def step_lines(figure: go.Figure, steps: Iterable[int]) -> None:
-    """A dotted line at each tick where a supervision step begins."""
+def area(
+    figure: go.Figure,
+    x: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    colour: str,
+    name: str,
+    row: int = 1,
+    column: int = 1,
+    opacity: float = PALE,
+) -> None:
+    """A band, which hides with the legend entry `name`; none where a bound is NaN."""
+    there = np.isfinite(low) & np.isfinite(high)
+    inside, low, high = x[there], low[there], high[there]
+    figure.add_trace(
+        go.Scatter(
+            x=np.concatenate([inside, inside[::-1]]),
+            y=np.concatenate([high, low[::-1]]),
+            mode="lines",  # of few points plotly would draw each
+            fill="toself",
+            fillcolor=colour,
+            line={"width": 0},
+            opacity=opacity,
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=name,
+            name=literal(name),
+        ),
+        row=row,
+        col=column,
+    )
+
+
+def step_lines(figure: go.Figure, steps: Iterable[int | float]) -> None:
+    """A dotted line at each tick where a supervision step begins, and its entry in the legend."""
+    steps = list(steps)
     for step in steps:
-        figure.add_vline(x=step, line={"color": "#999", "width": 1, "dash": "dot"})
+        figure.add_vline(x=step, line=DOTTED)
+    if steps:
+        explain(figure, STEPS, mode="lines", line=DOTTED)
+
+
+def explain(figure: go.Figure, text: str, **sign: Any) -> None:
+    """An entry of the legend for a sign that many traces share: AREA, BAR, or a trace's mode with
+    its line or marker."""
+    own = {"name": text, "legendgroup": text, "hoverinfo": "skip", "showlegend": True}
+    figure.add_trace(go.Scatter(x=[None], y=[None], **own, **sign))

@@ -6,14 +6,23 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from trm_interp.analysis.settling import LEAST_DRIFT, in_words
-from trm_interp.figures.bands import by_outcome, curve
-from trm_interp.figures.style import COLOUR, DASH, SOLVED, SYMBOL, styled
+from trm_interp.figures.bands import AREA, OVER_PUZZLES, by_outcome, counts, curve, explain, where
+from trm_interp.figures.style import (
+    COLOUR,
+    DASH,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SOLVED,
+    SYMBOL,
+    styled,
+)
 
 FATE_COLOURS = {
     "solved": SOLVED,
-    "settled": "#7f7f7f",
-    "cycling": "#9467bd",
-    "wandering": "#ff7f0e",
+    "settled": GREY,
+    "cycling": PURPLE,
+    "wandering": ORANGE,
 }
 FATE_PATTERNS = {"solved": "", "settled": "/", "cycling": "x", "wandering": "."}
 PATTERN = {"solved": "", "failed": "/"}  # of bars
@@ -42,12 +51,15 @@ def drift_histogram(
             name=f"{outcome} (n = {len(rows)})",
         )
     if np.isfinite(threshold):
-        figure.add_vline(x=threshold, line={"color": "#444", "dash": "dash"})
+        line = {"color": "#444", "dash": "dash", "width": 1.5}
+        figure.add_vline(x=threshold, line=line)
+        explain(figure, "splits all runs best (Otsu)", mode="lines", line=line)
     figure.update_layout(barmode="overlay")
     figure.update_xaxes(title=f"log10 of the mean RMS change of {state} over the last steps")
     figure.update_yaxes(title="puzzles")
-    line = "dashed: the threshold that splits all runs best (Otsu's)"
-    return styled(figure, title, line if np.isfinite(threshold) else "")
+    line = " Dashed: the threshold that splits all runs best (Otsu's)."
+    caption = f"Late drift of {_runs(numbers)} runs, a puzzle each."
+    return styled(figure, title, caption=caption + (line if np.isfinite(threshold) else ""))
 
 
 def same_phase_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
@@ -69,7 +81,12 @@ def same_phase_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
         _by_outcome(figure, part, "step", row, "step")
     figure.update_yaxes(title="RMS change, same phase", type="log", exponentformat="power", dtick=1)
     figure.update_xaxes(title="supervision steps done, by H-cycle", row=len(states), col=1)
-    return styled(figure, title)
+    explain(figure, OVER_PUZZLES, **AREA)
+    caption = (
+        "RMS change of every state from the end of one H-cycle to that of the next, by outcome: "
+        f"geometric means over {_puzzles(numbers)}; bands are 95 % bootstrap intervals over them."
+    )
+    return styled(figure, title, caption=caption)
 
 
 def recurrence_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
@@ -81,7 +98,22 @@ def recurrence_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
     _by_outcome(figure, numbers, "lag", 1, "lag")
     figure.update_yaxes(title="RMS distance", rangemode="tozero")
     figure.update_xaxes(title="H-cycles earlier")
-    return styled(figure, title)
+    explain(figure, OVER_PUZZLES, **AREA)
+    caption = (
+        "RMS distance of the late state from itself some H-cycles before, by outcome: means over "
+        f"{_puzzles(numbers)}; bands are 95 % bootstrap intervals over them."
+    )
+    return styled(figure, title, caption=caption)
+
+
+def _runs(numbers: pd.DataFrame) -> str:
+    """Rows of either outcome."""
+    return " and ".join(f"{len(rows)} {outcome}" for outcome, rows in by_outcome(numbers))
+
+
+def _puzzles(numbers: pd.DataFrame) -> str:
+    """Of how many the curves are, where the table says it."""
+    return f"{counts(numbers)} puzzles" if "n" in numbers else "puzzles"
 
 
 def _by_outcome(figure: go.Figure, numbers: pd.DataFrame, x: str, row: int, moment: str) -> None:
@@ -114,7 +146,10 @@ def fate_figure(numbers: pd.DataFrame, title: str, subtitle: str = "") -> go.Fig
     figure.update_layout(barmode="stack")
     figure.update_xaxes(title="supervision steps", type="category")
     figure.update_yaxes(title="share of the runs that had failed", range=[0, 1])
-    return styled(figure, title, subtitle)
+    n = int(numbers["n"].iloc[0]) if len(numbers) else 0
+    caption = f"What has become of {n} runs that had failed, as shares, at some numbers of steps."
+    caption += f" {subtitle[:1].upper()}{subtitle[1:]}." if subtitle else ""
+    return styled(figure, title, subtitle, caption)
 
 
 def exponent_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
@@ -142,7 +177,13 @@ def exponent_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
     figure.update_layout(boxmode="group")
     figure.update_xaxes(title="exponent, from the leading one", dtick=1)
     figure.update_yaxes(title="nats per network evaluation")
-    return styled(figure, title)
+    leading = where(numbers, numbers["index"] == numbers["index"].min())
+    caption = (
+        f"Leading Lyapunov exponents of {_runs(leading)} runs, a "
+        "point a run. Boxes: quartiles and median; whiskers reach to the last run within 1.5 "
+        "times the box."
+    )
+    return styled(figure, title, caption=caption)
 
 
 def exponent_against_drift(
@@ -174,7 +215,8 @@ def exponent_against_drift(
     drift = f"late drift of {state}, RMS a step"
     figure.update_xaxes(title=drift, type="log", exponentformat="power", dtick=1)
     figure.update_yaxes(title="leading exponent, nats per network evaluation")
-    return styled(figure, title)
+    caption = f"Leading Lyapunov exponent of {_runs(numbers)} runs over their late drift."
+    return styled(figure, title, caption=caption)
 
 
 def eigenvalue_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
@@ -205,4 +247,8 @@ def eigenvalue_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
         )
     figure.update_xaxes(title="real part")
     figure.update_yaxes(title="imaginary part", scaleanchor="x")
-    return styled(figure, title)
+    caption = (
+        f"The {len(numbers)} leading eigenvalues of the H-cycle map at fixed points near where "
+        "runs end, by the outcome of the run, with the unit circle."
+    )
+    return styled(figure, title, caption=caption)

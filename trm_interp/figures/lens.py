@@ -8,12 +8,21 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.bands import DASHES, STEPS, curve, groups, step_lines
-from trm_interp.figures.style import FAILED, SOLVED, styled
+from trm_interp.figures.bands import (
+    AREA,
+    DASHES,
+    OVER_PUZZLES,
+    counts,
+    curve,
+    explain,
+    groups,
+    step_lines,
+)
+from trm_interp.figures.style import BLUE, FAILED, GREEN, GREY, ORANGE, SOLVED, styled
 
 # of sites, in the table's order: solved and failed
 PAIRS = (("solid", "dash"), ("dot", "dashdot"), ("longdash", "longdashdot"))
-KIND_COLOURS = {"state": "#1f77b4", "shuffled": "#999999", "x": "#2ca02c", "board": "#ff7f0e"}
+KIND_COLOURS = {"state": BLUE, "shuffled": GREY, "x": GREEN, "board": ORANGE}
 
 
 def lens_figure(
@@ -48,10 +57,16 @@ def lens_figure(
             panel % 2 + 1,
             pairs[site][outcome == "failed"],
         )
+    explain(figure, OVER_PUZZLES, **AREA)
     step_lines(figure, steps)
     figure.update_yaxes(range=[0, 1.02], title="share, mean over puzzles")
     figure.update_xaxes(title="network evaluation", row=-(-len(names) // 2))
-    return styled(figure, title, STEPS)
+    caption = (
+        f"The output head on recorded states, {counts(numbers)} puzzles, over network evaluations: "
+        f"{'; '.join(curves.values())}. Bands are 95 % intervals over puzzles; dotted lines: a "
+        "supervision step begins."
+    )
+    return styled(figure, title, caption=caption)
 
 
 def _ticks(numbers: pd.DataFrame) -> list[int]:
@@ -83,10 +98,19 @@ def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) ->
             dash, colour = dashes[site], KIND_COLOURS[kind]
             curve(figure, at, band, colour, name, name not in in_legend, 1, column, dash)
             in_legend.add(name)
-    figure.add_hline(y=0.5, line={"color": "#999", "width": 1, "dash": "dot"})
+    chance = {"color": "#999", "width": 1, "dash": "dot"}
+    figure.add_hline(y=0.5, line=chance)
+    explain(figure, "chance", mode="lines", line=chance)
+    explain(figure, OVER_PUZZLES, **AREA)
     figure.update_xaxes(title="network evaluation (from 1)", type="log", tickvals=_ticks(numbers))
     figure.update_yaxes(title="AUC within a puzzle", row=1, col=1)
-    return styled(figure, title)
+    n = f"{numbers['n'].to_numpy().max()} " if "n" in numbers and len(numbers) else ""
+    caption = (
+        f"AUC of linear probes on {n}unseen puzzles over network evaluations: left candidates, "
+        "right violated rules; lines of the input and of shuffled labels are controls. Bands are "
+        "95 % intervals over puzzles; 0.5 is chance."
+    )
+    return styled(figure, title, caption=caption)
 
 
 def _dashes(numbers: pd.DataFrame) -> dict[str, str]:

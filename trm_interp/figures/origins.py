@@ -40,4 +40,9 @@ def origins_figure(origins: pd.DataFrame, solved: pd.DataFrame, title: str) -> g
     figure.update_xaxes(tickformat=".0%")
     figure.update_xaxes(range=[-0.02, 1.02], row=1, col=2)
     figure.update_yaxes(autorange="reversed")
-    return styled(figure, title, "bars: 95 % intervals over puzzles").update_layout(height=420)
+    caption = (
+        "Left: share of the variance of solved or not by where it comes from. Right: share of "
+        "puzzles solved by ways of equal cost. Bars: 95 % intervals over puzzles."
+    )
+    bars = "bars: 95 % intervals over puzzles"
+    return styled(figure, title, bars, caption).update_layout(height=420)

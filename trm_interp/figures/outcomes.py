@@ -1,6 +1,7 @@
 """Outcomes, distance to the successes, and the loss of every cycle."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,29 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.bands import DASHES, STEPS, Band, curve, groups, step_lines, where
-from trm_interp.figures.style import COLOUR, DASH, FAILED, SOLVED, styled
+from trm_interp.figures.bands import (
+    AREA,
+    BAR,
+    DASHES,
+    DOTTED,
+    NARROW,
+    OVER_PUZZLES,
+    WIDE,
+    Band,
+    area,
+    counts,
+    curve,
+    explain,
+    groups,
+    sign_of_area,
+    step_lines,
+    where,
+)
+from trm_interp.figures.style import COLOUR, DASH, FAILED, GREEN, SOLVED, styled
 
 THIN = 40  # single puzzles of either outcome that are drawn
-RED, GREEN = "#d62728", "#2ca02c"
+SINGLE = "single puzzle"
+WILSON = "95 % Wilson interval"
 
 
 def outcomes_figure(table: pd.DataFrame, calibration: pd.DataFrame, title: str) -> go.Figure:
@@ -26,7 +45,7 @@ def outcomes_figure(table: pd.DataFrame, calibration: pd.DataFrame, title: str) 
     for name, label, colour, dash in (
         ("exact", "solved at the step", SOLVED, "solid"),
         ("ever", "solved at it or before", GREEN, "dot"),  # on top: the curves may be equal
-        ("unsolved", "lost again, of those<br>solved one step before", RED, "dash"),
+        ("unsolved", "lost again, of those solved one step before", FAILED, "dash"),
     ):
         curve(figure, step, _band(table, name), colour, label, True, dash=dash, over="step")
     figure.add_trace(
@@ -43,59 +62,91 @@ def outcomes_figure(table: pd.DataFrame, calibration: pd.DataFrame, title: str) 
             marker={"color": "#333", "size": 6},
             customdata=calibration["n"],
             hovertemplate="confidence %{x:.3f}: %{y:.3f} solved, n = %{customdata}<extra></extra>",
-            showlegend=False,
+            name="answers of like confidence",
         ),
         row=1,
         col=2,
     )
-    figure.add_shape(
-        type="line", x0=0, y0=0, x1=1, y1=1, line={"dash": "dot", "color": "#999"}, row=1, col=2
-    )
+    diagonal = {"mode": "lines", "line": DOTTED, "hoverinfo": "skip"}
+    figure.add_trace(go.Scatter(x=[0, 1], y=[0, 1], name="calibrated", **diagonal), row=1, col=2)
+    explain(figure, f"{WILSON} (left)", **AREA)
+    explain(figure, f"{WILSON} (right)", **BAR)
     figure.update_xaxes(title="supervision step (from 1)", row=1, col=1)
     figure.update_yaxes(title="share of puzzles", range=[0, 1], row=1, col=1)
     figure.update_xaxes(title="confidence, sigmoid(q_halt)", range=[0, 1], row=1, col=2)
     figure.update_yaxes(title="share solved", range=[0, 1.02], row=1, col=2)
-    return styled(figure, title)
+    n = int(calibration["n"].to_numpy().sum()) // len(table)  # each is a prediction at every step
+    caption = (
+        f"Left: share of {n} puzzles solved at each supervision step, "
+        "solved at it or before, and lost again. Right: share of answers that are right over the "
+        "confidence that the halting head gives them, at all steps. Bands and bars are 95 % "
+        "Wilson intervals."
+    )
+    return styled(figure, title, caption=caption)
 
 
 def divergence_figure(
-    bands: pd.DataFrame, auc: pd.DataFrame, steps: Iterable[int], title: str, tick: str
+    bands: pd.DataFrame,
+    auc: pd.DataFrame,
+    steps: Iterable[int],
+    title: str,
+    tick: str,
+    centre: str = "the mean of other solved puzzles",
 ) -> go.Figure:
     """Above: distance to the success centroid by outcome. Below: does it tell the outcome?
 
-    bands: outcome, tick, mean, low, high, n; auc: tick, auc, low, high; `steps`: ticks at which a
-    supervision step begins; `tick`: title of the axis of ticks.
+    bands: outcome, tick, mean, low, high, sd, n; auc: tick, auc, low, high; `steps`: ticks at which
+    a supervision step begins; `tick`: title of the axis of ticks; `centre`: what the distance is
+    to, in words.
     """
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=[0.65, 0.35], vertical_spacing=0.06
     )
     for (outcome,), rows in groups(bands, "outcome"):
-        name = f"{outcome} (n = {rows['n'].iloc[0]})"
-        x = rows["tick"].to_numpy()
-        curve(figure, x, _band(rows), COLOUR[outcome], name, True, dash=DASH[outcome])
+        name, colour = f"{outcome} (n = {rows['n'].iloc[0]})", COLOUR[outcome]
+        x, mean, sd = (rows[column].to_numpy() for column in ("tick", "mean", "sd"))
+        area(figure, x, mean - sd, mean + sd, colour, name, opacity=WIDE)
+        dash = DASH[outcome]
+        curve(figure, x, _band(rows), colour, name, True, dash=dash, opacity=NARROW)
     x = auc["tick"].to_numpy()
-    curve(figure, x, _band(auc, "auc"), "#333", "AUC of the distance for failing", True, row=2)
-    figure.add_hline(y=0.5, line={"color": "#999", "dash": "dot"}, row=2, col=1)  # type: ignore[arg-type]
+    tells = "AUC of the distance for failing"
+    curve(figure, x, _band(auc, "auc"), "#333", tells, True, row=2, opacity=NARROW)
+    chance = {"color": "#333", "width": 1, "dash": "dash"}
+    figure.add_hline(y=0.5, line=chance, row=2, col=1)  # type: ignore[arg-type]
+    explain(figure, "mean \u00b1 1 standard deviation of runs", **sign_of_area(WIDE))
+    explain(figure, "95 % interval of the mean or AUC", **sign_of_area(NARROW))
+    explain(figure, "AUC by chance", mode="lines", line=chance)
     step_lines(figure, steps)
     figure.update_yaxes(title="RMS distance", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="AUC", range=[0, 1], row=2, col=1)
     figure.update_xaxes(title=tick, row=2, col=1)
-    return styled(figure, title, STEPS)
+    caption = (
+        f"RMS distance of runs to {centre} at the same update, {counts(bands)}: mean, one standard "
+        "deviation of the runs on either side of it (wide band), and the 95 % bootstrap interval "
+        "of the mean (narrow band). Below: AUC of the distance for failing with its 95 % interval; "
+        "0.5 is chance. Dotted lines: a supervision step begins."
+    )
+    return styled(figure, title, caption=caption)
 
 
 def losses_figure(
-    losses: dict[str, np.ndarray], bands: pd.DataFrame, solved: np.ndarray, title: str
+    losses: dict[str, np.ndarray],
+    bands: pd.DataFrame,
+    solved: np.ndarray,
+    title: str,
+    steps: Iterable[int | float] = (),
 ) -> go.Figure:
     """Loss after every H-cycle, one convention at a time (menu): means with bands, thin traces.
 
     losses: [puzzle, cycle] by convention. bands: convention, outcome, cycle (from 1), mean, low,
-    high, n, unit. At most THIN single puzzles of either outcome are drawn.
+    high, n, unit. At most THIN single puzzles of either outcome are drawn. `steps`: places on the
+    axis of cycles at which a supervision step begins.
     """
     figure = make_subplots()
     owners: list[str] = []
     names = list(losses)
     longest = max(int(solved.sum()), int((~solved).sum()))
-    thin = f"thin lines: the first {THIN} puzzles of an outcome" if longest > THIN else ""
+    single = f"{SINGLE}, the first {THIN} of an outcome" if longest > THIN else SINGLE
     for name in names:
         for (outcome,), rows in groups(where(bands, bands["convention"] == name), "outcome"):
             inside = solved if outcome == "solved" else ~solved
@@ -105,33 +156,44 @@ def losses_figure(
             colour, dash = COLOUR[outcome], DASH[outcome]
             figure.add_trace(_thin(x, losses[name][inside][:THIN], colour, label))
             curve(figure, x, _band(rows), colour, label, True, dash=dash, over="cycle")
+            figure.data[-1].line.width = 2.5  # tells the mean from single puzzles
             owners += [name] * (len(figure.data) - before)
     for trace, owner in zip(figure.data, owners, strict=True):
         trace.visible = owner == names[0]
+    explain(figure, f"mean with its {OVER_PUZZLES}", **AREA)
+    explain(figure, single, mode="lines", line={"color": "#777", "width": 1})
+    step_lines(figure, steps)
     units = dict(zip(bands["convention"], bands["unit"], strict=True))
-    figure.update_layout(
-        updatemenus=[
-            {
-                "buttons": [
-                    {
-                        "label": name,
-                        "method": "update",
-                        "args": [
-                            {"visible": [owner == name for owner in owners]},
-                            {"yaxis.title.text": units[name]},
-                        ],
-                    }
-                    for name in names
-                ],
-                "x": 1,
-                "xanchor": "right",
-                "y": 1.14,
-            }
-        ]
-    )
+    owners += [""] * (len(figure.data) - len(owners))
+    figure.update_layout(updatemenus=[_convention_menu(owners, units)])
     figure.update_xaxes(title="H-cycle (from 1)")
     figure.update_yaxes(title=units[names[0]], rangemode="tozero")
-    return styled(figure, title, thin)
+    caption = (
+        f"Loss after every H-cycle, {counts(bands)} puzzles: means with 95 % bootstrap intervals "
+        f"over puzzles (bands), and single puzzles (thin lines{_at_most(longest)})."
+    )
+    caption += " Dotted lines: a supervision step begins." if steps else ""
+    return styled(figure, title, caption=caption)
+
+
+def _convention_menu(owners: list[str], units: dict[str, str]) -> dict[str, Any]:
+    """Shows the traces of one convention (`owners`, "" for all of them) with its unit."""
+    buttons = [
+        {
+            "label": name,
+            "method": "update",
+            "args": [
+                {"visible": [owner in (name, "") for owner in owners]},
+                {"yaxis.title.text": unit},
+            ],
+        }
+        for name, unit in units.items()
+    ]
+    return {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.14}
+
+
+def _at_most(longest: int) -> str:
+    return f", the first {THIN} of an outcome" if longest > THIN else ""
 
 
 def solve_step_figure(table: pd.DataFrame, unit: str, title: str) -> go.Figure:
@@ -143,14 +205,20 @@ def solve_step_figure(table: pd.DataFrame, unit: str, title: str) -> go.Figure:
     parts = list(groups(table, "group"))
     for at, ((group,), rows) in enumerate(parts):
         share = at / max(1, len(parts) - 1)
-        colour = FAILED if group == "never" else sample_colorscale("Viridis", [0.9 * share])[0]
+        colour = FAILED if group == "never" else sample_colorscale("Viridis", [0.8 * share])[0]
         dash = DASH["failed"] if group == "never" else DASHES[at % len(DASHES)]
         name, x = f"{group} (n = {rows['n'].iloc[0]})", rows["cycle"].to_numpy()
         curve(figure, x, _band(rows), str(colour), name, True, dash=dash, over="cycle")
     figure.update_xaxes(title="H-cycle (from 1)")
     figure.update_yaxes(title=unit, rangemode="tozero")
     figure.update_layout(legend_title_text="first solved at")
-    return styled(figure, title)
+    explain(figure, OVER_PUZZLES, **AREA)
+    n = int(sum(rows["n"].iloc[0] for _, rows in parts))
+    caption = (
+        f"Mean loss of {n} puzzles after every H-cycle, by the supervision step at which a puzzle "
+        "is first solved. Bands are 95 % bootstrap intervals over puzzles."
+    )
+    return styled(figure, title, caption=caption)
 
 
 def _band(rows: pd.DataFrame, name: str = "mean") -> Band:
@@ -165,8 +233,8 @@ def _thin(x: np.ndarray, lines: np.ndarray, colour: str, group: str) -> go.Scatt
         x=np.tile(np.append(x, np.nan), len(lines)),
         y=np.concatenate([lines, gap], axis=1).ravel(),
         mode="lines",
-        line={"color": colour, "width": 0.5},
-        opacity=0.35,
+        line={"color": colour, "width": 1},
+        opacity=0.25,
         hoverinfo="skip",
         showlegend=False,
         legendgroup=group,

@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.style import FAILED, SOLVED, literal, styled
+from trm_interp.figures.bands import BAR, DASHES, DOTTED, explain
+from trm_interp.figures.style import FAILED, PALETTE, SOLVED, literal, styled
 
-COLOURS = qualitative.D3
+INTERVALS = "95 % interval over puzzles"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross", "star")
 NAMES = {
     "baseline": "one plain run",
@@ -30,12 +30,16 @@ def shares_figure(table: pd.DataFrame, title: str) -> go.Figure:
     for col, search in enumerate(searches, start=1):
         rows = _of(table, search=search)
         for i, (name, label) in enumerate(NAMES.items()):
-            curve = _with_bars(rows, "step", name, label, COLOURS[i], shift=1)
+            curve = _with_bars(rows, "step", name, label, i, shift=1)
             curve.update(legendgroup=name, showlegend=col == 1)
             figure.add_trace(curve, row=1, col=col)
     figure.update_xaxes(title="supervision step (from 1)")
     figure.update_yaxes(title="share of puzzles solved", row=1, col=1)
-    return styled(figure, title)
+    explain(figure, INTERVALS, **BAR)
+    of = f" of {table['n'].to_numpy().max()}" if "n" in table else ""
+    caption = f"Share{of} puzzles answered rightly after every supervision step, by how an answer "
+    caption += f"is chosen; bars: {INTERVALS}."
+    return styled(figure, title, caption=caption)
 
 
 def ablation_figure(table: pd.DataFrame, title: str) -> go.Figure:
@@ -61,7 +65,7 @@ def ablation_figure(table: pd.DataFrame, title: str) -> go.Figure:
             if not len(rows):
                 continue
             for row, name in enumerate(names, start=1):
-                curve = _with_bars(rows, "sigma", name, f"noise on {target}", COLOURS[i])
+                curve = _with_bars(rows, "sigma", name, f"noise on {target}", i)
                 curve.update(legendgroup=target, showlegend=target not in in_legend)
                 in_legend.add(target)
                 figure.add_trace(curve, row=row, col=col)
@@ -70,7 +74,10 @@ def ablation_figure(table: pd.DataFrame, title: str) -> go.Figure:
             figure.update_xaxes(type="log", col=col)
     figure.update_yaxes(title="failed puzzles recovered", row=1, col=1)
     figure.update_yaxes(title="solved puzzles kept", row=2, col=1)
-    return styled(figure, title)
+    explain(figure, INTERVALS, **BAR)
+    caption = "Failed puzzles that the best answer by Q recovers (above) and solved ones that it "
+    caption += f"keeps (below), over the noise's sigma; bars: {INTERVALS}."
+    return styled(figure, title, caption=caption)
 
 
 def breadth_depth_figure(table: pd.DataFrame, title: str) -> go.Figure:
@@ -85,12 +92,15 @@ def breadth_depth_figure(table: pd.DataFrame, title: str) -> go.Figure:
     for i, curve in enumerate(dict.fromkeys(table["curve"])):
         rows = _of(table, curve=curve)
         for col, name in enumerate(panels, start=1):
-            line = _with_bars(rows, "evaluations", name, str(curve), COLOURS[i])
+            line = _with_bars(rows, "evaluations", name, str(curve), i)
             line.update(legendgroup=str(curve), showlegend=col == 1)
             figure.add_trace(line, row=1, col=col)
     figure.update_xaxes(title="network evaluations a puzzle", type="log")
     figure.update_yaxes(title="share solved of puzzles that fail plainly", row=1, col=1)
-    return styled(figure, title)
+    explain(figure, INTERVALS, **BAR)
+    caption = "Share solved of puzzles that a plain run fails, over network evaluations: one deep "
+    caption += f"run, or several shorter noisy ones; bars: {INTERVALS}."
+    return styled(figure, title, caption=caption)
 
 
 def calibration_figure(table: pd.DataFrame, title: str) -> go.Figure:
@@ -101,14 +111,16 @@ def calibration_figure(table: pd.DataFrame, title: str) -> go.Figure:
     figure = go.Figure()
     for i, search in enumerate(dict.fromkeys(table["search"])):
         rows = _of(table, search=search)
-        figure.add_trace(_with_bars(rows, "confidence", "right", str(search), COLOURS[i]))
-    diagonal = go.Scatter(
-        x=[0, 1], y=[0, 1], mode="lines", line={"color": "#999", "dash": "dot"}, name="calibrated"
-    )
+        figure.add_trace(_with_bars(rows, "confidence", "right", str(search), i))
+    diagonal = go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line=DOTTED, name="calibrated")
     figure.add_trace(diagonal)
     figure.update_xaxes(title="sigmoid(q)", range=[0, 1])
     figure.update_yaxes(title="share of answers that are right", range=[0, 1])
-    return styled(figure, title)
+    explain(figure, INTERVALS, **BAR)
+    n = int(table["n"].to_numpy().sum()) if "n" in table else 0
+    caption = f"Share of {n} answers that are right over the confidence that the halting head "
+    caption += f"gives them; bars: {INTERVALS}."
+    return styled(figure, title, caption=caption)
 
 
 def escape_figure(table: pd.DataFrame, rating: str, title: str) -> go.Figure:
@@ -136,7 +148,11 @@ def escape_figure(table: pd.DataFrame, rating: str, title: str) -> go.Figure:
     figure.update_yaxes(title="puzzles", row=1, col=1)
     figure.update_xaxes(title=f"rating: {rating}", row=1, col=2)
     figure.update_yaxes(title="escape probability", range=[-0.02, 1.02], row=1, col=2)
-    return styled(figure, title)
+    caption = (
+        f"How often a noisy trajectory solves each of {len(table)} puzzles that fail plainly: "
+    )
+    caption += f"distribution (left), and by the rating {rating} (right)."
+    return styled(figure, title, caption=caption)
 
 
 def _of(table: pd.DataFrame, **values: object) -> pd.DataFrame:
@@ -148,9 +164,9 @@ def _of(table: pd.DataFrame, **values: object) -> pd.DataFrame:
 
 
 def _with_bars(
-    rows: pd.DataFrame, x: str, y: str, label: str, colour: str, shift: int = 0
+    rows: pd.DataFrame, x: str, y: str, label: str, at: int, shift: int = 0
 ) -> go.Scatter:
-    """A line with its intervals as error bars."""
+    """A line with its intervals as error bars; `at`: which of several lines it is."""
     middle = np.asarray(rows[y], float)
     return go.Scatter(
         x=np.asarray(rows[x]) + shift,
@@ -164,7 +180,11 @@ def _with_bars(
             "width": 2,
         },
         mode="lines+markers",
-        line={"color": colour, "width": 1.5},
-        marker={"size": 6, "symbol": SYMBOLS[COLOURS.index(colour) % len(SYMBOLS)]},
+        line={
+            "color": PALETTE[at % len(PALETTE)],
+            "width": 1.5,
+            "dash": DASHES[at % len(DASHES)],
+        },
+        marker={"size": 6, "symbol": SYMBOLS[at % len(SYMBOLS)]},
         name=literal(label),
     )

@@ -7,16 +7,24 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from trm_interp.figures.look import Look
+from trm_interp.figures.paper import PNG_SCALE, caption_of, choices, for_paper, latex_caption
 from trm_interp.figures.pictures import NoPictures, draw
 from trm_interp.runtime.files import replacing, write_text
 
-SOLVED, FAILED = "#1f77b4", "#d62728"
+# Okabe and Ito's colours, which colour-blind readers tell apart (less yellow and black)
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#7f7f7f"
+PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY)
+SOLVED, FAILED = BLUE, VERMILLION
 COLOUR = {"solved": SOLVED, "failed": FAILED}
 # so that outcomes are told apart without colours, too
 DASH = {"solved": "solid", "failed": "dash"}
 SYMBOL = {"solved": "circle", "failed": "x"}
 FONT = "Helvetica, Arial, sans-serif"
 PLOTLY = "plotly.min.js"
+CAPTIONS = (".caption.txt", ".caption.tex")  # endings of the captions of a paper's figures
+SCREEN = Look()
 
 
 def literal(text: object) -> str:
@@ -30,25 +38,32 @@ def literal(text: object) -> str:
     return html.escape(str(text), quote=False).replace("%{", "%&#123;")
 
 
-def styled(figure: go.Figure, title: str, subtitle: str = "") -> go.Figure:
-    """The figure in our style. Names of files and models may stand in its title as they are."""
+def styled(figure: go.Figure, title: str, subtitle: str = "", caption: str = "") -> go.Figure:
+    """The figure in our style. Names of files and models may stand in its title as they are.
+
+    `caption`: sentences that say without such names what is shown, of how many, and what bands and
+    signs mean; a paper has them in place of the title. By default title and subtitle.
+    """
     shown = literal(title) + (f"<br><sup>{literal(subtitle)}</sup>" if subtitle else "")
+    said = caption or ". ".join(part for part in (title, subtitle) if part) + "."
     figure.update_layout(
         title={"text": shown, "x": 0.02, "font": {"size": 17}},
+        meta={"title": title, "caption": said},
         template="plotly_white",
         font={"family": FONT, "size": 13},
-        legend={"groupclick": "togglegroup", "itemsizing": "constant", "itemwidth": 50},
+        legend={"groupclick": "togglegroup", "itemsizing": "trace", "itemwidth": 50},
         margin={"l": 60, "r": 20, "t": 90, "b": 60},
         height=640,
     )
     return figure
 
 
-def write_html(figure: go.Figure, path: Path, static: bool = False) -> Path:
+def write_html(figure: go.Figure, path: Path, look: Look = SCREEN) -> Path:
     """An interactive page; plotly.js is written once into its folder, so that it opens offline.
 
-    static: also PNG and PDF, where kaleido and a browser are installed. The same figure gives the
-    same bytes, in every kind of file.
+    With a `look` that is static or a paper's also PNG and PDF, where kaleido and a browser are
+    installed, and for a paper NAME.caption.txt and NAME.caption.tex. The same figure gives the same
+    bytes, in every kind of file.
     """
     library, text = path.with_name(PLOTLY), get_plotlyjs()
     if not _holds(library, text):
@@ -57,8 +72,16 @@ def write_html(figure: go.Figure, path: Path, static: bool = False) -> Path:
         include_plotlyjs=PLOTLY, config={"displaylogo": False}, div_id="figure", full_html=True
     )
     write_text(path, page)
-    if static:
-        _write_pictures(figure, path)
+    if look.style == "paper":
+        plain, tex = (path.with_suffix(ending) for ending in CAPTIONS)
+        write_text(plain, caption_of(figure) + "\n")
+        write_text(tex, latex_caption(figure))
+        printed = for_paper(figure, look.width)
+        size = {"width": printed.layout.width, "height": printed.layout.height}
+        _write_pictures(printed, path, {"png": size | {"scale": PNG_SCALE}, "pdf": size})
+    elif look.static:
+        size = {"width": 1100, "height": figure.layout.height or 640, "scale": 1.5}
+        _write_pictures(without_controls(figure), path, {"png": size, "pdf": size})
     return path
 
 
@@ -70,13 +93,14 @@ def _holds(path: Path, text: str) -> bool:
         return False
 
 
-def _write_pictures(figure: go.Figure, path: Path) -> None:
-    """PNG and PDF of a page; where they cannot be drawn, the reason on standard error."""
-    still = without_controls(figure)
-    drawing = str(still.to_json())
-    size = {"width": 1100, "height": figure.layout.height or 640, "scale": 1.5}
+def _write_pictures(
+    figure: go.Figure, path: Path, sizes: dict[str, dict[str, int | float]]
+) -> None:
+    """A picture of each kind, with its size; where they cannot be drawn, the reason on standard
+    error."""
+    drawing = str(figure.to_json())
     try:
-        for kind in ("png", "pdf"):
+        for kind, size in sizes.items():
             picture = draw(drawing, kind, **size)
             if picture is None:
                 return
@@ -89,18 +113,8 @@ def _write_pictures(figure: go.Figure, path: Path) -> None:
 
 
 def without_controls(figure: go.Figure) -> go.Figure:
-    """The same picture without menus and sliders; its title says what they show.
-
-    Menus of type "buttons" are taken for play and pause, which show nothing.
-    """
-    shown = [
-        (slider.currentvalue.prefix or "") + slider.steps[slider.active or 0].label
-        for slider in figure.layout.sliders
-    ] + [
-        menu.buttons[menu.active or 0].label
-        for menu in figure.layout.updatemenus
-        if menu.type != "buttons"
-    ]
+    """The same picture without menus and sliders; its title says what they show."""
+    shown = choices(figure)
     still = go.Figure(figure.data, figure.layout)
     still.layout.sliders, still.layout.updatemenus = (), ()
     if shown:

@@ -13,6 +13,7 @@ from typing import Any
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.core.models.registry import settings_of
 from trm_interp.core.training.states import MAY_CHANGE_ON_RESUME
+from trm_interp.figures.look import Look
 from trm_interp.report.claims import Claim
 from trm_interp.report.effects import Effect
 from trm_interp.report.jobs import Job
@@ -179,7 +180,7 @@ def open_subjects(
             config.out / one.name,
             config.seed,
             config.device,
-            config.static,
+            Look.of(config),
             scales[one.name],
             config.skip_bad,
         )

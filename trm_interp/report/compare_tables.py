@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from trm_interp.analysis.many import common_side, over_models
 from trm_interp.analysis.resample import TIMES
+from trm_interp.figures.latex import booktabs
 from trm_interp.report.claims import Claim
 from trm_interp.report.compare_subjects import Subject
 from trm_interp.report.effects import (
@@ -241,41 +242,13 @@ def verdict_on(subject: Subject, claim: Claim) -> str:
 def latex(subjects: Sequence[Subject], claims: Sequence[ClaimOver]) -> str:
     """The matrix as a table of booktabs, with a line on what its words mean."""
     names = [one.name for one in subjects]
-    head = ["", "claim", *names, OVER]
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        f"\\begin{{tabular}}{{l p{{0.36\\linewidth}} {'l' * len(names)} l}}",
-        "\\toprule",
-        " & ".join(map(escaped, head)) + r" \\",
-        "\\midrule",
-    ]
+    rows = []
     for over in claims:
         cells = [SHORT[verdict_on(one, over.claim)] for one in subjects]
         last = ALONE if over.k == 1 else SHORT[over.verdict]
         last += f" ({over.k})" if over.k > 1 else ""
-        row = [escaped(over.claim.id), escaped(over.claim.claim), *cells, last]
-        lines.append(" & ".join(row) + r" \\")
+        rows.append([over.claim.id, over.claim.claim, *cells, last])
     legend = ", ".join(f"{short}: {word}" for word, short in SHORT.items() if short != word)
-    wide = f"\\multicolumn{{{len(head)}}}{{p{{0.95\\linewidth}}}}"
     note = f"{legend}; in brackets the number of independently trained checkpoints."
-    return "\n".join(
-        [
-            *lines,
-            "\\bottomrule",
-            f"{wide}{{\\footnotesize {escaped(note)}}}",
-            "\\end{tabular}",
-            "",
-        ]
-    )
-
-
-def escaped(text: str) -> str:
-    """Text as LaTeX prints it.
-
-    >>> escaped("50 % of z_H & more")
-    '50 \\\\% of z\\\\_H \\\\& more'
-    """
-    signs = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    signs |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
-    signs |= {"<": r"\textless{}", ">": r"\textgreater{}"}
-    return "".join(signs.get(sign, sign) for sign in text)
+    align = f"l p{{0.36\\linewidth}} {'l' * len(names)} l"
+    return booktabs(["", "claim", *names, OVER], rows, align, note)

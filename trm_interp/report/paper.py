@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from trm_interp.figures.look import Look
 from trm_interp.report.plan import FIGURES, Plan
 from trm_interp.report.recipes import Request
 from trm_interp.report.settings import FiguresConfig
@@ -28,7 +29,7 @@ def run(config: FiguresConfig, tell: Tell = print, progress: Update = quiet) -> 
         config.out,
         config.seed,
         config.device,
-        config.static,
+        Look.of(config),
         config.scale,
         config.skip_bad,
     )

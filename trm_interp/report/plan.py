@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from trm_interp.core.checkpoints.folder import Checkpoint
+from trm_interp.figures.latex import latex_table
 from trm_interp.figures.search import NAMES, shares_figure
 from trm_interp.figures.style import write_html
 from trm_interp.report.claims import claims_table, effects_table
@@ -37,12 +38,19 @@ FIGURES = (
 ROLE = "-answer"  # of a job's name, whose folder has the name of the state instead
 MOST = 256  # puzzles that are opened to check that they fit
 OWN = (
-    "claims.csv",
-    "effects.csv",
+    *("claims.csv", "claims.tex"),
+    *("effects.csv", "effects.tex"),
     "plan.json",
     "*-asked.json",
     "*-log.txt",
 )  # next to the jobs' folders
+
+CLAIMS_HEAD = {"id": "", "claim": "claim", "published": "published", "ours": "ours"}
+CLAIMS_HEAD |= {"interval": "95 % interval", "n": "n", "verdict": "verdict"}
+CLAIMS_WIDE = {"claim": 0.26, "published": 0.16, "ours": 0.14, "interval": 0.14}
+EFFECTS_HEAD = {"claim": "", "name": "effect", "estimate": "estimate", "low": "low"}
+EFFECTS_HEAD |= {"high": "high", "n": "n", "null": "null"}
+EFFECTS_WIDE = {"name": 0.4}
 
 
 class Plan:
@@ -116,8 +124,11 @@ class Plan:
             if "table2" in results:
                 self._draw_table2(results["table2"])
             evidence = self.evidence(results | dict(extra or {}))
-            run.write_text("claims.csv", claims_table(evidence).to_csv(index=False))
-            run.write_text("effects.csv", effects_table(evidence).to_csv(index=False))
+            claims, effects = claims_table(evidence), effects_table(evidence)
+            run.write_text("claims.csv", claims.to_csv(index=False))
+            run.write_text("claims.tex", latex_table(claims, CLAIMS_HEAD, CLAIMS_WIDE))
+            run.write_text("effects.csv", effects.to_csv(index=False))
+            run.write_text("effects.tex", latex_table(effects, EFFECTS_HEAD, EFFECTS_WIDE))
             run.write_json("plan.json", {"identity": self.identity, "failed": failed})
         return failed
 
@@ -139,8 +150,9 @@ class Plan:
         table = pd.DataFrame({"search": what, "step": steps, "n": search.n, **shares})
         folder = self.request.out / "table2"
         write_text(folder / "shares.csv", table.to_csv(index=False))
+        write_text(folder / "shares.tex", search_table(table))
         title = f"{self.checkpoint.path.name}: search on {counted(search.n, 'puzzle')}"
-        write_html(shares_figure(table, title), folder / "shares.html", self.request.static)
+        write_html(shares_figure(table, title), folder / "shares.html", self.request.look)
 
     def results(self) -> dict[str, Any]:
         """Typed results of the jobs that are done, wanted now or before, by name. UserError for a
@@ -151,6 +163,19 @@ class Plan:
             if job.name in done and set(job.after) <= done and (result := read_result(job)):
                 results[job.name] = result
         return results
+
+
+def search_table(table: pd.DataFrame) -> str:
+    """Shares (%) of puzzles solved by step, a column a way to choose the answer, in LaTeX."""
+    shown = pd.DataFrame({"step": (table["step"] + 1).astype(str)})
+    for name, label in NAMES.items():
+        if name in table:
+            low, high = table[f"{name}_low"], table[f"{name}_high"]
+            cells = zip(100 * table[name], 100 * low, 100 * high, strict=True)
+            shown[label] = [f"{value:.1f} [{low:.1f}, {high:.1f}]" for value, low, high in cells]
+    n = int(table["n"].iloc[0])
+    note = f"Percent of {n} puzzles solved after a step (from 1), with 95 % intervals over puzzles."
+    return latex_table(shown, note=note)
 
 
 def _has_notes(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from trm_interp.core.flops import step_flops
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import ModelConfig
+from trm_interp.figures.look import Look
 from trm_interp.recording.collect import sites_of
 from trm_interp.recording.store import estimate_bytes
 from trm_interp.report.jobs import Job
@@ -35,7 +36,7 @@ class Request:
     out: Path = Path("runs/landscape")
     seed: int = 0
     device: str = "auto"
-    static: bool = True
+    look: Look = Look(static=True)
     scale: float = 1.0  # of the numbers of puzzles and starts; below 1 for a trial
     skip_bad: bool = False
 
@@ -56,7 +57,7 @@ class Recipes:
         self.device = ("--device", request.device)
         self.on = ("--ckpt", self.ckpt, "--puzzles", str(puzzles), *self.device, *skip_bad)
         self.seed = ("--seed", str(request.seed))
-        self.static = ("--static",) if request.static else ()
+        self.look = request.look.words
 
     def all(self) -> list[Job]:
         """The jobs; those that others need come first."""
@@ -103,7 +104,7 @@ class Recipes:
             flags=flags_of(measure[0]),
             is_guest=True,
         )
-        features = ("features", str(sae), store, *self.seed, *device, *self.static)
+        features = ("features", str(sae), store, *self.seed, *device, *self.look)
         yield self._job("fig1", features, 3, 10, after=after)
 
     def _searches(self) -> Iterator[Job]:
@@ -114,12 +115,12 @@ class Recipes:
 
     def _of_puzzles(self, name: str, command: str, minutes: float, *words: object) -> Job:
         """A study that runs the model."""
-        common = (*self.on, *self.seed, *self.static)
+        common = (*self.on, *self.seed, *self.look)
         return self._job(name, (command, *map(str, words), *common), minutes, 10)
 
     def _of_store(self, name: str, command: str, minutes: float, *words: str) -> Job:
         """A study that reads the store of states."""
-        store, common = str(self.out / "store"), (*self.seed, *self.static)
+        store, common = str(self.out / "store"), (*self.seed, *self.look)
         return self._job(name, (command, store, *words, *common), minutes, 10, after=("store",))
 
     def _search(self, name: str, *words: object) -> Job:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from trm_interp.figures.look import ON_PAPER, STYLE_HELP, WIDTH_HELP, Style, Width
 from trm_interp.runtime.settings import argument, positive, required, setting
 from trm_interp.subjects.settings import (
     CKPT_HELP,
@@ -34,6 +35,8 @@ class FiguresConfig:
     seed: int = setting(0, "seed of every random choice")
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     static: bool = setting(True, STATIC_HELP)
+    style: Style = setting("screen", STYLE_HELP)
+    width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
     plan: bool = setting(False, "only print what would be done, with times and sizes")
 
     def __post_init__(self) -> None:
@@ -73,6 +76,8 @@ class CompareConfig:
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     static: bool = setting(False, STATIC_HELP)
+    style: Style = setting("screen", STYLE_HELP)
+    width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
     plan: bool = setting(False, "only print what would be done, with times and sizes")
 
     def __post_init__(self) -> None:

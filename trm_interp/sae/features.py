@@ -9,7 +9,8 @@ from plotly import graph_objects as go
 
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.figures.features import activity_figure, drift_figure
-from trm_interp.figures.style import write_html
+from trm_interp.figures.look import Look
+from trm_interp.figures.style import CAPTIONS, write_html
 from trm_interp.runtime.runs import Run, quiet
 from trm_interp.sae.applied import AppliedSAE, Progress, applying, model_of
 from trm_interp.sae.dashboard import dashboard_data, step_starts, write_dashboard
@@ -31,7 +32,7 @@ FILES = {
     "drift numbers": "drift.csv",
     "summary": "summary.json",
 }
-PICTURES = [f"{name}.{kind}" for name in ("figure1", "drift") for kind in ("png", "pdf")]
+PICTURES = [f"{name}{end}" for name in ("figure1", "drift") for end in (".png", ".pdf", *CAPTIONS)]
 NAMES = (*FILES.values(), *PICTURES, "plotly.min.js")
 BANDS = 300  # resamples behind the bands of figure 1
 
@@ -73,7 +74,7 @@ def run(
             output.clear()
             write_dashboard(config.out / FILES["dashboard"], page)
             for name, (figure, numbers) in figures.items():
-                write_html(figure, config.out / FILES[name], config.static)
+                write_html(figure, config.out / FILES[name], Look.of(config))
                 output.write_text(FILES[f"{name} numbers"], numbers.to_csv(index=False))
             output.write_text(FILES["table"], table.to_csv(index=False))
             output.write_json(FILES["summary"], summary.to_json())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trm_interp.figures.look import ON_PAPER, STYLE_HELP, WIDTH_HELP, Style, Width
 from trm_interp.recording.settings import Centre
 from trm_interp.runtime.existing import Existing
 from trm_interp.runtime.limits import parse_indices
@@ -214,6 +215,8 @@ class FeaturesConfig(OnSAE):
         most=MOST_SURROGATES,
     )
     static: bool = setting(False, STATIC_HELP)
+    style: Style = setting("screen", STYLE_HELP)
+    width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
     overwrite: bool = setting(False, "replace what an earlier `features` wrote")
 
     def __post_init__(self) -> None:

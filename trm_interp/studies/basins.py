@@ -36,7 +36,18 @@ from trm_interp.subjects.evaluate import solve
 
 Config = BasinsConfig
 # what the numbers do not depend on
-APART = {"ckpt", "puzzles", "out", "static", "resume", "overwrite", "shuffles", "neighbours"}
+APART = {
+    "ckpt",
+    "puzzles",
+    "out",
+    "static",
+    "style",
+    "width",
+    "resume",
+    "overwrite",
+    "shuffles",
+    "neighbours",
+}
 APART |= {"compile", "tolerance", "skip_bad"}  # a run that skips none does not depend on skip_bad
 NAMES = (
     "basins",

@@ -294,7 +294,7 @@ def figures(result: DivergenceResult, comparisons: Mapping[str, Tables], n_steps
         updates = len(tables.auc)
         steps = range(0, updates, updates // n_steps)
         tick = f"update of {result.site}"
-        figure = divergence_figure(tables.bands, tables.auc, steps, title, tick)
+        figure = divergence_figure(tables.bands, tables.auc, steps, title, tick, means[name])
         drawn[name] = figure, tables.bands
     return drawn
 

@@ -278,7 +278,9 @@ def figures(result: LossesResult, tables: Tables, runs: Runs) -> Figures:
     """Loss over H-cycles by outcome, in every convention; and by when a puzzle is solved."""
     title = f"{result.model_name}: loss after every H-cycle"
     unit = f"stablemax, {UNITS[OVER[0]]}"
-    by_outcome = losses_figure(runs.losses, tables.losses, runs.solved[:, -1], title)
+    per_step = result.cycles // result.steps
+    begins = [step * per_step + 0.5 for step in range(1, result.steps)]
+    by_outcome = losses_figure(runs.losses, tables.losses, runs.solved[:, -1], title, begins)
     return {
         "losses": (by_outcome, tables.losses),
         "solve_steps": (solve_step_figure(tables.solve_steps, unit, title), tables.solve_steps),

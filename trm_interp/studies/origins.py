@@ -31,7 +31,18 @@ from trm_interp.studies.settings import OriginsConfig
 from trm_interp.studies.subject import Subject, finite, open_subject
 
 Config = OriginsConfig
-APART = ("out", "static", "overwrite", "resume", "ckpt", "puzzles", "device", "limit")
+APART = (
+    "out",
+    "static",
+    "style",
+    "width",
+    "overwrite",
+    "resume",
+    "ckpt",
+    "puzzles",
+    "device",
+    "limit",
+)
 COPY = 1  # stands in a name of a draw where the noise of a start has the number of its state
 PUZZLE, WRITING, START = 0, 1, 2  # axes of the table of outcomes
 SETS: dict[str, tuple[Factors, ...]] = {

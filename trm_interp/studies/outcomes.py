@@ -15,6 +15,7 @@ from trm_interp.analysis.outcomes import (
     outcomes_by_rating,
 )
 from trm_interp.core.infer import Readouts
+from trm_interp.figures.latex import latex_table
 from trm_interp.figures.outcomes import outcomes_figure
 from trm_interp.runtime.limits import counted
 from trm_interp.studies.memory import for_outcomes
@@ -91,6 +92,7 @@ def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> OutcomesResul
         if found := equilibria.convergence(subject.model, read.residual, subject.puzzles.lines):
             tell(equilibria.line(found, len(subject.puzzles)))
         results.write(figures(result, tables), tables._asdict())
+        results.write_latex("outcomes", latex(result))
         return results.finish(result)
 
 
@@ -155,6 +157,31 @@ def figures(result: OutcomesResult, tables: Tables) -> Figures:
     return {
         "outcomes": (outcomes_figure(tables.outcomes, tables.calibration, title), tables.outcomes)
     }
+
+
+def latex(result: OutcomesResult) -> str:
+    """Table 1: shares (%) of puzzles solved, at the steps of PRINTED."""
+    steps = [step for step in PRINTED if step <= result.steps]
+    shown = pd.DataFrame({"step": map(str, steps)})
+    for name, label in (("exact", "at the step"), ("ever", "ever"), ("unsolved", "lost again")):
+        ends = [
+            [_number(getattr(result, f"{name}{end}")[step - 1]) for step in steps] for end in ENDS
+        ]
+        shown[label] = [
+            ""
+            if not np.isfinite(one).all()
+            else "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * x for x in one))
+            for one in zip(*ends, strict=True)
+        ]
+    note = (
+        f"Percent of {result.n} puzzles solved at a supervision step (from 1), at it or before, "
+        "and of those solved one step before not solved now; with 95 % Wilson intervals."
+    )
+    return latex_table(shown, note=note)
+
+
+def _number(value: Number) -> float:
+    return np.nan if value is None else value
 
 
 def lines(result: OutcomesResult) -> list[str]:

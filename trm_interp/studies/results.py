@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import pandas as pd
 import plotly.graph_objects as go
 
-from trm_interp.figures.style import write_html
+from trm_interp.figures.look import Look
+from trm_interp.figures.style import CAPTIONS, SCREEN, write_html
 from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.records import Record
 from trm_interp.runtime.runs import Run, quiet, silent
@@ -19,7 +20,7 @@ from trm_interp.studies.settings import OnPuzzles, OnStore
 SUMMARY = "summary.json"
 PLOTLY = "plotly.min.js"  # that pages share
 PARTS = "parts"  # folder of the parts of a study that can be resumed
-KINDS = (".csv", ".html", ".png", ".pdf")
+KINDS = (".csv", ".html", ".png", ".pdf", ".tex", *CAPTIONS)
 Tell = Callable[[str], None]
 Progress = Callable[[int, int], None]
 Figures = dict[str, tuple[go.Figure, pd.DataFrame]]  # by name, with the numbers that each plots
@@ -120,21 +121,20 @@ def results_of(
         progress=progress,
         unmarked=unmarked,
     ) as run:
-        yield Results(run, names, files, config.static)
+        yield Results(run, names, files, Look.of(config))
 
 
 class Results:
-    """Writes what a study gives, in `run`. `static`: also PNG and PDF, where kaleido and a browser
-    are.
+    """Writes what a study gives, in `run`. `look`: of its pictures.
 
     `names`: as in `results_of`; `files`: what earlier runs may have written, which is removed once,
     before anything is written.
     """
 
     def __init__(
-        self, run: Run, names: Sequence[str], files: Sequence[str], static: bool = False
+        self, run: Run, names: Sequence[str], files: Sequence[str], look: Look = SCREEN
     ) -> None:
-        self.run, self.static, self.names = run, static, names
+        self.run, self.look, self.names = run, look, names
         self.written: list[str] = []
         self._commit = git_commit()  # of the code that runs; a checkout may move on meanwhile
         self._earlier = files if run.begun else ()
@@ -144,9 +144,13 @@ class Results:
         tables as NAME.csv. ValueError for a name that the command did not announce."""
         for name, (figure, numbers) in figures.items():
             self._table(name, numbers)
-            write_html(figure, self.run.out / f"{name}.html", self.static)
+            write_html(figure, self.run.out / f"{name}.html", self.look)
         for name in tables.keys() - figures.keys():
             self._table(name, tables[name])
+
+    def write_latex(self, name: str, text: str) -> None:
+        """A table as LaTeX, beside its CSV file."""
+        self.run.write_text(f"{name}.tex", text)
 
     def _table(self, name: str, table: pd.DataFrame) -> None:
         if not any(fnmatchcase(name, pattern) for pattern in self.names):

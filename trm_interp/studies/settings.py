@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.clock import MOST_STEPS
+from trm_interp.figures.look import ON_PAPER, STYLE_HELP, WIDTH_HELP, Style, Width
 from trm_interp.runtime.limits import at_most, parse_indices
 from trm_interp.runtime.settings import argument, in_range, positive, required, setting
 from trm_interp.subjects.settings import (
@@ -44,6 +45,8 @@ class OnPuzzles:
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     seed: int = setting(0, SEED_HELP)
     static: bool = setting(False, STATIC_HELP)
+    style: Style = setting("screen", STYLE_HELP)
+    width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
     overwrite: bool = setting(False, OVERWRITE_HELP)
 
     def __post_init__(self) -> None:
@@ -76,6 +79,8 @@ class OnStore:
     out: Path = required(OUT_HELP)
     seed: int = setting(0, SEED_HELP)
     static: bool = setting(False, STATIC_HELP)
+    style: Style = setting("screen", STYLE_HELP)
+    width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
     overwrite: bool = setting(False, OVERWRITE_HELP)
 
     def __post_init__(self) -> None:
