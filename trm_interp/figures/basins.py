@@ -9,14 +9,18 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.style import SYMBOL, styled
+from trm_interp.figures.bands import explain
+from trm_interp.figures.style import GREEN, SYMBOL, styled
 from trm_interp.runtime.shapes import Float
 
-UNSOLVED, MARK = "black", "#d62728"
+UNSOLVED, MARK = "black", GREEN
+# of the model's own start, and of where it ends
+OWN = {"start": "diamond", "end": "square"}
 HALO = ", ".join(f"{x}px {y}px 2px white" for x in (-1, 1) for y in (-1, 1))  # on dark images
 DISTANCE = "RMS distance"
 HEADING_OF_ENDS = "answer at the end (white: solved, else a colour an answer)"
-SCALE = "Viridis_r"
+# from the first step to the last, on white and beside black
+SCALE = [[0, "#5c01a6"], [0.25, "#9c179e"], [0.5, "#cc4778"], [0.75, "#ed7953"], [1, "#fdb42f"]]
 ANSWERS = [*qualitative.Set3, *qualitative.Pastel]  # the marks of corners show on all of them
 
 
@@ -29,15 +33,15 @@ def basin_figure(
     title: str,
 ) -> go.Figure:
     """Points in the plane of two principal axes, a panel a puzzle, coloured by the step from which
-    the run stays solved; a black cross where it is not solved at the last one. A ring marks the
-    model's own start, or where it ends and how many other starts end in the same state: their
-    points may all lie inside the ring.
+    the run stays solved; a black cross where it is not solved at the last one. An open diamond
+    marks the model's own start, an open square where it ends, with how many other starts end in the
+    same state: their points may all lie inside the square.
 
     numbers: rows of puzzle, start (0: the model's own), radius, solved_from (-1: not), answer,
     state, x, y. `explained`: share of the variance of each axis, by puzzle. `kind`: "start" or
     "end", of which states it is.
     """
-    figure = _panels(list(headings.values()))
+    figure = panels(list(headings.values()))
     for panel, puzzle in enumerate(headings):
         rows = numbers.query(f"puzzle == {puzzle}")
         kinds = {"not solved": "solved_from < 0", "solved": "solved_from >= 0"}
@@ -48,7 +52,7 @@ def basin_figure(
             else:
                 marker |= {"color": UNSOLVED, "symbol": SYMBOL["failed"]}
             columns = [chosen[name] for name in ("start", "radius", "answer")]
-            _add(
+            add(
                 figure,
                 panel,
                 go.Scatter(
@@ -64,12 +68,35 @@ def basin_figure(
                     showlegend=False,
                 ),
             )
-        _add(figure, panel, _own_mark(rows, kind))
-        row, column = _place(panel)
+        add(figure, panel, _own_mark(rows, kind))
+        row, column = place(panel)
         first, second = explained[puzzle]
         figure.update_xaxes(title=f"PC 1 of the {kind}s ({first:.1%})", row=row, col=column)
         figure.update_yaxes(title=f"PC 2 ({second:.1%})", row=row, col=column)
-    return _finish(figure, steps, len(headings), f"{title}; black crosses: not solved")
+    _explain_outcomes(figure)
+    sign = {"symbol": f"{OWN[kind]}-open", "size": 14, "color": MARK, "line": {"width": 2}}
+    explain(figure, f"the model's own {kind}", mode="markers", marker=sign)
+    what = "Starts" if kind == "start" else "Where runs end"
+    caption = (
+        f"{what} of {len(headings)} puzzles along two principal axes, {_per_panel(numbers)} a "
+        "panel, coloured by the supervision step from which a run stays solved (black crosses: not "
+        f"solved). The open {OWN[kind]} marks the model's own {kind}."
+    )
+    return finish(figure, steps, len(headings), title, caption)
+
+
+def _per_panel(numbers: pd.DataFrame) -> str:
+    """How many starts a puzzle has."""
+    sizes = sorted(set(numbers.groupby("puzzle")["start"].nunique()))
+    return f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+
+
+def _explain_outcomes(figure: go.Figure) -> None:
+    """Signs of the legend for points."""
+    middle = {"size": 7, "color": SCALE[2][1]}
+    explain(figure, "solved (colour: from which step)", mode="markers", marker=middle)
+    cross = {"size": 7, "color": UNSOLVED, "symbol": SYMBOL["failed"]}
+    explain(figure, "not solved", mode="markers", marker=cross)
 
 
 def slice_figure(
@@ -84,7 +111,7 @@ def slice_figure(
     numbers: rows of puzzle, x, y (RMS distance from the plane's origin), solved_from, answer, in
     whole squares. corners: puzzle, corner (its name), x, y of the three states that span it.
     """
-    figure = _panels(list(headings.values()))
+    figure = panels(list(headings.values()))
     for panel, puzzle in enumerate(headings):
         rows = numbers.query(f"puzzle == {puzzle}")
         steps_from, answer = (_image(rows, name) for name in ("solved_from", "answer"))
@@ -93,7 +120,7 @@ def slice_figure(
         black = [[0, UNSOLVED], [1, UNSOLVED]]
         common = {"x": x, "y": y, "customdata": answer}
         answer_line = "<br>answer %{customdata}<extra></extra>"
-        _add(
+        add(
             figure,
             panel,
             go.Heatmap(
@@ -104,7 +131,7 @@ def slice_figure(
                 hovertemplate="unsolved" + answer_line,
             ),
         )
-        _add(
+        add(
             figure,
             panel,
             go.Heatmap(
@@ -114,9 +141,18 @@ def slice_figure(
                 **common,
             ),
         )
-        _add(figure, panel, _corner_marks(corners.query(f"puzzle == {puzzle}")))
-        _square_axes(figure, panel)
-    return _finish(figure, steps, len(headings), f"{title}; black: not solved")
+        add(figure, panel, _corner_marks(corners.query(f"puzzle == {puzzle}")))
+        square_axes(figure, panel)
+    black = {"symbol": "square", "size": 10, "color": UNSOLVED}
+    explain(figure, "not solved", mode="markers", marker=black)
+    corner = {"symbol": "x", "size": 9, "color": MARK}
+    explain(figure, "a state that spans the plane", mode="markers", marker=corner)
+    caption = (
+        f"Planes of starts of {len(headings)} puzzles through three states (crosses), coloured by "
+        "the supervision step from which a run stays solved; black: not solved. "
+        f"{len(numbers) // len(headings)} starts a panel."
+    )
+    return finish(figure, steps, len(headings), title, caption)
 
 
 def slice_movie(numbers: pd.DataFrame, corners: pd.DataFrame, steps: int, title: str) -> go.Figure:
@@ -151,7 +187,12 @@ def slice_movie(numbers: pd.DataFrame, corners: pd.DataFrame, steps: int, title:
         sliders=[{"currentvalue": {"prefix": "after supervision "}, "steps": moments}],
         showlegend=False,
     )
-    return styled(figure, title).update_layout(margin={"b": 110})
+    caption = (
+        f"A plane of {len(numbers)} starts of a puzzle through three states (crosses). Left: cells "
+        "that are wrong after a step. Right: where each start ends, white where it is solved, else "
+        "a colour an answer."
+    )
+    return styled(figure, title, caption=caption).update_layout(margin={"b": 110})
 
 
 def _wrong_now(numbers: pd.DataFrame, images: list[np.ndarray]) -> go.Heatmap:
@@ -192,13 +233,13 @@ def _image(rows: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def _own_mark(rows: pd.DataFrame, kind: str) -> go.Scatter:
-    """A ring around the model's own start or its end, so that what lies there is seen."""
+    """An open sign around the model's own start or its end, so that what lies there is seen."""
     own = rows.query("start == 0")
-    text = "own start"
+    text = f"own {kind}"
     if kind == "end":
         others = int((rows["state"] == own["state"].iloc[0]).sum()) - 1
-        text = f"own start and {others} of {len(rows) - 1} others"
-    ring = {"symbol": "circle-open", "size": 16, "line": {"width": 2}}
+        text = f"own end and {others} of {len(rows) - 1} others"
+    ring = {"symbol": f"{OWN[kind]}-open", "size": 16, "line": {"width": 2}}
     is_right = own["x"].iloc[0] > (rows["x"].min() + rows["x"].max()) / 2
     mark = _marks(own, [text], [text], ring)
     return mark.update(textposition="top left" if is_right else "top right")
@@ -227,7 +268,7 @@ def _marks(
     )
 
 
-def _panels(headings: list[str]) -> go.Figure:
+def panels(headings: list[str]) -> go.Figure:
     columns = min(2, len(headings))
     rows = -(-len(headings) // columns)
     return make_subplots(
@@ -239,17 +280,17 @@ def _panels(headings: list[str]) -> go.Figure:
     )
 
 
-def _place(panel: int) -> tuple[int, int]:
+def place(panel: int) -> tuple[int, int]:
     return panel // 2 + 1, panel % 2 + 1
 
 
-def _add(figure: go.Figure, panel: int, trace: go.Scatter | go.Heatmap) -> None:
-    row, column = _place(panel)
+def add(figure: go.Figure, panel: int, trace: go.Scatter | go.Heatmap) -> None:
+    row, column = place(panel)
     figure.add_trace(trace, row=row, col=column)
 
 
-def _square_axes(figure: go.Figure, panel: int) -> None:
-    row, column = _place(panel)
+def square_axes(figure: go.Figure, panel: int) -> None:
+    row, column = place(panel)
     axis = "x" if panel == 0 else f"x{panel + 1}"
     figure.update_xaxes(title=DISTANCE, constrain="domain", row=row, col=column)
     figure.update_yaxes(scaleanchor=axis, constrain="domain", row=row, col=column)
@@ -257,15 +298,15 @@ def _square_axes(figure: go.Figure, panel: int) -> None:
         figure.update_yaxes(title=DISTANCE, row=row, col=column)
 
 
-def _finish(figure: go.Figure, steps: int, panels: int, title: str) -> go.Figure:
-    figure = styled(figure, title)
+def finish(figure: go.Figure, steps: int, panels: int, title: str, caption: str) -> go.Figure:
+    figure = styled(figure, title, caption=caption)
     figure.update_layout(
         height=120 + 440 * -(-panels // 2),
         coloraxis={
             "colorscale": SCALE,
             "cmin": 1,
             "cmax": max(steps, 2),
-            "colorbar": {"title": "solved<br>from step", "len": 0.6},
+            "colorbar": {"title": "solved<br>from step", "len": 0.6, "y": 0, "yanchor": "bottom"},
         },
     )
     return figure

@@ -136,11 +136,11 @@ def _lay_out(page: go.Figure, width: float) -> None:
     heading = _wrap_notes(page, panel)
     below = _wrap_titles(page, panel, 0.95 * height)
     legend = _legend_rows(page, inner) * 1.5 * ROW
-    gaps = (rows - 1) * (3.2 * ROW if squares else 2 * ROW)
+    plot = max(rows * height + (rows - 1) * 2 * ROW, _least_height(page))
     margin = {"l": 42, "r": right, "t": heading * ROW + 8, "b": below}
     page.update_layout(
         width=int(width),
-        height=round(rows * height + gaps + margin["t"] + below + legend),
+        height=round(plot + margin["t"] + below + legend),
         margin=margin,
         legend={
             "orientation": "h",
@@ -180,6 +180,19 @@ def _bars(page: go.Figure) -> list[Any]:
 def _is_solid(page: go.Figure) -> bool:
     """Whether it has three dimensions."""
     return any(trace.type == "scatter3d" for trace in page.data)
+
+
+def _least_height(page: go.Figure) -> float:
+    """Of all panels together, so that headings and titles fit between rows of them."""
+    spans = sorted({tuple(axis.domain) for axis in _axes(page, "y") if axis.domain})
+    between = [low - high for (_, high), (low, _) in zip(spans, spans[1:], strict=False)]
+    gaps = [gap for gap in between if gap > 0]
+    if not gaps:
+        return 0.0
+    labelled = [axis for axis in _axes(page, "x") if axis.showticklabels is not False]
+    has_titles = len([axis for axis in labelled if axis.title.text]) > len(labelled) / len(spans)
+    lines = 0.8 + 2.4 * has_titles + bool(page.layout.annotations)
+    return lines * ROW / min(gaps)
 
 
 def _tracks(axes: list[Any]) -> int:

@@ -13,6 +13,7 @@ from trm_interp.analysis.estimates import Estimate
 from trm_interp.analysis.outcomes import half_failed
 from trm_interp.analysis.resample import discoveries, mean_with_bounds
 from trm_interp.figures.basins import basin_figure, slice_figure, slice_movie
+from trm_interp.figures.start_paths import start_path_figure
 from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import Record, optional
@@ -48,8 +49,14 @@ APART = {
     "shuffles",
     "neighbours",
 }
-APART |= {"compile", "tolerance", "skip_bad"}  # a run that skips none does not depend on skip_bad
+APART |= {
+    "compile",
+    "tolerance",
+    "skip_bad",
+    "shown",
+}  # a run that skips none does not depend on skip_bad
 NAMES = (
+    "trajectories",
     "basins",
     "ends",
     "planes",
@@ -270,6 +277,12 @@ def figures(result: BasinsResult, puzzles: Sequence[OnePuzzle], config: BasinsCo
     titles = {"start": f"{model}, {drawn_from}", "end": f"{model}, where runs end: {drawn_from}"}
     starts = joined(puzzles, "starts")
     drawn: Figures = {}
+    if config.shown:
+        paths = joined(puzzles, "paths")
+        along = {one.numbers.puzzle: np.array(one.numbers.path_explained) for one in puzzles}
+        title = f"{model}, from {config.shown} starts of {config.target} a puzzle: {shape}"
+        figure = start_path_figure(paths, along, headings, steps, title, config.target)
+        drawn["trajectories"] = figure, paths
     for name, kind in (("basins", "start"), ("ends", "end")):
         table = starts.rename(columns={f"{kind}_x": "x", f"{kind}_y": "y"})
         explained = {

@@ -59,6 +59,8 @@ def for_basins(subject: Subject, config: BasinsConfig) -> None:
     moved = 4 * (1 if config.shared else model.positions) * model.d_model
     starts = COPIES * (1 + config.starts) * (run + 2 * _numbers(subject) + n_targets * moved)
     require_memory(starts, f"{config.starts} starts", "lower --starts or --steps")
+    path = 4 * (1 + min(config.shown, config.starts)) * (config.steps + 1) * _numbers(subject)
+    require_memory(path, f"the paths of {config.shown} starts", "lower --shown or --steps")
     plane = config.slice**2 * (COPIES * run + 8 * config.steps)
     require_memory(plane, f"a plane of {config.slice} x {config.slice} starts", "lower --slice")
     order = 8 * config.starts * config.neighbours

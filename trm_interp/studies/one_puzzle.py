@@ -33,6 +33,7 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import Record, optional
 from trm_interp.runtime.runs import Run
 from trm_interp.studies.settings import BasinsConfig
+from trm_interp.studies.start_paths import start_paths
 from trm_interp.studies.starts import Starts
 from trm_interp.studies.subject import Subject
 
@@ -54,8 +55,8 @@ class PuzzleBasins(Record):
     `own_start_solved_from`: step (from 0) from which the model's own start stays solved, -1: never.
     `ever`: solved at some step. `answers`, `states`: different ends; `states_of_one_start` of them
     are reached from one start only. `still_moving`: changed by more than the tolerance in the last
-    step. `start_explained`, `end_explained`: shares of variance along two principal axes. `plane_`:
-    of the places of the plane's image.
+    step. `start_explained`, `end_explained`, `path_explained` (of the states after steps; None in files
+    of earlier versions): shares of variance along two principal axes. `plane_`: of the places of the plane's image.
     """
 
     puzzle: int
@@ -79,6 +80,7 @@ class PuzzleBasins(Record):
     failures_still_moving: Number
     start_explained: list[Number]
     end_explained: list[Number]
+    path_explained: list[Number] | None = optional()
     plane_solved: float | None = optional()
     plane_answers: int | None = optional()
 
@@ -94,7 +96,7 @@ class OnePuzzle(NamedTuple):
     """starts: a row a start, 0 the model's own. answers, states: a row a final answer, and a final
     state within the tolerance. plane, corners: a row a place of the image (empty without one) and
     of the three states that span it. clusters: do starts that lie together end alike? radii: solved
-    by radius. numbers: a summary."""
+    by radius. paths: a row a start that is shown and step. numbers: a summary."""
 
     starts: pd.DataFrame
     answers: pd.DataFrame
@@ -103,6 +105,7 @@ class OnePuzzle(NamedTuple):
     corners: pd.DataFrame
     clusters: pd.DataFrame
     radii: pd.DataFrame
+    paths: pd.DataFrame
     numbers: PuzzleBasins
 
 
@@ -133,6 +136,8 @@ def look_at(
             "plane_solved": float(np.mean(plane["solved_from"] >= 0)),
             "plane_answers": len(np.unique(plane["answer"])),
         }
+    paths, along = start_paths(starts, config, run)
+    explained["path_explained"] = along
     each = [one.assign(where=where) for where, one in clusters.items()]
     return OnePuzzle(
         starts=table,
@@ -142,6 +147,7 @@ def look_at(
         corners=corners,
         clusters=pd.concat(each, ignore_index=True)[CLUSTERS].assign(puzzle=puzzle),
         radii=_radius_table(starts, drawn),
+        paths=paths,
         numbers=PuzzleBasins(**summarise(starts, table, answers, config), **explained, **of_plane),
     )
 

@@ -76,6 +76,35 @@ class Starts:
         """The states at places [start, 2] of a plane through `targets`."""
         return self._state(plane.at(places).unbind(1))
 
+    @torch.no_grad()
+    def passed(self, start: ModelStates, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """The target states before the first step and after each, in float16 [start, step, number],
+        and whether the answer after each step is right, [start, step]. UserError where a state is
+        not finite."""
+        x = self.x.expand(len(start[0]), -1, -1)
+        state, states, solved = start, [self._flat(start)], []
+        answer = torch.from_numpy(self.answer).to(x.device)
+        for _ in range(steps):
+            state = self.model.advance(state, x)[0]
+            tokens = self.model.readout(self.model.answer_of(state)).logits.argmax(-1)
+            states.append(self._flat(state))
+            solved.append((tokens == answer).all(1).cpu().numpy())
+        path = np.stack(states, 1)
+        if not np.isfinite(path).all():
+            raise UserError(self._not_finite)
+        return path, np.stack(solved, 1)
+
+    def _flat(self, state: ModelStates) -> np.ndarray:
+        """The targets, [start, number]."""
+        return torch.cat([state[which].flatten(1) for which in self.which], 1).half().cpu().numpy()
+
+    @property
+    def _not_finite(self) -> str:
+        return (
+            f"states of puzzle {self.puzzle} are not finite: {self.subject.checkpoint.path} "
+            "cannot be run from these starts"
+        )
+
     def follow(self, start: ModelStates, steps: int) -> Endings:
         """Run them together. UserError where a state is not finite."""
         model = self.model
@@ -91,8 +120,5 @@ class Starts:
         answer = model.state_names.index(model.answer)
         endings = follow(start, advance, read, steps, answer)
         if not (np.isfinite(endings.moved).all() and all(z.isfinite().all() for z in endings.end)):
-            raise UserError(
-                f"states of puzzle {self.puzzle} are not finite: {self.subject.checkpoint.path} "
-                "cannot be run from these starts"
-            )
+            raise UserError(self._not_finite)
         return endings
