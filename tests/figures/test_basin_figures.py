@@ -7,6 +7,7 @@ import pytest
 
 from trm_interp.figures.basins import UNSOLVED, basin_figure, slice_figure, slice_movie
 from trm_interp.figures.lens import lens_figure, probe_figure
+from trm_interp.figures.start_paths import colour_of, start_path_figure
 
 HEADINGS = {4: "puzzle 4", 9: "puzzle 9"}
 CORNERS = pd.DataFrame(
@@ -38,12 +39,14 @@ def test_points_are_coloured_by_steps_and_black_where_unsolved():
     )
     explained = {4: np.array([0.5, 0.25]), 9: np.array([0.3, 0.2])}
     figure = basin_figure(numbers, explained, HEADINGS, 16, "start", "a title")
-    failed, solved, own, other, none, _ = figure.data
+    failed, solved, own, other, none, _, *keys = figure.data
+    names = ["solved (colour: from which step)", "not solved", "the model's own start"]
+    assert [key.name for key in keys] == names
     assert list(failed.x) == [1] and failed.marker.color == UNSOLVED
     assert list(solved.x) == [0, 2] and list(solved.marker.color) == [4, 1]
     assert (list(own.x), list(own.text)) == ([0], ["own start"])
     assert list(other.y) == [7] and not len(none.x)
-    assert own.marker.symbol == "circle-open"  # a ring, so that the points in it are seen
+    assert own.marker.symbol == keys[2].marker.symbol == "diamond-open"  # points in it are seen
     assert "50.0%" in figure.layout.xaxis.title.text and "20.0%" in figure.layout.yaxis2.title.text
 
 
@@ -52,9 +55,9 @@ def test_the_own_end_is_named_as_one_and_counts_those_that_share_it():
     numbers = pd.DataFrame({"puzzle": 4, "start": range(4), "radius": 1.0, "answer": 0, **ends})
     explained = {4: np.array([0.5, 0.25])}
     figure = basin_figure(numbers, explained, {4: "puzzle 4"}, 16, "end", "a title")
-    own = figure.data[-1]
-    assert list(own.text) == ["own start and 2 of 3 others"]
-    assert (list(own.x), own.marker.symbol) == ([0], "circle-open")
+    own = figure.data[2]
+    assert list(own.text) == ["own end and 2 of 3 others"]
+    assert (list(own.x), own.marker.symbol) == ([0], "square-open")
     assert [len(trace.x) for trace in figure.data[:2]] == [1, 3]
 
 
@@ -129,3 +132,31 @@ def test_sites_of_any_names_have_dashes_of_their_own():
     figure = probe_figure(pd.DataFrame(rows), {"state": "the state"}, "a title")
     lines = [trace for trace in figure.data if is_line(trace)]
     assert [line.line.dash for line in lines] == ["dash", "solid", "dot"]
+
+
+def test_paths_are_coloured_by_steps_and_black_where_unsolved():
+    rows = [
+        {"puzzle": puzzle, "start": start, "step": step, "x": start + step, "y": 10.0 * step}
+        | {"solved_from": since}
+        for puzzle, outcomes in ((4, (-1, 0, 2, 0)), (9, (1,)))
+        for start, since in enumerate(outcomes)
+        for step in range(3)
+    ]
+    explained = {4: np.array([0.5, 0.25]), 9: np.array([0.3, 0.2])}
+    figure = start_path_figure(pd.DataFrame(rows), explained, HEADINGS, "a title", "z_H")
+    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.x[0] is not None]
+    colours = [UNSOLVED, colour_of(1, 3), colour_of(3, 3), colour_of(2, 3)]
+    assert [line.line.color for line in lines] == colours
+    # starts 1 and 3, with a gap after each
+    np.testing.assert_array_equal(lines[1].x, [1, 2, 3, np.nan, 3, 4, 5, np.nan])
+    assert lines[3].xaxis == "x2"
+    own = {trace.name: trace for trace in figure.data if trace.hoverinfo == "name"}
+    start, end = own["the model's own start"], own["the model's own end"]
+    assert start.marker.symbol != end.marker.symbol
+    assert (list(start.x), list(end.x)) == ([0], [2])
+    keys = {trace.name: trace for trace in figure.data if trace.showlegend}
+    assert keys["the model's own end"].marker.symbol == end.marker.symbol
+    assert keys["not solved, with its end"].line.color == UNSOLVED
+    assert figure.layout.coloraxis.cmax == 3 and "50%" in figure.layout.xaxis.title.text
+    caption = figure.layout.meta["caption"]
+    assert "3 random starts" in caption and "z_H" in caption

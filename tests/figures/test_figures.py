@@ -145,10 +145,10 @@ def test_a_point_shows_its_board_row_by_row(data):
         path_figure(paths, points, explained, "a title", 2, columns=3),
         umap_figure(points, "a title", columns=3),
     ):
-        first, last = figure.data[-1].text
+        first, last = boards(figure)
         assert first == ("puzzle of line 7, step 1: 2 cells wrong, loss 0.250<br>1 . &lt;<br>2 . .")
         assert last.endswith("step 2: solved, loss 0.250<br>1 2 3<br>4 5 6")
-    without = path_figure(paths, points, explained, "a title", 2).data[-1].text
+    without = boards(path_figure(paths, points, explained, "a title", 2))
     assert without[1].endswith("<br>123456")
 
 
@@ -156,3 +156,47 @@ def test_a_figure_names_the_state_that_it_shows(data):
     figure = trajectory_figure(**data, state="z_slow")
     titles = [note.text for note in figure.layout.annotations]
     assert titles[0] == "displacement of z_slow from its first update"
+
+
+def boards(figure: go.Figure) -> list[str]:
+    """What its points show."""
+    return next(list(trace.text) for trace in figure.data if trace.text)
+
+
+@pytest.fixture
+def points() -> pd.DataFrame:
+    """Ends of the two steps of three puzzles, of which the second one fails."""
+    rows = [
+        {"puzzle": puzzle, "line": puzzle + 1, "step": step, "pc1": puzzle, "pc2": step}
+        | {"solved": puzzle != 1, "solved_at_end": puzzle != 1, "board": "12"}
+        | {"loss": 0.5, "wrong": int(puzzle == 1)}
+        for puzzle in range(3)
+        for step in (1, 2)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_solved_puzzles_are_left_and_failed_ones_right_on_equal_axes(points: pd.DataFrame):
+    paths = np.random.default_rng(0).random((3, 4, 3)).astype(np.float32)
+    explained = np.array([0.6, 0.3, 0.1])
+    figure = path_figure(paths, points, explained, "a title", 2)
+    panels = [note.text for note in figure.layout.annotations]
+    assert panels == ["solved (n = 2)", "failed (n = 1)"]
+    left, right = (
+        [trace for trace in figure.data if trace.xaxis == axis and trace.mode == "lines"][:1]
+        for axis in ("x", "x2")
+    )
+    np.testing.assert_array_equal(left[0].x[:4], paths[0, :, 0])
+    np.testing.assert_array_equal(right[0].y[:4], paths[1, :, 1])
+    assert (left[0].line.color, right[0].line.color) == (SOLVED, FAILED)
+    assert figure.layout.xaxis2.matches == "x" and figure.layout.yaxis2.matches == "y"
+    keys = [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert keys == [
+        *("solved (n = 2)", "failed (n = 1)", "every update"),
+        *("a supervision step ends (small)", "the run ends (large)", "the first state"),
+    ]
+    pooled = path_figure(paths, points, explained, "a title", 2, relative=False)
+    assert "the first state" not in [trace.name for trace in pooled.data]
+    assert "first state" in figure.layout.meta["caption"] != pooled.layout.meta["caption"]
+    alone = points[points["solved_at_end"]]
+    assert len(path_figure(paths[[0, 2]], alone, explained, "t", 2).layout.annotations) == 1

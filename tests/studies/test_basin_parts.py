@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,33 @@ def test_states_that_are_not_finite_are_named(
     answer = cli(*command, "--out", tmp_path / "out")
     assert answer.code == 2 and answer.err.count("\n") == 1
     assert re.search(r"puzzle \d+ (are|is) not finite", answer.err), answer.err
+
+
+def test_paths_lead_from_each_start_to_its_outcome(done: Path, copier: Path, grids: Path):
+    paths, starts = (pd.read_csv(done / f"{name}.csv") for name in ("trajectories", "basins"))
+    assert len(paths) == 2 * 31 * 4  # two puzzles, 31 starts, before and after three steps
+    each = paths.drop_duplicates(["puzzle", "start"]).set_index(["puzzle", "start"])
+    known = starts.set_index(["puzzle", "start"])["solved_from"]
+    pd.testing.assert_series_equal(each["solved_from"], known, check_dtype=False)
+    # along two axes a run moves at most as far as its states do
+    config = BasinsConfig(ckpt=str(copier), puzzles=grids, out=done, index="3", device="cpu")
+    begin = Starts(open_subject(config), 3, "answer")
+    states, solved = begin.passed(begin.random(torch.arange(3), [0.5], True, 0), 3)
+    assert states.shape[:2] == (3, 4) and solved.shape == (3, 3)
+    moved = np.sqrt(np.square(np.diff(states[0].astype(float), axis=0)).mean(1))
+    own = paths.query("puzzle == 3 and start == 0")[["x", "y"]].to_numpy()
+    along = np.linalg.norm(np.diff(own, axis=0), axis=1)
+    assert (along <= moved + 1e-3).all() and along.max() > 0.01
+
+
+def test_a_run_resumes_with_other_paths_and_without(
+    cli: Cli, words: list[Any], done: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    assert cli(*words, "--out", out, "--shown", 4, "--resume").code == 0
+    assert pd.read_csv(out / "trajectories.csv")["start"].max() == 4
+    assert cli(*words, "--out", out, "--shown", 0, "--resume").code == 0
+    assert not (out / "trajectories.csv").exists() and (out / "basins.csv").exists()
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["puzzles_looked_at"][0]["path_explained"] == []

@@ -92,7 +92,8 @@ def test_what_umap_cannot_do_costs_no_earlier_results(
 def test_trajectories_have_a_point_and_a_board_for_every_step(
     cli: Cli, store: Path, tmp_path: Path
 ):
-    summary = summary_of(cli, "trajectories", store, "--out", tmp_path / "t", "--relative")
+    summary = summary_of(cli, "trajectories", store, "--out", tmp_path / "t")
+    assert summary["relative"]
     table = pd.read_csv(tmp_path / "t" / "paths.csv", dtype={"board": str})
     assert len(table) == 13 * STEPS and table["board"].str.len().eq(16).all()
     assert ((table["wrong"] == 0) == table["solved"]).all()
@@ -100,6 +101,8 @@ def test_trajectories_have_a_point_and_a_board_for_every_step(
     ticks = pd.read_csv(tmp_path / "t" / "paths_ticks.csv")
     first = ticks[ticks["update"] == 0]
     assert np.abs(first[["pc1", "pc2", "pc3"]].to_numpy()).max() == 0
+    pooled = summary_of(cli, "trajectories", store, "--out", tmp_path / "p", "--pooled")
+    assert not pooled["relative"] and pooled["explained"] != summary["explained"]
     page = (tmp_path / "t" / "paths_3d.html").read_text()
     assert "scatter3d" in page and " ".join(table["board"][0][:4]) in page
 
@@ -138,11 +141,14 @@ def test_titles_count_what_is_drawn(cli: Cli, store: Path, tmp_path: Path):
     summary = summary_of(cli, "trajectories", store, "--shown", 5, "--out", tmp_path)
     page = (tmp_path / "paths.html").read_text()
     assert summary["drawn"] == 5
-    assert f"5 puzzles; axes of 13 puzzles x {4 * STEPS} updates of z_L" in page
+    assert (
+        f"5 puzzles, from their first state; axes of 13 puzzles x {4 * STEPS} updates of z_L"
+        in page
+    )
     table = pd.read_csv(tmp_path / "paths.csv")
     assert table["puzzle"].nunique() == 13
     assert table["puzzle"][table["drawn"]].nunique() == 5
-    counts = re.findall(r"(?:solved|failed) \(n = (\d+)\)", page)
+    counts = dict(re.findall(r"(solved|failed) \(n = (\d+)\)", page)).values()
     assert sum(map(int, counts)) == 5
 
 

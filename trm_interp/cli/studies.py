@@ -18,7 +18,7 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "puzzles",
         """
         trm-interp trajectories runs/states --out runs/trajectories
-        trm-interp trajectories runs/states --site answer --relative --umap --out runs/paths
+        trm-interp trajectories runs/states --site answer --pooled --umap --out runs/paths
         """,
     ),
     "divergence": (

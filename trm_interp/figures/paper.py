@@ -1,6 +1,7 @@
 """The same figure as it goes into a paper: small, without a title, with its caption apart."""
 
 import textwrap
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -185,7 +186,7 @@ def _is_solid(page: go.Figure) -> bool:
 def _least_height(page: go.Figure) -> float:
     """Of all panels together, so that headings and titles fit between rows of them."""
     spans = sorted({tuple(axis.domain) for axis in _axes(page, "y") if axis.domain})
-    between = [low - high for (_, high), (low, _) in zip(spans, spans[1:], strict=False)]
+    between = [low - high for (_, high), (low, _) in pairwise(spans)]
     gaps = [gap for gap in between if gap > 0]
     if not gaps:
         return 0.0

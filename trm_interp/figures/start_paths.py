@@ -63,12 +63,12 @@ def colour_of(step: int, latest: int) -> str:
     >>> colour_of(1, 16), colour_of(16, 16)
     ('rgb(92, 1, 166)', 'rgb(253, 180, 47)')
     """
-    return sample_colorscale(SCALE, [(step - 1) / max(latest - 1, 1)])[0]
+    return str(sample_colorscale(SCALE, [(step - 1) / max(latest - 1, 1)])[0])
 
 
 def _traces(rows: pd.DataFrame, colour: str, failed: bool) -> list[go.Scatter]:
     """Runs of one outcome: their lines, as one trace with gaps, their starts and their ends."""
-    n = rows["step"].nunique()
+    n = len(np.unique(rows["step"].to_numpy()))
     at = rows.sort_values(["start", "step"])[["x", "y"]].to_numpy().reshape(-1, n, 2)
     gaps = np.full((len(at), 1, 2), np.nan)
     broken = np.concatenate([at, gaps], axis=1).reshape(-1, 2)

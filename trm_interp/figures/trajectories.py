@@ -7,11 +7,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.bands import where
+from trm_interp.figures.bands import explain, where
 from trm_interp.figures.style import COLOUR, SYMBOL, literal, styled
 from trm_interp.runtime.shapes import Bool, Float, Int
 
 KINDS = {True: "solved", False: "failed"}  # by `solved_at_end`
+SMALL, LARGE = 4, 11  # points where a step ends, and where the run does
 MONOSPACE = {"font": {"family": "monospace"}}  # of the boards that points show
 
 
@@ -115,38 +116,98 @@ def path_figure(
     per_step: int,
     dimensions: int = 2,
     columns: int | None = None,
+    relative: bool = True,
 ) -> go.Figure:
     """Every update of the drawn puzzles as lines, the end of each step as a point with its board.
+
+    In two dimensions solved puzzles are on the left and failed ones on the right, on equal axes; in
+    three they are in one space.
 
     points: puzzle, line, step, pc1 .., solved, solved_at_end, loss, wrong, board (text of one
     line), for the puzzles of `paths` in that order. A puzzle counts as solved if it is at the last
     step; the legend hides either kind. `explained`: share of the pool's variance on each axis.
     `columns`: characters of the board in a row of the grid; without them it stays one line.
+    `relative`: whether paths begin at 0, the puzzle's first state.
     """
-    figure = go.Figure()
     at_end = points.groupby("puzzle", sort=False)["solved_at_end"].first().to_numpy()
-    for ok, kind in KINDS.items():
+    there = {ok: f"{kind} (n = {(at_end == ok).sum()})" for ok, kind in KINDS.items()}
+    there = {ok: name for ok, name in there.items() if (at_end == ok).any()}
+    figure = go.Figure()
+    if dimensions == 2:
+        sides = {"shared_xaxes": "all", "shared_yaxes": "all", "horizontal_spacing": 0.06}
+        figure = make_subplots(1, len(there), subplot_titles=list(there.values()), **sides)
+    for column, (ok, name) in enumerate(there.items(), start=1):
         rows = where(points, points["solved_at_end"] == ok)
-        if not len(rows):
-            continue
         chosen = paths[at_end == ok]
         gap = np.full((len(chosen), 1, paths.shape[2]), np.nan)
         broken = np.concatenate([chosen, gap], axis=1).reshape(-1, paths.shape[2])
-        name = f"{kind} (n = {len(chosen)})"
+        kind = KINDS[ok]
         line, dots = _kind_traces(broken, rows, kind, dimensions, columns)
-        figure.add_trace(line.update(legendgroup=kind, showlegend=False))
-        figure.add_trace(dots.update(legendgroup=kind, name=name))
-    titles = [f"PC {i + 1} ({explained[i]:.0%} of the variance)" for i in range(dimensions)]
+        place: dict[str, Any] = {"row": 1, "col": column} if dimensions == 2 else {}
+        figure.add_trace(line.update(legendgroup=kind, showlegend=False), **place)
+        figure.add_trace(dots.update(legendgroup=kind, name=name, showlegend=False), **place)
+        figure.add_trace(_sign_of(kind, name, dimensions), **place)
+    titles = [f"PC 1 ({explained[0]:.0%} of the variance)"]
+    titles += [f"PC {i + 1} ({explained[i]:.0%})" for i in range(1, dimensions)]
     if dimensions == 3:
         scene = {f"{axis}axis": {"title": titles[i]} for i, axis in enumerate("xyz")}
         whole = {"eye": {"x": 1.5, "y": 1.5, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.15}}
         figure.update_layout(scene=scene | {"camera": whole})  # with the axes' titles in sight
     else:
         figure.update_xaxes(title=titles[0])
-        figure.update_yaxes(title=titles[1])
+        figure.update_yaxes(title=titles[1], col=1)
+        _explain_points(figure, relative)
     figure.update_layout(hoverlabel=MONOSPACE)
     subtitle = f"a point ends a supervision step ({per_step} updates); the last one is large"
-    return styled(figure, title, subtitle)
+    begin = " from the puzzle's first state" if relative else ""
+    n_solved, n = int(at_end.sum()), len(at_end)
+    caption = (
+        f"Paths of {n_solved} puzzles that are solved{_at('left', dimensions)} and {n - n_solved} "
+        f"that are not{_at('right', dimensions)}{begin}, along principal axes of all recorded "
+        "puzzles and updates (share of their variance). Lines go through every update; a point "
+        f"ends a supervision step of {per_step} updates, the large one the run."
+    )
+    return styled(figure, title, subtitle if dimensions == 3 else "", caption)
+
+
+def _sign_of(kind: str, name: str, dimensions: int) -> Any:
+    """The entry of an outcome in the legend, larger than its points."""
+    kind_of, places = (go.Scatter3d, "xyz") if dimensions == 3 else (go.Scatter, "xy")
+    return kind_of(
+        **{axis: [None] for axis in places},
+        mode="lines+markers",
+        line={"color": COLOUR[kind], "width": 1},
+        marker={"color": COLOUR[kind], "symbol": SYMBOL[kind], "size": 8},
+        name=name,
+        legendgroup=kind,
+    )
+
+
+def _at(side: str, dimensions: int) -> str:
+    return f" ({side})" if dimensions == 2 else ""
+
+
+def _explain_points(figure: go.Figure, relative: bool) -> None:
+    grey = "#777"
+    explain(figure, "every update", mode="lines", line={"color": grey, "width": 1})
+    ends = {"a supervision step ends (small)": SMALL, "the run ends (large)": LARGE}
+    for text, size in ends.items():
+        marker = {"color": grey, "size": size}
+        explain(figure, text, mode="markers", marker=marker)
+    if relative:
+        first = {"color": "black", "size": 11, "symbol": "star"}
+        for column in range(1, len(figure.layout.annotations) + 1):
+            trace = go.Scatter(
+                x=[0],
+                y=[0],
+                mode="markers",
+                marker=first,
+                name="the first state",
+                legendgroup="first",
+                showlegend=column == 1,
+                hoverinfo="name",
+            )
+            figure.add_trace(trace, row=1, col=column)
 
 
 def _kind_traces(
@@ -168,7 +229,7 @@ def _kind_traces(
         mode="markers",
         marker={
             "color": COLOUR[kind],
-            "size": np.where(last, 11, 4) * (0.5 if dimensions == 3 else 1.0),
+            "size": np.where(last, LARGE, SMALL) * (0.5 if dimensions == 3 else 1.0),
             "symbol": SYMBOL[kind],
         },
         text=[_hover(row, columns) for row in rows.to_dict("records")],
@@ -202,7 +263,11 @@ def umap_figure(points: pd.DataFrame, title: str, columns: int | None = None) ->
     figure.update_xaxes(title="UMAP 1 (size of a point: its step)")
     figure.update_yaxes(title="UMAP 2")
     figure.update_layout(hoverlabel=MONOSPACE)
-    return styled(figure, title)
+    caption = (
+        f"UMAP of the state of {points['puzzle'].nunique()} puzzles after every supervision step, "
+        "by whether a puzzle is solved at the last step; larger points are of later steps."
+    )
+    return styled(figure, title, caption=caption)
 
 
 def _hover(row: dict[str, Any], columns: int | None) -> str:

@@ -37,24 +37,9 @@ from trm_interp.subjects.evaluate import solve
 
 Config = BasinsConfig
 # what the numbers do not depend on
-APART = {
-    "ckpt",
-    "puzzles",
-    "out",
-    "static",
-    "style",
-    "width",
-    "resume",
-    "overwrite",
-    "shuffles",
-    "neighbours",
-}
-APART |= {
-    "compile",
-    "tolerance",
-    "skip_bad",
-    "shown",
-}  # a run that skips none does not depend on skip_bad
+APART = {"ckpt", "puzzles", "out", "static", "style", "width", "resume", "overwrite"}
+APART |= {"shuffles", "neighbours", "shown", "compile", "tolerance"}
+APART |= {"skip_bad"}  # a run that skips none does not depend on it
 NAMES = (
     "trajectories",
     "basins",
@@ -280,8 +265,9 @@ def figures(result: BasinsResult, puzzles: Sequence[OnePuzzle], config: BasinsCo
     if config.shown:
         paths = joined(puzzles, "paths")
         along = {one.numbers.puzzle: np.array(one.numbers.path_explained) for one in puzzles}
-        title = f"{model}, from {config.shown} starts of {config.target} a puzzle: {shape}"
-        figure = start_path_figure(paths, along, headings, steps, title, config.target)
+        n = min(config.shown, config.starts)
+        title = f"{model}, runs from {n} starts of {config.target} a puzzle: {shape}"
+        figure = start_path_figure(paths, along, headings, title, config.target)
         drawn["trajectories"] = figure, paths
     for name, kind in (("basins", "start"), ("ends", "end")):
         table = starts.rename(columns={f"{kind}_x": "x", f"{kind}_y": "y"})

@@ -55,8 +55,9 @@ class PuzzleBasins(Record):
     `own_start_solved_from`: step (from 0) from which the model's own start stays solved, -1: never.
     `ever`: solved at some step. `answers`, `states`: different ends; `states_of_one_start` of them
     are reached from one start only. `still_moving`: changed by more than the tolerance in the last
-    step. `start_explained`, `end_explained`, `path_explained` (of the states after steps; None in files
-    of earlier versions): shares of variance along two principal axes. `plane_`: of the places of the plane's image.
+    step. `start_explained`, `end_explained`, `path_explained` (of the states after steps; None in
+    files of earlier versions): shares of variance along two principal axes. `plane_`: of the places
+    of the plane's image.
     """
 
     puzzle: int

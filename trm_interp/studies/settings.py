@@ -116,11 +116,7 @@ class TrajectoriesConfig(OnStore):
     """Paths in one pooled PCA."""
 
     site: str = setting("latent", SITE_HELP)
-    relative: bool = setting(
-        True,
-        "from each puzzle's first state, or where states are in one pool of all puzzles",
-        flags="--relative/--pooled",
-    )
+    relative: bool = setting(True, "from each puzzle's first state", flags="--relative/--pooled")
     shown: int = setting(40, "puzzles drawn, half of them failed if there are so many")
     umap: bool = setting(False, "also a UMAP embedding of the steps' states")
 
@@ -173,9 +169,7 @@ class BasinsConfig(OnRuns):
         "0.5,1,2,4",
         "RMS distances from the model's own start, whose RMS is about 1; starts take them in turn",
     )
-    shown: int = setting(
-        100, "starts, the first ones, whose paths are drawn, which are run again for it; 0: none"
-    )
+    shown: int = setting(100, "starts, the first ones, whose paths are drawn; 0: none")
     slice: int = setting(21, "side of a plane's image, in starts; 0: no plane")
     steps: int = setting(16, "supervision steps of a run", most=MOST_STEPS)
     batch_size: int = setting(125, "starts at once; bounds the memory")

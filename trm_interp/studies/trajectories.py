@@ -212,7 +212,16 @@ def figures(result: TrajectoriesResult, tables: Tables, paths: Trajectories, tas
     columns = task.grid[1] if is_grid else None
     made: Figures = {}
     for name, dimensions in (("paths", 2), ("paths_3d", 3)):
-        figure = path_figure(lines_of, drawn, paths.explained, title, per_step, dimensions, columns)
+        figure = path_figure(
+            lines_of,
+            drawn,
+            paths.explained,
+            title,
+            per_step,
+            dimensions,
+            columns,
+            result.relative,
+        )
         made[name] = figure, points
     if tables.umap is not None:
         title = f"UMAP of {result.site} of {counted(result.n, 'puzzle')} after each step"
