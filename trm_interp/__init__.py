@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from trm_interp.recording.collect import collect
     from trm_interp.recording.hooks import HookedModel, hook_names
     from trm_interp.recording.hooks import recording as record
+    from trm_interp.recording.looped import LoopedModel
     from trm_interp.recording.store import Store
     from trm_interp.report.compare import run as compare
     from trm_interp.report.settings import CompareConfig
@@ -73,6 +74,7 @@ _HOMES = {
     "HookedModel": "recording.hooks:HookedModel",
     "hook_names": "recording.hooks:hook_names",
     "record": "recording.hooks:recording",
+    "LoopedModel": "recording.looped:LoopedModel",
     "collect": "recording.collect:collect",
     "CollectConfig": "subjects.settings:CollectConfig",
     "Store": "recording.store:Store",
@@ -99,6 +101,7 @@ __all__ = [
     "CompareConfig",
     "EvalConfig",
     "HookedModel",
+    "LoopedModel",
     "PuzzleSet",
     "Readouts",
     "RunConfig",

@@ -229,8 +229,8 @@ def hook_names(model: RecursiveModel | ModelConfig, n_sup: int = 16) -> list[str
     return ["hook_embed", *(f"step.{step}.{name}" for step in range(n_sup) for name in names)]
 
 
-def hook_points(model: nn.Module) -> dict[str, HookPoint]:
-    """All hook points by name. TypeError for a compiled model, where hooks silently do not fire."""
+def require_eager(model: nn.Module) -> None:
+    """TypeError for a model that is compiled, or a part of it: hooks silently do not fire there."""
     left: list[nn.Module | None] = [model]  # thousands: `modules` would take longer than a run
     while left:
         module = left.pop()
@@ -239,6 +239,11 @@ def hook_points(model: nn.Module) -> dict[str, HookPoint]:
         if isinstance(module, OptimizedModule) or module._compiled_call_impl is not None:
             raise TypeError("hook the eager model: torch.compile skips hooks added later")
         left.extend(module._modules.values())
+
+
+def hook_points(model: nn.Module) -> dict[str, HookPoint]:
+    """All hook points by name. TypeError for a compiled model, where hooks silently do not fire."""
+    require_eager(model)
     if isinstance(model, HookedModel):
         return model.hook_dict
     return {name: m for name, m in model.named_modules() if isinstance(m, HookPoint)}
