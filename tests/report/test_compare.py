@@ -317,7 +317,7 @@ def test_the_plan_says_what_is_left_out_and_does_nothing(cli: Cli, two: list[str
     answer = cli("compare", *two, "--out", tmp_path / "out", "--plan")
     assert answer.code == 0 and not (tmp_path / "out").exists()
     assert "first@halves: settling" in answer.out and "core minutes" in answer.out
-    assert "F1, S1 (--sae)" in answer.out and "T2b (--search)" in answer.out
+    assert "F1, S1, S1b (--sae)" in answer.out and "T2b (--search)" in answer.out
     more = cli("compare", *two, "--out", tmp_path / "out", "--plan", "--sae", "--search")
     assert "left out" not in more.out
     assert "fig1-sae" in more.out and "table2" in more.out

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from trm_interp.analysis.estimates import Estimate, Number
+from trm_interp.report.claims import effects_of
 from trm_interp.report.evidence import Evidence
 from trm_interp.runtime.artifacts import artifact
-from trm_interp.sae.results import FeaturesSummary, RunsOfFeatures
+from trm_interp.sae.results import Baseline, FeaturesSummary, RunsOfFeatures
 from trm_interp.studies.basins import ClusterTest
 from trm_interp.studies.losses import LossCurve, PuzzleLosses
 
@@ -244,15 +245,63 @@ def test_divergence_over_puzzles_and_within_one_are_two_claims(evidence: Evidenc
     assert judged("F5b", fig5=replace(real, same_puzzle=None))["verdict"] == "not measured"
 
 
+@pytest.mark.parametrize(("fvu", "dead"), [(0.08, 0.05), (0.4, 0.05), (0.08, 0.9)])
+def test_s1_has_no_verdict_whatever_the_numbers(
+    evidence: Evidence, judged: Judge, fvu: float, dead: float
+):
+    """The paper states no quality: an aim of our own decides nothing."""
+    assert evidence.sae
+    sae = replace(evidence.sae, fvu=fvu, fvu_low=fvu - 0.01, fvu_high=fvu + 0.01, dead=dead)
+    sae = replace(sae, exact={"clean": 0.75, "sae": 0.5})
+    row = judged("S1", sae=sae)
+    assert row["verdict"] == "not testable here" and "states no quality" in row["why"]
+    assert f"FVU {fvu:.3f}" in row["ours"] and "exact 0.75 -> 0.50 spliced in" in row["ours"]
+    effects = effects_of(replace(evidence, sae=sae))
+    assert not [one for one in effects if one.claim == "S1"]
+
+
+def beside(less: float, active: float = 61) -> Baseline:
+    """PCA with 0.05 of the variance unexplained, the SAE so much worse."""
+    fvu = Estimate(value=0.05, low=0.04, high=0.06)
+    sae_less = Estimate(value=less, low=less - 0.01, high=less + 0.01)
+    return Baseline(active=active, bits=8 * active, fvu=fvu, sae_less=sae_less)
+
+
 @pytest.mark.parametrize(
-    ("fvu_high", "dead", "verdict"),
+    ("less", "in_bits", "verdict"),
     [
-        (0.09, 0.05, "reproduced"),
-        (0.11, 0.05, "reproduced in part"),
-        (0.09, 0.2, "reproduced in part"),
+        (-0.05, -0.02, "reproduced"),
+        (-0.05, 0.0, "reproduced in part"),
+        (-0.05, 0.02, "mixed"),
+        (0.05, 0.08, "contradicted"),
+        (0.0, 0.0, "inconclusive"),
     ],
 )
-def test_s1(evidence: Evidence, judged: Judge, fvu_high: float, dead: float, verdict: str):
+def test_s1b_compares_with_pca(
+    evidence: Evidence, judged: Judge, less: float, in_bits: float, verdict: str
+):
     assert evidence.sae
-    sae = replace(evidence.sae, fvu=0.08, fvu_low=0.07, fvu_high=fvu_high, dead=dead)
-    assert judged("S1", sae=sae)["verdict"] == verdict
+    codes = {"pca": beside(less), "pca-bits": beside(in_bits, 96), "k-means": beside(-0.3, 1)}
+    exact = {"clean": 0.75, "sae": 0.5, "pca": 0.7}
+    sae = replace(evidence.sae, baselines=codes, exact=exact)
+    row = judged("S1b", sae=sae)
+    assert row["verdict"] == verdict
+    assert "as many numbers a row, 61: 0.050" in row["ours"]
+    assert "pca 0.050, exact 0.75 -> 0.70 spliced in" in row["why"] and "k-means" in row["why"]
+    names = [one.name for one in effects_of(replace(evidence, sae=sae)) if one.claim == "S1b"]
+    assert names == [
+        f"FVU less that of PCA with as many {what} a row" for what in ("numbers", "bits")
+    ]
+    assert judged("S1b", sae=replace(sae, baselines=None))["verdict"] == "not measured"
+
+
+def test_what_is_measured_is_what_s1_is_judged_by(evidence: Evidence, judged: Judge):
+    """Of a real `sae-eval`, whose default has the baselines."""
+    sae = evidence.sae
+    assert sae and sae.baselines and sae.exact
+    assert {"pca", "pca-bits"} <= sae.baselines.keys() and {"clean", "sae", "pca"} <= {*sae.exact}
+    less = sae.baselines["pca"].sae_less.value
+    fvu, pca = sae.fvu, sae.baselines["pca"].fvu.value
+    assert less is not None and fvu is not None and pca is not None
+    assert less == pytest.approx(fvu - pca)
+    assert judged("S1b")["verdict"] in ("contradicted", "mixed", "inconclusive", "reproduced")

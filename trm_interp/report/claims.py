@@ -8,7 +8,7 @@ import pandas as pd
 from trm_interp.report.effects import Effect
 from trm_interp.report.evidence import Evidence
 from trm_interp.report.rules.dynamics import f2, w1, w2
-from trm_interp.report.rules.features import f1, f1b, s1
+from trm_interp.report.rules.features import f1, f1b, s1, s1b
 from trm_interp.report.rules.landscape import f3, f4, f5, f5b
 from trm_interp.report.rules.tables import c1, t1, t2, t2b
 from trm_interp.report.verdicts import Judged, not_measured
@@ -134,6 +134,13 @@ CLAIMS = [
         "512 -> 16 384, no quality stated",
         ("sae",),
         s1,
+    ),
+    Claim(
+        "S1b",
+        "it explains more than PCA that keeps as much of a row",
+        "not measured: a control of S1",
+        ("sae",),
+        s1b,
     ),
     Claim(
         "C1",

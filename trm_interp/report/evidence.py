@@ -6,7 +6,7 @@ from typing import Any
 
 from trm_interp.analysis.estimates import Number
 from trm_interp.runtime.records import Record, optional
-from trm_interp.sae.results import FeaturesSummary, SAEMeasures
+from trm_interp.sae.results import Baseline, FeaturesSummary, SAEMeasures
 from trm_interp.search.results import Curve, SearchSummary
 from trm_interp.studies.basins import BasinsResult
 from trm_interp.studies.divergence import DivergenceResult
@@ -56,7 +56,8 @@ class SearchShares(Record):
 class SAEQuality(Record):
     """Of one SAE, or means over `seeds` of them: fraction of variance unexplained, features active
     at a time, share of dead ones, share of the loss `recovered` over zeros in the loop. `topk`: the
-    FVU of that other kind of SAE, in words."""
+    FVU of that other kind of SAE, in words. `baselines`: other codes of the same rows by name;
+    `exact`: accuracy of the clean run and with the SAE or a baseline spliced in, by name."""
 
     n: int
     seeds: int
@@ -69,6 +70,8 @@ class SAEQuality(Record):
     dead: float
     recovered: Number
     topk: str = "not run"
+    baselines: dict[str, Baseline] | None = optional()
+    exact: dict[str, Number] | None = optional()
 
     @classmethod
     def of_measures(cls, measures: SAEMeasures) -> "SAEQuality":
@@ -85,6 +88,8 @@ class SAEQuality(Record):
             l0=measures.l0,
             dead=measures.dead,
             recovered=loop.recovered_over_zero.value if loop else None,
+            baselines=measures.baselines,
+            exact={name: run.exact.value for name, run in loop.runs.items()} if loop else None,
         )
 
 

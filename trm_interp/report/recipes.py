@@ -9,6 +9,7 @@ from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.figures.look import Look
 from trm_interp.recording.collect import sites_of
+from trm_interp.recording.sites import RESIDUAL
 from trm_interp.recording.store import estimate_bytes
 from trm_interp.report.jobs import Job
 from trm_interp.sae.settings import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
@@ -82,15 +83,19 @@ class Recipes:
         yield self._of_store("probes", "probes", 3, *device)
 
     def _sae(self) -> Iterator[Job]:
-        """An SAE of the last place inside an evaluation, which is the state that it writes."""
+        """An SAE of all sites of the residual stream, pooled as the paper pools them, and its
+        features at the last one, which is the state that an evaluation writes."""
         names = self.model.site_names(self.model.config)
         site = names[-1] if names else self.model.latent
+        residual = any(name.endswith(RESIDUAL) for name in names)
+        sites = "resid" if residual else site
         stored, steps = self._n(SAE_STORED, 16), self._n(700, 20)
         store, sae = str(self.out / "fig1-store"), self.out / "fig1-sae"
         device, after = self.device, ("fig1-store", "fig1-sae")
-        collect = ("collect", *self.on, "--limit", str(stored), "--sites", site)
-        yield self._job("fig1-store", collect, 1, self._megabytes(site, stored), done="store.h5")
-        train = ("train-sae", store, "--site", site, "--balance", "--train-steps", str(steps))
+        collect = ("collect", *self.on, "--limit", str(stored), "--sites", sites)
+        size = self._megabytes(sites, stored)
+        yield self._job("fig1-store", collect, 1, size, done="store.h5")
+        train = ("train-sae", store, "--site", sites, "--balance", "--train-steps", str(steps))
         train = (*train, *self.seed, *device)
         yield self._job("fig1-sae", train, 6, 20, done="card.json", after=("fig1-store",))
         measure = ("sae-eval", str(sae), store, "--ckpt", self.ckpt, *device)
@@ -100,11 +105,12 @@ class Recipes:
             sae,
             done="measures.json",
             after=after,
-            minutes=BEGIN + 2 * self.cost,
+            minutes=BEGIN + 6 * self.cost,
             flags=flags_of(measure[0]),
             is_guest=True,
         )
-        features = ("features", str(sae), store, *self.seed, *device, *self.look)
+        at = ("--site", site)
+        features = ("features", str(sae), store, *at, *self.seed, *device, *self.look)
         yield self._job("fig1", features, 3, 10, after=after)
 
     def _searches(self) -> Iterator[Job]:

@@ -59,7 +59,7 @@ class CompareConfig:
         "comma-separated claims, such as F2,W1",
         otherwise="those that need neither SAE nor search",
     )
-    sae: bool = setting(False, "also the claims about features (F1, S1)", needs={"only": None})
+    sae: bool = setting(False, "also the claims about features (F1, S1, S1b)", needs={"only": None})
     search: bool = setting(
         False, "also the claims about search at test time (T2, T2b)", needs={"only": None}
     )

@@ -179,13 +179,12 @@ def random_encoder(rows: Rows, n: int, active: int, seed: int) -> Fitted:
     gram, cross, summed = np.zeros((n, n)), np.zeros((n, rows.shape[1])), np.zeros(n)
     fires = np.zeros(n)
     for part in rows.split(GRAM_ROWS):
-        codes = scipy.sparse.vstack(
-            [scipy.sparse.csr_matrix(encode(some).cpu().numpy()) for some in part.split(512)]
-        ).astype(np.float64)
+        stacked = [scipy.sparse.csr_matrix(encode(some).cpu().numpy()) for some in part.split(512)]
+        codes = scipy.sparse.csr_matrix(scipy.sparse.vstack(stacked), dtype=np.float64)
         gram += (codes.T @ codes).toarray()
         cross += codes.T @ (part - mean).cpu().numpy().astype(np.float64)
         summed += np.asarray(codes.sum(0)).ravel()
-        fires += np.asarray(codes.sign().sum(0)).ravel()
+        fires += codes.getnnz(axis=0)
     gram -= np.outer(summed, summed) / len(rows)  # about the mean code; rows have mean 0
     gram[np.diag_indices(n)] += RIDGE * max(float(gram.diagonal().mean()), 1e-12)
     solved = scipy.linalg.solve(gram, cross, assume_a="pos", overwrite_a=True)
