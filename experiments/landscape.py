@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 
+from trm_interp.analysis.estimates import Estimate
 from trm_interp.figures.bands import where
 from trm_interp.figures.look import Look
 from trm_interp.report.claims import claims_table, effects_table
@@ -33,7 +34,8 @@ from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.files import write_text
 from trm_interp.runtime.progress import progress
 from trm_interp.runtime.records import Record
-from trm_interp.sae.results import FeaturesSummary
+from trm_interp.sae.results import Baseline, FeaturesSummary
+from trm_interp.sae.settings import BASELINES
 from trm_interp.search.results import curves_of
 from trm_interp.search.settings import PRESETS
 from trm_interp.studies.results import OnCheckpointResult, OnStoreResult
@@ -82,6 +84,8 @@ def of_features(run: Path, plan: Plan) -> dict[str, Any]:
     features = FeaturesSummary.read(run / "features" / "summary.json")
     _require_checkpoint(features.checkpoint_sha256, run, plan)
     table = pd.read_csv(run / "table.csv")
+    if "control" in table:
+        table = where(table, table["control"].isna())
     gated, topk = (where(table, table["arch"] == arch) for arch in ("gated", "topk"))
     means: dict[str, Any] = gated.mean(numeric_only=True).to_dict()
     sae = SAEQuality(
@@ -92,8 +96,30 @@ def of_features(run: Path, plan: Plan) -> dict[str, Any]:
         recovered=means["recovered_over_zero"],
         **{name: means[name] for name in ("fvu", "fvu_low", "fvu_high", "l0", "dead")},
         topk=f"FVU {topk['fvu'].mean():.3f}" if len(topk) else "not run",
+        baselines=_baselines(means) or None,
+        exact={"clean": means["exact_clean"], "sae": means["exact_spliced"]}
+        | {name: means[f"{name} exact"] for name in BASELINES if f"{name} exact" in means},
     )
     return {"sae": sae, "fig1": features}
+
+
+def _baselines(means: dict[str, Any]) -> dict[str, Baseline]:
+    """Means over seeds of the codes beside an SAE; none in tables of earlier versions."""
+
+    def estimate(column: str) -> Estimate:
+        ends = {"value": "", "low": "_low", "high": "_high"}
+        return Estimate(**{name: means[column + end] for name, end in ends.items()})
+
+    return {
+        name: Baseline(
+            active=means[f"{name} active"],
+            bits=means[f"{name} bits"],
+            fvu=estimate(f"{name} fvu"),
+            sae_less=estimate(f"{name} less"),
+        )
+        for name in BASELINES
+        if f"{name} fvu" in means
+    }
 
 
 def _require_checkpoint(sha256: str | None, folder: Path, plan: Plan) -> None:

@@ -5,6 +5,7 @@ import re
 import runpy
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,13 +20,16 @@ from trm_interp.analysis.outcomes import wilson
 from trm_interp.runtime.errors import UserError
 from trm_interp.sae.results import (
     EVERY_TICK,
+    Baseline,
     DecoderCosines,
     InTheLoop,
     LoopedRun,
     SAEMeasures,
+    SiteFit,
     Spliced,
     TickFit,
 )
+from trm_interp.sae.settings import BASELINES
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -201,7 +205,7 @@ def test_an_answer_to_another_question_is_not_kept(tmp_path: Path, monkeypatch: 
             "l1": 1.0,
             "k": 2,
         },
-        **{"buffer_mb": 1, "autocast": False, "held_out": 2},
+        **{"buffer_mb": 1, "autocast": False, "held_out": 2, "seeds": [0]},
     )
 
     def ask(steps: int) -> Any:
@@ -218,6 +222,59 @@ def test_an_answer_to_another_question_is_not_kept(tmp_path: Path, monkeypatch: 
     ends["now"] = False
     ask(700)
     assert trained == [30, 700]
+
+
+def plan_of(sha256: str | None) -> SimpleNamespace:
+    return SimpleNamespace(checkpoint=SimpleNamespace(sha256=sha256, path=Path("mine")))
+
+
+def test_tables_of_features_of_earlier_versions_are_read(tmp_path: Path):
+    """What ships was measured at one site, without baselines."""
+    run = EXPERIMENTS.parent / "artifacts" / "features-sudoku6"
+    sha = json.loads((run / "features" / "summary.json").read_text())["checkpoint_sha256"]
+    shutil.copytree(run, tmp_path / "run")
+    table = pd.read_csv(run / "table.csv")
+    old = [name for name in table if name.split()[0] not in BASELINES and name != "control"]
+    table[table.get("control", pd.Series(index=table.index)).isna()][old].to_csv(
+        tmp_path / "run" / "table.csv", index=False
+    )
+    sae = script("landscape")["of_features"](tmp_path / "run", plan_of(sha))["sae"]
+    assert sae.seeds == 3 and sae.baselines is None
+    assert sae.exact["clean"] == pytest.approx(0.75, abs=0.02) and 0 < sae.exact["sae"] < 1
+
+
+def test_codes_beside_the_sae_go_into_the_table_and_from_there_to_the_claims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fig1 = script("fig1_features")
+    whole = measures_by_hand()
+    assert whole.loop
+    spliced = whole.loop.spliced[EVERY_TICK]
+    quarter = Estimate(value=0.25, low=0.2, high=0.3)
+    pca = Baseline(active=7, bits=56, fvu=quarter, sae_less=quarter)
+    runs = spliced.runs | {"pca": replace(spliced.runs["sae"], exact=quarter)}
+    loop = replace(whole.loop, spliced={EVERY_TICK: replace(spliced, runs=runs)})
+    fit = SiteFit(fvu=quarter, l0=1.0)
+    beside = replace(whole, baselines={"pca": pca}, bits=60.0, by_site={"a": fit}, loop=loop)
+    monkeypatch.setitem(fig1["measure"].__globals__, "evaluate_sae", lambda *_: beside)
+    row = fig1["measure"](None)
+    assert (row["pca fvu"], row["pca less_high"], row["pca exact"]) == (0.25, 0.3, 0.25)
+    assert (row["fvu a"], row["bits"], row["exact_spliced"]) == (0.25, 60.0, 0.5)
+    control = row | {"control": "residuals", "fvu": 0.9, "pca fvu": 0.9}
+    rows = [{"arch": "gated", "seed": 0, "control": ""} | row, {"arch": "gated"} | control]
+    folder = tmp_path / "features"
+    folder.mkdir()
+    pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
+    summary = EXPERIMENTS.parent / "artifacts" / "features-sudoku6" / "features" / "summary.json"
+    shutil.copy(summary, folder / "summary.json")
+    sha = json.loads(summary.read_text())["checkpoint_sha256"]
+    sae = script("landscape")["of_features"](tmp_path, plan_of(sha))["sae"]
+    assert sae.fvu == 0.5 and sae.baselines == {"pca": pca}  # the control is left out
+    assert sae.exact == {"clean": 0.5, "sae": 0.5, "pca": 0.25}
+    frame = pd.DataFrame(rows).fillna({"control": ""})
+    assert "| pca beside gated | 7 | 56 | 0.250 | - | 0.500 -> 0.250 |" in fig1["_others"](
+        "gated", frame[:1]
+    )
 
 
 def test_every_entry_of_the_log_is_in_its_index_by_topic():

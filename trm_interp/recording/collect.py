@@ -26,7 +26,7 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, counted, parse_indices, require_memory
 from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.subjects import equilibria
-from trm_interp.subjects.opening import open_both, open_device
+from trm_interp.subjects.opening import open_both, open_device, untrained
 from trm_interp.subjects.settings import CollectConfig
 from trm_interp.tasks.base import PuzzleSet
 
@@ -50,6 +50,8 @@ def collect(
     checkpoint, puzzles = open_both(
         config.ckpt, config.puzzles, device, config.limit, config.skip_bad, tell
     )
+    if config.random_weights is not None:
+        checkpoint = untrained(checkpoint, config.random_weights)
     identity = {
         "checkpoint_sha256": checkpoint.sha256,
         "data_sha256": dict(puzzles.sha256),
@@ -122,6 +124,8 @@ def _meta(
     recursion = recursion_of(model).to_json()
     if more := more_readouts(checkpoint.model, puzzles):
         recursion["more_readouts"] = more
+    if config.random_weights is not None:
+        identity = identity | {"random_weights": config.random_weights}
     options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
     return {
         # the checkpoint's sha256 covers its weights alone: the settings of the model are here too

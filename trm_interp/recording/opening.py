@@ -9,7 +9,7 @@ import torch
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
-from trm_interp.subjects.opening import read_checkpoint
+from trm_interp.subjects.opening import read_checkpoint, untrained
 
 
 @contextmanager
@@ -29,7 +29,8 @@ def recorded_checkpoint(
     store: Store, ckpt: str | None, device: torch.device
 ) -> tuple[Checkpoint, str | None]:
     """The checkpoint `ckpt`, or the one where the store says that it was recorded from; and how its
-    weights differ from the recorded ones, None where they are the same.
+    weights differ from the recorded ones, None where they are the same. Where those were random
+    they are drawn again.
 
     UserError where neither names a checkpoint.
     """
@@ -37,6 +38,8 @@ def recorded_checkpoint(
     if not source:
         raise UserError(f"{store.path} does not say where its checkpoint is: give --ckpt")
     checkpoint = read_checkpoint(source, device, store.model.cells)
+    if (seed := store.identity.random_weights) is not None:
+        checkpoint = untrained(checkpoint, seed)
     recorded = store.checkpoint_sha256
     if checkpoint.sha256 == recorded:
         return checkpoint, None

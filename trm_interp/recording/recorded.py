@@ -61,6 +61,7 @@ class Identity:
     answer: Name | None = None
     latent: Name | None = None
     sites_of_some: dict[Name, list[Name]] | None = None
+    random_weights: Annotated[int, Meta(ge=0)] | None = None  # their seed; None: the checkpoint's
     more_readouts: list[Literal[MORE_READOUTS]] | None = None  # type: ignore[valid-type]
 
 

@@ -1,8 +1,10 @@
 """Opens what a command works on: a device, a checkpoint, puzzles that fit it."""
 
+import hashlib
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from trm_interp.core.checkpoints.folder import Checkpoint, CheckpointError, load
 from trm_interp.core.devices import has_float64
 from trm_interp.core.infer import identifiers_for
 from trm_interp.core.memory import keep_freed_memory
+from trm_interp.core.models.registry import build
 from trm_interp.core.processes import local_rank, rank_and_size
 from trm_interp.runtime.artifacts import artifact
 from trm_interp.runtime.errors import UserError
@@ -154,6 +157,21 @@ def open_checkpoint(
     if cells is not None and cells != own:
         raise CheckpointError(f"{checkpoint.path} reads {own} cells, but --cells is {cells}")
     return checkpoint
+
+
+def untrained(checkpoint: Checkpoint, seed: int) -> Checkpoint:
+    """The same model with fresh weights of this seed, on the same device; `sha256` is of these.
+
+    What is the same in its states is no work of training: a control.
+    """
+    trained = checkpoint.model
+    fresh = build(trained.config, torch.Generator().manual_seed(seed))
+    digest = hashlib.sha256()
+    for name, tensor in sorted(fresh.state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    model = fresh.to(trained.device).eval()
+    weights = f"random, seed {seed}"
+    return replace(checkpoint, model=model, sha256=digest.hexdigest(), weights=weights)
 
 
 def open_both(

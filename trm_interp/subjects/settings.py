@@ -13,7 +13,7 @@ from trm_interp.core.models.registry import DEFAULT, config_class, names
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.runtime.artifacts import FORMS, artifact
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.limits import at_most, parse_indices
+from trm_interp.runtime.limits import at_most, in_seed_range, parse_indices
 from trm_interp.runtime.settings import group, partial_group, positive, preset, required, setting
 from trm_interp.subjects.presets import PRESETS
 
@@ -102,6 +102,11 @@ class CollectConfig:
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
+    random_weights: int | None = setting(
+        None,
+        "a control: record the same model with fresh weights of this seed in place of its own",
+        otherwise="its own",
+    )
     resume: bool = setting(False, "go on with an unfinished store")
     overwrite: bool = setting(False, "replace an existing store")
 
@@ -114,6 +119,7 @@ class CollectConfig:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         at_most("the last of steps", self.kept_steps[-1], MOST_RECORDED - 1)
         parse_indices(self.positions, "positions")
+        in_seed_range(self.random_weights, "random_weights")
 
     @property
     def kept_steps(self) -> list[int]:
