@@ -123,7 +123,7 @@ def test_commands_apply_the_centring_that_the_card_names(
     steered = cli("steer", residual_sae, store, *words)
     assert steered.code == 0 or "never fires" in steered.err
     out = tmp_path / "features"
-    assert cli("features", residual_sae, store, "--out", out, "--shuffles", 1).code == 0
+    assert cli("features", residual_sae, store, "--out", out, "--surrogates", 19).code == 0
     assert json.loads((out / "summary.json").read_text())["view"] == result["view"]
 
 
