@@ -36,7 +36,8 @@ BITS = 8  # of a coefficient, in every code
 FITTED_ROWS = 2**18  # at most, from all training puzzles alike
 EPOCHS = 3  # of k-means over these rows
 RIDGE = 1e-4  # of the random encoder's least squares, of the mean diagonal
-GRAM_ROWS = 2**15  # whose codes are multiplied at once
+GRAM_ROWS = 2**13  # whose codes are multiplied at once
+SPARSE = 16  # a sparse product of codes pays where one feature in so many is active, or fewer
 
 Rows = Float[Tensor, "row d_model"]
 
@@ -166,7 +167,9 @@ def k_means(rows: Rows, n: int, seed: int) -> Fitted:
 def random_encoder(rows: Rows, n: int, active: int, seed: int) -> Fitted:
     """Top `active` of ReLU(rows @ random unit directions), and the best linear decoder."""
     active = min(max(active, 1), n)
-    require_memory(4 * 8 * n * n, f"least squares of {n} features", "leave out random-encoder")
+    require_memory(
+        8 * n * (4 * n + GRAM_ROWS), f"least squares of {n} features", "leave out random-encoder"
+    )
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(rows.shape[1], n, generator=generator)
     directions = (directions / directions.norm(dim=0)).to(rows)
@@ -179,12 +182,11 @@ def random_encoder(rows: Rows, n: int, active: int, seed: int) -> Fitted:
     gram, cross, summed = np.zeros((n, n)), np.zeros((n, rows.shape[1])), np.zeros(n)
     fires = np.zeros(n)
     for part in rows.split(GRAM_ROWS):
-        stacked = [scipy.sparse.csr_matrix(encode(some).cpu().numpy()) for some in part.split(512)]
-        codes = scipy.sparse.csr_matrix(scipy.sparse.vstack(stacked), dtype=np.float64)
-        gram += (codes.T @ codes).toarray()
-        cross += codes.T @ (part - mean).cpu().numpy().astype(np.float64)
-        summed += np.asarray(codes.sum(0)).ravel()
-        fires += codes.getnnz(axis=0)
+        codes = torch.cat([encode(some) for some in part.split(ROWS_AT_ONCE)])
+        gram += _gram(codes, active)
+        cross += (codes.T @ (part - mean)).cpu().numpy()
+        summed += codes.sum(0, dtype=widest(rows.device)).cpu().numpy()
+        fires += (codes > 0).sum(0).cpu().numpy()
     gram -= np.outer(summed, summed) / len(rows)  # about the mean code; rows have mean 0
     gram[np.diag_indices(n)] += RIDGE * max(float(gram.diagonal().mean()), 1e-12)
     solved = scipy.linalg.solve(gram, cross, assume_a="pos", overwrite_a=True)
@@ -192,6 +194,15 @@ def random_encoder(rows: Rows, n: int, active: int, seed: int) -> Fitted:
     offset = mean - torch.from_numpy(summed / len(rows)).to(rows) @ decoder
     bits = description_bits(fires / len(rows))
     return Fitted(active, bits, lambda x: by_parts(lambda part: encode(part) @ decoder + offset, x))
+
+
+def _gram(codes: Float[Tensor, "row feature"], active: int) -> np.ndarray:
+    """Products of the columns, [feature, feature]; sparse ones where that takes fewer steps."""
+    if active * SPARSE > codes.shape[1]:
+        return (codes.T @ codes).cpu().numpy()
+    parts = [scipy.sparse.csr_matrix(part.cpu().numpy()) for part in codes.split(512)]
+    sparse = scipy.sparse.csr_matrix(scipy.sparse.vstack(parts))
+    return (sparse.T @ sparse).toarray()
 
 
 @torch.no_grad()
