@@ -59,6 +59,7 @@ ADDED += ("sae-eval/measures.json/loop/*/runs/pca", "sae-eval/measures.json/loop
 ADDED += ("sae-eval/measures.json/loop/*/recovered_by",)
 ADDED += ("stability/summary.json/rating", "*/*/summary/gained")
 ADDED += ("*/summary.json/settings/style", "*/summary.json/settings/width")
+ADDED += ("features/figure1_total.csv",)
 ADDED += ("basins/trajectories.csv", "basins/summary.json/settings/shown")
 ADDED += ("basins/summary.json/puzzles_looked_at/*/path_explained",)
 ADDED += ("*/divergence.csv/sd", "*/same_puzzle.csv/sd", "losses/losses.csv/sd")

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 from trm_interp.analysis.divergence import bands
+from trm_interp.figures.features import activity_figure
 from trm_interp.figures.latex import latex_table
 from trm_interp.figures.look import INCHES, Look, Width
 from trm_interp.figures.outcomes import divergence_figure, losses_figure
@@ -179,3 +180,54 @@ def test_a_paper_asks_for_pictures_by_itself(divergence: go.Figure, tmp_path: Pa
         patch.setattr("trm_interp.figures.style.draw", draw)
         write_html(divergence, tmp_path / "a.html", Look(style="paper", width="double"))
     assert asked == ["png", "pdf"]
+
+
+def test_the_sum_over_features_is_below_on_an_axis_of_its_own():
+    band = {"tick": [0, 1], "mean": [1.0, 2.0], "low": 0.5, "high": 3.0, "n": 4}
+    kinds = ("solved", "failed")
+    top = [pd.DataFrame(band).assign(outcome=kind, feature=f) for kind in kinds for f in (7, 9)]
+    whole = pd.DataFrame(band).assign(mean=[50.0, 60.0])
+    total = pd.concat([whole.assign(outcome=kind) for kind in kinds])
+    numbers = pd.concat(top, ignore_index=True)
+    figure = activity_figure(numbers, [0], "a title", total)
+    below = [trace for trace in figure.data if trace.xaxis == "x3" and trace.fill is None]
+    assert [list(trace.y) for trace in below] == [[50, 60]] * 2
+    assert below[0].line.dash != below[1].line.dash
+    axes = figure.layout
+    assert axes.yaxis2.matches == "y" and axes.yaxis3.matches is None
+    names = legend(figure)
+    assert {"feature 7", "feature 9", "all features together, solved"} <= names.keys()
+    assert {"95 % interval over puzzles", "a supervision step begins"} <= names.keys()
+    assert "4 solved and 4 failed puzzles" in figure.layout.meta["caption"]
+    assert len(activity_figure(numbers, [0], "a title").layout.annotations) == 2
+
+
+def test_rows_of_panels_leave_room_for_what_is_between_them():
+    def height(shared: bool = False, **more: object) -> float:
+        figure = go.Figure().set_subplots(2, 1, vertical_spacing=0.1, shared_xaxes=shared, **more)
+        for row in (1, 2):
+            figure.add_trace(go.Scatter(x=[0, 1], y=[0, 1], showlegend=False), row=row, col=1)
+        figure.update_xaxes(title="x", row=2 if shared else None, col=1)
+        return for_paper(styled(figure, "a title"), "single").layout.height
+
+    headings = {"subplot_titles": ["above", "below"]}
+    assert height(**headings) > height() > height(shared=True)
+    assert 0.1 * height(**headings) > 3 * FONT  # labels, a title and a heading
+
+
+def test_columns_of_panels_leave_room_for_the_titles_between_them():
+    figure = go.Figure().set_subplots(
+        1, 2, horizontal_spacing=0.02, subplot_titles=["left", "right"]
+    )
+    for column in (1, 2):
+        figure.add_trace(go.Scatter(x=[0, 1], y=[0, 1]), row=1, col=column)
+    wide = for_paper(styled(go.Figure(figure), "a title"), "double")
+    figure.update_yaxes(title="distance")
+    page = for_paper(styled(figure, "a title"), "single")
+    gaps = [one.layout.xaxis2.domain[0] - one.layout.xaxis.domain[1] for one in (page, wide)]
+    margin = page.layout.margin
+    assert gaps[0] * (page.layout.width - margin.l - margin.r) > 3.5 * FONT  # labels and a title
+    assert gaps[0] > gaps[1] > 0.02
+    assert page.layout.xaxis2.domain[1] == pytest.approx(1)
+    for note, axis in zip(page.layout.annotations, page.select_xaxes(), strict=True):
+        assert note.x == pytest.approx(sum(axis.domain) / 2)  # headings stay in the middle

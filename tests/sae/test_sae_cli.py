@@ -83,7 +83,14 @@ def test_tables_of_features(features: Path, sae: Path):
     assert set(numbers["outcome"]) == {"solved", "failed"} and numbers["tick"].nunique() == 16
     assert ((numbers["low"] <= numbers["mean"]) & (numbers["mean"] <= numbers["high"])).all()
     assert numbers["feature"].nunique() == 10
+    total = pd.read_csv(features / "figure1_total.csv")
+    assert len(total) == 2 * 16 and set(total["outcome"]) == {"solved", "failed"}
+    assert ((total["low"] <= total["mean"]) & (total["mean"] <= total["high"])).all()
+    top = numbers.groupby(["outcome", "tick"])["mean"].sum()  # of ten features, so not more
+    whole = total.set_index(["outcome", "tick"])["mean"].loc[top.index]
+    assert (whole >= top - 1e-5).all() and (whole > top + 1e-3).any()
     page = (features / "figure1.html").read_text()
+    assert "all features together" in page and "a supervision step begins" in page
     assert "supervision" in page or "most active features" in page
 
 

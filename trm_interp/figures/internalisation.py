@@ -49,4 +49,8 @@ def internalisation_figure(table: pd.DataFrame, latent: str, own: int, title: st
     figure.update_yaxes(title="relative distance (median)", row=1, col=2)
     figure.update_yaxes(range=[-0.02, 1.02], row=1, col=3)
     subtitle = "dotted: the model's own number; bands: 95 % intervals over puzzles"
-    return styled(figure, title, subtitle).update_layout(height=480)
+    caption = (
+        f"From left to right: {', '.join(HEADINGS)}, over the largest number of evaluations of "
+        f"{latent} an H-cycle. Dotted: the model's own number; bands: 95 % intervals over puzzles."
+    )
+    return styled(figure, title, subtitle, caption).update_layout(height=480)

@@ -134,6 +134,11 @@ def _lay_out(page: go.Figure, width: float) -> None:
     if _is_solid(page):
         columns = rows = 1
         panel, height = inner, 0.75 * inner
+    if not _is_solid(page):
+        _spread(page, inner)
+    for axis in _axes(page, "x"):  # level labels that do not touch
+        if axis.type not in ("log", "category") and axis.nticks is None:
+            axis.update(nticks=max(3, int(panel / 40)), tickangle=0)
     heading = _wrap_notes(page, panel)
     below = _wrap_titles(page, panel, 0.95 * height)
     legend = _legend_rows(page, inner) * 1.5 * ROW
@@ -183,6 +188,38 @@ def _is_solid(page: go.Figure) -> bool:
     return any(trace.type == "scatter3d" for trace in page.data)
 
 
+def _spread(page: go.Figure, inner: float) -> None:
+    """Narrower panels where labels and titles would not fit between columns of them."""
+    spans = sorted({tuple(axis.domain) for axis in _axes(page, "x") if axis.domain})
+    gaps = [low - high for (_, high), (low, _) in pairwise(spans)]
+    if not gaps or min(gaps) <= 0:
+        return
+    left = {
+        axis.plotly_name.replace("axis", "")
+        for axis in _axes(page, "x")
+        if not axis.domain or axis.domain[0] == spans[0][0]
+    }
+    others = [axis for axis in _axes(page, "y") if axis.anchor not in left]
+    has_labels = any(axis.showticklabels is not False for axis in others)
+    has_titles = any(axis.title.text for axis in others)
+    need = (8 + 28 * has_labels + 16 * has_titles) / inner
+    if min(gaps) >= need:
+        return
+    scale = (1 - need * len(gaps)) / sum(high - low for low, high in spans)
+    moved, at = {}, 0.0
+    for low, high in spans:
+        moved[low, high] = (at, at + scale * (high - low))
+        at += scale * (high - low) + need
+    for axis in _axes(page, "x"):
+        if axis.domain:
+            axis.domain = moved[tuple(axis.domain)]
+    for note in page.layout.annotations:
+        for old, new in moved.items():
+            if note.xref == "paper" and abs(note.x - sum(old) / 2) < 1e-6:
+                note.x = sum(new) / 2
+                break
+
+
 def _least_height(page: go.Figure) -> float:
     """Of all panels together, so that headings and titles fit between rows of them."""
     spans = sorted({tuple(axis.domain) for axis in _axes(page, "y") if axis.domain})
@@ -190,9 +227,15 @@ def _least_height(page: go.Figure) -> float:
     gaps = [gap for gap in between if gap > 0]
     if not gaps:
         return 0.0
-    labelled = [axis for axis in _axes(page, "x") if axis.showticklabels is not False]
-    has_titles = len([axis for axis in labelled if axis.title.text]) > len(labelled) / len(spans)
-    lines = 0.8 + 2.4 * has_titles + bool(page.layout.annotations)
+    lowest = {
+        axis.plotly_name.replace("axis", "")
+        for axis in _axes(page, "y")
+        if not axis.domain or axis.domain[0] == spans[0][0]
+    }
+    upper = [axis for axis in _axes(page, "x") if axis.anchor not in lowest]
+    has_labels = any(axis.showticklabels is not False for axis in upper)
+    has_titles = any(axis.title.text for axis in upper)
+    lines = 0.8 + 1.2 * has_labels + 1.2 * has_titles + bool(page.layout.annotations)
     return lines * ROW / min(gaps)
 
 

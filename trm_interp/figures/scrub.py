@@ -80,7 +80,12 @@ def scrub_figure(
     figure.update_yaxes(rangemode="tozero", row=1, col=2)
     figure.update_xaxes(title=f"PC 1 ({explained[0]:.0%})", row=1, col=3)
     figure.update_yaxes(title=f"PC 2 ({explained[1]:.0%})", row=1, col=3)
-    return styled(figure, title)
+    caption = (
+        "One puzzle. Left: its board (grey: given; blue: right; pale red: wrong; red: wrong and "
+        "against the rules). Middle: loss after every H-cycle. Right: its state along two "
+        "principal axes (share of the variance)."
+    )
+    return styled(figure, title, caption=caption)
 
 
 def _board(glyphs: np.ndarray, kinds: np.ndarray, grid: tuple[int, int]) -> go.Heatmap:

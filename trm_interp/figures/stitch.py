@@ -49,5 +49,9 @@ def stitch_figure(arms: pd.DataFrame, title: str) -> go.Figure:
     for column, (_, _, form) in enumerate(PANELS, start=1):
         figure.update_xaxes(tickformat=form, rangemode="tozero", row=1, col=column)
     figure.update_yaxes(autorange="reversed", categoryarray=list(arms["arm"]))
-    figure = styled(figure, title, "bars: 95 % intervals over puzzles")
+    caption = (
+        "Runs of one model that go on from another model's answer states through a trained link, "
+        "beside controls and the models alone. Bars: 95 % intervals over puzzles."
+    )
+    figure = styled(figure, title, "bars: 95 % intervals over puzzles", caption)
     return figure.update_layout(height=460, legend={"orientation": "h", "y": -0.15})

@@ -29,6 +29,7 @@ FILES = {
     "drift": "drift.html",
     "table": "features.csv",
     "figure 1 numbers": "figure1.csv",
+    "figure 1 total": "figure1_total.csv",
     "drift numbers": "drift.csv",
     "summary": "summary.json",
 }
@@ -67,8 +68,9 @@ def run(
             test = dynamics.test(applied.by_outcome, top, config.surrogates)
             summary = FeaturesSummary(**applied.measured_on, **counts, recurrence_test=test)
             page = dashboard_data(applied, observed, table, meaning, push, summary)
+            total = total_activity(applied, observed, config.seed)
             figures = {
-                "figure 1": activity(applied, observed, top, config.seed),
+                "figure 1": activity(applied, observed, top, total, config.seed),
                 "drift": drift(applied, observed, config.seed),
             }
             output.clear()
@@ -76,6 +78,7 @@ def run(
             for name, (figure, numbers) in figures.items():
                 write_html(figure, config.out / FILES[name], Look.of(config))
                 output.write_text(FILES[f"{name} numbers"], numbers.to_csv(index=False))
+            output.write_text(FILES["figure 1 total"], total.to_csv(index=False))
             output.write_text(FILES["table"], table.to_csv(index=False))
             output.write_json(FILES["summary"], summary.to_json())
     return {name: config.out / file for name, file in FILES.items()}
@@ -86,10 +89,23 @@ def lines(files: Mapping[str, Path]) -> list[str]:
     return [f"wrote {file} ({name})" for name, file in files.items()]
 
 
+def total_activity(applied: AppliedSAE, observed: Observations, seed: int) -> pd.DataFrame:
+    """Mean activation summed over all features, with bands: outcome, n, tick, mean, low, high."""
+    parts = []
+    for outcome, chosen in applied.by_outcome.items():
+        if chosen.any():
+            total = observed.level[chosen].sum(-1, dtype=np.float64)
+            band = dict(zip(("mean", "low", "high"), mean_with_bounds(total, seed), strict=True))
+            start = {"outcome": outcome, "n": int(chosen.sum()), "tick": applied.reader.indices}
+            parts.append(pd.DataFrame(start | band))
+    return pd.concat(parts, ignore_index=True)
+
+
 def activity(
-    applied: AppliedSAE, observed: Observations, top: np.ndarray, seed: int
+    applied: AppliedSAE, observed: Observations, top: np.ndarray, total: pd.DataFrame, seed: int
 ) -> tuple[go.Figure, pd.DataFrame]:
-    """The top features over time by outcome, with bands; and the numbers that are drawn."""
+    """The top features over time by outcome, with bands, above all of them together (`total`); and
+    the numbers that are drawn."""
     parts = []
     for outcome, chosen in applied.by_outcome.items():
         if not chosen.any():
@@ -101,7 +117,7 @@ def activity(
             parts.append(frame.assign(feature=int(feature), outcome=outcome, n=int(chosen.sum())))
     numbers = pd.concat(parts, ignore_index=True)
     title = f"The {len(top)} most active features of {_sae_and_site(applied)}"
-    return activity_figure(numbers, step_starts(applied), title), numbers
+    return activity_figure(numbers, step_starts(applied), title, total), numbers
 
 
 def drift(applied: AppliedSAE, observed: Observations, seed: int) -> tuple[go.Figure, pd.DataFrame]:
@@ -118,7 +134,8 @@ def drift(applied: AppliedSAE, observed: Observations, seed: int) -> tuple[go.Fi
         for outcome, curve in curves.items()
     ]
     title = f"Same-phase drift of {_sae_and_site(applied)}"
-    figure = drift_figure(ticks, curves, step_starts(applied), title)
+    sizes = {outcome: int(applied.by_outcome[outcome].sum()) for outcome in curves}
+    figure = drift_figure(ticks, curves, step_starts(applied), title, sizes)
     return figure, pd.concat(parts, ignore_index=True)
 
 

@@ -36,7 +36,8 @@ from trm_interp.studies.subject import Subject, finite
 from trm_interp.subjects.opening import open_both, open_device, read_checkpoint, require_task
 
 Config = StitchConfig
-APART = ("out", "static", "overwrite", "resume", "source", "to", "puzzles", "device")
+APART = ("out", "static", "style", "width", "overwrite", "resume")
+APART += ("source", "to", "puzzles", "device")
 MEASURES = ("exact", "cells", "loss")
 LINK, UNTRAINED, AS_IT_BEGINS, OTHER = (
     "link",
