@@ -74,7 +74,9 @@ def of_search(tables: Path, plan: Plan) -> dict[str, Any]:
         steps=len(paper),
         sigma=PRESETS["paper"]["sigma"],
         target=plan.checkpoint.model.answer,
-        **{name: curves[name] for name in ("baseline", "best_q", "pass_at_k")},
+        baseline=curves["baseline"],
+        best_q=curves["best_q"],
+        pass_at_k=curves["pass_at_k"],
     )
     return {"table2": search}
 

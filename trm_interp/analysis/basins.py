@@ -210,7 +210,7 @@ def by_size(labels: Int[np.ndarray, " start"]) -> Int[np.ndarray, " start"]:
         labels, return_index=True, return_inverse=True, return_counts=True
     )
     number = np.empty(len(size), np.int64)
-    number[np.lexsort((first, -size))] = np.arange(len(size))
+    number[np.lexsort(np.stack([first, -size]))] = np.arange(len(size))
     return number[group]
 
 
