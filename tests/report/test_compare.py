@@ -164,6 +164,18 @@ def test_what_is_done_is_not_done_again(here: Here, two: list[str], tmp_path: Pa
     assert result.verdicts.set_index("id").loc["T1", OVER] != "not measured"
 
 
+def test_another_spelling_of_a_path_is_no_other_run(
+    here: Here, two: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    compared(two[:1], tmp_path / "out", only="T1")
+    here.ran.clear()
+    monkeypatch.chdir(tmp_path)
+    ckpt, puzzles = two[0].split("@")
+    other = f"first@halves={os.path.relpath(ckpt)}@{os.path.relpath(puzzles)}"
+    compared([other], Path("out"), only="T1")
+    assert here.ran == []
+
+
 def test_killed_in_the_middle_and_run_again(
     here: Here, two: list[str], tmp_path: Path, done: tuple[Path, Compared, Any]
 ):
@@ -317,7 +329,7 @@ def test_the_plan_says_what_is_left_out_and_does_nothing(cli: Cli, two: list[str
     answer = cli("compare", *two, "--out", tmp_path / "out", "--plan")
     assert answer.code == 0 and not (tmp_path / "out").exists()
     assert "first@halves: settling" in answer.out and "core minutes" in answer.out
-    assert "F1, S1, S1b (--sae)" in answer.out and "T2b (--search)" in answer.out
+    assert "F1, F1b, S1, S1b (--sae)" in answer.out and "T2b (--search)" in answer.out
     more = cli("compare", *two, "--out", tmp_path / "out", "--plan", "--sae", "--search")
     assert "left out" not in more.out
     assert "fig1-sae" in more.out and "table2" in more.out

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from trm_interp.runtime.children import Children
 from trm_interp.runtime.errors import UserError
@@ -34,8 +35,26 @@ class JobInputs:
     basis: list[object]
 
     def changes(self, now: "JobInputs") -> str:
-        """The fields in which it differs from what is asked now; empty where none does."""
-        return differing(asdict(self), asdict(now))
+        """The fields in which it differs from what is asked now; empty where none does.
+
+        A path is the same however it is spelled.
+        """
+        return differing(_spelled_out(asdict(self)), _spelled_out(asdict(now)))
+
+
+def _spelled_out(value: Any) -> Any:
+    """With the absolute path in the place of every word that has a separator.
+
+    >>> here = os.getcwd()
+    >>> _spelled_out({"words": ["lens", "a/../b/c"]}) == {"words": ["lens", f"{here}/b/c"]}
+    True
+    """
+    if isinstance(value, dict):
+        return {name: _spelled_out(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_spelled_out(part) for part in value]
+    is_path = isinstance(value, str) and os.sep in value
+    return os.path.abspath(value) if is_path else value
 
 
 @dataclass(frozen=True)
