@@ -110,7 +110,8 @@ def test_every_command_reads_the_same_tokens(tmp_path: Path, model: TRM):
     try:
         opened = open_checkpoint(file)
         facts = {"checkpoint_sha256": opened.sha256, "checkpoint_path": str(file)}
-        store: Any = SimpleNamespace(**facts, model=SimpleNamespace(cells=16))
+        identity = SimpleNamespace(random_weights=None)
+        store: Any = SimpleNamespace(**facts, model=SimpleNamespace(cells=16), identity=identity)
         again, mismatch = recorded_checkpoint(store, None, torch.device("cpu"))
     finally:
         registry.unregister("sevens")
