@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 from scipy.stats import false_discovery_control
 
+from trm_interp.analysis.estimates import Estimate
 from trm_interp.runtime.shapes import Bool, Float, Int
 
 TIMES = 1000  # resamples behind an interval
@@ -51,6 +52,12 @@ def mean_with_bounds(
     rest, enough = values.shape[1:], weights.sum(0) >= LEAST
     low, high = (np.where(enough, bound, np.nan) for bound in bounds(drawn))
     return mean.reshape(rest), low.reshape(rest), high.reshape(rest)
+
+
+def mean_estimate(values: Float[np.ndarray, " puzzle"], seed: int) -> Estimate:
+    """`mean_with_bounds` of one number a puzzle, as results hold it."""
+    value, low, high = map(float, mean_with_bounds(values, seed))
+    return Estimate(value=value, low=low, high=high)
 
 
 def median_with_bounds(values: Float[np.ndarray, " puzzle"], seed: int) -> dict[str, float]:

@@ -13,7 +13,7 @@ from trm_interp.analysis.auc import auc_with_bounds
 from trm_interp.analysis.divergence import auc_by_tick, bands, distance_to_successes, slopes
 from trm_interp.analysis.estimates import Auc, Estimate, TestedAuc
 from trm_interp.analysis.pca import NotFinite
-from trm_interp.analysis.resample import mean_with_bounds
+from trm_interp.analysis.resample import mean_estimate
 from trm_interp.figures.outcomes import divergence_figure
 from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
@@ -229,8 +229,8 @@ def compare(kind: type[A], distances: Distances, seed: int) -> tuple[Comparison[
     for outcome, group in (("solved", solved), ("failed", ~solved)):
         if group.any():
             at = [0, min(PAPER_TICK, last), far.shape[1] // 2, last]
-            by_outcome[f"{outcome}_at"] = {str(t): _mean(far[group, t], seed) for t in at}
-            by_outcome[f"{outcome}_late_slope"] = _mean(slopes(late[group]), seed)
+            by_outcome[f"{outcome}_at"] = {str(t): mean_estimate(far[group, t], seed) for t in at}
+            by_outcome[f"{outcome}_late_slope"] = mean_estimate(slopes(late[group]), seed)
     runs = RunDistances(
         failed=(~solved).tolist(),
         at_paper_tick=_rounded(far[:, min(PAPER_TICK, last)]),
@@ -253,12 +253,6 @@ def compare(kind: type[A], distances: Distances, seed: int) -> tuple[Comparison[
 def _rounded(values: np.ndarray) -> list[float]:
     """To seven digits, which float32 has."""
     return [float(f"{value:.7g}") for value in values]
-
-
-def _mean(values: np.ndarray, seed: int) -> Estimate:
-    """Mean over runs with its 95 % bootstrap interval."""
-    mean, low, high = mean_with_bounds(values, seed)
-    return Estimate(value=float(mean), low=float(low), high=float(high))
 
 
 def control(starts: Control, compared: OverStarts, config: DivergenceConfig) -> SamePuzzle:

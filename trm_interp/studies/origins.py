@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trm_interp.analysis.estimates import Estimate, Number, Share
 from trm_interp.analysis.outcomes import share_with_bounds
-from trm_interp.analysis.resample import mean_with_bounds
+from trm_interp.analysis.resample import mean_estimate
 from trm_interp.analysis.variance import Factors, grouped_draws, shares_with_bounds
 from trm_interp.core.counter import hash64, normal
 from trm_interp.core.infer import run_batch
@@ -266,7 +266,9 @@ def measure(subject: Subject, config: OriginsConfig, runs: Runs) -> tuple[Origin
         "any_copy": by_copies.any(1),
         "depth": deep,
     }
-    estimates: dict[str, Any] = {name: _mean(each, config.seed) for name, each in means.items()}
+    estimates: dict[str, Any] = {
+        name: mean_estimate(each, config.seed) for name, each in means.items()
+    }
     counts: dict[str, Any] = {
         name: Share.of(share_with_bounds(hits)) for name, hits in counted_shares.items()
     }
@@ -292,12 +294,6 @@ def measure(subject: Subject, config: OriginsConfig, runs: Runs) -> tuple[Origin
     )
     origins = pd.DataFrame([{"origin": name, **one} for name, one in shares.items()])
     return result, Tables(origins, pd.DataFrame(_rows(subject, runs)), puzzles)
-
-
-def _mean(values: np.ndarray, seed: int) -> Estimate:
-    """Of a number a puzzle."""
-    value, low, high = map(float, mean_with_bounds(values, seed))
-    return Estimate(value=value, low=low, high=high)
 
 
 def _rows(subject: Subject, runs: Runs) -> Iterator[dict[str, Any]]:

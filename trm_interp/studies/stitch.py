@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trm_interp.analysis.estimates import Estimate, Number, Share
 from trm_interp.analysis.outcomes import share_with_bounds
-from trm_interp.analysis.resample import mean_with_bounds, ratio_with_bounds
+from trm_interp.analysis.resample import mean_estimate, ratio_with_bounds
 from trm_interp.core.link import Link
 from trm_interp.core.losses import PAD, answer_losses
 from trm_interp.core.models.base import RecursiveModel, States
@@ -307,12 +307,12 @@ def measure(
         arms={
             name: Arm(
                 exact=Share.of(share_with_bounds(arm.exact > 0)),
-                cells=_mean(arm.cells, seed),
-                loss=_mean(arm.loss, seed),
+                cells=mean_estimate(arm.cells, seed),
+                loss=mean_estimate(arm.loss, seed),
             )
             for name, arm in arms.items()
         },
-        gained={name: _mean(loss[name] - loss[LINK], seed) for name in CONTROLS},
+        gained={name: mean_estimate(loss[name] - loss[LINK], seed) for name in CONTROLS},
         understood=Estimate.of(understood if whole.mean() > 0 else NOTHING),
     )
     lines = source.puzzles.lines
@@ -327,11 +327,6 @@ def measure(
 
 
 NOTHING: dict[str, Number] = {"value": None, "low": None, "high": None}
-
-
-def _mean(values: np.ndarray, seed: int) -> Estimate:
-    value, low, high = map(float, mean_with_bounds(values, seed))
-    return Estimate(value=value, low=low, high=high)
 
 
 def figures(result: StitchResult, tables: dict[str, pd.DataFrame]) -> Figures:
