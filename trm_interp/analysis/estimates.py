@@ -17,7 +17,7 @@ T = TypeVar("T")
 def span(low: Number, high: Number, form: str = ".3f") -> str:
     """An interval in words; a dash where there is none (None or NaN).
 
-    >>> span(0.25, 1), span(None, None)
+    >>> span(0.25, 1.0), span(None, None)
     ('[0.250, 1.000]', '-')
     """
     return f"[{low:{form}}, {high:{form}}]" if _is_number(low) and _is_number(high) else "-"
@@ -30,7 +30,7 @@ def _is_number(value: Number) -> TypeGuard[float]:
 def with_span(value: Number, low: Number, high: Number, form: str = ".3f") -> str:
     """A number with its interval in words; without where it has none, a dash where it is undefined.
 
-    >>> with_span(0.5, 0.25, 1, ".0%"), with_span(0.5, None, None), with_span(None, None, None)
+    >>> with_span(0.5, 0.25, 1.0, ".0%"), with_span(0.5, None, None), with_span(None, None, None)
     ('50% [25%, 100%]', '0.500', '-')
     """
     if not _is_number(value):
