@@ -30,6 +30,9 @@ from trm_interp.sae.results import (
     TickFit,
 )
 from trm_interp.sae.settings import BASELINES
+from trm_interp.tasks.sudoku.canonical import canonical_forms
+from trm_interp.tasks.sudoku.dataset import load
+from trm_interp.tasks.sudoku.grid import from_tokens
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -286,3 +289,32 @@ def test_every_entry_of_the_log_is_in_its_index_by_topic():
     for title, anchor, date in links:  # as GitHub makes anchors of headings
         kept = re.sub(r"[^\w\- ]", "", f"{date} {title}".lower())
         assert anchor == kept.replace(" ", "-"), title
+
+
+def test_a_mix_has_the_base_as_it_stands_and_copies_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Each line of the second file comes twice, as other puzzles of the same kind, and solved."""
+    data, out = Path(__file__).parents[1] / "artifacts" / "data" / "sudoku6", tmp_path / "mix.txt"
+    head = [file.read_text().split()[:4] for file in (data / "val.txt", data / "test.txt")]
+    paths = [tmp_path / "base.txt", tmp_path / "others.txt"]
+    for path, lines in zip(paths, head, strict=True):
+        path.write_text("\n".join(lines) + "\n")
+    words = ["mix.py", *map(str, paths), "--copies", "2", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", words)
+    script("mix")["main"]()
+    lines = out.read_text().split()
+    assert len(lines) == len(set(lines)) == 12 and set(head[0]) < set(lines)
+    assert not set(head[1]) & set(lines)
+    mixed, others = load(out), load(paths[1])  # `load` refuses a wrong solution
+    key = [bytes(one) for one in canonical_forms(from_tokens(mixed.inputs))]
+    assert (
+        sorted(
+            key.count(one)
+            for one in (bytes(one) for one in canonical_forms(from_tokens(others.inputs)))
+        )
+        == [2] * 4
+    )
+    assert "others.txt: 8 lines, 66.7%" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"mix\.txt exists"):
+        script("mix")["main"]()
