@@ -34,7 +34,7 @@ def line(puzzle: list[int], solution: list[int]) -> str:
 
 
 def copied(path: Path, copies: int, first: int, skip_bad: bool = False) -> list[str]:
-    """Lines of so many symmetric copies of each puzzle, by the symmetries from number `first` on."""
+    """Lines of symmetric copies of each puzzle, by the symmetries from number `first` on."""
     puzzles = load_puzzles(path, skip_bad)
     inputs, labels = torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
     lines = []
