@@ -152,7 +152,7 @@ class Toy(RecursiveModel):
         return self.head
 
     @classmethod
-    def evaluation_flops(cls, config: ToyConfig) -> int:
+    def evaluation_flops(cls, config: ToyConfig, state: str) -> int:
         return 2 * config.positions * config.d_model * (config.positions + config.d_model)
 
     @classmethod

@@ -182,10 +182,10 @@ class Duo(RecursiveModel):
         return StepLosses(answer, halt + go_on, solved, further)
 
     @classmethod
-    def evaluation_flops(cls, config: DuoConfig) -> int:
-        """Of the dearer of the two networks."""
-        d = config.d_model
-        return 2 * config.positions * d * (max(config.positions, d) + d)
+    def evaluation_flops(cls, config: DuoConfig, state: str) -> int:
+        """`work` mixes positions and maps channels, `plan` maps channels twice."""
+        n, d = config.positions, config.d_model
+        return 2 * n * d * ((n if state == "work" else d) + d)
 
     @classmethod
     def readout_flops(cls, config: DuoConfig) -> int:

@@ -335,7 +335,7 @@ def test_operations_are_what_pytorch_counts(toy: Toy, puzzles: Any):
     x = toy.embed(puzzles[0][:1])
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
         state, _ = toy.advance(toy.initial_state(x), x)
-    assert counted.get_total_flops() == 10 * Toy.evaluation_flops(toy.config)
+    assert counted.get_total_flops() == 10 * Toy.evaluation_flops(toy.config, "fast")
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
         toy.readout(state.slow)
     halting = 2 * toy.config.d_model  # not counted by ours
@@ -344,7 +344,7 @@ def test_operations_are_what_pytorch_counts(toy: Toy, puzzles: Any):
 
 def test_training_costs_twice_the_forward_of_the_last_cycle_more():
     config = ToyConfig()
-    one, head = Toy.evaluation_flops(config), Toy.readout_flops(config)
+    one, head = Toy.evaluation_flops(config, "slow"), Toy.readout_flops(config)
     assert Toy.step_flops(config) == 10 * one + head
     assert (
         Toy.step_flops(config, training=True) == (10 + 2 * 2) * one + 3 * head

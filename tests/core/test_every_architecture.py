@@ -153,13 +153,15 @@ def test_a_checkpoint_gives_the_same_answers(
 def test_operations_of_a_step_are_counted(model: RecursiveModel):
     config = model.config
     plain, training = (model.step_flops(config, training=training) for training in (False, True))
-    schedule = config.schedule
-    evaluation, head = model.evaluation_flops(config), model.readout_flops(config)
-    assert plain == schedule.evaluations * evaluation + head
-    with_gradient = model.evaluations_with_gradient(config)
-    assert 0 < with_gradient <= schedule.evaluations
+    schedule, head = config.schedule, model.readout_flops(config)
+    costs = [model.evaluation_flops(config, tick.writes) for tick in schedule.ticks()]
+    carries = [model.carries_gradient(config, tick, schedule, 1) for tick in schedule.ticks()]
+    assert min(costs) > 0 and any(carries)
+    assert plain == sum(costs) + head
+    with_gradient = sum(cost for cost, carried in zip(costs, carries, strict=True) if carried)
     further = model.further_backward_flops(config, schedule)
-    assert training == plain + 2 * (with_gradient * evaluation + head) + further
+    ahead = plain if model.reads_ahead else 0
+    assert training == plain + 2 * (with_gradient + head) + further + ahead
 
 
 def test_derivatives_are_those_of_finite_differences(

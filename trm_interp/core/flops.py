@@ -4,9 +4,15 @@ from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import model_class
 
 
-def evaluation_flops(config: ModelConfig) -> int:
-    """One network evaluation of one puzzle."""
-    return model_class(config).evaluation_flops(config)
+def evaluation_flops(config: ModelConfig, state: str | None = None) -> float:
+    """One network evaluation of one puzzle, that which writes `state`.
+
+    None: the mean over a supervision step, whose networks may be of unequal cost.
+    """
+    model, schedule = model_class(config), config.schedule
+    if state is None:
+        return model.schedule_flops(config, schedule) / schedule.evaluations
+    return model.evaluation_flops(config, state)
 
 
 def step_flops(
@@ -14,7 +20,8 @@ def step_flops(
 ) -> int:
     """One supervision step of one puzzle, read-outs included; with `training` also the backward.
 
-    The backward costs twice the forward of what carries gradient, for a TRM the last H-cycle.
+    The backward costs twice the forward of what carries gradient, for a TRM the last H-cycle. HRM's
+    halting is trained on the read-out one supervision step later, which is computed for it.
     `depth` is (H_cycles, L_cycles) where they are not the model's own.
 
     >>> from trm_interp.core.models.trm_config import TRMConfig

@@ -110,8 +110,11 @@ class RecursiveModel(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def evaluation_flops(cls, config: Any) -> int:
-        """Floating-point operations of one evaluation of one puzzle; a multiply-add is two."""
+    def evaluation_flops(cls, config: Any, state: str) -> int:
+        """Floating-point operations of one evaluation of one puzzle; a multiply-add is two.
+
+        `state` is the one that it writes: networks of several sizes cost differently.
+        """
 
     @classmethod
     @abstractmethod
@@ -340,17 +343,31 @@ class RecursiveModel(nn.Module, ABC):
         return 0
 
     @classmethod
+    def schedule_flops(cls, config: Any, schedule: Schedule, grad_cycles: int | None = None) -> int:
+        """Floating-point operations of the evaluations of a schedule, each of its own network.
+
+        `grad_cycles`: only of those that carry gradient when the last so many H-cycles do.
+        """
+        return sum(
+            cls.evaluation_flops(config, tick.writes)
+            for tick in schedule.ticks()
+            if grad_cycles is None or cls.carries_gradient(config, tick, schedule, grad_cycles)
+        )
+
+    @classmethod
     def step_flops(
         cls, config: Any, training: bool = False, depth: tuple[int, int] | None = None
     ) -> int:
         """Floating-point operations of one supervision step of one puzzle, read-outs included.
 
         With `training` also of the backward pass, which costs twice the forward of what carries
-        gradient.
+        gradient, and of the supervision step ahead where the losses need one (`reads_ahead`).
         """
         schedule = config.schedule if depth is None else config.schedule_at(depth)
-        backward = 2 * cls.evaluations_with_gradient(config, schedule) if training else 0
-        evaluations = schedule.evaluations + backward
-        head = cls.readout_flops(config) * (3 if training else 1)
-        further = cls.further_backward_flops(config, schedule) if training else 0
-        return evaluations * cls.evaluation_flops(config) + further + head
+        forward = cls.schedule_flops(config, schedule) + cls.readout_flops(config)
+        if not training:
+            return forward
+        with_gradient = cls.schedule_flops(config, schedule, grad_cycles=1)
+        backward = 2 * (with_gradient + cls.readout_flops(config))
+        ahead = forward if cls.reads_ahead else 0
+        return forward + backward + cls.further_backward_flops(config, schedule) + ahead

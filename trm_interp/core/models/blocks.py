@@ -161,11 +161,13 @@ class BlockModel(RecursiveModel):
         return bool(self.q_head.weight.any(1)[: 2 if self.has_q_continue else 1].any())
 
     @classmethod
-    def evaluation_flops(cls, config: BlockConfig) -> int:
+    def evaluation_flops(cls, config: BlockConfig, state: str) -> int:
         """One evaluation of one puzzle; norms and gates count as nothing.
 
+        The same for every state: where there are two networks, they have equally many blocks.
+
         >>> from trm_interp.core.models.trm_config import TRMConfig
-        >>> BlockModel.evaluation_flops(TRMConfig())
+        >>> BlockModel.evaluation_flops(TRMConfig(), "z_H")
         1220542464
 
         which is 2 x 2 blocks x 3 (512 x 1536 x 97 + 97 x 512 x 512).

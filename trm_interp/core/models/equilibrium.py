@@ -281,7 +281,7 @@ class Equilibrium(TRM):
             return 0
         products = {"implicit": config.backward_cycles, "phantom": 1, "unrolled": 0}
         n = products[config.gradient] + (3 if config.jacobian_weight else 0)
-        return n * cls.evaluation_flops(config)
+        return n * cls.evaluation_flops(config, cls.latent)
 
 
 def _noise(x: Tensor, keys: Tensor, *purpose: int) -> Tensor:
