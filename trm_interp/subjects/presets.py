@@ -1,5 +1,11 @@
 """Presets of training: settings of the model and of the run together, by name. Needs no torch."""
 
+# how the 6x6 checkpoints that ship were trained, and the models that are compared with them
+_RECIPE6: dict[str, object] = {
+    **{"steps": 1250, "batch_size": 128, "lr": 1e-3, "weight_decay": 0.1, "warmup": 0.16},
+    **{"ema": 0.995, "eval_every": 25, "dtype": "bfloat16", "compile": True},
+}
+
 PRESETS: dict[str, dict[str, object]] = {
     # the published recipe, which is what the defaults of `TrainConfig` say
     "published": {},
@@ -24,12 +30,25 @@ PRESETS: dict[str, dict[str, object]] = {
         **{"steps": 52_083, "batch_size": 384, "lr": 7e-5, "weight_decay": 1.0},
         **{"warmup": 0.038, "ema": 0.0, "dtype": "bfloat16"},
     },
-    # for --architecture equilibrium on 6x6 puzzles, a first look on one CPU core; in float32, as
-    # residuals of bfloat16 do not reach the tolerance
+    # 6x6 puzzles with as many weights as `sudoku6`, 0.17 M, and its recipe. For --architecture hrm,
+    # without an average, as published
+    "hrm6": {
+        **{"d_model": 40, "multiple": 8, "n_heads": 4, "prefix": 0},
+        **_RECIPE6,
+        "ema": 0.0,
+    },
+    # for --architecture direct: the network of `sudoku6`, evaluated once
+    "direct6": {
+        **{"d_model": 96, "multiple": 32, "prefix": 0, "n_layers": 2},
+        **_RECIPE6,
+        "n_sup": 1,
+    },
+    # for --architecture equilibrium; in float32, as residuals of bfloat16 do not reach the
+    # tolerance
     "equilibrium6": {
-        **{"d_model": 64, "multiple": 32, "prefix": 0, "h_cycles": 2, "l_cycles": 8},
-        **{"steps": 2000, "batch_size": 64, "n_sup": 8, "lr": 1e-3, "weight_decay": 0.1},
-        **{"warmup": 0.03, "ema": 0.98, "eval_every": 100},
+        **{"d_model": 96, "multiple": 32, "prefix": 0, "h_cycles": 2, "l_cycles": 8},
+        **_RECIPE6,
+        **{"backward_cycles": 8, "dtype": "float32", "compile": False},
     },
     # a smoke test on 4x4 puzzles: seconds
     "tiny": {
@@ -40,8 +59,8 @@ PRESETS: dict[str, dict[str, object]] = {
     # the checkpoints that ship, on two CPU cores
     "sudoku6": {
         **{"d_model": 96, "multiple": 32, "prefix": 0},
-        **{"steps": 1250, "target": 0.87, "batch_size": 128, "lr": 1e-3, "weight_decay": 0.1},
-        **{"warmup": 0.16, "ema": 0.995, "eval_every": 25, "dtype": "bfloat16", "compile": True},
+        **_RECIPE6,
+        "target": 0.87,
     },
     "sudoku9": {
         **{"d_model": 128, "multiple": 32, "prefix": 0},
