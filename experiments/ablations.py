@@ -51,7 +51,8 @@ SECONDS = "seconds.json"  # measured here, in place of Model.seconds
 class Model:
     """`changed`: options of `trm-interp train` besides those of the preset. `published`: exact % on
     Sudoku-Extreme in `source` of arXiv 2510.04871. `read_at`: the supervision step that counts, the
-    last that it is trained for. `seconds` of a core for an optimizer step of the preset's batch."""
+    last that it is trained for. `seconds` of a core that an optimizer step of the preset's batch
+    took (`--measure`); 0: by its operations, at the rate of the TRM."""
 
     title: str
     published: float | None = None
@@ -60,21 +61,26 @@ class Model:
     preset: str = "sudoku6"
     changed: dict[str, object] = field(default_factory=dict)
     read_at: int = STEPS
-    seconds: float = 1.0
+    seconds: float = 0.0
 
 
 MODELS = {
-    "trm": Model("TRM", 87.4, "table 1"),
-    "hrm": Model("HRM", 55.0, "table 1", "hrm", "hrm6"),
-    "single-z": Model("single z", 71.9, "table 2", "trm-single-z"),
+    "trm": Model("TRM", 87.4, "table 1", seconds=0.54),
+    "hrm": Model("HRM", 55.0, "table 1", "hrm", "hrm6", seconds=0.65),
+    "single-z": Model("single z", 71.9, "table 2", "trm-single-z", seconds=0.58),
     "separate": Model(
         "separate f_L and f_H, narrower",
         *(82.4, "table 1"),
         changed={"separate_networks": True, "d_model": 64, "multiple": 8},
+        seconds=0.35,
     ),
-    "one-step": Model("one-step gradient", 56.5, "table 1", changed={"one_step_gradient": True}),
-    "equilibrium": Model("equilibrium", None, "", "equilibrium", "equilibrium6"),
-    "direct": Model("direct prediction", 0.0, "table 4", "direct", "direct6", read_at=1),
+    "one-step": Model(
+        "one-step gradient", 56.5, "table 1", changed={"one_step_gradient": True}, seconds=0.44
+    ),
+    "equilibrium": Model("equilibrium", None, "", "equilibrium", "equilibrium6", seconds=1.36),
+    "direct": Model(
+        "direct prediction", 0.0, "table 4", "direct", "direct6", read_at=1, seconds=0.06
+    ),
     # further rows of the paper's tables, and variants: with --only
     "multi-z": Model("multi-scale z (six)", 77.6, "table 2", "trm-multi-z"),
     "act": Model("ACT with the continue loss", 86.1, "table 1", "trm-continue"),
@@ -116,12 +122,17 @@ class Plan:
         return " ".join(sha256_of(self.args.data / f"{n}.txt") for n in ("train", "val", "test"))
 
     @cached_property
-    def seconds(self) -> dict[str, float]:
-        """Of an optimizer step of every model, as measured here or as they stand above."""
+    def measured(self) -> dict[str, float]:
+        """Seconds of an optimizer step that `--measure` took here."""
         file = self.out / SECONDS
-        return {name: one.seconds for name, one in MODELS.items()} | (
-            json.loads(file.read_text()) if file.exists() else {}
-        )
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def seconds(self, name: str) -> float:
+        """Of a core, for an optimizer step of the preset's batch."""
+        if known := self.measured.get(name) or MODELS[name].seconds:
+            return known
+        trm, own = (step_flops(self.model(n), training=True) for n in (REFERENCE, name))
+        return self.seconds(REFERENCE) * own / trm
 
     def settings(self, name: str) -> dict[str, Any]:
         """Of the model and its training."""
@@ -188,7 +199,7 @@ class Plan:
     def _jobs_of(self, run: Run) -> tuple[Job, Job]:
         config, folder = self.model(run.model), self.out / run.name
         size = PRESETS[MODELS[run.model].preset]["batch_size"]
-        rate = self.seconds[run.model] / (size * step_flops(config, training=True))  # type: ignore
+        rate = self.seconds(run.model) / (size * step_flops(config, training=True))  # type: ignore
         forward = step_flops(config) * rate / 60
         validated = VALIDATIONS * VALIDATED * self.training(run.model).n_sup * forward
         test = ["search", "--ckpt", str(folder), "--puzzles", str(self.args.data / "test.txt")]
@@ -235,6 +246,7 @@ def measure(plan: Plan, names: Sequence[str], steps: int = 8) -> dict[str, float
     seconds: dict[str, float] = {}
     for name in names:
         size = PRESETS[MODELS[name].preset]["batch_size"]
+        torch.compiler.reset()  # what was compiled for one model counts against the next
         with tempfile.TemporaryDirectory() as folder:
             training = plan.training(name, batch_size=size)
             trainer = Trainer(plan.model(name), training, data, Path(folder))
@@ -287,8 +299,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     plan.out.mkdir(parents=True, exist_ok=True)
     if plan.args.measure:
-        seconds = measure(plan, plan.args.only or list(MODELS))
-        write_json(plan.out / SECONDS, plan.seconds | seconds)
+        seconds = measure(plan, plan.args.only or DEFAULT)
+        write_json(plan.out / SECONDS, plan.measured | seconds)
         return 0
     failed: dict[str, str] = {}
     if not plan.args.table:

@@ -11,8 +11,9 @@ another kind, such as one with AMX, shows with `--only inference,paths`),
 mixing (token mixing with the weight's rows aligned in memory, against rows as they are; on a GPU
 also the fused mixer against the compiled one),
 puzzles (generators and solver, one core), sae (stream against step, memory, our gated step against
-sae-lens' own), pca (streamed components against reading), basins (starts of one puzzle against
-plain inference), dynamics (8 Lyapunov exponents over plain inference of the same batch), search
+sae-lens' own), pca (streamed components against reading), architectures (each against a TRM of
+equal width; recording against plain inference), basins (starts of one puzzle against plain
+inference), dynamics (8 Lyapunov exponents over plain inference of the same batch), search
 (evaluations saved at equal accuracy, speed against plain inference), cuda (training and inference
 of the 5 M model).
 """
@@ -34,6 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_architectures import architectures
 from bench_basins import basins
 from bench_dynamics import dynamics
 from bench_inference import inference
@@ -335,6 +337,7 @@ def main() -> None:
         "mixing": lambda repeats: mixing(repeats, medians),
         "sae": lambda repeats: sae(repeats, medians),
         "pca": lambda repeats: pca(repeats, medians),
+        "architectures": architectures,
         "basins": lambda repeats: basins(repeats, medians),
         "dynamics": lambda repeats: dynamics(repeats, medians),
         "search": lambda repeats: search_section(repeats, medians),
