@@ -1,11 +1,13 @@
-"""What holds for every task, tried on all sizes of Sudoku and on a toy that the tests define."""
+"""What holds for every task, tried on all sizes of Sudoku, on mazes and on a toy of the tests."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from maze_puzzles import maze_puzzles
 from toy_task import Latin, latin_puzzles
 
 from trm_interp.tasks.base import PuzzleSet, Task
@@ -32,6 +34,8 @@ def sudokus(side: int) -> Callable[[], PuzzleSet]:
 
 MADE = {"sudoku4": sudokus(4), "sudoku6": sudokus(6), "sudoku9": sudokus(9)}
 MADE["latin3"] = lambda: latin_puzzles(6)
+MADE |= {f"maze{side}": lambda side=side: maze_puzzles(6, side) for side in (10, 30)}
+SQUARES = {"sudoku", "latin"}  # families whose rules are about the places of symbols
 ROW = np.arange(6)
 
 
@@ -60,7 +64,11 @@ def test_names_and_shapes_find_the_task_again(task: Task):
 
 def test_asked_cells_and_givens(task: Task, puzzles: PuzzleSet):
     asked = task.asked(puzzles.inputs)
-    assert asked.any() and not asked.all() and not task.asked(puzzles.labels).any()
+    assert asked.any() and not asked.all()
+    still_asked = task.asked(puzzles.labels)  # none, unless a cell may stay as it is asked
+    assert np.isin(puzzles.labels[still_asked], task.answer_tokens).all()
+    assert task.filled(puzzles.labels)[asked].any()
+    assert not task.filled(np.where(asked, puzzles.inputs, 0)).any()
     assert task.keeps_givens(puzzles.inputs, puzzles.labels).all()
     assert np.isin(puzzles.labels[asked], task.answer_tokens).all()
     changed = np.where(asked, puzzles.labels, np.roll(puzzles.labels, 1, axis=1))
@@ -84,17 +92,24 @@ def test_solutions_are_proved_and_every_other_answer_is_not(task: Task, puzzles:
         assert verdict.broken[ROW, cell][changed].all()
         np.testing.assert_array_equal(task.proves(puzzles.inputs, answers), ~changed)
     assert not task.has_several_solutions(puzzles.inputs).any()
-    no_givens = np.full_like(puzzles.inputs, puzzles.inputs[task.asked(puzzles.inputs)][0])
-    assert task.asked(no_givens).all() and task.has_several_solutions(no_givens).all()
     assert not task.proves(puzzles.inputs, puzzles.inputs).any()
+    if task.family in SQUARES:  # a puzzle without givens
+        no_givens = np.full_like(puzzles.inputs, puzzles.inputs[task.asked(puzzles.inputs)][0])
+        assert task.asked(no_givens).all() and task.has_several_solutions(no_givens).all()
 
 
 def test_broken_rules_are_named(task: Task, puzzles: PuzzleSet):
+    assert all(len(set(place.tolist())) > 1 for place in task.places().values())
     answers = np.full_like(puzzles.labels, task.answer_tokens[0])  # one symbol everywhere
     violations = task.violations(answers)
-    assert set(violations) == set(task.places())
-    assert all(broken.shape == answers.shape and broken.all() for broken in violations.values())
-    assert all(len(set(place.tolist())) > 1 for place in task.places().values())
+    assert all(broken.shape == answers.shape for broken in violations.values())
+    np.testing.assert_array_equal(task.conflicts(answers), sum(violations.values()) > 0)
+    assert task.conflicts(answers).all()
+    single = task.violations(answers[0])
+    assert all((single[rule] == broken[0]).all() for rule, broken in violations.items())
+    if task.family in SQUARES:
+        assert set(violations) == set(task.places())
+        assert all(broken.all() for broken in violations.values())
 
 
 def test_what_can_be_completed_keeps_the_givens_and_is_part_of_a_solution(
@@ -103,7 +118,8 @@ def test_what_can_be_completed_keeps_the_givens_and_is_part_of_a_solution(
     wrong = np.roll(puzzles.labels, 1, axis=1)
     for inputs, labels, answer in zip(puzzles.inputs, puzzles.labels, wrong, strict=True):
         part = task.completable(inputs, answer)
-        kept = ~task.asked(part)
+        kept = ~task.asked(inputs) | task.filled(part)
+        assert not task.asked(part)[kept].any()
         np.testing.assert_array_equal(part[kept], labels[kept])
         assert kept[~task.asked(inputs)].all()
 
@@ -184,12 +200,14 @@ def test_ratings_and_facts_have_their_names(task: Task, puzzles: PuzzleSet):
     assert all(len(values) == len(puzzles) for values in ratings.values())
     assert {task.main_rating(), *task.controls()} <= set(ratings)
     candidates = task.candidates(puzzles.inputs[0])
-    assert candidates is not None
-    names, possible = candidates
-    assert possible.shape == (task.cells, len(names))
-    of_solution = [task.tokens[token] for token in puzzles.labels[0]]
-    columns = [names.index(name) for name in of_solution]
-    assert possible[np.arange(task.cells), columns].all()  # no candidate excludes the solution
+    assert (candidates is not None) == (task.family in SQUARES)
+    if candidates is not None:
+        names, possible = candidates
+        assert possible.shape == (task.cells, len(names))
+        of_solution = [task.tokens[token] for token in puzzles.labels[0]]
+        columns = [names.index(name) for name in of_solution]
+        assert possible[np.arange(task.cells), columns].all()  # none excludes the solution
+    assert candidates is not None or task.board_facts(puzzles.inputs[0], puzzles.labels[0])
     for fact in task.board_facts(puzzles.inputs[0], puzzles.labels[0]).values():
         assert fact.shape == (task.cells,) and fact.dtype == bool
 
@@ -216,6 +234,12 @@ def test_a_set_refuses_what_does_not_belong_together(puzzles: PuzzleSet):
 def test_padding_is_no_answer(task: Task):
     """Losses leave out labels of token 0: as an answer it would be solved for free."""
     assert task.tokens[0] == "pad" and 0 not in task.answer_tokens
+
+
+def test_colours_are_of_tokens(task: Task):
+    colours = task.colours()
+    assert len(colours) in (0, task.vocab)
+    assert all(colour == "" or re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
 
 
 def test_a_task_that_cannot_prove_proves_nothing(puzzles: PuzzleSet, monkeypatch):

@@ -66,7 +66,7 @@ class Solution:
     @property
     def kept(self) -> np.ndarray:
         """[cell] bool: cells that `partial` fills."""
-        filled = np.isin(self.partial, self.task.answer_tokens)
+        filled = self.task.filled(self.partial)
         return filled | (~self.task.asked(self.puzzle) & (self.partial == self.puzzle))
 
     def to_json(self) -> dict[str, Any]:

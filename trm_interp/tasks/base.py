@@ -9,7 +9,6 @@ Importing this module needs NumPy alone.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trm_interp.runtime.errors import UserError
+from trm_interp.tasks.drawing import Piece as Piece
+from trm_interp.tasks.drawing import drawn
 from trm_interp.tasks.puzzles import PuzzleError as PuzzleError
 from trm_interp.tasks.puzzles import PuzzleSet as PuzzleSet
 from trm_interp.tasks.puzzles import PuzzleTensors as PuzzleTensors
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 Tokens = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 Progress = Callable[[int, int], None]
-Piece = tuple[str, int | None]  # text of a drawn line, and the cell that it shows, if any
 
 
 def no_progress(done: int, of: int) -> None:
@@ -163,8 +163,16 @@ class Task(ABC):
 
     @classmethod
     def presets(cls) -> dict[str, str]:
-        """Data sets that can be made: name -> one line on what it is."""
+        """Data sets that can be made: name -> one line on what it is.
+
+        Of endlessly many the usual ones; `makes` says yes to the others.
+        """
         return {}
+
+    @classmethod
+    def makes(cls, preset: str) -> bool:
+        """Whether `make` has a data set of that name."""
+        return preset in cls.presets()
 
     @classmethod
     def is_resumable(cls, preset: str) -> bool:
@@ -231,6 +239,13 @@ class Task(ABC):
     def keeps_givens(self, inputs: Tokens, answers: Tokens) -> Bools:
         """[*, cell]: cells that are asked, or answered as they are given."""
         return self.asked(inputs) | (answers == inputs)
+
+    def filled(self, partial: Tokens) -> Bools:
+        """[*, cell] of [*, cell]: cells that a partial answer, as `completable` gives it, fills.
+
+        Those that hold an answer. Not so where what is asked may also stay as it is.
+        """
+        return np.isin(partial, self.answer_tokens)
 
     # Symmetries
 
@@ -352,35 +367,22 @@ class Task(ABC):
         """(rows, columns) that a heavy line is drawn before, such as the borders of boxes."""
         return [], []
 
+    def colours(self) -> tuple[str, ...]:
+        """[vocab]: the CSS colour ("#rrggbb") behind each token where boards are drawn in colour;
+        "" for none, and an empty tuple where no token has one."""
+        return ()
+
     def drawing(self, tokens: Tokens, marks: str = "") -> list[list[Piece]]:
         """The board [cell] for a terminal: lines of pieces, each with the cell that it shows.
 
         `marks`: a character after every cell, where there would else be a space. Blanks are dots.
         """
-        rows, columns = self.grid
-        before_rows, before_columns = self.rulings()
-        glyphs = [glyph or "." for glyph in self.glyphs(tokens).tolist()]
-        edges = [0, *before_columns, columns]
-        dashes = "-+-".join("-" * (2 * (end - start) - 1) for start, end in pairwise(edges))
-        lines: list[list[Piece]] = []
-        for row in range(rows):
-            if row in before_rows:
-                lines.append([(dashes + (" " if marks else ""), None)])
-            line: list[Piece] = []
-            for column in range(columns):
-                cell = row * columns + column
-                if column in before_columns:
-                    line.append(("| ", None))
-                line.append((glyphs[cell], cell))
-                if marks or column < columns - 1:
-                    line.append((marks[cell] if marks else " ", None))
-            lines.append(line)
-        return lines
+        return drawn(self.glyphs(tokens).tolist(), self.grid, self.rulings(), marks)
 
     def lines(self, tokens: Tokens, marks: str = "") -> list[str]:
         """`drawing` as plain text."""
-        drawn = self.drawing(tokens, marks)
-        return ["".join(piece for piece, _ in line) for line in drawn]
+        drawing = self.drawing(tokens, marks)
+        return ["".join(piece for piece, _ in line) for line in drawing]
 
     # Puzzle embeddings
 

@@ -18,21 +18,20 @@ def run(config: CheckConfig, tell: Tell = print, progress: Update = quiet) -> di
 
 
 def lines(report: dict[str, Any]) -> list[str]:
-    """A line for every file and every pair."""
+    """A line for every file and every pair; not every task knows neighbours and lineages."""
     lines = [
         f"{entry['file']}: {counted(entry['puzzles'], 'puzzle')}, "
         f"{counted(entry['invalid'], 'invalid line')}, {entry['repeated']} repeated"
         for entry in report["files"]
     ]
     for pair in report["pairs"]:
-        shared = "lineages unknown"
-        if (n := pair["lineages"]) is not None:
-            shared = f"{counted(n, 'lineage')} in both"
-        copies = "1 copy" if pair["copies"] == 1 else f"{pair['copies']} copies"
-        lines.append(
-            f"{pair['files'][0]} and {pair['files'][1]}: {copies}, "
-            f"{counted(pair['neighbours'], 'neighbour')}, {shared}"
-        )
+        shared = ["1 copy" if pair["copies"] == 1 else f"{pair['copies']} copies"]
+        if "neighbours" in pair:
+            shared.append(counted(pair["neighbours"], "neighbour"))
+        if "lineages" in pair:
+            n = pair["lineages"]
+            shared.append("lineages unknown" if n is None else f"{counted(n, 'lineage')} in both")
+        lines.append(f"{pair['files'][0]} and {pair['files'][1]}: {', '.join(shared)}")
     return lines
 
 

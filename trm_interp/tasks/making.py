@@ -6,7 +6,7 @@ from pathlib import Path
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Tell, quiet
-from trm_interp.tasks.registry import offering, presets
+from trm_interp.tasks.registry import maker_of
 from trm_interp.tasks.settings import MakeConfig
 
 
@@ -22,7 +22,7 @@ class Made:
 
 def run(config: MakeConfig, tell: Tell = print, progress: Update = quiet) -> Made:
     """Generate the data set in `config.folder`. UserError where there is no such preset."""
-    family = offering(presets(), config.preset, "preset")
+    family = maker_of(config.preset)
     if not family.is_resumable(config.preset):
         for name, given in (("--resume", config.resume), ("--workers", config.workers)):
             if given:

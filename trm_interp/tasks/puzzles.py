@@ -15,11 +15,28 @@ if TYPE_CHECKING:
     from trm_interp.tasks.base import Task
 
 WAYS = "puzzles that ship are in artifacts/data, and `trm-interp data make` makes others"
+SHOWN = 5  # bad puzzles spelled out in a message
 Tokens = NDArray[np.uint8]
 
 
 class PuzzleError(UserError):
     """A puzzle file that cannot be used; the message says which lines and why."""
+
+
+def message_of_bad(source: object, unit: str, reports: Sequence[str], n: int) -> str:
+    """What a PuzzleError says of bad puzzles among `n`: the first reports, one a line.
+
+    `unit`: what the reports count, such as "line".
+
+    >>> message_of_bad("a.txt", "line", ["line 3: no solution"], 9)
+    'a.txt: 1 bad line of 9; --skip-bad goes on without them\\n  line 3: no solution'
+    """
+    plural = "" if len(reports) == 1 else "s"
+    rest = [f"and {len(reports) - SHOWN} more"] if len(reports) > SHOWN else []
+    head = f"{source}: {len(reports)} bad {unit}{plural} of {n}"
+    if len(reports) < n:
+        head += "; --skip-bad goes on without them"
+    return "\n  ".join([head, *reports[:SHOWN], *rest])
 
 
 class PuzzleTensors(NamedTuple):

@@ -15,7 +15,10 @@ from trm_interp.runtime.files import require_regular
 from trm_interp.tasks.base import Progress, PuzzleError, PuzzleSet, Task, no_progress
 from trm_interp.tasks.puzzles import WAYS
 
-_FAMILIES: dict[str, str | type[Task]] = {"sudoku": "trm_interp.tasks.sudoku.task:Sudoku"}
+_FAMILIES: dict[str, str | type[Task]] = {
+    "sudoku": "trm_interp.tasks.sudoku.task:Sudoku",
+    "maze": "trm_interp.tasks.maze.task:Maze",
+}
 
 
 def register(family: str, target: str) -> None:
@@ -181,6 +184,12 @@ def load_puzzles(
 def presets() -> dict[str, type[Task]]:
     """Data sets that can be made, of all families: name -> whose it is."""
     return {name: one for one in _all() for name in one.presets()}
+
+
+def maker_of(preset: str) -> type[Task]:
+    """The family that makes the data set of that name. UserError where none does."""
+    able = [one for one in _all() if one.makes(preset)]
+    return able[0] if able else offering(presets(), preset, "preset")
 
 
 def downloads() -> dict[str, type[Task]]:

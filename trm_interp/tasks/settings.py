@@ -21,7 +21,8 @@ class MakeConfig:
     """Generate a data set."""
 
     preset: str = argument(
-        "sudoku4, sudoku6, sudoku9, sudoku6-hard, sudoku9-hard, or of another task"
+        "sudoku4, sudoku6, sudoku9, sudoku6-hard, sudoku9-hard, maze10, maze10-loops, maze30, or "
+        "of another task"
     )
     seed: int = setting(0, "same seed, same puzzles")
     out: Path | None = setting(None, "folder", otherwise="data/PRESET")
@@ -48,10 +49,13 @@ class MakeConfig:
     @property
     def resumable(self) -> bool:
         """Whether making it takes so long that it can be stopped and resumed."""
-        from trm_interp.tasks.registry import presets
+        from trm_interp.runtime.errors import UserError
+        from trm_interp.tasks.registry import maker_of
 
-        family = presets().get(self.preset)
-        return family is not None and family.is_resumable(self.preset)
+        try:
+            return maker_of(self.preset).is_resumable(self.preset)
+        except UserError:
+            return False
 
 
 @dataclass(frozen=True, kw_only=True)

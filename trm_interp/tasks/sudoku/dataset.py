@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from trm_interp.runtime.files import replacing, require_regular
 from trm_interp.runtime.limits import require_memory
 from trm_interp.tasks.base import PuzzleError, PuzzleSet
-from trm_interp.tasks.puzzles import WAYS
+from trm_interp.tasks.puzzles import WAYS, message_of_bad
 from trm_interp.tasks.sudoku.formats import Reasons, Table, read_file, read_text
 from trm_interp.tasks.sudoku.grid import Grid, shape_of, to_tokens
 from trm_interp.tasks.sudoku.public import read_folder
 from trm_interp.tasks.sudoku.task import Sudoku
 from trm_interp.tasks.sudoku.unique import ambiguous
 
-SHOWN = 5  # bad lines spelled out in a message
 CHUNK = 16384  # grids checked at once; keeps the temporaries near 10 MB
 SOLVED_AT_ONCE = 1024
 BYTES_A_CHARACTER = 10  # of memory, while text becomes digits
@@ -88,7 +87,7 @@ def _checked(
 
     reports = [f"{table.unit} {table.lines[row]}: {bad[row]}" for row in sorted(bad)]
     if bad and not skip_bad:
-        raise PuzzleError(_message(path, table.unit, reports, len(table.lines)))
+        raise PuzzleError(message_of_bad(path, table.unit, reports, len(table.lines)))
     if len(bad) == len(table.lines):
         raise PuzzleError(f"{path}: no good {table.unit} among {len(bad)}; first, {reports[0]}")
     good = np.array([row for row in range(len(table.lines)) if row not in bad], np.int64)
@@ -124,15 +123,6 @@ def _solve(
                 bad[row] = "several solutions" if count > 1 else "no solution"
         progress(start + len(part), len(rows))
     return bad
-
-
-def _message(path: Path | str, unit: str, reports: list[str], n: int) -> str:
-    plural = "" if len(reports) == 1 else "s"
-    rest = [f"and {len(reports) - SHOWN} more"] if len(reports) > SHOWN else []
-    head = f"{path}: {len(reports)} bad {unit}{plural} of {n}"
-    if len(reports) < n:
-        head += "; --skip-bad goes on without them"
-    return "\n  ".join([head, *reports[:SHOWN], *rest])
 
 
 # Checks ---------------------------------------------------------------------------------------

@@ -257,15 +257,21 @@ def typed(text: str) -> str | None:
 
 
 def looks_like_puzzles(path: Path) -> bool:
-    """Whether one of the first lines of a file is a puzzle, a row of a grid, or a CSV header."""
+    """Whether one of the first lines of a file is a puzzle or a row of a grid, with a digit.
+
+    Under the header of a CSV file its first puzzle decides: other tasks have the same header.
+    """
     try:
         begin = list(islice(_records(_lines_of(path)), FIRST_LINES))
     except (OSError, PuzzleError):
         return False
-    for _, fields in begin:
+    for at, (_, fields) in enumerate(begin):
+        if header := _header(fields):
+            following = begin[at + 1][1] if at + 1 < len(begin) else []
+            return set("".join(following[header.puzzle : header.puzzle + 1])) <= set(CELL)
         cells = cells_of(fields[0])
         of_a_size = len(cells) in SHAPES or size_error(len(cells)) is None
-        if (cells and of_a_size and set(cells) <= set(CELL)) or _header(fields):
+        if of_a_size and set(cells) <= set(CELL) and not set(cells) <= set(BLANKS):
             return True
     return False
 

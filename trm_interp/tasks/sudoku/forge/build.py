@@ -22,6 +22,7 @@ from trm_interp.runtime.outputs import drop_if_empty
 from trm_interp.runtime.runs import Run
 from trm_interp.runtime.schema import convert
 from trm_interp.tasks.base import PuzzleError
+from trm_interp.tasks.data_sets import COMMAND as COMMAND
 from trm_interp.tasks.sudoku.forge.walk import (
     Lineage,
     Walk,
@@ -33,7 +34,6 @@ from trm_interp.tasks.sudoku.forge.walk import (
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid, parse, render
 from trm_interp.tasks.sudoku.splits import assign
 
-COMMAND = "data make"
 ABOUT, LINEAGES = "build.json", "lineages.jsonl"
 ORDER = 3  # what a random number is for, apart from the seed
 Update = Callable[[int, int], None]

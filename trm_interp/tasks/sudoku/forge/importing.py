@@ -3,9 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,20 +11,12 @@ from trm_interp.runtime.file_run import FileRun
 from trm_interp.runtime.files import write_json
 from trm_interp.runtime.version import __version__
 from trm_interp.tasks.base import PuzzleError
+from trm_interp.tasks.data_sets import require_import, require_output
 from trm_interp.tasks.sudoku.dataset import lines_text, load, save_lines
-from trm_interp.tasks.sudoku.forge.presets import Card, card_of, describe
+from trm_interp.tasks.sudoku.forge.presets import Card, describe
 from trm_interp.tasks.sudoku.grid import from_tokens
 
 HUB = "sapientinc/sudoku-extreme"
-
-
-@dataclass(frozen=True)
-class ImportedCard:
-    """What tells the card of an imported file; `file` is its name."""
-
-    source: dict[str, Any]
-    trm_interp: str
-    file: str
 
 
 def import_file(
@@ -42,17 +32,11 @@ def import_file(
     from, what was left out, what they are like.
     """
     out = Path(out)
-    if out.is_dir():
-        raise PuzzleError(f"{out} is a folder: name a file in it, such as {out / 'puzzles.txt'}")
-    card_path = out.with_suffix(".json")
-    if out == card_path:
-        raise PuzzleError(f"{out}: puzzles are lines of text; name it .txt")
-    if os.path.realpath(out) == os.path.realpath(src):
-        raise PuzzleError(f"{out} is what is imported: choose another output")
+    card_path = require_output(out, src, "puzzles.txt")
     from trm_interp.tasks.sudoku.canonical import class_keys
 
     with FileRun(
-        out, "data import", _require_import, companions=(card_path,), overwrite=overwrite
+        out, "data import", require_import, companions=(card_path,), overwrite=overwrite
     ) as run:
         puzzles = load(src, skip_bad=skip_bad, progress=progress)
         givens, solutions = from_tokens(puzzles.inputs), from_tokens(puzzles.labels)
@@ -68,18 +52,6 @@ def import_file(
         save_lines(run.out, givens, solutions)
         write_json(card_path, card)
     return card
-
-
-def _require_import(out: Path) -> None:
-    """UserError unless a file and its card are an import."""
-    card_path = out.with_suffix(".json")
-    card = card_of(card_path, ImportedCard)
-    if card is None or card.file != out.name:
-        there = out if out.exists() else card_path
-        raise PuzzleError(
-            f"{there} has no card of `data import` next to it, so it is not replaced: "
-            "choose another output, or delete it"
-        )
 
 
 def download_sudoku_extreme(

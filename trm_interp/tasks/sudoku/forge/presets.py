@@ -14,20 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import plain, write_json
 from trm_interp.runtime.fresh import FolderRun
 from trm_interp.runtime.identity import differing, require_same
 from trm_interp.runtime.limits import at_most, in_seed_range, require_memory, shown
-from trm_interp.runtime.outputs import entries
 from trm_interp.runtime.runs import read_identity
 from trm_interp.runtime.schema import read_json
 from trm_interp.runtime.version import __version__
 from trm_interp.runtime.work import Tell, silent
 from trm_interp.tasks.base import PuzzleError
+from trm_interp.tasks.data_sets import (
+    CARD,
+    COMMAND,
+    SPLITS,
+    require_data_set,
+    require_root_free,
+)
 from trm_interp.tasks.settings import MOST_PUZZLES, MOST_WORKERS
 from trm_interp.tasks.sudoku.dataset import save_lines
-from trm_interp.tasks.sudoku.forge.build import ABOUT, COMMAND, building
+from trm_interp.tasks.sudoku.forge.build import ABOUT, building
 from trm_interp.tasks.sudoku.forge.hard import HardPreset, make
 from trm_interp.tasks.sudoku.forge.walk import LARGEST_SEED, Walk
 from trm_interp.tasks.sudoku.grid import SHAPES, Grid
@@ -37,23 +42,11 @@ if TYPE_CHECKING:
     from trm_interp.tasks.sudoku.forge.generate import Hardness
 
 Card = dict[str, Any]
-CARD = "card.json"
-SPLITS = "train", "val", "test"
-FILES = {CARD, *(f"{split}.{kind}" for split in SPLITS for kind in ("txt", "csv"))}
 MAX_DRAWS = 50  # puzzles drawn per puzzle wanted, before the classes count as used up
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}  # of guesses, on the card
 EXTRA_GIVENS, ORDER = 1, 2  # what a random number is for, apart from the seed
 CLASSES = {4: 4710}  # of all puzzles of a side, where they have been counted
 BYTES_A_CELL = 24  # of memory, while puzzles are drawn
-
-
-@dataclass(frozen=True)
-class MadeCard:
-    """What tells the card of a data set that was made here."""
-
-    preset: str
-    trm_interp: str
-    splits: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -125,13 +118,12 @@ def make_preset(
         raise PuzzleError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
     preset = replace(PRESETS[name], **(sizes or {}))
     _require_limits(preset, seed, sizes or {}, workers)
-    if not Path(os.path.realpath(out)).name:
-        raise PuzzleError(f"{out} is the root folder: choose another output")
+    require_root_free(out)
     about = {"preset": name, "seed": seed, **asdict(preset), "trm_interp": __version__}
     with FolderRun(
         Path(out),
         COMMAND,
-        _require_data_set,
+        require_data_set,
         resume=resume and not overwrite,
         overwrite=overwrite,
         resumable=isinstance(preset, HardPreset),
@@ -335,26 +327,3 @@ def _with_givens(puzzles: Grid, solutions: Grid, most: int, seed: int, start: in
     order = np.where(blank, draws, np.iinfo(np.int64).max).argsort(1, kind="stable")
     rank = order.argsort(1)  # of each cell; blanks come before givens
     return np.where(blank & (rank < extra), solutions, puzzles)
-
-
-def _require_data_set(place: Path) -> None:
-    """UserError unless it is a data set: a folder with its card that holds nothing but `FILES`."""
-    if not place.is_dir():
-        raise PuzzleError(f"{place} is a file: not a data set, so not replaced")
-    strange = {
-        path.name
-        for path in entries(place)
-        if path.name not in FILES or path.is_symlink() or not path.is_file()
-    }
-    if strange:
-        raise PuzzleError(f"{place} holds {min(strange)}: not a data set, so not replaced")
-    if card_of(place / CARD, MadeCard) is None:
-        raise PuzzleError(f"{place} has no {CARD} of `{COMMAND}`: not a data set, so not replaced")
-
-
-def card_of(path: Path, kind: type[Any]) -> Any:
-    """A card of that kind; None where there is none."""
-    try:
-        return read_json(path, kind) if path.is_file() else None
-    except UserError:
-        return None

@@ -1,0 +1,1 @@
+"""Mazes: reading, checking, facts, making data sets."""
