@@ -83,6 +83,33 @@ def test_one_training_run_is_one_model():
     assert claim.effects[0].effect.estimate == pytest.approx((0.7 + 0.7) / 2)
 
 
+def test_an_effect_of_one_model_of_several_agrees_with_nothing():
+    """Of two effects one is undefined on the second checkpoint: reproduced once for both."""
+    undefined = About(CLAIM.id, "other", 0.0, 1).effect(None, None, None, 0)
+    claim = over([effect(0.5), effect(0.5, "other")], [effect(0.9), undefined])
+    assert claim.text == "reproduced in part (over 2 checkpoints)"
+    both, single = claim.effects
+    assert (both.side_in_words, single.side_in_words) == ("as claimed", "one model only")
+    # two subjects of one run that contradict each other are no two models either
+    mixed = [effect(0.5), effect(-0.5, "other")]
+    runs = over([effect(0.5), effect(0.5, "other")], mixed, [effect(0.9), undefined], runs="aab")
+    assert runs.text == "reproduced in part (over 2 checkpoints)"
+
+
+def test_where_a_claim_cannot_be_tested_it_is_left_to_the_others():
+    """One architecture has too few H-cycles, say."""
+    tested, other = [effect(0.5)], judged("", "", 1, "", [], NOT_TESTABLE)
+    rows: list[Any] = [
+        Planted("one", "a", [(CLAIM, judged("", "", 1, "", tested))]),
+        Planted("two", "b", [(CLAIM, other)]),
+        Planted("three", "c", [(CLAIM, judged("", "", 1, "", tested))]),
+    ]
+    (claim,) = over_subjects(rows)
+    assert claim.text == "reproduced (over 2 checkpoints)"
+    (claim,) = over_subjects(rows[:2])
+    assert claim.text == "on this model only"
+
+
 def test_subjects_without_the_claim_do_not_count():
     rows: list[Any] = [
         Planted("one", "a", [(CLAIM, judged("", "", 1, "", [effect(0.5)]))]),

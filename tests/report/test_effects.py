@@ -7,7 +7,6 @@ from trm_interp.report.effects import (
     About,
     Crossed,
     auc_of,
-    auc_of_strata,
     closed_gap_effect,
     difference_effect,
     estimated_effect,
@@ -115,15 +114,10 @@ def test_the_gap_that_is_closed():
 def test_draws_of_numbers_of_runs():
     rng = np.random.default_rng(0)
     failed, solved = rng.normal(1, 1, 40), rng.normal(0, 1, 60)
-    values, positive = np.r_[failed, solved], np.arange(100) < 40
     for draw, estimate in (
         (mean_of(failed.tolist()), failed.mean()),
         (median_of(failed.tolist()), np.median(failed)),
         (auc_of(failed.tolist(), solved.tolist()), (failed[:, None] > solved).mean()),
-        (
-            auc_of_strata(values.tolist(), positive.tolist(), [0] * 100),
-            (failed[:, None] > solved).mean(),
-        ),
     ):
         one = estimated_effect(ABOUT, (float(estimate), 0.0, 1.0), 100, draw)
         assert one.draws.shape == (1000,)

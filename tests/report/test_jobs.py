@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trm_interp.report.jobs import Job, run_jobs, with_bases
+from trm_interp.report.jobs import Job, at_most, run_jobs, with_bases
 from trm_interp.runtime.outputs import maker
 
 
@@ -159,3 +159,11 @@ class TestJobs:
     def test_a_need_that_is_not_there_is_refused(self, tmp_path: Path):
         with pytest.raises(ValueError, match="no job two; there are one"):
             go([job(tmp_path, "one", after=("two",))])
+
+
+def test_threads_are_no_more_than_the_user_allows(monkeypatch: pytest.MonkeyPatch):
+    for own, of_eight in (("1", 1), ("16", 8), ("0", 8), ("4,2", 8), ("", 8)):
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+        assert at_most(8) == of_eight
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert at_most(8) == 8

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from trm_interp.analysis.estimates import Estimate, Number
@@ -13,6 +14,7 @@ from trm_interp.report.evidence import Evidence
 from trm_interp.runtime.artifacts import artifact
 from trm_interp.sae.results import Baseline, FeaturesSummary, RunsOfFeatures
 from trm_interp.studies.basins import ClusterTest
+from trm_interp.studies.divergence import RunDistances
 from trm_interp.studies.losses import LossCurve, PuzzleLosses
 
 Judge = Callable[..., dict[str, Any]]
@@ -109,6 +111,8 @@ def cluster_tests(where: str, label: str, values: list[float]) -> list[ClusterTe
         ([0.2, 0.3, 0.2, 0.1], [0.1, -0.1, 0.1, -0.12], "reproduced in part"),
         ([0.1, -0.1, 0.1, -0.12], [0.1, -0.1, 0.1, -0.12], "inconclusive"),
         ([-0.2, -0.3, -0.2, -0.1], [0.1, -0.1, 0.1, -0.12], "contradicted"),
+        # all resamples of these four have a mean above 0, but t(3 degrees of freedom) is 2.0
+        ([0.2, 0.01, 0.02, 0.2], [0.2, 0.01, 0.02, 0.2], "inconclusive"),
     ],
 )
 def test_solved_starts_and_their_steps_cluster_apart(
@@ -213,6 +217,54 @@ def test_losses_without_what_the_rule_needs_are_not_judged(evidence: Evidence, j
         assert row["verdict"] == "not measured" and why in row["why"]
 
 
+def starts_of(aucs: Sequence[float], slopes: Sequence[float], n: int = 20) -> RunDistances:
+    """Failed and solved starts, `n` of either for each puzzle, with these AUCs and slopes."""
+    far, failed, late, puzzle = [], [], [], []
+    for i, (auc, slope) in enumerate(zip(aucs, slopes, strict=True)):
+        farther = round(auc * n)  # failed starts that are beyond all solved ones; the rest before
+        far += [2.0] * farther + [0.0] * (n - farther) + [1.0] * n
+        failed += [True] * n + [False] * n
+        late += [slope] * n + [9.0] * n
+        puzzle += [i] * 2 * n
+    return RunDistances(
+        failed=failed, at_paper_tick=far, at_last=far, late_slope=late, puzzle=puzzle
+    )
+
+
+@pytest.mark.parametrize(
+    ("aucs", "slopes", "verdict"),
+    [
+        ([1.0, 1.0, 0.9, 0.9], [1e-3, 2e-3, 1e-3, 2e-3], "reproduced"),
+        ([1.0, 1.0, 0.9, 0.9], [1e-3, -1e-3, 2e-3, -2e-3], "reproduced in part"),
+        # 80 starts of either outcome are clear of 0.5, two of four puzzles are not
+        ([1.0, 1.0, 0.4, 0.4], [1e-3, -1e-3, 2e-3, -2e-3], "inconclusive"),
+        ([0.1, 0.2, 0.1, 0.2], [1e-3, -1e-3, 2e-3, -2e-3], "contradicted"),
+        ([1.0], [1e-3], "not measured"),
+    ],
+)
+def test_f5b_is_judged_over_puzzles_not_over_their_starts(
+    evidence: Evidence,
+    judged: Judge,
+    aucs: list[float],
+    slopes: list[float],
+    verdict: str,
+):
+    assert evidence.fig5 and evidence.fig5.same_puzzle and evidence.fig5.same_puzzle.compared
+    same = evidence.fig5.same_puzzle
+    assert same.compared
+    compared = replace(same.compared, runs=starts_of(aucs, slopes))
+    control = replace(same, puzzles=list(range(len(aucs))), compared=compared)
+    fig5 = replace(evidence.fig5, same_puzzle=control)
+    assert judged("F5b", fig5=fig5)["verdict"] == verdict
+    effects = [one for one in effects_of(replace(evidence, fig5=fig5)) if one.claim == "F5b"]
+    for one in effects:
+        assert one.n == len(aucs) and one.estimate is not None
+    if effects:
+        early, last, slope = (one.estimate for one in effects)
+        assert early == last == pytest.approx(np.mean(aucs))
+        assert slope == pytest.approx(np.mean(slopes))
+
+
 def test_divergence_over_puzzles_and_within_one_are_two_claims(evidence: Evidence, judged: Judge):
     real = evidence.fig5
     assert real and real.over_puzzles and real.same_puzzle and real.same_puzzle.compared
@@ -229,7 +281,7 @@ def test_divergence_over_puzzles_and_within_one_are_two_claims(evidence: Evidenc
         return replace(one, auc=dict([first]) | edited, failed_late_slope=late)
 
     def verdicts(over_puzzles: Any, within: Any) -> tuple[str, str]:
-        same = replace(control, compared=within)
+        same = replace(control, compared=replace(within, runs=None))  # of an earlier version
         fig5 = replace(real, over_puzzles=over_puzzles, same_puzzle=same)
         return judged("F5", fig5=fig5)["verdict"], judged("F5b", fig5=fig5)["verdict"]
 

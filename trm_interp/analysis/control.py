@@ -88,6 +88,23 @@ def auc_within_draws(
         return ((first @ order) * second).sum(1) / ((first @ same) * second).sum(1)
 
 
+def auc_of_each(
+    values: Float[np.ndarray, " run"],
+    positive: Bool[np.ndarray, " run"],
+    strata: Int[np.ndarray, " run"],
+) -> Float[np.ndarray, " stratum"]:
+    """The AUC within each stratum that has both outcomes, in ascending order of strata.
+
+    >>> failed, puzzle = np.array([0, 1, 0, 1, 0], bool), np.array([0, 0, 1, 1, 2])
+    >>> auc_of_each(np.array([1.0, 2.0, 4.0, 3.0, 9.0]), failed, puzzle).tolist()
+    [1.0, 0.0]
+    """
+    same = strata[positive][:, None] == strata[~positive][None]
+    order, of = _in_order(values, positive, same), strata[positive]
+    each = [(order[rows].sum(), same[rows].sum()) for s in np.unique(of) for rows in [of == s]]
+    return np.array([hits / pairs for hits, pairs in each if pairs])
+
+
 def _in_order(values: np.ndarray, positive: np.ndarray, same: np.ndarray) -> np.ndarray:
     """[positive, negative]: 1 where the positive one has the higher value, 1/2 for ties; 0 for
     pairs of two strata."""

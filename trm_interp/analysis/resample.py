@@ -3,7 +3,7 @@
 import warnings
 
 import numpy as np
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, t
 
 from trm_interp.analysis.estimates import Estimate
 from trm_interp.runtime.shapes import Bool, Float, Int
@@ -58,6 +58,22 @@ def mean_estimate(values: Float[np.ndarray, " puzzle"], seed: int) -> Estimate:
     """`mean_with_bounds` of one number a puzzle, as results hold it."""
     value, low, high = map(float, mean_with_bounds(values, seed))
     return Estimate(value=value, low=low, high=high)
+
+
+def mean_of_few(values: Float[np.ndarray, " puzzle"]) -> Estimate:
+    """Mean over a handful of puzzles with Student's 95 % interval; no bounds for fewer than LEAST.
+
+    A bootstrap over few is too narrow: of four normal numbers it holds the mean in 80 % of cases.
+
+    >>> mean_of_few(np.array([1.0, 3.0])).text(".1f")  # 2 +- 12.71 * sqrt(2) / sqrt(2)
+    '2.0 [-10.7, 14.7]'
+    """
+    n = len(values)
+    if n < LEAST:
+        return Estimate(value=float(values[0]) if n else None, low=None, high=None)
+    mean = float(values.mean())
+    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return Estimate(value=mean, low=mean - half, high=mean + half)
 
 
 def median_with_bounds(values: Float[np.ndarray, " puzzle"], seed: int) -> dict[str, float]:

@@ -126,7 +126,7 @@ def _work_left(subjects: Sequence[Subject]) -> str:
     """What is to be done of all subjects, in words."""
     seconds = sum(60 * job.minutes for one in subjects for job in one.plan.jobs)
     left = seconds - sum(map(_seconds_done, subjects))
-    return f"all {counted(len(subjects), 'subject')}: {left / 60:.0f} core minutes to do"
+    return f"all {counted(len(subjects), 'subject')}: {left / 60:.1f} core minutes to do"
 
 
 def _judge(subject: Subject, claims: Sequence[Claim]) -> None:

@@ -127,8 +127,7 @@ def _over_cell(over: ClaimOver) -> str:
 
 
 def _sentence(one: OverSubjects) -> str:
-    words = {1: "as claimed", -1: "opposite", 0: "open", None: "subjects contradict each other"}
-    return f"{words[one.towards_claim]}: {one.effect.text}"
+    return f"{one.side_in_words}: {one.effect.text}"
 
 
 def _legend() -> Iterator[str]:
@@ -157,14 +156,8 @@ def _effects(claims: Sequence[ClaimOver]) -> Iterator[str]:
             yield f"<tr><td>{effect.claim}</td><td>{escape(effect.name)}</td>"
             yield f'<td class="number">{effect.estimate:.3g}</td>'
             yield f'<td class="number">{interval}</td><td>{claimed}</td>'
-            yield f'<td class="number">{one.k}</td><td>{_side(one)}</td></tr>'
+            yield f'<td class="number">{one.k}</td><td>{one.side_in_words}</td></tr>'
     yield "</tbody></table></div>"
-
-
-def _side(one: OverSubjects) -> str:
-    if one.k < 2:
-        return "one model only"
-    return _sentence(one).partition(":")[0]
 
 
 def _subjects(subjects: Sequence[Subject]) -> Iterator[str]:

@@ -51,6 +51,14 @@ class OverSubjects:
         """1 where that is the claimed side, -1 the other one; 0 and None as `side`."""
         return self.side and self.side * self.effect.claimed
 
+    @property
+    def side_in_words(self) -> str:
+        """On which side of the null it lies; of a single model alone it is not said."""
+        if self.k < 2:
+            return "one model only"
+        words = {1: "as claimed", -1: "opposite", 0: "open", None: "subjects contradict each other"}
+        return words[self.towards_claim]
+
 
 @dataclass(frozen=True)
 class ClaimOver:
@@ -78,19 +86,23 @@ def over_subjects(subjects: Sequence[Subject]) -> list[ClaimOver]:
 def _claim_over(claim: Claim, subjects: Sequence[Subject]) -> ClaimOver:
     rows = [(one, of) for one in subjects for kind, of in one.judged if kind.id == claim.id]
     rows = [(one, of) for one, of in rows if of.row["verdict"] != NOT_MEASURED]
+    # where it can be tested on some, the others say nothing about it
+    rows = [pair for pair in rows if pair[1].row["verdict"] != NOT_TESTABLE] or rows
     pairs = [(one, effect) for one, of in rows for effect in of.effects]
     names = list(dict.fromkeys(effect.name for _, effect in pairs))
     by_name = [[pair for pair in pairs if pair[1].name == name] for name in names]
     effects = [over for same in by_name if (over := _over(same))]
     words = [of.row["verdict"] for _, of in rows]
+    k = len({one.run for one, _ in rows})
     if not rows:
         verdict = NOT_MEASURED
     elif any(of.row["verdict"] != verdict_of(of.effects) for _, of in rows):
         verdict = verdict_of_words(words)  # their rule does not go by effects alone
     else:
-        undefined = len(names) - len(effects)
-        verdict = verdict_of_sides([*(one.towards_claim for one in effects), *[0] * undefined])
-    return ClaimOver(claim, verdict, len({one.run for one, _ in rows}), tuple(effects))
+        # one that is defined on a single model of several agrees with nothing
+        agreed = [one.towards_claim for one in effects if one.k > 1 or k == 1]
+        verdict = verdict_of_sides([*agreed, *[0] * (len(names) - len(agreed))])
+    return ClaimOver(claim, verdict, k, tuple(effects))
 
 
 def _over(pairs: Sequence[tuple[Subject, Effect]]) -> OverSubjects | None:
@@ -198,15 +210,10 @@ def effects_table(subjects: Sequence[Subject]) -> pd.DataFrame:
 
 
 def over_table(claims: Sequence[ClaimOver]) -> pd.DataFrame:
-    """A row an effect over all subjects: EFFECTS, of which `n` is training runs; `side` of the
-    null, empty where it is open, and `subjects`."""
-    sides = {1: "as claimed", -1: "opposite", 0: "", None: "mixed"}
+    """A row an effect over all subjects: EFFECTS, of which `n` is training runs; its `side`, and
+    `subjects`."""
     rows = [
-        [
-            *numbers_of(one.effect),
-            sides[one.towards_claim],
-            " ".join(one.subjects),
-        ]
+        [*numbers_of(one.effect), one.side_in_words, " ".join(one.subjects)]
         for claim in claims
         for one in claim.effects
     ]

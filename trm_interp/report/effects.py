@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_interp.analysis.auc import FEWEST, auc_draws
-from trm_interp.analysis.control import auc_within_draws
 from trm_interp.analysis.estimates import Number, with_span
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.analysis.resample import TIMES, mean_draws, median_draws
@@ -286,14 +285,3 @@ def auc_of(positive: Values, negative: Values) -> Callable[[int], np.ndarray] | 
     if positive is None or negative is None or min(len(positive), len(negative)) < FEWEST:
         return None
     return partial(auc_draws, np.asarray(positive, float), np.asarray(negative, float))
-
-
-def auc_of_strata(
-    values: Values, positive: Sequence[bool] | None, strata: Sequence[int] | None
-) -> Callable[[int], np.ndarray] | None:
-    """How to draw the AUC over the pairs within a stratum."""
-    if values is None or positive is None or strata is None:
-        return None
-    return partial(
-        auc_within_draws, np.asarray(values, float), np.asarray(positive, bool), np.asarray(strata)
-    )

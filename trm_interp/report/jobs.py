@@ -139,7 +139,7 @@ class Job:
                 self._mark()
         write_json(self._record_file, asdict(JobRecord(inputs, answered=False)))
         log = self.out.with_name(f"{self.name}-log.txt")
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        environment = os.environ | {"OMP_NUM_THREADS": str(at_most(threads))}
         status = children.run([*self.program, *words], log, environment)
         if status == 0:
             if not (self.out / self.done).is_file():
@@ -150,6 +150,12 @@ class Job:
         output = log.read_text(encoding="utf-8", errors="replace").splitlines()
         lines = [line for line in output if line.strip()]
         return f"exit status {status}: {lines[-1] if lines else 'no output'} ({log})"
+
+
+def at_most(threads: int) -> int:
+    """Threads of a job: its part of the cores, or fewer where OMP_NUM_THREADS says so."""
+    own = os.environ.get("OMP_NUM_THREADS", "")
+    return min(threads, int(own)) if own.isdecimal() and int(own) else threads
 
 
 def with_bases(jobs: Sequence[Job]) -> list[Job]:

@@ -93,7 +93,7 @@ class Plan:
         ]
         todo = [job for job in self.jobs if not job.is_done(self.identity)]
         minutes, size = sum(j.minutes for j in todo), sum(j.megabytes for j in todo)
-        return [*each, f"to do: {minutes:.0f} core minutes, {size / 1000:.1f} GB"]
+        return [*each, f"to do: {minutes:.1f} core minutes, {size / 1000:.2f} GB"]
 
     def run(
         self,

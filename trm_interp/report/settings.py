@@ -56,10 +56,13 @@ class CompareConfig:
     out: Path = required("folder of tables, and of a folder a subject; what is done is skipped")
     only: str | None = setting(
         None,
-        "comma-separated claims, such as F2,W1",
+        "comma-separated claims, of T1, T2, T2b (tables); F1, F1b, S1, S1b (features); F2 to F5, "
+        "F5b (landscape); C1 (starts); W1, W2 (failures wander)",
         otherwise="those that need neither SAE nor search",
     )
-    sae: bool = setting(False, "also the claims about features (F1, S1, S1b)", needs={"only": None})
+    sae: bool = setting(
+        False, "also the claims about features (F1, F1b, S1, S1b)", needs={"only": None}
+    )
     search: bool = setting(
         False, "also the claims about search at test time (T2, T2b)", needs={"only": None}
     )

@@ -1,12 +1,16 @@
 """Claims about basins, losses and distances: F3, F4, F5 and F5b."""
 
+import numpy as np
+import pandas as pd
+
 from trm_interp.analysis.auc import FEWEST
-from trm_interp.analysis.estimates import Estimate
+from trm_interp.analysis.control import auc_of_each
+from trm_interp.analysis.estimates import Auc, Estimate
+from trm_interp.analysis.resample import LEAST, mean_of_few
 from trm_interp.report.effects import (
     About,
     Effect,
     auc_of,
-    auc_of_strata,
     estimated_effect,
     mean_of,
 )
@@ -44,11 +48,9 @@ def f3(basins: BasinsResult) -> Judged:
         return not_measured(why, n, ours)
     effects = []
     for label, name in JUDGED.items():
-        excess = basins.excess(label)
         about = About("F3", f"Moran's I of {name}, above chance", 0.0, 1)
-        estimate = basins.mean_excess(label)
-        draw = mean_of(excess) if len(excess) > 1 else None
-        effects.append(estimated_effect(about, numbers_of(estimate), len(excess), draw))
+        numbers = numbers_of(basins.mean_excess(label))
+        effects.append(estimated_effect(about, numbers, len(basins.excess(label))))
     counts = "; ".join(
         f"{one.where}, {one.label}: {one.hits} of {one.tested}" for one in basins.hits
     )
@@ -130,13 +132,33 @@ def f5(divergence: DivergenceResult) -> Judged:
 
 
 def f5b(divergence: DivergenceResult) -> Judged:
-    """The same within a puzzle: distances to the mean of its other solved starts."""
+    """The same within a puzzle: distances to the mean of its other solved starts.
+
+    Means over puzzles, of which there are a handful. Files of earlier versions do not tell the
+    puzzles apart: their intervals are over starts.
+    """
     same = divergence.same_puzzle
     if same is None or same.compared is None:
         return not_measured("the control was left out, or no puzzle has starts of both outcomes")
     n = f"{len(same.puzzles)} x {same.starts} starts"
-    why = "distance to the mean of the same puzzle's other solved starts; intervals over starts"
-    return _leaving("F5b", same.compared, n, why)
+    why = "distance to the mean of the same puzzle's other solved starts; intervals over"
+    runs = same.compared.runs
+    if runs is None or runs.puzzle is None:
+        return _leaving("F5b", same.compared, n, f"{why} starts")
+    if len(same.puzzles) < LEAST:
+        return not_measured("one puzzle has starts of both outcomes: no interval over puzzles", n)
+    failed, puzzle = np.array(runs.failed), np.array(runs.puzzle)
+    early, last = (
+        mean_of_few(auc_of_each(np.array(values), failed, puzzle))
+        for values in (runs.at_paper_tick, runs.at_last)
+    )
+    late = pd.Series(runs.late_slope)[failed].groupby(puzzle[failed]).mean()
+    slope, many = mean_of_few(late.to_numpy()), len(late)
+    effects = [
+        estimated_effect(about, numbers_of(one), many)
+        for about, one in zip(_abouts("F5b"), (early, last, slope), strict=True)
+    ]
+    return judged(*_distances(early, last), n, f"{why} puzzles", effects)
 
 
 def _leaving(claim: str, over: Comparison, n: object, why: str) -> Judged:
@@ -146,22 +168,30 @@ def _leaving(claim: str, over: Comparison, n: object, why: str) -> Judged:
         return not_measured("too few runs of either outcome", n)
     runs, many = over.runs, over.n_solved + over.n_failed
     effects = []
-    for when, auc, values in (
-        (f"at update {PAPER_TICK}", over.at_paper_tick, runs and runs.at_paper_tick),
-        ("at the last update", over.at_last, runs and runs.at_last),
+    *of_auc, of_slope = _abouts(claim)
+    for about, auc, values in (
+        (of_auc[0], over.at_paper_tick, runs and runs.at_paper_tick),
+        (of_auc[1], over.at_last, runs and runs.at_last),
     ):
-        if runs and runs.puzzle is not None:
-            draw = auc_of_strata(values, runs.failed, runs.puzzle)
-        else:
-            draw = auc_of(*(runs.split(values) if runs and values else (None, None)))
-        about = About(claim, f"AUC of the distance for failing {when}", 0.5, 1)
+        draw = auc_of(*(runs.split(values) if runs and values else (None, None)))
         effects.append(estimated_effect(about, numbers_of(auc), many, draw))
-    about = About(claim, "slope of the failures' distance in the second half, an update", 0.0, 1)
     late = runs and runs.split(runs.late_slope)[0]
-    effects.append(estimated_effect(about, numbers_of(slope), over.n_failed, mean_of(late)))
-    ours = (
-        f"AUC of the distance for failing {number(over.at_paper_tick.auc, 2)} at update "
-        f"{PAPER_TICK}, {number(over.at_last.auc, 2)} last"
+    effects.append(estimated_effect(of_slope, numbers_of(slope), over.n_failed, mean_of(late)))
+    return judged(*_distances(over.at_paper_tick, over.at_last), n, why, effects)
+
+
+def _abouts(claim: str) -> tuple[About, About, About]:
+    """Of the effects of F5 and F5b: AUC early and late, and the failures' slope."""
+    auc = "AUC of the distance for failing at"
+    return (
+        About(claim, f"{auc} update {PAPER_TICK}", 0.5, 1),
+        About(claim, f"{auc} the last update", 0.5, 1),
+        About(claim, "slope of the failures' distance in the second half, an update", 0.0, 1),
     )
-    interval = f"{interval_of(over.at_paper_tick)}; {interval_of(over.at_last)}"
-    return judged(ours, interval, n, why, effects)
+
+
+def _distances(early: Auc | Estimate, last: Auc | Estimate) -> tuple[str, str]:
+    """Our AUCs and their intervals, in words."""
+    values = [number(numbers_of(one)[0], 2) for one in (early, last)]
+    ours = f"AUC of the distance for failing {values[0]} at update {PAPER_TICK}, {values[1]} last"
+    return ours, f"{interval_of(early)}; {interval_of(last)}"
