@@ -16,7 +16,7 @@ import pytest
 import trm_interp.report.jobs
 import trm_interp.report.plan
 from trm_interp.report.claims import CLAIMS
-from trm_interp.report.compare import Compared, run
+from trm_interp.report.compare import Compared, lines, run
 from trm_interp.report.compare_subjects import Asked, open_subjects, training_step
 from trm_interp.report.compare_tables import EFFECTS, FACTS, OVER
 from trm_interp.report.effects import VERDICTS
@@ -213,6 +213,10 @@ def test_a_study_that_fails_is_told_and_leaves_the_others(
     here.cli = lambda *words: plain("nonsense") if words[0] == "losses" else plain(*words)
     result = run(config(two, tmp_path, only="T1,F4"), lambda line: None)
     assert result.failed == ["first@halves: fig4", "second@halves: fig4"]
+    assert result.unmeasured == [
+        f"F4 was not measured on {name}: needs fig4" for name in ("first@halves", "second@halves")
+    ]
+    assert result.unmeasured[0] in lines(result)
     verdicts = pd.read_csv(tmp_path / "verdicts.csv")
     assert dict(zip(verdicts["id"], verdicts[OVER], strict=True))["F4"] == "not measured"
     assert "T1" in set(pd.read_csv(tmp_path / "effects.csv")["claim"])

@@ -17,6 +17,7 @@ from trm_interp.report.compare_tables import (
     over_table,
     verdicts_table,
 )
+from trm_interp.report.effects import NOT_MEASURED
 from trm_interp.report.settings import CompareConfig
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
@@ -30,12 +31,14 @@ OWN = ("effects.csv", "over.csv", "verdicts.csv", "verdicts.html", "verdicts.tex
 @dataclass(frozen=True)
 class Compared:
     """`verdicts`: the matrix; `plan`: lines of what was to be done, for a run that does no more;
-    `failed`: studies that failed, by subject."""
+    `failed`: studies that failed, by subject; `unmeasured`: claims that were not measured on a
+    subject, and why."""
 
     out: Path
     verdicts: pd.DataFrame
     plan: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    unmeasured: list[str] = field(default_factory=list)
 
 
 def run(config: CompareConfig, tell: Tell = print, progress: Update = quiet) -> Compared:
@@ -68,7 +71,7 @@ def run(config: CompareConfig, tell: Tell = print, progress: Update = quiet) -> 
             _judge(one, claims)
         verdicts = _write(subjects, left_out, work)
     failed = [f"{one.name}: {job}" for one in subjects for job in one.failed]
-    return Compared(config.out, verdicts, failed=failed)
+    return Compared(config.out, verdicts, failed=failed, unmeasured=_unmeasured(subjects))
 
 
 def chosen_claims(config: CompareConfig) -> list[Claim]:
@@ -140,6 +143,16 @@ def _judge(subject: Subject, claims: Sequence[Claim]) -> None:
     ]
 
 
+def _unmeasured(subjects: Sequence[Subject]) -> list[str]:
+    """A line a claim and subject without a verdict."""
+    return [
+        f"{claim.id} was not measured on {one.name}: {judged.row['why']}"
+        for one in subjects
+        for claim, judged in one.judged
+        if judged.row["verdict"] == NOT_MEASURED
+    ]
+
+
 def _write(subjects: Sequence[Subject], left_out: str, work: Run) -> pd.DataFrame:
     """All tables; the matrix of verdicts is returned."""
     claims = over_subjects(subjects)
@@ -170,7 +183,11 @@ def lines(compared: Compared) -> list[str | Table]:
     table = Table(*map(str, shown.columns))
     for row in shown.itertuples(index=False):
         table.add_row(*map(str, row))
-    return [table, f"wrote {compared.out / 'verdicts.html'}, .csv and .tex, effects.csv, over.csv"]
+    return [
+        table,
+        *compared.unmeasured,
+        f"wrote {compared.out / 'verdicts.html'}, .csv and .tex, effects.csv, over.csv",
+    ]
 
 
 def fault(compared: Compared) -> str | None:
