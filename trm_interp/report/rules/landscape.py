@@ -1,7 +1,6 @@
 """Claims about basins, losses and distances: F3, F4, F5 and F5b."""
 
 import numpy as np
-import pandas as pd
 
 from trm_interp.analysis.auc import FEWEST
 from trm_interp.analysis.control import auc_of_each
@@ -152,8 +151,9 @@ def f5b(divergence: DivergenceResult) -> Judged:
         mean_of_few(auc_of_each(np.array(values), failed, puzzle))
         for values in (runs.at_paper_tick, runs.at_last)
     )
-    late = pd.Series(runs.late_slope)[failed].groupby(puzzle[failed]).mean()
-    slope, many = mean_of_few(late.to_numpy()), len(late)
+    slopes, of_failed = np.array(runs.late_slope)[failed], puzzle[failed]
+    each = [slopes[of_failed == one].mean() for one in np.unique(of_failed)]
+    slope, many = mean_of_few(np.array(each)), len(each)
     effects = [
         estimated_effect(about, numbers_of(one), many)
         for about, one in zip(_abouts("F5b"), (early, last, slope), strict=True)
