@@ -26,6 +26,9 @@ def test_both_rules_give_about_the_weights_of_the_trm_and_one_its_operations():
     every = plan()
     assert every.steps("one-step", "flops") == pytest.approx(1000 * 35 / 25, rel=0.01)
     assert every.steps("direct", "flops") == pytest.approx(1000 * 35 / 3, rel=0.01)
+    # 12 evaluations, 4 with gradient, of twice the blocks; 6 evaluations, 3 with gradient
+    assert every.steps("4-layers", "flops") == pytest.approx(1000 * 35 / 40, rel=0.01)
+    assert every.steps("t2-n2", "flops") == pytest.approx(1000 * 35 / 12, rel=0.01)
     by_name = {run.name: run for run in every.runs()}
     trm = by_name.pop("trm-steps-seed0")
     assert trm.shared and trm.weights == 169_922 and trm.steps == 1000

@@ -153,6 +153,18 @@ def test_a_network_that_is_not_read_is_named(tmp_path: Path):
         load_checkpoint(written(tmp_path, "rotary", name=name))
 
 
+def test_an_architecture_that_cannot_be_told_is_asked_for(tmp_path: Path):
+    """Neither named nor shown by its stacks of blocks, of which there is a strange one."""
+    folder = written(tmp_path, "rotary", name=None)
+    state = torch.load(folder / "checkpoint")
+    strange = {key.replace("H_level", "M_level"): value for key, value in state.items()}
+    torch.save(strange, folder / "checkpoint")
+    says = "all_config.yaml states no arch.name, .* blocks L_level, M_level .* of trm, hrm_act_v1, "
+    with pytest.raises(CheckpointError, match=says) as caught:
+        load_checkpoint(folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_prefix_that_the_embedding_does_not_fill():
     config = HRMConfig(d_model=32, n_heads=4, prefix=2, puzzle_dims=40)
     assert config.prefix_width == 40 and config.positions == 83

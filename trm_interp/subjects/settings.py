@@ -149,7 +149,9 @@ class RunConfig:
     resume: bool = setting(False, "go on exactly where a run was stopped or killed")
     overwrite: bool = setting(False, "start over if there is a run")
     preset: str | None = preset(PRESETS, "settings of a known run")
-    architecture: str = setting(DEFAULT, f"architecture of the model: {', '.join(names())}")
+    architecture: str = setting(
+        DEFAULT, f"architecture of the model: {', '.join(names())}", old="--arch"
+    )
     model: Mapping[str, Any] = partial_group(
         {name: config_class(name) for name in names()},
         "Model",

@@ -113,6 +113,13 @@ def network_of(tensors: Iterable[str], name: Any, source: str) -> Network:
     levels = {match[1] for tensor in there if (match := _BLOCK.fullmatch(tensor))}
     starts = {tensor for tensor in there if tensor.endswith("_init")}
     fitting = [network for network in NETWORKS if _has(levels, network.levels)]
+    if levels and not fitting:
+        stacks = ", ".join(sorted(levels))
+        choices = ", ".join(network.modules[0] for network in NETWORKS)
+        raise CheckpointError(
+            f"{source} states no arch.name, and the stacks of blocks {stacks[:80]} are those of no "
+            f"architecture that this version reads: state one there, of {choices}"
+        )
     whole = [network for network in fitting if _has(starts, network.starts)]
     return (whole or fitting or NETWORKS)[0]  # whose reader says what does not fit
 
