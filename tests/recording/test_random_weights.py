@@ -25,7 +25,9 @@ def test_a_store_of_random_weights_and_the_model_behind_it(
     words = ["collect", "--ckpt", copier, "--puzzles", grids, "--steps", 2, "--device", "cpu"]
     for seed in (4, 5):
         out = tmp_path / f"store-{seed}"
-        assert cli(*words, "--random-weights", seed, "--out", out).code == 0
+        answer = cli(*words, "--random-weights", seed, "--out", out)
+        assert answer.code == 0 and f"fresh weights of seed {seed}" in answer.err
+        assert f"with fresh weights of seed {seed} on" in cli("info", out).out
     config = load_checkpoint(copier).model.config
     fresh = build(config, torch.Generator().manual_seed(4)).eval()
     with Store(tmp_path / "store-4") as store, Store(tmp_path / "store-5") as other:

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.core.flops import evaluation_flops
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.models.trm_config import TRMConfig
-from trm_interp.report.plan import Plan
+from trm_interp.report.plan import Plan, search_table
 from trm_interp.report.recipes import Request, cost_of
 
 Cli = Callable[..., Any]
@@ -75,3 +76,15 @@ def test_skip_bad_goes_to_every_part_that_reads_puzzles(
     plan = Plan(Request(str(copier), file, skip_bad=True), ["fig3", "store", "table2", "fig2"])
     for job in plan.jobs:
         assert ("--skip-bad" in job.words) == ("--puzzles" in job.words)
+
+
+def test_table_2_has_the_gain():
+    """As the paper's table has it; without an interval where the search is of an earlier version."""
+    shares = {
+        f"baseline{end}": [share] for end, share in (("", 0.5), ("_low", 0.4), ("_high", 0.6))
+    }
+    table = pd.DataFrame({"step": [0], "n": [100], **shares})
+    paired = table.assign(gain=0.25, gain_low=0.1, gain_high=0.375)
+    assert "step & one plain run & gain" in search_table(paired)
+    assert "1 & 50.0 [40.0, 60.0] & +25.0 [+10.0, +37.5]" in search_table(paired)
+    assert "& +25.0 \\\\" in search_table(table.assign(gain=0.25, gain_low=None, gain_high=None))

@@ -14,6 +14,7 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.outputs import mark
 from trm_interp.search.output import COUNTS, Identity, SearchWork
 from trm_interp.search.results import SearchSummary, curves_of
+from trm_interp.search.run import gain_line
 from trm_interp.search.selection import SHARES, share_table
 from trm_interp.search.settings import SearchConfig, SearchRun
 from trm_interp.tasks.base import PuzzleSet
@@ -45,6 +46,23 @@ SUMMARY = SearchSummary(
 )
 GRID = np.array([[2, 3, 4, 5] * 4], np.uint8)  # the rows need not obey rules here
 PUZZLE = PuzzleSet(Sudoku(4), GRID, GRID, np.array([1]), "p", {})
+
+
+def test_the_gain_is_paired_by_puzzle():
+    """Of 50 puzzles best Q solves 48, the plain run 38: 36 both, 12 only the first, 2 only the
+    second. Newcombe (1998), table II, method 10: 0.20 [0.0569, 0.3404]."""
+    curves = {
+        name: replace(SUMMARY.best_q, share=[share])
+        for name, share in (("best_q", 0.96), ("baseline", 0.76))
+    }
+    paired = replace(replace(SUMMARY, **curves), n=50, gained=[12])
+    (gain,) = paired.gain
+    assert (gain.value, gain.low, gain.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=1e-4)
+    line = gain_line(paired)
+    assert line == "best Q less baseline, of the same puzzles: +20.0% [+5.7%, +34.0%] at step 1"
+    earlier = replace(paired, gained=None)
+    assert earlier.gain[0].value == pytest.approx(0.2) and earlier.gain[0].low is None
+    assert gain_line(earlier).endswith(": +20.0% at step 1")
 
 
 def run_of(out: Path, **more: Any) -> SearchRun:

@@ -52,6 +52,7 @@ def collect(
     )
     if config.random_weights is not None:
         checkpoint = untrained(checkpoint, config.random_weights)
+        tell(f"a control: fresh weights of seed {config.random_weights} instead of its own")
     identity = {
         "checkpoint_sha256": checkpoint.sha256,
         "data_sha256": dict(puzzles.sha256),

@@ -206,7 +206,9 @@ def _of_store(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from nested({"exact_at_step": facts["exact_at_step"]})
     meta = facts["meta"]
     if source := meta.get("checkpoint", {}).get("path"):
-        yield f"recorded from: {source} on {meta.get('puzzles', 'unknown puzzles')}"
+        seed = meta.get("settings", {}).get("random_weights")
+        drawn = "" if seed is None else f" with fresh weights of seed {seed}"
+        yield f"recorded from: {source}{drawn} on {meta.get('puzzles', 'unknown puzzles')}"
     states = facts.get("states", [])
     groups: dict[str, list[str]] = {"states": [], "sites": [], "read-outs": []}
     for name, array in facts["sites"].items():

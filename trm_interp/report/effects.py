@@ -11,7 +11,7 @@ import numpy as np
 
 from trm_interp.analysis.auc import FEWEST, auc_draws
 from trm_interp.analysis.estimates import Number, with_span
-from trm_interp.analysis.outcomes import wilson
+from trm_interp.analysis.outcomes import paired_difference, wilson
 from trm_interp.analysis.resample import TIMES, mean_draws, median_draws
 
 VERDICTS = (
@@ -217,26 +217,11 @@ class Crossed(NamedTuple):
 
 
 def paired_effect(about: About, crossed: Crossed) -> Effect:
-    """Share that the first run solves less that of the second, of the same puzzles.
-
-    The interval is Newcombe's for paired proportions (1998, Statistics in Medicine 17, 2635, his
-    method 10): Wilson's of both shares, and their correlation with a continuity correction.
-    """
-    both, gained, lost, neither = crossed
-    n = round(sum(crossed))
-    p, q = (both + gained) / n, (both + lost) / n
-    (low_p, high_p), (low_q, high_q) = wilson(p * n, n), wilson(q * n, n)
-    product = both * neither - gained * lost
-    scale = np.sqrt((both + gained) * (lost + neither) * (both + lost) * (gained + neither))
-    corrected = max(product - n / 2, 0.0) if product > 0 else product
-    phi = corrected / scale if scale else 0.0
-
-    def side(a: float, b: float) -> float:
-        return float(np.sqrt(a**2 - 2 * phi * a * b + b**2))
-
-    below, above = side(p - low_p, high_q - q), side(high_p - p, q - low_q)
+    """Share that the first run solves less that of the second, of the same puzzles: see
+    `paired_difference`."""
     drawn = crossed.draws(about.seed)
-    return about.effect(p - q, p - q - below, p - q + above, n, drawn[1] - drawn[2])
+    numbers = paired_difference(*map(float, crossed))
+    return about.effect(*numbers, round(sum(crossed)), drawn[1] - drawn[2])
 
 
 def closed_gap_effect(about: About, crossed: Crossed) -> Effect:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from trm_interp.analysis.estimates import with_span
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.figures.latex import latex_table
 from trm_interp.figures.search import NAMES, shares_figure
@@ -147,6 +148,10 @@ class Plan:
             for end, field in (("", "share"), ("_low", "low"), ("_high", "high"))
         }
         steps = np.arange(settings.steps)
+        shares |= {
+            f"gain{end}": [getattr(one, bound) for one in search.gain]
+            for end, bound in (("", "value"), ("_low", "low"), ("_high", "high"))
+        }
         table = pd.DataFrame({"search": what, "step": steps, "n": search.n, **shares})
         folder = self.request.out / "table2"
         write_text(folder / "shares.csv", table.to_csv(index=False))
@@ -166,13 +171,18 @@ class Plan:
 
 
 def search_table(table: pd.DataFrame) -> str:
-    """Shares (%) of puzzles solved by step, a column a way to choose the answer, in LaTeX."""
+    """Shares (%) of puzzles solved by step, a column a way to choose the answer, and the gain of
+    best Q over the plain run in points, in LaTeX."""
     shown = pd.DataFrame({"step": (table["step"] + 1).astype(str)})
     for name, label in NAMES.items():
         if name in table:
             low, high = table[f"{name}_low"], table[f"{name}_high"]
             cells = zip(100 * table[name], 100 * low, 100 * high, strict=True)
             shown[label] = [f"{value:.1f} [{low:.1f}, {high:.1f}]" for value, low, high in cells]
+    if "gain" in table:
+        points = 100 * table[["gain", "gain_low", "gain_high"]].astype(float)
+        rows = points.itertuples(index=False)  # NaN where there is no interval
+        shown["gain"] = [with_span(value, low, high, "+.1f") for value, low, high in rows]
     n = int(table["n"].iloc[0])
     note = f"Percent of {n} puzzles solved after a step (from 1), with 95 % intervals over puzzles."
     return latex_table(shown, note=note)

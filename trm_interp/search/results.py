@@ -6,6 +6,8 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from trm_interp.analysis.estimates import Estimate
+from trm_interp.analysis.outcomes import paired_difference
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import AGAIN, Record, optional
 from trm_interp.search.settings import SearchConfig
@@ -56,6 +58,23 @@ class SearchSummary(Record):
     def curves(self) -> dict[str, Curve]:
         """By the names in SHARES."""
         return {name: getattr(self, name) for name in SHARES}
+
+    @property
+    def gain(self) -> list[Estimate]:
+        """What `best_q` solves more than `baseline` after every step, as a share of the puzzles.
+        Without intervals in files of earlier versions, which have no `gained`."""
+        n, gains = self.n, []
+        for step, (best, plain) in enumerate(
+            zip(self.best_q.share, self.baseline.share, strict=True)
+        ):
+            if self.gained is None:
+                gains.append(Estimate(value=best - plain, low=None, high=None))
+                continue
+            gained = self.gained[step]
+            both, lost = round(best * n) - gained, round((plain - best) * n) + gained
+            value, low, high = paired_difference(both, gained, lost, n - both - gained - lost)
+            gains.append(Estimate(value=value, low=low, high=high))
+        return gains
 
     def to_json(self) -> dict[str, Any]:
         flat = super().to_json()

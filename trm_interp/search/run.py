@@ -24,6 +24,7 @@ from trm_interp.search.settings import ALL_STATES, SearchConfig, SearchRun
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.tasks.base import PuzzleSet
 
+OF_TABLE_2 = (1, 2, 3, 5)  # steps from 1
 HEADINGS = ("baseline", "best Q", "vote", "vote by Q", "pass@K", "verified")
 BLOCK_BYTES = 128e6  # answers of one block
 
@@ -38,8 +39,8 @@ def run(
 
 
 def lines(summary: SearchSummary) -> list[Table | str]:
-    """What `search` prints: the table, and what it cost."""
-    return [search_table(summary), cost_line(summary)]
+    """What `search` prints: the table, what is gained, and what it cost."""
+    return [search_table(summary), gain_line(summary), cost_line(summary)]
 
 
 def search_table(summary: SearchSummary) -> Table:
@@ -57,6 +58,15 @@ def search_table(summary: SearchSummary) -> Table:
             cells.append(f"{share:.1f} ({low:.0f}-{high:.0f})")
         table.add_row(str(step + 1), *cells)
     return table
+
+
+def gain_line(summary: SearchSummary) -> str:
+    """What best Q gains over the plain run at the steps of table 2 and at the last one."""
+    steps = sorted({step for step in OF_TABLE_2 if step < summary.config.steps})
+    steps.append(summary.config.steps)
+    gains = [summary.gain[step - 1].text("+.1%") for step in steps]
+    told = ", ".join(f"{gain} at step {step}" for gain, step in zip(gains, steps, strict=True))
+    return f"best Q less baseline, of the same puzzles: {told}"
 
 
 def cost_line(summary: SearchSummary) -> str:
