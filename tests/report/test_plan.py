@@ -79,7 +79,7 @@ def test_skip_bad_goes_to_every_part_that_reads_puzzles(
 
 
 def test_table_2_has_the_gain():
-    """As the paper's table has it; without an interval where the search is of an earlier version."""
+    """As the paper's table has it; without an interval for a search of an earlier version."""
     shares = {
         f"baseline{end}": [share] for end, share in (("", 0.5), ("_low", 0.4), ("_high", 0.6))
     }
