@@ -41,3 +41,16 @@ def maze_puzzles(n: int, side: int, seed: int = 0) -> PuzzleSet:
     mazes = random_mazes(n, side, seed)
     labels = solutions(mazes, ways(mazes))
     return PuzzleSet(Maze(side), mazes, labels, np.arange(n) + 2, "made", {})
+
+
+def easy_and_hard(n: int, side: int, seed: int = 0) -> PuzzleSet:
+    """Mazes half of which have their goal next to the start, so that a copy of them solves them."""
+    mazes = random_mazes(n, side, seed)
+    for maze in mazes[::2]:
+        start = int(np.flatnonzero(maze == START)[0])
+        between = ways(maze[None]).from_start[0]
+        maze[maze == GOAL] = OPEN
+        maze[np.flatnonzero(between == 1)[0]] = GOAL
+        assert maze[start] == START
+    labels = solutions(mazes, ways(mazes))
+    return PuzzleSet(Maze(side), mazes, labels, np.arange(n) + 2, "made", {})

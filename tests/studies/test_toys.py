@@ -220,6 +220,7 @@ def test_a_task_without_candidates_and_ratings(
     cli: Cli, on: list[Any], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(Latin, "candidates", lambda self, inputs: None)
+    monkeypatch.setattr(Latin, "board_facts", lambda self, inputs, labels: {})
     monkeypatch.setattr(Latin, "ratings", lambda self: ())
     monkeypatch.setattr(Latin, "rate", lambda self, puzzles, seed=0, progress=None: {})
     words = ["probes", store, "--cycles", "0", "--held-out", 0.5, "--device", "cpu"]

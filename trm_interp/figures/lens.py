@@ -75,18 +75,22 @@ def _ticks(numbers: pd.DataFrame) -> list[int]:
     return [n * 10**i for i in range(len(str(last))) for n in (1, 2, 5) if n * 10**i <= last]
 
 
+LEFT_OF_PROBES = {"candidates": "candidates left by the givens", "facts": "facts of the board"}
+
+
 def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) -> go.Figure:
-    """AUC over network evaluations (logarithmic): candidates left, rule violations right.
+    """AUC over network evaluations (logarithmic): candidates or facts left, rule violations right.
 
     numbers: rows of label, site ("" for controls on the input), kind, tick, auc, low, high, n;
     `kinds`: what each kind is, in words. 0.5 is chance.
     """
-    labels, dashes = ("candidates", "violations"), _dashes(numbers)
+    left = "facts" if "facts" in set(numbers["label"]) else "candidates"
+    labels, dashes = (left, "violations"), _dashes(numbers)
     figure = make_subplots(
         cols=2,
         rows=1,
         shared_yaxes=True,
-        subplot_titles=("candidates left by the givens", "conflicts of the current guess"),
+        subplot_titles=(LEFT_OF_PROBES[left], "conflicts of the current guess"),
     )
     in_legend: set[str] = set()
     for column, label in enumerate(labels, 1):
@@ -106,7 +110,7 @@ def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) ->
     figure.update_yaxes(title="AUC within a puzzle", row=1, col=1)
     n = f"{numbers['n'].to_numpy().max()} " if "n" in numbers and len(numbers) else ""
     caption = (
-        f"AUC of linear probes on {n}unseen puzzles over network evaluations: left candidates, "
+        f"AUC of linear probes on {n}unseen puzzles over network evaluations: left {left}, "
         "right violated rules; lines of the input and of shuffled labels are controls. Bands are "
         "95 % intervals over puzzles; 0.5 is chance."
     )

@@ -162,12 +162,13 @@ def _examples(applied: AppliedSAE, observed: Observations, alive: np.ndarray) ->
 
 
 def _board_of(task: Task) -> dict[str, Any]:
-    """How boards of the task are drawn: its grid, where heavy lines go, what stands for tokens."""
+    """How boards of the task are drawn: grid, heavy lines, the glyphs and colours of tokens."""
     everywhere = np.repeat(np.arange(task.vocab, dtype=np.uint8)[:, None], task.cells, axis=1)
     return {
         "grid": list(task.grid),
         "rulings": [list(lines) for lines in task.rulings()],
         "glyphs": task.glyphs(everywhere)[:, 0].tolist(),
+        "colours": list(task.colours()),
     }
 
 

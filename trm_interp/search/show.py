@@ -22,8 +22,14 @@ BETWEEN = "    "  # boards side by side
 def board(task: Task, tokens: np.ndarray, styles: list[str], marks: str = "") -> list[Text]:
     """Lines of a board (tokens [cell]), a style for every cell.
 
-    `marks`: a character after every cell instead of a space.
+    Behind a cell whose style has no background is the task's colour of its token. `marks`: a
+    character after every cell instead of a space.
     """
+    if colours := task.colours():
+        styles = [
+            style if " on " in f" {style}" or not colours[token] else f"{style} on {colours[token]}"
+            for style, token in zip(styles, tokens.tolist(), strict=True)
+        ]
     return [
         Text.assemble(*((piece, "" if cell is None else styles[cell]) for piece, cell in line))
         for line in task.drawing(tokens, marks)

@@ -1,4 +1,7 @@
-"""Linear probes of states for each cell's candidates and rule violations, with controls."""
+"""Linear probes of states for each cell's candidates and rule violations, with controls.
+
+Where a task has no candidates, its facts of cells take their place.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,7 +43,11 @@ KINDS = {  # what is fitted
     "x": "embedded input of the cell",
     "board": "whole input, one probe per cell",
 }
-POOLED = ("candidates", "violations")  # labels as a whole
+POOLED = {  # labels as a whole, and how the names of single ones begin and end
+    "candidates": ("candidate ", ""),
+    "facts": ("fact ", ""),
+    "violations": ("", " conflict"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,7 @@ class ProbeScore(Record):
     """Mean AUC over the `n` test puzzles that have cells of both kinds of a label.
 
     `site`: "" for the controls on the input; `kind`: see KINDS; `tick`: network evaluation at the
-    end of H-cycle `cycle`; `label`: one of POOLED, or a single candidate or rule.
+    end of H-cycle `cycle`; `label`: one of POOLED, or a single candidate, fact or rule.
     """
 
     cycle: int
@@ -83,8 +90,8 @@ class Board(NamedTuple):
 
     puzzle: np.ndarray  # [row]
     cell: np.ndarray
-    names: tuple[str, ...]  # of the candidates
-    candidates: np.ndarray  # bool [row, candidate]
+    names: tuple[str, ...]  # of what the puzzle alone decides: candidates or facts
+    labels: np.ndarray  # bool [row, name]
     x: np.ndarray  # [row, d_model], the cell's embedded input
     one_hot: np.ndarray  # [row, cell * vocab] of the whole board, which x is a linear image of
     test: np.ndarray  # bool [row]
@@ -112,7 +119,8 @@ def run(config: ProbesConfig, tell: Tell, progress: Progress) -> ProbesResult:
         with results_of("probes", config, ("probes",), tell=tell, progress=progress) as results:
             board = _board(store.tensors(), test, model, store.task)
             if not board.names:
-                tell(f"{store.task.title} has no candidates: probing for broken rules alone")
+                lacks = f"{store.task.title} has no candidates and no facts of cells"
+                tell(f"{lacks}: probing for broken rules alone")
             table = probe_all(store, model, board, ends, config, progress)
             result = ProbesResult(
                 **provenance_of(store),
@@ -169,7 +177,7 @@ def _ends(store: Store, config: ProbesConfig) -> list[tuple[int, dict[str, int]]
 def _board(given: PuzzleTensors, test: np.ndarray, model: RecursiveModel, task: Task) -> Board:
     inputs = given.inputs.numpy()
     puzzle, cell = np.nonzero(task.asked(inputs))
-    names, possible = _candidates(inputs, task)
+    names, true = _facts(inputs, given.labels.numpy(), task)
     one_hot = (inputs[..., None] == np.arange(1, model.config.vocab)).reshape(len(inputs), -1)
     embedding = embedded(model, given.inputs, identifiers=given.identifiers)
     x = embedding.cpu().numpy()[puzzle, model.config.prefix + cell]
@@ -177,23 +185,29 @@ def _board(given: PuzzleTensors, test: np.ndarray, model: RecursiveModel, task: 
     if held_out.all() or not held_out.any():
         raise UserError("probes need blank cells in training and in held-out puzzles: record more")
     one_hot = one_hot[puzzle].astype(np.float32)
-    return Board(puzzle, cell, names, possible[puzzle, cell], x, one_hot, held_out)
+    return Board(puzzle, cell, names, true[puzzle, cell], x, one_hot, held_out)
 
 
-def _candidates(inputs: np.ndarray, task: Task) -> tuple[tuple[str, ...], np.ndarray]:
-    """Their names, and bool [puzzle, cell, candidate]; none where the task has none."""
+def _facts(
+    inputs: np.ndarray, labels: np.ndarray, task: Task
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names, and bool [puzzle, cell, name]: candidates, or the facts of a task without them."""
     each = [task.candidates(one) for one in inputs]
     there = [one for one in each if one is not None]
-    if len(there) < len(each):
+    if there and len(there) == len(each):
+        names = tuple(f"candidate {name}" for name in there[0][0])
+        return names, np.stack([possible for _, possible in there])
+    facts = [task.board_facts(*one) for one in zip(inputs, labels, strict=True)]
+    if not facts or not facts[0]:
         return (), np.zeros((*inputs.shape, 0), bool)
-    return there[0][0], np.stack([possible for _, possible in there])
+    names = tuple(f"fact {name}" for name in facts[0])
+    return names, np.stack([np.stack([*of.values()], axis=-1) for of in facts])
 
 
 def _moments(
     store: Store, model: RecursiveModel, board: Board, ends: list[tuple[int, dict[str, int]]]
 ) -> Iterator[Moment]:
     """The end of each of these H-cycles. Violations are those of the guess that it ends with."""
-    candidates = [f"candidate {name}" for name in board.names]
     at = model.config.prefix + board.cell
     for cycle, ticks in ends:
         states: dict[str, np.ndarray] = {}
@@ -210,8 +224,9 @@ def _moments(
             states[site] = kept
         rules = store.task.violations(np.stack(guesses))
         broken = [cells[board.puzzle, board.cell] for cells in rules.values()]
-        labels = np.column_stack([board.candidates, *broken])
-        yield Moment(cycle, ticks, states, labels, candidates + [f"{r} conflict" for r in rules])
+        labels = np.column_stack([board.labels, *broken])
+        names = [*board.names, *(f"{rule} conflict" for rule in rules)]
+        yield Moment(cycle, ticks, states, labels, names)
 
 
 def _fits(
@@ -237,10 +252,10 @@ def _fits(
 
 def _means(auc: np.ndarray, names: list[str], seed: int) -> Iterator[dict[str, Any]]:
     """Mean AUC over test puzzles that have cells of both kinds, with its 95 % bootstrap interval:
-    candidates and violations pooled (mean over digits or units first), and each."""
+    those of POOLED (mean over single labels first), and each."""
     pooled = {
-        "candidates": [i for i, name in enumerate(names) if name.startswith("candidate")],
-        "violations": [i for i, name in enumerate(names) if name.endswith("conflict")],
+        kind: [i for i, name in enumerate(names) if name.startswith(begin) and name.endswith(end)]
+        for kind, (begin, end) in POOLED.items()
     }
     pooled = {name: columns for name, columns in pooled.items() if columns}
     for name, columns in (pooled | {name: [i] for i, name in enumerate(names)}).items():
@@ -253,7 +268,7 @@ def _means(auc: np.ndarray, names: list[str], seed: int) -> Iterator[dict[str, A
 
 
 def figures(result: ProbesResult, table: pd.DataFrame) -> Figures:
-    """AUC over network evaluations, of candidates and of violations, with the controls."""
+    """AUC over network evaluations, of candidates or facts and of violations; and controls."""
     title = f"Linear probes of single blank cells, {result.n_test} unseen puzzles"
     return {"probes": (probe_figure(table, KINDS, title), table)}
 

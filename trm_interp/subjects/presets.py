@@ -67,4 +67,12 @@ PRESETS: dict[str, dict[str, object]] = {
         **{"steps": 4000, "batch_size": 128, "n_sup": 8, "lr": 1e-3, "weight_decay": 0.1},
         **{"warmup": 0.05, "ema": 0.99, "eval_every": 250, "dtype": "bfloat16", "compile": True},
     },
+    # for 10x10 mazes, `data make maze10`: a path is found step by step, so it is attention and many
+    # supervision steps of a small network
+    "maze10": {
+        **{"mixer": "attention", "d_model": 64, "multiple": 32, "prefix": 0, "n_heads": 4},
+        **{"h_cycles": 2, "l_cycles": 4},
+        **{"steps": 8000, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.1, "warmup": 0.02},
+        **{"ema": 0.99, "eval_every": 200, "dtype": "bfloat16", "compile": True},
+    },
 }
