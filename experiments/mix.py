@@ -39,9 +39,9 @@ def copied(path: Path, copies: int, first: int, skip_bad: bool = False) -> list[
     inputs, labels = torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
     lines = []
     for copy in range(copies):
-        symmetry = puzzles.task.symmetry(torch.arange(len(inputs)) + first + copy * BLOCK)
-        both = symmetry.apply(inputs).tolist(), symmetry.apply(labels).tolist()
-        lines += [line(*pair) for pair in zip(*both, strict=True)]
+        keys = torch.arange(len(inputs)) + first + copy * BLOCK
+        both = puzzles.task.augment(inputs, labels, keys)
+        lines += [line(*pair) for pair in zip(*(one.tolist() for one in both), strict=True)]
     return lines
 
 
