@@ -100,7 +100,7 @@ def test_a_static_picture_names_what_a_menu_shows_and_has_no_menu():
     assert any(trace.visible for trace in still.data)
     of_paper = [trace for trace in still.data if 36.0 in list(trace.y)]
     assert of_paper and not any(trace.visible for trace in of_paper)
-    assert still.layout.yaxis.title.text == units["answer"]
+    assert still.layout.yaxis.title.text == f"loss, {units['answer']}"
     assert figure.layout.title.text == "Losses"  # the page keeps its menu
     assert len(figure.layout.updatemenus) == 1
 

@@ -74,7 +74,8 @@ def test_fonts_of_headings_and_scales_too():
     page = for_paper(styled(figure, "a title"), "double")
     assert {note.font.size for note in page.layout.annotations} == {FONT}
     assert page.layout.coloraxis.colorbar.title.font.size == FONT
-    assert page.layout.margin.r > for_paper(styled(go.Figure(), ""), "double").layout.margin.r
+    bar, without = page.layout.coloraxis.colorbar, for_paper(styled(go.Figure(), ""), "double")
+    assert bar.orientation == "h" and page.layout.margin.b > without.layout.margin.b  # below
 
 
 def test_long_titles_of_axes_are_in_lines_that_fit():

@@ -28,6 +28,10 @@ BAR: dict[str, Any] = {
     "mode": "markers",
     "marker": {"symbol": "line-ns", "size": 12, "line": {"width": 1.5, "color": "#444"}},
 }
+BAR_ACROSS: dict[str, Any] = {
+    "mode": "markers",
+    "marker": {"symbol": "line-ew", "size": 12, "line": {"width": 1.5, "color": "#444"}},
+}
 Band = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean, low, high
 
 

@@ -1,6 +1,6 @@
 """Figure 3 of the seed paper: starts by where they end, as points and as images of a plane."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,15 @@ from trm_interp.runtime.shapes import Float
 UNSOLVED, MARK = "black", GREEN
 # of the model's own start, and of where it ends
 OWN = {"start": "diamond", "end": "square"}
+# of the states that span a plane of starts, by how their names begin
+CORNERS = {"own start": OWN["start"], "solved end": "circle", "failed end": "x"}
+OTHER_CORNER = "cross"
 HALO = ", ".join(f"{x}px {y}px 2px white" for x in (-1, 1) for y in (-1, 1))  # on dark images
 DISTANCE = "RMS distance"
 HEADING_OF_ENDS = "answer at the end (white: solved, else a colour an answer)"
 # from the first step to the last, on white and beside black
 SCALE = [[0, "#5c01a6"], [0.25, "#9c179e"], [0.5, "#cc4778"], [0.75, "#ed7953"], [1, "#fdb42f"]]
+EDGE = {"line": {"color": "white", "width": 1}}  # of signs on images
 ANSWERS = [*qualitative.Set3, *qualitative.Pastel]  # the marks of corners show on all of them
 
 
@@ -82,7 +86,15 @@ def basin_figure(
         "panel, coloured by the supervision step from which a run stays solved (black crosses: not "
         f"solved). The open {OWN[kind]} marks the model's own {kind}."
     )
+    caption += _shared_ends(numbers, headings) if kind == "end" else ""
     return finish(figure, steps, len(headings), title, caption)
+
+
+def _shared_ends(numbers: pd.DataFrame, headings: Iterable[int]) -> str:
+    """How many starts end where the model's own does, in a sentence."""
+    pairs = [_others_there(numbers.query(f"puzzle == {puzzle}")) for puzzle in headings]
+    shared = ", ".join(f"{others} of {n}" for others, n in pairs)
+    return f" Other starts that end in the same state, by puzzle: {shared}."
 
 
 def _per_panel(numbers: pd.DataFrame) -> str:
@@ -145,10 +157,9 @@ def slice_figure(
         square_axes(figure, panel)
     black = {"symbol": "square", "size": 10, "color": UNSOLVED}
     explain(figure, "not solved", mode="markers", marker=black)
-    corner = {"symbol": "x", "size": 9, "color": MARK}
-    explain(figure, "a state that spans the plane", mode="markers", marker=corner)
+    _explain_corners(figure, corners)
     caption = (
-        f"Planes of starts of {len(headings)} puzzles through three states (crosses), coloured by "
+        f"Planes of starts of {len(headings)} puzzles through three states (green), coloured by "
         "the supervision step from which a run stays solved; black: not solved. "
         f"{len(numbers) // len(headings)} starts a panel."
     )
@@ -173,7 +184,9 @@ def slice_movie(numbers: pd.DataFrame, corners: pd.DataFrame, steps: int, title:
     for column in (1, 2):
         figure.add_trace(_corner_marks(corners), row=1, col=column)
         figure.update_xaxes(title=DISTANCE, constrain="domain", row=1, col=column)
-        figure.update_yaxes(scaleanchor=f"x{column}" if column > 1 else "x", row=1, col=column)
+        anchor = f"x{column}" if column > 1 else "x"
+        figure.update_yaxes(scaleanchor=anchor, constrain="domain", row=1, col=column)
+    figure.update_yaxes(title=DISTANCE, row=1, col=1)
     figure.frames = [
         go.Frame(data=[go.Heatmap(z=image)], traces=[0], name=f"step {step + 1}")
         for step, image in enumerate(images)
@@ -183,12 +196,12 @@ def slice_movie(numbers: pd.DataFrame, corners: pd.DataFrame, steps: int, title:
         {"label": frame.name, "method": "animate", "args": [[frame.name], jump]}
         for frame in figure.frames
     ]
+    _explain_corners(figure, corners)
     figure.update_layout(
         sliders=[{"currentvalue": {"prefix": "after supervision "}, "steps": moments}],
-        showlegend=False,
     )
     caption = (
-        f"A plane of {len(numbers)} starts of a puzzle through three states (crosses). Left: cells "
+        f"A plane of {len(numbers)} starts of a puzzle through three states (green). Left: cells "
         "that are wrong after a step. Right: where each start ends, white where it is solved, else "
         "a colour an answer."
     )
@@ -204,7 +217,7 @@ def _wrong_now(numbers: pd.DataFrame, images: list[np.ndarray]) -> go.Heatmap:
         zmin=0,
         zmax=max(1, *(int(image.max()) for image in images)),
         colorscale="Viridis",
-        colorbar={"title": "wrong", "x": 0.46},
+        colorbar={"title": "wrong cells", "x": 0.46},
         hovertemplate="%{z} cells wrong<extra></extra>",
     )
 
@@ -237,18 +250,41 @@ def _own_mark(rows: pd.DataFrame, kind: str) -> go.Scatter:
     own = rows.query("start == 0")
     text = f"own {kind}"
     if kind == "end":
-        others = int((rows["state"] == own["state"].iloc[0]).sum()) - 1
-        text = f"own end and {others} of {len(rows) - 1} others"
+        others, n = _others_there(rows)
+        text = f"own end and {others} of {n} others"
     ring = {"symbol": f"{OWN[kind]}-open", "size": 16, "line": {"width": 2}}
     is_right = own["x"].iloc[0] > (rows["x"].min() + rows["x"].max()) / 2
     mark = _marks(own, [text], [text], ring)
     return mark.update(textposition="top left" if is_right else "top right")
 
 
+def _others_there(rows: pd.DataFrame) -> tuple[int, int]:
+    """How many other starts of a puzzle end in the state that the model's own ends in; and of how
+    many."""
+    own = rows.query("start == 0")["state"].iloc[0]
+    return int((rows["state"] == own).sum()) - 1, len(rows) - 1
+
+
 def _corner_marks(corners: pd.DataFrame) -> go.Scatter:
-    """Crosses on an image, where no points can lie under them."""
+    """Signs on an image, where no points can lie under them."""
     names = list(corners["corner"])
-    return _marks(corners, [name.split(" of ")[0] for name in names], names, {"symbol": "x"})
+    signs = {"symbol": [CORNERS.get(_kind_of(name), OTHER_CORNER) for name in names]}
+    return _marks(corners, [_kind_of(name) for name in names], names, signs | EDGE)
+
+
+def _kind_of(corner: str) -> str:
+    """Of the states that span a plane, without its number.
+
+    >>> _kind_of("solved end of start 2")
+    'solved end'
+    """
+    return corner.split(" of ")[0]
+
+
+def _explain_corners(figure: go.Figure, corners: pd.DataFrame) -> None:
+    for kind in dict.fromkeys(map(_kind_of, corners["corner"])):
+        sign = {"symbol": CORNERS.get(kind, OTHER_CORNER), "size": 9, "color": MARK, **EDGE}
+        explain(figure, kind, mode="markers", marker=sign)
 
 
 def _marks(

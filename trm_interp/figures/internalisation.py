@@ -5,10 +5,11 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.bands import curve, groups
+from trm_interp.figures.bands import AREA, OVER_PUZZLES, curve, explain, groups
 from trm_interp.figures.style import SOLVED, styled
 
-HEADINGS = ("puzzles solved", "from the fixed point", "puzzles with one")
+HEADINGS = ("puzzles solved", "distance from the fixed point", "puzzles with a fixed point")
+SHARE = "share of puzzles"
 DASH_OF = {"every": "solid", "last": "dash"}
 LABEL = {"every": "every H-cycle", "last": "the last H-cycle only"}
 
@@ -41,16 +42,19 @@ def internalisation_figure(table: pd.DataFrame, latent: str, own: int, title: st
                 dash=DASH_OF[where],
                 over="cap",
             )
+    line = {"color": "#999", "width": 1, "dash": "dot"}
     for column in (1, 2, 3):
         figure.update_xaxes(title=f"evaluations of {latent} an H-cycle, at most", row=1, col=column)
-        line = {"color": "#999", "width": 1, "dash": "dot"}
         figure.add_vline(x=own, line=line, row=1, col=column)  # type: ignore[arg-type]
-    figure.update_yaxes(range=[-0.02, 1.02], row=1, col=1)
+    explain(figure, "the model's own number", mode="lines", line=line)
+    explain(figure, OVER_PUZZLES, **AREA)
+    figure.update_yaxes(title=SHARE, range=[-0.02, 1.02], row=1, col=1)
     figure.update_yaxes(title="relative distance (median)", row=1, col=2)
-    figure.update_yaxes(range=[-0.02, 1.02], row=1, col=3)
+    figure.update_yaxes(title=SHARE, range=[-0.02, 1.02], row=1, col=3)
     subtitle = "dotted: the model's own number; bands: 95 % intervals over puzzles"
     caption = (
-        f"From left to right: {', '.join(HEADINGS)}, over the largest number of evaluations of "
-        f"{latent} an H-cycle. Dotted: the model's own number; bands: 95 % intervals over puzzles."
+        f"{HEADINGS[0].capitalize()}, {HEADINGS[1]} and {HEADINGS[2]}, over the largest number of "
+        f"evaluations of {latent} an H-cycle. Dotted: the model's own number; bands: 95 % "
+        "intervals over puzzles."
     )
     return styled(figure, title, subtitle, caption).update_layout(height=480)

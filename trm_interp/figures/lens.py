@@ -22,6 +22,7 @@ from trm_interp.figures.style import BLUE, FAILED, GREEN, GREY, ORANGE, SOLVED, 
 
 # of sites, in the table's order: solved and failed
 PAIRS = (("solid", "dash"), ("dot", "dashdot"), ("longdash", "longdashdot"))
+DASH_OF_INPUT = {"x": "dashdot", "board": "longdash"}  # of kinds without a site
 KIND_COLOURS = {"state": BLUE, "shuffled": GREY, "x": GREEN, "board": ORANGE}
 
 
@@ -59,7 +60,8 @@ def lens_figure(
         )
     explain(figure, OVER_PUZZLES, **AREA)
     step_lines(figure, steps)
-    figure.update_yaxes(range=[0, 1.02], title="share, mean over puzzles")
+    figure.update_yaxes(range=[0, 1.02])
+    figure.update_yaxes(title="share, mean over puzzles", col=1)
     figure.update_xaxes(title="network evaluation", row=-(-len(names) // 2))
     caption = (
         f"The output head on recorded states, {counts(numbers)} puzzles, over network evaluations: "
@@ -99,10 +101,11 @@ def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) ->
             band = (np.asarray(rows["auc"]), np.asarray(rows["low"]), np.asarray(rows["high"]))
             name = f"{site}: {kinds[kind]}" if site else kinds[kind]
             at = np.asarray(rows["tick"]) + 1
-            dash, colour = dashes[site], KIND_COLOURS[kind]
+            dash = dashes[site] if site else DASH_OF_INPUT.get(kind, "dash")
+            colour = KIND_COLOURS[kind]
             curve(figure, at, band, colour, name, name not in in_legend, 1, column, dash)
             in_legend.add(name)
-    chance = {"color": "#999", "width": 1, "dash": "dot"}
+    chance = {"color": "#333", "width": 1, "dash": "dash"}
     figure.add_hline(y=0.5, line=chance)
     explain(figure, "chance", mode="lines", line=chance)
     explain(figure, OVER_PUZZLES, **AREA)
@@ -118,6 +121,6 @@ def probe_figure(numbers: pd.DataFrame, kinds: Mapping[str, str], title: str) ->
 
 
 def _dashes(numbers: pd.DataFrame) -> dict[str, str]:
-    """The dash of every site, in the order in which the table has them; "" is no site."""
+    """The dash of every site, in the order in which the table has them."""
     sites = [site for site in dict.fromkeys(numbers["site"]) if site]
-    return dict(zip(sites, cycle(DASHES), strict=False)) | {"": "dash"}
+    return dict(zip(sites, cycle(DASHES), strict=False))

@@ -4,6 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from trm_interp.figures.bands import BAR_ACROSS, OVER_PUZZLES, explain
 from trm_interp.figures.style import SOLVED, styled
 
 HEADINGS = (
@@ -36,13 +37,16 @@ def origins_figure(origins: pd.DataFrame, solved: pd.DataFrame, title: str) -> g
             row=1,
             col=column,
         )
-    figure.add_vline(x=0, line={"color": "#888888", "dash": "dot", "width": 1}, row=1, col=1)  # type: ignore[arg-type]
+    none = {"color": "#888888", "dash": "dot", "width": 1}
+    figure.add_vline(x=0, line=none, row=1, col=1)  # type: ignore[arg-type]
+    explain(figure, OVER_PUZZLES, **BAR_ACROSS)
+    explain(figure, "no variance", mode="lines", line=none)
     figure.update_xaxes(tickformat=".0%")
     figure.update_xaxes(range=[-0.02, 1.02], row=1, col=2)
     figure.update_yaxes(autorange="reversed")
     caption = (
-        "Left: share of the variance of solved or not by where it comes from. Right: share of "
-        "puzzles solved by ways of equal cost. Bars: 95 % intervals over puzzles."
+        "Share of the variance of solved or not by where it comes from, and share of puzzles "
+        "solved by ways of equal cost. Bars: 95 % intervals over puzzles."
     )
     bars = "bars: 95 % intervals over puzzles"
     return styled(figure, title, bars, caption).update_layout(height=420)

@@ -31,6 +31,7 @@ from trm_interp.figures.style import COLOUR, DASH, FAILED, GREEN, SOLVED, styled
 
 THIN = 40  # single puzzles of either outcome that are drawn
 SINGLE = "single puzzle"
+BELOW = " Below: AUC of the distance for failing with its 95 % interval; 0.5 is chance."
 WILSON = "95 % Wilson interval"
 
 
@@ -72,7 +73,7 @@ def outcomes_figure(table: pd.DataFrame, calibration: pd.DataFrame, title: str) 
     explain(figure, f"{WILSON} (left)", **AREA)
     explain(figure, f"{WILSON} (right)", **BAR)
     figure.update_xaxes(title="supervision step (from 1)", row=1, col=1)
-    figure.update_yaxes(title="share of puzzles", range=[0, 1], row=1, col=1)
+    figure.update_yaxes(title="share of puzzles", range=[0, 1.02], row=1, col=1)
     figure.update_xaxes(title="confidence, sigmoid(q_halt)", range=[0, 1], row=1, col=2)
     figure.update_yaxes(title="share solved", range=[0, 1.02], row=1, col=2)
     n = int(calibration["n"].to_numpy().sum()) // len(table)  # each is a prediction at every step
@@ -99,34 +100,42 @@ def divergence_figure(
     a supervision step begins; `tick`: title of the axis of ticks; `centre`: what the distance is
     to, in words.
     """
-    figure = make_subplots(
-        rows=2, cols=1, shared_xaxes=True, row_heights=[0.65, 0.35], vertical_spacing=0.06
-    )
+    has_auc = bool(auc["auc"].notna().any())
+    parts = {"row_heights": [0.65, 0.35], "vertical_spacing": 0.06} if has_auc else {}
+    figure = make_subplots(rows=1 + has_auc, cols=1, shared_xaxes=True, **parts)
     for (outcome,), rows in groups(bands, "outcome"):
         name, colour = f"{outcome} (n = {rows['n'].iloc[0]})", COLOUR[outcome]
         x, mean, sd = (rows[column].to_numpy() for column in ("tick", "mean", "sd"))
         area(figure, x, mean - sd, mean + sd, colour, name, opacity=WIDE)
         dash = DASH[outcome]
         curve(figure, x, _band(rows), colour, name, True, dash=dash, opacity=NARROW)
-    x = auc["tick"].to_numpy()
-    tells = "AUC of the distance for failing"
+    explain(figure, "mean \u00b1 1 standard deviation of runs", **sign_of_area(WIDE))
+    interval = f"95 % interval of the mean{' or AUC' if has_auc else ''}"
+    explain(figure, interval, **sign_of_area(NARROW))
+    if has_auc:
+        _auc_panel(figure, auc)
+    step_lines(figure, steps)
+    # no distance is below 0, as a mean less a standard deviation may be
+    figure.update_yaxes(title="RMS distance", range=[0, None], row=1, col=1)
+    figure.update_xaxes(title=tick, row=1 + has_auc, col=1)
+    caption = (
+        f"RMS distance of runs to {centre} at the same update, {counts(bands)}: mean, one standard "
+        "deviation of the runs on either side of it (wide band), and the 95 % "
+        "bootstrap interval "
+        f"of the mean (narrow band).{BELOW if has_auc else ''} Dotted lines: a supervision step "
+        "begins."
+    )
+    return styled(figure, title, caption=caption)
+
+
+def _auc_panel(figure: go.Figure, auc: pd.DataFrame) -> None:
+    """The second row of `divergence_figure`."""
+    tells, x = "AUC of the distance for failing", auc["tick"].to_numpy()
     curve(figure, x, _band(auc, "auc"), "#333", tells, True, row=2, opacity=NARROW)
     chance = {"color": "#333", "width": 1, "dash": "dash"}
     figure.add_hline(y=0.5, line=chance, row=2, col=1)  # type: ignore[arg-type]
-    explain(figure, "mean \u00b1 1 standard deviation of runs", **sign_of_area(WIDE))
-    explain(figure, "95 % interval of the mean or AUC", **sign_of_area(NARROW))
     explain(figure, "AUC by chance", mode="lines", line=chance)
-    step_lines(figure, steps)
-    figure.update_yaxes(title="RMS distance", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="AUC", range=[0, 1], row=2, col=1)
-    figure.update_xaxes(title=tick, row=2, col=1)
-    caption = (
-        f"RMS distance of runs to {centre} at the same update, {counts(bands)}: mean, one standard "
-        "deviation of the runs on either side of it (wide band), and the 95 % bootstrap interval "
-        "of the mean (narrow band). Below: AUC of the distance for failing with its 95 % interval; "
-        "0.5 is chance. Dotted lines: a supervision step begins."
-    )
-    return styled(figure, title, caption=caption)
 
 
 def losses_figure(
@@ -167,7 +176,7 @@ def losses_figure(
     owners += [""] * (len(figure.data) - len(owners))
     figure.update_layout(updatemenus=[_convention_menu(owners, units)])
     figure.update_xaxes(title="H-cycle (from 1)")
-    figure.update_yaxes(title=units[names[0]], rangemode="tozero")
+    figure.update_yaxes(title=f"loss, {units[names[0]]}", rangemode="tozero")
     caption = (
         f"Loss after every H-cycle, {counts(bands)} puzzles: means with 95 % bootstrap intervals "
         f"over puzzles (bands), and single puzzles (thin lines{_at_most(longest)})."
@@ -184,7 +193,7 @@ def _convention_menu(owners: list[str], units: dict[str, str]) -> dict[str, Any]
             "method": "update",
             "args": [
                 {"visible": [owner in (name, "") for owner in owners]},
-                {"yaxis.title.text": unit},
+                {"yaxis.title.text": f"loss, {unit}"},
             ],
         }
         for name, unit in units.items()
@@ -196,10 +205,12 @@ def _at_most(longest: int) -> str:
     return f", the first {THIN} of an outcome" if longest > THIN else ""
 
 
-def solve_step_figure(table: pd.DataFrame, unit: str, title: str) -> go.Figure:
+def solve_step_figure(
+    table: pd.DataFrame, unit: str, title: str, steps: Iterable[int | float] = ()
+) -> go.Figure:
     """Mean loss after every H-cycle, by when a puzzle is first solved.
 
-    table: group, n, cycle (from 1), mean, low, high.
+    table: group, n, cycle (from 1), mean, low, high. `steps`: as for `losses_figure`.
     """
     figure = make_subplots()
     parts = list(groups(table, "group"))
@@ -210,14 +221,16 @@ def solve_step_figure(table: pd.DataFrame, unit: str, title: str) -> go.Figure:
         name, x = f"{group} (n = {rows['n'].iloc[0]})", rows["cycle"].to_numpy()
         curve(figure, x, _band(rows), str(colour), name, True, dash=dash, over="cycle")
     figure.update_xaxes(title="H-cycle (from 1)")
-    figure.update_yaxes(title=unit, rangemode="tozero")
+    figure.update_yaxes(title=f"loss, {unit}", rangemode="tozero")
     figure.update_layout(legend_title_text="first solved at")
     explain(figure, OVER_PUZZLES, **AREA)
+    step_lines(figure, steps)
     n = int(sum(rows["n"].iloc[0] for _, rows in parts))
     caption = (
         f"Mean loss of {n} puzzles after every H-cycle, by the supervision step at which a puzzle "
         "is first solved. Bands are 95 % bootstrap intervals over puzzles."
     )
+    caption += " Dotted lines: a supervision step begins." if steps else ""
     return styled(figure, title, caption=caption)
 
 

@@ -4,6 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from trm_interp.figures.bands import BAR_ACROSS, OVER_PUZZLES, explain
 from trm_interp.figures.style import FAILED, SOLVED, styled
 
 PANELS = (
@@ -49,6 +50,7 @@ def stitch_figure(arms: pd.DataFrame, title: str) -> go.Figure:
     for column, (_, _, form) in enumerate(PANELS, start=1):
         figure.update_xaxes(tickformat=form, rangemode="tozero", row=1, col=column)
     figure.update_yaxes(autorange="reversed", categoryarray=list(arms["arm"]))
+    explain(figure, OVER_PUZZLES, **BAR_ACROSS)
     caption = (
         "Runs of one model that go on from another model's answer states through a trained link, "
         "beside controls and the models alone. Bars: 95 % intervals over puzzles."

@@ -147,8 +147,7 @@ def path_figure(
         figure.add_trace(line.update(legendgroup=kind, showlegend=False), **place)
         figure.add_trace(dots.update(legendgroup=kind, name=name, showlegend=False), **place)
         figure.add_trace(_sign_of(kind, name, dimensions), **place)
-    titles = [f"PC 1 ({explained[0]:.0%} of the variance)"]
-    titles += [f"PC {i + 1} ({explained[i]:.0%})" for i in range(1, dimensions)]
+    titles = [f"PC {i + 1} ({explained[i]:.0%})" for i in range(dimensions)]
     if dimensions == 3:
         scene = {f"{axis}axis": {"title": titles[i]} for i, axis in enumerate("xyz")}
         whole = {"eye": {"x": 1.5, "y": 1.5, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.15}}
@@ -257,9 +256,13 @@ def umap_figure(points: pd.DataFrame, title: str, columns: int | None = None) ->
                 },
                 text=[_hover(row, columns) for row in rows.to_dict("records")],
                 hovertemplate="%{text}<extra></extra>",
-                name=f"{kind} (n = {rows['puzzle'].nunique()})",
+                legendgroup=kind,
+                name=kind,
+                showlegend=False,
             )
         )
+        name = f"{kind} (n = {rows['puzzle'].nunique()})"
+        figure.add_trace(_sign_of(kind, name, dimensions=2).update(mode="markers"))
     figure.update_xaxes(title="UMAP 1 (size of a point: its step)")
     figure.update_yaxes(title="UMAP 2")
     figure.update_layout(hoverlabel=MONOSPACE)

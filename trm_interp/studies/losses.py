@@ -281,9 +281,10 @@ def figures(result: LossesResult, tables: Tables, runs: Runs) -> Figures:
     per_step = result.cycles // result.steps
     begins = [step * per_step + 0.5 for step in range(1, result.steps)]
     by_outcome = losses_figure(runs.losses, tables.losses, runs.solved[:, -1], title, begins)
+    by_step = solve_step_figure(tables.solve_steps, unit, title, begins)
     return {
         "losses": (by_outcome, tables.losses),
-        "solve_steps": (solve_step_figure(tables.solve_steps, unit, title), tables.solve_steps),
+        "solve_steps": (by_step, tables.solve_steps),
     }
 
 
