@@ -114,6 +114,17 @@ def test_panels_too_narrow_beside_one_another_are_stacked():
     assert page.layout.margin.l > text_width(WAYS[1])  # the longest name
 
 
+def test_labels_at_the_ends_of_axes_do_not_touch_where_panels_share_an_axis():
+    figure = go.Figure().set_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.01)
+    for column in (1, 2):
+        figure.add_trace(go.Scatter(x=[0, 1], y=[0, 1]), row=1, col=column)
+    figure.update_xaxes(tickformat=".0%")
+    page = for_paper(styled(figure, "a title"), "double")
+    gap = (page.layout.xaxis2.domain[0] - page.layout.xaxis.domain[1]) * inner(page)[0]
+    assert gap > (text_width("100%") + text_width("0%")) / 2
+    assert page.layout.margin.r > text_width("100%") / 2
+
+
 def test_panels_that_share_names_show_them_again_where_they_are_stacked():
     values = {f"{name}{end}": 0.5 for name in ("exact", "cells", "loss") for end in ("", "_low")}
     values |= {f"{name}_high": 0.75 for name in ("exact", "cells", "loss")}

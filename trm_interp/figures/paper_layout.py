@@ -25,13 +25,14 @@ from trm_interp.figures.paper_text import (
 
 KEY = 30  # width of a legend's sign, the least that plotly takes
 AROUND = 15  # what plotly leaves about signs and texts of a legend
-EDGE = 8  # around all panels, and right of each
-LAST = 14  # right of the last one, under which half a label may stand
+EDGE = 8.0  # around all panels, and right of each
+TALLEST = 3.2 * INCH  # of a picture in three dimensions
+LAST = 14.0  # right of the last one, under which half a label may stand
 LEGEND_ROW = 19.2
 TICK = 7  # a tick and the space to its label
 STANDOFF = 6  # between labels and a title
 NARROW = 85  # panels are not narrower than this, but one below another
-BAR, BAR_ROOM = 9, ROW + 24  # thickness of a scale of colours; height with its labels
+BAR, BAR_ROOM = 9, ROW + 30  # thickness of a scale of colours; height with its labels
 BAR_SHARE = 0.5  # of the width, without titles
 SHAPE = {1: (0.6, 2.6, 1.5)}  # height over width, most and least inches; by rows of panels
 SHAPE_OF_MANY = (0.42, 2.0, 1.15)
@@ -71,7 +72,7 @@ class Tracks:
 def lay_out(page: go.Figure, width: float) -> None:
     """Set sizes and places of everything in a page that is `width` pixels wide."""
     if is_solid(page):
-        plot, margin = 0.8 * width, dict.fromkeys("lrtb", 0.0)
+        plot, margin = min(0.8 * width, TALLEST), dict.fromkeys("lrtb", 0.0)
     else:
         plot, margin = _lay_out_panels(page, width)
     legend = _legend_rows(page, width - margin["l"] - margin["r"]) * LEGEND_ROW
@@ -175,11 +176,11 @@ def _sizes(
         max(_left(page, panel.y, length) for panel in panels if panel.column == at)
         for at in range(n_columns)
     ]
-    free = width - sum(before) - EDGE * (n_columns - 1) - LAST
+    # half a label under the end of a panel, and half of one under the begin of the next
+    gaps = [max(gap + EDGE, 2 * LAST) for gap in before[1:]]
+    free = width - before[0] - sum(gaps) - LAST
     shares = _shares([(panel.column, panel.x) for panel in panels], n_columns)
-    columns = Tracks(
-        [free * share for share in shares], [before[0], *(gap + EDGE for gap in before[1:])]
-    )
+    columns = Tracks([free * share for share in shares], [before[0], *gaps])
     mean = sum(columns.sizes) / n_columns
     form, most, least = SHAPE.get(n_rows, SHAPE_OF_MANY)
     height = min(max(form * mean, least * INCH), most * INCH)
@@ -195,9 +196,9 @@ def _sizes(
         title = panel.heading.text if panel.heading is not None else None
         above[at] = max(above[at], n_lines(title) * ROW + 2)
         under[at] = max(under[at], _under(panel))
-    gaps = [EDGE + above[at] + (under[at - 1] if at else 0) for at in range(n_rows)]
-    gaps = [gaps[0], *(max(gap, ROW) for gap in gaps[1:])]  # for labels at the ends of axes
-    return columns, Tracks(heights, gaps)
+    tops = [EDGE + above[at] + (under[at - 1] if at else 0) for at in range(n_rows)]
+    tops = [tops[0], *(max(top, ROW) for top in tops[1:])]  # for labels at the ends of axes
+    return columns, Tracks(heights, tops)
 
 
 def _places(panels: list[Panel]) -> list[tuple[int, int]]:

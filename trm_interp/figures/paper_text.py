@@ -171,7 +171,7 @@ def label_width(page: go.Figure, axis: Any, length: float) -> float:
 
 def ticks_upright(length: float) -> int:
     """The largest number of ticks of a vertical axis of that length."""
-    return max(LEAST_TICKS, int(length / (2 * FONT)))
+    return min(MOST_TICKS, max(LEAST_TICKS, int(length / (2 * FONT))))
 
 
 def categories(page: go.Figure, axis: Any) -> list[str]:
