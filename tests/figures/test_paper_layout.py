@@ -195,6 +195,13 @@ def test_equal_axes_have_the_shape_of_what_they_hold():
     assert (y[1] - y[0]) * height == pytest.approx((x[1] - x[0]) * wide, rel=0.01)
 
 
+def test_error_bars_count_for_the_range_of_an_axis():
+    bars = {"type": "data", "array": [0.25, 0.5], "arrayminus": [0.25, 0.75]}
+    figure = go.Figure(go.Scatter(x=[0.0, 1.0], y=["a", "b"], error_x=bars))
+    assert extent(figure, next(figure.select_xaxes())) == (-0.25, 1.5)
+    assert extent(figure, next(figure.select_yaxes())) is None
+
+
 def test_bars_of_words_are_no_numbers():
     rows = {"steps": [16, 64], "became": "settled", "share": 1.0, "low": 0.9, "high": 1.0, "n": 4}
     page = for_paper(fate_figure(pd.DataFrame(rows), "a title"), "single")

@@ -64,8 +64,24 @@ def test_a_browser_that_does_not_start_is_given_up_on_once(
     assert {file.suffix for file in first.parent.iterdir()} == {".html", ".js"}
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1 and why in printed and len(printed) < 300
+    assert (pictures.GET_BROWSER in printed) == (browser != SLEEPS)  # one that sleeps is installed
     if pid.exists():
         assert not is_alive(int(pid.read_text()))
+
+
+def test_without_kaleido_the_message_says_how_to_get_it(
+    figure: go.Figure,
+    painter: Painter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    find = pictures.importlib.util.find_spec
+    without = lambda name, *more: None if name == "kaleido" else find(name, *more)  # noqa: E731
+    monkeypatch.setattr(pictures.importlib.util, "find_spec", without)
+    write_html(figure, tmp_path / "figure.html", STATIC)
+    message = capsys.readouterr().err
+    assert "kaleido is not installed" in message and pictures.GET_KALEIDO in message
 
 
 def is_alive(pid: int) -> bool:

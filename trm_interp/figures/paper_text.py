@@ -81,16 +81,23 @@ def reference(axis: Any) -> str:
 
 
 def values_along(page: go.Figure, axis: Any) -> list[Any]:
-    """What visible traces have on an axis."""
+    """What visible traces have on an axis, ends of error bars as well."""
     name = reference(axis)
     letter = name[0]
-    return [
-        value
+    along = [
+        trace
         for trace in page.data
         if trace.visible in (None, True) and f"{letter}axis" in trace
         if (trace[f"{letter}axis"] or letter) == name and trace[letter] is not None
-        for value in np.ravel(np.asarray(trace[letter], dtype=object))
     ]
+    values = [value for trace in along for value in np.ravel(np.asarray(trace[letter], object))]
+    for trace in along:
+        bars = getattr(trace, f"error_{letter}", None)
+        if bars is not None and bars.array is not None:
+            at = np.asarray(trace[letter], float)
+            less = bars.array if bars.arrayminus is None else bars.arrayminus
+            values += [*(at + np.asarray(bars.array, float)), *(at - np.asarray(less, float))]
+    return values
 
 
 def extent(page: go.Figure, axis: Any) -> Span | None:

@@ -24,6 +24,9 @@ from typing import Any
 LIMIT = 90.0  # seconds for the browser to start, and again for every picture
 DATE = re.compile(rb"(/(?:Creation|Mod)Date \(D:)\d{14}")  # of a PDF, to the second
 NO_DATE = b"20000101000000"  # as long, for places in the file are counted in bytes
+# what to do where pictures cannot be drawn
+GET_KALEIDO = "for pictures `pip install 'trm-interp[figures]'` and run again"
+GET_BROWSER = "for pictures install Chrome or Chromium, or name one in BROWSER_PATH, and run again"
 GRACE = 5.0  # seconds to end in order, before the child and its browser are killed
 
 
@@ -64,7 +67,7 @@ class Painter:
 
     def _start(self) -> None:
         if importlib.util.find_spec("kaleido") is None:
-            raise NoPictures("kaleido is not installed")
+            raise NoPictures(f"kaleido is not installed; {GET_KALEIDO}")
         self.child = subprocess.Popen(
             [sys.executable, "-P", __file__],  # -P: this file's folder is not on its path
             stdin=subprocess.PIPE,
@@ -77,7 +80,7 @@ class Painter:
         atexit.register(self.stop)
         ready = self._ask("")
         if "error" in ready:
-            raise NoPictures(ready["error"])
+            raise NoPictures(f"{ready['error']}; {GET_BROWSER}")
 
     def _listen(self, child: "subprocess.Popen[str]") -> None:
         assert child.stdout is not None
