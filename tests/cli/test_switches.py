@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pytest
 import typer
+from option_world import commands
 from typer.testing import CliRunner
 
 from trm_interp.cli import options
@@ -57,3 +58,17 @@ def test_a_word_that_is_no_value_is_refused(monkeypatch: pytest.MonkeyPatch):
     answer = run(monkeypatch, "--fast", "so")
     assert (answer.exit_code, answer.stdout) == (2, "")
     assert answer.stderr == "error: --fast: 'so' is not one of 'auto', 'yes', 'no'\n"
+
+
+@pytest.mark.parametrize("name", dict(commands()))
+def test_a_command_without_words_takes_its_defaults_or_says_what_is_missing(name: str):
+    """The first command of the README has none; looking at the next word must not need one."""
+    command: Any = dict(commands())[name]
+    needed = [parameter for parameter in command.params if parameter.required]
+    if needed:
+        with pytest.raises(Exception, match="Missing parameter"):
+            command.make_context(name, [])
+    else:
+        context = command.make_context(name, [])
+        sources = {context.get_parameter_source(one).name for one in context.params}
+        assert sources == {"DEFAULT"}

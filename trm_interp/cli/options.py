@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
 from importlib import import_module
+from itertools import pairwise
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -299,7 +300,7 @@ class _WithOldNames(_OneLineErrors, TyperCommand):
 
     def _translated(self, args: Iterable[str]) -> Iterator[str]:
         options, words = True, list(args)
-        for word, following in zip(words, [*words[1:], "--"], strict=True):
+        for word, following in pairwise([*words, "--"]):
             options = options and word != "--"
             name, equals, value = word.partition("=")
             if options and name in self.renamed:
