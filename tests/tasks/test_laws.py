@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from maze_puzzles import maze_puzzles
+from sudoku16 import puzzles16
 from toy_task import Latin, latin_puzzles
 
 from trm_interp.tasks.base import PuzzleSet, Task
@@ -33,6 +34,7 @@ def sudokus(side: int) -> Callable[[], PuzzleSet]:
 
 
 MADE = {"sudoku4": sudokus(4), "sudoku6": sudokus(6), "sudoku9": sudokus(9)}
+MADE["sudoku16"] = lambda: puzzles16(6)
 MADE["latin3"] = lambda: latin_puzzles(6)
 MADE |= {f"maze{side}": lambda side=side: maze_puzzles(6, side) for side in (10, 30)}
 SQUARES = {"sudoku", "latin"}  # families whose rules are about the places of symbols

@@ -176,7 +176,7 @@ def test_subset_keeps_what_belongs_together(file):
 # Bad lines ------------------------------------------------------------------------------------
 
 BAD = {
-    A[:-1]: "15 cells; a Sudoku here has 16, 36 or 81",
+    A[:-1]: "15 cells; a Sudoku here has 16, 36, 81 or 256",
     "." * 36: "36 cells where line 1 has 16",
     A.replace("1", "5"): "character '5' at 6; digits are 1 to 4, blanks . 0 _ *",
     A.replace("1", "é"): "character 'é' at 6; digits are 1 to 4, blanks . 0 _ *",

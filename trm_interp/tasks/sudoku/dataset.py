@@ -17,13 +17,17 @@ from trm_interp.runtime.limits import require_memory
 from trm_interp.tasks.base import PuzzleError, PuzzleSet
 from trm_interp.tasks.puzzles import WAYS, message_of_bad
 from trm_interp.tasks.sudoku.formats import Reasons, Table, read_file, read_text
-from trm_interp.tasks.sudoku.grid import Grid, shape_of, to_tokens
+from trm_interp.tasks.sudoku.grid import COMPILED_SIDES, SYMBOLS, Grid, shape_of, to_tokens
+from trm_interp.tasks.sudoku.propagation import MOST_STATES
 from trm_interp.tasks.sudoku.public import read_folder
+from trm_interp.tasks.sudoku.solving import solve
 from trm_interp.tasks.sudoku.task import Sudoku
 from trm_interp.tasks.sudoku.unique import ambiguous
 
 CHUNK = 16384  # grids checked at once; keeps the temporaries near 10 MB
 SOLVED_AT_ONCE = 1024
+NOT_PROVED = "not proved to have one solution alone"
+NOT_SOLVED = f"no solution in {MOST_STATES} steps of search: give it in the file"
 BYTES_A_CHARACTER = 10  # of memory, while text becomes digits
 CHARACTERS = 1000  # that a puzzle takes in a file, at most as a rule
 
@@ -83,7 +87,9 @@ def _checked(
     rows = np.flatnonzero(good & table.solved)
     if len(rows) and not several:
         second = ambiguous(table.puzzles[rows], solutions[rows], progress)
-        bad |= dict.fromkeys(rows[second].tolist(), "several solutions")
+        side = shape_of(solutions.shape[1]).side
+        why = "several solutions" if side in COMPILED_SIDES else NOT_PROVED
+        bad |= dict.fromkeys(rows[second].tolist(), why)
 
     reports = [f"{table.unit} {table.lines[row]}: {bad[row]}" for row in sorted(bad)]
     if bad and not skip_bad:
@@ -113,14 +119,19 @@ def _solve(
     bad: Reasons = {}
     for start in range(0, len(rows), SOLVED_AT_ONCE):
         progress(start, len(rows))
-        from trm_interp.tasks.sudoku.forge.solver import solve_batch
-
         part = rows[start : start + SOLVED_AT_ONCE]
-        solved = solve_batch(puzzles[part], limit=2)
+        solved = solve(puzzles[part], limit=2)
         solutions[part] = solved.solutions
-        for row, count in zip(part.tolist(), solved.counts.tolist(), strict=True):
-            if count == 0 or (count > 1 and not several):
-                bad[row] = "several solutions" if count > 1 else "no solution"
+        reasons = np.select(
+            [solved.counts > 1, solved.counts == 1, ~solved.given_up],
+            [
+                "" if several else "several solutions",
+                np.where(solved.given_up & (not several), NOT_PROVED, ""),
+                "no solution",
+            ],
+            NOT_SOLVED,
+        )
+        bad |= {row: why for row, why in zip(part.tolist(), reasons.tolist(), strict=True) if why}
         progress(start + len(part), len(rows))
     return bad
 
@@ -155,10 +166,10 @@ def repeats(grids: Grid) -> NDArray[np.bool_]:
     [False, True]
     """
     units = shape_of(grids.shape[1]).units
-    bits = (np.uint16(1) << grids.astype(np.uint16)) & ~np.uint16(1)  # blank 0, digit d 2**d
+    bits = (np.uint32(1) << grids.astype(np.uint32)) & ~np.uint32(1)  # blank 0, digit d 2**d
     members = bits[:, units]  # [n, units, side]
     # a sum of powers of two equals their union exactly where no power comes twice
-    sums = members.sum(-1, dtype=np.uint16)
+    sums = members.sum(-1, dtype=np.uint32)
     return (sums != np.bitwise_or.reduce(members, axis=-1)).any(1)
 
 
@@ -173,9 +184,9 @@ def lines_text(puzzles: Grid, solutions: Grid) -> bytes:
     b'1...............,1234341221434321\\n'
     """
     n, cells = puzzles.shape
-    codes = np.empty((n, 2 * cells + 2), np.uint8)
+    codes = np.zeros((n, 2 * cells + 2), np.uint8)
     codes[:, :cells], codes[:, cells + 1 : -1] = puzzles, solutions
-    codes = np.where(codes == 0, np.uint8(ord(".")), codes + np.uint8(ord("0")))
+    codes = np.frombuffer(b"." + SYMBOLS.encode(), np.uint8)[codes]
     codes[:, cells], codes[:, -1] = ord(","), ord("\n")
     return codes.tobytes()
 

@@ -1,4 +1,5 @@
 """Puzzles as text, read into digits. Blanks are '.', '0', '_' or '*'; '#' begins a comment line.
+The digits of 16x16 are 1 to 9 and A to G.
 
 - A puzzle on each line, optionally a comma and its solution.
 - CSV with a header that names the columns (`PUZZLE`, `SOLUTION`), as Sudoku-Extreme and Kaggle's
@@ -24,17 +25,21 @@ from numpy.typing import NDArray
 from trm_interp.runtime.files import sha256_of
 from trm_interp.runtime.limits import LARGEST_INT, shown
 from trm_interp.tasks.base import PuzzleError
-from trm_interp.tasks.sudoku.grid import BLANKS, SHAPES, Grid, parse, shape_of
+from trm_interp.tasks.sudoku.grid import BLANKS, SHAPES, SYMBOLS, Grid, parse, shape_of
 
 PUZZLE = ("question", "puzzle", "puzzles", "quiz", "quizzes")
 SOLUTION = ("answer", "answers", "solution", "solutions")
 LINES = " |+-"  # drawn between the cells of a grid
 TITLE = re.compile(r"grid\s*\d+", re.IGNORECASE)
-CELL = "123456789" + BLANKS
+CELL = SYMBOLS + SYMBOLS[9:].lower() + BLANKS
+MOST_OF_4X4 = 4  # digits
+LARGEST = max(SHAPES)  # side; a row of it is as long as a whole 4x4 puzzle
 FIRST_LINES = 20  # that tell whether a file holds puzzles
 LONGEST_LINE = 10**6  # characters; a longer one is refused before all of it is in memory
 DIGITS = np.full(256, 255, np.uint8)  # of a character's code; 255 for what is no cell
-DIGITS[[ord(char) for char in CELL]] = [*range(1, 10), *(0 for _ in BLANKS)]
+for _symbols in (SYMBOLS, SYMBOLS.lower()):
+    DIGITS[[ord(char) for char in _symbols]] = range(1, len(SYMBOLS) + 1)
+DIGITS[[ord(char) for char in BLANKS]] = 0
 
 Reasons = dict[int, str]  # row in the file's puzzles -> what is wrong with it
 
@@ -153,13 +158,21 @@ def _entries(lines: Iterable[str], limit: int | None) -> tuple[list[_Entry], Rea
 def _begin_with_a_row(lines: Iterator[str], taken: list[str]) -> bool:
     """Whether the first cells of a text are a row of a grid, and not a whole puzzle.
 
-    The lines that were read to know it are put into `taken`.
+    The lines that were read to know it are put into `taken`. Sixteen cells are a row of 16x16 where
+    the first 16 lines are such rows and hold more digits than a 4x4 puzzle has.
     """
+    rows: list[str] = []
     for line in lines:
         taken.append(line)
         row = cells_of(line)
         if row and not line.startswith("#") and not TITLE.fullmatch(line.strip()):
-            return len(row) in SHAPES and set(row) <= set(CELL)
+            rows.append(row)
+            if not (len(row) in SHAPES and set(row) <= set(CELL)):
+                return False
+            if len(row) != LARGEST:
+                return len(rows) == 1
+            if len(rows) == LARGEST:
+                return len(set("".join(rows).upper()) - set(BLANKS)) > MOST_OF_4X4
     return False
 
 
@@ -248,10 +261,14 @@ def lineages(path: str | os.PathLike[str], lines: NDArray[np.int64]) -> list[int
 def typed(text: str) -> str | None:
     """A puzzle given on the command line as `read_text` reads it; None where it is none.
 
-    >>> typed("1 2 | 3 4"), typed("puzzles.txt")
-    ('1234', None)
+    Letters are digits in 16x16 alone.
+
+    >>> typed("1 2 | 3 4"), typed("puzzles.txt"), typed("ABBA")
+    ('1234', None, None)
     """
     if not set(text) <= set(f"{CELL},{LINES}{string.whitespace}"):
+        return None
+    if set(text) & set(string.ascii_letters) and len(cells_of(text)) < SHAPES[LARGEST].cells:
         return None
     return text if "\n" in text.strip() else cells_of(text)
 

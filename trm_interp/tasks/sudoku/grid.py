@@ -1,7 +1,7 @@
 """Sudoku grids: geometry, text, tokens, rules.
 
-A grid is a row-major uint8 array of digits, 0 for a blank. Tokens are what the network reads:
-0 pad, 1 blank, digit + 1 for a digit.
+A grid is a row-major uint8 array of digits, 0 for a blank; digits above 9 are written A to G.
+Tokens are what the network reads: 0 pad, 1 blank, digit + 1 for a digit.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Grid = NDArray[np.uint8]
 BLANKS = ".0_*"
+SYMBOLS = "123456789ABCDEFG"  # of the digits from 1
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,15 @@ class Shape:
         return self.side**2
 
     @property
+    def symbols(self) -> str:
+        """How the digits are written.
+
+        >>> SHAPES[16].symbols
+        '123456789ABCDEFG'
+        """
+        return SYMBOLS[: self.side]
+
+    @property
     def vocab(self) -> int:
         """Tokens: pad, blank and the digits."""
         return self.side + 2
@@ -42,7 +52,8 @@ class Shape:
         return np.concatenate([cell, cell.T, boxes.swapaxes(1, 2).reshape(self.side, self.side)])
 
 
-SHAPES = {4: Shape(2, 2), 6: Shape(2, 3), 9: Shape(3, 3)}
+COMPILED_SIDES = 4, 6, 9  # that `forge` solves, rates and makes; its words hold no larger bands
+SHAPES = {4: Shape(2, 2), 6: Shape(2, 3), 9: Shape(3, 3), 16: Shape(4, 4)}
 
 
 def shape_of(cells: int) -> Shape:
@@ -61,17 +72,30 @@ def shape_of(cells: int) -> Shape:
 def parse(text: str) -> Grid:
     """Digits of one line, blanks as '.', '0', '_' or '*'; ValueError says what is wrong.
 
+    Letters may be small.
+
     >>> parse("1.3.....4......2").tolist()
     [1, 0, 3, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 2]
     """
     shape = shape_of(len(text))
+    digit = {symbol: at for at, symbol in enumerate(shape.symbols, start=1)}
+    digit |= {symbol.lower(): at for symbol, at in digit.items()} | dict.fromkeys(BLANKS, 0)
     for at, char in enumerate(text):
-        if char not in BLANKS and not ("1" <= char <= str(shape.side)):
+        if char not in digit:
             blanks = " ".join(BLANKS)
             raise ValueError(
-                f"character {char!r} at {at}; digits are 1 to {shape.side}, blanks {blanks}"
+                f"character {char!r} at {at}; digits are {named(shape.side)}, blanks {blanks}"
             )
-    return np.array([0 if char in BLANKS else int(char) for char in text], np.uint8)
+    return np.array([digit[char] for char in text], np.uint8)
+
+
+def named(side: int) -> str:
+    """The digits of a size, for a message.
+
+    >>> named(9), named(16)
+    ('1 to 9', '1 to 9 and A to G')
+    """
+    return f"1 to {min(side, 9)}" + (f" and A to {SYMBOLS[side - 1]}" if side > 9 else "")
 
 
 def render(grid: Grid) -> str:
@@ -80,7 +104,7 @@ def render(grid: Grid) -> str:
     >>> render(parse("1030000040000002"))
     '1.3.....4......2'
     """
-    return "".join("." if digit == 0 else str(digit) for digit in grid)
+    return "".join(("." + SYMBOLS)[digit] for digit in grid)
 
 
 def to_tokens(grids: Grid) -> Grid:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from trm_interp.tasks.sudoku.forge.solver import solve_batch
 from trm_interp.tasks.sudoku.grid import Grid, conflicts
+from trm_interp.tasks.sudoku.solving import solve
 
 
 def completable_part(puzzle: Grid, answer: Grid) -> Grid:
@@ -17,7 +17,7 @@ def completable_part(puzzle: Grid, answer: Grid) -> Grid:
     >>> render(completable_part(parse("." * 16), parse("1123" * 4)))
     '1.23.....1......'
     """
-    solved = solve_batch(puzzle[None])
+    solved = solve(puzzle[None])
     if solved.counts[0] == 0:
         return np.zeros_like(puzzle)
     witness, is_only = solved.solutions[0], solved.counts[0] == 1
@@ -28,7 +28,7 @@ def completable_part(puzzle: Grid, answer: Grid) -> Grid:
         part[cell] = answer[cell]
         if answer[cell] == witness[cell]:
             continue
-        tried = None if is_only else solve_batch(part[None], limit=1)
+        tried = None if is_only else solve(part[None], limit=1)
         if tried is None or tried.counts[0] == 0:
             part[cell] = 0
         else:

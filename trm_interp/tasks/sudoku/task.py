@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from trm_interp.tasks.base import Bools, Progress, PuzzleSet, Task, Tokens, no_progress
 from trm_interp.tasks.sudoku import grid as grids
 from trm_interp.tasks.sudoku import logic
-from trm_interp.tasks.sudoku.grid import BLANKS, SHAPES, Shape, from_tokens, to_tokens
+from trm_interp.tasks.sudoku.grid import (
+    BLANKS,
+    COMPILED_SIDES,
+    SHAPES,
+    Shape,
+    from_tokens,
+    to_tokens,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +42,8 @@ CHECKPOINTS = {6: ("trm-sudoku6",), 9: ("trm-sudoku-extreme", "trm-sudoku9")}
 
 
 class Sudoku(Task):
-    """Sudoku on a side x side grid: 4x4, 6x6 (boxes of 2 rows x 3 columns) or 9x9.
+    """Sudoku on a side x side grid: 4x4, 6x6 (boxes of 2 rows x 3 columns), 9x9, or 16x16,
+    whose digits above 9 are written A to G.
 
     Tokens: 0 pad, 1 blank, digit + 1 for a digit.
 
@@ -61,9 +69,9 @@ class Sudoku(Task):
         self.name, self.title = f"sudoku{side}", f"{side}x{side} Sudoku"
         self.aliases = (f"sudoku {side}x{side}",)
         self.cells, self.vocab, self.grid = shape.cells, shape.vocab, (side, side)
-        self.tokens = ("pad", ".", *map(str, range(1, side + 1)))
+        self.tokens = ("pad", ".", *shape.symbols)
         self.answer_tokens = tuple(range(BLANK + 1, shape.vocab))
-        self.test_file = f"data/sudoku{side}/test.txt"
+        self.test_file = f"data/sudoku{side}/test.txt" if side in COMPILED_SIDES else ""
         self.checkpoints = CHECKPOINTS.get(side, ())
 
     @staticmethod
@@ -215,9 +223,10 @@ class Sudoku(Task):
         return full & self.keeps_givens(inputs, answers).all(1) & ~repeats(from_tokens(answers))
 
     def has_several_solutions(self, inputs: Tokens) -> Bools:
-        from trm_interp.tasks.sudoku.forge.solver import solve_batch
+        from trm_interp.tasks.sudoku.solving import solve
 
-        return solve_batch(from_tokens(inputs), limit=2).counts > 1
+        solved = solve(from_tokens(inputs), limit=2)
+        return (solved.counts > 1) | solved.given_up
 
     def completable(self, inputs: Tokens, answer: Tokens) -> Tokens:
         from trm_interp.tasks.sudoku.partial import completable_part
@@ -248,17 +257,20 @@ class Sudoku(Task):
     # Ratings
 
     def ratings(self) -> tuple[str, ...]:
-        return RATINGS
+        return RATINGS if self.side in COMPILED_SIDES else ("clues",)
 
     def main_rating(self) -> str:
-        return "waves"
+        return "waves" if self.side in COMPILED_SIDES else "clues"
 
     def controls(self) -> tuple[str, ...]:
-        return "tier", "waves", "guesses_all"
+        return ("tier", "waves", "guesses_all") if self.side in COMPILED_SIDES else ("clues",)
 
     def rate(
         self, puzzles: PuzzleSet, seed: int = 0, progress: Progress = no_progress
     ) -> dict[str, NDArray[Any]]:
+        if self.side not in COMPILED_SIDES:
+            progress(len(puzzles), len(puzzles))
+            return {"clues": (~self.asked(puzzles.inputs)).sum(1)}
         from trm_interp.tasks.sudoku.forge.rate import rate
 
         return rate(from_tokens(puzzles.inputs), seed, progress=progress)._asdict()

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from trm_interp.runtime.caches import user_cache
 from trm_interp.runtime.files import write_json
-from trm_interp.tasks.sudoku.grid import Grid, Shape, shape_of
+from trm_interp.tasks.sudoku.grid import COMPILED_SIDES, Grid, shape_of
+from trm_interp.tasks.sudoku.propagation import MOST_STATES, Masks, Owners, masks_of, search
+from trm_interp.tasks.sudoku.solving import compiled_solver
 
 PART = 16384  # puzzles that are searched together
-AT_ONCE = 2048  # states of the search that are propagated together
 FEW = 120_000  # states after which the compiled solver, slow to start, takes what is left
+NO_END = 2**62  # states, where there is no compiled solver
 MOST_KEPT = 100  # proofs in the cache folder
 EDITION = "unique-1"  # of the kept proofs
-
-Masks = NDArray[np.uint16]  # [cell, state]: bit d of a cell is set where digit d may stand there
 
 
 def ambiguous(
@@ -64,92 +64,32 @@ def ambiguous(
 def _second_solutions(puzzles: Grid, solutions: Grid, few: int) -> tuple[NDArray[np.bool_], int]:
     """`ambiguous`, and how many states that took: one a puzzle where singles suffice.
 
-    After `few` states the compiled solver takes over where there is one. Depth first, so that few
-    states wait at a time: the last ones are propagated together, and each that stays open is split
-    in two at its most constrained cell.
+    After `few` states the compiled solver takes over. Where it does not know the size, a puzzle
+    counts as ambiguous whose proof takes over `MOST_STATES`.
     """
-    shape = shape_of(puzzles.shape[1])
-    stated_masks = (np.uint16(1) << solutions.astype(np.uint16)).T
-    masks = np.where(puzzles == 0, _all_digits(shape), np.uint16(1) << puzzles.astype(np.uint16))
-    waiting = [(masks.T, np.arange(len(puzzles)))]
+    stated = masks_of(solutions).T
     second = np.zeros(len(puzzles), bool)
-    states, may_compile = 0, True
-    while waiting:
-        if states > few and may_compile:
-            left = np.unique(np.concatenate([owner for _, owner in waiting]))
-            try:
-                from trm_interp.tasks.sudoku.forge.solver import solve_batch
-            except ImportError:  # a machine without numba
-                may_compile = False
-            else:
-                second[left] |= solve_batch(puzzles[left], limit=2).counts > 1
-                return second, states + len(left)
-        masks, owner = waiting.pop()
-        if len(owner) > AT_ONCE:
-            waiting.append((masks[:, :-AT_ONCE], owner[:-AT_ONCE]))
-            masks, owner = masks[:, -AT_ONCE:], owner[-AT_ONCE:]
-        here = ~second[owner]
-        masks, dead = _propagate(masks[:, here], shape)
-        owner = owner[here]
-        states += len(owner)
-        full = ~dead & (masks & (masks - np.uint16(1)) == 0).all(0)
-        second[owner[full & (masks != stated_masks[:, owner]).any(0)]] = True
-        still_open = ~dead & ~full
-        if still_open.any():
-            masks, owner = masks[:, still_open], owner[still_open]
-            waiting.append((_split(masks, stated_masks[:, owner]), np.concatenate([owner, owner])))
+
+    def note(masks: Masks, owner: Owners) -> None:
+        second[owner[(masks != stated[:, owner]).any(0)]] = True
+
+    def is_done(owner: Owners) -> NDArray[np.bool_]:
+        return second[owner]
+
+    shape = shape_of(puzzles.shape[1])
+    if shape.side not in COMPILED_SIDES:
+        few = len(puzzles) * MOST_STATES
+    left, states = search(puzzles, stated, note, is_done, few)
+    if len(left) == 0:
+        return second, states
+    if (solve_batch := compiled_solver(shape)) is not None:
+        second[left] |= solve_batch(puzzles[left], limit=2).counts > 1
+        return second, states + len(left)
+    if shape.side in COMPILED_SIDES:
+        second[left], more = _second_solutions(puzzles[left], solutions[left], NO_END)
+        return second, states + more
+    second[left] = True
     return second, states
-
-
-def _propagate(masks: Masks, shape: Shape) -> tuple[Masks, NDArray[np.bool_]]:
-    """Naked and hidden singles until nothing changes; and [state] which came to a contradiction."""
-    units, side = shape.units, shape.side
-    units_of = np.argsort(units, axis=None, kind="stable").reshape(shape.cells, 3) // side
-    everything, one = _all_digits(shape), np.uint16(1)
-    end, dead = masks.copy(), np.zeros(masks.shape[1], bool)
-    live = np.arange(masks.shape[1])
-    while len(live):
-        single = masks & (masks - one) == 0
-        placed = np.where(single, masks, np.uint16(0))
-        # of every unit: digits possible anywhere, in two cells, placed, placed twice
-        once, twice, used, clash = np.zeros((4, len(units), len(live)), np.uint16)
-        for place in range(side):
-            possible, digit = masks[units[:, place]], placed[units[:, place]]
-            twice |= once & possible
-            once |= possible
-            clash |= used & digit
-            used |= digit
-        wrong = (masks == 0).any(0) | (once != everything).any(0) | clash.any(0)
-        taken, hidden = (
-            of[units_of[:, 0]] | of[units_of[:, 1]] | of[units_of[:, 2]]
-            for of in (used, once & ~twice)
-        )
-        fewer = masks & ~taken
-        only = fewer & hidden
-        fewer = np.where(only == 0, fewer, np.where(only & (only - one) == 0, only, np.uint16(0)))
-        after = np.where(single, masks, fewer)
-        end[:, live], dead[live] = after, wrong
-        going = ~wrong & (after != masks).any(0)
-        live, masks = live[going], after[:, going]
-    return end, dead
-
-
-def _split(masks: Masks, stated_masks: Masks) -> Masks:
-    """Every state twice: with one digit of its most constrained open cell, and without it.
-
-    The digit is the known solution's where it may still stand there.
-    """
-    counts = np.bitwise_count(masks)
-    at = np.where(counts > 1, counts, np.uint8(255)).argmin(0), np.arange(masks.shape[1])
-    here, stated = masks[at], stated_masks[at]
-    digit = np.where(here & stated, stated, here & (~here + np.uint16(1)))
-    with_it, without = masks.copy(), masks.copy()
-    with_it[at], without[at] = digit, here & ~digit
-    return np.concatenate([with_it, without], axis=1)
-
-
-def _all_digits(shape: Shape) -> np.uint16:
-    return np.uint16((2 << shape.side) - 2)
 
 
 # What was proved before -------------------------------------------------------------------------

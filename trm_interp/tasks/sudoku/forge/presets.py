@@ -35,7 +35,7 @@ from trm_interp.tasks.sudoku.dataset import save_lines
 from trm_interp.tasks.sudoku.forge.build import ABOUT, building
 from trm_interp.tasks.sudoku.forge.hard import HardPreset, make
 from trm_interp.tasks.sudoku.forge.walk import LARGEST_SEED, Walk
-from trm_interp.tasks.sudoku.grid import SHAPES, Grid
+from trm_interp.tasks.sudoku.grid import COMPILED_SIDES, SHAPES, Grid, shape_of
 from trm_interp.tasks.sudoku.splits import assign
 
 if TYPE_CHECKING:
@@ -224,11 +224,15 @@ def describe(puzzles: Grid) -> Card:
     """What puzzles are like (`rate.py`): how many have each number of clues, tier and waves.
 
     `guesses`: mean and quantiles of the solver's guesses until the first solution, single run.
+    16x16 puzzles, which `rate.py` does not take, are told by their clues alone.
     """
     from trm_interp.tasks.sudoku.forge.rate import rate
 
-    ratings = rate(puzzles, images=1)
     card: Card = {"n": len(puzzles)}
+    if shape_of(puzzles.shape[1]).side not in COMPILED_SIDES:
+        values, counts = np.unique((puzzles > 0).sum(1), return_counts=True)
+        return card | {"clues": {str(v): n for v, n in zip(values, counts.tolist(), strict=True)}}
+    ratings = rate(puzzles, images=1)
     for name in ("clues", "tier", "waves"):
         values, counts = np.unique(getattr(ratings, name), return_counts=True)
         card[name] = {str(v): n for v, n in zip(values.tolist(), counts.tolist(), strict=True)}

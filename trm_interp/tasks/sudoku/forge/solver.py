@@ -30,7 +30,7 @@ from trm_interp.tasks.sudoku.forge.level import (
 )
 from trm_interp.tasks.sudoku.forge.machine import words_of
 from trm_interp.tasks.sudoku.forge.rules import OPEN, SOLVED, propagate
-from trm_interp.tasks.sudoku.grid import SHAPES, Grid, Shape, shape_of
+from trm_interp.tasks.sudoku.grid import COMPILED_SIDES, SHAPES, Grid, Shape, shape_of
 
 NO_CAP = 2**62
 
@@ -84,7 +84,7 @@ def geometry(shape: Shape) -> tuple[tuple[int, ...], tuple[int, ...]]:
     >>> geometry(Shape(2, 3))
     ((0, 0), (0, 0, 0))
     """
-    if shape not in SHAPES.values():
+    if shape not in [SHAPES[side] for side in COMPILED_SIDES]:
         raise ValueError(f"boxes of 2 x 2, 2 x 3 or 3 x 3, got {shape}")
     return (0,) * shape.box_rows, (0,) * shape.box_cols
 
