@@ -4,7 +4,7 @@ Evaluation never halts early: all steps run, and where the model would halt is r
 obeyed. Memory is bounded by the batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -49,6 +49,22 @@ class Readouts:
             return None if pieces[0] is None else torch.cat(pieces)
 
         return Readouts(**{f.name: join(f.name) for f in fields(Readouts)})  # type: ignore
+
+    @staticmethod
+    def stack(rows: Sequence["Readouts"], steps: int | None = None) -> "Readouts":
+        """Read-outs of one moment each, [puzzle], as [puzzle, moment].
+
+        As [puzzle, step, h_cycle] where they are of so many `steps`.
+        """
+
+        def stacked(name: str) -> Tensor | None:
+            pieces = [getattr(row, name) for row in rows]
+            if pieces[0] is None:
+                return None
+            joined = torch.stack(pieces, dim=1)
+            return joined if steps is None else joined.unflatten(1, (steps, -1))
+
+        return Readouts(**{f.name: stacked(f.name) for f in fields(Readouts)})  # type: ignore
 
 
 def iter_run(
@@ -157,16 +173,9 @@ def run_batch(
             if remain is not None:
                 residuals.append(torch.stack(remain, 1).float().cpu())
             moments = per_cycle if every == "h_cycle" else per_cycle[-1:]
-            rows += [_read(model, answer, step, labels, keep_logits) for answer in moments]
+            rows += [read_answer(model, answer, step, labels, keep_logits) for answer in moments]
 
-    def stack(name: str) -> Tensor | None:
-        pieces = [getattr(row, name) for row in rows]
-        if pieces[0] is None:
-            return None
-        joined = torch.stack(pieces, dim=1)  # [batch, moment, ...]
-        return joined.unflatten(1, (steps, -1)) if every == "h_cycle" else joined
-
-    read = Readouts(**{f.name: stack(f.name) for f in fields(Readouts)})  # type: ignore
+    read = Readouts.stack(rows, steps if every == "h_cycle" else None)
     return replace(read, residual=torch.stack(residuals, 1)) if residuals else read
 
 
@@ -182,9 +191,13 @@ def embedded(
     return model.embed(inputs.to(model.device), dtype, on_device)
 
 
-def _read(
-    model: RecursiveModel, answer: Tensor, step: int, labels: Tensor, keep_logits: bool
+def read_answer(
+    model: RecursiveModel, answer: Tensor, step: int, labels: Tensor, keep_logits: bool = False
 ) -> Readouts:
+    """What is read from an answer state [batch, pos, d_model], without axes of time.
+
+    `step` only names the moment. `labels` [batch, cell], on the model's device.
+    """
     readout: Readout = model.readout(answer, step)
     logits, q_continue = readout.logits, readout.q_continue
     tokens = logits.argmax(-1)

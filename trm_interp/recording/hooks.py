@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ from trm_interp.core.models.registry import DEFAULT, architecture, model_class
 from trm_interp.runtime.shapes import Int
 
 READ = ("logits", "q_halt", "q_continue")  # of a `Readout`, what has a hook point
+P = TypeVar("P")
 Names = str | Sequence[str] | Callable[[str], bool] | None  # of hook points; None: all
 
 
@@ -249,8 +250,8 @@ def hook_points(model: nn.Module) -> dict[str, HookPoint]:
     return {name: m for name, m in model.named_modules() if isinstance(m, HookPoint)}
 
 
-def select(points: dict[str, HookPoint], names: Names) -> dict[str, HookPoint]:
-    """Those with these names: one, several, the ones that a function accepts, or all.
+def select(points: dict[str, P], names: Names) -> dict[str, P]:
+    """Those hook points with these names: one, several, the ones that a function accepts, or all.
 
     ValueError for a name that is not there, or a function that accepts none.
     """

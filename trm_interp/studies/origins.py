@@ -18,9 +18,10 @@ from trm_interp.analysis.estimates import Estimate, Number, Share
 from trm_interp.analysis.outcomes import share_with_bounds
 from trm_interp.analysis.resample import mean_estimate
 from trm_interp.analysis.variance import Factors, grouped_draws, shares_with_bounds
-from trm_interp.core.counter import hash64, normal
+from trm_interp.core.counter import hash64
 from trm_interp.core.infer import run_batch
 from trm_interp.figures.origins import origins_figure
+from trm_interp.patch.pairs import noisy_starts
 from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.runs import Run
@@ -227,16 +228,8 @@ def moved(subject: Subject, config: OriginsConfig, start: Tensor, state: Any) ->
 
     The noise is named by seed, start and state alone: the same for all puzzles and copies.
     """
-    for name in target_states(subject.model, config.target):
-        z = getattr(state, name)
-        places = 1 if config.shared else z.shape[1]
-        drawn = normal(
-            places * z.shape[2], config.seed, start.to(z.device), state._fields.index(name)
-        )
-        noise = config.sigma * drawn.unflatten(1, (places, z.shape[2]))
-        noise = torch.where((start == 0).to(z.device)[:, None, None], 0.0, noise)
-        state = state._replace(**{name: z + noise.to(z.dtype)})
-    return state
+    targets = target_states(subject.model, config.target)
+    return noisy_starts(state, start, targets, config.sigma, config.shared, config.seed)
 
 
 def _deep(subject: Subject, config: OriginsConfig, rows: slice) -> Arrays:

@@ -1,0 +1,303 @@
+"""Put values into runs, many cells together, and read what becomes of the runs.
+
+A cell is one place of a patch. Its rerun begins with the recorded states of the evaluation at which
+it is changed first, and all cells of a batch keep step: those that begin later join on the way.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trm_interp.core.clock import Tick
+from trm_interp.core.infer import Readouts, read_answer
+from trm_interp.core.losses import PAD
+from trm_interp.core.models.base import States
+from trm_interp.core.models.layers import weights_held
+from trm_interp.patch.places import Place, last_hook, places
+from trm_interp.patch.recorded import Recorded
+from trm_interp.patch.sources import Gives, Source, source_of
+from trm_interp.patch.view import Change, Listener
+from trm_interp.recording.hooks import Names
+from trm_interp.runtime.shapes import Bool, Float
+
+OUTCOMES = ("exact", "cells", "loss", "q_halt")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """Where a run is changed.
+
+    `hooks`: names of hook points, one, several or a function that accepts some: `places`. At each
+    of them the source's value is put, in place of what the changed run has there.
+    `positions`: bool [pos] or [run, pos]; None: all. `directions` [k, d_model]: only what lies
+    along them is replaced (a probe's or a feature's; they need not be orthogonal); None: all.
+    `reads`: the name of a state; then only the evaluations at these hook points read the source's
+    value of that state, and whatever else reads it gets the run's own: a path that is cut.
+    `name`: for tables.
+    """
+
+    hooks: Names
+    positions: Bool[Tensor, "*run pos"] | None = None
+    directions: Float[Tensor, "k d_model"] | None = None
+    reads: str | None = None
+    name: str = ""
+    _basis: Tensor | None = field(init=False, default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.directions is not None:
+            rows = torch.atleast_2d(self.directions).float()
+            left, size, _ = torch.linalg.svd(rows.T, full_matrices=False)
+            kept = left[:, size > 1e-6 * size.max().clamp(min=1e-30)].T  # orthonormal rows
+            object.__setattr__(self, "_basis", kept)
+
+    def replaced(self, now: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """`now` [row, pos, d_model] with `value` put in at the positions of a mask [row, pos]."""
+        if self._basis is not None:
+            basis = self._basis.to(now.device)
+            moved = (value - now).float() @ basis.T @ basis
+            value = (now.float() + moved).to(now.dtype)
+        return value if mask is None else torch.where(mask[..., None], value, now)
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """What became of the runs after the last supervision step, by cell and run.
+
+    `exact` bool, every cell right; `cells` share of the board's cells that are right; `loss`
+    stablemax nats per cell; `q_halt` the halting logit: [cell, run] each. `tokens` uint8 [cell,
+    run, board cell]. `unchanged`: the same four of the runs as recorded, [run].
+    """
+
+    exact: Tensor
+    cells: Tensor
+    loss: Tensor
+    q_halt: Tensor
+    tokens: Tensor
+    unchanged: dict[str, Tensor]
+
+    def change(self, outcome: str) -> Tensor:
+        """[cell, run]: an outcome less that of the run as recorded."""
+        return getattr(self, outcome).float() - self.unchanged[outcome].float()
+
+
+class _Change(NamedTuple):
+    """One cell at one hook point."""
+
+    cell: int
+    place: Place
+    hook: str  # where the source's value is from
+
+
+class _Chosen(NamedTuple):
+    cell: Cell
+    changes: list[_Change]
+    first: int  # evaluation from which it is rerun
+
+
+def apply(
+    base: Recorded,
+    source: Gives,
+    cells: Sequence[Cell],
+    *,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Effects:
+    """Rerun `base` once for every cell, with the source's values in it.
+
+    `source`: recorded runs, one of `sources`, or a function of what is there. `batch_size`: rows
+    that are run together, a row a cell and run; results depend on it by rounding alone. `progress`
+    gets how many cells are done, of how many.
+
+    ValueError for hook points that the model does not have (with the nearest names) or that the
+    runs do not keep, and for a donor of another size.
+    """
+    given = source_of(source)
+    given.check(base)
+    chosen = [_chosen(base, i, cell) for i, cell in enumerate(cells)]
+    order = sorted(range(len(chosen)), key=lambda i: chosen[i].first)
+    n = len(base)
+    shares = [slice(at, min(at + batch_size, n)) for at in range(0, n, batch_size)]
+    parts: dict[int, list[Readouts]] = {i: [] for i in order}
+    each = max(1, batch_size // min(n, batch_size))
+    for first in range(0, len(order), each):
+        together = order[first : first + each]
+        for share in shares:
+            read = _rerun(base, given, [chosen[i] for i in together], share)
+            for i, one in zip(together, read, strict=True):
+                parts[i].append(one)
+        progress(min(first + each, len(order)), len(order))
+    whole = [Readouts.cat(parts[i]) for i in range(len(chosen))]
+    return _effects(base, Readouts.cat([_picked(read, None) for read in whole]))
+
+
+def _chosen(base: Recorded, number: int, cell: Cell) -> _Chosen:
+    """Checks a cell: its hook points, and that the runs keep what it needs."""
+    model, n = base.model, len(base)
+    there = places(model, base.steps, cell.hooks)
+    if cell.positions is not None:
+        wanted = [base.x.shape[1]] if cell.positions.ndim == 1 else [n, base.x.shape[1]]
+        if list(cell.positions.shape) != wanted or cell.positions.dtype != torch.bool:
+            raise ValueError(
+                f"positions are bool {wanted}, got {cell.positions.dtype} "
+                f"{list(cell.positions.shape)}; `positions_of` makes them of cells"
+            )
+    if cell.reads is not None and cell.reads not in model.state_names:
+        names = ", ".join(model.state_names)
+        raise ValueError(f"reads {cell.reads!r}: no such state; there are {names}")
+    changes = []
+    for place in there:
+        hook = place.name
+        if cell.reads is not None:
+            if place.tick is None or place.is_inside:
+                raise ValueError(f"{place.name} is no state that an evaluation writes")
+            hook = last_hook(model, base.steps, cell.reads, place.at)
+        changes.append(_Change(number, place, hook))
+    size = len(base.spans[0].ticks)
+    first = max(there[0].at, 0) // size * size
+    if first not in base.before:
+        base.value(there[0].name)  # says how to keep it
+        raise ValueError(f"{there[0].name} was not kept: record the run with it among the hooks")
+    return _Chosen(cell, changes, first)
+
+
+class _Changes(Listener):
+    """Puts values in; `rows`: how many there are of each cell, in the order of joining."""
+
+    def __init__(self, base: Recorded, source: Source, share: slice) -> None:
+        self.source, self.share = source, share
+        self.runs = torch.arange(len(base), device=base.x.device)[share]
+        self.joined: list[_Chosen] = []
+        self.reading: dict[str, list[tuple[int, _Change]]] = {}
+        self.within: dict[str, dict[str, list[tuple[int, _Change]]]] = {}
+        self.written: dict[str, list[tuple[int, _Change]]] = {}
+
+    def join(self, chosen: _Chosen, state: States) -> States:
+        """Its changes from now on; the states of its rows, changed where it changes the start."""
+        at = len(self.joined)
+        self.joined.append(chosen)
+        for change in chosen.changes:
+            place = change.place
+            if place.tick is None:
+                own = getattr(state, place.site)
+                new = self._put(own, 0, [(0, change)], chosen)
+                state = state._replace(**{place.site: new})
+            elif chosen.cell.reads is not None:
+                self.reading.setdefault(place.name, []).append((at, change))
+            elif place.is_inside:
+                sites = self.within.setdefault(place.tick.name, {})
+                sites.setdefault(place.site, []).append((at, change))
+            else:
+                self.written.setdefault(place.name, []).append((at, change))
+        return state
+
+    def read(self, tick: Tick, state: States) -> States:
+        for at, change in self.reading.get(tick.hook, ()):
+            name = self.joined[at].cell.reads or ""
+            new = self._put(getattr(state, name), at, [(at, change)])
+            state = state._replace(**{name: new})
+        return state
+
+    def inside(self, tick: Tick) -> dict[str, Change]:
+        sites = self.within.get(tick.name, {})
+        return {
+            site: lambda value, due=due: self._put(value, 0, due) for site, due in sites.items()
+        }
+
+    def write(self, tick: Tick, written: Tensor) -> Tensor:
+        due = self.written.get(tick.hook)
+        return self._put(written, 0, due) if due else written
+
+    def _put(
+        self,
+        value: Tensor,
+        first: int,
+        due: Sequence[tuple[int, _Change]],
+        alone: _Chosen | None = None,
+    ) -> Tensor:
+        """All due changes of a value [row, pos, d_model]; the rows of `alone` by themselves."""
+        n, value = len(self.runs), value.clone()
+        for at, change in due:
+            cell = (alone or self.joined[at]).cell
+            rows = slice(at * n, (at + 1) * n)
+            now = value[rows]
+            mask = cell.positions
+            if mask is not None:
+                mask = (mask if mask.ndim == 1 else mask[self.share]).to(now.device).expand(n, -1)
+            new = self.source.at(change.hook, now, self.runs)
+            value[rows] = cell.replaced(now, new, mask)
+        return value
+
+
+@torch.no_grad()
+def _rerun(
+    base: Recorded, source: Source, chosen: Sequence[_Chosen], share: slice
+) -> list[Readouts]:
+    """The last read-outs of each cell, [run]; cells are in the order in which they begin."""
+    changes, waiting = _Changes(base, source, share), list(chosen)
+    x = many = base.x[share]
+    n = len(x)
+    state: States | None = None
+    spans = [span for span in base.spans if span.first >= chosen[0].first]
+    with weights_held(base.model, x.dtype):
+        for span in spans:
+            begun = len(changes.joined)
+            while waiting and waiting[0].first == span.first:
+                own = type(base.before[span.first])(*(z[share] for z in base.before[span.first]))
+                own = changes.join(waiting.pop(0), own)
+                state = own if state is None else _joined(state, own)
+            assert state is not None
+            if begun != len(changes.joined):
+                many = x.repeat(len(changes.joined), 1, 1)
+            state = base.view.pass_through(span, state, many, changes)
+        assert state is not None
+        labels = base.labels[share].repeat(len(chosen), 1)
+        answer = base.model.answer_of(state)
+        read = read_answer(base.model, answer, base.steps - 1, labels)
+    return [_picked(read, slice(i * n, (i + 1) * n)) for i in range(len(chosen))]
+
+
+def _joined(state: States, more: States) -> States:
+    return type(state)(*(torch.cat(both) for both in zip(state, more, strict=True)))
+
+
+def _picked(read: Readouts, index: slice | None) -> Readouts:
+    """Some rows, or with None a new first axis."""
+    own = {name: None if of is None else of[index] for name, of in vars(read).items()}
+    return Readouts(**own)  # type: ignore[arg-type]
+
+
+def outcomes_of(read: Readouts, labels: Tensor) -> dict[str, Tensor]:
+    """The four outcomes of read-outs of any shape; labels broadcast against their tokens."""
+    there = labels != PAD
+    right = ((read.tokens == labels) & there).sum(-1) / there.sum(-1).clamp(min=1)
+    return {"exact": read.solved, "cells": right, "loss": read.loss, "q_halt": read.q_halt}
+
+
+def _effects(base: Recorded, read: Readouts) -> Effects:
+    """`read`: [cell, run]."""
+    labels = base.labels.cpu()
+    before = outcomes_of(base.readouts, labels[:, None])
+    unchanged = {name: of[:, -1] for name, of in before.items()}
+    return Effects(**outcomes_of(read, labels), tokens=read.tokens, unchanged=unchanged)
+
+
+def grid(
+    hooks: Mapping[str, Names], groups: Mapping[str, Tensor | None], **how: object
+) -> list[Cell]:
+    """A cell for every hook point (or window of them) and group of positions, named `hook · group`.
+
+    >>> cells = grid({"step 1": "step.0.h.2.hook_z_H"}, {"all": None})
+    >>> [cell.name for cell in cells]
+    ['step 1 · all']
+    """
+    return [
+        Cell(names, mask, name=f"{hook} · {group}", **how)  # type: ignore[arg-type]
+        for hook, names in hooks.items()
+        for group, mask in groups.items()
+    ]
+
+
+__all__ = ["OUTCOMES", "Cell", "Effects", "apply", "grid", "outcomes_of"]
