@@ -92,7 +92,7 @@ _HOMES = {
     "architecture": "core.models.registry:architecture",
     "UserError": "runtime.errors:UserError",
 }
-_ROOMS = ("analysis", "core", "figures", "patch", "recording", "report", "runtime", "sae")
+_ROOMS = ("analysis", "core", "explore", "figures", "patch", "recording", "report", "runtime", "sae")
 _ROOMS += ("search", "studies", "subjects", "tasks")
 
 __all__ = [
