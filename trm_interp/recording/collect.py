@@ -191,9 +191,10 @@ def more_readouts(model: RecursiveModel, puzzles: PuzzleSet) -> list[str]:
 
 
 def _more_readouts(writer: StoreWriter, batch: PuzzleSet, read: Readouts) -> dict[str, np.ndarray]:
+    own = batch.given_identifiers  # the checkpoint's; the model may have been read in part
     values = {
         "q_continue": None if read.q_continue is None else read.q_continue.numpy(),
-        "identifier": batch.identifiers,
+        "identifier": batch.identifiers if own is None else own,
         "residual": None if read.residual is None else read.residual.numpy(),
     }
     held = writer.manifest.recorded.more_readouts

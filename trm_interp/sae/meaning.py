@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse
 from scipy.stats import rankdata
 
+from trm_interp.core.losses import PAD
 from trm_interp.runtime.shapes import Bool, Float, Int
 from trm_interp.tasks.base import Task
 
@@ -57,7 +58,7 @@ def facts_of(
         },
         "conflict": lambda s: task.conflicts(predictions[s]),
         "about to change": lambda s: predictions[min(s + 1, last)] != predictions[s],
-        "wrong": lambda s: predictions[s] != labels,
+        "wrong": lambda s: (predictions[s] != labels) & (labels != PAD),
     }
     at_step = {**moving, **of_asked}
     per_step = [

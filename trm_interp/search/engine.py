@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trm_interp.core.losses import PAD
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.layers import weights_held
 from trm_interp.runtime.limits import require_memory
@@ -53,8 +54,9 @@ class Trajectories:
         return self.ran[:, : self.k].sum(1, dtype=np.int64)
 
     def solved(self, labels: Int[Numbers, "puzzle cell"]) -> Bool[Numbers, "puzzle column step"]:
-        """Every cell as in `labels` (tokens)."""
-        return (self.tokens == labels[:, None, None]).all(-1)
+        """Every cell as in `labels` (tokens) that is not pad there."""
+        wanted = labels[:, None, None]
+        return ((self.tokens == wanted) | (wanted == PAD)).all(-1)
 
 
 @torch.no_grad()

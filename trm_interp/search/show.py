@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 GIVEN, CHANGED, CONFLICT = "bold", "bold yellow", "on red"
 MARKS = " *!#"  # after a cell, without colours: nothing, changed, in conflict, both
+DARK = 60  # brightness, of 255
 BETWEEN = "    "  # boards side by side
 
 
@@ -27,13 +28,22 @@ def board(task: Task, tokens: np.ndarray, styles: list[str], marks: str = "") ->
     """
     if colours := task.colours():
         styles = [
-            style if " on " in f" {style}" or not colours[token] else f"{style} on {colours[token]}"
+            style if " on " in f" {style}" else f"{style} {_behind(colours[token])}".strip()
             for style, token in zip(styles, tokens.tolist(), strict=True)
         ]
     return [
         Text.assemble(*((piece, "" if cell is None else styles[cell]) for piece, cell in line))
         for line in task.drawing(tokens, marks)
     ]
+
+
+def _behind(colour: str) -> str:
+    """The style of a background; with white characters on one that black ones vanish on."""
+    if not colour:
+        return ""
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    is_dark = 0.21 * red + 0.72 * green + 0.07 * blue < DARK
+    return f"{'white ' if is_dark else ''}on {colour}"
 
 
 @dataclass(frozen=True)

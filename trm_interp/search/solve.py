@@ -19,7 +19,7 @@ from trm_interp.search.run import resolved
 from trm_interp.search.selection import choose
 from trm_interp.search.settings import SearchConfig, SolveConfig
 from trm_interp.search.show import Board
-from trm_interp.subjects.opening import load_puzzles, open_device, read_checkpoint, require_task
+from trm_interp.subjects.opening import load_puzzles, open_device, read_for, require_task
 from trm_interp.subjects.settings import shipped_checkpoint
 from trm_interp.tasks.base import PuzzleSet, PuzzleTensors, Task
 from trm_interp.tasks.registry import families, family, family_of_file, family_of_text
@@ -118,7 +118,7 @@ def solve(
         tell(f"skipped {line}")
     task, device = puzzles.task, open_device(config.device)
     ckpt = config.ckpt or shipped_checkpoint(task.name)
-    checkpoint = read_checkpoint(ckpt, device, task.cells)
+    checkpoint, puzzles = read_for(ckpt, puzzles, device)
     require_task(puzzles, checkpoint, option="")
     if how.symmetry and not has_symmetries(task):
         tell(f"{task.title} has no symmetries: searching without symmetric copies")

@@ -1,6 +1,6 @@
 """`trm-interp eval`: how many puzzles a checkpoint has solved after every supervision step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.outputs import own_table
 from trm_interp.subjects import equilibria
 from trm_interp.subjects.evaluate import solve
+from trm_interp.subjects.identifiers import with_identifiers
 from trm_interp.subjects.opening import open_both, open_device
 from trm_interp.subjects.settings import EvalConfig
 from trm_interp.tasks.base import PuzzleSet
@@ -80,6 +81,7 @@ def evaluate(
     checkpoint, puzzles = open_both(
         config.ckpt, config.puzzles, device, config.limit, config.skip_bad, tell
     )
+    puzzles = with_identifiers(puzzles, config.identifiers, checkpoint.model.config)
     n, cells = len(puzzles), puzzles.task.cells
     answers = n * config.steps * (cells + 9)  # grids, two numbers and a flag
     require_memory(2 * answers, f"{config.steps} steps of {n} puzzles", "lower --steps or --limit")
@@ -103,9 +105,23 @@ def evaluate(
         "device": device.type,
         **summarise(table, read, puzzles),
     }
+    if config.identifiers != "true":
+        summary["identifiers"] = config.identifiers
+    if further := further_scores(read, puzzles):
+        summary["further_scores_at_step"] = further
     if found := equilibria.convergence(checkpoint.model, read.residual, puzzles.lines):
         summary["fixed_points"] = found
     return table, summary
+
+
+def further_scores(read: Readouts, puzzles: PuzzleSet) -> dict[str, list[float]]:
+    """What the task's benchmark counts, by name: a share for every supervision step."""
+    by_name: dict[str, list[float]] = {}
+    for step in range(read.q_halt.shape[1]):
+        answers, q_halt = read.tokens[:, step].numpy(), read.q_halt[:, step].numpy()
+        for name, share in puzzles.task.further_scores(puzzles, answers, q_halt).items():
+            by_name.setdefault(name, []).append(share)
+    return by_name
 
 
 def summarise(table: pd.DataFrame, read: Readouts, puzzles: PuzzleSet) -> dict[str, Any]:
@@ -125,9 +141,24 @@ def summarise(table: pd.DataFrame, read: Readouts, puzzles: PuzzleSet) -> dict[s
 def lines(accuracy: Accuracy) -> list[Table | str]:
     """The table for people; what did not converge of a model that solves for fixed points."""
     summary = accuracy.summary
-    table = accuracy_table(accuracy.table, f"{summary['ckpt']} on {summary['puzzles']}")
+    title = f"{summary['ckpt']} on {summary['puzzles']}"
+    if which := summary.get("identifiers"):
+        title += f", {which} identifiers"
+    tables = [accuracy_table(accuracy.table, title)]
+    if further := summary.get("further_scores_at_step"):
+        tables.append(scores_table({"exact": summary["exact_at_step"], **further}))
     found = summary.get("fixed_points")
-    return [table, *([equilibria.line(found, summary["n"])] if found else [])]
+    return [*tables, *([equilibria.line(found, summary["n"])] if found else [])]
+
+
+def scores_table(shares: Mapping[str, Sequence[float]]) -> Table:
+    """Shares by name, one for every supervision step, in per cent."""
+    table = Table(caption="as the task's benchmark counts; steps count from 1")
+    for heading in ("step", *(f"{name} %" for name in shares)):
+        table.add_column(heading, justify="right")
+    for step, row in enumerate(zip(*shares.values(), strict=True), start=1):
+        table.add_row(str(step), *(f"{100 * share:.1f}" for share in row))
+    return table
 
 
 def accuracy_table(outcomes: pd.DataFrame, title: str) -> Table:

@@ -14,6 +14,7 @@ from trm_interp.analysis.basins import (
     follow,
     radius_of,
 )
+from trm_interp.core.losses import PAD, is_solved
 from trm_interp.core.models.base import States as ModelStates
 from trm_interp.runtime.errors import UserError
 from trm_interp.search.noise import target_states
@@ -88,7 +89,7 @@ class Starts:
             state = self.model.advance(state, x)[0]
             tokens = self.model.readout(self.model.answer_of(state)).logits.argmax(-1)
             states.append(self._flat(state))
-            solved.append((tokens == answer).all(1).cpu().numpy())
+            solved.append(is_solved(tokens, answer).cpu().numpy())
         path = np.stack(states, 1)
         if not np.isfinite(path).all():
             raise UserError(self._not_finite)
@@ -115,8 +116,10 @@ class Starts:
 
         def read(state: States) -> tuple[Tensor, Tensor]:
             readout = model.readout(model.answer_of(state))
-            return readout.logits.argmax(-1), readout.q_halt
+            # cells that are not judged are pad, as in the solution: no answers of their own
+            return readout.logits.argmax(-1).where(judged, PAD), readout.q_halt
 
+        judged = torch.from_numpy(self.answer).to(x.device) != PAD
         answer = model.state_names.index(model.answer)
         endings = follow(start, advance, read, steps, answer)
         if not (np.isfinite(endings.moved).all() and all(z.isfinite().all() for z in endings.end)):

@@ -128,7 +128,7 @@ def open_pair(config: StitchConfig, tell: Tell) -> tuple[Subject, Subject, Subje
     checkpoint, puzzles = open_both(
         config.source, config.puzzles, device, most, config.skip_bad, tell
     )
-    target = read_checkpoint(config.to, device, puzzles.task.cells)
+    target = read_checkpoint(config.to, device, puzzles.task.cells, checkpoint.identifiers)
     require_task(puzzles, target)
     if len(puzzles) <= config.limit:
         raise UserError(

@@ -11,6 +11,7 @@ from trm_interp.analysis.estimates import Number
 from trm_interp.analysis.outcomes import half_failed
 from trm_interp.analysis.pca import NotFinite
 from trm_interp.analysis.trajectories import Trajectories, trajectories
+from trm_interp.core.losses import PAD
 from trm_interp.figures.bands import where
 from trm_interp.figures.trajectories import path_figure, umap_figure
 from trm_interp.recording.states import states_of
@@ -140,7 +141,7 @@ def at_steps(store: Store, paths: Trajectories) -> pd.DataFrame:
             "solved": frame["solved"],
             "solved_at_end": np.repeat(store["solved"][:, -1], n_steps),
             "loss": frame["loss"],
-            "wrong": (boards != labels[:, None]).sum(-1).ravel(),
+            "wrong": ((boards != labels[:, None]) & (labels[:, None] != PAD)).sum(-1).ravel(),
         }
     )
     flat = boards.reshape(-1, boards.shape[-1])

@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from trm_interp.core.checkpoints.folder import Checkpoint, CheckpointError, load_checkpoint, locate
+from trm_interp.core.checkpoints.tables import NoTable
 from trm_interp.core.devices import has_float64
 from trm_interp.core.infer import identifiers_for
 from trm_interp.core.memory import keep_freed_memory
@@ -142,10 +143,36 @@ def _has_task(cells: int, vocab: int) -> bool:
 
 
 def read_checkpoint(
-    source: str | Path, device: torch.device | str = "cpu", cells: int | None = None
+    source: str | Path,
+    device: torch.device | str = "cpu",
+    cells: int | None = None,
+    identifiers: Sequence[int] | None = None,
 ) -> Checkpoint:
-    """`load_checkpoint`, with the tasks that there are to decide what a file leaves open."""
-    return load_checkpoint(source, device, cells, fits=_has_task)
+    """`load_checkpoint`, with the tasks that there are to decide what a file leaves open.
+
+    `identifiers`: the only rows of a table of puzzle embeddings to read, where it has one.
+    """
+    try:
+        return load_checkpoint(source, device, cells, fits=_has_task, identifiers=identifiers)
+    except NoTable:
+        return load_checkpoint(source, device, cells, fits=_has_task)
+
+
+def read_for(
+    source: str | Path, puzzles: PuzzleSet, device: torch.device | str = "cpu"
+) -> tuple[Checkpoint, PuzzleSet]:
+    """The checkpoint for puzzles that name their embeddings, with the rows of its table that they
+    need and row 0, which is blank in public data; and the puzzles with the numbers of these rows.
+
+    Of other puzzles, and of models without a table, nothing changes.
+    """
+    own = puzzles.given_identifiers
+    if own is None:
+        return read_checkpoint(source, device, puzzles.task.cells), puzzles
+    rows = [0, *sorted(set(own.tolist()) - {0})]
+    checkpoint = read_checkpoint(source, device, puzzles.task.cells, rows)
+    renumbered = checkpoint.rows_of(torch.from_numpy(own)).numpy()
+    return checkpoint, replace(puzzles, rows=renumbered)
 
 
 def open_checkpoint(
@@ -192,7 +219,7 @@ def open_both(
     defaults = [] if ckpt else [str(path)]
     if puzzles is not None:
         opened = load_puzzles(puzzles, skip_bad, limit)
-        checkpoint = read_checkpoint(path, device, opened.task.cells)
+        checkpoint, opened = read_for(path, opened, device)
     else:
         checkpoint = read_checkpoint(path, device)
         file = test_puzzles(checkpoint)

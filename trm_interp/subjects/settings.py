@@ -22,6 +22,7 @@ DEFAULT_TASK, FIRST_LOOK_TASK = "sudoku6", "sudoku9"  # what commands take where
 MOST_RECORDED = 1024  # supervision steps; building hook points takes a second for each fifty
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Compile = Literal["auto", "always", "never"]
+Identifiers = Literal["true", "blank", "swapped"]
 CKPT_HELP = f"checkpoint: {FORMS}"
 PUZZLES_HELP = "puzzles: lines, drawn grids, CSV with a header, or a public data folder"
 SHIPPED = "the one that ships"
@@ -72,6 +73,11 @@ class EvalConfig:
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype")
     compile: Compile = setting("auto", COMPILE_HELP, switches=COMPILE_SWITCHES)
+    identifiers: Identifiers = setting(
+        "true",
+        "embeddings of puzzles that have their own: theirs, or as a control blank (number 0) or "
+        "swapped (of other puzzles)",
+    )
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
     csv: Path | None = setting(None, "also write the table as CSV", otherwise="not written")
     overwrite: bool = setting(False, "replace that CSV file", needs={"csv": True})

@@ -8,7 +8,6 @@ Importing this module needs NumPy alone.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +20,7 @@ from trm_interp.tasks.drawing import drawn
 from trm_interp.tasks.puzzles import PuzzleError as PuzzleError
 from trm_interp.tasks.puzzles import PuzzleSet as PuzzleSet
 from trm_interp.tasks.puzzles import PuzzleTensors as PuzzleTensors
+from trm_interp.tasks.verdict import Verdict as Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,18 +34,6 @@ Progress = Callable[[int, int], None]
 
 def no_progress(done: int, of: int) -> None:
     """What a caller without a progress bar passes."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the rules say of answers.
-
-    `proved`: bool [n], a full answer that keeps the givens and obeys every rule. `broken`: bool
-    [n, cell], cells that are not filled, change a given, or take part in breaking a rule.
-    """
-
-    proved: Bools
-    broken: Bools
 
 
 class Task(ABC):
@@ -180,6 +168,12 @@ class Task(ABC):
         return False
 
     @classmethod
+    def making_options(cls, preset: str) -> frozenset[str]:
+        """Names of settings of that data set that not every family has, which `make` then takes:
+        "augmentations" (how many of every task), "only" (names of tasks), "frame" (its rows)."""
+        return frozenset()
+
+    @classmethod
     def make(
         cls,
         preset: str,
@@ -191,10 +185,12 @@ class Task(ABC):
         resume: bool = False,
         workers: int | None = None,
         tell: Callable[[str], None] = lambda line: None,
+        **options: Any,
     ) -> dict[str, Any]:
         """Generate a data set into the folder `out`; its card, with an entry in `splits` for each.
 
-        `sizes`: puzzles of a split, where it is not to be the preset's number.
+        `sizes`: puzzles of a split, where it is not to be the preset's number. `options`: of
+        `making_options`, those that are given.
         """
         raise UserError(f"{cls.family} has no generator")
 
@@ -304,6 +300,15 @@ class Task(ABC):
     def _broken(self, inputs: Tokens, answers: Tokens) -> Bools:
         unfilled = self.asked(inputs) & ~np.isin(answers, self.answer_tokens)
         return unfilled | ~self.keeps_givens(inputs, answers) | self.conflicts(answers)
+
+    def further_scores(
+        self, puzzles: PuzzleSet, answers: Tokens, q_halt: NDArray[np.floating]
+    ) -> dict[str, float]:
+        """By name, a share in [0, 1]: what the benchmark of the task counts, beside puzzles solved.
+
+        `answers` [n, cell] tokens of one supervision step and `q_halt` [n], its halting logits.
+        """
+        return {}
 
     def has_several_solutions(self, inputs: Tokens) -> Bools:
         """[n]: puzzles with more than one solution. False where the task cannot tell."""

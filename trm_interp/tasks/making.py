@@ -27,6 +27,10 @@ def run(config: MakeConfig, tell: Tell = print, progress: Update = quiet) -> Mad
         for name, given in (("--resume", config.resume), ("--workers", config.workers)):
             if given:
                 tell(f"{name} has no effect with {config.preset}; it is for hard puzzles")
+    options = config.options
+    for name in sorted(options.keys() - family.making_options(config.preset)):
+        tell(f"--{name} has no effect with {config.preset}; it is for ARC tasks")
+        del options[name]
     complete: list[str] = []
     card = family.make(
         config.preset,
@@ -38,7 +42,10 @@ def run(config: MakeConfig, tell: Tell = print, progress: Update = quiet) -> Mad
         config.resume,
         config.workers,
         complete.append,
+        **options,
     )
+    if too_large := card.get("too_large"):
+        tell(f"{counted(len(too_large), 'task')} left out: above the frame of {card['frame']} rows")
     splits = card["splits"].items()
     files = {config.folder / entry["file"]: int(card[split]) for split, entry in splits}
     return Made(files, config.folder / "card.json", not complete)

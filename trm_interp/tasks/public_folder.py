@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from trm_interp.runtime.schema import read_json
 from trm_interp.tasks.puzzles import PuzzleError
 
 INPUTS, LABELS, DATASET = "all__inputs.npy", "all__labels.npy", "dataset.json"
+IDENTIFIERS, STARTS = "all__puzzle_identifiers.npy", "all__puzzle_indices.npy"
+GROUPS = "all__group_indices.npy"  # where the puzzles of one task begin
+NAMES, TESTS = "identifiers.json", "test_puzzles.json"  # beside the splits
 BYTES_A_CELL = 32  # of memory, while tokens are checked
 
 
@@ -54,10 +57,36 @@ class Folder(NamedTuple):
         )
         return np.asarray(self.inputs), np.asarray(self.labels)
 
-    def sha256(self) -> dict[str, str]:
-        """Digests of its files, by name."""
-        files = (self.path / name for name in (INPUTS, LABELS, DATASET))
+    def sha256(self, *others: str) -> dict[str, str]:
+        """Digests of its files, by name; of `others` as well."""
+        files = (self.path / name for name in (INPUTS, LABELS, DATASET, *others))
         return {file.name: sha256_of(file) for file in files if file.exists()}
+
+    def identifiers(self) -> NDArray[np.int64]:
+        """int64 [n], which embedding each row has: that of its puzzle, of which it is an example.
+
+        PuzzleError where the files do not say it of every row.
+        """
+        for name in (IDENTIFIERS, STARTS):
+            if not (self.path / name).exists():
+                raise PuzzleError(f"{self.path}: no {name}, which says whose example a row is")
+        own, starts = (_integers(self.path / name) for name in (IDENTIFIERS, STARTS))
+        rows = np.diff(starts)
+        if len(starts) != len(own) + 1 or starts[0] != 0 or (rows < 1).any() or (own < 0).any():
+            raise PuzzleError(f"{self.path}: {STARTS} and {IDENTIFIERS} do not belong together")
+        each = np.repeat(own, rows)
+        if len(each) < len(self.inputs):
+            raise PuzzleError(
+                f"{self.path}: {STARTS} ends at {len(each)}, {INPUTS} has more examples"
+            )
+        return each[: len(self.inputs)]
+
+    def names(self) -> list[str] | None:
+        """What the identifiers are called, by number; None where no file says it."""
+        file = next(
+            (at / NAMES for at in (self.path, self.path.parent) if (at / NAMES).is_file()), None
+        )
+        return None if file is None else read_json(file, list[str], PuzzleError)
 
 
 def open_folder(path: Path, limit: int | None = None) -> Folder:
@@ -95,6 +124,25 @@ def card_of(path: Path) -> Card:
 
 def tokens_of(path: Path, limit: int | None) -> NDArray[np.integer]:
     """The first rows of a file, not read yet."""
+    tokens = _array(path)
+    if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
+        kind = f"{tokens.dtype} {tokens.shape}"
+        raise PuzzleError(f"{path}: integers [n, cells] expected, got {kind[:100]}")
+    return tokens[:limit]
+
+
+def _integers(path: Path) -> NDArray[np.int64]:
+    """A file of integers [n], read."""
+    numbers = _array(path)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        kind = f"{numbers.dtype} {numbers.shape}"
+        raise PuzzleError(f"{path}: integers [n] expected, got {kind[:100]}")
+    require_memory(numbers.size * 8, f"{path}", "use a machine with more memory")
+    return np.asarray(numbers).astype(np.int64)
+
+
+def _array(path: Path) -> NDArray[Any]:
+    """The array of an .npy file, mapped from the disk."""
     require_regular(path)
     try:
         claimed, size = _claimed_bytes(path), path.stat().st_size
@@ -103,15 +151,11 @@ def tokens_of(path: Path, limit: int | None) -> NDArray[np.integer]:
                 f"{path}: its header claims {shown(claimed)} bytes, the file has {size}: "
                 "it was cut off or is no such file"
             )
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
     except UserError:
         raise
     except Exception as error:  # a file from anywhere: numpy's errors have no common base
         raise PuzzleError(f"{path}: not a plain NumPy array ({first_line(error)[:100]})") from None
-    if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
-        kind = f"{tokens.dtype} {tokens.shape}"
-        raise PuzzleError(f"{path}: integers [n, cells] expected, got {kind[:100]}")
-    return tokens[:limit]
 
 
 def _claimed_bytes(path: Path) -> int:

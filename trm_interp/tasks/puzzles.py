@@ -68,6 +68,9 @@ class PuzzleSet:
     `inputs` and `labels`: uint8 [n, cells] tokens of the puzzles and of their solutions. `lines`:
     where each stood in `source`, line numbers from 1 (a public data folder: rows from 0).
     `sha256`: file name -> hex digest. `skipped`: what was left out and why, one text per bad line.
+    `given_identifiers`: int64 [n], the puzzles' embeddings where the file says which they have.
+    `names`: [n], what the file calls the puzzles, where it does. `rows`: int64 [n], the embeddings
+    by the numbers that they have in a model which was read with some of them alone.
     """
 
     task: "Task"
@@ -77,6 +80,9 @@ class PuzzleSet:
     source: str
     sha256: dict[str, str]
     skipped: tuple[str, ...] = field(default=())
+    given_identifiers: NDArray[np.int64] | None = None
+    names: NDArray[np.str_] | None = None
+    rows: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.inputs.shape != self.labels.shape or len(self.lines) != len(self.inputs):
@@ -88,6 +94,9 @@ class PuzzleSet:
             raise ValueError(
                 f"{self.task.name} has {self.task.cells} cells, not {self.inputs.shape}"
             )
+        for what in (self.given_identifiers, self.names, self.rows):
+            if what is not None and what.shape != (len(self.inputs),):
+                raise ValueError(f"{what.shape} names or identifiers of {len(self)} puzzles")
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -95,6 +104,10 @@ class PuzzleSet:
     @property
     def identifiers(self) -> NDArray[np.int64] | None:
         """[n], which embedding of its own each puzzle has; None where all share one."""
+        if self.rows is not None:
+            return self.rows
+        if self.given_identifiers is not None:
+            return self.given_identifiers
         return self.task.identifiers(self)
 
     @property
@@ -105,4 +118,11 @@ class PuzzleSet:
     def subset(self, index: slice | Sequence[int] | NDArray[np.integer]) -> "PuzzleSet":
         """The puzzles at those positions of this set (from 0), in the order given."""
         at = index if isinstance(index, slice) else np.asarray(index, np.int64)
-        return replace(self, inputs=self.inputs[at], labels=self.labels[at], lines=self.lines[at])
+        own = {name: getattr(self, name) for name in ("given_identifiers", "names", "rows")}
+        return replace(
+            self,
+            inputs=self.inputs[at],
+            labels=self.labels[at],
+            lines=self.lines[at],
+            **{name: None if of is None else of[at] for name, of in own.items()},
+        )

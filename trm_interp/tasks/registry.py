@@ -18,6 +18,7 @@ from trm_interp.tasks.puzzles import WAYS
 _FAMILIES: dict[str, str | type[Task]] = {
     "sudoku": "trm_interp.tasks.sudoku.task:Sudoku",
     "maze": "trm_interp.tasks.maze.task:Maze",
+    "arc": "trm_interp.tasks.arc.task:Arc",
 }
 
 

@@ -21,8 +21,8 @@ class MakeConfig:
     """Generate a data set."""
 
     preset: str = argument(
-        "sudoku4, sudoku6, sudoku9, sudoku6-hard, sudoku9-hard, maze10, maze10-loops, maze30, or "
-        "of another task"
+        "sudoku4, sudoku6, sudoku9, sudoku6-hard, sudoku9-hard, maze10, maze10-loops, maze30, "
+        "arc1, arc2, arc-small, a JSON file of ARC tasks, or of another task"
     )
     seed: int = setting(0, "same seed, same puzzles")
     out: Path | None = setting(None, "folder", otherwise="data/PRESET")
@@ -32,13 +32,31 @@ class MakeConfig:
     workers: int | None = setting(
         None, "threads for hard puzzles", most=MOST_WORKERS, otherwise="all cores"
     )
+    augmentations: int | None = setting(
+        None, "of every ARC task, besides itself", otherwise="as the preset has it"
+    )
+    only: str | None = setting(None, "comma-separated names of ARC tasks", otherwise="all")
+    frame: int | None = setting(
+        None, "rows of the frame that ARC grids lie in", otherwise="as the preset has it"
+    )
     resume: bool = setting(False, "go on with hard puzzles where a run was stopped")
     overwrite: bool = setting(False, "replace the folder")
+
+    def __post_init__(self) -> None:
+        if self.augmentations is not None and self.augmentations < 0:
+            raise ValueError(f"augmentations must be at least 0, got {self.augmentations}")
 
     @property
     def folder(self) -> Path:
         """Where the data set goes."""
-        return self.out or Path("data") / self.preset
+        return self.out or Path("data") / Path(self.preset).name.removesuffix(".json")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the settings that only some families have those that were given, for `Task.make`."""
+        only = None if self.only is None else tuple(name.strip() for name in self.only.split(","))
+        given = {"augmentations": self.augmentations, "only": only, "frame": self.frame}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -15,6 +15,10 @@ from trm_interp.core.checkpoints.headers import CheckpointError
 from trm_interp.runtime.errors import first_line
 
 
+class NoTable(CheckpointError):
+    """A file that has no table of puzzle embeddings, of which to read some rows."""
+
+
 def load_tensors(file: Path, table: str | None, rows: Sequence[int] | None) -> dict[str, Tensor]:
     """All tensors of a safetensors file, of the one whose name ends with `table` only these rows.
 
@@ -45,7 +49,7 @@ def some_rows(table: Tensor | None, rows: Sequence[int], file: Path) -> Tensor:
 def require_rows(shape: Sequence[int], rows: Sequence[int], file: Path) -> None:
     """CheckpointError unless a table of this shape has a row for every identifier."""
     if len(shape) != 2:
-        raise CheckpointError(f"{file}: no table of puzzle embeddings, of which to read some rows")
+        raise NoTable(f"{file}: no table of puzzle embeddings, of which to read some rows")
     if not rows:
         raise CheckpointError(f"{file}: no puzzle identifiers were given to read")
     if unknown := [row for row in rows if not 0 <= row < shape[0]]:
