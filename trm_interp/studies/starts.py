@@ -89,7 +89,7 @@ class Starts:
             state = self.model.advance(state, x)[0]
             tokens = self.model.readout(self.model.answer_of(state)).logits.argmax(-1)
             states.append(self._flat(state))
-            solved.append(is_solved(tokens, answer).cpu().numpy())
+            solved.append(is_solved(tokens, answer.expand_as(tokens)).cpu().numpy())
         path = np.stack(states, 1)
         if not np.isfinite(path).all():
             raise UserError(self._not_finite)

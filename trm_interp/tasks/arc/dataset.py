@@ -68,6 +68,11 @@ def load(
     path = Path(path)
     if not path.exists():
         raise PuzzleError(f"{path}: no such file or folder; {WAYS}")
+    if path.suffix == ".json":
+        raise PuzzleError(
+            f"{path}: models know ARC tasks by the identifiers that they were trained with: "
+            f"`data make {path}` lays down augmentations and identifiers of its tasks"
+        )
     if path.is_dir():
         return checked(_read_folder(path, limit), path, skip_bad, progress)
     require_regular(path)
@@ -94,6 +99,8 @@ def recognises(path: Path) -> bool:
         folder = peek(path)
         return folder is not None and folder.card.vocab_size == VOCAB and _is_frame(folder.cells)
     with path.open("rb") as file:
+        if path.suffix == ".json":
+            return b'"train"' in file.read(1 << 16)
         return file.readline(80).strip().removeprefix(b"\xef\xbb\xbf") == ",".join(HEADER).encode()
 
 

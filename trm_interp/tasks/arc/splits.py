@@ -5,8 +5,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trm_interp.tasks.arc.augmentations import key_of, parsed
 from trm_interp.tasks.arc.dataset import load
 from trm_interp.tasks.arc.grid import boxes_around, crop
@@ -56,7 +54,9 @@ def check(
 
 def _keys(pairs: PuzzleSet) -> list[tuple[str, str, bytes]]:
     """Of every pair its name, its task, and its input with the augmentation undone."""
-    names = pairs.lines.astype(np.str_) if pairs.names is None else pairs.names
+    names = pairs.names
+    if names is None:
+        raise PuzzleError(f"{pairs.source}: no identifiers.json names its tasks")
     boxes = boxes_around(pairs.inputs)
     keys = []
     for at, name in enumerate(names.tolist()):
