@@ -28,6 +28,12 @@ def background(inputs: Tokens) -> int:
     return FIRST + int(counts.argmax())
 
 
+def connected(cells: Bools) -> tuple[NDArray[np.int64], int]:
+    """The parts [row, column] of cells that hang together by their sides, from 1, and how many."""
+    numbered: Any = ndimage.label(cells)
+    return numbered
+
+
 def objects(inputs: Tokens) -> NDArray[np.int64]:
     """[cell]: the number of the object that each cell of one input [cell] is in, from 1; else 0.
 
@@ -40,7 +46,7 @@ def objects(inputs: Tokens) -> NDArray[np.int64]:
     grid, number = squares(inputs), 0
     labelled = np.zeros(grid.shape, np.int64)
     for colour in set(np.unique(grid).tolist()) - {PAD, END, background(inputs)}:
-        parts, n = ndimage.label(grid == colour)
+        parts, n = connected(grid == colour)
         sizes = np.bincount(parts.ravel(), minlength=n + 1)
         for part in np.flatnonzero(sizes[1:] >= LEAST) + 1:
             number += 1

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from trm_interp.tasks.arc.augmentations import turned
+from trm_interp.tasks.arc.facts import connected
 from trm_interp.tasks.arc.grid import COLOURS, Grid, Pair
 
 BLACK = 0
@@ -164,7 +165,7 @@ def largest(grid: Grid, colour: int | None = None) -> Grid:
 
     Nothing at all where several are the largest.
     """
-    parts, n = ndimage.label(grid > 0)
+    parts, n = connected(grid > 0)
     sizes = np.bincount(parts.ravel(), minlength=n + 1)[1:]
     if not n or (sizes == sizes.max()).sum() > 1:
         return np.zeros((0, 0), np.uint8)

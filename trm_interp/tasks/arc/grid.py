@@ -137,7 +137,7 @@ def boxes_around(tokens: Tokens) -> Boxes:
     side = coloured.shape[-1]
     numbers = []
     for axis in (2, 1):
-        some = coloured.any(axis)  # [n, row], then [n, column]
+        some: Bools = np.any(coloured, axis=axis)  # [n, row], then [n, column]
         first, last = some.argmax(1), side - some[:, ::-1].argmax(1)
         numbers.append((first, np.where(some.any(1), last - first, 0)))
     (top, rows), (left, columns) = numbers

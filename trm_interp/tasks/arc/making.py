@@ -131,11 +131,10 @@ def _problems(
 ) -> list[Problem]:
     """The tasks of a data set, or those of them that are named. UserError for unknown names."""
     if name == "arc-small":
-        every = made(*(SMALL_PAIRS[split] for split in ("train", "val", "test")), seed)
-        each = {} if not sizes else _pairs_of(len(only or every), augmentations, sizes)
-        if each:
-            pairs = SMALL_PAIRS | each
-            every = made(pairs["train"], pairs["val"], pairs["test"], seed)
+        every = made(SMALL_PAIRS["train"], SMALL_PAIRS["val"], SMALL_PAIRS["test"], seed)
+        if sizes:
+            each = SMALL_PAIRS | _pairs_of(len(only or every), augmentations, sizes)
+            every = made(each["train"], each["val"], each["test"], seed)
     else:
         if sizes:
             raise PuzzleError(f"{name} has the pairs of its tasks: choose tasks with --only")
