@@ -81,7 +81,7 @@ PRESETS: dict[str, dict[str, object]] = {
         **{"mixer": "attention", "d_model": 96, "multiple": 32, "prefix": 1, "n_heads": 4},
         **{"h_cycles": 2, "l_cycles": 3, "normalised_swiglu": True},
         **{"optimizer": "muon", "muon_lr": 0.02, "muon_decay": 0.005, "lr": 1e-3, "n_sup": 8},
-        **{"prefix_optimizer": "sign-sgd", "prefix_lr": 1e-3, "prefix_decay": 0.1},
+        **{"prefix_optimizer": "sign-sgd", "prefix_lr": 1e-2, "prefix_decay": 0.1},
         **{"steps": 6000, "batch_size": 64, "weight_decay": 0.1, "warmup": 0.02, "decay": "late"},
         **{"ema": 0.99, "eval_every": 300, "dtype": "bfloat16", "compile": True},
     },

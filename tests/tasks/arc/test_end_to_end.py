@@ -30,23 +30,9 @@ from trm_interp.tasks.base import PuzzleSet
 
 Cli = Callable[..., Answer]
 SIDE, STEPS = 4, 2
-SMALL = ["--preset", "arc-small", "--d-model", 16, "--n-heads", 2, "--multiple", 8, "--n-layers", 1]
-SMALL += [
-    "--l-cycles",
-    2,
-    "--n-sup",
-    2,
-    "--batch-size",
-    16,
-    "--train-steps",
-    100,
-    "--ema",
-    0.8,
-    "--lr",
-    0.02,
-    "--warmup",
-    0,
-]
+SMALL = ["--preset", "arc-small", "--d-model", 32, "--n-heads", 2, "--multiple", 8, "--n-layers", 1]
+SMALL += ["--l-cycles", 2, "--n-sup", 2, "--batch-size", 32, "--train-steps", 100, "--ema", 0.8]
+SMALL += ["--lr", 0.01, "--warmup", 0, "--prefix-lr", 0.05, "--prefix-decay", 0]
 SMALL += ["--eval-every", 100, "--no-compile", "--dtype", "float32", "--device", "cpu"]
 
 
@@ -130,9 +116,8 @@ def test_the_controls_of_identifiers(cli: Cli, files: dict[str, Path], tmp_path:
         words = ["eval", *model(files), "--steps", STEPS, "--identifiers", which, "--json"]
         curves[which] = json.loads(done(cli(*words)))
         assert curves[which].get("identifiers", "true") == which
-    print("EX", {k: c["exact_at_step"] for k, c in curves.items()})
     exact = {which: curve["exact_at_step"][-1] for which, curve in curves.items()}
-    assert exact["true"] > exact["swapped"]
+    assert exact["true"] > exact["swapped"] + 0.2
     # what the option does is what another file of pairs does
     for which, identifiers in (("blank", blank), ("swapped", swapped)):
         file = tmp_path / f"{which}.csv"
