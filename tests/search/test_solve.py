@@ -17,9 +17,10 @@ import trm_interp.search.solve
 from trm_interp.cli import app
 from trm_interp.runtime.errors import UserError
 from trm_interp.search.settings import SOLVE, SearchConfig, SolveConfig
-from trm_interp.search.show import cell_styles, legend
+from trm_interp.search.show import board, cell_styles, legend
 from trm_interp.search.solve import read_puzzles, solve
 from trm_interp.subjects.settings import default_checkpoint
+from trm_interp.tasks.arc.task import Arc
 from trm_interp.tasks.sudoku.forge.solver import solve_batch
 from trm_interp.tasks.sudoku.grid import conflicts, parse
 from trm_interp.tasks.sudoku.partial import completable_part
@@ -156,6 +157,14 @@ def test_colours_of_a_cell():
 
     given, changed, clash = np.array([[1, 0, 0, 2], [0, 1, 0, 0], [0, 0, 0, 1]])
     assert cell_styles(given > 0, changed, clash) == [GIVEN, CHANGED, "", f"{GIVEN} {CONFLICT}"]
+
+
+def test_characters_on_dark_cells_are_white():
+    task, tokens = Arc(3), np.array([2, 6, 0, 0, 0, 0, 0, 0, 0], np.uint8)  # black, yellow, pads
+    (first, *_) = board(task, tokens, [""] * 9)
+    assert [str(span.style) for span in first.spans] == ["white on #000000", "on #ffdc00"]
+    (marked, *_) = board(task, tokens, ["on red", *[""] * 8])
+    assert [str(span.style) for span in marked.spans] == ["on red", "on #ffdc00"]
 
 
 @pytest.mark.slow
