@@ -69,6 +69,10 @@ def smallest(world: World) -> dict[str, list[Any]]:
         "probes": [*on_store, "--cycles", "0"],
         "basins": [*model, *made, *SMALL_BASINS],
         "origins": [*model, *made, "--limit", 2, "--copies", 2, "--starts", 2, "--steps", 1],
+        "trace": [
+            *[*model, *made, "--starts", 3, "--steps", 4, "--then", 2, "--sigma", 4],
+            *["--pairs", 1, "--exact", 1],
+        ],
         "stitch": [
             *[world.ckpt, world.ckpt, "--puzzles", world.puzzles, *made, "--limit", 2],
             *["--fit", 2, "--steps", 1, "--link-steps", 1, "--batch-size", 2],

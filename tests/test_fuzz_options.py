@@ -33,6 +33,7 @@ GROUPS = {
         "losses",
         "basins",
         "origins",
+        "trace",
         "stitch",
         "settling",
         "stability",

@@ -28,6 +28,7 @@ SMALL = {
     "losses": "--limit 8 --steps 4",
     "basins": "--starts 20 --n-puzzles 1 --limit 8 --steps 4 --shuffles 20",
     "origins": "--limit 2 --copies 2 --starts 2 --steps 2",
+    "trace": "--limit 16 --starts 4 --pairs 2 --steps 4 --then 2 --exact 4",
     "stitch": "--limit 4 --fit 8 --link-steps 2 --batch-size 4",
     "settling": "--limit 8 --long 32",
     "stability": "--limit 8 --sample 4 --fixed 0 --steps 5",

@@ -292,6 +292,11 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, Callable[[Path, str], Tree]]] = 
         f"origins {ON} --limit 6 --copies 2 --starts 2 --steps 2 --out @origins",
         written,
     ),
+    "trace": (
+        (),
+        f"trace {ON} --starts 3 --steps 4 --then 2 --sigma 4 --pairs 3 --exact 1000 --out @trace",
+        written,
+    ),
     "stitch": (
         (),
         f"stitch @copier @copier --puzzles @grids.txt {CPU} --limit 2 --fit 8 --steps 1 "

@@ -358,7 +358,7 @@ def test_one_name_has_one_meaning():
     }
     assert users == {
         "--k": {"search", "solve"},  # trajectories
-        "--target": {"search", "solve", "basins", "origins"},  # state that starts elsewhere
+        "--target": {"search", "solve", "basins", "origins", "trace"},  # state that starts elsewhere
         "--cells": {"info", "hooks"},  # how many
         "--train": {"train"},  # file
         "--val": {"train"},

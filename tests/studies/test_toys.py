@@ -148,6 +148,24 @@ def test_origins(cli: Cli, on: list[Any], tmp_path: Path):
     assert summary["recovered_by_copies"]["n"] == N_OPEN and summary["deep_steps"] == 6
 
 
+def test_trace(cli: Cli, on: list[Any], tmp_path: Path):
+    """The toy treats every cell by itself: what is right in a cell is decided by its states."""
+    words = ["trace", *on, "--starts", 4, "--steps", 3, "--then", 1, "--sigma", 2]
+    summary = result(cli, tmp_path, *words, "--exact", 1000)
+    assert (summary["pairs"], summary["tried"], summary["never"]) == (6, N * 4, N_OPEN)
+    assert summary["moments"] == [0, 1, 2] and summary["rating"] == "blanks"
+    assert summary["exact"] == summary["cells"] and set(summary["sealed"]) == set(STATES)
+    table, pairs = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("trace", "pairs"))
+    both = table[table["site"] == "all states"].set_index(["direction", "group"])["flipped"]
+    assert (both["rescue", "differ"] == 1).all() and (both["ruin", "differ"] == 1).all()
+    alone = (pairs["cells_differ"] == 1).mean()
+    np.testing.assert_allclose(both["rescue", "cell"], alone)
+    np.testing.assert_allclose(both["ruin", "cell"], 1)  # one wrong cell is enough
+    assert table.query("group == 'blanks'")["flipped"].isna().all()  # full squares have none
+    sealed = pd.read_csv(tmp_path / "sealed.csv")
+    assert set(sealed["site"]) == set(STATES) and len(sealed) == 2 * 4 * 2 * 3
+
+
 def test_stitch(cli: Cli, on: list[Any], tmp_path: Path):
     words = ["stitch", on[1], on[1], *on[2:], "--limit", N_FULL, "--fit", N_OPEN, "--steps", 2]
     summary = result(cli, tmp_path, *words, "--link-steps", 5, "--batch-size", 4)

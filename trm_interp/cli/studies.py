@@ -54,6 +54,15 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         trm-interp origins --ckpt artifacts/trm-sudoku9 --limit 40 --steps 8 --out runs/origins9
         """,
     ),
+    "trace": (
+        "When and where a run's fate is decided: patches between solved and failed starts.",
+        "reruns",
+        """
+        trm-interp trace --out runs/trace
+        trm-interp trace --limit 200 --pairs 40 --every h_cycle --out runs/trace
+        trm-interp trace --sites states,blocks.0.hook_mlp_out --window 3 --out runs/windows
+        """,
+    ),
     "stitch": (
         "How much of one model's state another one understands: a trained link, and its controls.",
         "link steps",

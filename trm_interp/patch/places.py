@@ -72,9 +72,14 @@ def state_hooks(model: RecursiveModel, steps: int) -> list[str]:
 
 def last_hook(model: RecursiveModel, steps: int, state: str, before: int) -> str:
     """Where a state was written last, of the first `before` evaluations."""
-    ticks = model.config.schedule.ticks(steps)[:before]
-    written = [tick.hook for tick in ticks if tick.writes == state]
-    return written[-1] if written else start_hook(state)
+    schedule = model.config.schedule
+    before = min(before, steps * schedule.evaluations)
+    for at in range(before - 1, max(before - len(schedule.cycle), 0) - 1, -1):
+        step, rest = divmod(at, schedule.evaluations)
+        tick = schedule.tick(step, *divmod(rest, len(schedule.cycle)))
+        if tick.writes == state:
+            return tick.hook
+    return start_hook(state)
 
 
 # Positions

@@ -9,10 +9,12 @@ from trm_interp.studies.settings import (
     SettlingConfig,
     StabilityConfig,
     StitchConfig,
+    TraceConfig,
 )
 from trm_interp.studies.subject import Subject
 
 COPIES = 2  # of what is joined from batches, or multiplied
+NAME_BYTES = 1000  # of a hook point, with its place and the cells that name it
 CONVENTIONS = 6  # in which losses are measured, float64 each
 
 
@@ -75,6 +77,24 @@ def for_origins(subject: Subject, config: OriginsConfig) -> None:
     read = COPIES * max(runs * config.steps, deep) * (subject.model.config.cells + 9)
     need = read + COPIES * 4 * runs * _numbers(subject) + 24 * len(subject.puzzles) * runs
     require_memory(need, f"batches of {runs} runs", "lower --batch-size, --steps or --starts")
+
+
+def for_trace(subject: Subject, config: TraceConfig) -> None:
+    """Of a batch of pairs: three recorded runs, with the states in which reruns begin, the graph of
+    one supervision step, and a batch of reruns; and the names of all hook points."""
+    model, cls = subject.model.config, type(subject.model)
+    pairs = max(1, min(config.pairs, config.batch_size // 8))
+    state = 4 * model.positions * model.d_model
+    names = config.steps * model.schedule.evaluations * (1 + len(cls.site_names(model)))
+    moments = config.steps * (model.h_cycles if config.every == "h_cycle" else 1)
+    inside = 0 if config.sites == "states" else names  # at most
+    hooks = moments * len(subject.model.state_names) + inside
+    kept = 3 * pairs * (2 * hooks + config.steps * len(subject.model.state_names)) * state
+    graph = pairs * model.schedule.evaluations * cls.tensors_kept(model) * state
+    reruns = COPIES * 4 * config.batch_size * _numbers(subject)
+    what = f"recorded runs of {pairs} pairs at {hooks} hook points"
+    advice = "lower --steps, --batch-size or --sites"
+    require_memory(kept + graph + reruns + NAME_BYTES * names, what, advice)
 
 
 def for_stitch(source: Subject, target: Subject, config: StitchConfig) -> None:

@@ -1,90 +1,27 @@
 """Settings of the studies. Read by the command line; needs no torch."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from trm_interp.core.clock import MOST_STEPS
-from trm_interp.figures.look import ON_PAPER, STYLE_HELP, WIDTH_HELP, Style, Width
 from trm_interp.runtime.limits import at_most, parse_indices
-from trm_interp.runtime.settings import argument, in_range, positive, required, setting
-from trm_interp.subjects.settings import (
-    BATCH_HELP,
-    CKPT_HELP,
-    COMPILE_HELP,
-    COMPILE_SWITCHES,
-    PUZZLES_HELP,
-    SHIPPED,
-    SHIPPED_PUZZLES,
-    STATIC_HELP,
-    Compile,
-    Device,
-)
+from trm_interp.runtime.settings import argument, positive, setting
+from trm_interp.studies.common_settings import OUT_HELP as OUT_HELP
+from trm_interp.studies.common_settings import OVERWRITE_HELP as OVERWRITE_HELP
+from trm_interp.studies.common_settings import SEED_HELP as SEED_HELP
+from trm_interp.studies.common_settings import OnCheckpoint as OnCheckpoint
+from trm_interp.studies.common_settings import OnPuzzles as OnPuzzles
+from trm_interp.studies.common_settings import OnRuns as OnRuns
+from trm_interp.studies.common_settings import OnStore as OnStore
+from trm_interp.subjects.settings import Device
 
-OUT_HELP = "folder of tables and figures"
-SEED_HELP = "seed of every random choice"
 RECORDED_HELP, RECORDED = "checkpoint of the store", "where the store says that it is"
 MOST_CAP = 4096  # writes of the latent state in an H-cycle; the published models have 6
 CONTROL = {"starts": True}  # of divergence
-OVERWRITE_HELP = "replace the results of an earlier run"
 SITE_HELP = (
     "state or site of the store, by name, such as z_L or blocks.0.hook_mlp_out, or answer, latent "
     "or resid (hook_resid_post of the last block)"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnPuzzles:
-    """A study that runs networks on puzzles."""
-
-    puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)
-    out: Path = required(OUT_HELP)
-    limit: int = setting(256, "only the first so many puzzles")
-    skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
-    batch_size: int = setting(64, BATCH_HELP)
-    device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
-    seed: int = setting(0, SEED_HELP)
-    static: bool = setting(False, STATIC_HELP)
-    style: Style = setting("screen", STYLE_HELP)
-    width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
-    overwrite: bool = setting(False, OVERWRITE_HELP)
-
-    def __post_init__(self) -> None:
-        in_range(type(self), vars(self))
-        positive(self, "limit", "batch_size")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Checkpoint:
-    ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnCheckpoint(OnPuzzles, _Checkpoint):  # the checkpoint's field comes first
-    """A study that runs one network."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnRuns(OnCheckpoint):
-    """A study that mostly runs the plain network, which may be compiled."""
-
-    compile: Compile = setting("auto", COMPILE_HELP, switches=COMPILE_SWITCHES)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnStore:
-    """A study that reads recorded states."""
-
-    store: Path = argument("store that `trm-interp collect` wrote")
-    out: Path = required(OUT_HELP)
-    seed: int = setting(0, SEED_HELP)
-    static: bool = setting(False, STATIC_HELP)
-    style: Style = setting("screen", STYLE_HELP)
-    width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
-    overwrite: bool = setting(False, OVERWRITE_HELP)
-
-    def __post_init__(self) -> None:
-        in_range(type(self), vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +184,46 @@ class OriginsConfig(OnCheckpoint):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TraceConfig(OnRuns):
+    """What, when and where in a run makes it succeed?"""
+
+    limit: int = setting(128, "only the first so many puzzles, among which pairs are looked for")
+    starts: int = setting(8, "starts of every puzzle, the model's own among them")
+    pairs: int = setting(16, "pairs of a solved and a failed start, one a puzzle, at most")
+    steps: int = setting(16, "supervision steps of every run", most=MOST_STEPS)
+    then: int = setting(4, "supervision steps at the end in which nothing is patched")
+    every: Literal["step", "h_cycle"] = setting("step", "how often a moment of patching comes")
+    window: int = setting(1, "moments at which a cell is patched, one after another")
+    sites: str = setting(
+        "states", "comma-separated: states, resid, or names as of `trm-interp hooks`"
+    )
+    exact: int = setting(
+        96, "cells that are measured, those with the largest estimate; the rest are estimated alone"
+    )
+    target: str = setting(
+        "all", "state whose start is varied, by name, such as z_L, or answer, latent or all"
+    )
+    sigma: float = setting(1.0, "standard deviation of what is added to a start", most=1e6)
+    shared: bool = setting(
+        False, "one random vector for all positions, or one each", flags="--shared/--per-position"
+    )
+    batch_size: int = setting(256, "runs at a time; the last digits depend on it")
+    resume: bool = setting(False, "continue where a run was stopped or killed")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "pairs", "steps", "window")
+        if self.starts < 2:
+            raise ValueError(f"starts must be at least 2 to compare some, got {self.starts}")
+        if not 0 <= self.then < self.steps:
+            raise ValueError(f"then must be from 0 to steps - 1, got {self.then} of {self.steps}")
+        if self.exact < 0:
+            raise ValueError(f"exact must be at least 0, got {self.exact}")
+        if not self.sigma > 0:
+            raise ValueError(f"sigma must be above 0, got {self.sigma}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Pair:
     source: str = argument("A: checkpoint whose answer state is handed over")
     to: str = argument("B: checkpoint of the same task that goes on from it")
@@ -377,6 +354,7 @@ class InternalisationConfig(OnCheckpoint):
     def counts(self) -> list[int]:
         """The caps as numbers, ascending.
 
+        >>> from pathlib import Path
         >>> InternalisationConfig(out=Path("out"), caps="0-2,8").counts
         [0, 1, 2, 8]
         """
@@ -390,6 +368,7 @@ CONFIGS: dict[str, type] = {
     "losses": LossesConfig,
     "basins": BasinsConfig,
     "origins": OriginsConfig,
+    "trace": TraceConfig,
     "stitch": StitchConfig,
     "lens": LensConfig,
     "probes": ProbesConfig,
