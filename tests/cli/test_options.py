@@ -358,7 +358,13 @@ def test_one_name_has_one_meaning():
     }
     assert users == {
         "--k": {"search", "solve"},  # trajectories
-        "--target": {"search", "solve", "basins", "origins", "trace"},  # state that starts elsewhere
+        "--target": {
+            "search",
+            "solve",
+            "basins",
+            "origins",
+            "trace",
+        },  # state that starts elsewhere
         "--cells": {"info", "hooks"},  # how many
         "--train": {"train"},  # file
         "--val": {"train"},
@@ -374,7 +380,7 @@ def test_version(cli: Cli):
 def test_a_command_that_does_not_exist_is_one_line(cli: Cli):
     answer = cli("trian")
     assert answer.code == 2
-    assert answer.err == "error: no such command 'trian'; did you mean 'train'?\n"
+    assert answer.err == "error: no such command 'trian'; did you mean 'train', 'trace'?\n"
 
 
 def test_examples_name_commands_and_options_that_exist():

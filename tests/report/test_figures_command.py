@@ -17,7 +17,11 @@ from trm_interp.studies.settings import CONFIGS
 
 Cli = Callable[..., Any]
 PARTS = "table1,table2,fig2,fig4,fig5"
-OF_NO_CLAIM = {"internalisation", "stitch", "trace"}  # studies that no figure or table of the paper needs
+OF_NO_CLAIM = {
+    "internalisation",
+    "stitch",
+    "trace",
+}  # studies that no figure or table of the paper needs
 
 
 @pytest.fixture(scope="module")

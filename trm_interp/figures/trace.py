@@ -41,28 +41,8 @@ def trace_figure(table: pd.DataFrame, value: str, pairs: int, title: str) -> go.
             rows.pivot(index="label", columns="moment", values=name).reindex(labels).to_numpy(float)
             for name in (value, f"{value}_low", f"{value}_high")
         ]
-        z, low, high = images
-        heat = go.Heatmap(
-            z=z,
-            x=moments,
-            y=[literal(label) for label in labels],
-            coloraxis="coloraxis",
-            customdata=np.stack([low, high], -1),
-            hovertemplate="%{y}<br>after step %{x}: %{z:.3g} "
-            "[%{customdata[0]:.3g}, %{customdata[1]:.3g}]<extra></extra>",
-        )
-        figure.add_trace(heat, row=1, col=column)
-        clear = (low > 0) | (high < 0)
-        row, moment = np.nonzero(clear)
-        dots = go.Scatter(
-            x=moments[moment],
-            y=[literal(labels[i]) for i in row],
-            mode="markers",
-            marker={"size": 4, "color": "white", "line": {"width": 0.8, "color": "black"}},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-        figure.add_trace(dots, row=1, col=column)
+        for drawn in _panel(moments, [literal(label) for label in labels], *images):
+            figure.add_trace(drawn, row=1, col=column)
     dot = {"size": 6, "color": "white", "line": {"width": 0.8, "color": "black"}}
     explain(figure, "the interval does not hold 0", mode="markers", marker=dot)
     figure.update_xaxes(title=MOMENT)
@@ -82,6 +62,31 @@ def trace_figure(table: pd.DataFrame, value: str, pairs: int, title: str) -> go.
         coloraxis=_scale(table[value].to_numpy(float), value),
         margin={"l": 140},
     )
+
+
+def _panel(
+    moments: np.ndarray, labels: list[str], z: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[go.Heatmap, go.Scatter]:
+    """The image [label, moment], and dots where the interval does not hold 0."""
+    heat = go.Heatmap(
+        z=z,
+        x=moments,
+        y=labels,
+        coloraxis="coloraxis",
+        customdata=np.stack([low, high], -1),
+        hovertemplate="%{y}<br>after step %{x}: %{z:.3g} "
+        "[%{customdata[0]:.3g}, %{customdata[1]:.3g}]<extra></extra>",
+    )
+    row, moment = np.nonzero((low > 0) | (high < 0))
+    dots = go.Scatter(
+        x=moments[moment],
+        y=[labels[i] for i in row],
+        mode="markers",
+        marker={"size": 4, "color": "white", "line": {"width": 0.8, "color": "black"}},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    return heat, dots
 
 
 def _scale(values: np.ndarray, value: str) -> dict:
