@@ -49,6 +49,28 @@ from trm_interp.core.models.trm import TRM  # noqa: E402
 from trm_interp.core.models.trm_config import TRMConfig  # noqa: E402
 
 torch.set_num_threads(1)
+
+# files that take longest begin first, so that no worker is left alone with one at the end
+LONGEST = ("test_readme.py", "test_unchanged.py", "test_notebooks.py", "test_figures_command.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers of xdist take groups in the order below, not by their numbers of tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file stay on one worker (`--dist loadgroup`), as do all that share `plan`."""
+    for item in items:
+        shares_plan = "plan" in getattr(item, "fixturenames", ())
+        group = "plan" if shares_plan else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    rank = {name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
 # doctests of these would import them once more, under another name, and register them twice
 collect_ignore_glob = ["toy_*.py"]
 
