@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from option_world import World, commands, make_world, smallest
 
+import trm_interp.explore.serving
+
 EXAMPLES = int(os.environ.get("TRM_INTERP_EXAMPLES", "8"))
 NUMBERS = ["0", "1", "-1", "2", "-0.0", "0.5", "nan", "inf", "-inf", "1e308", "-1e308", "1e-320"]
 NUMBERS += [str(10**12), str(2**63 - 1), str(2**63), str(2**64), "9" * 400]
@@ -26,6 +28,7 @@ SLOW |= {"--budget"}  # a minute is a minute
 GROUPS = {
     "running": ("eval", "collect", "hooks", "info", "quickstart"),
     "training": ("train",),
+    "exploring": ("explore",),
     "features": ("train-sae", "sae-eval", "features", "steer"),
     "searching": ("search", "solve"),
     "checkpoints": (
@@ -50,6 +53,12 @@ COMMANDS = dict(commands())
 @pytest.fixture(scope="module")
 def world(copier: Path, grids: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(copier, grids, tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def end_at_once(monkeypatch: pytest.MonkeyPatch):
+    """What serves until Ctrl-C does all but that."""
+    monkeypatch.setattr(trm_interp.explore.serving, "serve", lambda server: None)
 
 
 def test_every_command_is_in_a_group(world: World):

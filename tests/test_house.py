@@ -18,7 +18,7 @@ from trm_interp.tasks.registry import families, family
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trm_interp"
 FLOORS = ("runtime", "core", "tasks", "subjects", "recording", "analysis", "figures")
-FLOORS = (*FLOORS, "patch", "sae search", "studies", "report", "explore", "cli")  # from the lowest one up
+FLOORS += ("patch", "sae search", "studies", "report", "explore", "cli")  # from the lowest one up
 OURS = re.compile(r"(trm_interp(\.\w+)+)(:[\w.]+)?")
 TOKENS = re.compile(r"\b(inputs|tokens)\b(?!\.)")  # `tokens.ndim` is of any task
 SEAMS = ("trm_interp/core/models/", "trm_interp/core/checkpoints/")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+import trm_interp.explore.serving
 from trm_interp.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,7 @@ SMALL = {
     "figures": "--plan",
     "compare": "--plan",
     "search": "--limit 4 --k 2 --steps 2",
+    "explore": "--limit 4 --steps 2",
 }
 NOT_RUN = ("torchrun", "python3", "pip")
 TESTED_APART = ("data make",)  # minutes where nothing is compiled yet
@@ -72,6 +74,7 @@ def test_every_command_runs_and_shows_something(
 ):
     (tmp_path / "artifacts").symlink_to(ROOT / "artifacts")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trm_interp.explore.serving, "serve", lambda server: None)  # till Ctrl-C
     ran = set()
     for words in commands():
         if words[0] != "trm-interp":

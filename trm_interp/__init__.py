@@ -92,8 +92,8 @@ _HOMES = {
     "architecture": "core.models.registry:architecture",
     "UserError": "runtime.errors:UserError",
 }
-_ROOMS = ("analysis", "core", "explore", "figures", "patch", "recording", "report", "runtime", "sae")
-_ROOMS += ("search", "studies", "subjects", "tasks")
+_ROOMS = ("analysis", "core", "explore", "figures", "patch", "recording", "report", "runtime")
+_ROOMS += ("sae", "search", "studies", "subjects", "tasks")
 
 __all__ = [
     "Checkpoint",

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from trm_interp.cli import data, report, running, sae, search, studies
+from trm_interp.cli import data, explore, report, running, sae, search, studies
 from trm_interp.cli.options import Command, Group, add
 from trm_interp.runtime.version import __version__
 
 COMMANDS: tuple[Command, ...] = (
     *running.COMMANDS,
+    *explore.COMMANDS,
     *data.COMMANDS,
     *sae.COMMANDS,
     *studies.COMMANDS,

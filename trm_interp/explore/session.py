@@ -112,6 +112,16 @@ class Session:
         require_task(puzzles, self.checkpoint, option="")
         return self._puzzle(puzzles, None, bool(self.task.has_several_solutions(puzzles.inputs)[0]))
 
+    def reread(self, text: str, index: int) -> Puzzle:
+        """A puzzle that was edited from one of the file, from its text; of several solutions that
+        of the file."""
+        base, read = self.puzzle(index), self.read(text)
+        if read.tokens == base.tokens:
+            return base
+        labels, several = self._solution(read.inputs, base.labels)
+        own = {"tokens": read.tokens, "solution": labels.tobytes(), "several": several}
+        return replace(base, **own)
+
     def edited(self, puzzle: Puzzle, cell: int, token: int) -> Puzzle:
         """The puzzle with another token in a cell. UserError where it then has no solution.
 

@@ -1,0 +1,153 @@
+"""The command: what is refused before the page opens, ports, addresses, what is served."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from explore_worlds import session_of
+
+import trm_interp.explore.serving as serving
+from trm_interp.explore.app import make_app
+from trm_interp.explore.serving import free_port, make_server
+from trm_interp.explore.settings import ExploreConfig
+from trm_interp.runtime.errors import UserError
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Servers that the command would have run."""
+    servers: list[Any] = []
+    monkeypatch.setattr(serving, "serve", servers.append)
+    return servers
+
+
+def test_it_says_where_it_is(cli: Cli, copier: Path, grids: Path, served: list[Any]):
+    words = ["--ckpt", copier, "--puzzles", grids, "--steps", 1]
+    answer = cli("explore", *words, "--port", 8763)
+    assert (answer.code, answer.out) == (0, "") and len(served) == 1
+    assert re.fullmatch(
+        r"the explorer is at http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", answer.err
+    )
+    assert served[0].host == "127.0.0.1"
+
+
+def test_a_busy_port(cli: Cli, copier: Path, grids: Path, served: list[Any]):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        words = ["--ckpt", copier, "--puzzles", grids, "--steps", 1, "--port", port]
+        answer = cli("explore", *words)
+        first, second = answer.err.splitlines()
+        assert first.startswith(f"port {port} is busy: taking ")
+        taken = int(first.rpartition(" ")[2])
+        assert taken > port and f":{taken}/" in second and served[0].port == taken
+
+
+def test_ctrl_c_is_the_way_to_end_it(
+    cli: Cli, copier: Path, grids: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stopped(server: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serving, "serve", stopped)
+    answer = cli("explore", "--ckpt", copier, "--puzzles", grids, "--steps", 1)
+    assert answer.code == 0 and answer.err.endswith("\nthe explorer has ended\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--ckpt", "nowhere"], "nowhere"),
+        (["--puzzles", "nowhere.txt"], "nowhere.txt: no such file"),
+        (["--host", "no such host"], "--host no such host: "),
+        (["--host", "192.0.2.1"], "--host 192.0.2.1: "),
+        (["--host", " "], "--host must be an address of this machine"),
+        (["--port", "0"], "--port must be at least 1"),
+        (["--port", "65536"], "65535"),
+        (["--steps", "0"], "--steps must be at least 1"),
+    ],
+)
+def test_what_is_refused(
+    cli: Cli, copier: Path, grids: Path, served: list[Any], words: list[str], message: str
+):
+    base = ["--ckpt", copier, "--puzzles", grids, "--steps", 1]
+    answer = cli("explore", *base, *words)
+    assert answer.code == 2 and not served
+    last = answer.err.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+
+
+def test_puzzles_of_another_size(cli: Cli, copier: Path, served: list[Any], tmp_path: Path):
+    puzzles = tmp_path / "six.txt"
+    puzzles.write_text(".....5.1......1.26..35.1.6....5.2...\n")
+    answer = cli("explore", "--ckpt", copier, "--puzzles", puzzles)
+    assert answer.code == 2 and not served
+    assert "6x6 Sudoku puzzles" in answer.err and "reads 16 cells" in answer.err
+
+
+def test_without_dash(cli: Cli, copier: Path, grids: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serving, "find_spec", lambda name: None)
+    answer = cli("explore", "--ckpt", copier, "--puzzles", grids)
+    assert answer.code == 2
+    assert "the explorer needs Dash: pip install 'trm-interp[explore]'" in answer.err
+
+
+def test_no_port_is_free(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serving, "TRIED", 1)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port: {port} to {port} are busy"):
+            free_port("127.0.0.1", port)
+
+
+def test_sessions_need_no_dash():
+    code = "import sys, trm_interp.explore.session, trm_interp.explore.script; "
+    code += "print({'dash', 'flask', 'plotly'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+@pytest.fixture(scope="module")
+def app() -> Any:
+    return make_app(session_of(), ExploreConfig())
+
+
+def test_nothing_comes_from_another_host(app: Any):
+    client = app.server.test_client()
+    page = client.get("/").text
+    assert not re.findall(r"(?:src|href)=[\"'](?:https?:)?//[^\"']*", page)
+    sources = re.findall(r"<(?:script|link)[^>]+(?:src|href)=\"([^\"]+)\"", page)
+    assert len(sources) > 3 and any("assets/explore.js" in source for source in sources)
+    for source in sources:
+        assert client.get(source).status_code == 200, source
+
+
+def test_the_layout_is_one_for_every_visit(app: Any):
+    client = app.server.test_client()
+    layout = client.get("/_dash-layout")
+    assert layout.status_code == 200
+    text = json.dumps(layout.json)
+    assert '"moment"' in text and "onerror" not in text
+
+
+def test_other_names_of_the_machine_are_refused():
+    """A page of another site could otherwise reach it by a name that it lets point here."""
+    server = make_server(session_of(), ExploreConfig(), free_port("127.0.0.1", 8790))
+    try:
+        client = server.app.test_client()
+        assert client.get("/", headers={"Host": "127.0.0.1:8790"}).status_code == 200
+        assert client.get("/", headers={"Host": "localhost:8790"}).status_code == 200
+        assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    finally:
+        server.server_close()

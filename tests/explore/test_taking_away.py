@@ -1,0 +1,156 @@
+"""What the page sends and gives away: data of boards, figures, a script, a page for later."""
+
+import base64
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from explore_worlds import maze_session, session_of, toy_session
+from toy_copier import save_squares, save_toy
+
+from trm_interp.explore import figures
+from trm_interp.explore.edits import Copied, Given, Noise
+from trm_interp.explore.payload import blank, keys, payload
+from trm_interp.explore.saving import saved_page
+from trm_interp.explore.script import script
+from trm_interp.explore.session import Session, open_session
+from trm_interp.explore.trees import Tree
+
+
+@pytest.fixture
+def trm() -> Session:
+    return session_of("trm")
+
+
+def decoded(text: str, session: Session) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(-1, session.task.cells)
+
+
+def forked(session: Session) -> Tree:
+    answer = session.model.answer
+    tree = Tree((session.plain(0),)).with_fork(0, Noise(2, (answer,), 1.5, 3), "<b>loud</b>")
+    tree = tree.with_fork(0, Copied(3, (answer,), tree.nodes[1], 5, (0, 1)), 'it\'s "copied"')
+    return tree.with_fork(1, Given(4, 0, 2))
+
+
+def test_what_the_browser_gets_is_the_run(trm: Session):
+    runs = [trm.run(node) for node in forked(trm).nodes]
+    data = payload(trm, runs)
+    assert [run["name"] for run in data["runs"]][:2] == ["plain run", "<b>loud</b>"]
+    for run, sent in zip(runs, data["runs"], strict=True):
+        for state, reading in run.readings.items():
+            assert (decoded(sent["guess"][state], trm) == reading.tokens).all()
+            assert (decoded(sent["flags"][state], trm) == run.flags(state, trm.task)).all()
+            certainty = decoded(sent["heat"]["certainty"][state], trm) / 255
+            np.testing.assert_allclose(certainty, reading.certainty, atol=0.003)
+            change = decoded(sent["heat"]["change"][state], trm) / 255 * data["largest"]["change"]
+            atol = data["largest"]["change"] / 200
+            np.testing.assert_allclose(change, reading.change, atol=atol)
+            np.testing.assert_allclose(np.transpose(sent["path"][state]), reading.place, atol=1e-4)
+    per_step = trm.model.config.schedule.evaluations
+    assert data["steps"] == [0, per_step, 2 * per_step, 3 * per_step]
+    assert data["cycles"] == list(range(0, trm.last + 1, 3)) and len(data["moments"]) == 19
+
+
+def test_keys_that_type_tokens():
+    assert keys(session_of()) == {"1": 2, "2": 3, "3": 4, "4": 5, ".": 1}
+    assert keys(toy_session()) == {"a": 1, "b": 2, "c": 3, ".": 4}
+    assert keys(maze_session()) == {"#": 1, "s": 3, "g": 4, "o": 5}
+    assert [blank(of()) for of in (session_of, toy_session, maze_session)] == [1, 4, 2]
+
+
+@pytest.mark.parametrize("world", [session_of, toy_session, maze_session])
+def test_the_script_makes_the_same_runs(world, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Executed with the session of the test in the place of the one that it opens."""
+    session = world()
+    tree = forked(session)
+    text = script(session, tree, "CKPT", "PUZZLES", 6, session.model.answer)
+    code = re.sub(r"^session = open_session\(.*\)$", "", text, flags=re.M)
+    scope = {"session": session}
+    exec(compile(code, "script", "exec"), scope)
+    assert [run.node.name for run in scope["runs"]] == [node.name for node in tree.nodes]
+    for node, run in zip(tree.nodes, scope["runs"], strict=True):
+        assert run.node == node
+    out = capsys.readouterr().out
+    board = session.task.lines(session.run(tree.nodes[1]).answer.tokens[6])
+    assert "\n".join(board) in out and "<b>loud</b>: " in out
+
+
+def test_the_script_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ckpt, puzzles = save_toy(tmp_path / "a 'toy'"), save_squares(tmp_path / "squares.txt")
+    session = open_session(ckpt, puzzles, 2, tell=lambda line: None)
+    tree = forked(session)
+    text = script(session, tree, str(ckpt), str(puzzles), 4, "fast")
+    scope: dict = {}
+    exec(compile(text, "script", "exec"), scope)
+    for node, run in zip(tree.nodes, scope["runs"], strict=True):
+        expected = session.run(node)
+        assert (run.answer.tokens == expected.answer.tokens).all()
+        assert (run.answer.loss == expected.answer.loss).all()
+    typed = Tree((session.plain("AB.|...|..."),))
+    assert "session.plain('AB.|...|...')" in script(session, typed, "c", "p", 0, "slow")
+    edited = Tree((session.plain(session.edited(session.puzzle(8), 0, 4)),))
+    text = script(session, edited, str(ckpt), str(puzzles), 0, "slow")
+    scope = {}
+    exec(compile(text, "script", "exec"), scope)
+    assert scope["nodes"][0] == edited.root
+
+
+def test_the_saved_page_needs_nothing_else(trm: Session):
+    run = trm.run(forked(trm).nodes[1])
+    page = saved_page(trm, run)
+    assert not re.search(r"<script[^>]+src=|<link[^>]+href=|@import", page)
+    assert "Plotly.newPlot" in page and len(page) > 1_000_000  # the library is inside
+    assert "<b>loud</b>" not in page.replace("\\u003cb\\u003e", "")  # in the title as text
+    ends = [m.at for m in run.moments if m.tick and m.tick.ends_cycle]
+    assert page.count('"name":"') >= len(ends)
+
+
+# figures
+
+
+def test_curves_and_paths_say_what_the_runs_are(trm: Session):
+    tree, answer = forked(trm), trm.model.answer
+    runs = [trm.run(node) for node in tree.nodes]
+    curves = figures.curves(runs, answer, 5, dark=False)
+    assert len(curves.data) == 4 * len(runs)
+    np.testing.assert_allclose(curves.data[0].y, runs[0].answer.loss, atol=1e-5)
+    np.testing.assert_allclose(curves.data[5].y, runs[1].right(answer))
+    assert [shape.x0 for shape in curves.layout.shapes][:5] == [5, 5, 5, 5, 2]
+    assert curves.data[4].name == "&lt;b&gt;loud&lt;/b&gt;"
+    for dimensions in (2, 3):
+        path = figures.paths(runs, answer, 5, dimensions, True, trm.task)
+        assert len(path.data) == 2 * len(runs)
+        dot = path.data[3]
+        np.testing.assert_allclose([dot.x[0], dot.y[0]], runs[1].answer.place[5, :2])
+        moments = path.data[2].customdata
+        np.testing.assert_allclose(path.data[2].x, runs[1].answer.place[moments, 0])
+        first = trm.task.lines(runs[1].answer.tokens[moments[0]])[0].replace(" ", "&nbsp;")
+        assert first in path.data[2].text[0]
+        assert "<b>" not in path.data[2].text[0]
+
+
+def test_the_course_of_a_cell(trm: Session):
+    run = trm.run(trm.plain(0))
+    tokens = run.answer.tokens
+    tokens.setflags(write=True)
+    tokens[:, 5] = 1
+    tokens[3:, 5] = 2
+    tokens[6:, 5] = 4
+    text = figures.course(run, trm.model.answer, 5, trm.task)
+    expected = "row 2, column 2: 3 since step 1, H-cycle 2, evaluation 3 (z_H); revised twice: "
+    assert text == expected.replace("twice", "2 times") + ". → 1 at 3, 1 → 3 at 6"
+    tokens[:, 6] = 3
+    text = figures.course(run, trm.model.answer, 6, trm.task)
+    assert text == "row 2, column 3: 2 from the start on, never revised"
+
+
+def test_the_candidates_of_a_cell(trm: Session):
+    run, answer = trm.run(trm.plain(0)), trm.model.answer
+    figure = figures.candidates(run, answer, 3, 4, False, trm.task)
+    seen = [trm.task.tokens.index(name) for name in figure.data[0].y]
+    probability = run.answer.probability[:, 3].astype(float)
+    np.testing.assert_allclose(figure.data[0].z, probability[:, seen].T, atol=1e-3)
+    assert probability[:, [t for t in range(6) if t not in seen]].max(initial=0) <= 0.01
+    assert figure.layout.shapes[0].x0 == 4
