@@ -12,6 +12,7 @@ from toy_task import Latin
 from trm_interp import UserError, patch
 from trm_interp.core.models.registry import build, config_class
 from trm_interp.patch import Cell, Donor, Edit, MappedBack, Mean, Noise, Recorded, Zero
+from trm_interp.patch.view import NOTHING
 from trm_interp.tasks.symmetry import Symmetry
 
 STEPS = 2
@@ -134,6 +135,13 @@ def test_a_symmetric_copy_mapped_back_is_the_run_itself():
     assert not torch.equal(Donor(copy).at(MIDDLE, now, runs), now)
     effects = patch.apply(base, MappedBack(copy, moved), [Cell(MIDDLE)])
     assert not effects.change("loss").any()
+    assert not patch.attribute(base, MappedBack(copy, moved), MIDDLE)[MIDDLE].any()
+    assert patch.attribute(base, Donor(copy), MIDDLE)[MIDDLE].any()
+
+
+def test_nothing_is_held_after_a_rerun(base: Recorded, donor: Recorded):
+    patch.apply(base, donor, [Cell(MIDDLE)])
+    assert base.view.listener is NOTHING
 
 
 def test_swapping_one_cell_of_a_copier():
@@ -214,6 +222,12 @@ def wrong(base: Recorded, linear: Any) -> dict[str, tuple[Any, str]]:
         "positions": (
             lambda: on(base, base, [Cell(MIDDLE, torch.ones(8, dtype=torch.bool))]),
             r"positions are bool \[9\], got torch.bool \[8\]",
+        ),
+        "no cell": (lambda: on(base, base, []), "no cell to patch"),
+        "zero": (lambda: Cell(MIDDLE, directions=torch.zeros(2, 6)), "directions are all zero"),
+        "directions": (
+            lambda: on(base, base, [Cell(MIDDLE, directions=torch.ones(5))]),
+            "directions have 5 numbers, states have 6",
         ),
         "a cell": (lambda: patch.positions_of(linear.config, [9]), "cells are 0 to 8"),
         "a start": (

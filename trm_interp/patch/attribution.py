@@ -55,13 +55,14 @@ def attribute(
     wanted = places(base.model, base.steps, names)
     attributed: dict[str, Tensor] = {}
     upstream: Sequence[Tensor] | None = None
+    runs = torch.arange(len(base), device=base.x.device)
     for step in reversed(range(base.steps)):
         here = [place for place in wanted if _step_of(place, base) == step]
         theirs = _values(given.donor, here, step)
         gradients, mine, upstream = _backward(base, here, step, upstream, outcome)
-        order = given.order.to(base.x.device)
         for place in here:
-            away = theirs[place.name][order].float() - mine[place.name].float()
+            donated = given.for_runs(theirs[place.name], runs)
+            away = donated.float() - mine[place.name].float()
             attributed[place.name] = (gradients[place.name].float() * away).sum(-1).cpu()
     return {place.name: attributed[place.name] for place in wanted}
 

@@ -50,7 +50,9 @@ class Cell:
         if self.directions is not None:
             rows = torch.atleast_2d(self.directions).float()
             left, size, _ = torch.linalg.svd(rows.T, full_matrices=False)
-            kept = left[:, size > 1e-6 * size.max().clamp(min=1e-30)].T  # orthonormal rows
+            if not (size.isfinite().all() and size.max() > 0):
+                raise ValueError("directions are all zero, or not finite: nothing lies along them")
+            kept = left[:, size > 1e-6 * size.max()].T  # orthonormal rows
             object.__setattr__(self, "_basis", kept)
 
     def replaced(self, now: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -112,8 +114,10 @@ def apply(
     gets how many cells are done, of how many.
 
     ValueError for hook points that the model does not have (with the nearest names) or that the
-    runs do not keep, and for a donor of another size.
+    runs do not keep, for a donor or directions of another size, and for no cell at all.
     """
+    if not cells:
+        raise ValueError("no cell to patch")
     given = source_of(source)
     given.check(base)
     chosen = [_chosen(base, i, cell) for i, cell in enumerate(cells)]
@@ -135,7 +139,9 @@ def apply(
 
 def _chosen(base: Recorded, number: int, cell: Cell) -> _Chosen:
     """Checks a cell: its hook points, and that the runs keep what it needs."""
-    model, n = base.model, len(base)
+    model, n, width = base.model, len(base), base.x.shape[2]
+    if cell._basis is not None and cell._basis.shape[1] != width:
+        raise ValueError(f"directions have {cell._basis.shape[1]} numbers, states have {width}")
     there = places(model, base.steps, cell.hooks)
     if cell.positions is not None:
         wanted = [base.x.shape[1]] if cell.positions.ndim == 1 else [n, base.x.shape[1]]

@@ -37,8 +37,12 @@ class Donor:
         self.donor, self.order = donor, torch.arange(len(donor)) if order is None else order
 
     def at(self, hook: str, now: Tensor, runs: Int[Tensor, " row"]) -> Tensor:
-        value = self.donor.value(hook)
-        return value[self.order.to(runs.device)[runs]].to(now.dtype)
+        return self.for_runs(self.donor.value(hook), runs).to(now.dtype)
+
+    def for_runs(self, value: Tensor, runs: Int[Tensor, " row"]) -> Tensor:
+        """[row, pos, d_model]: of a value of the donor [run, pos, d_model] what goes into these
+        runs."""
+        return value[self.order.to(runs.device)[runs]]
 
     def check(self, base: Recorded) -> None:
         _require_alike(base, self.donor)
@@ -63,8 +67,8 @@ class MappedBack(Donor):
         back = symmetry.cells.argsort(1) + prefix
         self.back = torch.cat([torch.arange(prefix).expand(len(back), -1), back], 1)
 
-    def at(self, hook: str, now: Tensor, runs: Int[Tensor, " row"]) -> Tensor:
-        value = super().at(hook, now, runs)
+    def for_runs(self, value: Tensor, runs: Int[Tensor, " row"]) -> Tensor:
+        value = super().for_runs(value, runs)
         back = self.back.to(runs.device)[runs]
         return value.gather(1, back[..., None].expand_as(value))
 

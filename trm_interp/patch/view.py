@@ -90,15 +90,21 @@ class View(RecursiveModel):
     def pass_through(
         self, span: Span, state: States, x: Tensor, listener: Listener = NOTHING
     ) -> States:
-        """The states after a span."""
-        object.__setattr__(self, "listener", listener)
-        first = span.ticks[0]
-        if len(span.ticks) == 1:
-            object.__setattr__(self, "h_cycle", 0)
-            written = self.evaluate(first, *self.operands(first, state, x))
-            return state._replace(**{first.writes: written})
-        object.__setattr__(self, "h_cycle", first.h_cycle)
-        return self.unroll(Schedule(1, self.config.schedule.cycle), state, x, first.step)[0]
+        """The states after a span; the listener hears nothing of later ones."""
+        first, alone = span.ticks[0], len(span.ticks) == 1
+        self._set(listener=listener, h_cycle=0 if alone else first.h_cycle)
+        try:
+            if alone:
+                written = self.evaluate(first, *self.operands(first, state, x))
+                return state._replace(**{first.writes: written})
+            return self.unroll(Schedule(1, self.config.schedule.cycle), state, x, first.step)[0]
+        finally:
+            self._set(listener=NOTHING)
+
+    def _set(self, **own: Any) -> None:
+        """Attributes of the handle, not among the modules, which are shared."""
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
 
 
 @cache
@@ -112,8 +118,7 @@ def view_of(model: RecursiveModel) -> View:
     view.__class__ = _class_of(type(model))
     states, of = model.config.schedule.states, type(model)
     points = {state: of.evaluation_points(model.config, state, Spot) for state in states}
-    for name, value in {"listener": NOTHING, "points": points, "h_cycle": 0}.items():
-        object.__setattr__(view, name, value)  # not among the modules, which are shared
+    view._set(listener=NOTHING, points=points, h_cycle=0)
     return view
 
 
