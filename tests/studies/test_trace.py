@@ -14,7 +14,7 @@ from trm_interp.studies import trace
 from trm_interp.studies.settings import TraceConfig
 from trm_interp.studies.subject import Subject, open_subject
 from trm_interp.studies.trace_measures import agreement, last_flip, strongest
-from trm_interp.studies.traced import DIRECTIONS, TOGETHER, WHOLE, plan_of, recorded
+from trm_interp.studies.traced import DIRECTIONS, TOGETHER, WHOLE, Runs, plan_of, recorded
 
 Cli = Callable[..., Any]
 SMALL = ["--starts", 4, "--steps", 3, "--then", 1, "--sigma", 2, "--exact", 6]
@@ -177,3 +177,12 @@ def test_the_strongest_cells():
 def test_no_pair_at_all():
     with pytest.raises(UserError, match="among 2 puzzles x 2 starts: 2 are solved from every"):
         trace.pairs_among(np.ones((2, 2), bool))
+
+
+def test_a_donor_that_ends_otherwise_is_no_control():
+    """Each pair gets the donor of the one before it, the first that of the last."""
+    runs: Any = dict.fromkeys(Runs._fields)
+    assert Runs(**runs | {"valid": np.array([True, False, True, False])}).other.tolist() == [
+        *(False, True, False, True)
+    ]
+    assert Runs(**runs | {"valid": np.array([True])}).other.tolist() == [False]

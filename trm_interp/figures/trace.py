@@ -54,7 +54,8 @@ def trace_figure(table: pd.DataFrame, value: str, pairs: int, title: str) -> go.
         "group of positions over the moment: "
         f"{'; '.join(HEADINGS[name] for name in shown)}. "
         f"Colour: {LEGEND[value].replace('<br>', ' ')}, {how}. Dots: the {OVER_PAIRS} does not "
-        "hold 0." + (" Empty cells were not measured." if missing else "")
+        "hold 0, without correction for the number of cells."
+        + (" Empty cells were not measured." if missing else "")
     )
     figure = styled(figure, title, f"dots: the {OVER_PAIRS} does not hold 0", caption)
     return figure.update_layout(

@@ -185,12 +185,16 @@ def trace(
 
 
 def _joined(parts: list[Arrays]) -> Arrays:
-    """Along the pairs: the first axis, or the second one behind that of cells."""
-    first = ("valid", "differ", *(f"unchanged/{name}" for name in DIRECTIONS))
+    """Along the pairs."""
     return {
-        name: np.concatenate([part[name] for part in parts], 0 if name in first else 1)
+        name: np.concatenate([part[name] for part in parts], _axis_of_pairs(name))
         for name in parts[0]
     }
+
+
+def _axis_of_pairs(name: str) -> int:
+    """The first axis, or the second one after that of cells."""
+    return 0 if name in ("valid", "differ") or name.startswith("unchanged/") else 1
 
 
 def choose(plan: Plan, guesses: Arrays, most: int) -> np.ndarray:
@@ -221,12 +225,9 @@ def measure(
     """The numbers and the tables of these patches."""
     valid = arrays["valid"]
     kept = {
-        name: of[valid] if of.shape[0] == len(valid) and name.startswith(("unch", "diff")) else of
+        name: np.compress(valid, of, axis=_axis_of_pairs(name))
         for name, of in arrays.items()
         if name != "valid"
-    }
-    kept = {
-        name: of if name.startswith(("unch", "diff")) else of[:, valid] for name, of in kept.items()
     }
     changes = {
         name: of - kept[f"unchanged/{name.partition('/')[0]}"]
@@ -296,11 +297,13 @@ def figures(result: TraceResult, tables: Tables, plan: Plan) -> Figures:
 
 def lines(result: TraceResult) -> list[str]:
     """The result in words."""
+    first, last = result.moments[0], result.moments[-result.settings["window"]]
     told = [
         f"{counted(result.pairs, 'pair')} among {result.n} puzzles x "
         f"{result.settings['starts']} starts ({result.always} puzzles are solved from all of them, "
         f"{result.never} from none)"
-        + (f"; {result.dropped} ended otherwise in another batch" if result.dropped else "")
+        + (f"; {result.dropped} ended otherwise in another batch" if result.dropped else ""),
+        f"patched after step {first:g} to {last:g}; what flips at the last moment may flip later",
     ]
     for site, of in result.sealed.items():
         donors = ", ".join(f"{name} {one.text('.0%')}" for name, one in of.donors.items())
@@ -308,7 +311,7 @@ def lines(result: TraceResult) -> list[str]:
             f"{site} of the solved run rescues {of.rescued.hits} of "
             f"{counted(of.rescued.n, 'pair')}, last after step {_moment(of.last_rescue)}; that of "
             f"the failed run ruins {of.ruined.hits}, last after step {_moment(of.last_ruin)}",
-            f"{site}, rescued at a moment, by donor: {donors}",
+            f"{site}: share of the moments that rescue a pair, by donor: {donors}",
         ]
     told += [
         f"{name}: estimate and measurement agree by a rank correlation of {one.text('.2f')} over "

@@ -31,11 +31,13 @@ Changes = dict[str, np.ndarray]
 @dataclass(frozen=True, kw_only=True)
 class Sealing(Record):
     """When the fate of a pair is sealed, by one state at all its positions. Moments are counted in
-    supervision steps that are done, from 0, the start.
+    supervision steps that are done, from 0, the start; a window is named by its first one.
 
     `rescued`, `ruined`: pairs that some moment rescues or ruins; `last_rescue`, `last_ruin`: of
-    these the last such moment. `by_rating`: rank correlation of the last rescue with the rating.
-    `donors`: share of rescues over all moments, by whose state it is.
+    these the last such moment, after which no moment does. A pair that flips at the last moment of
+    all may flip at later ones, which are not tried. `by_rating`: rank correlation of the last
+    rescue with the rating, over pairs that are rescued. `donors`: share of the moments that rescue
+    a pair, by whose state it is, mean over pairs.
     """
 
     rescued: Share

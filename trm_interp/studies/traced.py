@@ -134,7 +134,8 @@ def _groups(
 
 class Runs(NamedTuple):
     """Recorded runs of a batch of pairs. `valid`: pairs whose runs end as they did before, in a
-    batch of another size; `again`, `other`: pairs that have such a control."""
+    batch of another size; `again`, `other`: pairs that have such a control, whose donor ends as it
+    did before, too. `differ` [pair, cell]: where the two answers differ."""
 
     failed: Recorded
     solved: Recorded
@@ -146,7 +147,7 @@ class Runs(NamedTuple):
 
     @property
     def other(self) -> np.ndarray:
-        return np.full(len(self.valid), len(self.valid) > 1)
+        return np.roll(self.valid, 1) & (len(self.valid) > 1)
 
     def of(self, direction: str) -> tuple[Recorded, Recorded]:
         """The runs that are patched, and the donors."""
