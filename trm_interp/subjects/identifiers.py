@@ -36,7 +36,8 @@ def with_identifiers(puzzles: PuzzleSet, which: Identifiers, config: ModelConfig
 def swapped(identifiers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Every identifier replaced by another that occurs: half way round the sorted ones.
 
-    Augmentations of a task lie side by side, so that it is one of another task where there are two.
+    Augmentations of a task lie side by side, so that it is one of another task where no task has
+    more than half of all.
 
     >>> swapped(np.array([3, 5, 5, 8, 9])).tolist()
     [8, 9, 9, 3, 5]

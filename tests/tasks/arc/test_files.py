@@ -280,6 +280,8 @@ def put(row: int, cell: int, token: int) -> Callable[[np.ndarray], None]:
     ("name", "change", "says"),
     [
         ("all__inputs.npy", put(1, 0, 12), "row 1: input token 12 at 0; tokens are 0 to 11"),
+        ("all__inputs.npy", lambda a: a.astype(np.int16) - 300 * (np.arange(a.shape[1]) == 99),
+         "row 0: input token -300 at 99; tokens are 0 to 11"),
         ("all__labels.npy", put(2, 0, 1), "row 2: output token 1 at 0; a grid fills a rectangle"),
         ("all__labels.npy", put(0, slice(None), 0), "row 0: no grid in the output"),
         ("all__puzzle_indices.npy", lambda a: a[:-1], "do not belong together"),

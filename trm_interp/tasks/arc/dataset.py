@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,9 +148,7 @@ def _faults(inputs: Tokens, labels: Tokens) -> Reasons:
     """What is wrong with the tokens of pairs, by row."""
     bad: Reasons = {}
     for what, tokens in (("input", inputs), ("output", labels)):
-        outside = tokens >= VOCAB
         wrong = misplaced(tokens)
-        _name_cells(bad, f"{what} token", outside, tokens, f"; tokens are 0 to {VOCAB - 1}")
         none = ~(tokens > 1).any(1)
         for row in np.flatnonzero(none).tolist():
             bad.setdefault(row, f"no grid in the {what}")
@@ -163,7 +161,7 @@ def _faults(inputs: Tokens, labels: Tokens) -> Reasons:
     return bad
 
 
-def _name_cells(bad: Reasons, what: str, wrong: Bools, tokens: Tokens, ending: str) -> None:
+def _name_cells(bad: Reasons, what: str, wrong: Bools, tokens: NDArray[Any], ending: str) -> None:
     for row in np.flatnonzero(wrong.any(1)).tolist():
         cell = int(wrong[row].argmax())
         bad.setdefault(row, f"{what} {tokens[row, cell]} at {cell}{ending}")
@@ -188,9 +186,14 @@ def _read_folder(path: Path, limit: int | None) -> Table:
         except ValueError as error:
             raise PuzzleError(f"{folder.path}: {error}") from None
         own = np.array(names, np.str_)[identifiers]
-    inputs, labels = (np.clip(part, 0, VOCAB).astype(np.uint8) for part in folder.read())
+    bad: Reasons = {}
+    both: list[Tokens] = []
+    for what, tokens in zip(("input", "output"), folder.read(), strict=True):
+        outside = (tokens < 0) | (tokens >= VOCAB)
+        _name_cells(bad, f"{what} token", outside, tokens, f"; tokens are 0 to {VOCAB - 1}")
+        both.append(np.where(outside, 0, tokens).astype(np.uint8))
     digests = folder.sha256(IDENTIFIERS, STARTS)
-    return Table(inputs, labels, rows, identifiers, own, {}, digests, "row")
+    return Table(*both, rows, identifiers, own, bad, digests, "row")
 
 
 def _short_lines(readline: Callable[[int], str], path: Path) -> Iterable[str]:
