@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from toy_copier import save_squares, save_toy
 
 from trm_interp import UserError
-from trm_interp.studies import trace
+from trm_interp.core.models.registry import build, config_from
+from trm_interp.studies import memory, trace
 from trm_interp.studies.settings import TraceConfig
 from trm_interp.studies.subject import Subject, open_subject
 from trm_interp.studies.trace_measures import agreement, last_flip, strongest
@@ -134,6 +136,21 @@ def test_which_cells_are_measured(subject: Subject, config: TraceConfig):
     last = {plan.cells[i].moment: i for i in range(n) if i not in plan.whole}
     assert chosen == set(last.values())
     assert trace.choose(plan, guesses, 10**6).tolist() == list(range(n))
+
+
+def test_memory_is_asked_for_the_sites_that_are_patched(
+    config: TraceConfig, monkeypatch: pytest.MonkeyPatch
+):
+    model = build(config_from({"cells": 9, "vocab": 5, "d_model": 32, "n_heads": 2}))
+    subject: Any = SimpleNamespace(model=model, puzzles=range(3))
+
+    def need(sites: str) -> int:
+        asked: list[int] = []
+        monkeypatch.setattr(memory, "require_memory", lambda size, *words: asked.append(size))
+        memory.for_trace(subject, TraceConfig(**vars(config) | {"sites": sites}))
+        return asked[-1]
+
+    assert need("states") < need("blocks.0.hook_mlp_out") < need("resid")
 
 
 def test_the_last_flip(subject: Subject, config: TraceConfig):

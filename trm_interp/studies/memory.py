@@ -12,6 +12,7 @@ from trm_interp.studies.settings import (
     TraceConfig,
 )
 from trm_interp.studies.subject import Subject
+from trm_interp.studies.traced import inside_sites
 
 COPIES = 2  # of what is joined from batches, or multiplied
 NAME_BYTES = 1000  # of a hook point, with its place and the cells that name it
@@ -80,14 +81,19 @@ def for_origins(subject: Subject, config: OriginsConfig) -> None:
 
 
 def for_trace(subject: Subject, config: TraceConfig) -> None:
-    """Of a batch of pairs: three recorded runs, with the states in which reruns begin, the graph of
-    one supervision step, and a batch of reruns; and the names of all hook points."""
-    model, cls = subject.model.config, type(subject.model)
+    """Of all starts whether they solve, the names of all hook points, and of a batch of pairs:
+    three recorded runs, with the states in which reruns begin, the graph of one supervision step,
+    and a batch of reruns."""
+    model, cls, n = subject.model.config, type(subject.model), len(subject.puzzles)
+    advice = "lower --starts or --limit"
+    require_memory(COPIES * n * config.starts, f"{config.starts} starts of {n} puzzles", advice)
     pairs = max(1, min(config.pairs, config.batch_size // 8))
     state = 4 * model.positions * model.d_model
-    names = config.steps * model.schedule.evaluations * (1 + len(cls.site_names(model)))
+    evaluations = config.steps * model.schedule.evaluations
+    names = evaluations * (1 + len(cls.site_names(model)))
+    require_memory(NAME_BYTES * names, f"the names of {names} hook points", "lower --steps")
     moments = config.steps * (model.h_cycles if config.every == "h_cycle" else 1)
-    inside = 0 if config.sites == "states" else names  # at most
+    inside = len(inside_sites(subject.model, config)) * evaluations  # at most
     hooks = moments * len(subject.model.state_names) + inside
     kept = 3 * pairs * (2 * hooks + config.steps * len(subject.model.state_names)) * state
     graph = pairs * model.schedule.evaluations * cls.tensors_kept(model) * state

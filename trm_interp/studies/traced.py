@@ -73,7 +73,7 @@ def plan_of(subject: Subject, config: TraceConfig) -> Plan:
     """UserError for sites that the model does not have."""
     model, steps = subject.model, config.steps
     schedule, states = model.config.schedule, list(model.state_names)
-    inside = _inside(model, config)
+    inside = inside_sites(model, config)
     several = [TOGETHER] if len(states) > 1 else []
     period = schedule.evaluations if config.every == "step" else len(schedule.cycle)
     ends = range(0, (steps - config.then) * schedule.evaluations + 1, period)
@@ -109,8 +109,8 @@ def plan_of(subject: Subject, config: TraceConfig) -> Plan:
     return Plan(steps, done, [*states, *several, *inside], groups, cells)
 
 
-def _inside(model: RecursiveModel, config: TraceConfig) -> list[str]:
-    """The sites inside evaluations that are asked for."""
+def inside_sites(model: RecursiveModel, config: TraceConfig) -> list[str]:
+    """The sites inside evaluations that are asked for. UserError for one that is no such site."""
     try:
         asked = [site.name for site in sites_of(model.config, config.sites, config.steps)]
     except ValueError as error:
