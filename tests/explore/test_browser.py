@@ -110,7 +110,10 @@ def on_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture
 def opened(request: pytest.FixtureRequest, on_page: Page) -> Iterator[Page]:
-    """The page, at the first puzzle or an address (the parameter); whatever a test did left no error and asked no other host."""
+    """The page, at the first puzzle or an address (the parameter).
+
+    Whatever a test did left no error on the console, and asked no other host.
+    """
     on_page.problems.clear()
     on_page.open(getattr(request, "param", ""))
     yield on_page
@@ -208,7 +211,7 @@ def test_type_a_puzzle_and_fork_its_run(opened: Page):
     assert len(differing) == int((plain != expected).sum())
 
 
-@pytest.mark.parametrize("opened", [FORKED], indirect=True)
+@pytest.mark.parametrize("opened", [FORKED], indirect=True, ids=["forked"])
 def test_take_it_away(opened: Page):
     """As Python, whose end is that of inference; as a page that works without a network."""
     page = opened.page
@@ -244,7 +247,7 @@ def test_take_it_away(opened: Page):
     assert [url for url in fetched if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
-@pytest.mark.parametrize("opened", [FORKED], indirect=True)
+@pytest.mark.parametrize("opened", [FORKED], indirect=True, ids=["forked"])
 def test_the_address_reopens_the_view(opened: Page):
     session, page = opened.session, opened.page
     opened.runs(2)
@@ -289,7 +292,7 @@ def test_cells_and_givens(opened: Page):
     assert page.query_selector("#boards .cell[data-cell='2'].given")
 
 
-@pytest.mark.parametrize("opened", [LOOK], indirect=True)
+@pytest.mark.parametrize("opened", [LOOK], indirect=True, ids=["another look"])
 def test_looks(opened: Page):
     """Heat layers, the other state, three dimensions, dark; an address that is nonsense."""
     session, page = opened.session, opened.page

@@ -26,6 +26,7 @@ COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY, "#8c6d31")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
 PANELS = ("loss, nats per cell", "cells right", "halting logit", "speed, RMS per evaluation")
 SHOWN_REVISIONS = 6
+EYE = {"x": 1.6, "y": 1.6, "z": 1.1}  # so that titles of axes are inside
 SEEN = 0.01  # probability from which a token is a candidate on the figure
 MONO = "ui-monospace, Menlo, Consolas, monospace"
 
@@ -111,7 +112,7 @@ def paths(
     titles = [f"PC {i + 1} ({share[i]:.0%})" for i in range(dimensions)]
     if dimensions == 3:
         axes = {f"{n}axis": {"title": {"text": t}} for n, t in zip("xyz", titles, strict=True)}
-        figure.update_layout(scene={**axes, "aspectmode": "cube"})
+        figure.update_layout(scene={**axes, "aspectmode": "cube", "camera": {"eye": EYE}})
     else:
         figure.update_layout(xaxis_title=titles[0], yaxis_title=titles[1])
     return _dressed(figure, dark, showlegend=False)

@@ -195,8 +195,13 @@ def _middle(session: Session) -> Any:
                     ),
                     html.Div(
                         [
-                            html.Span([html.I(className=f"cell {sign}"), words], className="sign")
-                            for sign, words in SIGNS.items()
+                            *(
+                                html.Span(
+                                    [html.I(className=f"cell {one}"), words], className="sign"
+                                )
+                                for one, words in SIGNS.items()
+                            ),
+                            html.Span(id="scale"),
                         ],
                         className="legend",
                     ),

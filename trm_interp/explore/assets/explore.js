@@ -76,12 +76,16 @@
     const plain = built.runs[0].guess[reading], heat = (own.heat[layer] || {})[reading];
     own.cells.forEach((cell, i) => {
       const token = guess[from + i], flag = flags[from + i], signs = [];
+      const other = number && token !== plain[from + i], level = heat ? heat[from + i] : 0;
+      const shown = [token, flag, other, level, layer, i === view.cell].join();
+      if (shown === cell.shown) return; // most cells stay as they are
+      cell.shown = shown;
       if (flag & GIVEN) signs.push("given");
       if (flag & CHANGED) signs.push("changed");
       if (flag & WRONG) signs.push("wrong");
       if (flag & CONFLICT) signs.push("conflict");
-      if (number && token !== plain[from + i]) signs.push("differs");
-      const warm = heat ? heat[from + i] / 255 : 0;
+      if (other) signs.push("differs");
+      const warm = level / 255;
       const chosen = i === view.cell ? " chosen" : "";
       cell.className = `cell ${signs.join(" ")}${cell.heavy}${chosen}${heat ? " heated" : ""}`;
       cell.classList.toggle("hot", warm > 0.55);
@@ -155,6 +159,8 @@
         Object.assign(view, { moment: Math.min(moment, last()), active: active || 0, cell });
         if (Number(built.range.value) !== view.moment) built.range.value = view.moment;
         built.range.setAttribute("aria-valuetext", data.moments[view.moment]);
+        const top = data.largest[layer], scale = document.getElementById("scale");
+        scale.textContent = top === undefined ? "" : `heat: plain 0, full colour ${top}`;
         built.runs.forEach((_, number) => drawBoard(number, view.moment, reading, layer));
         view.reading = reading;
         if (!lines) lines = setTimeout(moveLines, 60); // boards first: plotly takes its time
