@@ -15,8 +15,17 @@ from trm_interp.core.models.registry import build, config_from
 from trm_interp.studies import memory, trace
 from trm_interp.studies.settings import TraceConfig
 from trm_interp.studies.subject import Subject, open_subject
-from trm_interp.studies.trace_measures import agreement, last_flip, strongest
-from trm_interp.studies.traced import DIRECTIONS, TOGETHER, WHOLE, Runs, plan_of, recorded
+from trm_interp.studies.trace_measures import agreement, last_flip, sealed_table, strongest
+from trm_interp.studies.traced import (
+    CONTROLS,
+    DIRECTIONS,
+    PAIR,
+    TOGETHER,
+    WHOLE,
+    Runs,
+    plan_of,
+    recorded,
+)
 
 Cli = Callable[..., Any]
 SMALL = ["--starts", 4, "--steps", 3, "--then", 1, "--sigma", 2, "--exact", 6]
@@ -203,3 +212,22 @@ def test_a_donor_that_ends_otherwise_is_no_control():
         *(False, True, False, True)
     ]
     assert Runs(**runs | {"valid": np.array([True])}).other.tolist() == [False]
+
+
+def test_where_all_pairs_flip_the_interval_is_not_empty(subject: Subject, config: TraceConfig):
+    """Wilson's, z = 1.96: of 4 of 4 from 4 / (4 + z^2) = 0.51 to 1, of 0 of 4 from 0 to 0.49."""
+    plan = plan_of(subject, config)
+    changes = {
+        f"{direction}{donor}": np.full((len(plan.whole), 4, 4), value)
+        for direction in DIRECTIONS
+        for donor, value in {"": 1.0, **dict.fromkeys((f"/{c}" for c in CONTROLS), 0.0)}.items()
+    }
+    changes[f"{DIRECTIONS[1]}"] *= -1  # solved less so, and a pair that has no such control
+    changes[f"{DIRECTIONS[0]}/{CONTROLS[0]}"][:, 0] = np.nan
+    table = sealed_table(plan, config, np.array(plan.whole), changes)
+    bounds = table[["flipped_low", "flipped", "flipped_high"]].to_numpy()
+    own = (table["donor"] == PAIR).to_numpy()
+    assert bounds[own] == pytest.approx(np.tile([0.51, 1, 1], (12, 1)), abs=0.005)
+    four = ~own & (table["n"] == 4).to_numpy()
+    assert bounds[four] == pytest.approx(np.tile([0, 0, 0.49], (30, 1)), abs=0.005)
+    assert table["n"].tolist().count(3) == 6

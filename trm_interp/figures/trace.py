@@ -142,7 +142,7 @@ def sealed_figure(table: pd.DataFrame, pairs: int, title: str) -> go.Figure:
     caption = (
         f"Share of {pairs} pairs whose outcome flips when one state is replaced at all positions, "
         "over the moment, by whose state it is. Left: a state of a solved run is put into the "
-        f"failed one; right: the other way round. Bands: 95 % intervals over pairs."
+        "failed one; right: the other way round. Bands: 95 % Wilson intervals over pairs."
     )
     styled(figure, title, "bands: 95 % intervals over pairs", caption)
     return figure.update_layout(height=150 + 280 * len(sites))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from trm_interp.analysis.control import partial_with_bounds
 from trm_interp.analysis.estimates import Estimate, Median, Share
-from trm_interp.analysis.outcomes import share_with_bounds
+from trm_interp.analysis.outcomes import named_share, share_with_bounds
 from trm_interp.analysis.resample import mean_estimate, mean_with_bounds, median_with_bounds
 from trm_interp.patch.pairs import Pairs
 from trm_interp.patch.patching import OUTCOMES
@@ -137,6 +137,12 @@ def _columns(values: np.ndarray, name: str, seed: int) -> Changes:
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
+def _shares(flips: np.ndarray, name: str) -> Changes:
+    """Shares of the pairs that have a number and are not 0, [row, pair], with their intervals."""
+    rows = pd.DataFrame([named_share(name, row[np.isfinite(row)] != 0) for row in flips])
+    return {column: rows[column].to_numpy() for column in rows}
+
+
 def cell_table(
     plan: Plan, config: TraceConfig, chosen: np.ndarray, kept: Arrays, changes: Changes
 ) -> pd.DataFrame:
@@ -168,7 +174,11 @@ def cell_table(
 def sealed_table(
     plan: Plan, config: TraceConfig, chosen: np.ndarray, changes: Changes
 ) -> pd.DataFrame:
-    """A row a direction, donor and whole cell."""
+    """A row a direction, donor and whole cell.
+
+    Shares of pairs that flip have Wilson intervals: a bootstrap's is empty where all pairs do, or
+    none.
+    """
     own, tables = np.searchsorted(chosen, plan.whole), []
     for direction in DIRECTIONS:
         for donor in (PAIR, *CONTROLS):
@@ -181,7 +191,7 @@ def sealed_table(
                         "donor": donor,
                         "site": [plan.cells[i].site for i in plan.whole],
                         "moment": [plan.done[plan.cells[i].moment] for i in plan.whole],
-                        **_columns(np.abs(change[..., FLIP]), "flipped", config.seed),
+                        **_shares(change[..., FLIP], "flipped"),
                         **_columns(change[..., RIGHT], "cells", config.seed),
                         **_columns(change[..., LOSS], "loss", config.seed),
                         "n": np.isfinite(change[..., FLIP]).sum(1),
