@@ -1,6 +1,7 @@
 """Patches between pairs: choosing and judging cells, bad input, and a run that is stopped."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -156,7 +157,7 @@ def test_memory_is_asked_for_the_sites_that_are_patched(
     def need(sites: str) -> int:
         asked: list[int] = []
         monkeypatch.setattr(memory, "require_memory", lambda size, *words: asked.append(size))
-        memory.for_trace(subject, TraceConfig(**vars(config) | {"sites": sites}))
+        memory.for_trace(subject, replace(config, sites=sites))
         return asked[-1]
 
     assert need("states") < need("blocks.0.hook_mlp_out") < need("resid")

@@ -121,9 +121,9 @@ def _backward(
         pairs = [(z, g) for z, g in zip(end, upstream, strict=True) if z.requires_grad]
         outputs, downstream = [z for z, _ in pairs], [g for _, g in pairs]
     inputs = [*values.values(), *start]
-    found = torch.autograd.grad(outputs, inputs, downstream, allow_unused=True)
+    by_input = torch.autograd.grad(outputs, inputs, downstream, allow_unused=True)
     gradients = [
-        torch.zeros_like(z) if g is None else g for z, g in zip(inputs, found, strict=True)
+        torch.zeros_like(z) if g is None else g for z, g in zip(inputs, by_input, strict=True)
     ]
     detached = {name: value.detach() for name, value in values.items()}
     by_name = dict(zip(values, gradients, strict=False))

@@ -275,7 +275,7 @@ def _picked(read: Readouts, index: slice | None) -> Readouts:
     return Readouts(**own)  # type: ignore[arg-type]
 
 
-def outcomes_of(read: Readouts, labels: Tensor) -> dict[str, Tensor]:
+def _outcomes_of(read: Readouts, labels: Tensor) -> dict[str, Tensor]:
     """The four outcomes of read-outs of any shape; labels broadcast against their tokens."""
     there = labels != PAD
     right = ((read.tokens == labels) & there).sum(-1) / there.sum(-1).clamp(min=1)
@@ -285,9 +285,9 @@ def outcomes_of(read: Readouts, labels: Tensor) -> dict[str, Tensor]:
 def _effects(base: Recorded, read: Readouts) -> Effects:
     """`read`: [cell, run]."""
     labels = base.labels.cpu()
-    before = outcomes_of(base.readouts, labels[:, None])
+    before = _outcomes_of(base.readouts, labels[:, None])
     unchanged = {name: of[:, -1] for name, of in before.items()}
-    return Effects(**outcomes_of(read, labels), tokens=read.tokens, unchanged=unchanged)
+    return Effects(**_outcomes_of(read, labels), tokens=read.tokens, unchanged=unchanged)
 
 
 def grid(
@@ -304,6 +304,3 @@ def grid(
         for hook, names in hooks.items()
         for group, mask in groups.items()
     ]
-
-
-__all__ = ["OUTCOMES", "Cell", "Effects", "apply", "grid", "outcomes_of"]

@@ -122,7 +122,7 @@ def run(config: TraceConfig, tell: Tell, progress: Progress) -> TraceResult:
 
 def find(subject: Subject, config: TraceConfig, run: Run) -> np.ndarray:
     """Bool [puzzle, start], batch by batch."""
-    found, n = [], len(subject.puzzles)
+    batches_solved, n = [], len(subject.puzzles)
     for rows in subject.batches():
         size = rows.stop - rows.start
         saved = run.part(
@@ -132,9 +132,9 @@ def find(subject: Subject, config: TraceConfig, run: Run) -> np.ndarray:
                 "solved": solved_from_starts(subject, config, rows).astype(np.uint8)
             },
         )
-        found.append(saved["solved"] != 0)
+        batches_solved.append(saved["solved"] != 0)
         run.advance(rows.stop * config.starts, n * config.starts * 2)
-    return np.concatenate(found)
+    return np.concatenate(batches_solved)
 
 
 def trace(
@@ -298,7 +298,7 @@ def figures(result: TraceResult, tables: Tables, plan: Plan) -> Figures:
 def lines(result: TraceResult) -> list[str]:
     """The result in words."""
     first, last = result.moments[0], result.moments[-result.settings["window"]]
-    told = [
+    text = [
         f"{counted(result.pairs, 'pair')} among {result.n} puzzles x "
         f"{result.settings['starts']} starts ({result.always} puzzles are solved from all of them, "
         f"{result.never} from none)"
@@ -307,18 +307,18 @@ def lines(result: TraceResult) -> list[str]:
     ]
     for site, of in result.sealed.items():
         donors = ", ".join(f"{name} {one.text('.0%')}" for name, one in of.donors.items())
-        told += [
+        text += [
             f"{site} of the solved run rescues {of.rescued.hits} of "
             f"{counted(of.rescued.n, 'pair')}, last after step {_moment(of.last_rescue)}; that of "
             f"the failed run ruins {of.ruined.hits}, last after step {_moment(of.last_ruin)}",
             f"{site}: share of the moments that rescue a pair, by donor: {donors}",
         ]
-    told += [
+    text += [
         f"{name}: estimate and measurement agree by a rank correlation of {one.text('.2f')} over "
         f"{result.exact} of {result.cells} cells"
         for name, one in result.agreement.items()
     ]
-    return told
+    return text
 
 
 def _moment(of: Median) -> str:

@@ -193,7 +193,8 @@ def _read_folder(path: Path, limit: int | None) -> Table:
         _name_cells(bad, f"{what} token", outside, tokens, f"; tokens are 0 to {VOCAB - 1}")
         both.append(np.where(outside, 0, tokens).astype(np.uint8))
     digests = folder.sha256(IDENTIFIERS, STARTS)
-    return Table(*both, rows, identifiers, own, bad, digests, "row")
+    inputs, labels = both
+    return Table(inputs, labels, rows, identifiers, own, bad, digests, "row")
 
 
 def _short_lines(readline: Callable[[int], str], path: Path) -> Iterable[str]:
