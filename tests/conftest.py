@@ -50,7 +50,10 @@ from trm_interp.core.models.trm_config import TRMConfig  # noqa: E402
 
 torch.set_num_threads(1)
 
-# files that take longest begin first, so that no worker is left alone with one at the end
+# files that fork come first, in one fresh worker: where libraries have started threads, a forked
+# child can wait for ever. Then those that take longest, so that no worker is left alone with one
+FORKING = ("test_output_law.py", "test_compare.py", "test_sae_outputs.py", "test_revive.py")
+FORKING += ("sae/test_train.py",)
 LONGEST = ("test_readme.py", "test_unchanged.py", "test_notebooks.py", "test_figures_command.py")
 
 
@@ -60,15 +63,23 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.loadscopereorder = False
 
 
+def _group_of(item: pytest.Item) -> str:
+    """Tests of a group stay on one worker (`--dist loadgroup`): those that fork, those that share
+    the results of `plan`, and those of a file."""
+    if item.path.as_posix().endswith(FORKING):
+        return "forking"
+    return "plan" if "plan" in getattr(item, "fixturenames", ()) else str(item.path)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file stay on one worker (`--dist loadgroup`), as do all that share `plan`."""
+    rank = {name: at for at, name in enumerate(LONGEST, start=1)}
+    order: dict[pytest.Item, int] = {}
     for item in items:
-        shares_plan = "plan" in getattr(item, "fixturenames", ())
-        group = "plan" if shares_plan else str(item.path)
+        group = _group_of(item)
         item.add_marker(pytest.mark.xdist_group(group))
-    rank = {name: at for at, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+        order[item] = 0 if group == "forking" else rank.get(item.path.name, len(rank) + 1)
+    items.sort(key=lambda item: order[item])
 
 
 # doctests of these would import them once more, under another name, and register them twice
