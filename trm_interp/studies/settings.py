@@ -135,6 +135,7 @@ class BasinsConfig(OnRuns):
     def radius(self) -> list[float]:
         """The radii as numbers.
 
+        >>> from pathlib import Path
         >>> BasinsConfig(out=Path("out"), radii="0.5, 2").radius
         [0.5, 2.0]
         """

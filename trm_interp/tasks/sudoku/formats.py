@@ -167,7 +167,7 @@ def _begin_with_a_row(lines: Iterator[str], taken: list[str]) -> bool:
         row = cells_of(line)
         if row and not line.startswith("#") and not TITLE.fullmatch(line.strip()):
             rows.append(row)
-            if not (len(row) in SHAPES and set(row) <= set(CELL)):
+            if not (len(row) in SHAPES and are_cells(row)):
                 return False
             if len(row) != LARGEST:
                 return len(rows) == 1
@@ -183,6 +183,16 @@ def cells_of(line: str) -> str:
     ('12.4', '')
     """
     return "".join(char for char in line if char not in LINES and not char.isspace())
+
+
+def are_cells(text: str) -> bool:
+    """Whether a puzzle or a row of one is written like this; letters are digits of 16x16 alone.
+
+    >>> are_cells("12.4"), are_cells("ABBA"), are_cells("1.3....A........")
+    (True, False, True)
+    """
+    letters_too = len(text) in (LARGEST, SHAPES[LARGEST].cells)
+    return set(text) <= set(CELL if letters_too else SYMBOLS[:9] + BLANKS)
 
 
 def _grids(lines: Iterable[str], limit: int | None) -> tuple[list[_Entry], Reasons]:
@@ -285,10 +295,10 @@ def looks_like_puzzles(path: Path) -> bool:
     for at, (_, fields) in enumerate(begin):
         if header := _header(fields):
             following = begin[at + 1][1] if at + 1 < len(begin) else []
-            return set("".join(following[header.puzzle : header.puzzle + 1])) <= set(CELL)
+            return are_cells("".join(following[header.puzzle : header.puzzle + 1]))
         cells = cells_of(fields[0])
         of_a_size = len(cells) in SHAPES or size_error(len(cells)) is None
-        if of_a_size and set(cells) <= set(CELL) and not set(cells) <= set(BLANKS):
+        if of_a_size and are_cells(cells) and not set(cells) <= set(BLANKS):
             return True
     return False
 
