@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -71,6 +72,14 @@ class Page(NamedTuple):
         )
 
 
+def served(session: Session, config: ExploreConfig) -> Any:
+    """A server on a port that nobody takes between the look for one and the binding."""
+    for first in range(8811, 8911, 10):
+        with suppress(SystemExit):
+            return make_server(session, config, free_port("127.0.0.1", first))
+    raise AssertionError("no free port")
+
+
 @pytest.fixture(scope="module")
 def on_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     sync_api = pytest.importorskip("playwright.sync_api")
@@ -80,7 +89,7 @@ def on_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     puzzles.write_text("\n".join(LINES[:2]) + "\n")
     session = open_session(folder / "tiny", puzzles, STEPS, "cpu", tell=lambda line: None)
     config = ExploreConfig(ckpt=str(folder / "tiny"), puzzles=puzzles, steps=STEPS)
-    server = make_server(session, config, free_port("127.0.0.1", 8811))
+    server = served(session, config)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     with sync_api.sync_playwright() as playwright:
