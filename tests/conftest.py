@@ -50,36 +50,24 @@ from trm_interp.core.models.trm_config import TRMConfig  # noqa: E402
 
 torch.set_num_threads(1)
 
-# files that fork come first, in one fresh worker: where libraries have started threads, a forked
-# child can wait for ever. Then those that take longest, so that no worker is left alone with one
-FORKING = ("test_output_law.py", "test_compare.py", "test_sae_outputs.py", "test_revive.py")
-FORKING += ("sae/test_train.py",)
-LONGEST = ("test_readme.py", "test_unchanged.py", "test_notebooks.py", "test_figures_command.py")
+# files that fork come first, in fresh workers: where libraries have started threads, a forked child
+# can wait for ever. Then those that take longest, so that no worker is left alone with one
+FIRST = ("test_output_law.py", "test_compare.py", "test_sae_outputs.py", "test_revive.py")
+FIRST += ("sae/test_train.py", "test_readme.py", "test_unchanged.py", "test_notebooks.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Workers of xdist take groups in the order below, not by their numbers of tests."""
+    """Workers of xdist take files (`--dist loadfile`) in this order, not by numbers of tests."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 
 
-def _group_of(item: pytest.Item) -> str:
-    """Tests of a group stay on one worker (`--dist loadgroup`): those that fork, those that share
-    the results of `plan`, and those of a file."""
-    if item.path.as_posix().endswith(FORKING):
-        return "forking"
-    return "plan" if "plan" in getattr(item, "fixturenames", ()) else str(item.path)
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    rank = {name: at for at, name in enumerate(LONGEST, start=1)}
-    order: dict[pytest.Item, int] = {}
-    for item in items:
-        group = _group_of(item)
-        item.add_marker(pytest.mark.xdist_group(group))
-        order[item] = 0 if group == "forking" else rank.get(item.path.name, len(rank) + 1)
-    items.sort(key=lambda item: order[item])
+    def rank(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return next((at for at, name in enumerate(FIRST) if path.endswith(name)), len(FIRST))
+
+    items.sort(key=rank)
 
 
 # doctests of these would import them once more, under another name, and register them twice
