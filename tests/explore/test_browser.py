@@ -58,10 +58,12 @@ class Page(NamedTuple):
         self.at(moment)
 
     def at(self, moment: int) -> None:
+        from playwright.sync_api import TimeoutError as TooLate
+
         shown = f"document.getElementById('when').innerText.startsWith('{moment} of')"
         try:
             self.page.wait_for_function(shown, timeout=WAIT)
-        except Exception:
+        except TooLate:
             pytest.fail(f"at {self.page.inner_text('#when')}, not at {moment}: {self.problems}")
 
     def runs(self, n: int) -> None:
