@@ -201,10 +201,11 @@ def test_type_a_puzzle_and_fork_its_run(opened: Page):
     page.fill("#text", "1234|....|....|....".replace("|", ""))
     page.click("#run")
     page.wait_for_function("document.getElementById('message').innerText.includes('several')")
+    page.wait_for_function("location.search.includes('text=1234.')")  # its run is on the page
     page.fill("#text", "".join(LINES[1]))
     page.click("#run")
     page.wait_for_function("document.getElementById('message').innerText === ''")
-    page.wait_for_function("location.search.includes('text=')")  # the page has written its text
+    page.wait_for_function("!location.search.includes('text=1234.')")
     page.fill("#text", STRANGE)
     page.click("#run")
     page.wait_for_function("document.getElementById('message').innerText.includes('no 4x4')")

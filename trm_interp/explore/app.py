@@ -102,15 +102,19 @@ def _shown(app: dash.Dash, session: Session) -> None:
         Output("text", "value"),
         Output("query", "data"),
         Input("tree", "data"),
+        State("text", "value"),
         prevent_initial_call=True,
     )
-    def show(data: dict[str, Any]) -> tuple[Any, ...]:
+    def show(data: dict[str, Any], typed: str | None) -> tuple[Any, ...]:
         tree = tree_of(session, data)
         sources = [{"value": str(i), "label": n.name} for i, n in enumerate(tree.nodes)]
         number = int(data["puzzle"]) if "puzzle" in data else ""
         query = query_of({"sha": session.checkpoint.sha256[:8], **data})
         runs = [session.run(node) for node in tree.nodes]
-        return payload(session, runs), sources, number, data["text"], query
+        # what was typed stays as it is: a write could come late, over what is typed next
+        is_typed = type(session.task).typed(typed or "") == data["text"]
+        text = no_update if is_typed else data["text"]
+        return payload(session, runs), sources, number, text, query
 
     @app.callback(
         Output("list", "children"),
