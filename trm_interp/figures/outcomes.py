@@ -27,6 +27,7 @@ from trm_interp.figures.bands import (
     step_lines,
     where,
 )
+from trm_interp.figures.paper_text import traces
 from trm_interp.figures.style import COLOUR, DASH, FAILED, GREEN, SOLVED, styled
 
 THIN = 40  # single puzzles of either outcome that are drawn
@@ -161,19 +162,19 @@ def losses_figure(
             inside = solved if outcome == "solved" else ~solved
             x = rows["cycle"].to_numpy()
             label = f"{outcome} (n = {rows['n'].iloc[0]})"
-            before = len(figure.data)
+            before = len(traces(figure))
             colour, dash = COLOUR[outcome], DASH[outcome]
             figure.add_trace(_thin(x, losses[name][inside][:THIN], colour, label))
             curve(figure, x, _band(rows), colour, label, True, dash=dash, over="cycle")
-            figure.data[-1].line.width = 2.5  # tells the mean from single puzzles
-            owners += [name] * (len(figure.data) - before)
-    for trace, owner in zip(figure.data, owners, strict=True):
+            traces(figure)[-1].line.width = 2.5  # tells the mean from single puzzles
+            owners += [name] * (len(traces(figure)) - before)
+    for trace, owner in zip(traces(figure), owners, strict=True):
         trace.visible = owner == names[0]
     explain(figure, f"mean with its {OVER_PUZZLES}", **AREA)
     explain(figure, single, mode="lines", line={"color": "#777", "width": 1})
     step_lines(figure, steps)
     units = dict(zip(bands["convention"], bands["unit"], strict=True))
-    owners += [""] * (len(figure.data) - len(owners))
+    owners += [""] * (len(traces(figure)) - len(owners))
     figure.update_layout(updatemenus=[_convention_menu(owners, units)])
     figure.update_xaxes(title="H-cycle (from 1)")
     figure.update_yaxes(title=f"loss, {units[names[0]]}", rangemode="tozero")

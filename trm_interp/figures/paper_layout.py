@@ -20,6 +20,7 @@ from trm_interp.figures.paper_text import (
     text_width,
     ticks_that_fit,
     ticks_upright,
+    traces,
     wrapped,
 )
 
@@ -91,7 +92,7 @@ def lay_out(page: go.Figure, width: float) -> None:
 
 def is_solid(page: go.Figure) -> bool:
     """Whether it has three dimensions."""
-    return any(trace.type == "scatter3d" for trace in page.data)
+    return any(trace.type == "scatter3d" for trace in traces(page))
 
 
 def axes(page: go.Figure) -> list[Any]:
@@ -264,12 +265,12 @@ def scales(page: go.Figure) -> list[Any]:
     shared = any(
         (trace.type == "heatmap" and trace.coloraxis)
         or (trace.type == "scatter" and trace.marker.coloraxis)
-        for trace in page.data
+        for trace in traces(page)
     )
     bars = [axis.colorbar for axis in page.select_coloraxes()] if shared else []
     return bars + [
         trace.colorbar
-        for trace in page.data
+        for trace in traces(page)
         if trace.type == "heatmap" and not trace.coloraxis and trace.showscale is not False
     ]
 
@@ -289,7 +290,7 @@ def _lay_out_legend(page: go.Figure) -> None:
         "xanchor": "center",
         "yanchor": "bottom",
     }
-    for trace in page.data:  # groups fill a row of the legend one after another
+    for trace in traces(page):  # groups fill a row of the legend one after another
         if trace.showlegend is not False and "legendgroup" in trace and not trace.legendgroup:
             trace.legendgroup = trace.name
 
@@ -300,7 +301,7 @@ def _legend_rows(page: go.Figure, room: float) -> int:
         return 0
     names = [
         trace.name
-        for trace in page.data
+        for trace in traces(page)
         if trace.visible in (None, True) and trace.showlegend is not False and trace.name
     ]
     rows, left = 0, 0.0

@@ -36,6 +36,11 @@ WIDTHS = {
 }
 
 
+def traces(figure: go.Figure) -> tuple[Any, ...]:
+    """The traces of a figure, whose types plotly does not declare."""
+    return figure.data  # pyright: ignore[reportReturnType]
+
+
 def text_width(text: str) -> float:
     """Pixels of the longest line in print.
 
@@ -86,7 +91,7 @@ def values_along(page: go.Figure, axis: Any) -> list[Any]:
     letter = name[0]
     along = [
         trace
-        for trace in page.data
+        for trace in traces(page)
         if trace.visible in (None, True) and f"{letter}axis" in trace
         if (trace[f"{letter}axis"] or letter) == name and trace[letter] is not None
     ]
