@@ -11,6 +11,7 @@ import jaxtyping
 import pytest
 import torch
 from typer.testing import CliRunner
+from xdist.scheduler import LoadFileScheduling
 
 if not torch.cuda.is_available():  # before anything imports triton
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -55,11 +56,27 @@ torch.set_num_threads(1)
 FIRST = ("test_output_law.py", "test_compare.py", "test_sae_outputs.py", "test_revive.py")
 FIRST += ("sae/test_train.py", "test_readme.py", "test_unchanged.py", "test_notebooks.py")
 
+# rooms whose files share a costly fixture
+SHARING = ("tests/report/",)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Workers of xdist take files (`--dist loadfile`) in this order, not by numbers of tests."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+
+
+class OneWorkerForRooms(LoadFileScheduling):
+    """As `--dist loadfile`, but all files of some rooms go to one worker, which sets up once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return next((room for room in SHARING if file.startswith(room)), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return OneWorkerForRooms(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
