@@ -17,6 +17,7 @@ from toy_two_networks import Duo, DuoConfig
 
 from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.core.models.registry import build, config_class
+from trm_interp.figures.internalisation import internalisation_figure
 from trm_interp.runtime.errors import UserError
 from trm_interp.studies.internalisation import measure, own_cap
 from trm_interp.studies.settings import InternalisationConfig
@@ -145,3 +146,21 @@ def test_over_training(world, grids: Path, tmp_path: Path, cli: Cli):
         *words, "--ckpt", world["ckpt"], "--puzzles", world["puzzles"], "--out", tmp_path / "no"
     )
     assert none.code == 2 and "no kept checkpoints here" in none.err
+
+
+def test_training_steps_are_told_apart_without_colours():
+    rows = [
+        {"trained": trained, "where": "every", "cap": cap, "solved": 0.5, "distance": 0.1}
+        for trained in (2, 4)
+        for cap in (0, 1)
+    ]
+    table = pd.DataFrame(rows).assign(converged=1.0)
+    for end in ("low", "high"):
+        table[f"solved_{end}"], table[f"distance_{end}"] = table["solved"], table["distance"]
+    named = [
+        trace
+        for trace in internalisation_figure(table, "z_L", own=1, title="").to_dict()["data"]
+        if (trace.get("name") or "").startswith("step") and trace.get("mode") == "lines+markers"
+    ]
+    symbols = {trace["name"]: trace["marker"]["symbol"] for trace in named}
+    assert len(named) == 6 and len(set(symbols.values())) == 2

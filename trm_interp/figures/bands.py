@@ -90,10 +90,11 @@ def curve(
     dash: str = "solid",
     over: str = "evaluation",
     opacity: float = PALE,
+    symbol: str = "",
 ) -> None:
     """A line over its band of this opacity; both hide with the legend entry. `over`: what x counts.
 
-    Where the bounds are NaN there is no band.
+    Where the bounds are NaN there is no band. `symbol` marks its points.
     """
     mean, low, high = band
     area(figure, x, low, high, colour, name, row, column, opacity)
@@ -102,8 +103,9 @@ def curve(
         go.Scatter(
             x=x,
             y=mean,
-            mode="lines",
+            mode="lines+markers" if symbol else "lines",
             line={"color": colour, "width": 1.5, "dash": dash},
+            marker={"symbol": symbol, "size": 6} if symbol else None,
             showlegend=in_legend,
             hovertemplate=f"{shown}<br>{over} %{{x}}: %{{y:.3g}}<extra></extra>",
             legendgroup=name,

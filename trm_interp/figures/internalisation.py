@@ -1,12 +1,14 @@
 """How far a model gets with few evaluations of its inner loop, and how near that is to rest."""
 
+import itertools
+
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
 from trm_interp.figures.bands import AREA, OVER_PUZZLES, curve, explain, groups
-from trm_interp.figures.style import SOLVED, styled
+from trm_interp.figures.style import SOLVED, SYMBOLS, styled
 
 HEADINGS = ("puzzles solved", "distance from the fixed point", "puzzles with a fixed point")
 SHARE = "share of puzzles"
@@ -25,6 +27,7 @@ def internalisation_figure(table: pd.DataFrame, latent: str, own: int, title: st
     shades = [i / max(len(steps) - 1, 1) for i in range(len(steps))]
     scale = [str(colour) for colour in sample_colorscale("Viridis", shades)]
     colours = dict(zip(steps, [SOLVED] if len(steps) == 1 else scale, strict=True))
+    symbols = dict(zip(steps, itertools.cycle(SYMBOLS))) if len(steps) > 1 else {}
     for (trained, where), rows in groups(table, "trained", "where"):
         label = LABEL[where] if len(steps) == 1 else f"step {trained}, {LABEL[where]}"
         cap = rows["cap"].to_numpy()
@@ -41,6 +44,7 @@ def internalisation_figure(table: pd.DataFrame, latent: str, own: int, title: st
                 column=column,
                 dash=DASH_OF[where],
                 over="cap",
+                symbol=symbols.get(trained, ""),
             )
     line = {"color": "#999", "width": 1, "dash": "dot"}
     for column in (1, 2, 3):

@@ -6,10 +6,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from trm_interp.figures.bands import BAR, DASHES, DOTTED, explain
-from trm_interp.figures.style import FAILED, PALETTE, SOLVED, literal, styled
+from trm_interp.figures.style import FAILED, PALETTE, SOLVED, SYMBOLS, literal, styled
 
 INTERVALS = "95 % interval over puzzles"
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross", "star")
 NAMES = {
     "baseline": "one plain run",
     "best_q": "best by Q",

@@ -21,6 +21,7 @@ COLOUR = {"solved": SOLVED, "failed": FAILED}
 # so that outcomes are told apart without colours, too
 DASH = {"solved": "solid", "failed": "dash"}
 SYMBOL = {"solved": "circle", "failed": "x"}
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross", "star")
 FONT = "Helvetica, Arial, sans-serif"
 PLOTLY = "plotly.min.js"
 CAPTIONS = (".caption.txt", ".caption.tex")  # endings of the captions of a paper's figures
