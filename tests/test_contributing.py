@@ -1,7 +1,16 @@
 """What CONTRIBUTING.md names is there: files, tests, functions and lists."""
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trm_interp.tasks.base import PuzzleError
+from trm_interp.tasks.registry import unregister
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -37,3 +46,39 @@ def test_every_command_names_a_file_that_exists():
     words = [word for line in commands for word in line.split("#")[0].split()[1:]]
     paths = [word for word in words if word.startswith("tests/")]
     assert paths and all((ROOT / path).exists() for path in paths)
+
+
+@pytest.fixture
+def latin() -> Iterator[dict[str, Any]]:
+    """The names of the smallest task, which is registered for this test alone."""
+    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "latin"}
+    exec(compile(block, "CONTRIBUTING.md", "exec"), names)
+    yield names
+    unregister("latin-square")
+
+
+def test_the_smallest_task_goes_through_the_commands(latin: Any, tmp_path: Path, cli: Any):
+    rng, task = np.random.default_rng(0), latin["LatinSquare"]()
+    cyclic = (np.add.outer(np.arange(5), np.arange(5)) % 5 + 2).astype(np.uint8)
+    squares = [cyclic[rng.permutation(5)][:, rng.permutation(5)].ravel() for _ in range(8)]
+    file, run = tmp_path / "some.latin", tmp_path / "run"
+    lines = [task.text(np.where(np.arange(25) % 7 == at % 7, 1, s)) for at, s in enumerate(squares)]
+    file.write_text("\n".join(lines))
+
+    open_rows = np.where(np.arange(25) < 10, 1, cyclic.ravel())  # its first two rows can be swapped
+    for text, problem in ((task.text(open_rows), "line 1: 2 solutions"), ("123", "no square")):
+        with pytest.raises(PuzzleError, match=problem):
+            task.load_text(text, "here")
+
+    small = ["--d-model", 16, "--multiple", 8, "--h-cycles", 1, "--l-cycles", 1, "--n-sup", 2]
+    on = ["--puzzles", file, "--ckpt", run, "--steps", 2]
+    trained = cli("train", "--train", file, "--val", file, *small, "--train-steps", 2, "--out", run)
+    assert trained.code == 0, trained.err
+    assert json.loads(cli("eval", *on, "--json").out)["n"] == 8
+    assert cli("collect", *on, "--out", tmp_path / "store").code == 0
+    # a Sudoku, too, is typed as digits: here the checkpoint decides
+    solved = cli("solve", lines[0], "--ckpt", run, "--k", 1, "--steps", 1, "--json")
+    assert json.loads(solved.out)["puzzles"][0]["puzzle"] == lines[0]
+    ambiguous = cli("solve", lines[0])
+    assert ambiguous.code == 2 and "can be sudoku or latin-square" in ambiguous.err

@@ -82,6 +82,10 @@ def test_a_file_of_two_families_is_asked_about(tmp_path: Path, twin: type[Twin])
         family_of_file(file)
     with pytest.raises(UserError, match="the puzzle can be latin or twin"):
         registry.family_of_text("ABC|...|...")
+    assert registry.family_of_text("ABC|...|...", Latin) is Latin  # of a checkpoint of that task
+    assert registry.family_of_text("ABC|...|...", twin) is twin
+    with pytest.raises(UserError, match="the puzzle can be latin or twin"):
+        registry.family_of_text("ABC|...|...", lambda: task_named("sudoku4"))
 
 
 def test_the_family_of_a_typed_puzzle():

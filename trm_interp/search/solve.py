@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trm_interp.core.checkpoints.folder import Checkpoint
+from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import quiet
 from trm_interp.search.engine import Trajectories, search, trace
@@ -19,7 +19,13 @@ from trm_interp.search.run import resolved
 from trm_interp.search.selection import choose
 from trm_interp.search.settings import SearchConfig, SolveConfig
 from trm_interp.search.show import Board
-from trm_interp.subjects.opening import load_puzzles, open_device, read_for, require_task
+from trm_interp.subjects.opening import (
+    load_puzzles,
+    open_device,
+    read_for,
+    require_task,
+    task_of,
+)
 from trm_interp.subjects.settings import shipped_checkpoint
 from trm_interp.tasks.base import PuzzleSet, PuzzleTensors, Task
 from trm_interp.tasks.registry import families, family, family_of_file, family_of_text
@@ -113,7 +119,8 @@ def solve(
     The answer is a grid that the rules confirm if a trajectory reached one, else the one that
     `how.select` takes, with the part of it that can be completed.
     """
-    puzzles = read_puzzles(config.puzzle, config.skip_bad)
+    meant = (lambda: task_of(load_checkpoint(config.ckpt))) if config.ckpt else None
+    puzzles = read_puzzles(config.puzzle, config.skip_bad, meant)
     for line in puzzles.skipped:
         tell(f"skipped {line}")
     task, device = puzzles.task, open_device(config.device)
@@ -204,14 +211,19 @@ def _traced(
     return replace(solution, guesses=guesses, guesses_q=q)
 
 
-def read_puzzles(given: str, skip_bad: bool = False) -> PuzzleSet:
-    """Puzzles of the text itself, of a file of that name, or of standard input for -."""
+def read_puzzles(
+    given: str, skip_bad: bool = False, meant: Callable[[], Task] | None = None
+) -> PuzzleSet:
+    """Puzzles of the text itself, of a file of that name, or of standard input for -.
+
+    `meant`: the task that is taken where several can read a text.
+    """
     if given == "-":
         text = sys.stdin.read()
-        return _reader_of(text).load_text(text, STDIN, skip_bad, several=True)
+        return _reader_of(text, meant).load_text(text, STDIN, skip_bad, several=True)
     if _exists(given):
         return load_puzzles(Path(given), skip_bad, several=True)
-    reader = family_of_text(given)
+    reader = family_of_text(given, meant)
     text = None if reader is None else reader.typed(given)
     if reader is None or text is None:
         name = given if len(given) <= LONGEST_SHOWN else f"{given[:LONGEST_SHOWN]}..."
@@ -220,10 +232,10 @@ def read_puzzles(given: str, skip_bad: bool = False) -> PuzzleSet:
     return reader.load_text(text, "the puzzle", skip_bad, several=True)
 
 
-def _reader_of(text: str) -> type[Task]:
+def _reader_of(text: str, meant: Callable[[], Task] | None) -> type[Task]:
     """The family that reads a text, by what recognises files: a file of it is as good as a typed
     puzzle."""
-    reader = family_of_text(text)
+    reader = family_of_text(text, meant)
     if reader is not None:
         return reader
     with TemporaryDirectory() as folder:

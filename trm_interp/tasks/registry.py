@@ -4,7 +4,7 @@ A family is registered by name and imported on first use. A task is never guesse
 tasks could be is asked about.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -161,9 +161,14 @@ def family_of_file(path: str | Path, name: str = "") -> type[Task]:
     return able[0] if able else classes[0]
 
 
-def family_of_text(text: str) -> type[Task] | None:
-    """The family that reads a puzzle typed on the command line; None where none does."""
+def family_of_text(text: str, meant: Callable[[], Task] | None = None) -> type[Task] | None:
+    """The family that reads a puzzle typed on the command line; None where none does.
+
+    Where several do, that of the task which `meant` gives. PuzzleError where it is none of them.
+    """
     able = [one for one in _all() if one.typed(text) is not None]
+    if len(able) > 1 and meant is not None and (one := type(meant())) in able:
+        return one
     if len(able) > 1:
         names = " or ".join(one.family for one in able)
         raise PuzzleError(f"the puzzle can be {names}: put it into a file of its task")
