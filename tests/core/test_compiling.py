@@ -127,6 +127,28 @@ def test_a_signal_while_torch_compiles_stops_at_once_and_otherwise_at_the_next_s
         assert should_stop() and not is_compiling(None)
 
 
+def test_every_size_of_a_batch_is_compiled():
+    """More of them than torch's own limit, after which it goes on without compiling."""
+    sizes: list[int] = []
+
+    class Doubling(nn.Module):
+        def compile(self, **_: Any) -> None:
+            super().compile(dynamic=False, backend=noting)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * x
+
+    def noting(graph: Any, inputs: list[Tensor]) -> Any:
+        sizes.append(len(inputs[0]))
+        return graph.forward
+
+    net = Doubling()
+    compile_networks([net])
+    for size in [*range(2, 14), 2]:
+        assert net(torch.ones(size)).sum() == 2 * size
+    assert sizes == [*range(2, 14)]
+
+
 def test_a_backend_that_fails_once_is_called_again():
     calls = []
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +27,9 @@ NO_COMPILER = re.compile(
     r"No working C\+\+ compiler|Compiler: \S+ is not found|Failed to find C compiler"
     r"|Cannot find a working triton"
 )
+# variants of one function that torch compiles before it goes on without: networks share theirs, and
+# whether gradients are kept, which inputs carry them and the size of a batch make a variant each
+MOST_VARIANTS = 64
 ENTRY = re.compile(r"\bc[a-z2-7]{51}\b")  # name of a file in the cache, without its ending
 
 
@@ -65,6 +69,8 @@ def compile_networks(
     wrong in the first pass, too.
     """
     networks = list(networks)
+    dynamo: Any = import_module("torch._dynamo.config")
+    dynamo.recompile_limit = max(dynamo.recompile_limit, MOST_VARIANTS)
 
     def leave() -> None:
         for net in networks:
