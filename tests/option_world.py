@@ -83,6 +83,7 @@ def smallest(world: World) -> dict[str, list[Any]]:
         "internalisation": [*model, *made, "--limit", 2, "--steps", 1, "--caps", "0,1"],
         "figures": [*model, *made, "--plan"],
         "compare": [f"{world.ckpt}@{world.puzzles}", *made, "--plan"],
+        "push": [world.ckpt, f"file://{out}", "--licence", "mit"],
         "data make": ["sudoku4", *made, "--n-train", 1, "--n-val", 1, "--n-test", 1],
         "data rate": [world.puzzles],
         "data check": [world.puzzles, world.puzzles],

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
 from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -28,6 +29,7 @@ from trm_interp.cli.wording import (
     usage_error,
 )
 from trm_interp.core.processes import rank_and_size
+from trm_interp.report.settings import PushAtEnd
 from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.settings import fields_of, in_range
 from trm_interp.runtime.signals import how_to_resume
@@ -50,7 +52,8 @@ class Command:
     `fault(result)`, an error that is printed last and ends in exit status 2. A result whose
     `finished` is False ends in status 130 with advice on resuming. `unit`: what progress counts,
     empty for none; `label`: name of the progress. `has_json`: whether --json is offered.
-    `says_out`: whether a notice names the output at the end.
+    `says_out`: whether a notice names the output at the end. `pushes`: whether --push shares the
+    output when it is finished.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Command:
     label: str = ""
     has_json: bool = False
     says_out: bool = False
+    pushes: bool = False
 
 
 def notify(line: str) -> None:
@@ -77,22 +81,28 @@ def is_first_process() -> bool:
 
 def add(app: typer.Typer, command: Command) -> None:
     """Register a row as a command of `app`."""
+    pushing = fields(PushAtEnd) if command.pushes else ()
     options = [one for f in fields(command.config) for one in _parameters(command.config, f)]
+    options += [one for f in pushing for one in _parameters(PushAtEnd, f)]
     json_ = inspect.Parameter("json_", KEYWORD, default=False, annotation=AsJson)
     context_ = inspect.Parameter(CONTEXT, KEYWORD, annotation=typer.Context)
     parameters = [*options, *([json_] if command.has_json else []), context_]
 
     def body(**given: Any) -> None:
         as_json, settings = given.pop("json_", False), None
+        push = {f.name: given.pop(f.name) for f in pushing}
         context = given.pop(CONTEXT)
         typed = [name for name in given if context.get_parameter_source(name).name in TYPED]
         with errors_in_one_line(command.config, lambda: _after_stop(settings)):
             settings = settings_of(command.config, given, typed)
+            share = build(PushAtEnd, push)  # what is wrong with it shows before the work
             result = _run(command, settings)
             if is_first_process():
                 _print(command, settings, result, as_json)
             if not getattr(result, "finished", True):
                 raise typer.Exit(STOPPED)
+            if share.push and is_first_process():
+                _push(settings.out, share)
 
     body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     body.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -134,6 +144,14 @@ def _print(command: Command, settings: Any, result: Any, as_json: bool) -> None:
         notify(f"wrote {settings.out}")
     if hasattr(module, "fault") and (fault := module.fault(result)):
         raise UserError(fault)
+
+
+def _push(out: Path, share: PushAtEnd) -> None:
+    """Share what a command wrote."""
+    from trm_interp.report import push
+
+    for line in push.lines(push.push(out, share.push, share.licence)):
+        notify(line)
 
 
 def json_of(result: Any) -> Any:

@@ -1,7 +1,7 @@
-"""The commands that make figures, tables and verdicts of the seed paper's claims."""
+"""The commands that make figures, tables and verdicts of the seed paper's claims, or share work."""
 
 from trm_interp.cli.options import Command
-from trm_interp.report.settings import CompareConfig, FiguresConfig
+from trm_interp.report.settings import CompareConfig, FiguresConfig, PushConfig
 
 COMMANDS = [
     Command(
@@ -42,5 +42,24 @@ COMMANDS = [
         """,
         unit="s",
         label="expected work",
+    ),
+    Command(
+        name="push",
+        title="Models",
+        config=PushConfig,
+        target="trm_interp.report.push:run",
+        doc="""
+        Share a store, an SAE or a checkpoint on the Hugging Face hub, with a card that says what it
+        is and where it comes from.
+
+        All files are pushed in one commit, or none. `hf://owner/name` then stands for the folder in
+        --ckpt, for the SAE and for the store of every command.
+        """,
+        examples="""
+        trm-interp push runs/mine hf://me/my-trm --licence mit
+        trm-interp push runs/states hf://me/my-states --licence cc-by-4.0
+        trm-interp push runs/sae file:///shared/my-sae --licence mit
+        """,
+        has_json=True,
     ),
 ]

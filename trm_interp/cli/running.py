@@ -43,6 +43,7 @@ COMMANDS = [
         """,
         unit="puzzles",
         label="recording",
+        pushes=True,
     ),
     Command(
         name="train",
@@ -60,6 +61,7 @@ COMMANDS = [
         """,
         unit="steps",
         label="training",
+        pushes=True,
     ),
     Command(
         name="info",

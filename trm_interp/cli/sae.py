@@ -18,6 +18,7 @@ COMMANDS = [
         """,
         unit="steps",
         label="training",
+        pushes=True,
     ),
     Command(
         name="sae-eval",

@@ -285,14 +285,15 @@ def check_space(path: str | os.PathLike[str], n_bytes: int) -> None:
     if n_bytes > free:
         raise OSError(
             errno.ENOSPC,
-            f"{path} needs {_size(n_bytes)} and the disk has {_size(free)} free: "
+            f"{path} needs {size_text(n_bytes)} and the disk has {size_text(free)} free: "
             "lower --limit, or keep fewer --sites, --steps or --positions",
         )
 
 
-def _size(n_bytes: int) -> str:
-    """
-    >>> _size(1_250_000_000), _size(70_000)
+def size_text(n_bytes: int) -> str:
+    """In units for people.
+
+    >>> size_text(1_250_000_000), size_text(70_000)
     ('1.25 GB', '0.07 MB')
     """
     return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e7 else f"{n_bytes / 1e6:.2f} MB"

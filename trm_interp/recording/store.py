@@ -40,6 +40,7 @@ from trm_interp.recording.schema import (
 from trm_interp.recording.stored_array import Puzzles, StoredArray
 from trm_interp.recording.validate import unfinished, validate
 from trm_interp.recording.writer import StoreWriter
+from trm_interp.runtime.hub import Remote, is_remote, remote
 from trm_interp.runtime.shapes import Float
 
 if TYPE_CHECKING:
@@ -72,10 +73,14 @@ class Store:
     steps, positions: the supervision steps and positions whose states were kept; read-outs are
     there for all steps. An incomplete store opens only with `allow_incomplete`, and then shows
     its finished shards. StoreError where the manifest is damaged or no shard is as it says.
+
+    path: a folder, or `hf://owner/name` of one that was pushed, whose shards are fetched when they
+    are first read; `path` is then where they are kept on this machine.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, allow_incomplete: bool = False) -> None:
-        self.path = Path(path)
+        self._remote = remote(path, "dataset") if is_remote(path) else None
+        self.path = Path(path) if self._remote is None else _with_manifest(self._remote)
         self._manifest = Manifest.read(self.path)
         self.n_puzzles = self._manifest.done
         self.complete = self._manifest.complete
@@ -91,7 +96,7 @@ class Store:
                 "restore its manifest.json, or delete the store and record again"
             )
         shards = self._manifest.shards
-        if shards and all(shard.problem(self.path) for shard in shards):
+        if not self._remote and shards and all(shard.problem(self.path) for shard in shards):
             raise StoreError(str(shards[0].problem(self.path)))  # nothing confirms its sizes
 
     @property
@@ -289,14 +294,25 @@ class Store:
         else:
             shards = {puzzle // size for puzzle in puzzles}
         for index in sorted(shards - self._files.keys()):
+            self._fetch(index)
             if problem := self._shards[index].problem(self.path):
                 raise StoreError(problem)
+
+    def _fetch(self, index: int) -> Path:
+        """Where a shard is, or should be; of a remote store it is there afterwards."""
+        shard = self._shards[index]
+        if self._remote is not None and shard.problem(self.path):
+            try:
+                self._remote.fetch(shard.file, renew=True)
+            except FileNotFoundError as error:
+                raise StoreError(f"{error}: push the store again") from None
+        return self.path / shard.file
 
     def _open(self, index: int) -> h5py.File:
         if index not in self._files:
             if len(self._files) == MAX_OPEN:
                 self._files.popitem(last=False)[1].close()
-            path = self.path / self._shards[index].file
+            path = self._fetch(index)
             if index in self._checked:
                 self._files[index] = open_file(path)
             else:
@@ -305,6 +321,15 @@ class Store:
                 self._checked.add(index)
         self._files.move_to_end(index)
         return self._files[index]
+
+
+def _with_manifest(place: Remote) -> Path:
+    """The mirror of a remote store, in which its manifest is."""
+    try:
+        place.fetch(MANIFEST)
+    except FileNotFoundError as error:
+        raise StoreError(f"{error}: no store was pushed there") from None
+    return place.folder
 
 
 def _runs(puzzles: Sequence[int], shard_puzzles: int) -> Iterator[tuple[int, int, slice]]:

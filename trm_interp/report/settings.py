@@ -1,9 +1,11 @@
-"""Settings of `figures` and `compare`. Read by the command line; needs no torch."""
+"""Settings of `figures`, `compare` and `push`. Read by the command line; needs no torch."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from trm_interp.figures.look import ON_PAPER, STYLE_HELP, WIDTH_HELP, Style, Width
+from trm_interp.runtime.hub import repository
 from trm_interp.runtime.settings import argument, positive, required, setting
 from trm_interp.subjects.settings import (
     CKPT_HELP,
@@ -89,3 +91,41 @@ class CompareConfig:
             raise ValueError(f"scale must be above 0 and finite, got {self.scale}")
         if not self.subjects:
             raise ValueError("subjects: name at least one checkpoint")
+
+
+LICENCE = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
+LICENCE_HELP = "licence that you give it, as the hub names it: mit, apache-2.0, cc-by-4.0, other"
+PUSH_HELP = "repository, hf://owner/name (made private where it is new), or file:///folder"
+
+
+def check_push(url: str, licence: str) -> None:
+    """ValueError where one of them cannot be used; before any work is done for it."""
+    if not licence:
+        raise ValueError("licence must be given for a push: mit, apache-2.0, cc-by-4.0, other")
+    if not LICENCE.match(licence):
+        raise ValueError(f"licence must be a name such as apache-2.0, got {licence[:40]!r}")
+    repository(url, "model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushAtEnd:
+    """Sharing what a command writes when it is finished."""
+
+    push: str = setting("", f"share it at the end: {PUSH_HELP}", otherwise="no")
+    licence: str = setting("", LICENCE_HELP, otherwise="none", needs={"push": True})
+
+    def __post_init__(self) -> None:
+        if self.push:
+            check_push(self.push, self.licence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushConfig:
+    """A store, an SAE or a checkpoint that goes to a repository."""
+
+    folder: Path = argument("a store, an SAE or a checkpoint of ours")
+    to: str = argument(PUSH_HELP)
+    licence: str = setting("", LICENCE_HELP, otherwise="none: must be given")
+
+    def __post_init__(self) -> None:
+        check_push(self.to, self.licence)

@@ -25,6 +25,7 @@ from trm_interp.recording.settings import Centre
 from trm_interp.recording.site_reader import View
 from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
 from trm_interp.runtime.files import disk_errors, publish, write_json
+from trm_interp.runtime.hub import is_remote, remote
 from trm_interp.runtime.schema import read_json
 from trm_interp.sae.stream import Scaling
 
@@ -74,13 +75,27 @@ class _Config:
 
 def provenance_of(path: Path) -> Provenance | None:
     """What the SAE in a folder says of itself; None for one that is not ours."""
-    ours = _read_config(path).metadata.trm_interp
+    ours = _read_config(_local(path)).metadata.trm_interp
     return None if ours is UNSET else ours
 
 
+def _local(path: Path | str) -> Path:
+    """The folder itself, or where the files of one that was pushed are on this machine."""
+    if not is_remote(path):
+        return Path(path)
+    place = remote(path, "model")
+    for name in (CONFIG, WEIGHTS):
+        try:
+            place.fetch(name)
+        except FileNotFoundError as error:
+            raise UserError(f"{error}: no SAE was pushed there") from None
+    return place.folder
+
+
 def load_sae(path: Path | str, device: torch.device | str = "cpu") -> SAE[Any]:
-    """Any SAE that sae-lens opens. UserError says in one line why it cannot be read."""
-    path = Path(path)
+    """Any SAE that sae-lens opens, in a folder or as `hf://owner/name`. UserError says in one line
+    why it cannot be read."""
+    path = _local(path)
     config = _read_config(path)
     _check_shapes(path / WEIGHTS, config)
     try:

@@ -39,6 +39,7 @@ from trm_interp.core.models.registry import (
 from trm_interp.runtime.artifacts import existing, shipped_checkpoints
 from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
 from trm_interp.runtime.files import replacing, sha256_of, write_json
+from trm_interp.runtime.hub import HubError, OnDisk, is_remote, repository
 from trm_interp.runtime.outputs import maker
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
@@ -130,7 +131,7 @@ def load_checkpoint(
 
 def locate(source: str | Path) -> Path:
     """Our folder or the file of others that `source` means; a file of the hub is fetched."""
-    path = _fetch(str(source)) if str(source).startswith("hf://") else existing(source)
+    path = _fetch(str(source)) if is_remote(source) else existing(source)
     try:
         if not path.exists():
             ships = ", ".join(shipped_checkpoints()) or "none here"
@@ -197,17 +198,19 @@ def _newest(files: list[Path]) -> Path:
 
 
 def _fetch(url: str) -> Path:
-    parts = url.removeprefix("hf://").strip("/").split("/")
-    if len(parts) < 2:
-        raise CheckpointError(f"{url}: expected hf://owner/repo, optionally with /a/folder or file")
+    try:
+        place, inner = repository(url, "model")
+    except HubError as error:
+        raise CheckpointError(f"{error}, optionally with /a/folder or file") from None
+    if isinstance(place, OnDisk):
+        return place.folder
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise CheckpointError(f"{url}: needs 'pip install huggingface_hub'") from error
-    inner = "/".join(parts[2:])
     wanted = [f"{inner}*", "*.yaml", "*dataset.json"] if inner else None
     try:
-        root = snapshot_download("/".join(parts[:2]), allow_patterns=wanted)
+        root = snapshot_download(place.name, allow_patterns=wanted)
     except Exception as error:  # the hub raises many kinds: offline, absent, gated
         raise CheckpointError(f"{url}: download failed ({first_line(error)})") from error
     return Path(root) / inner
