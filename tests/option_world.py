@@ -80,6 +80,10 @@ def smallest(world: World) -> dict[str, list[Any]]:
         ],
         "settling": [*model, *made, "--limit", 2, "--steps", 5, "--long", 0],
         "stability": [*model, *made, "--limit", 2, "--steps", 5, "--fixed", 0, "--exponents", 1],
+        "robustness": [
+            *[*model, *made, "--limit", 2, "--steps", 1, "--then", 2, "--epsilons", "1"],
+            *["--draws", 1, "--starts", 1, "--iterations", 1],
+        ],
         "internalisation": [*model, *made, "--limit", 2, "--steps", 1, "--caps", "0,1"],
         "figures": [*model, *made, "--plan"],
         "compare": [f"{world.ckpt}@{world.puzzles}", *made, "--plan"],

@@ -40,6 +40,7 @@ GROUPS = {
         "stitch",
         "settling",
         "stability",
+        "robustness",
         "figures",
     ),
     "loops": ("internalisation",),

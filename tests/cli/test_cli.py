@@ -28,7 +28,7 @@ COMMANDS += ["train-sae", "sae-eval", "features", "steer", "search", "solve", "f
 COMMANDS += ["outcomes", "trajectories", "divergence", "losses", "basins", "origins"]
 COMMANDS += ["trace", "stitch"]
 COMMANDS += ["lens", "probes"]
-COMMANDS += ["settling", "stability", "internalisation"]
+COMMANDS += ["settling", "stability", "robustness", "internalisation"]
 COMMANDS += ["data make", "data import", "data rate", "data check", "data download"]
 STEPS = 4
 

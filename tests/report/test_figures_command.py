@@ -19,6 +19,7 @@ Cli = Callable[..., Any]
 PARTS = "table1,table2,fig2,fig4,fig5"
 OF_NO_CLAIM = {
     "internalisation",
+    "robustness",
     "stitch",
     "trace",
 }  # studies that no figure or table of the paper needs

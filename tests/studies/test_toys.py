@@ -166,6 +166,21 @@ def test_trace(cli: Cli, on: list[Any], tmp_path: Path):
     assert set(sealed["site"]) == set(STATES) and len(sealed) == 2 * 4 * 2 * 3
 
 
+def test_robustness_of_a_linear_map(cli: Cli, on: list[Any], tmp_path: Path):
+    """Its leading eigenvalue is above 1, so no state comes back, from wherever it was pushed."""
+    words = ["robustness", *on, "--steps", STEPS, "--then", 12, "--draws", 3, "--starts", 2]
+    summary = result(cli, tmp_path, *words, "--epsilons", "0.1,2", "--sample", N)
+    assert (summary["ends"]["solved"]["n"], summary["ends"]["failed"]["n"]) == (N_FULL, N_OPEN)
+    table = pd.read_csv(tmp_path / "epsilon_50.csv")
+    assert (table[["bounded_state_random", "bounded_state_leading"]] == "below").all(axis=None)
+    # a supervision step is 10 evaluations, and all runs have one Jacobian
+    np.testing.assert_allclose(table["lambda_1"], np.log(table["modulus"]) / 10, rtol=1e-3)
+    returned = pd.read_csv(tmp_path / "returns.csv")
+    assert (
+        len(returned) == 2 * 3 * 2 * 2 and (returned.query("measure == 'state'")["mean"] == 0).all()
+    )
+
+
 def test_stitch(cli: Cli, on: list[Any], tmp_path: Path):
     words = ["stitch", on[1], on[1], *on[2:], "--limit", N_FULL, "--fit", N_OPEN, "--steps", 2]
     summary = result(cli, tmp_path, *words, "--link-steps", 5, "--batch-size", 4)

@@ -102,6 +102,14 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         trm-interp stability --exponents 4 --sample 24 --fixed 0 --out runs/exponents
         """,
     ),
+    "robustness": (
+        "How large a noise the ends of runs survive, and in which directions.",
+        "puzzle steps",
+        """
+        trm-interp robustness --out runs/robustness
+        trm-interp robustness --epsilons 0.1,0.5,1 --draws 8 --leading 0 --out runs/robustness
+        """,
+    ),
     "internalisation": (
         "What is left when the inner loop is cut short, and how near its fixed point that is.",
         "puzzles",

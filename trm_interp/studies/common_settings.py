@@ -75,3 +75,19 @@ class OnStore:
 
     def __post_init__(self) -> None:
         in_range(type(self), vars(self))
+
+
+def above_0(name: str, text: str, example: str) -> list[float]:
+    """The numbers of a comma-separated setting, in its order. ValueError unless all are finite and
+    above 0.
+
+    >>> above_0("radii", "0.5, 2", "1,2")
+    [0.5, 2.0]
+    """
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{name}: {text!r} are not numbers; try {example}") from None
+    if not all(0 < number < float("inf") for number in numbers):
+        raise ValueError(f"{name} must be above 0 and finite, got {text}")
+    return numbers

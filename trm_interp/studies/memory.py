@@ -6,6 +6,7 @@ from trm_interp.studies.settings import (
     LossesConfig,
     OriginsConfig,
     OutcomesConfig,
+    RobustnessConfig,
     SettlingConfig,
     StabilityConfig,
     StitchConfig,
@@ -53,6 +54,20 @@ def for_stability(subject: Subject, config: StabilityConfig) -> None:
     need = COPIES * size * runs * (config.k + 1) * _numbers(subject)
     advice = "lower --exponents or --batch-size"
     require_memory(need, f"{config.k} exponents of {runs} runs", advice)
+
+
+def for_robustness(subject: Subject, config: RobustnessConfig) -> None:
+    """Of all ends their directions, of a batch the tangents or the pushed states."""
+    ends = min(config.sample, config.limit, len(subject.puzzles))
+    numbers, vectors = _numbers(subject), config.leading + 3
+    directions = COPIES * 4 * ends * (config.draws + 2 * config.leading + 4) * numbers
+    tangents = COPIES * 4 * min(config.batch_size, ends) * vectors * numbers
+    pushes = ends * len(config.sizes) * (config.draws + 2 * config.leading)
+    need = directions + tangents + 4 * COPIES * config.batch_size * numbers + 32 * pushes
+    what = f"{config.draws} directions of {ends} ends"
+    require_memory(need, what, "lower --draws, --leading, --sample or --batch-size")
+    read = COPIES * len(subject.puzzles) * config.steps * (subject.model.config.cells + 9)
+    require_memory(read, f"{config.steps} steps of the puzzles", "lower --steps or --limit")
 
 
 def for_basins(subject: Subject, config: BasinsConfig) -> None:

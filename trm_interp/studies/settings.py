@@ -13,6 +13,8 @@ from trm_interp.studies.common_settings import OnCheckpoint as OnCheckpoint
 from trm_interp.studies.common_settings import OnPuzzles as OnPuzzles
 from trm_interp.studies.common_settings import OnRuns as OnRuns
 from trm_interp.studies.common_settings import OnStore as OnStore
+from trm_interp.studies.common_settings import above_0
+from trm_interp.studies.robustness_settings import RobustnessConfig as RobustnessConfig
 from trm_interp.subjects.settings import Device
 
 RECORDED_HELP, RECORDED = "checkpoint of the store", "where the store says that it is"
@@ -139,13 +141,7 @@ class BasinsConfig(OnRuns):
         >>> BasinsConfig(out=Path("out"), radii="0.5, 2").radius
         [0.5, 2.0]
         """
-        try:
-            radii = [float(radius) for radius in self.radii.split(",")]
-        except ValueError:
-            raise ValueError(f"radii: {self.radii!r} are not numbers; try 0.5,1,2") from None
-        if not all(0 < radius < float("inf") for radius in radii):
-            raise ValueError(f"radii must be above 0 and finite, got {self.radii}")
-        return radii
+        return above_0("radii", self.radii, "0.5,1,2")
 
     @property
     def indices(self) -> list[int] | None:
@@ -375,5 +371,6 @@ CONFIGS: dict[str, type] = {
     "probes": ProbesConfig,
     "settling": SettlingConfig,
     "stability": StabilityConfig,
+    "robustness": RobustnessConfig,
     "internalisation": InternalisationConfig,
 }

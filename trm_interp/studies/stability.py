@@ -33,6 +33,7 @@ from trm_interp.studies.fixed_points import FixedPointsResult, of_outcomes, seek
 from trm_interp.studies.memory import for_stability
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
 from trm_interp.studies.settings import StabilityConfig
+from trm_interp.studies.stages import Stages
 from trm_interp.studies.subject import Subject, finite, open_subject
 
 Config = StabilityConfig
@@ -114,7 +115,8 @@ def run(config: StabilityConfig, tell: Tell, progress: Progress) -> StabilityRes
     with results_of("stability", config, NAMES, tell=tell, progress=progress) as results:
         n = len(subject.puzzles)
         sample = min(config.sample, n)
-        work = _Work(config.steps, [n, sample * (1 + config.k), 20 * min(config.fixed, sample)])
+        runs = (n, sample * (1 + config.k), 20 * min(config.fixed, sample))
+        work = Stages([config.steps * each for each in runs])
         solved = _solved(subject, config.steps, work.stage(0, progress))
         chosen = np.array(half_failed(solved, sample))
         if not subject.task.ratings():
@@ -228,19 +230,6 @@ def _leading(
         rank_correlation_with_failure_given=correlation,
         values=ByOutcome(solved=values[~failed].tolist(), failed=values[failed].tolist()),
     )
-
-
-class _Work:
-    """Progress over stages, in supervision steps of one puzzle at the cost of plain inference."""
-
-    def __init__(self, steps: int, runs: list[int]) -> None:
-        self.sizes = [steps * n for n in runs]
-        self.total = sum(self.sizes)
-
-    def stage(self, i: int, progress: Progress) -> Progress:
-        """Progress within stage `i`, in any unit."""
-        before, size = sum(self.sizes[:i]), self.sizes[i]
-        return lambda done, of: progress(before + size * done // of, self.total)
 
 
 def _solved(subject: Subject, steps: int, progress: Progress) -> np.ndarray:
