@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from trm_interp.analysis.estimates import Estimate
 from trm_interp.figures.bands import AREA, OVER_PUZZLES, by_outcome, curve, explain, groups
-from trm_interp.figures.style import COLOUR, FAILED, SOLVED, SYMBOL, styled
+from trm_interp.figures.style import COLOUR, SYMBOL, styled
 
 RANDOM, LEADING = "random", "leading"  # kinds of directions, as in files
 HEADINGS = {"answer": "same answer", "state": "same state", "solved": "solved"}
@@ -88,7 +88,7 @@ def related_figure(
     epsilons: all that were tried. correlations: by column and "all". Values that are only bounded
     are open triangles at the edge.
     """
-    value, side = f"epsilon_50_answer_{RANDOM}", f"bounded_answer_{RANDOM}"
+    side = f"bounded_answer_{RANDOM}"
 
     def heading(name: str) -> str:
         of = correlations.get((name, "all"))
@@ -103,29 +103,17 @@ def related_figure(
     )
     for column, name in enumerate(columns, 1):
         for outcome, rows in by_outcome(table):
-            symbols = [OPEN.get(str(of), SYMBOL[outcome]) for of in rows[side]]
-            figure.add_trace(
-                go.Scatter(
-                    x=rows[name],
-                    y=rows[value],
-                    mode="markers",
-                    marker={"color": COLOUR[outcome], "symbol": symbols, "size": 8, "opacity": 0.7},
-                    customdata=rows[["puzzle"]].to_numpy(),
-                    name=f"{outcome} (n = {len(rows)})",
-                    legendgroup=outcome,
-                    showlegend=column == 1,
-                    hovertemplate="puzzle %{customdata[0]}: %{x:.3g}, %{y:.3g}<extra></extra>",
-                ),
-                row=1,
-                col=column,
-            )
+            figure.add_trace(_ends(rows, outcome, name), row=1, col=column)
         figure.update_xaxes(title=AXES[name], row=1, col=column)
+    for outcome, rows in by_outcome(table):
+        marker = {"symbol": SYMBOL[outcome], "size": 8, "color": COLOUR[outcome]}
+        explain(figure, f"{outcome} (n = {len(rows)})", mode="markers", marker=marker)
     for bounded, symbol in OPEN.items():
         if bounded in set(table[side]):
-            colour = SOLVED if "solved" in set(table["outcome"]) else FAILED
-            marker = {"symbol": symbol, "size": 9, "color": colour}
+            marker = {"symbol": symbol, "size": 9, "color": "#555"}
             explain(figure, f"{bounded} the grid", mode="markers", marker=marker)
-    edges = np.log10([min(epsilons) / 1.3, max(epsilons) * 1.3])
+    least = float(table[f"epsilon_50_answer_{RANDOM}"].min())
+    edges = np.log10([least / 1.3, max(epsilons) * 1.3])
     marks = ticks(np.array(epsilons, np.float64))
     figure.update_yaxes(type="log", tickvals=marks, range=edges.tolist())
     figure.update_yaxes(title="RMS that half of the pushes survive", col=1)
@@ -136,3 +124,18 @@ def related_figure(
     )
     figure = styled(figure, title, caption=caption)
     return figure.update_layout(height=520, legend={"orientation": "h", "y": -0.2})
+
+
+def _ends(rows: pd.DataFrame, outcome: str, name: str) -> go.Scatter:
+    """A point an end: its epsilon_50 against the number of a column."""
+    symbols = [OPEN.get(str(of), SYMBOL[outcome]) for of in rows[f"bounded_answer_{RANDOM}"]]
+    return go.Scatter(
+        x=rows[name],
+        y=rows[f"epsilon_50_answer_{RANDOM}"],
+        mode="markers",
+        marker={"color": COLOUR[outcome], "symbol": symbols, "size": 8, "opacity": 0.7},
+        customdata=rows[["puzzle"]].to_numpy(),
+        legendgroup=f"{outcome} (n = {len(rows)})",  # hidden with that entry
+        showlegend=False,
+        hovertemplate="puzzle %{customdata[0]}: %{x:.3g}, %{y:.3g}<extra></extra>",
+    )
