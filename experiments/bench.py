@@ -14,8 +14,8 @@ puzzles (generators and solver, one core), sae (stream against step, memory, our
 sae-lens' own), pca (streamed components against reading), architectures (each against a TRM of
 equal width; recording against plain inference), basins (starts of one puzzle against plain
 inference), dynamics (8 Lyapunov exponents over plain inference of the same batch), search
-(evaluations saved at equal accuracy, speed against plain inference), cuda (training and inference
-of the 5 M model).
+(evaluations saved at equal accuracy, speed against plain inference), explore (how soon the live
+explorer answers), cuda (training and inference of the 5 M model).
 """
 
 import argparse
@@ -38,6 +38,7 @@ import torch
 from bench_architectures import architectures
 from bench_basins import basins
 from bench_dynamics import dynamics
+from bench_explore import explore
 from bench_inference import inference
 from bench_mixing import mixing
 from bench_pca import pca
@@ -341,6 +342,7 @@ def main() -> None:
         "basins": lambda repeats: basins(repeats, medians),
         "dynamics": lambda repeats: dynamics(repeats, medians),
         "search": lambda repeats: search_section(repeats, medians),
+        "explore": explore,
     }
     if torch.cuda.is_available():
         sections["cuda"] = cuda

@@ -1,5 +1,6 @@
 """Sessions of the explorer on tiny models: every architecture, three tasks."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 import toy_architecture  # noqa: F401 (registers "toy")
 from maze_puzzles import maze_puzzles
+from sae_runs import identity_sae
 from toy_copier import squares, toy_copier
 
 from trm_interp.core.checkpoints.folder import Checkpoint
@@ -68,3 +70,13 @@ def rows(puzzles: PuzzleSet, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs and labels [1, cell]."""
     one = puzzles.subset(np.array([index]))
     return torch.from_numpy(one.inputs.copy()), torch.from_numpy(one.labels.copy())
+
+
+def identity_for(checkpoint: Checkpoint, folder: Path, **more: Any) -> Path:
+    """An SAE of z_L of this checkpoint: x -> relu(x) - relu(-x), twice as many features as x."""
+    path = identity_sae(folder, checkpoint.model.config.d_model)
+    config = json.loads((path / "cfg.json").read_text())
+    ours = config["metadata"]["trm_interp"]
+    ours |= {"checkpoint_sha256": checkpoint.sha256, **more}
+    (path / "cfg.json").write_text(json.dumps(config))
+    return path

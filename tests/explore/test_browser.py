@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import torch
 from explore_worlds import PUZZLES as LINES
-from explore_worlds import STEPS, drawn
+from explore_worlds import STEPS, drawn, identity_for
 
-from trm_interp.core.checkpoints.folder import save_checkpoint
+from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.counter import normal
 from trm_interp.core.infer import run_batch
+from trm_interp.explore.edits import Feature
 from trm_interp.explore.serving import free_port, make_server
 from trm_interp.explore.session import Session, open_session
 from trm_interp.explore.settings import ExploreConfig
@@ -89,7 +90,8 @@ def on_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     save_checkpoint(folder / "tiny", drawn("trm"), {"task": "sudoku4"})
     puzzles = folder / "p.txt"
     puzzles.write_text("\n".join(LINES[:2]) + "\n")
-    session = open_session(folder / "tiny", puzzles, STEPS, "cpu", tell=lambda line: None)
+    sae = identity_for(load_checkpoint(folder / "tiny"), folder / "sae")
+    session = open_session(folder / "tiny", puzzles, STEPS, "cpu", tell=lambda line: None, sae=sae)
     config = ExploreConfig(ckpt=str(folder / "tiny"), puzzles=puzzles, steps=STEPS)
     server = served(session, config)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -325,3 +327,46 @@ def test_looks(opened: Page):
     message = page.inner_text("#message")
     assert message.startswith("The address cannot be shown: puzzle 99: the file has puzzles 1 to 2")
     assert page.evaluate("window.hacked") is None
+
+
+FEATURES = "?puzzle=1&m=8&cell=2&side=features"
+
+
+@pytest.mark.parametrize("opened", [FEATURES], indirect=True, ids=["features"])
+def test_a_feature_its_fork_and_the_neighbourhood(opened: Page):
+    """Choose a feature, see its heat, fork by it; runs near the fork's state; boards as files."""
+    session, page = opened.session, opened.page
+    run = session.run(session.plain(0))
+    active = session.features.active(session, run, 8, 2, "activation")
+    page.click("#features button")
+    page.wait_for_function("document.getElementById('heat-words').innerText.includes('activation')")
+    page.wait_for_function("document.querySelector('.cell.heated')")
+    feature = active[0].feature
+    value = page.get_attribute("#boards .cell[data-cell='2']", "title").split()[-1]
+    course = session.features.course(session, run, feature)
+    assert float(value) == pytest.approx(course[8, 2], abs=course.max() / 200)
+    page.wait_for_function(
+        f"document.querySelector('#feature-page h2').innerText.endsWith(' {feature}')"
+    )
+    page.click("#feature-fork")
+    opened.runs(2)
+    expected = session.run(run.node.fork(Feature(8, feature, "ablate", lasts=True)))
+    opened.go(session.last)
+    assert opened.board(1) == opened.glyphs(expected.answer.tokens[-1])
+
+    page.click("#side >> text=neighbourhood")
+    opened.go(10)
+    page.fill("#starts", "4")
+    page.fill("#image-side", "2")
+    page.click("#around-start")
+    page.wait_for_function(
+        "document.getElementById('around-words').innerText.startsWith('done: 8')"
+    )
+    page.wait_for_selector("#around .js-plotly-plot .heatmaplayer")
+
+    page.click("#export")
+    page.wait_for_selector("#boards-figure .js-plotly-plot .heatmaplayer")
+    for kind, start in (("svg", b"<svg"), ("png", b"\x89PNG")):
+        with page.expect_download() as download:
+            page.click(f"[aria-label='boards as {kind.upper()}']")
+        assert Path(download.value.path()).read_bytes().startswith(start)

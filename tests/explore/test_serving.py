@@ -74,6 +74,8 @@ def test_ctrl_c_is_the_way_to_end_it(
         (["--port", "0"], "--port must be at least 1"),
         (["--port", "65536"], "65535"),
         (["--steps", "0"], "--steps must be at least 1"),
+        (["--sae", "nowhere"], "nowhere: no finished SAE here"),
+        (["--features", "nowhere"], "give --sae as well"),
     ],
 )
 def test_what_is_refused(
@@ -128,7 +130,7 @@ def test_nothing_comes_from_another_host(app: Any):
     page = client.get("/").text
     assert not re.findall(r"(?:src|href)=[\"'](?:https?:)?//[^\"']*", page)
     sources = re.findall(r"<(?:script|link)[^>]+(?:src|href)=\"([^\"]+)\"", page)
-    assert len(sources) > 3 and any("assets/explore.js" in source for source in sources)
+    assert len(sources) > 3 and any("assets/boards.js" in source for source in sources)
     for source in sources:
         assert client.get(source).status_code == 200, source
 

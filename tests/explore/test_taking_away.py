@@ -1,8 +1,10 @@
 """What the page sends and gives away: data of boards, figures, a script, a page for later."""
 
 import base64
+import html
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from explore_worlds import maze_session, session_of, toy_session
 from toy_copier import save_squares, save_toy
 
 from trm_interp.explore import figures
+from trm_interp.explore.boards import boards_figure, layer_of
 from trm_interp.explore.edits import Copied, Given, Noise
 from trm_interp.explore.payload import blank, keys, payload
+from trm_interp.explore.runs import CONFLICT, GIVEN, WRONG
 from trm_interp.explore.saving import saved_page
-from trm_interp.explore.script import script
+from trm_interp.explore.script import Look, script
 from trm_interp.explore.session import Session, open_session
 from trm_interp.explore.trees import Tree
 
@@ -65,7 +69,7 @@ def test_the_script_makes_the_same_runs(world, tmp_path: Path, capsys: pytest.Ca
     """Executed with the session of the test in the place of the one that it opens."""
     session = world()
     tree = forked(session)
-    text = script(session, tree, "CKPT", "PUZZLES", 6, session.model.answer)
+    text = script(session, tree, "CKPT", "PUZZLES", Look(6, session.model.answer))
     code = re.sub(r"^session = open_session\(.*\)$", "", text, flags=re.M)
     scope = {"session": session}
     exec(compile(code, "script", "exec"), scope)
@@ -75,13 +79,53 @@ def test_the_script_makes_the_same_runs(world, tmp_path: Path, capsys: pytest.Ca
     out = capsys.readouterr().out
     board = session.task.lines(session.run(tree.nodes[1]).answer.tokens[6])
     assert "\n".join(board) in out and "<b>loud</b>: " in out
+    shown = scope["figures"]
+    assert shown.keys() == {"boards", "curves", "path"}
+    assert (
+        on_board(shown["boards"], 1)
+        == session.task.glyphs(session.run(tree.nodes[1]).answer.tokens[6]).tolist()
+    )
+    assert len(shown["curves"].data) == 4 * len(tree.nodes)
+
+
+def on_board(figure: Any, run: int) -> list[str]:
+    """What stands in the cells of a board of a figure, formatting taken off."""
+    texts = [trace for trace in figure.data if trace.type == "scatter" and trace.mode == "text"][
+        run
+    ].text
+    return [html.unescape(text).removeprefix("<b>").removesuffix("</b>") for text in texts]
+
+
+@pytest.mark.parametrize("world", [session_of, toy_session, maze_session])
+def test_boards_as_a_figure(world):
+    """Marks say what flags say; heat is that of the moment, as a share of the largest one."""
+    session, state, moment = world(), world().model.answer, 5
+    tree = forked(session)
+    runs = [session.run(node) for node in tree.nodes]
+    heat = layer_of(session, runs, "change", state)
+    figure = boards_figure(session, runs, moment, state, heat)
+    for at, run in enumerate(runs):
+        reading = run.readings[state]
+        assert on_board(figure, at) == session.task.glyphs(reading.tokens[moment]).tolist()
+        flags = run.flags(state, session.task)[moment]
+        traces = {trace.name: trace for trace in figure.data[6 * at : 6 * at + 6] if trace.name}
+        assert len(traces["wrong"].x) == (flags & WRONG > 0).sum()
+        assert len(traces["breaks a rule"].x) == (flags & CONFLICT > 0).sum()
+        differs = reading.tokens[moment] != runs[0].readings[state].tokens[moment]
+        assert len(traces["differs from the plain run"].x) == differs.sum()
+        largest = max(run.readings[state].change.max() for run in runs)
+        z = figure.data[6 * at].z.ravel()
+        np.testing.assert_allclose(z, reading.change[moment] / largest, rtol=1e-5)
+    plain = boards_figure(session, runs[:1], moment, state)
+    given = runs[0].flags(state, session.task)[moment] & GIVEN > 0
+    assert (plain.data[0].z.ravel() == given).all()
 
 
 def test_the_script_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ckpt, puzzles = save_toy(tmp_path / "a 'toy'"), save_squares(tmp_path / "squares.txt")
     session = open_session(ckpt, puzzles, 2, tell=lambda line: None)
     tree = forked(session)
-    text = script(session, tree, str(ckpt), str(puzzles), 4, "fast")
+    text = script(session, tree, str(ckpt), str(puzzles), Look(4, "fast"))
     scope: dict = {}
     exec(compile(text, "script", "exec"), scope)
     for node, run in zip(tree.nodes, scope["runs"], strict=True):
@@ -89,9 +133,9 @@ def test_the_script_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monkey
         assert (run.answer.tokens == expected.answer.tokens).all()
         assert (run.answer.loss == expected.answer.loss).all()
     typed = Tree((session.plain("AB.|...|..."),))
-    assert "session.plain('AB.|...|...')" in script(session, typed, "c", "p", 0, "slow")
+    assert "session.plain('AB.|...|...')" in script(session, typed, "c", "p", Look(0, "slow"))
     edited = Tree((session.plain(session.edited(session.puzzle(8), 0, 4)),))
-    text = script(session, edited, str(ckpt), str(puzzles), 0, "slow")
+    text = script(session, edited, str(ckpt), str(puzzles), Look(0, "slow"))
     scope = {}
     exec(compile(text, "script", "exec"), scope)
     assert scope["nodes"][0] == edited.root

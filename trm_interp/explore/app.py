@@ -1,27 +1,30 @@
 """The Dash app: what the page asks of the session. Moves of the slider never come here."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import dash
-from dash import ClientsideFunction, Input, Output, State, no_update
+from dash import Input, Output, State, no_update
 
 from trm_interp.explore import figures
+from trm_interp.explore.around_panel import add_around
+from trm_interp.explore.boards import boards_figure, layer_of
+from trm_interp.explore.browser import KEPT, SHORT, VIEW, add_browser_callbacks
 from trm_interp.explore.changes import add_changes, changed, tree_outputs
-from trm_interp.explore.page import JUMPS, layout, run_list
-from trm_interp.explore.payload import LAYERS, payload
+from trm_interp.explore.feature_panel import add_features
+from trm_interp.explore.layers import probe_names
+from trm_interp.explore.page import SIDES, layout, run_list
+from trm_interp.explore.payload import COMPUTED, LAYERS, heat_payload, payload
 from trm_interp.explore.saving import saved_page
-from trm_interp.explore.script import script
+from trm_interp.explore.script import Look, script
 from trm_interp.explore.session import Session
 from trm_interp.explore.settings import ExploreConfig
 from trm_interp.explore.trees import Tree, data_of, query_of, tree_of
 from trm_interp.runtime.errors import UserError, one_line
 
+LOOK = ("moment", "reading", "layer", "fact", "feature")  # what boards show
 ASSETS = Path(__file__).parent / "assets"
-VIEW = ("moment", "reading", "layer", "active", "cell", "dimensions")  # that the address holds
-KEPT: dict[str, str] = dict.fromkeys(("moment", "active", "cell"), "data")  # in stores
-SHORT = {"moment": "m", "reading": "read", "layer": "layer", "active": "run", "cell": "cell"}
-SHORT |= {"dimensions": "dims"}
 
 
 def make_app(session: Session, config: ExploreConfig) -> dash.Dash:
@@ -34,13 +37,16 @@ def make_app(session: Session, config: ExploreConfig) -> dash.Dash:
         update_title="",
         suppress_callback_exceptions=True,
     )
-    app.layout = lambda: layout(session, config)
+    app.layout = lambda: layout(session, config, SHORT)
     _opening(app, session)
     add_changes(app, session)
     _shown(app, session)
     _drawn(app, session)
+    _heated(app, session)
+    add_features(app, session)
+    add_around(app, session)
     _taking_away(app, session, config)
-    _in_the_browser(app)
+    add_browser_callbacks(app)
     return app
 
 
@@ -81,14 +87,22 @@ def _view(session: Session, tree: Tree, data: dict[str, Any]) -> dict[str, Any]:
         except (KeyError, ValueError):
             return default
 
-    reading, layer, dims = (data.get(SHORT[n]) for n in ("reading", "layer", "dimensions"))
+    def one_of(name: str, names: Iterable[str], default: str) -> str:
+        own = data.get(SHORT[name])
+        return own if own in names else default
+
+    facts = probe_names(session.task, session.puzzles)
+    features = 0 if session.features is None else session.features.d_sae
     return {
         "moment": bounded("moment", session.last, 0),
-        "reading": reading if reading in session.states else session.model.answer,
-        "layer": layer if layer in LAYERS else "none",
+        "reading": one_of("reading", session.states, session.model.answer),
+        "layer": one_of("layer", LAYERS, "none"),
         "active": bounded("active", len(tree.nodes) - 1, 0),
         "cell": bounded("cell", session.task.cells - 1, None),
-        "dimensions": dims if dims in ("2", "3") else "2",
+        "dimensions": one_of("dimensions", ("2", "3"), "2"),
+        "fact": one_of("fact", facts, facts[0]),
+        "feature": bounded("feature", features - 1, None) if features else None,
+        "side": one_of("side", SIDES, next(iter(SIDES))),
     }
 
 
@@ -172,6 +186,32 @@ def _drawn(app: dash.Dash, session: Session) -> None:
         return figure, figures.course(run, reading, cell, session.task), False, False
 
 
+def _heated(app: dash.Dash, session: Session) -> None:
+    """Heat layers that are computed when they are looked at."""
+
+    @app.callback(
+        Output("heat", "data"),
+        Output("heat-words", "children"),
+        Input("tree", "data"),
+        Input("layer", "value"),
+        Input("reading", "value"),
+        Input("fact", "value"),
+        Input("feature", "data"),
+        prevent_initial_call=True,
+        running=[(Output("heat-busy", "hidden"), False, True)],
+    )
+    def heat(data: Any, layer: str, reading: str, fact: str, feature: Any) -> tuple[Any, Any]:
+        if not data or layer not in COMPUTED:
+            return None, ""
+        runs = [session.run(node) for node in tree_of(session, data).nodes]
+        try:
+            made = layer_of(session, runs, layer, reading, fact, feature)
+        except UserError as error:
+            return None, one_line(error)
+        assert made is not None
+        return heat_payload(layer, made), made.words
+
+
 def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig) -> None:
     """*Copy as Python* and *save as HTML*."""
     ckpt, source = str(session.checkpoint.path), str(session.puzzles.source)
@@ -181,13 +221,32 @@ def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig) -> Non
         Output("script", "children"),
         Output("script-window", "opened"),
         Input("python", "n_clicks"),
+        *(State(name, KEPT.get(name, "value")) for name in LOOK),
         State("tree", "data"),
-        State("moment", "data"),
-        State("reading", "value"),
         prevent_initial_call=True,
     )
-    def as_python(clicks: int, data: Any, moment: int, reading: str) -> tuple[str, bool]:
-        return script(session, tree_of(session, data), ckpt, puzzles, moment, reading), True
+    def as_python(clicks: int, *given: Any) -> tuple[str, bool]:
+        *look, data = given
+        return script(session, tree_of(session, data), ckpt, puzzles, Look(*look)), True
+
+    @app.callback(
+        Output("boards-figure", "figure"),
+        Output("export-window", "opened"),
+        Input("export", "n_clicks"),
+        *(State(name, KEPT.get(name, "value")) for name in LOOK),
+        State("tree", "data"),
+        prevent_initial_call=True,
+        running=[(Output("export", "loading"), True, False)],
+    )
+    def export(clicks: int, *given: Any) -> tuple[Any, bool]:
+        *look, data = given
+        moment, reading, layer, fact, feature = look
+        runs = [session.run(node) for node in tree_of(session, data).nodes]
+        try:
+            heat = layer_of(session, runs, layer, reading, fact, feature)
+        except UserError:  # the page says why there is none
+            heat = None
+        return boards_figure(session, runs, moment, reading, heat), True
 
     @app.callback(
         Output("download", "data"),
@@ -201,61 +260,3 @@ def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig) -> Non
         run = session.run(tree_of(session, data).nodes[active])
         page = saved_page(session, run)
         return {"content": page, "filename": "run.html", "type": "text/html"}
-
-
-def _in_the_browser(app: dash.Dash) -> None:
-    """What needs no server: functions of assets/explore.js."""
-
-    def add(name: str, *of: Any, **how: Any) -> None:
-        app.clientside_callback(ClientsideFunction("explore", name), *of, **how)
-
-    later: dict[str, Any] = {"prevent_initial_call": True}
-    add(
-        "draw",
-        Output("when", "children"),
-        Input("moment", "data"),
-        Input("runs", "data"),
-        Input("reading", "value"),
-        Input("layer", "value"),
-        Input("active", "data"),
-        Input("cell", "data"),
-        Input("curves", "figure"),
-        Input("path", "figure"),
-        Input("candidates", "figure"),
-    )
-    jumps = [Input(name, "n_clicks") for name in JUMPS if name != "play"]
-    add("jump", Output("moment", "data", allow_duplicate=True), *jumps, **later)
-    add("play", Output("clock", "disabled"), Input("play", "n_clicks"), **later)
-    add("tick", Output("quiet", "data"), Input("clock", "n_intervals"), **later)
-    add(
-        "follow",
-        Output("moment", "data", allow_duplicate=True),
-        *(Input(name, "clickData") for name in ("curves", "path", "candidates")),
-        **later,
-    )
-    add(
-        "remember",
-        Output("quiet", "data", allow_duplicate=True),
-        Input("query", "data"),
-        *(Input(name, KEPT.get(name, "value")) for name in VIEW),
-        **later,
-    )
-    add(
-        "toggle",
-        Output("dark", "data"),
-        Input("toggle", "n_clicks"),
-        State("dark", "data"),
-        **later,
-    )
-    add(
-        "theme",
-        Output("theme", "forceColorScheme"),
-        Output("toggle", "children"),
-        Input("dark", "data"),
-    )
-    add(
-        "kind",
-        Output("for-noise", "hidden"),
-        Output("for-copy", "hidden"),
-        Input("kind", "value"),
-    )

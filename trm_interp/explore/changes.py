@@ -135,10 +135,10 @@ def _forks(app: dash.Dash, session: Session) -> None:
             chosen = tuple(name for name in session.model.state_names if name in (states or ()))
             edit: Edit
             if kind == "copy":
-                edit = Copied(moment, chosen, tree.nodes[int(source)], _filled(from_), cells)
+                edit = Copied(moment, chosen, tree.nodes[int(source)], filled(from_), cells)
             else:
                 at = 0 if kind == "start" else moment
-                edit = Noise(at, chosen, float(_filled(size)), _filled(seed), cells)
+                edit = Noise(at, chosen, float(filled(size)), filled(seed), cells)
             session.check(edit)
             return tree.with_fork(active, edit), len(tree.nodes)
 
@@ -192,7 +192,8 @@ def _named_and_closed(app: dash.Dash, session: Session) -> None:
         return no_update if chosen == active else chosen
 
 
-def _filled(value: Any) -> Any:
+def filled(value: Any) -> Any:
+    """A number that was typed. UserError for an empty field."""
     if not isinstance(value, int | float):
         raise UserError("size, seed and moment must be numbers")
     return value

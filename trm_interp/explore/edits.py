@@ -7,6 +7,7 @@ puzzle of that moment, and everything after it follows.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -78,7 +79,27 @@ class Given:
     token: int
 
 
-Edit = Noise | Copied | Given
+FeatureMode = Literal["ablate", "clamp", "steer"]
+FEATURE_MODES: tuple[FeatureMode, ...] = get_args(FeatureMode)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature of the session's SAE: to 0 (ablate), to `value` (clamp), `value` more (steer).
+
+    `lasts`: again whenever an evaluation writes the SAE's state; else at this moment only.
+    `cells`: only on these; None: on all positions. What the SAE does not explain stays.
+    """
+
+    at: int
+    feature: int
+    mode: FeatureMode
+    value: float = 0.0
+    lasts: bool = False
+    cells: tuple[int, ...] | None = None
+
+
+Edit = Noise | Copied | Given | Feature
 
 
 @dataclass(frozen=True)
@@ -94,8 +115,11 @@ class Node:
     edit: Edit | None = None
 
     def fork(self, edit: Edit, name: str = "") -> "Node":
-        """The run that follows this one up to `edit.at`, is changed there, and goes on freely."""
-        return Node(self.puzzle, name or described(edit), self, edit)
+        """The run that follows this one up to `edit.at`, is changed there, and goes on freely.
+
+        Before the edit of this run it is a fork of the run that this one is a fork of.
+        """
+        return Node(self.puzzle, name or described(edit), self.at(edit.at), edit)
 
     @property
     def root(self) -> "Node":
@@ -125,6 +149,10 @@ def described(edit: Edit) -> str:
         return f"noise {edit.size:g} on {' and '.join(edit.states)}, seed {edit.seed}"
     if isinstance(edit, Copied):
         return f"{' and '.join(edit.states)} of {edit.source.name} at {edit.moment}"
+    if isinstance(edit, Feature):
+        done = {"ablate": "ablated", "clamp": f"clamped to {edit.value:g}"}
+        how = done.get(edit.mode, f"{edit.value:+g}")
+        return f"feature {edit.feature} {how}{' from here on' if edit.lasts else ''}"
     return f"cell {edit.cell + 1} changed"
 
 

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from trm_interp.analysis.lens import decided, revisions
+from trm_interp.explore.around import Around, Ends
 from trm_interp.explore.runs import Run
 from trm_interp.figures.style import (
     BLUE,
@@ -25,6 +26,9 @@ from trm_interp.tasks.base import Task
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY, "#8c6d31")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
 PANELS = ("loss, nats per cell", "cells right", "halting logit", "speed, RMS per evaluation")
+AROUND = ("where runs end that go on near this state", "a plane through this state, by answer")
+# solved, then other answers, the last one for all that are left
+KINDS = (GREEN, VERMILLION, BLUE, ORANGE, PURPLE, SKY, "#8c6d31", GREY)
 SHOWN_REVISIONS = 6
 EYE = {"x": 1.6, "y": 1.6, "z": 1.1}  # so that titles of axes are inside
 SEEN = 0.01  # probability from which a token is a candidate on the figure
@@ -120,8 +124,7 @@ def paths(
 
 def _board(run: Run, reading: str, moment: int, task: Task) -> str:
     """The board as lines of a hover label."""
-    lines = task.lines(run.readings[reading].tokens[moment])
-    text = "<br>".join(literal(line).replace(" ", "&nbsp;") for line in lines)
+    text = _lines(run.readings[reading].tokens[moment], task)
     return f"{literal(run.node.name)}<br>{run.moments[moment].label}<br>{text}"
 
 
@@ -150,6 +153,37 @@ def candidates(run: Run, reading: str, cell: int, moment: int, dark: bool, task:
     return _dressed(figure, dark, showlegend=False)
 
 
+def feature_course(
+    runs: Sequence[Run],
+    courses: Sequence[np.ndarray],
+    cell: int | None,
+    moment: int,
+    dark: bool,
+    task: Task,
+) -> go.Figure:
+    """Activation of a feature [moment, cell] over a run, of each: in the chosen cell, and the mean
+    over the board (thin). The first shape is the line at `moment`."""
+    figure = go.Figure()
+    for at, (run, values) in enumerate(zip(runs, courses, strict=True)):
+        means = {"mean of the board": values.mean(1)}
+        lines = means if cell is None else {"the chosen cell": values[:, cell]} | means
+        for name, y in lines.items():
+            width = 2 if name == "the chosen cell" else 1
+            figure.add_trace(
+                go.Scatter(
+                    x=np.arange(len(y)),
+                    y=np.round(y, 4),
+                    mode="lines",
+                    line={"color": COLOURS[at], "dash": DASHES[at], "width": width, "shape": "hv"},
+                    name=f"{literal(run.node.name)}, {name}",
+                    hovertemplate="%{y:.3g} at %{x}",
+                )
+            )
+    figure.update_layout(shapes=[_line("", moment, {"color": "#888", "width": 1.5})])
+    figure.update_yaxes(title="activation", rangemode="tozero")
+    return _dressed(figure, dark, showlegend=False)
+
+
 def course(run: Run, reading: str, cell: int, task: Task) -> str:
     """When a cell was decided and revised, in words."""
     guesses = run.readings[reading].tokens[:, cell][:, None]
@@ -166,6 +200,96 @@ def course(run: Run, reading: str, cell: int, task: Task) -> str:
     more = "..., " if len(steps) > SHOWN_REVISIONS else ""
     times = "once" if changes == 1 else f"{changes} times"
     return f"{text}since {run.moments[since].label}; revised {times}: {more}{shown}"
+
+
+def around(run: Run, asked: Around, ends: Ends, dark: bool, task: Task) -> go.Figure:
+    """Where runs end that go on near a state: places along the axes of the path, and an image of a
+    plane through the state. A circle is solved, a cross is not; a colour is an answer, and all that
+    is solved has the first one."""
+    figure = make_subplots(rows=2, cols=1, subplot_titles=AROUND, vertical_spacing=0.16)
+    kinds, names = _kinds(ends)
+    random = np.isnan(ends.where).any(1)
+    for kind, name in enumerate(names):
+        chosen = np.flatnonzero(random & (kinds == kind))
+        if len(chosen):
+            marker = {"symbol": "circle" if name == "solved" else "x", "size": 8}
+            figure.add_trace(
+                go.Scatter(
+                    x=ends.place[chosen, 0],
+                    y=ends.place[chosen, 1],
+                    mode="markers",
+                    marker=marker | {"color": KINDS[kind], "line": {"width": 0.5}},
+                    name=f"{name} ({len(chosen)})",
+                    text=[_lines(ends.answer[i], task) for i in chosen],
+                    hovertemplate="%{text}<extra></extra>",
+                ),
+                row=1,
+                col=1,
+            )
+    place = run.answer.place
+    for at, (name, symbol) in ((asked.at, ("this state", "diamond")), (-1, ("its end", "square"))):
+        mark = {"symbol": f"{symbol}-open", "size": 13, "color": "#888", "line": {"width": 2}}
+        x, y = ([place[at, i]] for i in (0, 1))
+        figure.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=mark, name=name), 1, 1)
+    if asked.side:
+        _add_plane(figure, asked, ends.where[~random], kinds[~random], names)
+    figure.update_layout(legend={"orientation": "h", "y": -0.17, "font": {"size": 11}})
+    figure.update_annotations(font_size=12)
+    return _dressed(figure, dark, showlegend=True)
+
+
+def _kinds(ends: Ends) -> tuple[np.ndarray, list[str]]:
+    """[run]: 0 for solved, then the other answers from the most frequent on; and their names."""
+    failed = [g for g in np.unique(ends.group) if not ends.solved[ends.group == g].any()]
+    number = {g: min(at + 1, len(KINDS) - 1) for at, g in enumerate(failed)}
+    kinds = np.array([number.get(g, 0) for g in ends.group.tolist()])
+    others = [f"answer {i}" for i in range(1, len(KINDS) - 1)]
+    return kinds, ["solved", *others, "other answers"]
+
+
+def _add_plane(
+    figure: go.Figure, asked: Around, where: np.ndarray, kinds: np.ndarray, names: list[str]
+) -> None:
+    """The image of the plane; what is not computed yet is empty."""
+    reach = 2 * asked.radius
+    axis = np.linspace(-reach, reach, asked.side)
+    image = np.full((asked.side, asked.side), np.nan)
+    column, row = (
+        np.rint((w + reach) / (2 * reach) * (asked.side - 1)).astype(int) for w in where.T
+    )
+    image[row, column] = kinds
+    text = np.full(image.shape, "", object)
+    text[row, column] = [names[kind] for kind in kinds]
+    n = len(KINDS)
+    scale = [[(i + part) / n, colour] for i, colour in enumerate(KINDS) for part in (0, 1)]
+    figure.add_trace(
+        go.Heatmap(
+            z=image,
+            x=axis,
+            y=axis,
+            zmin=-0.5,
+            zmax=n - 0.5,
+            colorscale=scale,
+            showscale=False,
+            text=text,
+            hovertemplate="%{text} at (%{x:.2f}, %{y:.2f})<extra></extra>",
+        ),
+        row=2,
+        col=1,
+    )
+    mark = {"symbol": "diamond-open", "size": 13, "color": "#222", "line": {"width": 2}}
+    figure.add_trace(
+        go.Scatter(x=[0], y=[0], mode="markers", marker=mark, showlegend=False, hoverinfo="skip"),
+        row=2,
+        col=1,
+    )
+    title = {"text": "toward the end of the run, RMS", "font": {"size": 11}, "standoff": 2}
+    figure.update_xaxes(title=title, row=2, col=1)
+
+
+def _lines(tokens: np.ndarray, task: Task) -> str:
+    """A board as lines of a hover label."""
+    return "<br>".join(literal(line).replace(" ", "&nbsp;") for line in task.lines(tokens))
 
 
 def _dressed(figure: go.Figure, dark: bool, showlegend: bool) -> go.Figure:

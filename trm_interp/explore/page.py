@@ -1,4 +1,4 @@
-"""What stands where on the page. Ids are those of `app` and of assets/explore.js."""
+"""What stands where on the page. Ids are those of `app` and of the files in assets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,21 +6,24 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import dcc, html
 
+from trm_interp.explore.around_panel import around_panel
+from trm_interp.explore.feature_panel import feature_panel
+from trm_interp.explore.layers import probe_names
 from trm_interp.explore.payload import LAYERS, blank
 from trm_interp.explore.session import Session
 from trm_interp.explore.settings import ExploreConfig
+from trm_interp.explore.windows import GRAPH, export_window, named, script_window
 
-GRAPH: Any = {"displaylogo": False, "responsive": True, "toImageButtonOptions": {"format": "svg"}}
-JUMPS = {  # id: (what is shown, title, key)
-    "first": ("|◀", "to the start", "Home"),
-    "step-back": ("◀◀", "a supervision step back", "Page Up"),
-    "cycle-back": ("◀", "an H-cycle back", "Shift and left"),
-    "back": ("<", "an evaluation back", "left"),
-    "play": ("▶ play", "play or pause", "space"),
-    "on": (">", "an evaluation on", "right"),
-    "cycle-on": ("▶", "an H-cycle on", "Shift and right"),
-    "step-on": ("▶▶", "a supervision step on", "Page Down"),
-    "last": ("▶|", "to the end", "End"),
+JUMPS = {  # id: (what is shown, title, key in words, as the browser names it)
+    "first": ("|◀", "to the start", "Home", "Home"),
+    "step-back": ("◀◀", "a supervision step back", "Page Up", "PageUp"),
+    "cycle-back": ("◀", "an H-cycle back", "Shift and left", "Shift+ArrowLeft"),
+    "back": ("<", "an evaluation back", "left", "ArrowLeft"),
+    "play": ("▶ play", "play or pause", "space", "Space"),
+    "on": (">", "an evaluation on", "right", "ArrowRight"),
+    "cycle-on": ("▶", "an H-cycle on", "Shift and right", "Shift+ArrowRight"),
+    "step-on": ("▶▶", "a supervision step on", "Page Down", "PageDown"),
+    "last": ("▶|", "to the end", "End", "End"),
 }
 SIGNS = {  # classes of a cell in the legend
     "given": "given",
@@ -31,33 +34,41 @@ SIGNS = {  # classes of a cell in the legend
 }
 
 
-def layout(session: Session, config: ExploreConfig) -> Any:
-    """The whole page."""
+SIDES = {"run": "run", "features": "features", "around": "neighbourhood"}  # of the right column
+
+
+def layout(session: Session, config: ExploreConfig, names: dict[str, str]) -> Any:
+    """The whole page. `names`: what the address holds of the view, by its ids."""
     return dmc.MantineProvider(
         [
             dcc.Location(id="address", refresh=False),
-            *_stores(),
+            *_stores(names),
             html.Div(
                 [
                     _header(session),
-                    html.Main([_left(session), _middle(session), _right()], className="columns"),
+                    html.Main(
+                        [_left(session), _middle(session), _right(session)], className="columns"
+                    ),
                     _time(),
                 ],
                 className="page",
             ),
-            _script_window(),
+            script_window(),
+            export_window(),
         ],
         id="theme",
         forceColorScheme="light",
     )
 
 
-def _stores() -> list[Any]:
+def _stores(view: dict[str, str]) -> list[Any]:
     """What the page knows: the tree, the runs' data, what is chosen; and what keys have typed."""
     names = ("tree", "runs", "active", "cell", "typed", "picked", "query", "quiet")
+    names += ("heat", "feature", "settled")
     return [
         *(dcc.Store(id=name) for name in names),
         dcc.Store(id="moment", data=0),
+        dcc.Store(id="names", data=list(view.values())),
         dcc.Store(id="dark", storage_type="local", data=False),
         dcc.Interval(id="clock", interval=150, disabled=True),
         dcc.Download(id="download"),
@@ -72,6 +83,7 @@ def _header(session: Session) -> Any:
             html.H1("trm-interp explore"),
             html.Span(f"{facts} · {model.architecture}", className="facts"),
             dmc.Button("Copy as Python", id="python", variant="default", size="xs"),
+            dmc.Button("Export figures", id="export", variant="default", size="xs"),
             dmc.Button("Save as HTML", id="save", variant="default", size="xs"),
             dmc.Button("Dark", id="toggle", variant="default", size="xs"),
         ]
@@ -86,7 +98,7 @@ def _left(session: Session) -> Any:
         html.Div(
             [
                 dmc.NumberInput(
-                    id="index", min=1, max=n, debounce=300, size="xs", w=90, **_named("puzzle")
+                    id="index", min=1, max=n, debounce=300, size="xs", w=90, **named("puzzle")
                 ),
                 html.Span(f"of {n} in {source}", className="facts", title=source),
             ],
@@ -100,7 +112,7 @@ def _left(session: Session) -> Any:
             maxRows=4,
             autosize=True,
             className="mono",
-            **_named("puzzle as text"),
+            **named("puzzle as text"),
         ),
         dmc.Button("Run this puzzle", id="run", size="xs", fullWidth=True, mt=4),
         html.Div(id="message", role="alert"),
@@ -167,52 +179,51 @@ def _reach_in(session: Session) -> list[Any]:
 
 
 def _middle(session: Session) -> Any:
-    model = session.model
-    roles = {model.answer: "answer state", model.latent: "latent state"}
-    readings = [{"value": name, "label": f"{name} ({roles[name]})"} for name in session.states]
-    layers = [{"value": name, "label": label} for name, label in LAYERS.items()]
     return html.Section(
         [
-            html.Div(
-                [
-                    dmc.Select(
-                        id="reading",
-                        data=readings,
-                        value=model.answer,
-                        size="xs",
-                        w=170,
-                        allowDeselect=False,
-                        label="guess read from",
-                    ),
-                    dmc.Select(
-                        id="layer",
-                        data=layers,
-                        value="none",
-                        size="xs",
-                        w=180,
-                        allowDeselect=False,
-                        label="heat layer",
-                    ),
-                    html.Div(
-                        [
-                            *(
-                                html.Span(
-                                    [html.I(className=f"cell {one}"), words], className="sign"
-                                )
-                                for one, words in SIGNS.items()
-                            ),
-                            html.Span(id="scale"),
-                        ],
-                        className="legend",
-                    ),
-                ],
-                className="row",
-            ),
+            html.Div([*_choices(session), _legend()], className="row"),
+            _heat_line(),
             html.Div(id="boards"),
             html.Div(_cell_panel(session), className="panel", id="cell-panel"),
         ],
         className="middle",
     )
+
+
+def _choices(session: Session) -> list[Any]:
+    """What the guess is read from, and the heat layer."""
+    model = session.model
+    roles = {model.answer: "answer state", model.latent: "latent state"}
+    readings = [{"value": name, "label": f"{name} ({roles[name]})"} for name in session.states]
+    layers = [{"value": name, "label": label} for name, label in LAYERS.items()]
+    facts = probe_names(session.task, session.puzzles)
+    how: Any = {"size": "xs", "allowDeselect": False}
+    return [
+        dmc.Select(
+            id="reading", data=readings, value=model.answer, w=160, label="guess read from", **how
+        ),
+        dmc.Select(id="layer", data=layers, value="none", w=170, label="heat layer", **how),
+        html.Div(
+            dmc.Select(id="fact", data=facts, value=facts[0], w=110, label="probe for", **how),
+            id="fact-field",
+            hidden=True,
+        ),
+    ]
+
+
+def _legend() -> Any:
+    """Signs of cells."""
+    signs = [
+        html.Span([html.I(className=f"cell {one}"), words], className="sign")
+        for one, words in SIGNS.items()
+    ]
+    return html.Div(signs, className="legend")
+
+
+def _heat_line() -> Any:
+    """What the heat is, while it is computed and then."""
+    busy = html.Span("computing … ", id="heat-busy", hidden=True)
+    return html.Div([busy, html.Span(id="scale"), " ", html.Span(id="heat-words")], id="heat-line")
 
 
 def _cell_panel(session: Session) -> list[Any]:
@@ -252,27 +263,36 @@ def _cell_panel(session: Session) -> list[Any]:
             hidden=True,
         ),
         html.Div(
-            dcc.Graph(id="candidates", config=GRAPH, style={"height": "150px"}),
+            dcc.Graph(id="candidates", config=GRAPH, style={"height": "120px"}),
             id="course-figure",
             hidden=True,
         ),
     ]
 
 
-def _right() -> Any:
+def _right(session: Session) -> Any:
     dimensions = [{"value": "2", "label": "2-D"}, {"value": "3", "label": "3-D"}]
+    sides = [{"value": name, "label": label} for name, label in SIDES.items()]
+    run = [
+        html.H2("Curves"),
+        dcc.Graph(id="curves", config=GRAPH, className="curves"),
+        html.Div(
+            [
+                html.H2("Path of the state"),
+                dmc.SegmentedControl(id="dimensions", data=dimensions, value="2", size="xs"),
+            ],
+            className="row",
+        ),
+        dcc.Graph(id="path", config=GRAPH, className="path"),
+    ]
     return html.Section(
         [
-            html.H2("Curves"),
-            dcc.Graph(id="curves", config=GRAPH, className="curves"),
+            dmc.SegmentedControl(id="side", data=sides, value="run", size="xs", fullWidth=True),
+            html.Div(run, id="side-run", className="side"),
             html.Div(
-                [
-                    html.H2("Path of the state"),
-                    dmc.SegmentedControl(id="dimensions", data=dimensions, value="2", size="xs"),
-                ],
-                className="row",
+                feature_panel(session, GRAPH), id="side-features", className="side", hidden=True
             ),
-            dcc.Graph(id="path", config=GRAPH, className="path"),
+            html.Div(around_panel(GRAPH), id="side-around", className="side", hidden=True),
         ],
         className="right",
     )
@@ -281,32 +301,14 @@ def _right() -> Any:
 def _time() -> Any:
     """Buttons, and the slider, which the browser makes."""
     buttons = [
-        html.Button(shown, id=name, title=f"{title} ({key})", **_named(title))
-        for name, (shown, title, key) in JUMPS.items()
+        html.Button(shown, id=name, title=f"{title} ({key})", **named(title, keyshortcuts=shortcut))
+        for name, (shown, title, key, shortcut) in JUMPS.items()
     ]
     return html.Footer(
         [
             html.Div([*buttons, html.Output(id="when", className="when")], className="row"),
             html.Div(id="slider"),
         ]
-    )
-
-
-def _script_window() -> Any:
-    return dmc.Modal(
-        [
-            html.Div(
-                [
-                    html.Span("These package calls make the runs on the page again."),
-                    dcc.Clipboard(target_id="script", title="copy", className="clipboard"),
-                ],
-                className="row",
-            ),
-            html.Pre(id="script", className="mono"),
-        ],
-        id="script-window",
-        title="As Python",
-        size="xl",
     )
 
 
@@ -329,7 +331,7 @@ def run_list(
                         className="pick",
                         style={"color": colours[at]},
                         title="choose this run",
-                        **_named(f"choose {name}", pressed=str(chosen).lower()),
+                        **named(f"choose {name}", pressed=str(chosen).lower()),
                     ),
                     dmc.TextInput(
                         id={"type": "name", "run": at},
@@ -337,7 +339,7 @@ def run_list(
                         size="xs",
                         debounce=True,
                         readOnly=at == 0,
-                        **_named("name of the run"),
+                        **named("name of the run"),
                     ),
                     html.Button(
                         "✕",
@@ -352,8 +354,3 @@ def run_list(
             )
         )
     return rows
-
-
-def _named(name: str, **more: str) -> Any:
-    """A name for screen readers, for what has no label, and other attributes of that kind."""
-    return {"aria-label": name, **{f"aria-{key}": value for key, value in more.items()}}

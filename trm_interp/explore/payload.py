@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from trm_interp.explore.layers import Layer
 from trm_interp.explore.runs import Run
 from trm_interp.explore.session import Session
 
@@ -17,7 +18,11 @@ LAYERS = {
     "certainty": "certainty of the guess",
     "entropy": "entropy of the cell",
     "change": "|change| of the state",
+    "probe": "a probe",
+    "feature": "an SAE feature",
+    "effect": "patch effect of the fork",
 }
+COMPUTED = ("probe", "feature", "effect")  # when they are looked at
 LEVELS = 255
 
 
@@ -33,7 +38,6 @@ def payload(session: Session, runs: list[Run]) -> dict[str, Any]:
         "change": max(float(of.change.max()) for run in runs for of in run.readings.values()),
     }
     ends = [m.at for m in moments if m.tick is not None and m.tick.ends_cycle]
-    steps = [a.at for a, b in zip(moments, [*moments[1:], None], strict=True) if _ends(a, b)]
     return {
         "grid": list(task.grid),
         "heavy": [heavy_rows, heavy_columns],
@@ -43,18 +47,11 @@ def payload(session: Session, runs: list[Run]) -> dict[str, Any]:
         "colours": list(task.colours()),
         "moments": [moment.label for moment in moments],
         "cycles": [0, *ends],
-        "steps": [0, *steps],
+        "steps": [0, *session.ends],
         "answer": session.model.answer,
         "largest": {name: round(of, 3) for name, of in largest.items()},
         "runs": [_of(session, run, largest) for run in runs],
     }
-
-
-def _ends(moment: Any, following: Any) -> bool:
-    """Whether a moment is the last one of its supervision step."""
-    if moment.tick is None:
-        return False
-    return following is None or following.tick.step != moment.tick.step
 
 
 def keys(session: Session) -> dict[str, int]:
@@ -94,6 +91,15 @@ def _of(session: Session, run: Run, largest: dict[str, float]) -> dict[str, Any]
         "q_halt": run.q_halt.round(3).tolist(),
         "path": {state: of.place.T.round(4).tolist() for state, of in readings.items()},
     }
+
+
+def heat_payload(name: str, layer: Layer) -> dict[str, Any]:
+    """A layer that was computed when it was looked at. Signed ones have their zero at level 128."""
+    heat = np.stack(layer.heat)
+    signed, most = bool(heat.min() < 0), max(float(np.abs(heat).max()), 1e-12)
+    level = heat / most * (LEVELS // 2) + (LEVELS + 1) // 2 if signed else heat / most * LEVELS
+    runs = [_bytes(one.clip(0, LEVELS).round()) for one in level]
+    return {"layer": name, "runs": runs, "largest": most, "signed": signed}
 
 
 def _levels(values: np.ndarray, largest: float) -> str:

@@ -123,13 +123,26 @@ def axes_of(states: Float[np.ndarray, "state coordinate"]) -> Axes:
     return Axes(states[0], axes, np.pad(size * real / total, (0, missing)))
 
 
+class Written(NamedTuple):
+    """Values of one state [time, pos, d_model], and the moments from which on it had them."""
+
+    moments: NDArray[np.int64]
+    values: Tensor
+
+    def index(self, last: int) -> NDArray[np.int64]:
+        """[moment]: place of the value at every moment from the first one to `last`."""
+        every = np.arange(self.moments[0], last + 1)
+        return np.searchsorted(self.moments, every, side="right") - 1
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A computed run. `readings`: by name of the state, the answer state first.
 
     q_halt: float32 [moment], halts: bool [moment], read from the answer state. inputs, labels:
     uint8 [moment, cell], the puzzle as it stands then and its solution. kept: states at some
-    moments, from which others are had again. axes: by name of the state.
+    moments, from which others are had again. axes: by name of the state. written: by name of the
+    state, its values and when it got them, from the moment of the edit on.
     """
 
     node: Node
@@ -141,6 +154,7 @@ class Run:
     labels: Tokens
     kept: dict[int, States] = field(repr=False)
     axes: dict[str, Axes] = field(repr=False)
+    written: dict[str, "Written"] = field(repr=False, default_factory=dict)
 
     @property
     def answer(self) -> Reading:
@@ -181,7 +195,8 @@ class Run:
         kept = sum(z.nbytes for state in self.kept.values() for z in state)
         axes = sum(of.axes.nbytes + of.origin.nbytes for of in self.axes.values())
         arrays = self.q_halt.nbytes + self.halts.nbytes + self.inputs.nbytes + self.labels.nbytes
-        return arrays + kept + axes + sum(of.nbytes for of in self.readings.values())
+        written = sum(of.values.nbytes for of in self.written.values())
+        return arrays + kept + axes + written + sum(of.nbytes for of in self.readings.values())
 
 
 class Series:
@@ -198,6 +213,10 @@ class Series:
         self.moments.append(moment)
         self.values.append(value[0])
         self.change.append((value[0].float() - before[0].float()).square().mean(-1).sqrt())
+
+    def written(self) -> Written:
+        """Everything that it was."""
+        return Written(np.array(self.moments), torch.stack(self.values))
 
     def flat(self) -> Float[np.ndarray, "state coordinate"]:
         """All values. UserError where one is not finite."""

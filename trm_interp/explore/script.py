@@ -1,27 +1,44 @@
 """*Copy as Python*: a script of package calls that makes the runs on the page again."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from trm_interp.explore.edits import Copied, Edit, Given, Node, Noise
+from trm_interp.explore.edits import Copied, Edit, Feature, Given, Node, Noise
 from trm_interp.explore.session import Session
 from trm_interp.explore.trees import Tree
 
-KINDS = (Copied, Given, Noise)
+KINDS = (Copied, Feature, Given, Noise)
 
 
-def script(session: Session, tree: Tree, ckpt: str, puzzles: str, moment: int, reading: str) -> str:
-    """The runs of a tree, with names of variables `runs[0]`, `runs[1]`, ...; prints their boards.
+class Look(NamedTuple):
+    """What is on screen: the moment, the state that is read, the heat layer and what it is of."""
 
-    `ckpt` and `puzzles`: where they were opened from; `moment` and `reading`: what is on screen.
+    moment: int
+    reading: str
+    layer: str = "none"
+    fact: str = "wrong"
+    feature: int | None = None
+
+
+def script(session: Session, tree: Tree, ckpt: str, puzzles: str, look: Look) -> str:
+    """The runs of a tree, with names of variables `runs[0]`, `runs[1]`, ...; prints their boards,
+    and makes the figures on screen.
+
+    `ckpt` and `puzzles`: where they were opened from.
     """
+    moment, reading = look.moment, look.reading
+    sae = "" if session.features is None else f", sae={str(session.features.path)!r}"
+    more = {"probe": f", fact={look.fact!r}", "feature": f", feature={look.feature}"}
     kinds = [kind.__name__ for kind in KINDS if any(isinstance(n.edit, kind) for n in tree.nodes)]
     lines = [
         '"""Runs that were seen in `trm-interp explore`, made again with package calls."""',
         "",
         *([f"from trm_interp.explore.edits import {', '.join(kinds)}"] if kinds else []),
+        "from trm_interp.explore.boards import boards_figure, layer_of",
+        "from trm_interp.explore.figures import curves, paths",
         "from trm_interp.explore.session import open_session",
         "",
-        f"session = open_session({ckpt!r}, {puzzles!r}, steps={session.steps})",
+        f"session = open_session({ckpt!r}, {puzzles!r}, steps={session.steps}{sae})",
         f"# checkpoint sha256 {session.checkpoint.sha256}",
         f"nodes = [session.plain({_puzzle(session, tree.root)})]",
     ]
@@ -39,6 +56,14 @@ def script(session: Session, tree: Tree, ckpt: str, puzzles: str, moment: int, r
         '    print(f"{run.node.name}: {right[moment]} cells right at {when}, "',
         '          f"{right[-1]} at the end")',
         '    print(*session.task.lines(reading.tokens[moment]), sep="\\n")',
+        "",
+        "# the figures on screen: show() them, or write_html, or write_image to SVG, PNG or PDF",
+        f"heat = layer_of(session, runs, {look.layer!r}, state{more.get(look.layer, '')})",
+        "figures = {",
+        '    "boards": boards_figure(session, runs, moment, state, heat),',
+        '    "curves": curves(runs, state, moment, dark=False),',
+        '    "path": paths(runs, state, moment, 2, False, session.task),',
+        "}",
         "",
     ]
     return "\n".join(lines)

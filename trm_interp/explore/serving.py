@@ -20,7 +20,7 @@ def run(
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
     """What the command `explore` does: open everything, then serve until Ctrl-C."""
-    if find_spec("dash") is None or find_spec("dash_mantine_components") is None:
+    if not has_dash():
         raise UserError(GET_DASH)
     session = open_session(
         config.ckpt,
@@ -30,6 +30,8 @@ def run(
         config.limit,
         config.skip_bad,
         tell,
+        config.sae,
+        config.features,
     )
     session.run(session.plain(0))  # the first board, and what cannot run fails here
     port = free_port(config.host, config.port)
@@ -43,6 +45,11 @@ def run(
         tell("the explorer has ended")
     finally:
         server.server_close()
+
+
+def has_dash() -> bool:
+    """Whether what the page is made of is installed."""
+    return find_spec("dash") is not None and find_spec("dash_mantine_components") is not None
 
 
 def serve(server: Any) -> None:
@@ -59,16 +66,22 @@ def make_server(session: Session, config: ExploreConfig, port: int) -> Any:
     """A server of the page, bound to its port; `serve_forever` answers requests, in threads."""
     from werkzeug.serving import WSGIRequestHandler, make_server
 
-    from trm_interp.explore.app import make_app
-
     class Quiet(WSGIRequestHandler):
         def log_request(self, *args: Any, **more: Any) -> None:
             """Requests are not logged."""
 
+    app = guarded_app(session, config)
+    return make_server(config.host, port, app.server, threaded=True, request_handler=Quiet)
+
+
+def guarded_app(session: Session, config: ExploreConfig) -> Any:
+    """The page, which answers to its own names of the machine only."""
+    from trm_interp.explore.app import make_app
+
     app = make_app(session, config)
     if is_loopback(config.host):  # a page of another site must not reach it by a name of its own
         app.server.config["TRUSTED_HOSTS"] = ["127.0.0.1", "localhost", "[::1]", config.host]
-    return make_server(config.host, port, app.server, threaded=True, request_handler=Quiet)
+    return app
 
 
 def is_loopback(host: str) -> bool:

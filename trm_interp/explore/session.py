@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from trm_interp.core.infer import embedded
 from trm_interp.core.models.base import States
 from trm_interp.core.models.layers import weights_held
 from trm_interp.explore.edits import (
+    FEATURE_MODES,
     Copied,
     Edit,
+    Feature,
     Given,
     Node,
     Noise,
@@ -24,16 +27,19 @@ from trm_interp.explore.edits import (
     with_copies,
     with_noise,
 )
-from trm_interp.explore.runs import Axes, Reading, Run, Series, axes_of, moments_of
-from trm_interp.patch.view import view_of
+from trm_interp.explore.reading import Puzzles
+from trm_interp.explore.runs import Axes, Reading, Run, Series, Written, axes_of, moments_of
+from trm_interp.patch.view import Span, view_of
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import in_seed_range
 from trm_interp.subjects.opening import open_both, open_device, require_task
 from trm_interp.tasks.base import PuzzleError, PuzzleSet, Tokens
 
+if TYPE_CHECKING:
+    from trm_interp.explore.features import Features
+
 MOST_BYTES = 500_000_000  # of runs that are kept
 LOUDEST = 1000.0  # noise; states have RMS 1
-TYPED = "the puzzle"
 
 
 def open_session(
@@ -44,14 +50,24 @@ def open_session(
     limit: int | None = None,
     skip_bad: bool = False,
     tell: Callable[[str], None] = print,
+    sae: Path | str | None = None,
+    pages: Path | str | None = None,
 ) -> "Session":
-    """A checkpoint and puzzles, those that ship where none are named. UserError where they do not
-    fit."""
+    """A checkpoint and puzzles, those that ship where none are named; perhaps an SAE, and what
+    `trm-interp features` wrote of it. UserError where they do not fit."""
     file = None if puzzles is None else Path(puzzles)
-    return Session(*open_both(ckpt, file, open_device(device), limit, skip_bad, tell), steps)
+    both = open_both(ckpt, file, open_device(device), limit, skip_bad, tell)
+    if sae is None and pages is not None:
+        raise UserError("pages of features need the SAE that they are of: give --sae as well")
+    features = None
+    if sae is not None:
+        from trm_interp.explore.features import open_features  # takes seconds to import
+
+        features = open_features(sae, both[0], None if pages is None else Path(pages))
+    return Session(*both, steps, features=features)
 
 
-class Session:
+class Session(Puzzles):
     """One checkpoint, a file of puzzles, and the runs that were looked at.
 
     `most_bytes` of runs are kept; those that were not looked at for longest are dropped, and
@@ -64,11 +80,12 @@ class Session:
         puzzles: PuzzleSet,
         steps: int = 16,
         most_bytes: int = MOST_BYTES,
+        features: "Features | None" = None,
     ) -> None:
         require_task(puzzles, checkpoint)
         self.checkpoint, self.puzzles, self.steps = checkpoint, puzzles, steps
         self.model, self.task = checkpoint.model, puzzles.task
-        self.most_bytes = most_bytes
+        self.most_bytes, self.features = most_bytes, features
         self._view = view_of(self.model)
         self._spans = self._view.spans(steps)
         self.moments = moments_of(self._spans)
@@ -85,68 +102,11 @@ class Session:
         """States that the output head reads here: the answer state first, then the latent one."""
         return tuple(dict.fromkeys((self.model.answer, self.model.latent)))
 
-    # Puzzles
-
-    def puzzle(self, index: int) -> Puzzle:
-        """A puzzle of the file, by its place from 0. UserError where there is none."""
-        if not 0 <= index < len(self.puzzles):
-            raise UserError(f"puzzle {index + 1}: the file has puzzles 1 to {len(self.puzzles)}")
-        return self._puzzle(self.puzzles.subset([index]), index)
-
-    def _puzzle(self, one: PuzzleSet, index: int | None, several: bool = False) -> Puzzle:
-        identifiers = one.identifiers if self.model.config.n_identifiers else None
-        own = None if identifiers is None else int(identifiers[0])
-        return Puzzle(one.inputs[0].tobytes(), one.labels[0].tobytes(), own, index, several)
-
-    def read(self, text: str) -> Puzzle:
-        """A puzzle that was typed or pasted. UserError for what is none, does not fit the model,
-        or cannot be solved."""
-        family = type(self.task)
-        typed = family.typed(text.strip()) if text.strip() else None
-        if typed is None:
-            how = f": {family.typed_as}" if family.typed_as else ""
-            raise UserError(f"that is no {self.task.title}{how}")
-        puzzles = family.load_text(typed, TYPED, several=True)
-        if len(puzzles) > 1:
-            raise UserError(f"these are {len(puzzles)} puzzles: give one at a time")
-        require_task(puzzles, self.checkpoint, option="")
-        return self._puzzle(puzzles, None, bool(self.task.has_several_solutions(puzzles.inputs)[0]))
-
-    def reread(self, text: str, index: int) -> Puzzle:
-        """A puzzle that was edited from one of the file, from its text; of several solutions that
-        of the file."""
-        base, read = self.puzzle(index), self.read(text)
-        if read.tokens == base.tokens:
-            return base
-        labels, several = self._solution(read.inputs, base.labels)
-        own = {"tokens": read.tokens, "solution": labels.tobytes(), "several": several}
-        return replace(base, **own)
-
-    def edited(self, puzzle: Puzzle, cell: int, token: int) -> Puzzle:
-        """The puzzle with another token in a cell. UserError where it then has no solution.
-
-        If it has several, the solution that it had is kept where it still is one.
-        """
-        inputs = self._with_token(puzzle.inputs, cell, token)
-        labels, several = self._solution(inputs, puzzle.labels)
-        return replace(puzzle, tokens=inputs.tobytes(), solution=labels.tobytes(), several=several)
-
-    def _with_token(self, inputs: Tokens, cell: int, token: int) -> Tokens:
-        if not 0 <= cell < self.task.cells or not 0 < token < self.task.vocab:
-            raise UserError(f"{self.task.title} has no token {token} for cell {cell + 1}")
-        inputs = inputs.copy()
-        inputs[cell] = token
-        return inputs
-
-    def _solution(self, inputs: Tokens, before: Tokens) -> tuple[Tokens, bool]:
-        """A solution, `before` if it is one, and whether there are others."""
-        several = self.task.has_several_solutions
-        if self.task.proves(inputs[None], before[None])[0]:
-            return before, bool(several(inputs[None])[0])
-        read = type(self.task).load_text(self.task.text(inputs), TYPED, several=True)
-        if read.inputs.shape != (1, len(inputs)) or (read.inputs[0] != inputs).any():
-            raise PuzzleError(f"{TYPED}: its {self.task.title} cannot be written down")
-        return read.labels[0], bool(several(inputs[None])[0])
+    @property
+    def ends(self) -> list[int]:
+        """Moments at the ends of supervision steps."""
+        steps = [m.tick.step for m in self.moments[1:] if m.tick is not None]
+        return [at for at in range(1, self.last + 1) if steps[at - 1 : at] != steps[at : at + 1]]
 
     # Runs
 
@@ -164,20 +124,31 @@ class Session:
         if isinstance(edit, Given):
             self._with_token(np.zeros(self.task.cells, np.uint8), edit.cell, edit.token)
             return
-        unknown = sorted(set(edit.states) - set(self.model.state_names))
-        if unknown or not edit.states:
-            names = ", ".join(self.model.state_names)
-            raise UserError(f"no state {', '.join(unknown) or 'is named'}: give {names}")
         if edit.cells is not None and not edit.cells:
             raise UserError("no cell is chosen")
         if edit.cells and not 0 <= min(edit.cells) <= max(edit.cells) < self.task.cells:
             raise UserError(f"cells are 1 to {self.task.cells}")
+        if isinstance(edit, Feature):
+            self._check_feature(edit)
+            return
+        unknown = sorted(set(edit.states) - set(self.model.state_names))
+        if unknown or not edit.states:
+            names = ", ".join(self.model.state_names)
+            raise UserError(f"no state {', '.join(unknown) or 'is named'}: give {names}")
         if isinstance(edit, Noise):
             in_seed_range(edit.seed)
             if not 0 < edit.size <= LOUDEST:
                 raise UserError(f"noise has a size above 0, at most {LOUDEST:g}, not {edit.size}")
         elif not 0 <= edit.moment <= self.last:
             raise UserError(f"moments are 0 to {self.last}, not {edit.moment}")
+
+    def _check_feature(self, edit: Feature) -> None:
+        if self.features is None:
+            raise UserError("no SAE is open: start the explorer with --sae")
+        if not 0 <= edit.feature < self.features.d_sae or edit.mode not in FEATURE_MODES:
+            raise UserError(f"features are 0 to {self.features.d_sae - 1}, not {edit.feature}")
+        if not np.isfinite(edit.value):
+            raise UserError(f"the value of a feature must be a number, not {edit.value}")
 
     def given(self, node: Node) -> tuple[Tokens, Tokens]:
         """The puzzle [cell] as it stands at the end of a run, and its solution.
@@ -223,8 +194,61 @@ class Session:
         state, x = run.kept[first], self._embedded(node, run.inputs[-1])
         with self._lock, torch.no_grad(), weights_held(self.model, x.dtype):
             for span in self._spans[first:moment]:
-                state = self._view.pass_through(span, state, x)
+                state = self._passed(node, span, state, x)
         return state
+
+    @torch.no_grad()
+    def ends_of(
+        self, node: Node, at: int, given: dict[str, Tensor], is_ended: Callable[[], bool]
+    ) -> tuple[Tokens, np.ndarray] | None:
+        """Where runs end that go on from a moment of a run with other states [run, pos, d_model]:
+        answers [run, cell], and places [run, pc] of the answer state along the axes of the path.
+
+        None where `is_ended` says so on the way; others may compute between evaluations.
+        """
+        run, node = self.run(node), node.at(at)
+        x = self._embedded(node, self.run(node).inputs[-1])
+        n, state = len(next(iter(given.values()))), self.states_at(node, at)
+        rows = {name: z.expand(n, -1, -1) for name, z in state._asdict().items()}
+        rows |= {name: z.to(x.device, x.dtype) for name, z in given.items()}
+        state, x = type(state)(**rows), x.expand(n, -1, -1)
+        for span in self._spans[at:]:
+            if is_ended():
+                return None
+            with self._lock, weights_held(self.model, x.dtype):
+                state = self._passed(node, span, state, x)
+        z = self.model.answer_of(state)
+        tokens = self.model.readout(z).logits.argmax(-1).to(torch.uint8).cpu().numpy()
+        axes = run.axes[self.model.answer]
+        return tokens, axes.place(z.flatten(1).float().cpu().numpy())
+
+    def written(self, node: Node, name: str) -> Written:
+        """What a state was, whenever it was written or edited, over the whole run."""
+        run = self.run(node)
+        own = run.written[name]
+        if node.parent is None:
+            return own
+        before = self.written(node.parent, name)
+        n = int(np.searchsorted(before.moments, own.moments[0]))
+        values = torch.cat([before.values[:n], own.values])
+        return Written(np.concatenate([before.moments[:n], own.moments]), values)
+
+    def _passed(self, node: Node, span: Span, state: States, x: Tensor) -> States:
+        """The states after a span of a run, with what lasts done to them."""
+        state = self._view.pass_through(span, state, x)
+        site = None if self.features is None else self.features.site
+        if site in {tick.writes for tick in span.ticks}:
+            for one in node.lineage():
+                if isinstance(one.edit, Feature) and one.edit.lasts:
+                    state = self._featured(node, one.edit, state)
+        return state
+
+    def _featured(self, node: Node, edit: Feature, state: States) -> States:
+        """The states with a feature changed."""
+        assert self.features is not None
+        name = self.features.site
+        new = self.features.edit(self, node, edit, getattr(state, name))
+        return state._replace(**{name: new})
 
     def _embedded(self, node: Node, inputs: Tokens) -> Tensor:
         own = node.puzzle.identifier
@@ -234,8 +258,10 @@ class Session:
                 self.model, torch.from_numpy(inputs.copy())[None], identifiers=identifiers
             )
 
-    def _edited(self, edit: Edit, state: States) -> States:
+    def _edited(self, node: Node, edit: Edit, state: States) -> States:
         """The states after an edit of the states; a changed puzzle leaves them."""
+        if isinstance(edit, Feature):
+            return self._featured(node, edit, state)
         config = self.model.config
         if isinstance(edit, Noise):
             return with_noise(state, edit, config)
@@ -252,11 +278,11 @@ class Session:
         else:
             self.check(node.edit)
             first, before = node.edit.at, self.states_at(node.parent, node.edit.at)
-            state = self._edited(node.edit, before)
+            state = self._edited(node, node.edit, before)
         series = {name: Series(name) for name in self.states}
         for name, one in series.items():
             one.add(first, getattr(state, name), getattr(before, name))
-        kept = self._pass(state, x, first, series)
+        kept = self._pass(node, state, x, first, series)
         flat = {name: one.flat() for name, one in series.items()}
         parent = None if node.parent is None else self.run(node.parent)
         axes = {n: axes_of(f) for n, f in flat.items()} if parent is None else parent.axes
@@ -264,13 +290,13 @@ class Session:
 
     @torch.no_grad()
     def _pass(
-        self, state: States, x: Tensor, first: int, series: dict[str, Series]
+        self, node: Node, state: States, x: Tensor, first: int, series: dict[str, Series]
     ) -> dict[int, States]:
         """Run to the end, adding to `series`; the states at the ends of supervision steps."""
         kept = {first: state}
         with weights_held(self.model, x.dtype):
             for moment, span in enumerate(self._spans[first:], first + 1):
-                new = self._view.pass_through(span, state, x)
+                new = self._passed(node, span, state, x)
                 for name in {tick.writes for tick in span.ticks} & series.keys():
                     series[name].add(moment, getattr(new, name), getattr(state, name))
                 state = new
@@ -312,4 +338,6 @@ class Session:
             halts = np.concatenate([parent.halts[:first], halts])
             inputs = np.concatenate([parent.inputs[:first], inputs])
             labels = np.concatenate([parent.labels[:first], labels])
-        return Run(node, self.moments, readings, q_halt, halts, inputs, labels, kept, axes)
+        written = {name: one.written() for name, one in series.items()}
+        every = (inputs, labels, kept, axes, written)
+        return Run(node, self.moments, readings, q_halt, halts, *every)

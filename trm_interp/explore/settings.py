@@ -16,6 +16,10 @@ class ExploreConfig:
 
     ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
     puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)
+    sae: Path | None = setting(None, "folder of an SAE of this checkpoint, as train-sae writes it")
+    features: Path | None = setting(
+        None, "folder that `features` wrote for that SAE, for the pages of features"
+    )
     steps: int = setting(16, "supervision steps", most=MOST_STEPS)
     limit: int | None = setting(None, "only the first so many puzzles", otherwise="all")
     port: int = setting(

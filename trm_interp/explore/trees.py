@@ -5,6 +5,7 @@ A fork is written as one text: its parent, its kind, its moment, what the kind n
     0,noise,21,z_H,1.0,7,*,louder       noise of size 1, seed 7, on all positions
     0,copy,21,z_L+z_H,1,40,3.4,a name   states of run 1 at moment 40, at the cells 3 and 4
     2,given,21,12,5,a name              token 5 in cell 12 from moment 21 on
+    0,feature,21,40,clamp,2.5,on,*,n    feature 40 at 2.5 from moment 21 on; `once` at 21 only
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-from trm_interp.explore.edits import Copied, Edit, Given, Node, Noise
+from trm_interp.explore.edits import FEATURE_MODES, Copied, Edit, Feature, Given, Node, Noise
 from trm_interp.explore.session import Session
 from trm_interp.runtime.errors import UserError
 
 MOST_RUNS = 8  # on the page
 LONGEST_NAME = 60
-FIELDS = {"noise": 8, "copy": 8, "given": 6}  # of the text of a fork
+FIELDS = {"noise": 8, "copy": 8, "given": 6, "feature": 9}  # of the text of a fork
 LISTED = ("fork",)  # of the address, what may come several times
 
 
@@ -79,12 +80,15 @@ class Tree:
                 [parent, "given", *map(str, (edit.at, edit.cell, edit.token)), node.name]
             )
         assert edit is not None
+        cells = "*" if edit.cells is None else ".".join(map(str, edit.cells))
+        if isinstance(edit, Feature):
+            own = (str(edit.feature), edit.mode, repr(edit.value), "on" if edit.lasts else "once")
+            return ",".join([parent, "feature", str(edit.at), *own, cells, node.name])
         kind, own = "noise", ("", "")
         if isinstance(edit, Noise):
             own = (repr(edit.size), str(edit.seed))
         else:
             kind, own = "copy", (str(self._number(edit.source)), str(edit.moment))
-        cells = "*" if edit.cells is None else ".".join(map(str, edit.cells))
         return ",".join([parent, kind, str(edit.at), "+".join(edit.states), *own, cells, node.name])
 
 
@@ -132,6 +136,13 @@ def _with(tree: Tree, session: Session, text: str) -> Tree:
     parent, at = _run(tree, parts[0]), _whole(parts[2], "moment")
     if kind == ["given"]:
         edit: Edit = Given(at, _whole(parts[3], "cell"), _whole(parts[4], "token"))
+    elif kind == ["feature"]:
+        mode, lasts, value = parts[4], parts[6] == "on", _number(parts[5])
+        if mode not in FEATURE_MODES:
+            raise UserError(
+                f"a feature is changed by {', '.join(FEATURE_MODES)}, not {mode[:20]!r}"
+            )
+        edit = Feature(at, _whole(parts[3], "feature"), mode, value, lasts, _cells(parts[7]))
     else:
         states, cells = tuple(parts[3].split("+")), _cells(parts[6])
         if kind == ["noise"]:

@@ -1,0 +1,120 @@
+"""What needs no server: callbacks that are functions of the files in assets, and what they know."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dash
+from dash import ALL, ClientsideFunction, Input, Output, State
+
+from trm_interp.explore.page import JUMPS, SIDES
+
+SHORT = {  # what the address holds of the view, and how it is called there
+    "moment": "m",
+    "reading": "read",
+    "layer": "layer",
+    "active": "run",
+    "cell": "cell",
+    "dimensions": "dims",
+    "fact": "fact",
+    "feature": "feature",
+    "side": "side",
+}
+VIEW = tuple(SHORT)
+KEPT: dict[str, str] = dict.fromkeys(("moment", "active", "cell", "feature"), "data")  # in stores
+
+
+Add = Callable[..., None]  # a function's name, its outputs, inputs and states
+LATER: dict[str, Any] = {"prevent_initial_call": True}
+
+
+def add_browser_callbacks(app: dash.Dash) -> None:
+    """What needs no server: functions of the files in assets."""
+
+    def add(name: str, *of: Any, **how: Any) -> None:
+        app.clientside_callback(ClientsideFunction("explore", name), *of, **how)
+
+    _drawing(add)
+    _time(add)
+    _view(add)
+
+
+def _drawing(add: Add) -> None:
+    """Boards and lines at the moment."""
+    add(
+        "draw",
+        Output("when", "children"),
+        Input("moment", "data"),
+        Input("runs", "data"),
+        Input("reading", "value"),
+        Input("layer", "value"),
+        Input("active", "data"),
+        Input("cell", "data"),
+        Input("curves", "figure"),
+        Input("path", "figure"),
+        Input("candidates", "figure"),
+        Input("heat", "data"),
+    )
+
+
+def _time(add: Add) -> None:
+    """Buttons, play, a click on a curve."""
+    jumps = [Input(name, "n_clicks") for name in JUMPS if name != "play"]
+    add("jump", Output("moment", "data", allow_duplicate=True), *jumps, **LATER)
+    add("play", Output("clock", "disabled"), Input("play", "n_clicks"), **LATER)
+    add("tick", Output("quiet", "data"), Input("clock", "n_intervals"), **LATER)
+    add(
+        "follow",
+        Output("moment", "data", allow_duplicate=True),
+        *(Input(name, "clickData") for name in ("curves", "path", "candidates")),
+        **LATER,
+    )
+    add(
+        "settle",
+        Output("quiet", "data", allow_duplicate=True),
+        Input("moment", "data"),
+        State("side", "value"),
+        **LATER,
+    )
+
+
+def _view(add: Add) -> None:
+    """The address, and what is shown at all."""
+    add(
+        "remember",
+        Output("quiet", "data", allow_duplicate=True),
+        Input("query", "data"),
+        Input("names", "data"),
+        *(Input(name, KEPT.get(name, "value")) for name in VIEW),
+        **LATER,
+    )
+    add(
+        "toggle",
+        Output("dark", "data"),
+        Input("toggle", "n_clicks"),
+        State("dark", "data"),
+        **LATER,
+    )
+    add(
+        "theme",
+        Output("theme", "forceColorScheme"),
+        Output("toggle", "children"),
+        Input("dark", "data"),
+    )
+    add(
+        "side",
+        *(Output(f"side-{name}", "hidden") for name in SIDES),
+        Input("side", "value"),
+    )
+    add("facts", Output("fact-field", "hidden"), Input("layer", "value"))
+    add(
+        "exported",
+        Output("quiet", "data", allow_duplicate=True),
+        Input({"type": "export", "figure": ALL, "format": ALL}, "n_clicks"),
+        **LATER,
+    )
+    add(
+        "kind",
+        Output("for-noise", "hidden"),
+        Output("for-copy", "hidden"),
+        Input("kind", "value"),
+    )

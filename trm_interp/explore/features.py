@@ -1,0 +1,253 @@
+"""An SAE on the page: which features are active, where and when, and what they mean in a run."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from trm_interp.core.checkpoints.folder import Checkpoint
+from trm_interp.explore.edits import Feature, Node
+from trm_interp.explore.runs import Run, Written
+from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.shapes import Float
+from trm_interp.sae.applied import encode
+from trm_interp.sae.meaning import facts_of, head_push, meaning_of
+from trm_interp.sae.saved import load_sae, provenance_of
+from trm_interp.sae.steer import Change, edit_of
+
+if TYPE_CHECKING:
+    from trm_interp.explore.session import Session
+
+Order = Literal["activation", "cells", "moments"]
+SHOWN_FACTS, SHOWN_PUSHES = 4, 3
+MOST_KEPT = 24  # activities of runs, and courses of features
+AT_ONCE = 64  # moments that are encoded together
+
+
+class Active(NamedTuple):
+    """A feature in a cell at a moment: its activation, less its mean over the other cells, and less
+    its mean over the other moments of the cell."""
+
+    feature: int
+    activation: float
+    over_cells: float
+    over_moments: float
+
+
+@dataclass(frozen=True, eq=False)
+class Activity:
+    """Of all features over one run. mean: float32 [cell, feature] over moments; largest, density:
+    [feature] over cells and moments; ends: [step x cell, feature], at the ends of supervision
+    steps."""
+
+    mean: Float[np.ndarray, "cell feature"]
+    largest: Float[np.ndarray, " feature"]
+    density: Float[np.ndarray, " feature"]
+    ends: scipy.sparse.csc_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """An SAE that fits the checkpoint. `site`: the state that it reads; `ticks`: numbers of the
+    evaluations that it was trained on, None for all; `takes_mean`: of every row the mean of its
+    puzzle and position over these is taken first; `pages`: folder with pages of features."""
+
+    sae: Any
+    path: Path
+    site: str
+    ticks: frozenset[int] | None
+    takes_mean: bool
+    pages: Path | None = None
+    _kept: "OrderedDict[Any, Any]" = field(default_factory=OrderedDict, repr=False)
+    _lock: Any = field(default_factory=Lock, repr=False)
+
+    @property
+    def d_sae(self) -> int:
+        return self.sae.cfg.d_sae
+
+    @cached_property
+    def rows(self) -> Float[Tensor, "feature d_model"]:
+        """The decoder."""
+        return self.sae.W_dec.detach().float()
+
+    def static(self, session: "Session", node: Node) -> Tensor | float:
+        """[1, pos, d_model], what is taken from rows before they are encoded: of the plain run of
+        the same puzzle, as `steer` does it, since that of a running one is known at its end."""
+        if not self.takes_mean:
+            return 0.0
+        root = node.root
+        return self._once(("static", root), lambda: self._mean(session.written(root, self.site)))
+
+    def _mean(self, written: Written) -> Tensor:
+        inside = [
+            at
+            for at, moment in enumerate(written.moments.tolist())
+            if moment and (self.ticks is None or moment - 1 in self.ticks)
+        ]
+        return written.values[inside].float().mean(0, keepdim=True)
+
+    def edit(self, session: "Session", node: Node, edit: Feature, z: Tensor) -> Tensor:
+        """The state [batch, pos, d_model] with a feature changed, as `trm-interp steer` does it."""
+        prefix = session.model.config.prefix
+        at = None if edit.cells is None else [prefix + cell for cell in edit.cells]
+        change = Change(edit.feature, edit.mode, edit.value)
+        return edit_of(self.sae.encode, self.rows, change, at, self.static(session, node))(z)
+
+    # What is active
+
+    def _encoded(self, session: "Session", run: Run, z: Tensor) -> Float[Tensor, "n cell feature"]:
+        """Of states [n, pos, d_model], less the prefix."""
+        x = (z.float() - self.static(session, run.node))[:, session.model.config.prefix :]
+        return encode(self.sae, x)
+
+    def activity(self, session: "Session", run: Run) -> Activity:
+        """Of all features over a run."""
+        return self._once(("activity", run.node), lambda: self._activity(session, run))
+
+    def _activity(self, session: "Session", run: Run) -> Activity:
+        written = session.written(run.node, self.site)
+        lasts = np.bincount(written.index(session.last), minlength=len(written.moments))
+        weights = torch.from_numpy(lasts / lasts.sum()).float()  # moments that a value lasts
+        cells, n = session.task.cells, self.d_sae
+        mean, largest, fired = torch.zeros(cells, n), torch.zeros(n), torch.zeros(n)
+        for at in range(0, len(weights), AT_ONCE):
+            share = weights[at : at + AT_ONCE]
+            acts = self._encoded(session, run, written.values[at : at + AT_ONCE]).cpu()
+            mean += torch.einsum("t,tcf->cf", share, acts)
+            largest = torch.maximum(largest, acts.amax((0, 1)))
+            fired += torch.einsum("t,tf->f", share, (acts > 0).float().mean(1))
+        last = written.index(session.last)[session.ends]
+        ends = self._encoded(session, run, written.values[last]).cpu().flatten(0, 1).numpy()
+        sparse = scipy.sparse.csc_matrix(ends)
+        return Activity(mean.numpy(), largest.numpy(), fired.numpy(), sparse)
+
+    def active(
+        self, session: "Session", run: Run, moment: int, cell: int, order: Order, most: int = 8
+    ) -> list[Active]:
+        """Features that are active in a cell at a moment, at most so many, in this order."""
+        z = getattr(session.states_at(run.node, moment), self.site)
+        acts = self._encoded(session, run, z)[0].cpu().numpy()
+        mean = self.activity(session, run).mean[cell]
+        here, n = acts[cell], session.last + 1
+        others = (acts.sum(0) - here) / max(len(acts) - 1, 1)
+        apart = (here - others, here - (mean * n - here) / max(n - 1, 1))
+        score = {"activation": here, "cells": apart[0], "moments": apart[1]}[order]
+        fires = np.flatnonzero(here > 0)
+        first = fires[np.argsort(-score[fires], kind="stable")][:most]
+        return [Active(int(f), *(float(of[f]) for of in (here, *apart))) for f in first]
+
+    def course(
+        self, session: "Session", run: Run, feature: int
+    ) -> Float[np.ndarray, "moment cell"]:
+        """Activation of one feature at every moment."""
+        key = ("course", run.node, feature)
+        return self._once(key, lambda: self._course(session, run, feature))
+
+    def _course(self, session: "Session", run: Run, feature: int) -> np.ndarray:
+        written = session.written(run.node, self.site)
+        parts = [
+            self._encoded(session, run, written.values[at : at + AT_ONCE])[..., feature].cpu()
+            for at in range(0, len(written.moments), AT_ONCE)
+        ]
+        return torch.cat(parts).numpy()[written.index(session.last)]
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Computed once while it is kept; unlocked, as the session has a lock of its own."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        value = make()
+        with self._lock:
+            self._kept[key] = value
+            while len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+        return value
+
+    # What it means
+
+    def page(self, session: "Session", run: Run, feature: int) -> list[tuple[str, str]]:
+        """What can be said of a feature from one run, as the dashboard says it of many: names and
+        texts."""
+        activity, task, tokens = self.activity(session, run), session.task, session.task.tokens
+        size = f"{activity.largest[feature]:.3g}, {activity.density[feature]:.2%} of cells"
+        rows = [("largest here, fires in", size)]
+        weight = session.model.logit_weight
+        if weight is not None:
+            row = self.rows[feature : feature + 1].cpu().numpy()
+            answers = task.answer_tokens
+            push = head_push(row, weight.detach().float().cpu().numpy(), answers)[0]
+            most = np.argsort(-push)[:SHOWN_PUSHES]
+            names = ", ".join(f"{tokens[answers[i]]} {push[i]:+.2f}" for i in most)
+            rows.append(("pushes logits of", names))
+        facts = _facts(session, run, activity.ends[:, [feature]])
+        return [*rows, ("tells apart (AUC; 0.5 is chance)", facts or "nothing: it does not fire")]
+
+
+def _facts(session: "Session", run: Run, acts: scipy.sparse.csc_matrix) -> str:
+    """The facts that one column of activations at the ends of steps separates best."""
+    if not acts.nnz:
+        return ""
+    guesses = run.answer.tokens[session.ends]
+    steps = list(range(len(guesses)))
+    facts = facts_of(session.task, run.inputs[-1], run.labels[-1], guesses, steps)
+    meaning = meaning_of(acts, [facts], session.task.cells, seed=0)
+    gap = np.nan_to_num(np.abs(meaning.auc[0] - 0.5))
+    best = [i for i in np.argsort(-gap, kind="stable")[:SHOWN_FACTS] if gap[i] > 0]
+    control = np.nan_to_num(np.abs(meaning.control[0] - 0.5)).max() + 0.5
+    words = ", ".join(f"{meaning.names[i]} {meaning.auc[0, i]:.2f}" for i in best)
+    return f"{words}; cells that trade their facts reach {control:.2f}" if words else "nothing"
+
+
+# Opening
+
+
+def open_features(path: Path | str, checkpoint: Checkpoint, pages: Path | None = None) -> Features:
+    """The SAE in a folder. UserError where it does not fit the checkpoint."""
+    path = Path(path)
+    sae, provenance = load_sae(path, checkpoint.model.device), provenance_of(path)
+    config = checkpoint.model.config
+    if sae.cfg.d_in != config.d_model:
+        raise UserError(
+            f"{path} is {sae.cfg.d_in} wide, states of {checkpoint.path} are {config.d_model}: "
+            "give an SAE that was trained on this checkpoint"
+        )
+    if provenance is None:
+        raise UserError(f"{path} does not say which state it reads: train one with `train-sae`")
+    theirs = str(provenance.checkpoint_sha256)
+    if theirs != checkpoint.sha256:
+        raise UserError(
+            f"{path} was trained on checkpoint {theirs[:12]}, {checkpoint.path} is "
+            f"{checkpoint.sha256[:12]}: open it with its own (--ckpt)"
+        )
+    if provenance.shuffle is not None:
+        raise UserError(f"{path} was trained on shuffled ticks, which no run has: give another SAE")
+    ticks = None if provenance.ticks is None else frozenset(provenance.ticks)
+    site = _site(path, provenance.sites, checkpoint)
+    return Features(sae, path, site, ticks, provenance.centre == "puzzle", _pages(pages))
+
+
+def _site(path: Path, sites: Sequence[str], checkpoint: Checkpoint) -> str:
+    model = checkpoint.model
+    shown = (model.answer, model.latent)
+    states = [site for site in sites if site in shown]
+    if not states:
+        raise UserError(
+            f"{path} reads {', '.join(sites)[:80]}; the explorer shows SAEs of states: "
+            f"{' or '.join(dict.fromkeys(shown))}"
+        )
+    return states[0]
+
+
+def _pages(folder: Path | None) -> Path | None:
+    if folder is not None and not (folder / "dashboard.html").is_file():
+        raise UserError(f"{folder}: no dashboard.html here; `trm-interp features` writes one")
+    return folder
