@@ -44,7 +44,8 @@ class Page(NamedTuple):
     def open(self, query: str = "") -> None:
         self.page.goto(self.url + query)
         self.page.wait_for_selector("#boards .cell", timeout=WAIT)
-        self.page.wait_for_selector("#curves .js-plotly-plot .scatterlayer", timeout=WAIT)
+        curves = "#curves .js-plotly-plot .scatterlayer"
+        self.page.wait_for_selector(curves, state="attached", timeout=WAIT)  # perhaps hidden
         self.page.wait_for_selector("#list .run", timeout=WAIT)
 
     def board(self, run: int = 0) -> list[str]:

@@ -61,7 +61,6 @@ def export_window() -> Any:
         id="export-window",
         title="Export figures",
         size="xl",
-        keepMounted=True,
     )
 
 
