@@ -345,7 +345,7 @@ def test_a_feature_its_fork_and_the_neighbourhood(opened: Page):
     feature = active[0].feature
     value = page.get_attribute("#boards .cell[data-cell='2']", "title").split()[-1]
     course = session.features.course(session, run, feature)
-    assert float(value) == pytest.approx(course[8, 2], abs=course.max() / 200)
+    assert float(value) == pytest.approx(course[8, 2], abs=float(course.max()) / 200)
     page.wait_for_function(
         f"document.querySelector('#feature-page h2').innerText.endsWith(' {feature}')"
     )

@@ -132,11 +132,14 @@ def _reach_in(session: Session) -> list[Any]:
     ]
     return [
         dmc.SegmentedControl(id="kind", data=kinds, value="noise", size="xs", fullWidth=True),
-        dmc.ChipGroup(
-            [dmc.Chip(name, value=name, size="xs") for name in states],
-            id="states",
-            multiple=True,
-            value=[session.model.answer],
+        html.Div(
+            dmc.ChipGroup(
+                [dmc.Chip(name, value=name, size="xs") for name in states],
+                id="states",
+                multiple=True,
+                value=[session.model.answer],
+            ),
+            className="row chips",
         ),
         html.Div(
             [
