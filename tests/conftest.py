@@ -54,7 +54,7 @@ torch.set_num_threads(1)
 # files that fork come first, in fresh workers: where libraries have started threads, a forked child
 # can wait for ever. Then those that take longest, so that no worker is left alone with one
 FIRST = ("test_output_law.py", "test_compare.py", "test_sae_outputs.py", "test_revive.py")
-FIRST += ("sae/test_train.py", "test_readme.py", "test_unchanged.py", "test_notebooks.py")
+FIRST += ("sae/test_train.py", "test_docs.py", "test_unchanged.py", "test_notebooks.py")
 
 # rooms whose files share a costly fixture
 SHARING = ("tests/report/",)

@@ -26,6 +26,7 @@ FONT = "Helvetica, Arial, sans-serif"
 PLOTLY = "plotly.min.js"
 CAPTIONS = (".caption.txt", ".caption.tex")  # endings of the captions of a paper's figures
 SCREEN = Look()
+HEIGHT, LEAST_HEIGHT = 640, 480  # pixels: of most figures in pictures, and at least on the screen
 
 
 def literal(text: object) -> str:
@@ -54,25 +55,23 @@ def styled(figure: go.Figure, title: str, subtitle: str = "", caption: str = "")
         font={"family": FONT, "size": 13},
         legend={"groupclick": "togglegroup", "itemsizing": "trace", "itemwidth": 50},
         margin={"l": 60, "r": 20, "t": 90, "b": 60},
-        height=640,
+        height=HEIGHT,
     )
     return figure
 
 
 def write_html(figure: go.Figure, path: Path, look: Look = SCREEN) -> Path:
-    """An interactive page; plotly.js is written once into its folder, so that it opens offline.
+    """An interactive page that fills the window and opens offline: plotly.js is written once into
+    its folder, or into the page itself where the `look` is self-contained.
 
     With a `look` that is static or a paper's also PNG and PDF, where kaleido and a browser are
     installed, and for a paper NAME.caption.txt and NAME.caption.tex. The same figure gives the same
     bytes, in every kind of file.
     """
     library, text = path.with_name(PLOTLY), get_plotlyjs()
-    if not _holds(library, text):
+    if not (look.self_contained or _holds(library, text)):
         write_text(library, text)
-    page = figure.to_html(
-        include_plotlyjs=PLOTLY, config={"displaylogo": False}, div_id="figure", full_html=True
-    )
-    write_text(path, page)
+    write_text(path, _page(figure, True if look.self_contained else PLOTLY))
     if look.style == "paper":
         plain, tex = (path.with_suffix(ending) for ending in CAPTIONS)
         write_text(plain, caption_of(figure) + "\n")
@@ -84,6 +83,24 @@ def write_html(figure: go.Figure, path: Path, look: Look = SCREEN) -> Path:
         size = {"width": 1100, "height": figure.layout.height or 640, "scale": 1.5}
         _write_pictures(without_controls(figure), path, {"png": size, "pdf": size})
     return path
+
+
+def _page(figure: go.Figure, library: str | bool) -> str:
+    """The HTML of a figure whose width and height follow the window; a figure that is higher than
+    most is as high as it needs, and scrolls."""
+    height = figure.layout.height or HEIGHT
+    least = height if height > HEIGHT else LEAST_HEIGHT
+    figure.layout.height = None
+    try:
+        return figure.to_html(
+            include_plotlyjs=library,
+            config={"displaylogo": False, "responsive": True},
+            div_id="figure",
+            full_html=True,
+            default_height=f"max(97vh, {least:g}px)",
+        )
+    finally:
+        figure.layout.height = height
 
 
 def _holds(path: Path, text: str) -> bool:

@@ -5,6 +5,7 @@
         store["z_H"][:, 15, -1]             # last answer state of every puzzle
         store.at(tick, puzzles=range(8))    # the state that a tick wrote: [puzzle, pos, d_model]
         store.frame()                       # solved, loss, q_halt per puzzle and step
+        store.to_xarray()                   # everything, labelled and lazy
 
 What the arrays are called, and which evaluation wrote what, depends on the architecture: `states`,
 `answer`, `latent` and `schedule` say it, `task` which puzzles they are of.
@@ -45,6 +46,7 @@ from trm_interp.runtime.shapes import Float
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
     from trm_interp.tasks.base import PuzzleTensors, Task
 
@@ -186,6 +188,11 @@ class Store:
         return hashlib.sha256(" ".join(s.sha256 for s in shards).encode()).hexdigest()
 
     @property
+    def shard_puzzles(self) -> int:
+        """Puzzles of every shard but the last, which may have fewer."""
+        return self._manifest.shard_puzzles
+
+    @property
     def n_steps(self) -> int:
         return self._manifest.n_steps
 
@@ -251,6 +258,31 @@ class Store:
                 **self._worst_residual(),
             }
         )
+
+    def to_xarray(
+        self, names: Sequence[str] | None = None, *, chunked: bool = False
+    ) -> "xr.Dataset":
+        """The arrays with labelled axes, read when they are used: `.sel(step=15).values`.
+
+        names: which arrays; None for all. Labels are the run's numbers, from 0; puzzles have their
+        `puzzle_id` (line in the source file), positions their `cell_of_pos`, below 0 in the prefix. Where
+        only some steps of the states were kept, read-outs show the same steps (`frame` has all).
+        An axis that is longer in some arrays is called by its length there, such as `l_cycle_7`.
+        `attrs["bytes"]`: how much all of it would take in memory. chunked: as dask arrays, a shard
+        of the store each; ImportError without dask.
+        """
+        from trm_interp.recording.labelled import to_xarray
+
+        return to_xarray(self, names, chunked)
+
+    def long(self, name: str, puzzles: Puzzles = slice(None)) -> "pd.DataFrame":
+        """An array as a long table: a column an axis, numbered from 0 as in the run, and `value`.
+
+        StoreError where that are more than 50 million rows: take fewer puzzles.
+        """
+        from trm_interp.recording.labelled import long_frame
+
+        return long_frame(self, name, puzzles)
 
     def _worst_residual(self) -> dict[str, np.ndarray]:
         """Of each puzzle and step, where the store has it."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
+from trm_interp.figures.index import INDEX, Entry, index_page, of_table
 from trm_interp.report.claims import CLAIMS, Claim, judge_all
 from trm_interp.report.compare_page import page
 from trm_interp.report.compare_subjects import Subject, open_subjects
@@ -25,7 +26,8 @@ from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Run, Tell, quiet
 
 SAE, SEARCH = {"fig1", "sae"}, {"table2"}  # results that take long
-OWN = ("effects.csv", "over.csv", "verdicts.csv", "verdicts.html", "verdicts.tex", "compare.json")
+OWN = ("effects.csv", "over.csv", "verdicts.csv", "verdicts.html", "verdicts.tex")
+OWN = (*OWN, "compare.json", INDEX)
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ def _write(subjects: Sequence[Subject], left_out: str, work: Run) -> pd.DataFram
     work.write_text("verdicts.csv", verdicts.to_csv(index=False))
     work.write_text("verdicts.tex", latex(subjects, claims))
     work.write_text("verdicts.html", page(subjects, claims, left_out))
+    work.write_text(INDEX, _index(subjects, verdicts, work))
     work.finish(
         {
             "subjects": [
@@ -173,6 +176,21 @@ def _write(subjects: Sequence[Subject], left_out: str, work: Run) -> pd.DataFram
         "compare.json",
     )
     return verdicts
+
+
+def _index(subjects: Sequence[Subject], verdicts: pd.DataFrame, work: Run) -> str:
+    """The page of the folder."""
+    sentence = "Every claim on every subject and over all, with numbers, commands and meanings."
+    tables = [
+        of_table("verdicts.csv", verdicts),
+        Entry("effects.csv", "Every effect of every claim and subject, with its 95 % interval."),
+        Entry("over.csv", "Every effect over checkpoints, and on which side they lie."),
+    ]
+    shown = [Entry("verdicts.html", sentence)]
+    shown += [Entry(f"{one.name}/{INDEX}", f"The studies of {one.name}.") for one in subjects]
+    names = " ".join(str(one.checkpoint.path) for one in subjects)
+    command = f"trm-interp compare {names} --out {work.out}"
+    return index_page("The claims over checkpoints", command, [], shown, tables)
 
 
 def lines(compared: Compared) -> list[str | Table]:

@@ -1,5 +1,6 @@
 """What it takes to make every figure and table of the seed paper for one checkpoint."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from trm_interp.analysis.estimates import with_span
 from trm_interp.core.checkpoints.folder import Checkpoint
+from trm_interp.figures.index import INDEX, Entry, index_page, of_table
 from trm_interp.figures.latex import latex_table
 from trm_interp.figures.search import NAMES, shares_figure
 from trm_interp.figures.style import write_html
@@ -42,6 +44,7 @@ OWN = (
     *("claims.csv", "claims.tex"),
     *("effects.csv", "effects.tex"),
     "plan.json",
+    INDEX,
     "*-asked.json",
     "*-log.txt",
 )  # next to the jobs' folders
@@ -130,12 +133,30 @@ class Plan:
             run.write_text("claims.tex", latex_table(claims, CLAIMS_HEAD, CLAIMS_WIDE))
             run.write_text("effects.csv", effects.to_csv(index=False))
             run.write_text("effects.tex", latex_table(effects, EFFECTS_HEAD, EFFECTS_WIDE))
+            run.write_text(INDEX, self._index({"claims.csv": claims, "effects.csv": effects}))
             run.write_json("plan.json", {"identity": self.identity, "failed": failed})
         return failed
 
     def evidence(self, results: Mapping[str, Any]) -> Evidence:
         """What claims are judged by, of results by the names of their jobs."""
         return Evidence.of(results)
+
+    def _index(self, tables: Mapping[str, pd.DataFrame]) -> str:
+        """The page of the folder: tables, and of every finished job its folder and command."""
+        rows = [of_table(name, table) for name, table in tables.items()]
+        folders = {
+            job.out: shlex.join(["trm-interp", *job.words])
+            for job in self.all
+            if not job.is_guest and job.is_done(self.identity)
+        }
+        out = self.request.out
+        shown = [
+            Entry(f"{folder.relative_to(out)}/{INDEX if (folder / INDEX).exists() else ''}", words)
+            for folder, words in folders.items()
+            if folder.is_relative_to(out)
+        ]
+        title = f"The seed paper's figures and tables for {self.checkpoint.path.name}"
+        return index_page(title, f"trm-interp figures --out {out}", [], shown, rows)
 
     def _draw_table2(self, search: SearchSummary) -> None:
         """The search's shares as a table and a figure."""

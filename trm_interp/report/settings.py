@@ -4,8 +4,19 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+<<<<<<< HEAD
 from trm_interp.figures.look import ON_PAPER, STYLE_HELP, WIDTH_HELP, Style, Width
 from trm_interp.runtime.hub import repository
+=======
+from trm_interp.figures.look import (
+    ON_PAPER,
+    SELF_CONTAINED_HELP,
+    STYLE_HELP,
+    WIDTH_HELP,
+    Style,
+    Width,
+)
+>>>>>>> 281339f (docs: a site whose pages run their code, README of a page, Store.to_xarray, an index page for every output folder (work in progress))
 from trm_interp.runtime.settings import argument, positive, required, setting
 from trm_interp.subjects.settings import (
     CKPT_HELP,
@@ -39,6 +50,7 @@ class FiguresConfig:
     static: bool = setting(True, STATIC_HELP)
     style: Style = setting("screen", STYLE_HELP)
     width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
+    self_contained: bool = setting(False, SELF_CONTAINED_HELP)
     plan: bool = setting(False, "only print what would be done, with times and sizes")
 
     def __post_init__(self) -> None:
@@ -83,6 +95,7 @@ class CompareConfig:
     static: bool = setting(False, STATIC_HELP)
     style: Style = setting("screen", STYLE_HELP)
     width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
+    self_contained: bool = setting(False, SELF_CONTAINED_HELP)
     plan: bool = setting(False, "only print what would be done, with times and sizes")
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 A command's options are the fields of a frozen dataclass, which is also saved with its results.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from typing import Any
@@ -141,6 +142,31 @@ def in_range(config: type, values: Mapping[str, Any]) -> None:
             at_most(f.name, value, most)
         if isinstance(value, int):
             in_seed_range(value) if f.name == "seed" else int64(f.name, value)
+
+
+def command_line(command: str, config: object) -> str:
+    """The line that runs a command with these settings, for the record of what made a folder."""
+    return shlex.join(["trm-interp", *command.split(), *words_of(config)])
+
+
+def words_of(config: object) -> list[str]:
+    """The options and arguments that make these settings on a command line, without defaults.
+
+    Fields that are groups are left out: their values are not of one field each.
+    """
+    words = []
+    for f in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, f.name)
+        if "group" in f.metadata or value is None or value == f.default:
+            continue
+        flag, _, off = f.metadata.get("flags", f"--{f.name.replace('_', '-')}").partition("/")
+        if f.metadata.get("argument"):
+            words.insert(0, str(value))
+        elif isinstance(value, bool):
+            words.append(flag if value else off or f"--no-{flag[2:]}")
+        else:
+            words += [flag, str(value)]
+    return words
 
 
 def _tuple(names: str | Sequence[str]) -> tuple[str, ...]:

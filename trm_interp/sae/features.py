@@ -9,9 +9,12 @@ from plotly import graph_objects as go
 
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.figures.features import activity_figure, drift_figure
+from trm_interp.figures.index import INDEX, Entry, index_page, of_table
 from trm_interp.figures.look import Look
+from trm_interp.figures.paper import caption_of
 from trm_interp.figures.style import CAPTIONS, write_html
 from trm_interp.runtime.runs import Run, quiet
+from trm_interp.runtime.settings import command_line
 from trm_interp.sae.applied import AppliedSAE, Progress, applying, model_of
 from trm_interp.sae.dashboard import dashboard_data, step_starts, write_dashboard
 from trm_interp.sae.dynamics import dynamics_of
@@ -34,7 +37,7 @@ FILES = {
     "summary": "summary.json",
 }
 PICTURES = [f"{name}{end}" for name in ("figure1", "drift") for end in (".png", ".pdf", *CAPTIONS)]
-NAMES = (*FILES.values(), *PICTURES, "plotly.min.js")
+NAMES = (*FILES.values(), *PICTURES, "plotly.min.js", INDEX)
 BANDS = 300  # resamples behind the bands of figure 1
 
 
@@ -80,6 +83,15 @@ def run(
                 output.write_text(FILES[f"{name} numbers"], numbers.to_csv(index=False))
             output.write_text(FILES["figure 1 total"], total.to_csv(index=False))
             output.write_text(FILES["table"], table.to_csv(index=False))
+            shown = [
+                Entry(FILES["dashboard"], "Every feature: when it fires, and where on boards.")
+            ]
+            shown += [Entry(FILES[name], caption_of(one)) for name, (one, _) in figures.items()]
+            tables = {f"{name} numbers": numbers for name, (_, numbers) in figures.items()}
+            tables |= {"figure 1 total": total, "table": table}
+            rows = [of_table(FILES[name], one) for name, one in tables.items()]
+            made_by = command_line(COMMAND, config)
+            output.write_text(INDEX, index_page(f"trm-interp {COMMAND}", made_by, [], shown, rows))
             output.write_json(FILES["summary"], summary.to_json())
     return {name: config.out / file for name, file in FILES.items()}
 

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trm_interp.figures.look import ON_PAPER, STYLE_HELP, WIDTH_HELP, Style, Width
+from trm_interp.figures.look import (
+    ON_PAPER,
+    SELF_CONTAINED_HELP,
+    STYLE_HELP,
+    WIDTH_HELP,
+    Style,
+    Width,
+)
 from trm_interp.recording.settings import Centre
 from trm_interp.runtime.existing import Existing
 from trm_interp.runtime.limits import parse_indices
@@ -217,6 +224,7 @@ class FeaturesConfig(OnSAE):
     static: bool = setting(False, STATIC_HELP)
     style: Style = setting("screen", STYLE_HELP)
     width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
+    self_contained: bool = setting(False, SELF_CONTAINED_HELP)
     overwrite: bool = setting(False, "replace what an earlier `features` wrote")
 
     def __post_init__(self) -> None:

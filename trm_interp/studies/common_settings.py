@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from trm_interp.figures.look import ON_PAPER, STYLE_HELP, WIDTH_HELP, Style, Width
+from trm_interp.figures.look import (
+    ON_PAPER,
+    SELF_CONTAINED_HELP,
+    STYLE_HELP,
+    WIDTH_HELP,
+    Style,
+    Width,
+)
 from trm_interp.runtime.settings import argument, in_range, positive, required, setting
 from trm_interp.subjects.settings import (
     BATCH_HELP,
@@ -37,6 +44,7 @@ class OnPuzzles:
     static: bool = setting(False, STATIC_HELP)
     style: Style = setting("screen", STYLE_HELP)
     width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
+    self_contained: bool = setting(False, SELF_CONTAINED_HELP)
     overwrite: bool = setting(False, OVERWRITE_HELP)
 
     def __post_init__(self) -> None:
@@ -71,6 +79,7 @@ class OnStore:
     static: bool = setting(False, STATIC_HELP)
     style: Style = setting("screen", STYLE_HELP)
     width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
+    self_contained: bool = setting(False, SELF_CONTAINED_HELP)
     overwrite: bool = setting(False, OVERWRITE_HELP)
 
     def __post_init__(self) -> None:

@@ -10,11 +10,14 @@ from typing import Any, TypeVar
 import pandas as pd
 import plotly.graph_objects as go
 
+from trm_interp.figures.index import INDEX, Entry, index_page, of_table
 from trm_interp.figures.look import Look
+from trm_interp.figures.paper import caption_of
 from trm_interp.figures.style import CAPTIONS, SCREEN, write_html
 from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.records import Record
 from trm_interp.runtime.runs import Run, quiet, silent
+from trm_interp.runtime.settings import command_line
 from trm_interp.studies.settings import OnPuzzles, OnStore
 
 SUMMARY = "summary.json"
@@ -105,7 +108,7 @@ def results_of(
     so that no two runs are mixed and a run that fails before that costs nothing; its parts are
     removed at once with --overwrite.
     """
-    files = [f"{name}{kind}" for name in names for kind in KINDS] + [SUMMARY, PLOTLY]
+    files = [f"{name}{kind}" for name in names for kind in KINDS] + [SUMMARY, PLOTLY, INDEX]
     resume = getattr(config, "resume", None)
     with Run(
         config.out,
@@ -121,7 +124,7 @@ def results_of(
         progress=progress,
         unmarked=unmarked,
     ) as run:
-        yield Results(run, names, files, Look.of(config))
+        yield Results(run, names, files, Look.of(config), command_line(command, config))
 
 
 class Results:
@@ -132,10 +135,18 @@ class Results:
     """
 
     def __init__(
-        self, run: Run, names: Sequence[str], files: Sequence[str], look: Look = SCREEN
+        self,
+        run: Run,
+        names: Sequence[str],
+        files: Sequence[str],
+        look: Look = SCREEN,
+        made_by: str = "",
     ) -> None:
         self.run, self.look, self.names = run, look, names
+        self.made_by = made_by  # the command line
         self.written: list[str] = []
+        self._figures: list[Entry] = []
+        self._tables: list[Entry] = []
         self._commit = git_commit()  # of the code that runs; a checkout may move on meanwhile
         self._earlier = files if run.begun else ()
 
@@ -145,6 +156,7 @@ class Results:
         for name, (figure, numbers) in figures.items():
             self._table(name, numbers)
             write_html(figure, self.run.out / f"{name}.html", self.look)
+            self._figures.append(Entry(f"{name}.html", caption_of(figure)))
         for name in tables.keys() - figures.keys():
             self._table(name, tables[name])
 
@@ -158,12 +170,16 @@ class Results:
         self._clear_once()
         self.written.append(name)
         self.run.write_text(f"{name}.csv", table.to_csv(index=False))
+        self._tables.append(of_table(f"{name}.csv", table))
 
     def finish(self, result: R) -> R:
-        """The study is done: writes the summary, and gives the result as a reader of it gets it."""
+        """The study is done: writes the page of the folder, then the summary, and gives the result
+        as a reader of it gets it."""
         written = sorted(set(self.written))
         done = replace(result, written=written, versions=versions(), git_commit=self._commit)
         self._clear_once()
+        title = f"trm-interp {self.run.command}"
+        self.run.write_text(INDEX, index_page(title, self.made_by, [], self._figures, self._tables))
         file = self.run.write_json(SUMMARY, done.to_json())
         return type(result).from_json(done.to_json(), str(file))
 

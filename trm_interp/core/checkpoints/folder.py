@@ -80,12 +80,13 @@ class Checkpoint:
         return task if isinstance(task, str) else None
 
 
-def save_checkpoint(folder: Path, model: RecursiveModel, card: dict[str, Any]) -> None:
+def save_checkpoint(folder: Path | str, model: RecursiveModel, card: dict[str, Any]) -> None:
     """Write our folder; each file is whole or absent.
 
     The card holds what is measured and where the model comes from; its "task" names the kind of
     puzzle that the model solves.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as to:
