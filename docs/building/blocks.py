@@ -46,9 +46,9 @@ SMALL = {
     "search": "--limit 4 --k 2 --steps 2",
     "explore": "--limit 4 --steps 2",
 }
-# no commands of ours, or (data make) minutes where nothing is compiled yet: tested apart
+# no commands of ours, or with tests of their own, as they take long
 NOT_RUN = ("torchrun", "python3", "python", "pip", "mkdocs", "jupyter", ".")
-TESTED_APART = ("data make", "data download")
+TESTED_APART = ("data make", "data download", "quickstart")
 
 
 class Block(NamedTuple):
@@ -69,7 +69,7 @@ class Output:
 
 @dataclass
 class Workplace:
-    """A folder in which pages run, with `artifacts` in it. `ran`: what every line so far printed."""
+    """A folder in which pages run, with `artifacts` in it. `ran`: what each line so far printed."""
 
     folder: Path
     ran: dict[tuple[str, ...], str] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Workplace:
             link.symlink_to(ROOT / "artifacts")
 
     def run(self, page: str, python: bool = True) -> list[Output]:
-        """Run a page's blocks in their order; an output a Python block, unless they are left out."""
+        """Run a page's blocks in their order; an output a Python block, which may be left out."""
         names: dict[str, Any] = {"__name__": page}
         outputs = []
         with inside(self.folder):

@@ -360,6 +360,18 @@ def test_the_rate_is_the_recent_one():
     assert meter.seconds_left() == pytest.approx(800)
 
 
+def test_a_slow_start_is_forgotten_after_three_units():
+    """70 s until the first of 1000 units is compiled and done, then 0.03 s each in threes a second:
+    not 70 000 s are left at the third second, but 33 a hundred units."""
+    clock = Clock()
+    meter = Meter(lambda shown: None, clock)
+    meter(0, 1000)
+    for second in range(3):
+        clock.now = 70.0 + second
+        meter(1 + 30 * second, 1000)
+    assert meter.seconds_left() == pytest.approx((1000 - 61) / 30)
+
+
 def test_a_note_stands_behind_the_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     meter = Meter(lambda shown: print(shown.done, shown.note))
     with Run(tmp_path, "train", NAMES, progress=meter) as run:

@@ -265,8 +265,8 @@ class Store:
         """The arrays with labelled axes, read when they are used: `.sel(step=15).values`.
 
         names: which arrays; None for all. Labels are the run's numbers, from 0; puzzles have their
-        `puzzle_id` (line in the source file), positions their `cell_of_pos`, below 0 in the prefix. Where
-        only some steps of the states were kept, read-outs show the same steps (`frame` has all).
+        `puzzle_id` (line in the source file), positions `cell_of_pos`, below 0 in the prefix.
+        Where only some steps were kept, read-outs show the same ones (`frame` has all of them).
         An axis that is longer in some arrays is called by its length there, such as `l_cycle_7`.
         `attrs["bytes"]`: how much all of it would take in memory. chunked: as dask arrays, a shard
         of the store each; ImportError without dask.

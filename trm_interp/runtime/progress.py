@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 SECONDS_BETWEEN_LINES = 30.0
+SECONDS_BEFORE_LINES = 5.0  # the first of them
 WINDOW = 60.0  # seconds of recent work that the time left is reckoned from
 SAMPLES = 10  # that the window holds at least, where they are rare
+SLOW_START = 5.0  # times as slow as later work: a beginning that says nothing of it
 Update = Callable[[int, int], None]  # done, of how many
 _open: "Progress | None" = None  # the display on the terminal
 
@@ -52,7 +54,20 @@ class Meter:
             recent.append((now, worked, self.share))
         while len(recent) > SAMPLES and now - recent[0][0] > WINDOW:
             recent.popleft()
+        if self.share is None and self._began_slowly():
+            recent.popleft()
         self._show(self)
+
+    def _began_slowly(self) -> bool:
+        """Whether the window begins with work that took far longer than what came after it, such as
+        a first unit in which something was compiled."""
+        if len(self._recent) < 3:
+            return False
+        (then, before, _), (first, units, _), (now, worked, _) = (
+            self._recent[at] for at in (0, 1, -1)
+        )
+        slow, rest = (first - then) * (worked - units), (now - first) * (units - before)
+        return worked > units > before and slow > SLOW_START * rest
 
     def reuse(self, n: int) -> None:
         """`n` units of the next call were not computed now but read from an earlier run."""
@@ -170,7 +185,7 @@ def _display(passes: bool) -> Iterator["Progress"]:
 
 @contextmanager
 def _lines(label: str, unit: str, note: Callable[[], str]) -> Iterator[Meter]:
-    shown = time.monotonic()
+    shown = time.monotonic() - SECONDS_BETWEEN_LINES + SECONDS_BEFORE_LINES
 
     def show(meter: Meter) -> None:
         nonlocal shown

@@ -43,6 +43,9 @@ class Trained:
     finished: bool
 
 
+COMPILING = "compiling the training step, which takes minutes; times count from the next step"
+
+
 def fit(
     run: RunConfig,
     model: dict[str, Any],
@@ -148,6 +151,8 @@ def _train_in_folder(trainer: Trainer, run: RunConfig, report: Report) -> None:
             raise UserError(f"{run.out / STATE_FILE} is missing: nothing to resume from")
         elif run.resume:
             output.tell(f"{run.out}: nothing was saved yet: starting from the beginning")
+        if trainer.config.compile and not trainer.finished():
+            output.tell(COMPILING)
         train(trainer, report, output.should_stop)
 
 

@@ -1,5 +1,4 @@
-"""What a task is: one kind of puzzle at one size, with everything the rest of the package asks of
-it.
+"""What a task is: one kind of puzzle at one size, with all that the rest of the package asks of it.
 
 A puzzle and its solution are rows of tokens, uint8 [cell], in the same vocabulary: what a network
 reads and answers. How tokens are written, drawn, checked and transformed only the task knows.
@@ -45,8 +44,7 @@ class Task(ABC):
     family: ClassVar[str]
     """Name of the kind of puzzle, such as "sudoku"; unique among the registered tasks."""
     can_prove: ClassVar[bool] = False
-    """Whether an answer that keeps the givens and breaks no rule is a solution. Not so where the
-    rules have to be guessed."""
+    """Whether an answer that keeps givens and rules is a solution; not where rules are guessed."""
     hints: ClassVar[tuple[str, ...]] = ()
     """Words in the data paths of other people's checkpoints that mean this family, lower case."""
 
@@ -172,6 +170,11 @@ class Task(ABC):
         """Names of settings of that data set that not every family has, which `make` then takes:
         "augmentations" (how many of every task), "only" (names of tasks), "frame" (its rows)."""
         return frozenset()
+
+    @classmethod
+    def before_making(cls) -> str | None:
+        """What `make` does first that takes long and shows no progress, in words."""
+        return None
 
     @classmethod
     def make(
@@ -392,8 +395,6 @@ class Task(ABC):
     # Puzzle embeddings
 
     def identifiers(self, puzzles: PuzzleSet) -> NDArray[np.int64] | None:
-        """int64 [n], which embedding of its own each puzzle has; None where all share one.
-
-        It depends on the puzzle alone (its tokens, its line, the source), not on the others.
-        """
+        """int64 [n], which embedding of its own each puzzle has, by itself (tokens, line, source)
+        and not by the others; None where all share one."""
         return None

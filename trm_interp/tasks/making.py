@@ -31,6 +31,8 @@ def run(config: MakeConfig, tell: Tell = print, progress: Update = quiet) -> Mad
     for name in sorted(options.keys() - family.making_options(config.preset)):
         tell(f"--{name} has no effect with {config.preset}; it is for ARC tasks")
         del options[name]
+    if beforehand := family.before_making():
+        tell(beforehand)
     complete: list[str] = []
     card = family.make(
         config.preset,

@@ -143,6 +143,14 @@ class Sudoku(Task):
         return preset.endswith("-hard")
 
     @classmethod
+    def before_making(cls) -> str | None:
+        from trm_interp.tasks.sudoku.forge.compiled import FOLDER
+
+        if FOLDER.is_dir() and any(FOLDER.rglob("*.nbi")):
+            return None  # compiled code is there from before
+        return "compiling the generator, once on this machine: about a minute"
+
+    @classmethod
     def make(
         cls,
         preset: str,
