@@ -37,6 +37,12 @@ GOLDEN = ROOT / "tests" / "golden" / "unchanged"
 RENAMED: dict[str, str] = {
     "*/summary.json/*/auc_at_equal_waves": "*/summary.json/*/auc_at_equal_rating",
     "*/summary.json/auc_of_waves_for_failure": "*/summary.json/auc_of_rating_for_failure",
+    "*/printed/unsolved_at_step": "*/printed/lost_again_at_step",
+}
+RENAMED |= {
+    f"*/{file}/unsolved{end}": f"*/{file}/lost_again{end}"
+    for file in ("summary.json", "outcomes.csv", "ratings.csv")
+    for end in ("", "_low", "_high")
 }
 # Key paths, written in the same way, that the golden files do not have and that may be new.
 _IDENTITY = ("task", "architecture", "schedule", "states", "answer", "latent")  # of a store
@@ -55,6 +61,7 @@ ADDED += ("sae-eval/measures.json/loop/*/runs/pca", "sae-eval/measures.json/loop
 ADDED += ("sae-eval/measures.json/loop/*/recovered_by",)
 ADDED += ("stability/summary.json/rating", "*/*/summary/gained")
 ADDED += ("*/summary.json/settings/style", "*/summary.json/settings/width")
+ADDED += ("*/summary.json/settings/self_contained",)
 ADDED += ("features/figure1_total.csv",)
 ADDED += ("basins/trajectories.csv", "basins/summary.json/settings/shown")
 ADDED += ("basins/summary.json/puzzles_looked_at/*/path_explained",)

@@ -94,7 +94,7 @@ class Measured:
             "exact_low": table["exact_low"].tolist(),
             "exact_high": table["exact_high"].tolist(),
             "ever_solved_by": table["ever"].tolist(),
-            "unsolved_at_step": [None if np.isnan(v) else v for v in table["unsolved"]],
+            "lost_again_at_step": [None if np.isnan(v) else v for v in table["lost_again"]],
             "halted": float((self.q_halt > 0).any(1).mean()),
             "published_exact_at_step": PUBLISHED,
         }

@@ -67,11 +67,11 @@ def test_outcome_table_by_hand():
     assert table["exact"].tolist() == [2 / 4, 2 / 4, 2 / 4]
     assert table["ever"].tolist() == [2 / 4, 3 / 4, 3 / 4]
     # of rows 0 and 2, row 2 is lost at step 1; of rows 0 and 1, row 1 is lost at step 2
-    assert math.isnan(table["unsolved"][0]) and table["unsolved"].tolist()[1:] == [1 / 2, 1 / 2]
+    assert math.isnan(table["lost_again"][0]) and table["lost_again"].tolist()[1:] == [1 / 2, 1 / 2]
     for name, counts in {"exact": [(2, 4)] * 3, "ever": [(2, 4), (3, 4), (3, 4)]}.items():
         bounds = list(zip(table[f"{name}_low"], table[f"{name}_high"], strict=True))
         assert bounds == [wilson(*count) for count in counts]
-    assert (table["unsolved_low"][1], table["unsolved_high"][1]) == wilson(1, 2)
+    assert (table["lost_again_low"][1], table["lost_again_high"][1]) == wilson(1, 2)
 
 
 def test_ever_never_falls_and_is_at_least_exact():
@@ -80,7 +80,7 @@ def test_ever_never_falls_and_is_at_least_exact():
     assert (np.diff(table["ever"]) >= 0).all()
     assert (table["ever"] >= table["exact"]).all()
     # the flow from one step to the next: kept + newly solved
-    kept = table["exact"].shift(1) * (1 - table["unsolved"])
+    kept = table["exact"].shift(1) * (1 - table["lost_again"])
     new = (~solved[:, :-1] & solved[:, 1:]).mean(0)
     np.testing.assert_allclose((kept.to_numpy()[1:] + new), table["exact"].to_numpy()[1:])
 
@@ -112,7 +112,7 @@ def test_outcomes_by_rating_are_those_of_the_group():
     assert table[["from", "step"]].to_numpy().tolist() == [[1, 0], [1, 1], [9, 0], [9, 1]]
     assert table["exact"].tolist() == [0.5, 1.0, 0.5, 0.0]
     assert table["ever"].tolist() == [0.5, 1.0, 0.5, 0.5]
-    assert table["unsolved"].dropna().tolist() == [0.0, 1.0]
+    assert table["lost_again"].dropna().tolist() == [0.0, 1.0]
     assert table["calibration_error"].tolist() == pytest.approx([0, 0, 0.25, 0.25])
 
 

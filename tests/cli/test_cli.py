@@ -119,7 +119,7 @@ def test_eval_json_equals_a_hand_count(cli: Cli, copier: Path, grids: Path, solv
         sum(a and not b for a, b in zip(solved[:, s - 1], solved[:, s], strict=True)) / exact[s - 1]
         for s in range(1, STEPS)
     ]
-    assert summary["unsolved_at_step"] == [None, *lost]
+    assert summary["lost_again_at_step"] == [None, *lost]
     assert summary["checkpoint_sha256"] == load_checkpoint(copier).sha256
 
 
@@ -169,7 +169,8 @@ def test_info_of_a_checkpoint(cli: Cli, copier: Path):
     assert facts["evaluations_per_step"] == 2 * (2 + 1)
     assert facts["config"]["d_model"] == 16 and facts["card"] == {"note": "for tests"}
     lines = cli("info", copier).out.splitlines()
-    assert "kind: checkpoint" in lines and "  d_model: 16" in lines
+    config = next(line for line in lines if line.startswith("config: "))
+    assert "kind: checkpoint" in lines and ", d_model 16, " in config
 
 
 def test_info_of_a_store(cli: Cli, copier: Path, grids: Path, solved: np.ndarray, tmp_path: Path):
@@ -203,13 +204,13 @@ def test_info_of_a_store_is_short_and_full_where_asked(
         "kept_steps: 0-1",
         "  z_L: puzzle 13 x step 2 x h_cycle 2 x l_cycle 2 x pos 18 x d_model 16, float16",
         "  solved: puzzle 13 x step 2, bool",
-        "problems: none seen (--validate reads every shard, --full shows all)",
+        "problems: none seen (--validate reads every shard, --all shows all)",
     ):
         assert line in lines
     assert lines.index("states:") < lines.index("sites:") < lines.index("read-outs:")
     validated = cli("info", out, "--validate").out.splitlines()
     assert validated == [*lines[:-1], "validated: 1 shard read, their sha256 agree"]
-    full = cli("info", out, "--full").out.splitlines()
+    full = cli("info", out, "--all").out.splitlines()
     assert "    dims: puzzle step" in full and len(full) > 2 * len(lines)
 
 
@@ -225,6 +226,26 @@ def test_info_of_a_file_of_puzzles(cli: Cli, grids: Path, tmp_path: Path):
     (tmp_path / "data" / "test.txt").write_text(grids.read_text())
     answer = cli("info", tmp_path / "data")
     assert answer.code == 2 and "a folder of puzzle files: name one of test.txt" in answer.err
+
+
+def test_info_of_a_checkpoint_fits_a_screen(cli: Cli, copier: Path):
+    lines = cli("info", copier).out.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) < 300
+    assert "schedule: 2 H-cycles of z_L z_L z_H" in lines
+    answer = cli("info", copier, "--full")  # its name before
+    assert answer.code == 0 and "  h_cycles: 2" in answer.out.splitlines()
+
+
+def test_info_knows_an_sae(cli: Cli, tmp_path: Path):
+    ours = {"sites": ["z_L"], "arch": "gated", "train_boards": ["a"] * 100}
+    config = {"d_in": 4, "d_sae": 8, "architecture": "gated", "metadata": {"trm_interp": ours}}
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    (tmp_path / "sae_weights.safetensors").write_bytes(b"not read")
+    lines = cli("info", tmp_path).out.splitlines()
+    assert {"kind: sparse autoencoder", "features: 8", "sites: z_L"} <= set(lines)
+    (tmp_path / "cfg.json").write_text("{}")
+    answer = cli("info", tmp_path)
+    assert answer.code == 2 and "d_in" in answer.err
 
 
 def test_info_says_which_command_made_a_folder(cli: Cli, tmp_path: Path):

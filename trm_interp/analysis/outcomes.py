@@ -85,12 +85,12 @@ def named_share(name: str, hits: Bool[np.ndarray, " run"]) -> dict[str, float]:
 def outcome_table(solved: Bool[np.ndarray, "puzzle step"]) -> pd.DataFrame:
     """One row per supervision step, shares with 95 % Wilson intervals over puzzles.
 
-    `exact`: solved at this step. `ever`: solved at this step or an earlier one. `unsolved`: of the
+    `exact`: solved at this step. `ever`: at this step or an earlier one. `lost_again`: of the
     puzzles solved at the step before, the share that is not solved now (NaN at step 0 or where
     there are none). Each has columns `_low` and `_high`; `n` counts puzzles.
 
     >>> table = outcome_table(np.array([[True, False], [False, False]]))
-    >>> table[["exact", "ever", "unsolved"]].to_numpy().tolist()
+    >>> table[["exact", "ever", "lost_again"]].to_numpy().tolist()
     [[0.5, 0.5, nan], [0.0, 0.5, 1.0]]
     """
     n = len(solved)
@@ -99,7 +99,7 @@ def outcome_table(solved: Bool[np.ndarray, "puzzle step"]) -> pd.DataFrame:
     counts = {
         "exact": (solved.sum(0), np.full(solved.shape[1], n)),
         "ever": (ever.sum(0), np.full(solved.shape[1], n)),
-        "unsolved": ((before & ~solved).sum(0), before.sum(0)),
+        "lost_again": ((before & ~solved).sum(0), before.sum(0)),
     }
     table = pd.DataFrame({"step": np.arange(solved.shape[1]), "n": n})
     for name, (hits, of) in counts.items():

@@ -69,8 +69,8 @@ COMMANDS = [
         config=InfoConfig,
         target="trm_interp.recording.info:run",
         doc="""
-        What a store, a checkpoint or a file of puzzles is. A store with a problem ends in exit
-        status 2.
+        What a store, a checkpoint, a file of puzzles or an SAE is. A store with a problem ends in
+        exit status 2.
         """,
         examples="""
         trm-interp info artifacts/trm-sudoku6

@@ -47,7 +47,7 @@ def outcomes_figure(table: pd.DataFrame, calibration: pd.DataFrame, title: str) 
     for name, label, colour, dash in (
         ("exact", "solved at the step", SOLVED, "solid"),
         ("ever", "solved at it or before", GREEN, "dot"),  # on top: the curves may be equal
-        ("unsolved", "lost again, of those solved one step before", FAILED, "dash"),
+        ("lost_again", "lost again, of those solved one step before", FAILED, "dash"),
     ):
         curve(figure, step, _band(table, name), colour, label, True, dash=dash, over="step")
     figure.add_trace(

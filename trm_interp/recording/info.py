@@ -1,10 +1,11 @@
-"""What a path holds: a store, a checkpoint or puzzles, in a few facts."""
+"""What a path holds: a store, a checkpoint, puzzles or an SAE, in a few facts."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trm_interp.recording.info_sae import describe_sae, is_sae
 from trm_interp.recording.settings import InfoConfig
 from trm_interp.runtime.artifacts import existing
 from trm_interp.runtime.errors import UserError
@@ -22,15 +23,20 @@ MOST_READ = 1000  # puzzles of a file, to say what it is
 
 
 def describe(path: str, thorough: bool = False, cells: int | None = None) -> dict[str, Any]:
-    """Facts about a store, a checkpoint or a file of puzzles. UserError where it is none of them.
+    """Facts about a store, a checkpoint, a file of puzzles or the folder of an SAE. UserError where
+    it is none of them.
 
     Problems of a store are those that show without reading all of it, or with `thorough` all.
     `cells` is for checkpoints that do not say how many they read.
     """
     if (Path(path) / "manifest.json").exists():
         return _store(path, thorough)
+    if is_sae(Path(path)):
+        return describe_sae(Path(path))
     if not path.startswith("hf://") and not existing(path).exists():
-        raise UserError(f"{path}: no such file or folder: name a store, a checkpoint or puzzles")
+        raise UserError(
+            f"{path}: no such file or folder: name a store, a checkpoint, puzzles or an SAE"
+        )
     try:
         return _checkpoint(path, cells)
     except UserError as error:
@@ -192,9 +198,8 @@ def lines(info: Info) -> Iterator[str]:
     """All facts where they are asked for, else the most important ones."""
     if info.full:
         return nested(info.facts)
-    return {"store": _of_store, "checkpoint": _of_checkpoint, "puzzles": _of_puzzles}[
-        info.facts["kind"]
-    ](info.facts)
+    shown = {"store": _of_store, "checkpoint": _of_checkpoint, "puzzles": _of_puzzles}
+    return shown.get(info.facts["kind"], _of_sae)(info.facts)
 
 
 def _of_store(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -224,17 +229,27 @@ def _of_store(facts: Mapping[str, Any]) -> Iterator[str]:
     elif facts["validated"]:
         yield f"validated: {counted(facts['shards'], 'shard')} read, their sha256 agree"
     else:
-        yield "problems: none seen (--validate reads every shard, --full shows all)"
+        yield "problems: none seen (--validate reads every shard, --all shows all)"
 
 
 def _of_checkpoint(facts: Mapping[str, Any]) -> Iterator[str]:
-    """All but the parts of its card that are long."""
-    yield from nested({k: v for k, v in facts.items() if k != "card"})
+    """All but the parts of its card that are long; its settings in one line."""
+    plain = {k: v for k, v in facts.items() if not isinstance(v, dict)}
+    yield from nested(plain)
+    cycle = facts["schedule"]
+    yield f"schedule: {cycle['h_cycles']} H-cycles of {' '.join(cycle['cycle'])}"
+    yield f"config: {', '.join(f'{name} {value}' for name, value in facts['config'].items())}"
     card = facts["card"]
     if plain := {k: v for k, v in card.items() if not isinstance(v, dict | list)}:
         yield from nested({"card": plain})
     if more := [name for name in card if name not in plain]:
-        yield f"more on the card: {', '.join(more)} (--full shows all)"
+        yield f"more on the card: {', '.join(more)} (--all shows all)"
+
+
+def _of_sae(facts: Mapping[str, Any]) -> Iterator[str]:
+    """All facts, and what opens it."""
+    yield from nested(facts)
+    yield f"next: trm-interp sae-eval {facts['path']} STORE; in Python trm_interp.load_sae"
 
 
 def _of_puzzles(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -15,8 +15,13 @@ CELLS_HELP = "cells of a puzzle, for a checkpoint that does not say"
 class InfoConfig:
     """What a path holds."""
 
-    path: str = argument("a store, a checkpoint or a file of puzzles")
-    full: bool = setting(False, "everything that the store or the checkpoint says of itself")
+    path: str = argument("a store, a checkpoint, a file of puzzles or the folder of an SAE")
+    full: bool = setting(
+        False,
+        "everything that the store or the checkpoint says of itself",
+        flags="--all",
+        old="--full",
+    )
     validate: bool = setting(False, "read all of a store, with every checksum")
     cells: int | None = setting(None, CELLS_HELP, otherwise="as the checkpoint says")
 

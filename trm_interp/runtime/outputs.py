@@ -96,14 +96,15 @@ def remove_own(folder: Path, command: str, names: Sequence[str]) -> None:
             entry.unlink()
 
 
-def own_table(columns: Sequence[str]) -> Callable[[Path], None]:
-    """For `file_run.FileRun`: a check that a file is a CSV table with exactly these columns."""
+def own_table(*columns: Sequence[str]) -> Callable[[Path], None]:
+    """For `file_run.FileRun`: a check that a file is a CSV table with exactly the columns of one of
+    these versions."""
 
     def check(file: Path) -> None:
         require_regular(file)
         with file.open("rb") as opened:
             header = opened.readline(10_000).decode(errors="replace").strip()
-        if header != ",".join(columns):
+        if header not in map(",".join, columns):
             raise UserError(
                 f"{file} is no table of this command: choose another output, or delete it"
             )

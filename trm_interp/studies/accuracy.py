@@ -26,6 +26,7 @@ from trm_interp.subjects.settings import EvalConfig
 from trm_interp.tasks.base import PuzzleSet
 
 COLUMNS = tuple(outcome_table(np.zeros((1, 1), bool)).columns)
+EARLIER = tuple(name.replace("lost_again", "unsolved") for name in COLUMNS)  # of earlier versions
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,13 @@ def run(
     inputs = {"puzzles": config.puzzles, "ckpt": config.ckpt}
     is_first = rank_and_size()[0] == 0
     file = (
-        FileRun(config.csv, "eval", own_table(COLUMNS), overwrite=config.overwrite, inputs=inputs)
+        FileRun(
+            config.csv,
+            "eval",
+            own_table(COLUMNS, EARLIER),
+            overwrite=config.overwrite,
+            inputs=inputs,
+        )
         if config.csv and is_first
         else nullcontext()
     )
@@ -133,7 +140,7 @@ def summarise(table: pd.DataFrame, read: Readouts, puzzles: PuzzleSet) -> dict[s
         "exact_low": table["exact_low"].tolist(),
         "exact_high": table["exact_high"].tolist(),
         "ever_solved_by": table["ever"].tolist(),
-        "unsolved_at_step": [None if pd.isna(v) else v for v in table["unsolved"]],
+        "lost_again_at_step": [None if pd.isna(v) else v for v in table["lost_again"]],
         "halted": float((read.halt_step >= 0).double().mean()),
     }
 
@@ -171,7 +178,7 @@ def accuracy_table(outcomes: pd.DataFrame, title: str) -> Table:
             "-"
             if pd.isna(row[name])
             else f"{row[name]:6.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]"
-            for name in ("exact", "ever", "unsolved")
+            for name in ("exact", "ever", "lost_again")
         ]
         table.add_row(str(row["step"] + 1), *(cell.replace("%", "") for cell in cells))
     return table

@@ -26,7 +26,7 @@ from trm_interp.subjects import equilibria
 from trm_interp.subjects.evaluate import solve
 
 Config = OutcomesConfig
-SHARES = ("exact", "ever", "unsolved")
+SHARES = ("exact", "ever", "lost_again")
 ENDS = ("", "_low", "_high")
 PRINTED = (1, 2, 3, 5, 10, 16, 32, 64)  # supervision steps that are printed
 
@@ -35,7 +35,7 @@ PRINTED = (1, 2, 3, 5, 10, 16, 32, 64)  # supervision steps that are printed
 class OutcomesResult(OnCheckpointResult):
     """Shares of puzzles after each of `steps` supervision steps, with 95 % Wilson intervals.
 
-    `exact`: solved at the step; `ever`: solved at the step or an earlier one; `unsolved`: of those
+    `exact`: solved at the step; `ever`: at the step or an earlier one; `lost_again`: of those
     solved a step before, not solved now. `lost_in_all`: puzzles solved at some step and not at the
     last. `sure`: the model would halt at the last step.
     """
@@ -48,15 +48,22 @@ class OutcomesResult(OnCheckpointResult):
     ever: list[float]
     ever_low: list[float]
     ever_high: list[float]
-    unsolved: list[Number]
-    unsolved_low: list[Number]
-    unsolved_high: list[Number]
+    lost_again: list[Number]
+    lost_again_low: list[Number]
+    lost_again_high: list[Number]
     lost_in_all: int
     calibration_error: float
     sure_and_wrong: int
     unsure_and_right: int
     q_halt_tells_solved: TestedAuc
     ratings_tell_failed: dict[str, TestedAuc]
+
+    @classmethod
+    def _nested(cls, raw: Any) -> Any:
+        """Files of earlier versions call `lost_again` `unsolved`."""
+        if not isinstance(raw, dict):
+            return raw
+        return {name.replace("unsolved", "lost_again"): value for name, value in raw.items()}
 
     def __post_init__(self) -> None:
         lengths = {len(getattr(self, f"{name}{end}")) for name in SHARES for end in ENDS}
@@ -163,7 +170,7 @@ def latex(result: OutcomesResult) -> str:
     """Table 1: shares (%) of puzzles solved, at the steps of PRINTED."""
     steps = [step for step in PRINTED if step <= result.steps]
     shown = pd.DataFrame({"step": map(str, steps)})
-    for name, label in (("exact", "at the step"), ("ever", "ever"), ("unsolved", "lost again")):
+    for name, label in (("exact", "at the step"), ("ever", "ever"), ("lost_again", "lost again")):
         ends = [
             [_number(getattr(result, f"{name}{end}")[step - 1]) for step in steps] for end in ENDS
         ]
