@@ -39,20 +39,16 @@ RENAMED: dict[str, str] = {
     "*/summary.json/auc_of_waves_for_failure": "*/summary.json/auc_of_rating_for_failure",
     "*/printed/unsolved_at_step": "*/printed/lost_again_at_step",
 }
-RENAMED |= {
-    f"*/{file}/unsolved{end}": f"*/{file}/lost_again{end}"
-    for file in ("summary.json", "outcomes.csv", "ratings.csv")
-    for end in ("", "_low", "_high")
-}
+_FILES = [f"*/{name}" for name in ("summary.json", "outcomes.csv", "ratings.csv")]
+for _at in (f"{file}/%s{end}" for file in _FILES for end in ("", "_low", "_high")):
+    RENAMED[_at % "unsolved"] = _at % "lost_again"
 # Key paths, written in the same way, that the golden files do not have and that may be new.
 _IDENTITY = ("task", "architecture", "schedule", "states", "answer", "latent")  # of a store
 ADDED: tuple[str, ...] = tuple(f"*/manifest.json/meta/identity/{name}" for name in _IDENTITY)
 ADDED += ("*/card.json/sae/architecture", "*/cfg.json/metadata/trm_interp/architecture")
-ADDED += ("*/card.json/train/n_sup_warm", "*/card.json/train/n_sup_warm_until")
-ADDED += ("*/card.json/train/keep_every", "*/card.json/train/fused_mixer")
-ADDED += ("*/card.json/train/stagger",)
-ADDED += tuple(f"*/card.json/train/prefix_{name}" for name in ("optimizer", "lr", "decay"))
-ADDED += ("*/card.json/train/easy_until", "*/card.json/train/early_weight")
+_TRAIN = "n_sup_warm n_sup_warm_until keep_every fused_mixer stagger easy_until early_weight"
+_TRAIN += " prefix_optimizer prefix_lr prefix_decay"
+ADDED += tuple(f"*/card.json/train/{name}" for name in _TRAIN.split())
 ADDED += ("*/card.json/sae/centre", "*/card.json/sae/shuffle", "*/card.json/settings/centre")
 ADDED += ("*/card.json/settings/shuffle_ticks", "*/cfg.json/metadata/trm_interp/centre")
 ADDED += ("*/cfg.json/metadata/trm_interp/shuffle", "sae-eval/measures.json/bits")
@@ -60,8 +56,8 @@ ADDED += ("sae-eval/measures.json/baselines", "*/manifest.json/meta/settings/ran
 ADDED += ("sae-eval/measures.json/loop/*/runs/pca", "sae-eval/measures.json/loop/*/runs/pca-bits")
 ADDED += ("sae-eval/measures.json/loop/*/recovered_by",)
 ADDED += ("stability/summary.json/rating", "*/*/summary/gained")
-ADDED += ("*/summary.json/settings/style", "*/summary.json/settings/width")
-ADDED += ("*/summary.json/settings/self_contained",)
+_LOOK = ("style", "width", "self_contained")
+ADDED += tuple(f"*/summary.json/settings/{name}" for name in _LOOK)
 ADDED += ("features/figure1_total.csv",)
 ADDED += ("basins/trajectories.csv", "basins/summary.json/settings/shown")
 ADDED += ("basins/summary.json/puzzles_looked_at/*/path_explained",)
