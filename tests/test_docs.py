@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from building import blocks, generated, site
 from building.blocks import Output, Workplace, commands, name_of, pages, text_of
 from typer.main import get_command
@@ -100,6 +101,25 @@ def test_sae_eval_tells_four_ways_apart(place: Workplace):
     kinds = ("as it is", "sae", "zero", "mean")
     losses = [cells[-2].split()[0] for cells in rows if cells[1].strip() in kinds]
     assert len(set(losses[-4:])) == 4, answer  # four ways at one tick
+
+
+def test_the_examples_of_patching_show_what_they_say(
+    place: Workplace, outputs: dict[str, list[Output]]
+):
+    names = place.names["patching.md"]
+    shown = "".join(output.text for output in outputs["patching.md"])
+    assert len(outputs["patching.md"]) == 7 and shown.count("\n") >= 5
+    base, other = names["base"], names["other"]
+    assert not torch.equal(base.before[0].z_H, other.before[0].z_H)
+    assert names["effects"].change("loss").abs().max() > 0
+    assert names["ablated"].change("cells").mean() < 0  # without the MLP less is right
+    assert names["cut"].change("loss").abs().max() > 0
+    swapped, asked = names["swapped"].tokens[0], base.readouts.tokens[:, -1]
+    assert (swapped != asked).any()
+    blanks = names["blanks"][:, names["model"].config.prefix :]
+    before, after = ((tokens == 2)[blanks].sum() for tokens in (asked, names["steered"].tokens[0]))
+    assert after > 2 * before  # more blanks are answered with a 1
+    assert len(names["exact"]) == 20 and len(names["estimates"]) == 2 + 6 * 21
 
 
 def test_the_site_builds_without_a_warning(outputs: dict[str, list[Output]], tmp_path: Path):

@@ -69,10 +69,12 @@ class Output:
 
 @dataclass
 class Workplace:
-    """A folder in which pages run, with `artifacts` in it. `ran`: what each line so far printed."""
+    """A folder in which pages run, with `artifacts` in it. `ran`: what each line so far printed;
+    `names`: the namespace of every page."""
 
     folder: Path
     ran: dict[tuple[str, ...], str] = field(default_factory=dict)
+    names: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -81,8 +83,8 @@ class Workplace:
 
     def run(self, page: str, python: bool = True) -> list[Output]:
         """Run a page's blocks in their order; an output a Python block, which may be left out."""
-        names: dict[str, Any] = {"__name__": page}
-        outputs = []
+        names = self.names[page] = {"__name__": page}
+        outputs: list[Output] = []
         with inside(self.folder):
             for block in blocks(text_of(page)):
                 if block.language == "python":
