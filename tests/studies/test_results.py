@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from trm_interp.figures.style import styled
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.outputs import MARKER, mark
 from trm_interp.runtime.records import Record
@@ -58,7 +59,7 @@ def test_results_are_replaced_when_told_and_not_mixed(tmp_path: Path):
         write(tmp_path, "outcomes")
     assert "plane-3.csv" in names(tmp_path)
     write(tmp_path, "outcomes", overwrite=True)
-    assert names(tmp_path) == {MARKER, "notes.csv", "outcomes.csv", "summary.json"}
+    assert names(tmp_path) == {MARKER, "notes.csv", "outcomes.csv", "summary.json", "index.html"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -86,7 +87,28 @@ def test_a_page_goes_with_its_numbers(tmp_path: Path):
     draw(False)
     assert {"plane-1.html", "plane-1.csv"} < names(tmp_path)
     draw(True)
-    assert names(tmp_path) == {MARKER, "summary.json"}
+    assert names(tmp_path) == {MARKER, "summary.json", "index.html"}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_page_of_a_folder_names_files_with_a_sentence_and_the_command(
+    tmp_path: Path, alone: bool
+):
+    out = tmp_path / "a <b>"
+    config = OutcomesConfig(out=out, limit=7, overwrite=True, self_contained=alone)
+    with results_of("outcomes", config, NAMES) as results:
+        figure = styled(go.Figure(), "t", caption="What is shown, of 3 puzzles.")
+        results.write({"plane-1": (figure, TABLE)}, {"outcomes": TABLE})
+        results.finish(StudyResult())
+    page = (out / "index.html").read_text()
+    flag = " --self-contained" if alone else ""
+    command = f"trm-interp outcomes --out &#x27;{tmp_path}/a &lt;b&gt;&#x27; --limit 7{flag}"
+    assert f"<code>{command}</code>" in page
+    assert '<a href="plane-1.html">plane-1.html</a>: What is shown, of 3 puzzles.' in page
+    assert '<a href="outcomes.csv">outcomes.csv</a>: 1 row: a.' in page
+    assert ("plotly.min.js" in names(out)) != alone
+    drawn = (out / "plane-1.html").read_text()
+    assert (len(drawn) > 1_000_000) == alone and "97vh" in drawn and figure.layout.height == 640
 
 
 def test_basins_removes_no_parts_but_its_own(cli: Cli, copier: Path, grids: Path, tmp_path: Path):

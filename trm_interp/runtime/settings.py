@@ -145,19 +145,25 @@ def in_range(config: type, values: Mapping[str, Any]) -> None:
 
 
 def command_line(command: str, config: object) -> str:
-    """The line that runs a command with these settings, for the record of what made a folder."""
+    """The line that runs a command with these settings, for the record of what made a folder.
+
+    Whether that replaced or resumed something is left out.
+    """
     return shlex.join(["trm-interp", *command.split(), *words_of(config)])
 
 
 def words_of(config: object) -> list[str]:
-    """The options and arguments that make these settings on a command line, without defaults.
+    """The options and arguments that make these settings on a command line, without defaults and
+    without what is said of an output that is there.
 
     Fields that are groups are left out: their values are not of one field each.
     """
     words = []
     for f in fields(config):  # type: ignore[arg-type]
         value = getattr(config, f.name)
-        if "group" in f.metadata or value is None or value == f.default:
+        if "group" in f.metadata or f.name in ("overwrite", "resume"):
+            continue
+        if value is None or value == f.default:
             continue
         flag, _, off = f.metadata.get("flags", f"--{f.name.replace('_', '-')}").partition("/")
         if f.metadata.get("argument"):

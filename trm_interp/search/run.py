@@ -47,9 +47,9 @@ def search_table(summary: SearchSummary) -> Table:
     """Shares of the puzzles after every step, in per cent."""
     table = Table(
         title=f"{summary.ckpt} on {counted(summary.n, 'puzzle')} of {summary.puzzles}, %",
-        caption="95 % Wilson intervals over puzzles; steps count from 1",
+        caption="95 % Wilson intervals over puzzles",
     )
-    for heading in ("step", *HEADINGS):
+    for heading in ("step (from 1)", *HEADINGS):
         table.add_column(heading, justify="right")
     for step in range(summary.config.steps):
         cells = []

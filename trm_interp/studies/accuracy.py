@@ -160,8 +160,8 @@ def lines(accuracy: Accuracy) -> list[Table | str]:
 
 def scores_table(shares: Mapping[str, Sequence[float]]) -> Table:
     """Shares by name, one for every supervision step, in per cent."""
-    table = Table(caption="as the task's benchmark counts; steps count from 1")
-    for heading in ("step", *(f"{name} %" for name in shares)):
+    table = Table(caption="as the task's benchmark counts")
+    for heading in ("step (from 1)", *(f"{name} %" for name in shares)):
         table.add_column(heading, justify="right")
     for step, row in enumerate(zip(*shares.values(), strict=True), start=1):
         table.add_row(str(step), *(f"{100 * share:.1f}" for share in row))
@@ -170,8 +170,8 @@ def scores_table(shares: Mapping[str, Sequence[float]]) -> Table:
 
 def accuracy_table(outcomes: pd.DataFrame, title: str) -> Table:
     """`analysis.outcomes.outcome_table` in per cent."""
-    table = Table(title=title, caption="95 % Wilson intervals over puzzles; steps count from 1")
-    for heading in ("step", "exact %", "ever solved %", "lost again %"):
+    table = Table(title=title, caption="95 % Wilson intervals over puzzles")
+    for heading in ("step (from 1)", "exact %", "ever solved %", "lost again %"):
         table.add_column(heading, justify="right")
     for row in outcomes.to_dict("records"):
         cells = [

@@ -169,7 +169,7 @@ def figures(result: OutcomesResult, tables: Tables) -> Figures:
 def latex(result: OutcomesResult) -> str:
     """Table 1: shares (%) of puzzles solved, at the steps of PRINTED."""
     steps = [step for step in PRINTED if step <= result.steps]
-    shown = pd.DataFrame({"step": map(str, steps)})
+    shown = pd.DataFrame({"step (from 1)": map(str, steps)})
     for name, label in (("exact", "at the step"), ("ever", "ever"), ("lost_again", "lost again")):
         ends = [
             [_number(getattr(result, f"{name}{end}")[step - 1]) for step in steps] for end in ENDS
