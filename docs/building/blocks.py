@@ -40,6 +40,7 @@ SMALL = {
     "stitch": "--limit 4 --fit 8 --link-steps 2 --batch-size 4",
     "settling": "--limit 8 --long 32",
     "stability": "--limit 8 --sample 4 --fixed 0 --steps 5",
+    "robustness": "--limit 8 --sample 4 --steps 4 --then 2 --draws 2 --starts 2 --epsilons 0.5,2",
     "internalisation": "--limit 8 --steps 2 --caps 0,1",
     "figures": "--plan",
     "compare": "--plan",
@@ -48,7 +49,7 @@ SMALL = {
 }
 # no commands of ours, or with tests of their own, as they take long
 NOT_RUN = ("torchrun", "python3", "python", "pip", "mkdocs", "jupyter", ".")
-TESTED_APART = ("data make", "data download", "quickstart")
+TESTED_APART = ("data make", "data download", "quickstart", "push")
 
 
 class Block(NamedTuple):

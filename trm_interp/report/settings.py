@@ -4,10 +4,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-<<<<<<< HEAD
-from trm_interp.figures.look import ON_PAPER, STYLE_HELP, WIDTH_HELP, Style, Width
-from trm_interp.runtime.hub import repository
-=======
 from trm_interp.figures.look import (
     ON_PAPER,
     SELF_CONTAINED_HELP,
@@ -16,7 +12,7 @@ from trm_interp.figures.look import (
     Style,
     Width,
 )
->>>>>>> 281339f (docs: a site whose pages run their code, README of a page, Store.to_xarray, an index page for every output folder (work in progress))
+from trm_interp.runtime.hub import repository
 from trm_interp.runtime.settings import argument, positive, required, setting
 from trm_interp.subjects.settings import (
     CKPT_HELP,
