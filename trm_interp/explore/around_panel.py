@@ -61,6 +61,13 @@ def around_panel(graph: dict[str, Any]) -> Any:
 def add_around(app: dash.Dash, session: Session) -> Jobs:
     """Callbacks of the panel; the computations that it starts."""
     jobs = Jobs(session)
+    _begun(app, session, jobs)
+    _looked_at(app, session, jobs)
+    return jobs
+
+
+def _begun(app: dash.Dash, session: Session, jobs: Jobs) -> None:
+    """Begin and stop."""
 
     @app.callback(
         Output("around-poll", "disabled"),
@@ -92,6 +99,10 @@ def add_around(app: dash.Dash, session: Session) -> Jobs:
             return no_update, one_line(error), no_update
         return False, "computing …", -1
 
+
+def _looked_at(app: dash.Dash, session: Session, jobs: Jobs) -> None:
+    """What there is so far; the questions keep a computation going."""
+
     @app.callback(
         Output("around", "figure"),
         Output("around-figure", "hidden"),
@@ -121,8 +132,6 @@ def add_around(app: dash.Dash, session: Session) -> Jobs:
                 shown = figures.around(run, job.asked, ends, bool(dark), session.task)
         share = str(round(100 * done / job.total))
         return shown, hidden, words_of(job, running), share, not running, done, not running
-
-    return jobs
 
 
 def words_of(job: Job, running: bool) -> str:

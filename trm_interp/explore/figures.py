@@ -211,12 +211,12 @@ def around(run: Run, asked: Around, ends: Ends, dark: bool, task: Task) -> go.Fi
     random = np.isnan(ends.where).any(1)
     for kind, name in enumerate(names):
         chosen = np.flatnonzero(random & (kinds == kind))
-        if len(chosen):
+        if (kinds == kind).any():  # in the legend also where it is in the plane alone
             marker = {"symbol": "circle" if name == "solved" else "x", "size": 8}
             figure.add_trace(
                 go.Scatter(
-                    x=ends.place[chosen, 0],
-                    y=ends.place[chosen, 1],
+                    x=ends.place[chosen, 0] if len(chosen) else [None],
+                    y=ends.place[chosen, 1] if len(chosen) else [None],
                     mode="markers",
                     marker=marker | {"color": KINDS[kind], "line": {"width": 0.5}},
                     name=f"{name} ({len(chosen)})",
