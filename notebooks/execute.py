@@ -11,6 +11,8 @@ import argparse
 import base64
 import io
 import os
+import re
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -20,6 +22,7 @@ from PIL import Image
 FOLDER = Path(__file__).resolve().parent
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDEST = 900  # pixels of a picture
+TEMPORARY = re.compile(rf"{re.escape(tempfile.gettempdir())}/tmp\w+")
 
 
 def execute(source: Path, to: Path) -> None:
@@ -32,6 +35,8 @@ def execute(source: Path, to: Path) -> None:
         outputs = cell.get("outputs", [])
         cell.outputs = [one for one in outputs if one.get("name") != "stderr"] if outputs else []
         for output in cell.outputs:
+            if "text" in output:
+                output.text = TEMPORARY.sub("FOLDER", output.text)
             data = output.get("data", {})
             if PLOTLY in data:
                 del data[PLOTLY]

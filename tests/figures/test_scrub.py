@@ -24,8 +24,8 @@ def test_the_board_has_its_shape_glyphs_and_shades(figure: go.Figure):
     assert np.asarray(second.text).tolist() == [["a", "b", "c"], ["d", "e", "f"]]
     assert figure.data[0].z.tolist() == first.z.tolist()  # the page opens on the first cycle
     lines = [(shape.x0, shape.x1, shape.y0, shape.y1) for shape in figure.layout.shapes]
-    # before row 1 across the panel, before columns 1 and 2 down it
-    assert lines == [(0, 1, 0.5, 0.5), (0.5, 0.5, 0, 1), (1.5, 1.5, 0, 1)]
+    # before row 1 from edge to edge of the board, before columns 1 and 2 from top to bottom
+    assert lines == [(-0.5, 2.5, 0.5, 0.5), (0.5, 0.5, -0.5, 1.5), (1.5, 1.5, -0.5, 1.5)]
 
 
 def test_a_frame_shows_the_end_of_its_cycle(figure: go.Figure):

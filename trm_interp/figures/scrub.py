@@ -75,7 +75,7 @@ def scrub_figure(
         for name, moment in zip(names, moments, strict=True)
     ]
     _add_controls(figure, names)
-    _dress_board(figure, rulings)
+    _dress_board(figure, grid, rulings)
     figure.update_xaxes(title="H-cycle (from 1)", row=1, col=2)
     figure.update_yaxes(rangemode="tozero", row=1, col=2)
     figure.update_xaxes(title=f"PC 1 ({explained[0]:.0%})", row=1, col=3)
@@ -133,13 +133,17 @@ def _add_controls(figure: go.Figure, frames: list[str]) -> None:
     )
 
 
-def _dress_board(figure: go.Figure, rulings: tuple[list[int], list[int]]) -> None:
+def _dress_board(
+    figure: go.Figure, grid: tuple[int, int], rulings: tuple[list[int], list[int]]
+) -> None:
     """A square board, its first row on top, with its heavy lines."""
     plain = {"showticklabels": False, "showgrid": False, "zeroline": False}
     figure.update_xaxes(**plain, row=1, col=1)
     figure.update_yaxes(**plain, autorange="reversed", scaleanchor="x", scaleratio=1, row=1, col=1)
     rows, columns = rulings
     for row in rows:
-        figure.add_hline(y=row - 0.5, line=RULING, row=1, col=1)  # type: ignore[arg-type]
+        at = {"x0": -0.5, "x1": grid[1] - 0.5, "y0": row - 0.5, "y1": row - 0.5}
+        figure.add_shape(type="line", **at, line=RULING, row=1, col=1)
     for column in columns:
-        figure.add_vline(x=column - 0.5, line=RULING, row=1, col=1)  # type: ignore[arg-type]
+        at = {"x0": column - 0.5, "x1": column - 0.5, "y0": -0.5, "y1": grid[0] - 0.5}
+        figure.add_shape(type="line", **at, line=RULING, row=1, col=1)

@@ -3,6 +3,7 @@
 import html
 import sys
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -88,9 +89,10 @@ def write_html(figure: go.Figure, path: Path, look: Look = SCREEN) -> Path:
 def _page(figure: go.Figure, library: str | bool) -> str:
     """The HTML of a figure whose width and height follow the window; a figure that is higher than
     most is as high as it needs, and scrolls."""
-    height = figure.layout.height or HEIGHT
+    layout: Any = figure.layout
+    height = layout.height or HEIGHT
     least = height if height > HEIGHT else LEAST_HEIGHT
-    figure.layout.height = None
+    layout.height = None
     try:
         return figure.to_html(
             include_plotlyjs=library,
@@ -100,7 +102,7 @@ def _page(figure: go.Figure, library: str | bool) -> str:
             default_height=f"max(97vh, {least:g}px)",
         )
     finally:
-        figure.layout.height = height
+        layout.height = height
 
 
 def _holds(path: Path, text: str) -> bool:
