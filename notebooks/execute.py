@@ -21,7 +21,8 @@ from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
 PLOTLY = "application/vnd.plotly.v1+json"
-WIDEST = 900  # pixels of a picture
+SIZE = 'import plotly.io as pio\n\npio.renderers["png"].width = 1000'
+WIDEST = 1000  # pixels of a picture
 TEMPORARY = re.compile(rf"{re.escape(tempfile.gettempdir())}/tmp\w+")
 
 
@@ -29,9 +30,13 @@ def execute(source: Path, to: Path) -> None:
     """Run a notebook from top to bottom, and write it with its outputs."""
     os.environ["PLOTLY_RENDERER"] = "plotly_mimetype+png"
     notebook = nbformat.read(source, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(SIZE))
     NotebookClient(notebook, timeout=3600, kernel_name="python3").execute()
+    del notebook.cells[0]
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when it ran
+        if cell.get("execution_count"):
+            cell.execution_count -= 1
         outputs = cell.get("outputs", [])
         cell.outputs = [one for one in outputs if one.get("name") != "stderr"] if outputs else []
         for output in cell.outputs:

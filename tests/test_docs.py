@@ -5,7 +5,6 @@ the site, which is built last and without a warning.
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from building import blocks, generated, site
 from building.blocks import Output, Workplace, commands, name_of, pages, text_of
 from typer.main import get_command
 
-import trm_interp.explore.serving
 from trm_interp.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -24,10 +22,8 @@ TEXTS = ["README.md", *pages()]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trm_interp.explore.serving, "serve", lambda server: None)  # till Ctrl-C
-        yield Workplace(tmp_path_factory.mktemp("docs"))
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return Workplace(tmp_path_factory.mktemp("docs"))
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs"
@@ -117,7 +118,8 @@ def invoke(words: list[str]) -> Any:
 
     from trm_interp.cli import app
 
-    done = CliRunner().invoke(app, words)
+    with patch("trm_interp.explore.serving.serve", lambda server: None):  # which is till Ctrl-C
+        done = CliRunner().invoke(app, words)
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done
