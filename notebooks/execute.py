@@ -35,10 +35,11 @@ def execute(source: Path, to: Path) -> None:
     del notebook.cells[0]
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when it ran
-        if cell.get("execution_count"):
-            cell.execution_count -= 1
         outputs = cell.get("outputs", [])
         cell.outputs = [one for one in outputs if one.get("name") != "stderr"] if outputs else []
+        for counted in (cell, *cell.outputs):
+            if counted.get("execution_count"):
+                counted.execution_count -= 1  # the size's own cell is gone
         for output in cell.outputs:
             if "text" in output:
                 output.text = TEMPORARY.sub("FOLDER", output.text)
