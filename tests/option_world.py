@@ -60,6 +60,7 @@ def smallest(world: World) -> dict[str, list[Any]]:
         "sae-eval": on_sae,
         "features": [*on_sae, *made, "--surrogates", 19],
         "steer": [*on_sae, "--feature", 0, "--controls", 1],
+        "circuits": [*on_sae, *made, "--top", 2, "--controls", 1],
         "search": [*model, "--steps", 1, "--limit", 2, "--k", 2, "--out", out / "t.csv"],
         "solve": ["1234............", "--ckpt", world.ckpt, "--steps", 1, "--k", 2],
         "outcomes": [*model, *made, "--limit", 3, "--steps", 2],

@@ -29,7 +29,7 @@ GROUPS = {
     "running": ("eval", "collect", "hooks", "info", "quickstart"),
     "training": ("train",),
     "exploring": ("explore",),
-    "features": ("train-sae", "sae-eval", "features", "steer"),
+    "features": ("train-sae", "sae-eval", "features", "steer", "circuits"),
     "searching": ("search", "solve"),
     "checkpoints": (
         "outcomes",

@@ -191,6 +191,12 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, Callable[[Path, str], Tree]]] = 
         f"steer @train-sae @states --feature 3 --controls 3 --all-puzzles {CPU} --json",
         printed,
     ),
+    "circuits": (
+        ("train-sae",),
+        f"circuits @train-sae @states --all-puzzles --top 2 --ticks 9 --checked 1 --controls 2 "
+        f"{CPU} --out @circuits",
+        written,
+    ),
     "search": ((), f"search {ON} --k 3 --steps 3 --when every --out @search/search.csv", written),
     "outcomes": ((), f"outcomes {ON} --steps 8 --out @outcomes", written),
     "trajectories": (STORED, "trajectories @states --shown 4 --out @trajectories", written),
@@ -231,7 +237,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, Callable[[Path, str], Tree]]] = 
     ),
     "robustness": (
         (),
-        f"robustness {ON} --steps 4 --then 3 --sample 12 --epsilons 0.1,1,4 --draws 3 --starts 2 "
+        f"robustness {ON} --steps 4 --then 3 --sample 4 --epsilons 1,4 --draws 3 --starts 2 "
         "--iterations 8 --out @robustness",
         written,
     ),

@@ -32,6 +32,7 @@ SMALL = {
     "features": "--surrogates 20 --all-puzzles",
     "steer": "--all-puzzles --limit 4 --controls 1",
     "sae-eval": "--all-puzzles --limit 4",
+    "circuits": "--all-puzzles --limit 4 --top 3 --controls 2 --checked 1",
     "outcomes": "--limit 8 --steps 4",
     "divergence": "--starts 8",
     "losses": "--limit 8 --steps 4",

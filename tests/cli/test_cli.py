@@ -25,6 +25,7 @@ from trm_interp.tasks.sudoku.dataset import load
 Cli = Callable[..., Any]
 COMMANDS = ["quickstart", "eval", "collect", "train", "info", "hooks", "explore", "push"]
 COMMANDS += ["train-sae", "sae-eval", "features", "steer", "search", "solve", "figures", "compare"]
+COMMANDS += ["circuits"]
 COMMANDS += ["outcomes", "trajectories", "divergence", "losses", "basins", "origins"]
 COMMANDS += ["trace", "stitch"]
 COMMANDS += ["lens", "probes"]

@@ -1,6 +1,7 @@
 """The commands on sparse autoencoders."""
 
 from trm_interp.cli.options import Command
+from trm_interp.sae.circuits_settings import CircuitsConfig
 from trm_interp.sae.settings import EvalSAEConfig, FeaturesConfig, SteerConfig, TrainSAEConfig
 
 COMMANDS = [
@@ -61,6 +62,21 @@ COMMANDS = [
         """,
         unit="features",
         label="steering",
+        has_json=True,
+        says_out=True,
+    ),
+    Command(
+        name="circuits",
+        title="Features",
+        config=CircuitsConfig,
+        target="trm_interp.sae.circuits:run",
+        doc="Which features drive which ones an H-cycle later: a graph, checked by ablation.",
+        examples="""
+        trm-interp circuits runs/sae runs/states --out runs/circuits
+        trm-interp circuits runs/sae runs/states --features 3,17,40 --ticks 5,12 --out runs/two
+        """,
+        unit="puzzles",
+        label="following",
         has_json=True,
         says_out=True,
     ),

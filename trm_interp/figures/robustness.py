@@ -112,7 +112,7 @@ def related_figure(
         if bounded in set(table[side]):
             marker = {"symbol": symbol, "size": 9, "color": "#555"}
             explain(figure, f"{bounded} the grid", mode="markers", marker=marker)
-    least = float(table[f"epsilon_50_answer_{RANDOM}"].min())
+    least = float(table[f"epsilon_50_answer_{RANDOM}"].to_numpy(float).min())
     edges = np.log10([least / 1.3, max(epsilons) * 1.3])
     marks = ticks(np.array(epsilons, np.float64))
     figure.update_yaxes(type="log", tickvals=marks, range=edges.tolist())

@@ -215,6 +215,44 @@ class Steering(MeasuredOn):
     rank_p: float
 
 
+# circuits
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitOf(Record):
+    """Of the `n` runs of one fate, `n_solved` of which are solved: how many `edges` were measured,
+    the weights of how many have an interval over puzzles `clear` of 0, how many of the `strongest`
+    go from a feature `to_itself`; of the `checked` ones how many are `confirmed`, by a loss of the
+    same sign as the weight that no matched random feature brings about. `agreement`: rank
+    correlation of weights and losses over all targets of the ablated sources, mean over puzzles;
+    None where nothing was ablated."""
+
+    n: int
+    n_solved: int
+    edges: int
+    clear: int
+    strongest: int
+    to_itself: int
+    checked: int
+    confirmed: int
+    agreement: Estimate | None = optional()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitsSummary(MeasuredOn):
+    """Edges from `features` to `features`, `lag` network evaluations later: see `circuits`.
+
+    `tolerance`: RMS change over the last of the `steps` up to which a run is settled."""
+
+    model_mismatch: str | None
+    steps: int
+    lag: int
+    features: list[int]
+    source_ticks: list[int]
+    tolerance: float
+    fates: dict[str, CircuitOf]
+
+
 # features
 
 
