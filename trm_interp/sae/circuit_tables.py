@@ -59,9 +59,11 @@ def edge_table(
     return pd.concat(tables, ignore_index=True)
 
 
-def strong(table: pd.DataFrame, fate: str, most: int) -> pd.DataFrame:
-    """The strongest edges of a fate, by the size of their weight; none of weight 0."""
-    of = where(table, (table["fate"] == fate) & (table["weight"] != 0))
+def strong(table: pd.DataFrame, fate: str, most: int, to_itself: bool) -> pd.DataFrame:
+    """The strongest edges of a fate, by the size of their weight; none of weight 0. `to_itself`:
+    with those from a feature to itself."""
+    kept = to_itself | (table["source"] != table["target"])
+    of = where(table, kept & (table["fate"] == fate) & (table["weight"] != 0))
     return of.iloc[np.argsort(-np.abs(of["weight"].to_numpy()), kind="stable")[:most]]
 
 

@@ -92,7 +92,11 @@ def measure(
     measured = edges(through, lambda done, of: progress(done, 2 * n))
     by_fate = fates_of(measured, config.tolerance)
     table = edge_table(through, measured, by_fate, config.seed)
-    picked = {fate: strong(table, fate, config.edges).head(config.checked) for fate in by_fate}
+    most, pair = (config.edges, config.to_itself), ["source", "target"]
+    picked = {  # of a pair of features the tick at which the edge is strongest
+        fate: strong(table, fate, *most).drop_duplicates(pair).head(config.checked)
+        for fate in by_fate
+    }
     lost = ablate_sources(
         through, picked, usage, config, lambda done, of: progress(n + done, 2 * n)
     )
@@ -110,7 +114,7 @@ def measure(
             fate: _of_fate(
                 through.applied.solved[rows],
                 where(table, table["fate"] == fate),
-                strong(table, fate, config.edges),
+                strong(table, fate, config.edges, to_itself=True),
                 where(checks, checks["fate"] == fate),
                 agree.get(fate),
             )
@@ -126,7 +130,8 @@ def _write(output: Run, config: CircuitsConfig, result: CircuitsSummary, tables:
     for name, table in tables._asdict().items():
         output.write_text(f"{name}.csv", table.to_csv(index=False))
     about, levels = f"{Path(config.sae).name} on {result.site}", tables.features
-    strongest = {fate: strong(tables.edges, fate, config.edges) for fate in result.fates}
+    most = (config.edges, config.to_itself)
+    strongest = {fate: strong(tables.edges, fate, *most) for fate in result.fates}
     for fate, of in strongest.items():
         graph = graph_of(of, where(levels, levels["fate"] == fate), fate, about, result.lag)
         output.write_json(f"graph-{fate}.json", graph)

@@ -26,7 +26,14 @@ class CircuitsConfig(OnSAE):
         otherwise="the last write of the state in every H-cycle",
     )
     edges: int = setting(60, "strongest edges that are drawn and go into the graphs")
-    checked: int = setting(8, "of these, edges that are checked by ablation; 0: none")
+    to_itself: bool = setting(
+        False,
+        "edges from a feature to itself among the strongest, or those between two features alone",
+        flags="--to-itself/--between",
+    )
+    checked: int = setting(
+        8, "of these, edges that are checked by ablation, one of two features; 0: none"
+    )
     controls: int = setting(
         10, "matched random features that are ablated beside each", needs=CHECKED
     )

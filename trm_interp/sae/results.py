@@ -222,8 +222,8 @@ class Steering(MeasuredOn):
 class CircuitOf(Record):
     """Of the `n` runs of one fate, `n_solved` of which are solved: how many `edges` were measured,
     the weights of how many have an interval over puzzles `clear` of 0, how many of the `strongest`
-    go from a feature `to_itself`; of the `checked` ones how many are `confirmed`, by a loss of the
-    same sign as the weight that no matched random feature brings about. `agreement`: rank
+    of all go from a feature `to_itself`; of the `checked` ones how many are `confirmed`, by a loss
+    of the same sign as the weight that no matched random feature brings about. `agreement`: rank
     correlation of weights and losses over all targets of the ablated sources, mean over puzzles;
     None where nothing was ablated."""
 
