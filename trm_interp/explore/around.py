@@ -9,18 +9,20 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trm_interp.analysis.basins import Plane, displacements, same_answer, square
 from trm_interp.explore.edits import Node
 from trm_interp.explore.session import Session
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import in_seed_range
 from trm_interp.runtime.shapes import Bool, Float, Int
+
+if TYPE_CHECKING:
+    from trm_interp.analysis.basins import Plane
 
 BATCH = 8  # runs that go on together
 PATIENCE = 8.0  # seconds without a question after which a computation ends
@@ -60,6 +62,8 @@ class Ends(NamedTuple):
     @property
     def group(self) -> Int[np.ndarray, " run"]:
         """Equal answers have equal numbers, the most frequent one 0."""
+        from trm_interp.analysis.basins import same_answer  # loads for a second
+
         return same_answer(self.answer)
 
 
@@ -84,6 +88,8 @@ def nearby(session: Session, asked: Around) -> tuple[Tensor, np.ndarray]:
 
     Random starts first; then the plane in an order that fills its image evenly.
     """
+    from trm_interp.analysis.basins import displacements, square
+
     check_around(session, asked)
     state = session.states_at(asked.node, asked.at)
     here = torch.stack([getattr(state, name)[0].float().cpu() for name in asked.states])
@@ -107,8 +113,10 @@ def nearby(session: Session, asked: Around) -> tuple[Tensor, np.ndarray]:
     return torch.cat([here + random, on_plane]), where
 
 
-def _plane(origin: Tensor, first: Tensor, other: Tensor) -> Plane:
+def _plane(origin: Tensor, first: Tensor, other: Tensor) -> "Plane":
     """Two orthogonal directions of RMS 1."""
+    from trm_interp.analysis.basins import Plane
+
     first = first / first.square().mean().sqrt()
     rest = other - (other * first).mean() * first
     axes = torch.stack([first, rest / rest.square().mean().sqrt()])

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from trm_interp.analysis.probes import auc_by_puzzle, probe_scores, shuffled_in_puzzles
 from trm_interp.explore.edits import Node
 from trm_interp.explore.runs import Run
 from trm_interp.patch import Recorded, attribute, last_hook, record, start_hook
@@ -57,6 +56,8 @@ def probe_layer(session: "Session", runs: Sequence[Run], state: str, fact: str) 
     an unseen puzzle; the control is fitted on labels that were shuffled within puzzles.
     UserError for a fact that there is not, and where the file has no other puzzle.
     """
+    from trm_interp.analysis.probes import probe_scores, shuffled_in_puzzles  # loads for a second
+
     if fact not in probe_names(session.task, session.puzzles):
         names = ", ".join(probe_names(session.task, session.puzzles))
         raise UserError(f"no probe for {fact[:40]!r}: choose one of {names}")
@@ -88,6 +89,8 @@ def _number(value: float) -> str:
 
 def _auc(task: Task, run: Run, ends: np.ndarray, fact: str, scores: np.ndarray) -> float:
     """Over asked cells at these moments of a run; NaN where they are all of one kind."""
+    from trm_interp.analysis.probes import auc_by_puzzle
+
     labels = np.stack(
         [_labels(task, run.inputs[m], run.labels[m], run.answer.tokens[m], fact) for m in ends]
     )

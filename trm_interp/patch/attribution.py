@@ -18,7 +18,7 @@ from trm_interp.patch.places import Place, places, state_hooks
 from trm_interp.patch.recorded import Keep, Recorded
 from trm_interp.patch.sources import Donor
 from trm_interp.patch.view import Change
-from trm_interp.recording.hooks import Names
+from trm_interp.recording.names import Names
 
 Outcome = Callable[[Readout, Tensor], Tensor]  # of a read-out and labels [run, cell]: [run]
 

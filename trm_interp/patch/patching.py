@@ -20,7 +20,7 @@ from trm_interp.patch.places import Place, last_hook, places
 from trm_interp.patch.recorded import Recorded
 from trm_interp.patch.sources import Gives, Source, source_of
 from trm_interp.patch.view import Change, Listener
-from trm_interp.recording.hooks import Names
+from trm_interp.recording.names import Names
 from trm_interp.runtime.shapes import Bool, Float
 
 OUTCOMES = ("exact", "cells", "loss", "q_halt")

@@ -12,7 +12,7 @@ from trm_interp.core.clock import Tick
 from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import model_class
-from trm_interp.recording.hooks import Names, select
+from trm_interp.recording.names import Names, select
 from trm_interp.runtime.shapes import Bool, Int
 from trm_interp.tasks.base import Task
 

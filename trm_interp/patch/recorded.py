@@ -12,7 +12,7 @@ from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.core.models.layers import weights_held
 from trm_interp.patch.places import Place, places, state_hooks
 from trm_interp.patch.view import Change, Listener, Span, View, view_of
-from trm_interp.recording.hooks import Names
+from trm_interp.recording.names import Names
 
 
 @dataclass(frozen=True, eq=False)

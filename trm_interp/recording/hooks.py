@@ -21,11 +21,10 @@ A name that the model does not have, a filter that matches nothing and a compile
 silently do not fire, are errors, whichever method the hook is added through.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +37,10 @@ from trm_interp.core.infer import identifiers_for, require_tokens
 from trm_interp.core.models.base import Readout, RecursiveModel, States
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import DEFAULT, architecture, model_class
+from trm_interp.recording.names import Names, select
 from trm_interp.runtime.shapes import Int
 
 READ = ("logits", "q_halt", "q_continue")  # of a `Readout`, what has a hook point
-P = TypeVar("P")
-Names = str | Sequence[str] | Callable[[str], bool] | None  # of hook points; None: all
 
 
 class _StepPoints(nn.Module):
@@ -248,32 +246,6 @@ def hook_points(model: nn.Module) -> dict[str, HookPoint]:
     if isinstance(model, HookedModel):
         return model.hook_dict
     return {name: m for name, m in model.named_modules() if isinstance(m, HookPoint)}
-
-
-def select(points: dict[str, P], names: Names) -> dict[str, P]:
-    """Those hook points with these names: one, several, the ones that a function accepts, or all.
-
-    ValueError for a name that is not there, or a function that accepts none.
-    """
-    if names is None:
-        return points
-    if callable(names):
-        if accepted := {name: point for name, point in points.items() if names(name)}:
-            return accepted
-        raise ValueError(f"the filter accepts none of {len(points)} hook points: {_some(points)}")
-    asked = [names] if isinstance(names, str) else list(names)
-    for name in asked:
-        if name not in points:
-            close = get_close_matches(str(name), points, n=3)
-            raise ValueError(
-                f"no hook point {name!r}; there are {len(points)}: "
-                + (f"the nearest are {', '.join(close)}" if close else _some(points))
-            )
-    return {name: points[name] for name in asked}
-
-
-def _some(points: Mapping[str, Any]) -> str:
-    return ", ".join([*list(points)[:3], "..."])
 
 
 @contextmanager

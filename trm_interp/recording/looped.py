@@ -49,8 +49,9 @@ import torch
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint, LensHandle
 
-from trm_interp.recording.hooks import Names, hook_points, require_eager, select
+from trm_interp.recording.hooks import hook_points, require_eager
 from trm_interp.recording.loops import Axes, Loops, axes_of, below, loop_index, loop_names, loops_of
+from trm_interp.recording.names import Names, select
 
 HookFunction = Callable[..., Any]  # (activation, hook: LoopPoint) -> a new activation, or None
 
