@@ -75,6 +75,11 @@ def smallest(world: World) -> dict[str, list[Any]]:
             *[*model, *made, "--starts", 3, "--steps", 4, "--then", 2, "--sigma", 4],
             *["--pairs", 1, "--exact", 1],
         ],
+        "used": [
+            *[*model, *made, "--limit", 6, "--steps", 2, "--random", 1, "--sae", world.sae],
+            *["--features", 1],
+        ],
+        "spread": [*model, *made, "--limit", 3, "--steps", 1, "--cells", 1],
         "stitch": [
             *[world.ckpt, world.ckpt, "--puzzles", world.puzzles, *made, "--limit", 2],
             *["--fit", 2, "--steps", 1, "--link-steps", 1, "--batch-size", 2],

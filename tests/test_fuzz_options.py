@@ -37,6 +37,8 @@ GROUPS = {
         "basins",
         "origins",
         "trace",
+        "used",
+        "spread",
         "stitch",
         "settling",
         "stability",

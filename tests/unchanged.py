@@ -219,9 +219,15 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, Callable[[Path, str], Tree]]] = 
     ),
     "trace": (
         (),
-        f"trace {ON} --starts 3 --steps 4 --then 2 --sigma 4 --pairs 3 --exact 1000 --out @trace",
+        f"trace {ON} --starts 3 --steps 4 --then 3 --sigma 4 --pairs 3 --exact 1000 --out @trace",
         written,
     ),
+    "used": (
+        ("train-sae",),
+        f"used {ON} --steps 2 --random 1 --sae @train-sae --features 1 --out @used",
+        written,
+    ),
+    "spread": ((), f"spread {ON} --limit 8 --steps 1 --cells 1 --out @spread", written),
     "stitch": (
         (),
         f"stitch @copier @copier --puzzles @grids.txt {CPU} --limit 2 --fit 8 --steps 1 "

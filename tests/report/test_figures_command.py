@@ -22,6 +22,8 @@ OF_NO_CLAIM = {
     "robustness",
     "stitch",
     "trace",
+    "used",
+    "spread",
 }  # studies that no figure or table of the paper needs
 
 

@@ -181,6 +181,31 @@ def test_robustness_of_a_linear_map(cli: Cli, on: list[Any], tmp_path: Path):
     )
 
 
+def test_used(cli: Cli, on: list[Any], tmp_path: Path):
+    """A blank of the toy always holds the same: nothing tells its labels apart."""
+    words = ["used", *on, "--steps", 2, "--random", 1]
+    summary = result(cli, tmp_path, *words)
+    assert (summary["n_train"] + summary["n_test"], summary["seen_by_sae"]) == (N, None)
+    table = pd.read_csv(tmp_path / "used.csv")
+    assert set(table["site"]) == set(STATES) and set(table["moment"]) == {1}
+    assert {one["label"] for one in summary["ablated"]} <= {
+        *("candidates", "solution", "violations", "answered right")
+    }
+    assert table["auc"].dropna().eq(0.5).all() and (table["exact"] == 0).all()
+
+
+def test_spread(cli: Cli, on: list[Any], tmp_path: Path):
+    """The toy copies cell by cell: a given that is taken away moves itself alone."""
+    summary = result(cli, tmp_path, "spread", *on, "--steps", 2, "--cells", 3)
+    assert summary["changes"] == 3 * N_OPEN and summary["mixers"] == []
+    table = pd.read_csv(tmp_path / "spread.csv")
+    assert set(table["site"]) == {*STATES, "logits", "guess"}
+    moved = table.groupby("relation")["influence"].max()
+    assert moved["itself"] > 0 and moved.drop("itself").max() == 0
+    guess = table.query("site == 'guess' and relation == 'itself'")["influence"]
+    assert (guess == 1).all()  # a blank, in the place of the letter
+
+
 def test_stitch(cli: Cli, on: list[Any], tmp_path: Path):
     words = ["stitch", on[1], on[1], *on[2:], "--limit", N_FULL, "--fit", N_OPEN, "--steps", 2]
     summary = result(cli, tmp_path, *words, "--link-steps", 5, "--batch-size", 4)

@@ -277,3 +277,14 @@ def test_a_task_that_cannot_prove_proves_nothing(puzzles: PuzzleSet, monkeypatch
     assert task.proves(puzzles.inputs, puzzles.labels).all() == task.can_prove
     monkeypatch.setattr(type(task), "can_prove", False)
     assert not task.verify(puzzles.inputs, puzzles.labels).proved.any()
+
+
+def test_relations_of_cells(task: Task, puzzles: PuzzleSet):
+    """Every cell has one; the first is the cell itself, the last that of cells without another."""
+    for cell in (0, task.cells // 2):
+        first, *others = [task.related(inputs, cell) for inputs in puzzles.inputs[:2]]
+        assert all(list(of) == list(first) for of in others) and len(first) > 2
+        names, masks = list(first), np.stack([*first.values()])
+        assert masks.shape == (len(names), task.cells) and masks.dtype == bool
+        assert np.flatnonzero(masks[0]).tolist() == [cell]
+        assert (masks[-1] == ~masks[:-1].any(0)).all()

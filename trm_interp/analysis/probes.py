@@ -7,6 +7,7 @@ state, not what the network uses.
 """
 
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.stats import rankdata
@@ -29,20 +30,50 @@ def probe_scores(
     """Log-odds of every label for the test rows. NaN for a label that training has of one kind
     only."""
     train, test = train.astype(np.float32), test.astype(np.float32)
-    mean, deviation = train.mean(0), train.std(0)
-    varies = deviation > 1e-6  # a constant column carries no information, nor does its rounding
-    scale = np.where(varies, deviation, 1.0)
+    mean, scale, varies = _standardised(train)
     train, test = (np.where(varies, (rows - mean) / scale, 0.0) for rows in (train, test))
     scores = np.full((len(test), labels.shape[1]), np.nan)
+    for label, fitted in _fits(train, labels, strength):
+        scores[:, label] = fitted.decision_function(test)
+    return scores
+
+
+def probe_weights(
+    train: Float[np.ndarray, "row number"],
+    labels: Bool[np.ndarray, "row label"],
+    strength: float = STRENGTH,
+) -> tuple[Float[np.ndarray, "label number"], Float[np.ndarray, " label"]]:
+    """The same probes as `rows @ weights.T + offsets`, the log-odds: directions of the state. NaN
+    for a label that training has of one kind only."""
+    train = train.astype(np.float32)
+    mean, scale, varies = _standardised(train)
+    weights = np.full((labels.shape[1], train.shape[1]), np.nan)
+    offsets = np.full(labels.shape[1], np.nan)
+    rows = np.where(varies, (train - mean) / scale, 0.0)
+    for label, fitted in _fits(rows, labels, strength):
+        weights[label] = np.where(varies, fitted.coef_[0] / scale, 0.0)
+        offsets[label] = float(np.ravel(fitted.intercept_)[0]) - weights[label] @ mean
+    return weights, offsets
+
+
+def _standardised(train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, scale and whether it varies, of every column."""
+    mean, deviation = train.mean(0), train.std(0)
+    varies = deviation > 1e-6  # a constant column carries no information, nor does its rounding
+    return mean, np.where(varies, deviation, 1.0), varies
+
+
+def _fits(
+    rows: np.ndarray, labels: np.ndarray, strength: float
+) -> Iterator[tuple[int, LogisticRegression]]:
+    """A probe for every label of which there are both kinds."""
     for label in range(labels.shape[1]):
         wanted = labels[:, label]
         if wanted.all() or not wanted.any():
             continue
         with warnings.catch_warnings():  # 200 steps are near enough, and always the same
             warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted = LogisticRegression(C=strength, max_iter=ITERATIONS).fit(train, wanted)
-        scores[:, label] = fitted.decision_function(test)
-    return scores
+            yield label, LogisticRegression(C=strength, max_iter=ITERATIONS).fit(rows, wanted)
 
 
 def scores_by_cell(

@@ -20,6 +20,7 @@ from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.runtime.shapes import Bool, Float, Int
 
 LAST = 4  # supervision steps that late drift is the mean of
+BACK = 8  # steps that are looked back: no longer period is told from wandering
 LEAST_DRIFT = 1e-8  # below float32's rounding of states of RMS 1
 FATES = ("settled", "cycling", "wandering")  # as in files
 IN_WORDS = {"settled": "at rest"}  # where a fate is shown
@@ -135,6 +136,15 @@ def period(
     """
     near = (distances <= tolerance).all(0)  # NaN is not near
     return np.where(near.any(0), near.argmax(0) + 1, 0)
+
+
+def lags_of(steps: int, h_cycles: int) -> int:
+    """How many H-cycles back states are compared with, in runs of `steps` and in those that go on.
+
+    >>> lags_of(16, h_cycles=3)
+    24
+    """
+    return min(BACK, steps - LAST) * h_cycles
 
 
 def in_steps(period: Int[np.ndarray, " run"], h_cycles: int) -> Int[np.ndarray, " run"]:

@@ -63,6 +63,22 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         trm-interp trace --sites states,blocks.0.hook_mlp_out --window 3 --out runs/windows
         """,
     ),
+    "used": (
+        "Is what probes and SAE features read used? Each is taken out, beside controls.",
+        "reruns",
+        """
+        trm-interp used --out runs/used
+        trm-interp used --moments 1,4 --once --sae runs/sae --out runs/used-features
+        """,
+    ),
+    "spread": (
+        "How far a change of one given, or of one cell's states, reaches after each evaluation.",
+        "steps of changed runs",
+        """
+        trm-interp spread --out runs/spread
+        trm-interp spread --kind state --after 2 --steps 2 --out runs/spread-late
+        """,
+    ),
     "stitch": (
         "How much of one model's state another one understands: a trained link, and its controls.",
         "link steps",

@@ -20,6 +20,7 @@ torch.Size([1, 4])
 """
 
 from trm_interp.patch.attribution import attribute, final_loss
+from trm_interp.patch.later import Later
 from trm_interp.patch.pairs import Pairs, noisy_starts, pairs_among
 from trm_interp.patch.patching import OUTCOMES, Cell, Effects, apply, grid
 from trm_interp.patch.places import (
@@ -31,7 +32,17 @@ from trm_interp.patch.places import (
     state_hooks,
 )
 from trm_interp.patch.recorded import Recorded, record
-from trm_interp.patch.sources import Donor, Edit, MappedBack, Mean, Noise, Source, Zero, moves_only
+from trm_interp.patch.sources import (
+    Donor,
+    Edit,
+    Fixed,
+    MappedBack,
+    Mean,
+    Noise,
+    Source,
+    Zero,
+    moves_only,
+)
 
 __all__ = [
     "OUTCOMES",
@@ -39,6 +50,8 @@ __all__ = [
     "Donor",
     "Edit",
     "Effects",
+    "Fixed",
+    "Later",
     "MappedBack",
     "Mean",
     "Noise",

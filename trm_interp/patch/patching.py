@@ -5,7 +5,7 @@ it is changed first, and all cells of a batch keep step: those that begin later 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from trm_interp.core.infer import Readouts, read_answer
 from trm_interp.core.losses import PAD
 from trm_interp.core.models.base import States
 from trm_interp.core.models.layers import weights_held
+from trm_interp.patch.later import FEWEST, TOLERANCE, Later, later_of
 from trm_interp.patch.places import Place, last_hook, places
 from trm_interp.patch.recorded import Recorded
 from trm_interp.patch.sources import Gives, Source, source_of
@@ -55,12 +56,17 @@ class Cell:
             kept = left[:, size > 1e-6 * size.max()].T  # orthonormal rows
             object.__setattr__(self, "_basis", kept)
 
+    def along(self, change: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
+        """What of a change lies along the directions; all of it where none are given."""
+        if self._basis is None:
+            return change
+        basis = self._basis.to(change.device)
+        return change @ basis.T @ basis
+
     def replaced(self, now: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """`now` [row, pos, d_model] with `value` put in at the positions of a mask [row, pos]."""
         if self._basis is not None:
-            basis = self._basis.to(now.device)
-            moved = (value - now).float() @ basis.T @ basis
-            value = (now.float() + moved).to(now.dtype)
+            value = (now.float() + self.along((value - now).float())).to(now.dtype)
         return value if mask is None else torch.where(mask[..., None], value, now)
 
 
@@ -71,6 +77,7 @@ class Effects:
     `exact` bool, every cell right; `cells` share of the board's cells that are right; `loss`
     stablemax nats per cell; `q_halt` the halting logit: [cell, run] each. `tokens` uint8 [cell,
     run, board cell]. `unchanged`: the same four of the runs as recorded, [run].
+    `later`: what they become, [cell, run], where that is asked for.
     """
 
     exact: Tensor
@@ -79,6 +86,7 @@ class Effects:
     q_halt: Tensor
     tokens: Tensor
     unchanged: dict[str, Tensor]
+    later: Later | None = None
 
     def change(self, outcome: str) -> Tensor:
         """[cell, run]: an outcome less that of the run as recorded."""
@@ -105,19 +113,24 @@ def apply(
     cells: Sequence[Cell],
     *,
     batch_size: int = 256,
+    later: int = 0,
+    tolerance: float = TOLERANCE,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Effects:
     """Rerun `base` once for every cell, with the source's values in it.
 
     `source`: recorded runs, one of `sources`, or a function of what is there. `batch_size`: rows
-    that are run together, a row a cell and run; results depend on it by rounding alone. `progress`
-    gets how many cells are done, of how many.
+    that are run together, a row a cell and run; results depend on it by rounding alone. `later`:
+    further steps after which the fate of every run is read, at least 5, by this `tolerance` (RMS);
+    0: it is not. `progress` gets how many cells are done, of how many.
 
     ValueError for hook points that the model does not have (with the nearest names) or that the
     runs do not keep, for a donor or directions of another size, and for no cell at all.
     """
     if not cells:
         raise ValueError("no cell to patch")
+    if later and later < FEWEST:
+        raise ValueError(f"later must be 0 or at least {FEWEST}, got {later}")
     given = source_of(source)
     given.check(base)
     chosen = [_chosen(base, i, cell) for i, cell in enumerate(cells)]
@@ -125,16 +138,34 @@ def apply(
     n = len(base)
     shares = [slice(at, min(at + batch_size, n)) for at in range(0, n, batch_size)]
     parts: dict[int, list[Readouts]] = {i: [] for i in order}
+    ends: dict[int, list[Later]] = {i: [] for i in order}
     each = max(1, batch_size // min(n, batch_size))
     for first in range(0, len(order), each):
         together = order[first : first + each]
         for share in shares:
-            read = _rerun(base, given, [chosen[i] for i in together], share)
-            for i, one in zip(together, read, strict=True):
-                parts[i].append(one)
+            rerun = _rerun(base, given, [chosen[i] for i in together], share)
+            end = None
+            if later:
+                end = later_of(base, rerun.state, rerun.x, rerun.labels, later, tolerance)
+            size = len(rerun.labels) // len(together)
+            for at, i in enumerate(together):
+                rows = slice(at * size, (at + 1) * size)
+                parts[i].append(_picked(rerun.read, rows))
+                if end is not None:
+                    ends[i].append(Later(*(of[rows] for of in end)))
         progress(min(first + each, len(order)), len(order))
     whole = [Readouts.cat(parts[i]) for i in range(len(chosen))]
-    return _effects(base, Readouts.cat([_picked(read, None) for read in whole]))
+    effects = _effects(base, Readouts.cat([_picked(read, None) for read in whole]))
+    return replace(effects, later=_stacked(ends, len(chosen)) if later else None)
+
+
+def _stacked(ends: dict[int, list[Later]], n_cells: int) -> Later:
+    """[cell, run] of parts by cell, a share of the runs each."""
+    fate, exact = (
+        torch.stack([torch.cat([getattr(part, name) for part in ends[i]]) for i in range(n_cells)])
+        for name in Later._fields
+    )
+    return Later(fate, exact)
 
 
 def _chosen(base: Recorded, number: int, cell: Cell) -> _Chosen:
@@ -237,14 +268,19 @@ class _Changes(Listener):
         return value
 
 
+class _Rerun(NamedTuple):
+    """The end of reruns, [row]: cells in the order in which they begin, all runs of each."""
+
+    read: Readouts
+    state: States
+    x: Tensor
+    labels: Tensor
+
+
 @torch.no_grad()
-def _rerun(
-    base: Recorded, source: Source, chosen: Sequence[_Chosen], share: slice
-) -> list[Readouts]:
-    """The last read-outs of each cell, [run]; cells are in the order in which they begin."""
+def _rerun(base: Recorded, source: Source, chosen: Sequence[_Chosen], share: slice) -> _Rerun:
     changes, waiting = _Changes(base, source, share), list(chosen)
     x = many = base.x[share]
-    n = len(x)
     state: States | None = None
     spans = [span for span in base.spans if span.first >= chosen[0].first]
     with weights_held(base.model, x.dtype):
@@ -262,7 +298,7 @@ def _rerun(
         labels = base.labels[share].repeat(len(chosen), 1)
         answer = base.model.answer_of(state)
         read = read_answer(base.model, answer, base.steps - 1, labels)
-    return [_picked(read, slice(i * n, (i + 1) * n)) for i in range(len(chosen))]
+    return _Rerun(read, state, many, labels)
 
 
 def _joined(state: States, more: States) -> States:

@@ -1,6 +1,6 @@
 """What is put in the place of a state or a site: another run, noise, a mean, zero, a shift."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -102,6 +102,29 @@ class Zero:
 
     def check(self, base: Recorded) -> None:
         """Fits everything."""
+
+
+class Fixed:
+    """By hook point one vector [d_model] for every position and run, such as a mean over others.
+
+    With `directions` in the cell this takes out what they tell and leaves their mean.
+    """
+
+    def __init__(self, vectors: Mapping[str, Tensor]) -> None:
+        self.vectors = vectors
+
+    def at(self, hook: str, now: Tensor, runs: Int[Tensor, " row"]) -> Tensor:
+        if hook not in self.vectors:
+            raise ValueError(f"no vector for {hook}; there are {', '.join(self.vectors)[:200]}")
+        return self.vectors[hook].to(now.device, now.dtype).expand_as(now)
+
+    def check(self, base: Recorded) -> None:
+        for hook, vector in self.vectors.items():
+            if list(vector.shape) != [base.x.shape[2]]:
+                raise ValueError(
+                    f"the vector of {hook} has shape {list(vector.shape)}, states have "
+                    f"{base.x.shape[2]} numbers at a position"
+                )
 
 
 class Noise:

@@ -98,7 +98,17 @@ def matched_controls(usage: Usage, feature: int, n: int, seed: int) -> Int[np.nd
 
     UserError where fewer than n others fire.
     """
-    density, mean = usage.density, usage.mean_activation
+    return matched(usage.density, usage.mean_activation, feature, n, seed)
+
+
+def matched(
+    density: Float[np.ndarray, " feature"],
+    mean: Float[np.ndarray, " feature"],
+    feature: int,
+    n: int,
+    seed: int,
+) -> Int[np.ndarray, " control"]:
+    """`matched_controls` by firing share and mean activation."""
     fires = np.flatnonzero((density > 0) & (np.arange(len(density)) != feature))
     if len(fires) < n:
         raise UserError(f"only {len(fires)} other features fire: lower --controls to that or less")

@@ -1,6 +1,7 @@
 """Memory that a study would need, checked before it begins: too much is an error of one line."""
 
 from trm_interp.runtime.limits import require_memory
+from trm_interp.studies.causal_settings import SpreadConfig, UsedConfig
 from trm_interp.studies.settings import (
     BasinsConfig,
     LossesConfig,
@@ -116,6 +117,33 @@ def for_trace(subject: Subject, config: TraceConfig) -> None:
     what = f"recorded runs of {pairs} pairs at {hooks} hook points"
     advice = "lower --steps, --batch-size or --sites"
     require_memory(kept + graph + reruns + NAME_BYTES * names, what, advice)
+
+
+def for_used(subject: Subject, config: UsedConfig) -> None:
+    """Of a batch recorded runs at the ends of steps; of all puzzles the asked cells' states."""
+    model, n = subject.model.config, len(subject.puzzles)
+    states, runs = len(subject.model.state_names), min(n, max(1, config.batch_size // 4))
+    state = 4 * model.positions * model.d_model
+    kept = runs * state * states * 2 * config.steps
+    rows = COPIES * n * state * states * len(config.steps_done)
+    reruns = COPIES * 4 * config.batch_size * _numbers(subject)
+    what = f"recorded runs of {runs} puzzles and the states of {n}"
+    advice = "lower --limit, --steps, --moments or --batch-size"
+    require_memory(kept + rows + reruns, what, advice)
+    drawn = 8 * config.random * (model.d_model + n * model.cells) * len(config.steps_done)
+    require_memory(drawn, f"{config.random} random draws", "lower --random")
+
+
+def for_spread(subject: Subject, config: SpreadConfig) -> None:
+    """Of all changes their relations and influence; of a batch the states of its runs."""
+    model = subject.model.config
+    n = len(subject.puzzles) * min(config.cells, model.cells)
+    kinds = 10  # relations, at least as many as tasks have
+    evaluations = config.steps * model.schedule.evaluations
+    held = n * kinds * (model.positions + 8 * COPIES * evaluations)
+    states = COPIES * 4 * min(config.batch_size, 2 * n) * _numbers(subject)
+    what = f"{config.steps} steps of {n} changes"
+    require_memory(held + states, what, "lower --limit, --cells or --steps")
 
 
 def for_stitch(source: Subject, target: Subject, config: StitchConfig) -> None:

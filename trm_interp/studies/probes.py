@@ -177,7 +177,7 @@ def _ends(store: Store, config: ProbesConfig) -> list[tuple[int, dict[str, int]]
 def _board(given: PuzzleTensors, test: np.ndarray, model: RecursiveModel, task: Task) -> Board:
     inputs = given.inputs.numpy()
     puzzle, cell = np.nonzero(task.asked(inputs))
-    names, true = _facts(inputs, given.labels.numpy(), task)
+    names, true = facts_of(inputs, given.labels.numpy(), task)
     one_hot = (inputs[..., None] == np.arange(1, model.config.vocab)).reshape(len(inputs), -1)
     embedding = embedded(model, given.inputs, identifiers=given.identifiers)
     x = embedding.cpu().numpy()[puzzle, model.config.prefix + cell]
@@ -188,7 +188,7 @@ def _board(given: PuzzleTensors, test: np.ndarray, model: RecursiveModel, task: 
     return Board(puzzle, cell, names, true[puzzle, cell], x, one_hot, held_out)
 
 
-def _facts(
+def facts_of(
     inputs: np.ndarray, labels: np.ndarray, task: Task
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Names, and bool [puzzle, cell, name]: candidates, or the facts of a task without them."""

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trm_interp.analysis.settling import BACK as BACK
 from trm_interp.analysis.settling import LAST, Past, distance, fate_of, period
+from trm_interp.analysis.settling import lags_of as lags_of
 from trm_interp.core.joint import CycleMap, joined
 from trm_interp.studies.subject import Subject, finite
 
-BACK = 8  # steps that are looked back: no longer period is told from wandering
 AT_REST = 2e-6  # RMS change an H-cycle, near float32's rounding: such a run is not run on
 Count = Callable[[int], None]  # called with the number of puzzle steps done
 
@@ -32,15 +33,6 @@ class Long(NamedTuple):
     ever: np.ndarray  # bool [puzzle, horizon], at some step after the first horizon
     period: np.ndarray  # [puzzle, horizon], in H-cycles; 0 for none
     fate: np.ndarray  # [puzzle, horizon]
-
-
-def lags_of(steps: int, h_cycles: int) -> int:
-    """How many H-cycles back states are compared with, in runs of `steps` and in those that go on.
-
-    >>> lags_of(16, h_cycles=3)
-    24
-    """
-    return min(BACK, steps - LAST) * h_cycles
 
 
 def short_runs(subject: Subject, steps: int, count: Count) -> Short:

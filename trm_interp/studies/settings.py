@@ -6,6 +6,9 @@ from typing import Literal
 from trm_interp.core.clock import MOST_STEPS
 from trm_interp.runtime.limits import at_most, parse_indices
 from trm_interp.runtime.settings import argument, positive, setting
+from trm_interp.studies.causal_settings import SpreadConfig as SpreadConfig
+from trm_interp.studies.causal_settings import TraceConfig as TraceConfig
+from trm_interp.studies.causal_settings import UsedConfig as UsedConfig
 from trm_interp.studies.common_settings import OUT_HELP as OUT_HELP
 from trm_interp.studies.common_settings import OVERWRITE_HELP as OVERWRITE_HELP
 from trm_interp.studies.common_settings import SEED_HELP as SEED_HELP
@@ -181,46 +184,6 @@ class OriginsConfig(OnCheckpoint):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TraceConfig(OnRuns):
-    """What, when and where in a run makes it succeed?"""
-
-    limit: int = setting(128, "only the first so many puzzles, among which pairs are looked for")
-    starts: int = setting(8, "starts of every puzzle, the model's own among them")
-    pairs: int = setting(16, "pairs of a solved and a failed start, one a puzzle, at most")
-    steps: int = setting(16, "supervision steps of every run", most=MOST_STEPS)
-    then: int = setting(4, "supervision steps at the end in which nothing is patched")
-    every: Literal["step", "h_cycle"] = setting("step", "how often a moment of patching comes")
-    window: int = setting(1, "moments at which a cell is patched, one after another")
-    sites: str = setting(
-        "states", "comma-separated: states, resid, or names as of `trm-interp hooks`"
-    )
-    exact: int = setting(
-        96, "cells that are measured, those with the largest estimate; the rest are estimated alone"
-    )
-    target: str = setting(
-        "all", "state whose start is varied, by name, such as z_L, or answer, latent or all"
-    )
-    sigma: float = setting(1.0, "standard deviation of what is added to a start", most=1e6)
-    shared: bool = setting(
-        False, "one random vector for all positions, or one each", flags="--shared/--per-position"
-    )
-    batch_size: int = setting(256, "runs at a time; the last digits depend on it")
-    resume: bool = setting(False, "continue where a run was stopped or killed")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "pairs", "steps", "window")
-        if self.starts < 2:
-            raise ValueError(f"starts must be at least 2 to compare some, got {self.starts}")
-        if not 0 <= self.then < self.steps:
-            raise ValueError(f"then must be from 0 to steps - 1, got {self.then} of {self.steps}")
-        if self.exact < 0:
-            raise ValueError(f"exact must be at least 0, got {self.exact}")
-        if not self.sigma > 0:
-            raise ValueError(f"sigma must be above 0, got {self.sigma}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Pair:
     source: str = argument("A: checkpoint whose answer state is handed over")
     to: str = argument("B: checkpoint of the same task that goes on from it")
@@ -366,6 +329,8 @@ CONFIGS: dict[str, type] = {
     "basins": BasinsConfig,
     "origins": OriginsConfig,
     "trace": TraceConfig,
+    "used": UsedConfig,
+    "spread": SpreadConfig,
     "stitch": StitchConfig,
     "lens": LensConfig,
     "probes": ProbesConfig,

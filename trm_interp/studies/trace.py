@@ -12,18 +12,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from trm_interp.analysis.estimates import Estimate, Median
+from trm_interp.analysis.estimates import ByOutcome, Estimate, Median
+from trm_interp.analysis.settling import in_words
 from trm_interp.figures.trace import rating_figure, sealed_figure, trace_figure
 from trm_interp.patch.pairs import Pairs, pairs_among
 from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
+from trm_interp.runtime.records import optional
 from trm_interp.runtime.runs import Run
 from trm_interp.search.noise import target_states
+from trm_interp.studies.fates import Became
 from trm_interp.studies.memory import for_trace
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
 from trm_interp.studies.settings import TraceConfig
 from trm_interp.studies.subject import Subject, open_subject
+from trm_interp.studies.trace_later import later_table, unpatched
 from trm_interp.studies.trace_measures import (
     LOSS,
     Sealing,
@@ -59,7 +63,9 @@ class TraceResult(OnCheckpointResult):
     whose runs end otherwise when they are run in another batch. `always`, `never`: puzzles that all
     starts or none solve. `cells`: of the heat map, `exact` of them measured. `agreement`: rank
     correlation of estimates and measured changes of the loss over the cells of a pair, mean over
-    pairs. `sealed`: by state or site. `strongest`: measured cells by the size of their change.
+    pairs. `sealed`: by state or site. `unpatched`: what the runs become by themselves some steps
+    later, None where that is not looked at. `strongest`: measured cells by the size of their
+    change.
     """
 
     settings: dict[str, Any]
@@ -75,18 +81,20 @@ class TraceResult(OnCheckpointResult):
     agreement: dict[str, Estimate]
     sealed: dict[str, Sealing]
     strongest: list[Strong]
+    unpatched: ByOutcome[list[Became]] | None = optional()
 
 
 Result = TraceResult
 
 
 class Tables(NamedTuple):
-    """trace: a row a direction and cell; sealed: a row a direction, donor, site and moment; pairs:
-    a row a pair."""
+    """trace: a row a direction and cell; sealed: a row a direction, donor, site and moment; later:
+    the same by what runs become some steps later; pairs: a row a pair."""
 
     trace: pd.DataFrame
     sealed: pd.DataFrame
     pairs: pd.DataFrame
+    later: pd.DataFrame
 
 
 def run(config: TraceConfig, tell: Tell, progress: Progress) -> TraceResult:
@@ -245,6 +253,7 @@ def measure(
         trace_table,
         sealed_table(plan, config, chosen, changes),
         pair_table(subject, pairs, valid, kept["differ"], rating, ratings, last),
+        later_table(plan, chosen, kept),
     )
     result = TraceResult(
         **subject.provenance,
@@ -264,6 +273,7 @@ def measure(
         },
         sealed=sealing(plan, config, chosen, changes, last, ratings),
         strongest=strongest(trace_table),
+        unpatched=unpatched(tables.later, config.later),
     )
     return result, tables
 
@@ -305,6 +315,11 @@ def lines(result: TraceResult) -> list[str]:
         + (f"; {result.dropped} ended otherwise in another batch" if result.dropped else ""),
         f"patched after step {first:g} to {last:g}; what flips at the last moment may flip later",
     ]
+    if result.unpatched is not None:
+        for outcome in ("failed", "solved"):
+            each: list[Became] = getattr(result.unpatched, outcome)
+            counts = ", ".join(f"{one.hits} {in_words(one.became)}" for one in each)
+            text.append(f"{outcome} runs by themselves {each[0].steps} steps later: {counts}")
     for site, of in result.sealed.items():
         donors = ", ".join(f"{name} {one.text('.0%')}" for name, one in of.donors.items())
         text += [

@@ -21,6 +21,7 @@ from trm_interp.runtime.records import Record
 from trm_interp.studies.results import records
 from trm_interp.studies.settings import TraceConfig
 from trm_interp.studies.subject import Subject
+from trm_interp.studies.trace_later import other_fate
 from trm_interp.studies.traced import CONTROLS, DIRECTIONS, PAIR, RESCUE, Plan
 
 LEAST_PAIRS = 3  # of which a correlation over pairs is told
@@ -156,6 +157,10 @@ def cell_table(
         for at, name in list(enumerate(OUTCOMES))[FLIP + 1 :]:
             columns |= _columns(change[..., at], name, config.seed)
         columns |= _columns(guess, "estimate", config.seed)
+        if (other := other_fate(direction, kept)) is not None:
+            all_cells = np.full(guess.shape, np.nan)
+            all_cells[chosen] = other
+            columns |= _columns(all_cells, "other_fate", config.seed)
         tables.append(
             pd.DataFrame(
                 {

@@ -20,7 +20,7 @@ from trm_interp.patch.pairs import Pairs, noisy_starts
 from trm_interp.patch.patching import OUTCOMES, Cell, Effects, apply
 from trm_interp.patch.places import last_hook, places, position_groups
 from trm_interp.patch.recorded import Recorded, record
-from trm_interp.patch.sources import Donor, Noise, Source
+from trm_interp.patch.sources import Donor, Edit, Noise, Source
 from trm_interp.recording.sites import sites_of
 from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
@@ -247,7 +247,8 @@ def measured(
 
     `rescue`, `ruin`: of the chosen cells; with a control's name behind, of the whole ones. NaN
     where there is nothing to patch. `unchanged/rescue`, `unchanged/ruin` [pair, outcome]: of the
-    runs as they are.
+    runs as they are. With `fate/` or `exact/` before these names [cell, pair]: what `patch.Later`
+    has of them.
     """
     out, begun = {"valid": runs.valid.astype(np.uint8), "differ": runs.differ.sum(1)}, 0
     n = len(runs.valid)
@@ -265,10 +266,17 @@ def measured(
             source,
             of,
             batch_size=config.batch_size,
+            later=config.later,
+            tolerance=config.tolerance,
             progress=lambda done, _: advance((begun + done) * n),
         )
         begun += len(of)
         return effects
+
+    def keep_later(name: str, effects: Effects, there: np.ndarray) -> None:
+        for what, of in ({} if effects.later is None else effects.later._asdict()).items():
+            values = of.double().numpy()
+            out[f"{what}/{name}"] = np.where(there, values, np.nan)
 
     for direction in DIRECTIONS:
         base, donor = runs.of(direction)
@@ -277,9 +285,14 @@ def measured(
         out[f"unchanged/{direction}"] = np.stack(
             [effects.unchanged[name].double().numpy() for name in OUTCOMES], -1
         )
+        keep_later(direction, effects, ~empty)
+        if config.later:
+            same = patched(base, Edit(lambda z: z), whole[-1:])
+            keep_later(f"unchanged/{direction}", same, np.ones(n, bool))
         for name, (source, there) in runs.controls(direction, config.seed).items():
-            values = _stacked(patched(base, source, whole))
-            out[f"{direction}/{name}"] = np.where(there[:, None], values, np.nan)
+            effects = patched(base, source, whole)
+            out[f"{direction}/{name}"] = np.where(there[:, None], _stacked(effects), np.nan)
+            keep_later(f"{direction}/{name}", effects, there)
     return out
 
 
@@ -289,4 +302,4 @@ def _stacked(effects: Effects) -> np.ndarray:
 
 def reruns(plan: Plan, n_chosen: int) -> int:
     """Of every pair, in `measured`."""
-    return len(DIRECTIONS) * (n_chosen + len(CONTROLS) * len(plan.whole))
+    return len(DIRECTIONS) * (1 + n_chosen + len(CONTROLS) * len(plan.whole))

@@ -19,6 +19,7 @@ from trm_interp.tasks.drawing import drawn
 from trm_interp.tasks.puzzles import PuzzleError as PuzzleError
 from trm_interp.tasks.puzzles import PuzzleSet as PuzzleSet
 from trm_interp.tasks.puzzles import PuzzleTensors as PuzzleTensors
+from trm_interp.tasks.relations import HasRelations
 from trm_interp.tasks.verdict import Verdict as Verdict
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def no_progress(done: int, of: int) -> None:
     """What a caller without a progress bar passes."""
 
 
-class Task(ABC):
+class Task(HasRelations, ABC):
     """One kind of puzzle at one size. Tasks are equal where their names are.
 
     The class stands for the family (all sizes), which reads files; an instance has one size.

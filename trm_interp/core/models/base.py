@@ -169,6 +169,11 @@ class RecursiveModel(nn.Module, ABC):
         """The network that evaluates this tick; called with (h, injection, points=None)."""
         return self.networks()[0]
 
+    def mixers(self, tick: Tick) -> dict[str, nn.Module]:
+        """What carries numbers from one position to another in the evaluation of a tick, where it
+        stands alone: called with [batch, pos, d_model], and named by the site that it reads."""
+        return {}
+
     @classmethod
     def carries_gradient(
         cls, config: Any, tick: Tick, schedule: Schedule, grad_cycles: int

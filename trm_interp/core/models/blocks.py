@@ -8,7 +8,7 @@ here. Shapes: `batch`, `pos` (prefix positions, then cells), `d_model`, `vocab`.
 import math
 from functools import reduce
 from operator import add
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from trm_interp.core.clock import Schedule, Tick
 from trm_interp.core.models.base import Readout, RecursiveModel, States
 from trm_interp.core.models.config import BlockConfig
 from trm_interp.core.models.layers import (
+    Block,
     Linear,
     Network,
     NetworkSites,
@@ -125,6 +126,12 @@ class BlockModel(RecursiveModel):
 
     def network(self, tick: Tick) -> nn.Module:
         return self.net_H if self._is_of_net_H(tick) else self.net
+
+    def mixers(self, tick: Tick) -> dict[str, nn.Module]:
+        blocks = cast(Network, self.network(tick)).blocks
+        return {
+            f"blocks.{i}.hook_resid_pre": cast(Block, block).mixer for i, block in enumerate(blocks)
+        }
 
     def _is_of_net_H(self, tick: Tick) -> bool:
         return self.config.separate_networks and tick.writes == self.answer

@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 from trm_interp.tasks.base import Bools, Progress, PuzzleSet, Task, Tokens, no_progress
 from trm_interp.tasks.maze import grid as grids
 from trm_interp.tasks.maze.facts import RATINGS, facts, rate
-from trm_interp.tasks.maze.grid import GOAL, LARGEST, OPEN, PATH, SMALLEST, START, VOCAB
+from trm_interp.tasks.maze.grid import (
+    GOAL,
+    LARGEST,
+    OPEN,
+    PAD,
+    PATH,
+    SMALLEST,
+    START,
+    VOCAB,
+    WALL,
+)
+from trm_interp.tasks.relations import ITSELF, UNRELATED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +30,7 @@ if TYPE_CHECKING:
     from trm_interp.tasks.symmetry import Symmetry
 
 USUAL = 10, 30
+DISTANCES = 1, 2, 4, 8, 16  # steps that are told apart
 NAME = re.compile(r"maze([1-9]\d?)")
 COLOURS = ("", "#4a4a4a", "", "#7bc47f", "#e58a7b", "#f3d27a")
 
@@ -233,6 +245,20 @@ class Maze(Task):
     def places(self) -> dict[str, NDArray[np.int64]]:
         row, column = np.divmod(np.arange(self.cells), self.side)
         return {"row": row, "column": column}
+
+    def related(self, inputs: Tokens, cell: int) -> dict[str, Bools]:
+        """By the steps of the shortest way between two cells; walls have none."""
+        own = np.arange(self.cells) == cell
+        open_cells = (inputs != WALL) & (inputs != PAD) | own
+        boards = (grids.squares(of)[None] for of in (open_cells, own))
+        steps = grids.spread(*boards)[0].reshape(-1)
+        relations, nearer = {ITSELF: own}, 0
+        for furthest in DISTANCES:
+            name = f"{furthest} steps" if furthest == nearer + 1 else f"up to {furthest} steps"
+            relations[name.replace("1 steps", "1 step")] = (steps > nearer) & (steps <= furthest)
+            nearer = furthest
+        relations["further"] = steps > nearer
+        return relations | {UNRELATED: steps < 0}
 
     def board_facts(self, inputs: Tokens, labels: Tokens) -> dict[str, Bools]:
         return facts(inputs, labels)
