@@ -15,7 +15,8 @@ sae-lens' own), pca (streamed components against reading), architectures (each a
 equal width; recording against plain inference), basins (starts of one puzzle against plain
 inference), dynamics (8 Lyapunov exponents over plain inference of the same batch), search
 (evaluations saved at equal accuracy, speed against plain inference), explore (how soon the live
-explorer answers), cuda (training and inference of the 5 M model).
+explorer answers), patching (cells of patched states against plain inference, attribution of all
+evaluations against forward runs), cuda (training and inference of the 5 M model).
 """
 
 import argparse
@@ -41,6 +42,7 @@ from bench_dynamics import dynamics
 from bench_explore import explore
 from bench_inference import inference
 from bench_mixing import mixing
+from bench_patching import patching
 from bench_pca import pca
 from bench_sae import sae
 from bench_search import search_section
@@ -343,6 +345,7 @@ def main() -> None:
         "dynamics": lambda repeats: dynamics(repeats, medians),
         "search": lambda repeats: search_section(repeats, medians),
         "explore": explore,
+        "patching": lambda repeats: patching(repeats, medians),
     }
     if torch.cuda.is_available():
         sections["cuda"] = cuda

@@ -14,6 +14,11 @@ TARGET, SHARED = "both", False
 STARTS, SIDE = 12, 3
 STEPS, LOOKED_AT = 2, 6
 """,
+    "causal.ipynb": """
+PUZZLES, STARTS, STEPS = 16, 3, 4
+PAIRS, NOISE = 1, 4.0
+UNSEEN, CHANGED = 6, 2
+""",
     "features.ipynb": """
 PUZZLES, SUPERVISION_STEPS = 10, 4
 EXPANSION, TRAINING_STEPS = 2, 20

@@ -50,8 +50,8 @@ _TRAIN = "n_sup_warm n_sup_warm_until keep_every fused_mixer stagger easy_until 
 _TRAIN += " prefix_optimizer prefix_lr prefix_decay"
 ADDED += tuple(f"*/card.json/train/{name}" for name in _TRAIN.split())
 ADDED += ("*/card.json/sae/centre", "*/card.json/sae/shuffle", "*/card.json/settings/centre")
-ADDED += ("*/card.json/settings/shuffle_ticks", "*/cfg.json/metadata/trm_interp/centre")
-ADDED += ("*/cfg.json/metadata/trm_interp/shuffle", "sae-eval/measures.json/bits")
+ADDED += tuple(f"*/cfg.json/metadata/trm_interp/{name}" for name in ("centre", "shuffle"))
+ADDED += ("*/card.json/settings/shuffle_ticks", "sae-eval/measures.json/bits")
 ADDED += ("sae-eval/measures.json/baselines", "*/manifest.json/meta/settings/random_weights")
 ADDED += ("sae-eval/measures.json/loop/*/runs/pca", "sae-eval/measures.json/loop/*/runs/pca-bits")
 ADDED += ("sae-eval/measures.json/loop/*/recovered_by",)
@@ -219,7 +219,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, Callable[[Path, str], Tree]]] = 
     ),
     "trace": (
         (),
-        f"trace {ON} --starts 3 --steps 4 --then 3 --sigma 4 --pairs 3 --exact 1000 --out @trace",
+        f"trace {ON} --starts 3 --steps 4 --then 3 --window 2 --sigma 4 --pairs 3 --exact 1000 "
+        "--out @trace",
         written,
     ),
     "used": (

@@ -1,6 +1,7 @@
 """Directions that are read and used, or read alone, in models where the answer is known."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from toy_architecture import Toy, ToyConfig
 from toy_task import Latin, latin_puzzles
 
+from trm_interp.analysis.estimates import Estimate
 from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.studies import ablated, used
 from trm_interp.studies.ablated import PROBE, RANDOM, SHUFFLED, SPREAD
@@ -77,24 +79,28 @@ def test_what_is_used_costs_and_what_is_not_used_costs_nothing(
         assert of["dims"] == 3 and of["auc"] > 0.95 and of["moved"] > 0.1
     costs, nothing = at["candidates"], at["nothing"]
     assert costs["loss_low"] > 0.02 and costs["cells"] < 0
-    for control in (RANDOM, SHUFFLED):
-        assert costs[f"beyond_{control}_low"] > 0
+    assert costs[f"beyond_{RANDOM}_low"] > 0
     assert nothing[["loss", "cells", "exact"]].abs().max() == 0
     again = rows["candidates"].query("what == @NOTHING")
     assert len(again) == 2 and (again[["loss", "moved"]] == 0).all(None)
     summary = used.Result.read(tmp_path / "used-candidates" / "summary.json")
-    by_key = {(one.site, one.label): one for one in summary.ablated}
-    assert by_key["slow", "candidates"].is_used and summary.n_test == summary.n_train == 20
-    (line,) = (l for l in used.lines(summary) if l.startswith("candidates, probes in slow"))
-    assert line.endswith(": used")
+    (one,) = (of for of in summary.ablated if (of.site, of.label) == ("slow", "candidates"))
+    assert set(one.beyond) == {RANDOM, SPREAD, SHUFFLED} and not one.is_used  # see the next test
+    assert summary.n_test == summary.n_train == 20
+    more = Estimate(value=0.2, low=0.1, high=0.3)
+    assert replace(one, beyond=dict.fromkeys(one.beyond, more)).is_used
+    (line,) = (of for of in used.lines(summary) if of.startswith("candidates, probes in slow"))
+    assert line.endswith(": not shown to be used")
 
 
 def test_all_directions_are_all_of_a_state(cli: Cli, puzzles: Path, tmp_path: Path):
-    """slow varies in three channels alone, so that three random mixtures of states take all of it:
-    as much as the probes of three candidates."""
+    """slow varies in three channels alone, so that three random mixtures of states take all of it,
+    and so do three probes of shuffled labels: as much as the probes of three candidates."""
     rows = table(cli, puzzles, tmp_path, "candidates", "--singles", "--once", "--to", "zero")
     slow = rows.query("site == 'slow' and dims == 3").set_index("what")
-    assert slow.loc[PROBE, "loss"].iloc[0] == pytest.approx(slow.loc[SPREAD, "loss"], rel=1e-3)
+    loss = slow.loc[PROBE, "loss"].iloc[0]
+    assert loss == pytest.approx(slow.loc[SPREAD, "loss"], rel=1e-3)
+    assert loss == pytest.approx(slow.loc[SHUFFLED, "loss"].iloc[0], rel=1e-3)
     assert "candidate A" in set(rows["label"]) and rows["dims"].min() == 0
 
 

@@ -26,11 +26,10 @@ from trm_interp.studies.ablated import (
     CONTROLS,
     Fitted,
     Removal,
-    batches,
     fit,
     measured,
-    moments_of,
 )
+from trm_interp.studies.asked_rows import batches, moments_of
 from trm_interp.studies.causal_settings import UsedConfig
 from trm_interp.studies.memory import for_used
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
