@@ -16,7 +16,7 @@ from toy_task import Latin, latin_puzzles
 from trm_interp.analysis.estimates import Estimate
 from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.studies import ablated, used
-from trm_interp.studies.ablated import PROBE, RANDOM, SHUFFLED, SPREAD
+from trm_interp.studies.ablated import NOTHING, PROBE, RANDOM, SHUFFLED, SPREAD
 from trm_interp.studies.sae_of_state import StateSAE
 
 Cli = Callable[..., Any]
@@ -79,10 +79,10 @@ def test_what_is_used_costs_and_what_is_not_used_costs_nothing(
         assert of["dims"] == 3 and of["auc"] > 0.95 and of["moved"] > 0.1
     costs, nothing = at["candidates"], at["nothing"]
     assert costs["loss_low"] > 0.02 and costs["cells"] < 0
-    random = rows["candidates"].query("site == 'slow' and what == @RANDOM and dims == 3")
+    random = rows["candidates"].query(f"site == 'slow' and what == '{RANDOM}' and dims == 3")
     assert (random["moved"] < costs["moved"]).all() and np.isfinite(costs[f"beyond_{RANDOM}"])
     assert nothing[["loss", "cells", "exact"]].abs().max() == 0
-    again = rows["candidates"].query("what == @NOTHING")
+    again = rows["candidates"][rows["candidates"]["what"] == NOTHING]
     assert len(again) == 2 and (again[["loss", "moved"]] == 0).all(None)
     summary = used.Result.read(tmp_path / "used-candidates" / "summary.json")
     (one,) = (of for of in summary.ablated if (of.site, of.label) == ("slow", "candidates"))

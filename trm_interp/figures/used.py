@@ -6,10 +6,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.bands import AREA, DASHES, OVER_PUZZLES, curve, explain, where
+from trm_interp.figures.bands import BAR, OVER_PUZZLES, explain, where
 from trm_interp.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILLION, literal, styled
 
 COLOURS = (VERMILLION, GREY, ORANGE, GREEN, BLUE)
+JITTER = 0.08  # of moments, so that equal points are seen
 
 
 def used_figure(
@@ -43,31 +44,42 @@ def used_figure(
                 own = _of(there, kind, what, controls)
                 if not len(own):
                     continue
-                at = order.index(what)
-                curve(
-                    figure,
-                    own["moment"].to_numpy(float),
-                    tuple(own[name].to_numpy(float) for name in ("loss", "loss_low", "loss_high")),  # type: ignore[arg-type]
-                    COLOURS[at % len(COLOURS)],
-                    what,
-                    what not in in_legend,
-                    row,
-                    column,
-                    DASHES[at % len(DASHES)],
-                    over="after step",
+                figure.add_trace(
+                    _points(own, what, order, what not in in_legend), row=row, col=column
                 )
                 in_legend.add(what)
-    explain(figure, OVER_PUZZLES, **AREA)
+    explain(figure, OVER_PUZZLES, **BAR)
+    figure.update_yaxes(exponentformat="power", zeroline=True)
     figure.update_xaxes(title="steps done when taken out", row=max(len(kinds), 1))
     figure.update_yaxes(title="change of loss", col=1)
     caption = (
         "Change of the loss at the end of the run (stablemax, nats per cell) when directions are "
         f"taken out of a state at asked cells ({how}), over the moment: those of linear probes of "
         "a kind of labels, of random controls of as many dimensions and of probes of shuffled "
-        f"labels, on puzzles that no probe has seen. Bands: {OVER_PUZZLES}."
+        f"labels, on puzzles that no probe has seen. Bars: {OVER_PUZZLES}; points are drawn "
+        "slightly apart."
     )
-    styled(figure, title, f"bands: {OVER_PUZZLES}", caption)
+    styled(figure, title, f"bars: {OVER_PUZZLES}", caption)
     return figure.update_layout(height=160 + 230 * max(len(kinds), 1))
+
+
+def _points(rows: pd.DataFrame, what: str, order: Sequence[str], in_legend: bool) -> go.Scatter:
+    """The change of the loss over moments, each with its interval."""
+    at = order.index(what)
+    loss, low, high = (rows[name].to_numpy(float) for name in ("loss", "loss_low", "loss_high"))
+    colour = COLOURS[at % len(COLOURS)]
+    return go.Scatter(
+        x=rows["moment"].to_numpy(float) * (1 + JITTER * (at - (len(order) - 1) / 2)),
+        y=loss,
+        error_y={"type": "data", "array": high - loss, "arrayminus": loss - low, "thickness": 1},
+        mode="lines+markers",
+        marker={"symbol": at, "size": 7, "color": colour},
+        line={"color": colour, "width": 1},
+        name=literal(what),
+        legendgroup=what,
+        showlegend=in_legend,
+        hovertemplate=f"{literal(what)}: %{{y:.3g}}<extra></extra>",
+    )
 
 
 def _of(
