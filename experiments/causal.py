@@ -32,6 +32,7 @@ SUBJECTS = {
     "maze": "artifacts/trm-maze",  # left out where it is not there
 }
 SMALL = 60_000  # bytes of a table that ships
+TWICE = {"estimates.csv", "by_rating.csv"}  # tables of figures that others have, too
 Words = Callable[[Callable[[int], int]], str]
 PARTS: dict[str, Words] = {  # by name: the command, of what a number becomes at this scale
     "trace": lambda n: f"trace --limit {n(256)} --pairs {n(32)} --exact {n(96)} --resume",
@@ -62,7 +63,7 @@ def run_part(name: str, ckpt: str, out: Path, scale: float, more: list[str]) -> 
 def ship(out: Path, to: Path) -> None:
     """The summaries and the small tables of all parts."""
     for file in sorted([*out.glob("*/*.csv"), *out.glob("*/summary.json"), *out.glob("*.csv")]):
-        if file.stat().st_size <= SMALL:
+        if file.stat().st_size <= SMALL and file.name not in TWICE:
             target = to / file.relative_to(out)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)

@@ -51,6 +51,8 @@ def used_figure(
     explain(figure, OVER_PUZZLES, **BAR)
     figure.update_yaxes(exponentformat="power", zeroline=True)
     figure.update_xaxes(title="steps done when taken out", row=max(len(kinds), 1))
+    moments = sorted(set(table["moment"]))
+    figure.update_xaxes(tickvals=moments, range=[0.6 * moments[0], 1.3 * moments[-1]])
     figure.update_yaxes(title="change of loss", col=1)
     caption = (
         "Change of the loss at the end of the run (stablemax, nats per cell) when directions are "

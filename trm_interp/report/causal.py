@@ -8,6 +8,7 @@ import pandas as pd
 
 from trm_interp.analysis.estimates import Number, Share
 from trm_interp.analysis.outcomes import wilson
+from trm_interp.runtime.limits import counted
 from trm_interp.studies import spread, trace, used
 
 COMMITMENT = "Is early commitment causal?"
@@ -117,7 +118,7 @@ def _of_spread(result: spread.Result, folder: Path) -> Iterator[Verdict]:
     for site in dict.fromkeys(one.site for one in result.locality):
         own = [one for one in result.locality if one.site == site and one.ratio.value is not None]
         for one in dict.fromkeys((own[0], own[-1])) if own else ():
-            text = f"{kind} changed, {site} after {one.evaluation} evaluations"
+            text = f"{kind} changed, {site} after {counted(one.evaluation, 'evaluation')}"
             ratio = one.ratio
             verdict = "related cells more" if (ratio.low or 0) > 1 else "no more than others"
             yield Verdict(SPREAD, text, ratio.value, ratio.low, ratio.high, result.n, verdict)
