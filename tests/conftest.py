@@ -42,7 +42,8 @@ with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
     import trm_interp.figures.dynamics
     import trm_interp.figures.trajectories
     import trm_interp.recording.hooks
-    import trm_interp.search.selection  # noqa: F401
+    import trm_interp.runtime.progress
+    import trm_interp.search.selection
 
 from trm_interp.cli import app  # noqa: E402
 from trm_interp.core.checkpoints.folder import save_checkpoint  # noqa: E402
@@ -50,6 +51,8 @@ from trm_interp.core.models.trm import TRM  # noqa: E402
 from trm_interp.core.models.trm_config import TRMConfig  # noqa: E402
 
 torch.set_num_threads(1)
+# on a busy machine quick commands take longer than that, and tests compare all of what they print
+trm_interp.runtime.progress.SECONDS_BEFORE_LINES = 30.0
 
 # files that fork come first, in fresh workers: where libraries have started threads, a forked child
 # can wait for ever. Then those that take longest, so that no worker is left alone with one

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import trm_interp.runtime.progress
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.file_run import FileRun
 from trm_interp.runtime.files import write_text
 from trm_interp.runtime.outputs import maker, mark, own_json, own_table
-from trm_interp.runtime.progress import Meter
+from trm_interp.runtime.progress import Meter, progress
 from trm_interp.runtime.runs import Interrupted, Run
 from trm_interp.runtime.signals import how_to_resume
 
@@ -370,6 +371,20 @@ def test_a_slow_start_is_forgotten_after_three_units():
         clock.now = 70.0 + second
         meter(1 + 30 * second, 1000)
     assert meter.seconds_left() == pytest.approx((1000 - 61) / 30)
+
+
+def test_where_there_is_no_terminal_a_line_comes_after_5_s_then_every_30_s(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    clock = Clock()
+    monkeypatch.setattr(trm_interp.runtime.progress, "SECONDS_BEFORE_LINES", 5.0)
+    monkeypatch.setattr(trm_interp.runtime.progress.time, "monotonic", lambda: clock.now)
+    with progress("work", "units") as meter:
+        for seconds in (0, 4, 6, 20, 35, 37, 60):
+            clock.now = float(seconds)
+            meter(seconds, 100)
+    told = [line.partition(" units")[0] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["work: 6/100", "work: 37/100"]
 
 
 def test_a_note_stands_behind_the_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
