@@ -390,8 +390,7 @@ class Task(HasRelations, ABC):
 
     def lines(self, tokens: Tokens, marks: str = "") -> list[str]:
         """`drawing` as plain text."""
-        drawing = self.drawing(tokens, marks)
-        return ["".join(piece for piece, _ in line) for line in drawing]
+        return ["".join(piece for piece, _ in line) for line in self.drawing(tokens, marks)]
 
     # Puzzle embeddings
 
