@@ -88,7 +88,7 @@ def _view(session: Session, tree: Tree, data: dict[str, Any]) -> dict[str, Any]:
             return default
 
     def one_of(name: str, names: Iterable[str], default: str) -> str:
-        own = data.get(SHORT[name])
+        own = str(data.get(SHORT[name]))
         return own if own in names else default
 
     facts = probe_names(session.task, session.puzzles)

@@ -27,7 +27,7 @@ EMPTY = (
 )
 
 
-def around_panel(graph: dict[str, Any]) -> Any:
+def around_panel(graph: Any) -> Any:
     """What stands in the panel. `graph`: settings of its figure."""
     fields = [
         dmc.NumberInput(id=name, value=value, min=0, max=most, size="xs", label=label, step=1, w=92)

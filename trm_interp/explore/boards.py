@@ -69,7 +69,7 @@ def boards_figure(
     plain = runs[0].readings[state].tokens[moment]
     for at, run in enumerate(runs):
         heat = None if layer is None else layer.heat[at][moment] / max(most, 1e-12)
-        place = {"row": at // wide + 1, "col": at % wide + 1}
+        place: Any = {"row": at // wide + 1, "col": at % wide + 1}
         differs = run.readings[state].tokens[moment] != plain
         for trace in _traces(session, run, moment, state, heat, differs, first=at == 0):
             figure.add_trace(trace, **place)
@@ -128,7 +128,7 @@ def _traces(
     text = {"size": max(9, 150 // max(task.grid)), "color": ink}
     traces: list[Any] = [cells]
     traces.append(go.Scatter(x=x, y=y, text=bold, mode="text", textfont=text, showlegend=False))
-    marks = {name: (flags & flag > 0, *of) for name, (flag, *of) in MARKS.items()}
+    marks: dict[str, Any] = {name: (flags & flag > 0, *of) for name, (flag, *of) in MARKS.items()}
     corner = {"symbol": "triangle-nw", "size": 9, "color": PURPLE}
     marks["differs from the plain run"] = (differs, -0.38, -0.38, corner)
     for name, (where, right, down, marker) in marks.items():
@@ -149,7 +149,7 @@ def _traces(
     return traces
 
 
-def _dress(figure: go.Figure, session: Session, place: dict[str, int]) -> None:
+def _dress(figure: go.Figure, session: Session, place: Any) -> None:
     """Square cells, the first row above, heavy lines."""
     rows, columns = session.task.grid
     hidden: dict[str, Any] = {"showticklabels": False, "showgrid": False, "zeroline": False}

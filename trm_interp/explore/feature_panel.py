@@ -28,11 +28,13 @@ NO_CELL = "Click a cell to see which features are active there now."
 NONE_ACTIVE = "No feature is active in this cell at this moment."
 
 
-def feature_panel(session: Session, graph: dict[str, Any]) -> Any:
+def feature_panel(session: Session, graph: Any) -> Any:
     """What stands in the panel; why it is empty where no SAE is open. `graph`: settings of its
     figure."""
     if session.features is None:
         return html.P(NO_SAE, className="empty")
+    order_name: Any = {"aria-label": "order of features"}
+    value_name: Any = {"aria-label": "activation"}
     orders = [{"value": name, "label": label} for name, label in ORDERS.items()]
     modes = [{"value": name, "label": label} for name, label in MODES.items()]
     times = [{"value": "once", "label": "now"}, {"value": "on", "label": "from here on"}]
@@ -47,7 +49,7 @@ def feature_panel(session: Session, graph: dict[str, Any]) -> Any:
                         value="activation",
                         size="xs",
                         allowDeselect=False,
-                        **{"aria-label": "order of features"},
+                        **order_name,
                     ),
                 ],
                 className="row",
@@ -68,7 +70,7 @@ def feature_panel(session: Session, graph: dict[str, Any]) -> Any:
                         step=0.5,
                         size="xs",
                         w=80,
-                        **{"aria-label": "activation"},
+                        **value_name,
                     ),
                     dmc.SegmentedControl(id="feature-time", data=times, value="on", size="xs"),
                     dmc.Button("Fork by this feature", id="feature-fork", size="xs"),

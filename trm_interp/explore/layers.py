@@ -80,7 +80,7 @@ def probe_layer(session: "Session", runs: Sequence[Run], state: str, fact: str) 
         f"the file; AUC on this one {_number(auc)}, with shuffled labels {_number(by_chance)}"
     )
     heat = (1 / (1 + np.exp(-log_odds))).astype(np.float32).reshape(shape)
-    return Layer(list(heat), words)
+    return Layer([heat[at] for at in range(len(runs))], words)
 
 
 def _number(value: float) -> str:
