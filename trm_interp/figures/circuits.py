@@ -33,6 +33,10 @@ def circuit_figure(
     )
     features = sorted(set(levels["feature"]))
     place = {feature: i for i, feature in enumerate(features)}
+    ticks = sorted(set(levels["tick"]))
+    column = {tick: i for i, tick in enumerate(ticks)}  # apart alike, however far in time
+    edges = edges.assign(x=edges["source_tick"].map(column), to_x=edges["target_tick"].map(column))
+    levels = levels.assign(x=levels["tick"].map(column))
     largest = float(np.abs(edges["weight"].to_numpy()).max()) if len(edges) else 1.0
     for row, fate in enumerate(fates, 1):
         for (of,), rows in groups(edges.iloc[::-1], "fate"):
@@ -48,9 +52,9 @@ def circuit_figure(
         ticktext=[f"feature {feature}" for feature in features],
         range=[len(features) - 0.5, -0.5],
     )
-    ticks = sorted(set(levels["tick"]))
+    shown = ticks[:: -(-len(ticks) // 24)]
     figure.update_xaxes(title="tick of the run", row=len(fates), col=1)
-    figure.update_xaxes(tickvals=ticks[:: -(-len(ticks) // 24)])
+    figure.update_xaxes(tickvals=[column[tick] for tick in shown], ticktext=shown)
     caption = (
         "The strongest edges between features over the ticks of a run, means over puzzles and "
         "cells: how much of the target's activation is owed to the source, to first order. Lines "
@@ -67,7 +71,7 @@ def _lines(
     for edge in rows.to_dict("records"):
         colour = SIGNS[edge["weight"] > 0][1]
         share = abs(edge["weight"]) / largest
-        x = [edge["source_tick"], edge["target_tick"]]
+        x = [edge["x"], edge["to_x"]]
         y = [place[edge["source"]], place[edge["target"]]]
         figure.add_trace(
             go.Scatter(
@@ -85,7 +89,7 @@ def _lines(
     ends = rows[["source", "target", "source_tick", "target_tick", "weight", "low", "high"]]
     figure.add_trace(
         go.Scatter(
-            x=(rows["source_tick"] + rows["target_tick"]) / 2,
+            x=(rows["x"] + rows["to_x"]) / 2,
             y=[
                 (place[s] + place[t]) / 2
                 for s, t in zip(rows["source"], rows["target"], strict=True)
@@ -108,13 +112,13 @@ def _nodes(figure: go.Figure, rows: pd.DataFrame, place: Mapping[int, int], row:
     size = LARGEST * np.sqrt(activation / max(activation.max(), 1e-30))
     figure.add_trace(
         go.Scatter(
-            x=rows["tick"],
+            x=rows["x"],
             y=[place[feature] for feature in rows["feature"]],
             mode="markers",
             marker={"size": size, "color": GREY, "opacity": 0.8, "line": {"width": 0}},
-            customdata=np.stack([rows["feature"], activation], 1),
-            hovertemplate="feature %{customdata[0]:d} after tick %{x}: mean activation "
-            "%{customdata[1]:.3g}<extra></extra>",
+            customdata=np.stack([rows["feature"], activation, rows["tick"]], 1),
+            hovertemplate="feature %{customdata[0]:d} after tick %{customdata[2]:d}: mean "
+            "activation %{customdata[1]:.3g}<extra></extra>",
             showlegend=False,
         ),
         row=row,
