@@ -35,8 +35,11 @@ def circuit_figure(
     place = {feature: i for i, feature in enumerate(features)}
     ticks = sorted(set(levels["tick"]))
     column = {tick: i for i, tick in enumerate(ticks)}  # apart alike, however far in time
-    edges = edges.assign(x=edges["source_tick"].map(column), to_x=edges["target_tick"].map(column))
-    levels = levels.assign(x=levels["tick"].map(column))
+    edges = edges.assign(
+        x=[column[tick] for tick in edges["source_tick"]],
+        to_x=[column[tick] for tick in edges["target_tick"]],
+    )
+    levels = levels.assign(x=[column[tick] for tick in levels["tick"]])
     largest = float(np.abs(edges["weight"].to_numpy()).max()) if len(edges) else 1.0
     for row, fate in enumerate(fates, 1):
         for (of,), rows in groups(edges.iloc[::-1], "fate"):
