@@ -22,6 +22,7 @@ from trm_interp.analysis.robustness import ABOVE, BELOW, epsilon_50, ranked
 from trm_interp.core.models.layers import weights_held
 from trm_interp.figures.bands import where
 from trm_interp.figures.robustness import LEADING, RANDOM, related_figure, return_figure
+from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record, optional
 from trm_interp.studies.by_outcome import named, subset_of
@@ -102,6 +103,12 @@ Result = RobustnessResult
 def run(config: RobustnessConfig, tell: Tell, progress: Progress) -> RobustnessResult:
     """Run the puzzles, choose ends, half of them failed if possible, and push those."""
     subject = open_subject(config, tell)
+    shape = subject.model.config
+    dim = len(subject.model.state_names) * shape.positions * shape.d_model
+    if config.leading > dim:
+        raise UserError(
+            f"leading must be at most {dim}, the numbers of the joint state, got {config.leading}"
+        )
     for_robustness(subject, config)
     n, sizes = len(subject.puzzles), config.sizes
     sample, vectors = min(config.sample, n), config.leading and config.leading + 3
@@ -207,7 +214,7 @@ def _of_ends(
         for basin in BASINS
     }
     less = None
-    if LEADING in back:
+    if LEADING in back and chosen.any():
         shares = {of: back[of][chosen].mean((1, 2)) for of in back}  # [end, measure]
         apart = shares[LEADING] - shares[RANDOM]
         less = {basin: mean_estimate(apart[:, MEASURES.index(basin)], seed) for basin in BASINS}

@@ -28,7 +28,9 @@ class RobustnessConfig(OnCheckpoint):
     iterations: int = setting(
         20, "power iterations for them", most=100_000, needs={"leading": True}
     )
-    starts: int = setting(15, "random starts a puzzle, for the share that ends there; 0: none")
+    starts: int = setting(
+        15, "random starts a puzzle, for the share that ends there; 0: none", most=100_000
+    )
     sigma: float = setting(1.0, "standard deviation of their noise", most=1e6, needs=FROM_ELSEWHERE)
     tolerance: float = setting(0.1, "RMS distance up to which two states are one", most=1e6)
 
