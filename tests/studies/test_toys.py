@@ -175,6 +175,11 @@ def test_robustness_of_a_linear_map(cli: Cli, on: list[Any], tmp_path: Path):
     assert (table[["bounded_state_random", "bounded_state_leading"]] == "below").all(axis=None)
     # a supervision step is 10 evaluations, and all runs have one Jacobian
     np.testing.assert_allclose(table["lambda_1"], np.log(table["modulus"]) / 10, rtol=1e-3)
+    alone = ["robustness", *on, "--limit", 2, "--steps", 1, "--then", 1, "--starts", 0]
+    of_one_outcome = cli(*alone, "--out", tmp_path / "alone", "--epsilons", 1)
+    assert of_one_outcome.code == 0 and "all 2 puzzles are solved ones" in of_one_outcome.err
+    refused = cli(*alone, "--out", tmp_path / "more", "--leading", 10**6)
+    assert refused.code == 2 and "--leading must be at most" in refused.err
     returned = pd.read_csv(tmp_path / "returns.csv")
     assert (
         len(returned) == 2 * 3 * 2 * 2 and (returned.query("measure == 'state'")["mean"] == 0).all()
