@@ -79,7 +79,7 @@ def smallest(world: World) -> dict[str, list[Any]]:
             *[*model, *made, "--limit", 6, "--steps", 2, "--random", 1, "--sae", world.sae],
             *["--features", 1],
         ],
-        "spread": [*model, *made, "--limit", 3, "--steps", 1, "--cells", 1],
+        "spread": [*model, *made, "--steps", 1, "--n-cells", 1],
         "stitch": [
             *[world.ckpt, world.ckpt, "--puzzles", world.puzzles, *made, "--limit", 2],
             *["--fit", 2, "--steps", 1, "--link-steps", 1, "--batch-size", 2],

@@ -228,7 +228,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, Callable[[Path, str], Tree]]] = 
         f"used {ON} --steps 2 --random 1 --sae @train-sae --features 1 --out @used",
         written,
     ),
-    "spread": ((), f"spread {ON} --limit 8 --steps 1 --cells 1 --out @spread", written),
+    "spread": ((), f"spread {ON} --limit 8 --steps 1 --n-cells 1 --out @spread", written),
     "stitch": (
         (),
         f"stitch @copier @copier --puzzles @grids.txt {CPU} --limit 2 --fit 8 --steps 1 "

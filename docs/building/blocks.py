@@ -40,7 +40,7 @@ SMALL = {
     "origins": "--limit 2 --copies 2 --starts 2 --steps 2",
     "trace": "--limit 16 --starts 4 --pairs 2 --steps 4 --then 2 --exact 4 --later 5",
     "used": "--limit 8 --steps 3 --random 1",
-    "spread": "--limit 4 --steps 1 --cells 1",
+    "spread": "--limit 4 --steps 1 --n-cells 1",
     "stitch": "--limit 4 --fit 8 --link-steps 2 --batch-size 4",
     "settling": "--limit 8 --long 32",
     "stability": "--limit 8 --sample 4 --fixed 0 --steps 5",

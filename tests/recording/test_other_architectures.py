@@ -262,7 +262,7 @@ def test_info_says_architecture_states_schedule_and_task(
     assert {key: facts[key] for key in expected} == expected
     assert json.loads(cli("info", folder / name, "--json").out)["states"] == ["slow", "fast"]
     lines = cli("info", folder / name).out.splitlines()
-    assert "architecture: toy" in lines and "  cycle: fast fast slow fast slow" in lines
+    assert "architecture: toy" in lines and f"schedule: {H} H-cycles of {' '.join(CYCLE)}" in lines
 
 
 # an evaluation that ends its H-cycle alone, and a state that is never written

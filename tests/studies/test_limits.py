@@ -37,7 +37,7 @@ def store(cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPath
         ("trace", ["--starts", HUGE], "1000000000000 starts of"),
         ("trace", ["--steps", 10**6], "hook points would need"),
         ("used", ["--random", 1001], "random must be at most 1000"),
-        ("spread", ["--cells", 65_537], "cells must be at most 65536"),
+        ("spread", ["--n-cells", 65_537], "n-cells must be at most 65536"),
         ("divergence", ["--starts", HUGE], "the states of 1000000000000 starts would need"),
         ("trajectories", ["--seed", 2**64], "seed must be from 0 to"),
         ("probes", ["--strength", "inf"], "strength must be finite"),

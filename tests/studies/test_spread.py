@@ -52,7 +52,7 @@ def test_a_planted_local_mixer(cli: Cli, squares: Path, tmp_path: Path):
     """
     save_checkpoint(tmp_path / "toy", local_toy(), {"task": Latin().name})
     on = ["--ckpt", tmp_path / "toy", "--puzzles", squares, "--device", "cpu", "--steps", 1]
-    answer = cli("spread", *on, "--cells", 2, "--out", tmp_path / "out", "--json")
+    answer = cli("spread", *on, "--n-cells", 2, "--out", tmp_path / "out", "--json")
     assert answer.code == 0, answer.err
     summary = json.loads(answer.out)
     assert (summary["n"], summary["changes"], summary["mixers"]) == (13, 14, [])  # 7 have blanks
@@ -83,7 +83,7 @@ def test_a_planted_local_mixer_alone(cli: Cli, grids: Path, tmp_path: Path):
                 write[torch.from_numpy(row == row[cell]), cell] = 0.5
     save_checkpoint(tmp_path / "local", model, {"note": "for tests"})
     on = ["--ckpt", tmp_path / "local", "--puzzles", grids, "--device", "cpu", "--steps", 1]
-    words = ["--kind", "state", "--after", 1, "--cells", 3, "--limit", 4]
+    words = ["--kind", "state", "--after", 1, "--n-cells", 3, "--limit", 4]
     answer = cli("spread", *on, *words, "--out", tmp_path / "out")
     assert answer.code == 0, answer.err
     gains = pd.read_csv(tmp_path / "out" / "mixers.csv")
@@ -102,7 +102,7 @@ def test_which_cells_are_changed(squares: Path, tmp_path: Path):
     """Givens of puzzles that ask for something; any cell where states are changed; each once."""
     save_checkpoint(tmp_path / "toy", local_toy(), {"task": Latin().name})
     how: dict[str, Any] = {"out": tmp_path, "ckpt": str(tmp_path / "toy"), "puzzles": squares}
-    config = SpreadConfig(**how, cells=99, device="cpu")
+    config = SpreadConfig(**how, n_cells=99, device="cpu")
     subject = open_subject(config, lambda line: None)
     changes = choose(subject, config)
     asked = subject.task.asked(subject.puzzles.inputs)
@@ -110,7 +110,7 @@ def test_which_cells_are_changed(squares: Path, tmp_path: Path):
         range(6, 13)
     )
     assert len(changes) == (~asked[6:]).sum() == len(set(zip(*changes[:2], strict=True)))
-    every = choose(subject, SpreadConfig(**how, cells=99, kind="state"))
+    every = choose(subject, SpreadConfig(**how, n_cells=99, kind="state"))
     assert len(every) == asked.size and every.relations.shape == (asked.size, 4, 9)
 
 
@@ -130,7 +130,7 @@ def test_distances_in_a_maze():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--cells", "0"], "cells must be at least 1, got 0"),
+        (["--n-cells", "0"], "n-cells must be at least 1, got 0"),
         (["--after", "-1", "--kind", "state"], "after must be from 0 to"),
         (["--limit", "3"], "squares.txt has a given beside cells that are asked: try --kind state"),
         (["--after", "2"], "--after"),

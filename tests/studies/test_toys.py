@@ -201,7 +201,7 @@ def test_used(cli: Cli, on: list[Any], tmp_path: Path):
 
 def test_spread(cli: Cli, on: list[Any], tmp_path: Path):
     """The toy copies cell by cell: a given that is taken away moves itself alone."""
-    summary = result(cli, tmp_path, "spread", *on, "--steps", 2, "--cells", 3)
+    summary = result(cli, tmp_path, "spread", *on, "--steps", 2, "--n-cells", 3)
     assert summary["changes"] == 3 * N_OPEN and summary["mixers"] == []
     table = pd.read_csv(tmp_path / "spread.csv")
     assert set(table["site"]) == {*STATES, "logits", "guess"}

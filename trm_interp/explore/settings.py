@@ -16,9 +16,13 @@ class ExploreConfig:
 
     ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
     puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)
-    sae: Path | None = setting(None, "folder of an SAE of this checkpoint, as train-sae writes it")
+    sae: Path | None = setting(
+        None, "folder of an SAE of this checkpoint, as train-sae writes it", otherwise="none"
+    )
     features: Path | None = setting(
-        None, "folder that `features` wrote for that SAE, for the pages of features"
+        None,
+        "folder that `features` wrote for that SAE, for the pages of features",
+        otherwise="none",
     )
     steps: int = setting(16, "supervision steps", most=MOST_STEPS)
     limit: int | None = setting(None, "only the first so many puzzles", otherwise="all")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # facts of a store that come in another form
 LATER = ("kept_steps", "kept_positions", "bytes", "shards", "exact_at_step", "meta", "sites")
-LATER = (*LATER, "problems", "validated")
+LATER = (*LATER, "problems", "validated", "schedule")
 MOST_READ = 1000  # puzzles of a file, to say what it is
 
 
@@ -205,6 +205,7 @@ def lines(info: Info) -> Iterator[str]:
 def _of_store(facts: Mapping[str, Any]) -> Iterator[str]:
     """Axes, states, sites and read-outs; where it came from; what was checked."""
     yield from nested({k: v for k, v in facts.items() if k not in LATER})
+    yield from _schedule(facts)
     for name in ("kept_steps", "kept_positions"):
         yield f"{name}: {as_ranges(facts[name])}"
     yield f"bytes: {facts['bytes']} in {counted(facts['shards'], 'shard')}"
@@ -236,14 +237,19 @@ def _of_checkpoint(facts: Mapping[str, Any]) -> Iterator[str]:
     """All but the parts of its card that are long; its settings in one line."""
     plain = {k: v for k, v in facts.items() if not isinstance(v, dict)}
     yield from nested(plain)
-    cycle = facts["schedule"]
-    yield f"schedule: {cycle['h_cycles']} H-cycles of {' '.join(cycle['cycle'])}"
+    yield from _schedule(facts)
     yield f"config: {', '.join(f'{name} {value}' for name, value in facts['config'].items())}"
     card = facts["card"]
     if plain := {k: v for k, v in card.items() if not isinstance(v, dict | list)}:
         yield from nested({"card": plain})
     if more := [name for name in card if name not in plain]:
         yield f"more on the card: {', '.join(more)} (--all shows all)"
+
+
+def _schedule(facts: Mapping[str, Any]) -> Iterator[str]:
+    """In one line which states are written; nothing for a store that does not say it."""
+    if cycle := facts.get("schedule"):
+        yield f"schedule: {cycle['h_cycles']} H-cycles of {' '.join(cycle['cycle'])}"
 
 
 def _of_sae(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -132,7 +132,7 @@ def encode(sae: SAE[Any], x: Tensor) -> Tensor:
     for first in range(0, len(rows), ROWS_AT_ONCE):
         part = slice(first, first + ROWS_AT_ONCE)
         acts[part] = sae.encode(rows[part])
-    return acts.view(*x.shape[:-1], -1)
+    return acts.view(*x.shape[:-1], sae.cfg.d_sae)  # rows may be none
 
 
 @contextmanager

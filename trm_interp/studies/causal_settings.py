@@ -122,7 +122,7 @@ class SpreadConfig(OnRuns):
 
     limit: int = setting(64, "only the first so many puzzles")
     steps: int = setting(4, "supervision steps that a change is followed", most=MOST_STEPS)
-    cells: int = setting(4, "cells of every puzzle that are changed, one at a time", most=65_536)
+    n_cells: int = setting(4, "cells of every puzzle that are changed, one at a time", most=65_536)
     kind: Literal["given", "state"] = setting(
         "given", "what is changed: a given, which is taken away, or all states of a cell"
     )
@@ -136,7 +136,7 @@ class SpreadConfig(OnRuns):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "steps", "cells")
+        positive(self, "steps", "n_cells")
         if not 0 <= self.after <= MOST_STEPS:
             raise ValueError(f"after must be from 0 to {MOST_STEPS}, got {self.after}")
         if not self.sigma > 0:

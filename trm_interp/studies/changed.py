@@ -64,7 +64,7 @@ def choose(subject: Subject, config: SpreadConfig) -> Changes:
     puzzles, cells = [], []
     for puzzle, those in enumerate(may):
         rng = np.random.default_rng([config.seed, 0x5F8EAD, int(subject.puzzles.lines[puzzle])])
-        drawn = rng.permutation(np.flatnonzero(those))[: config.cells]
+        drawn = rng.permutation(np.flatnonzero(those))[: config.n_cells]
         puzzles += [puzzle] * len(drawn)
         cells += drawn.tolist()
     if not cells:

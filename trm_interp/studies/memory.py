@@ -137,7 +137,7 @@ def for_used(subject: Subject, config: UsedConfig) -> None:
 def for_spread(subject: Subject, config: SpreadConfig) -> None:
     """Of all changes their relations and influence; of a batch the states of its runs."""
     model = subject.model.config
-    n = len(subject.puzzles) * min(config.cells, model.cells)
+    n = len(subject.puzzles) * min(config.n_cells, model.cells)
     kinds = 10  # relations, at least as many as tasks have
     evaluations = config.steps * model.schedule.evaluations
     held = n * kinds * (model.positions + 8 * COPIES * evaluations)

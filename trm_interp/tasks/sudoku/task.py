@@ -5,6 +5,7 @@ They are imported where they are used: puzzles can be read without torch, and wi
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,9 +145,9 @@ class Sudoku(Task):
 
     @classmethod
     def before_making(cls) -> str | None:
-        from trm_interp.tasks.sudoku.forge.compiled import FOLDER
-
-        if FOLDER.is_dir() and any(FOLDER.rglob("*.nbi")):
+        # not by an import statement: compiled code would be taken to depend on this file
+        kept: Path = import_module("trm_interp.tasks.sudoku.forge.compiled").FOLDER
+        if kept.is_dir() and any(kept.rglob("*.nbi")):
             return None  # compiled code is there from before
         return "compiling the generator, once on this machine: about a minute"
 
