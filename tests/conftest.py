@@ -13,6 +13,8 @@ import torch
 from typer.testing import CliRunner
 from xdist.scheduler import LoadFileScheduling
 
+# programs that tests start share two cores with the tests of another worker
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not torch.cuda.is_available():  # before anything imports triton
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
