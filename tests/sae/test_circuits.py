@@ -14,7 +14,10 @@ from toy_copier import CONFIG, EVALUATIONS, save_squares, squares, toy_copier
 from toy_task import Latin
 
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
+from trm_interp.runtime.errors import UserError
+from trm_interp.sae.circuit_tables import controls_of
 from trm_interp.sae.circuits import lines
+from trm_interp.sae.edges import Edges
 from trm_interp.sae.graphs import node_id
 from trm_interp.sae.results import CircuitsSummary
 
@@ -110,11 +113,29 @@ def test_a_planted_circuit_is_recovered(cli: Cli, made: tuple[Path, Path], tmp_p
     assert len(checks) == 1  # between features there is one edge a tick, and one pair of them
     assert (checks["source"][0], checks["target"][0]) == (SOURCE, TARGET)
     np.testing.assert_allclose(checks["lost"], checks["weight"], rtol=1e-3, atol=1e-6)
-    assert (checks["most_of_controls"] < checks["lost"]).all()
+    assert (checks["most_of_controls"] == 0).all()  # channels 1 and 3, of which 4 has nothing
     of = result.fates["settled"]
     assert of.n == len(squares()) and (of.checked, of.confirmed) == (1, 1)
     assert of.agreement is not None and of.agreement.value == pytest.approx(1, abs=1e-6)
     assert "hold under ablation" in "\n".join(lines(result))
+
+
+def test_controls_fire_at_the_tick_of_their_source_and_are_none_of_its_targets():
+    """Of five features at tick 5 the first two are source and target, and the last is silent; at
+    tick 12 all fire, and there is another target."""
+    levels = np.array([[0.3, 0.3, 0.3, 0.3, 0.0], [0.3, 0.3, 0.3, 0.3, 0.3]])
+    measured = Edges(np.zeros(0), np.zeros(0), [5, 12], np.zeros(0), levels, levels)
+    columns = ["source_tick", "source", "target"]
+    picked = {
+        "settled": pd.DataFrame([(5, 0, 1), (12, 0, 0)], columns=columns),  # and to itself
+        "wandering": pd.DataFrame([(12, 0, 2)], columns=columns),
+    }
+    assert controls_of(measured, [5, 12], picked, 2, seed=0)[5, 0] == [2, 3]
+    assert controls_of(measured, [5, 12], picked, 1, seed=0).keys() == {(5, 0), (12, 0)}
+    late = {"settled": picked["wandering"]}
+    assert controls_of(measured, [5, 12], late, 3, seed=0) == {(12, 0): [1, 3, 4]}
+    with pytest.raises(UserError, match="only 2 other features fire: lower --controls"):
+        controls_of(measured, [5, 12], picked, 3, seed=0)
 
 
 def test_the_page_and_the_graph(cli: Cli, made: tuple[Path, Path], tmp_path: Path):

@@ -1,6 +1,6 @@
 """Tables of a circuit: edges with intervals, levels of features, and checks by ablation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,26 +12,26 @@ from trm_interp.figures.bands import where
 from trm_interp.sae.applied import Progress
 from trm_interp.sae.circuits_settings import CircuitsConfig
 from trm_interp.sae.edges import Edges, Through, ablated
-from trm_interp.sae.measures import Usage
-from trm_interp.sae.steer import matched_controls
+from trm_interp.sae.steer import matched
 
 SETTLED, WANDERING = "settled", "wandering"
 FATES = (SETTLED, WANDERING)
 CHECKS = ("fate", "source_tick", "source", "target", "weight", "lost", "lost_low", "lost_high")
 CHECKS += ("most_of_controls", "rank_p")
+ENDS = ("source_tick", "source", "target")
 Lost = dict[tuple[int, int], np.ndarray]  # by tick and source: [itself and controls, puzzle, k]
 
 
-def fates_of(found: Edges, tolerance: float) -> dict[str, np.ndarray]:
+def fates_of(measured: Edges, tolerance: float) -> dict[str, np.ndarray]:
     """Masks of the puzzles by what their runs came to, those that there are: settled, or wandering,
     which here means all others."""
-    settled = found.moved <= tolerance
+    settled = measured.moved <= tolerance
     masks = {SETTLED: settled, WANDERING: ~settled}
     return {fate: of for fate, of in masks.items() if of.any()}
 
 
 def edge_table(
-    through: Through, found: Edges, by_fate: Mapping[str, np.ndarray], seed: int
+    through: Through, measured: Edges, by_fate: Mapping[str, np.ndarray], seed: int
 ) -> pd.DataFrame:
     """A row a fate and edge: source_tick, target_tick, source, target, and the weight with its 95 %
     interval over puzzles."""
@@ -40,7 +40,7 @@ def edge_table(
     ticks, features = np.array(through.ticks), np.array(through.features)
     tables = []
     for fate, rows in by_fate.items():
-        mean, low, high = mean_with_bounds(found.weights[rows].astype(np.float64), seed)
+        mean, low, high = mean_with_bounds(measured.weights[rows].astype(np.float64), seed)
         tables.append(
             pd.DataFrame(
                 {
@@ -67,17 +67,19 @@ def strong(table: pd.DataFrame, fate: str, most: int, to_itself: bool) -> pd.Dat
     return of.iloc[np.argsort(-np.abs(of["weight"].to_numpy()), kind="stable")[:most]]
 
 
-def level_table(through: Through, found: Edges, by_fate: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def level_table(
+    through: Through, measured: Edges, by_fate: Mapping[str, np.ndarray]
+) -> pd.DataFrame:
     """Mean activation over cells and puzzles: a row a fate, tick and feature."""
-    tick, feature = (of.ravel() for of in np.indices(found.levels.shape[1:]))
+    tick, feature = (of.ravel() for of in np.indices(measured.levels.shape[1:]))
     return pd.concat(
         [
             pd.DataFrame(
                 {
                     "fate": fate,
-                    "tick": np.array(found.at)[tick],
+                    "tick": np.array(measured.at)[tick],
                     "feature": np.array(through.features)[feature],
-                    "activation": found.levels[rows].mean(0).ravel(),
+                    "activation": measured.levels[rows].mean(0).ravel(),
                 }
             )
             for fate, rows in by_fate.items()
@@ -92,27 +94,48 @@ def ends_of(table: pd.DataFrame) -> list[tuple[int, int]]:
     return sorted({(int(tick), int(source)) for tick, source in pairs})
 
 
+def controls_of(
+    measured: Edges,
+    ticks: Sequence[int],
+    picked: Mapping[str, pd.DataFrame],
+    n: int,
+    seed: int,
+) -> dict[tuple[int, int], list[int]]:
+    """By tick and source of the picked edges: n random features that fire there about as often and
+    as strongly. None is a target of the source, as what a feature does to itself a cycle later is
+    no measure of chance.
+
+    UserError where fewer than n others fire at a tick.
+    """
+    controls = {}
+    for end in sorted({end for of in picked.values() for end in ends_of(of)}):
+        tick, source = end
+        density = measured.density[ticks.index(tick)].copy()
+        for of in picked.values():
+            start, of_source, target = (of[name].to_numpy(int) for name in ENDS)
+            density[target[(start == tick) & (of_source == source) & (target != source)]] = 0
+        mean = measured.mean_activation[ticks.index(tick)]
+        controls[end] = matched(density, mean, source, n, seed).tolist()
+    return controls
+
+
 def ablate_sources(
     through: Through,
     picked: Mapping[str, pd.DataFrame],
-    usage: Usage,
+    measured: Edges,
     config: CircuitsConfig,
     progress: Progress,
 ) -> Lost:
     """What all features lose when each source of the picked edges is ablated, and when each of its
     matched random features is."""
-    sources = sorted({end for of in picked.values() for end in ends_of(of)})
-    if not sources:
+    controls = controls_of(measured, through.ticks, picked, config.controls, config.seed)
+    if not controls:
         return {}
-    controls = {
-        source: matched_controls(usage, source, config.controls, config.seed).tolist()
-        for source in {source for _, source in sources}
-    }
     what: dict[int, list[int]] = {}
-    for tick, source in sources:
-        what.setdefault(tick, []).extend([source, *controls[source]])
+    for (tick, source), others in controls.items():
+        what.setdefault(tick, []).extend([source, *others])
     lost, size = ablated(through, what, progress), 1 + config.controls
-    place = {end: [s for t, s in sources if t == end[0]].index(end[1]) for end in sources}
+    place = {end: [s for t, s in controls if t == end[0]].index(end[1]) for end in controls}
     return {end: lost[end[0]][size * i : size * (i + 1)] for end, i in place.items()}
 
 
@@ -150,7 +173,7 @@ def agreements(
 ) -> dict[str, Estimate]:
     """By fate the rank correlation, within a puzzle, of the weights [puzzle, tick, k, k] of all
     edges from the ablated sources with what their targets lose; mean over puzzles."""
-    found = {}
+    by_fate_agreement = {}
     for fate, of in picked.items():
         chosen, guess, real = by_fate[fate], [], []
         for tick, source in ends_of(of):
@@ -162,5 +185,5 @@ def agreements(
         pairs = zip(np.concatenate(guess, 1), np.concatenate(real, 1), strict=True)
         none = np.zeros((sum(one.shape[1] for one in guess), 0))
         each = [partial_rank_correlation(a, b, none) for a, b in pairs]
-        found[fate] = mean_estimate(np.array(each, np.float64), seed)
-    return found
+        by_fate_agreement[fate] = mean_estimate(np.array(each, np.float64), seed)
+    return by_fate_agreement

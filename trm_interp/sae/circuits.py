@@ -2,7 +2,7 @@
 
 Edges are attributions through the recursion (`edges`), means over cells and puzzles, of settled and
 wandering runs apart. The strongest are checked: the source is ablated at its tick, and what the
-target loses is compared with what it loses when features that fire as often are.
+target loses is compared with what it loses when features that fire there as often are.
 """
 
 from collections.abc import Callable
@@ -66,7 +66,7 @@ def run(
             progress=progress,
         ) as output:
             with weights_held(checkpoint.model, torch.float32):
-                result, tables = measure(through, config, usage, mismatch, output.advance)
+                result, tables = measure(through, config, mismatch, output.advance)
             output.clear()
             _write(output, config, result, tables)
     return result
@@ -83,7 +83,6 @@ class Tables(NamedTuple):
 def measure(
     through: Through,
     config: CircuitsConfig,
-    usage: Usage,
     mismatch: str | None,
     progress: Progress = quiet,
 ) -> tuple[CircuitsSummary, Tables]:
@@ -98,7 +97,7 @@ def measure(
         for fate in by_fate
     }
     lost = ablate_sources(
-        through, picked, usage, config, lambda done, of: progress(n + done, 2 * n)
+        through, picked, measured, config, lambda done, of: progress(n + done, 2 * n)
     )
     checks = check_table(through, picked, by_fate, lost, config.seed)
     agree = agreements(through, picked, by_fate, measured.weights, lost, config.seed)

@@ -53,9 +53,13 @@ class Through:
         z = getattr(state, self.place.site).float() - static
         return z[:, self.cells]
 
+    def encoded(self, state: States, puzzles: slice) -> Float[Tensor, "puzzle cell feature"]:
+        """Activations of all features of the SAE."""
+        return self.applied.sae.encode(self.coded(state, puzzles))
+
     def acts(self, state: States, puzzles: slice) -> Float[Tensor, "puzzle cell k"]:
-        """Activations of the features."""
-        return self.applied.sae.encode(self.coded(state, puzzles))[..., self.features]
+        """Activations of the features that are looked at."""
+        return self.encoded(state, puzzles)[..., self.features]
 
     def gradients(self, state: States, puzzles: slice) -> Float[Tensor, "k puzzle cell d_model"]:
         """Of every feature's activation with respect to the state of the same cell."""
@@ -82,12 +86,16 @@ class Through:
 class Edges(NamedTuple):
     """`weights`: mean over cells of the target's activation that is owed to the source, by puzzle,
     source tick, source and target. `levels`: mean activation over cells, by puzzle, tick (those of
-    `at`) and feature. `moved`: RMS change of all states over the last supervision step."""
+    `at`) and feature. `moved`: RMS change of all states over the last supervision step. `density`,
+    `mean_activation`: of every feature of the SAE at the source ticks, over puzzles and cells, the
+    share where it fires and its mean activation."""
 
     weights: Float[np.ndarray, "puzzle tick k k"]
     levels: Float[np.ndarray, "puzzle at k"]
     at: list[int]
     moved: Float[np.ndarray, " puzzle"]
+    density: Float[np.ndarray, "tick feature"]
+    mean_activation: Float[np.ndarray, "tick feature"]
 
 
 @torch.no_grad()
@@ -99,8 +107,19 @@ def edges(through: Through, progress: Progress = quiet) -> Edges:
     for first in range(0, n, through.batch_size):
         parts.append(_edges_of(through, at, slice(first, min(first + through.batch_size, n))))
         progress(min(first + through.batch_size, n), n)
-    weights, levels, moved = (np.concatenate(of) for of in zip(*parts, strict=True))
-    return Edges(weights, levels, at, moved)
+    weights, levels, moved = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    density, mean = np.sum([part.usage for part in parts], 0) / (n * len(through.cells))
+    return Edges(weights, levels, at, moved, density, mean)
+
+
+class _Part(NamedTuple):
+    """`Edges` of a batch of puzzles. `usage` [2, tick, feature]: over its puzzles and cells, how
+    often every feature fires at the source ticks, and the sum of its activations."""
+
+    weights: np.ndarray
+    levels: np.ndarray
+    moved: np.ndarray
+    usage: np.ndarray
 
 
 def _begin(through: Through, puzzles: slice) -> tuple[States, Tensor]:
@@ -110,21 +129,22 @@ def _begin(through: Through, puzzles: slice) -> tuple[States, Tensor]:
     return through.model.initial_state(x), x
 
 
-def _edges_of(
-    through: Through, at: Sequence[int], puzzles: slice
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _edges_of(through: Through, at: Sequence[int], puzzles: slice) -> _Part:
     model, lag = through.model, through.lag
     per_step = model.config.schedule.evaluations
     state, x = _begin(through, puzzles)
     going: dict[int, States] = {}  # tangents, by the tick that they started from
     weights: dict[int, Tensor] = {}
-    levels, before = [], state
+    levels, usage, before = [], {}, state
     for index, tick in enumerate(model.config.schedule.ticks(through.n_steps)):
         if index == (through.n_steps - 1) * per_step:
             before = state
         state, going = _push(model, tick, state, going, x)
         if index in at:
-            levels.append(through.acts(state, puzzles).mean(1))
+            every = through.encoded(state, puzzles)
+            levels.append(every[..., through.features].mean(1))
+            if index in through.ticks:
+                usage[index] = torch.stack([(every > 0).float(), every.float()]).sum((1, 2))
         if (source := index - lag) in going:
             arrived = getattr(going.pop(source), through.place.site)[:, :, through.cells].float()
             gradients = through.gradients(state, puzzles)
@@ -134,7 +154,9 @@ def _edges_of(
     changes = [(a - b).float().square().mean((1, 2)) for a, b in zip(state, before, strict=True)]
     moved = torch.stack(changes).mean(0).sqrt()
     per_tick = torch.stack([weights[tick] for tick in through.ticks], 1) / len(through.cells)
-    return per_tick.cpu().numpy(), torch.stack(levels, 1).cpu().numpy(), moved.cpu().numpy()
+    fired = torch.stack([usage[tick] for tick in through.ticks], 1)
+    every_level = torch.stack(levels, 1)
+    return _Part(*(of.cpu().numpy() for of in (per_tick, every_level, moved, fired)))
 
 
 def _push(
