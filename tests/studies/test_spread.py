@@ -14,12 +14,14 @@ from toy_copier import save_squares
 from toy_task import Latin
 from unchanged import copier
 
+from trm_interp.analysis.reach import by_relation
 from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.studies.causal_settings import SpreadConfig
-from trm_interp.studies.changed import choose
+from trm_interp.studies.changed import PREFIX, Changes, choose
 from trm_interp.studies.subject import open_subject
 from trm_interp.tasks.maze.grid import parse
 from trm_interp.tasks.maze.task import Maze
+from trm_interp.tasks.sudoku.task import Sudoku
 
 Cli = Callable[..., Any]
 
@@ -112,6 +114,18 @@ def test_which_cells_are_changed(squares: Path, tmp_path: Path):
     assert len(changes) == (~asked[6:]).sum() == len(set(zip(*changes[:2], strict=True)))
     every = choose(subject, SpreadConfig(**how, n_cells=99, kind="state"))
     assert len(every) == asked.size and every.relations.shape == (asked.size, 4, 9)
+
+
+def test_a_cell_with_two_relations_counts_once():
+    """The first cell of a 4x4 Sudoku has three others in its row, three in its column and one more
+    in its box, seven related ones; of them the two that are in its box twice move by 8."""
+    of = Sudoku(4).related(np.ones(16, np.uint8), 0)
+    relations = np.stack([*of.values(), np.zeros(16, bool)])[None]
+    changes = Changes(np.zeros(1, int), np.zeros(1, int), relations, [*of, PREFIX])
+    assert changes.names[changes.unrelated] == "unrelated" and changes.related.sum() == 7
+    moved = np.ones((1, 16))
+    moved[0, [1, 4]] = 8
+    assert by_relation(moved, changes.related).tolist() == [[21 / 7]]  # 2 x 8 + 5 x 1
 
 
 def test_distances_in_a_maze():

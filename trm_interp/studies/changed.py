@@ -10,6 +10,7 @@ from torch import Tensor
 from trm_interp.analysis.reach import by_relation
 from trm_interp.core.counter import normal
 from trm_interp.core.infer import embedded
+from trm_interp.core.losses import PAD
 from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.core.models.layers import weights_held
 from trm_interp.patch.places import places
@@ -34,6 +35,16 @@ class Changes(NamedTuple):
     relations: np.ndarray
     names: list[str]
 
+    @property
+    def unrelated(self) -> int:
+        """Which relation is that of cells without another: the last, or that before the prefix."""
+        return len(self.names) - 1 - (self.names[-1] == PREFIX)
+
+    @property
+    def related(self) -> np.ndarray:
+        """bool [change, 1, pos]: cells with any relation to the changed one, however many."""
+        return np.logical_or.reduce(self.relations[:, 1 : self.unrelated], axis=1, keepdims=True)
+
     def of(self, rows: slice) -> "Changes":
         return Changes(self.puzzle[rows], self.cell[rows], self.relations[rows], self.names)
 
@@ -44,9 +55,11 @@ class Changes(NamedTuple):
 class Reached(NamedTuple):
     """Influence by relation [change, evaluation, relation], of every state at the evaluations that
     write it, and of the logits and the guess there where these write the answer: `at` by name are
-    the evaluations, from 1. `gains` [change, relation] of every mixer alone, by its name."""
+    the evaluations, from 1. `related` [change, evaluation]: the same over all related cells.
+    `gains` [change, relation] of every mixer alone, by its name."""
 
     influence: dict[str, np.ndarray]
+    related: dict[str, np.ndarray]
     at: dict[str, list[int]]
     gains: dict[str, np.ndarray]
 
@@ -58,7 +71,7 @@ def choose(subject: Subject, config: SpreadConfig) -> Changes:
     """
     task, model, inputs = subject.task, subject.model.config, subject.puzzles.inputs
     asked = np.asarray(task.asked(inputs), bool)
-    may = ~asked & asked.any(1, keepdims=True)
+    may = ~asked & asked.any(1, keepdims=True) & (inputs != PAD)
     if config.kind == "state":
         may = np.ones_like(asked)
     puzzles, cells = [], []
@@ -101,6 +114,7 @@ def reached(subject: Subject, config: SpreadConfig, changes: Changes, advance: A
     spans = view.spans(config.after + config.steps if other is None else config.steps)
     evaluations = model.config.schedule.evaluations
     begins = config.after * evaluations if other is None else 0
+    masks = np.concatenate([changes.relations, changes.related], 1)
     influence: dict[str, list[np.ndarray]] = {}
     at: dict[str, list[int]] = {}
     gains: dict[str, np.ndarray] = {}
@@ -109,7 +123,7 @@ def reached(subject: Subject, config: SpreadConfig, changes: Changes, advance: A
             if span.first == begins:
                 if other is None:
                     state = _noisy(model, config, changes, state)
-                gains = _gains(model, changes, state, x, span.first)
+                gains = _gains(model, changes, state, x, span.first, config.seed)
             state = view.pass_through(span, state, x)
             done = span.first + len(span.ticks)
             if done <= begins:
@@ -120,12 +134,18 @@ def reached(subject: Subject, config: SpreadConfig, changes: Changes, advance: A
                 if tick.writes == model.answer:
                     seen |= _read_out(model, written, tick.step)
                 for name, moved in seen.items():
-                    part = by_relation(moved.cpu().double().numpy(), changes.relations)
+                    part = by_relation(moved.cpu().double().numpy(), masks)
                     influence.setdefault(name, []).append(part)
                     at.setdefault(name, []).append(done - begins)
             if done % evaluations == 0:
                 advance((done - begins) // evaluations)
-    return Reached({name: np.stack(of, 1) for name, of in influence.items()}, at, gains)
+    every = {name: np.stack(of, 1) for name, of in influence.items()}
+    return Reached(
+        {name: of[..., :-1] for name, of in every.items()},
+        {name: of[..., -1] for name, of in every.items()},
+        at,
+        gains,
+    )
 
 
 def _inputs(
@@ -170,7 +190,7 @@ def _read_out(model: RecursiveModel, answer: Tensor, step: int) -> dict[str, Ten
 
 
 def _gains(
-    model: RecursiveModel, changes: Changes, state: States, x: Tensor, first: int
+    model: RecursiveModel, changes: Changes, state: States, x: Tensor, first: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Of every mixer of the evaluation that comes first: RMS change of what it gives by relation,
     for a small random change of what it reads at the changed cell, over the RMS of that."""
@@ -189,7 +209,8 @@ def _gains(
         read = keep.values[name][:n]
         changed = read.clone()
         keys = torch.from_numpy(changes.puzzle * model.config.cells + changes.cell)
-        drawn = normal(read.shape[2], 0x3A1, keys).to(read.device, read.dtype)
+        drawn = normal(read.shape[2], seed, keys, len(model.state_names))
+        drawn = drawn.to(read.device, read.dtype)
         drawn = SMALL * drawn / drawn.square().mean(-1, keepdim=True).sqrt()
         changed[torch.arange(n), at] += drawn
         moved = (mixer(changed) - mixer(read)).float().square().mean(-1).sqrt() / SMALL

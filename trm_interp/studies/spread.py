@@ -20,7 +20,7 @@ from trm_interp.figures.spread import locality_figure, mixer_figure, spread_figu
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record
 from trm_interp.studies.causal_settings import SpreadConfig
-from trm_interp.studies.changed import GUESS, PREFIX, Changes, Reached, batches, choose, reached
+from trm_interp.studies.changed import GUESS, Changes, Reached, batches, choose, reached
 from trm_interp.studies.memory import for_spread
 from trm_interp.studies.results import (
     Figures,
@@ -144,7 +144,6 @@ def measure(
     """Means over the changes of a puzzle, then over puzzles, with their intervals."""
     first, spread, local, mixed = parts[0].reached, [], [], []
     per_step = subject.model.config.schedule.evaluations
-    far = next(i for i in range(len(changes.names) - 1, 0, -1) if changes.names[i] != PREFIX)
     for site, at in first.at.items():
         each = np.concatenate([part.reached.influence[site] for part in parts])
         own = by_puzzle(each, changes.puzzle)  # [puzzle, evaluation, relation]
@@ -154,8 +153,10 @@ def measure(
             n = np.isfinite(own[..., k]).sum(0)
             columns = {"influence": mean, "influence_low": low, "influence_high": high, "n": n}
             spread.append(pd.DataFrame(clock | {"relation": relation} | columns))
-        near = _among(changes, each, range(1, far))
-        ratio = locality(by_puzzle(near, changes.puzzle), own[..., far], config.seed)
+        near = by_puzzle(
+            np.concatenate([part.reached.related[site] for part in parts]), changes.puzzle
+        )
+        ratio = locality(near, own[..., changes.unrelated], config.seed)
         columns = dict(zip(("ratio", "ratio_low", "ratio_high"), ratio, strict=True))
         local.append(pd.DataFrame(clock | columns))
     for mixer in first.gains:
@@ -167,16 +168,6 @@ def measure(
     none = pd.DataFrame(columns=["mixer", "relation", "gain", "gain_low", "gain_high"])
     tables = (spread, local, mixed or [none])
     return Tables(*(pd.concat(table, ignore_index=True) for table in tables))
-
-
-def _among(changes: Changes, each: np.ndarray, relations: Sequence[int]) -> np.ndarray:
-    """[change, evaluation]: mean over relations that a change has, weighted by their cells."""
-    cells = changes.relations[:, list(relations)].sum(2)[:, None].astype(float)
-    values = each[..., list(relations)]
-    weights = np.where(np.isfinite(values), cells, 0.0)
-    count = weights.sum(-1)
-    total = (np.where(np.isfinite(values), values, 0.0) * weights).sum(-1)
-    return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
 
 
 def told(subject: Subject, table: pd.DataFrame) -> pd.DataFrame:
