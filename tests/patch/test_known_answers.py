@@ -118,6 +118,17 @@ def test_sources(base: Recorded, donor: Recorded):
     assert torch.cosine_similarity(noise, theirs - now, dim=-1)[1:].abs().mean() < 0.6
     alone = Noise(donor, seed=1).at(MIDDLE, now[3:4], runs[3:4]) - now[3:4]
     torch.testing.assert_close(alone[0], noise[3])
+    flipped = runs.flip(0)  # each run has the noise of the name that it is given
+    named = Noise(donor, 1, flipped).at(MIDDLE, now, runs) - now
+    torch.testing.assert_close(named.norm(dim=-1), noise.norm(dim=-1))
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(named[1:-1], dim=-1),
+        torch.nn.functional.normalize(noise.flip(0)[1:-1], dim=-1),
+        atol=1e-3,
+        rtol=0,
+    )
+    with pytest.raises(ValueError, match="1 names for the noise of"):
+        Noise(donor, 1, flipped[:1]).check(base)
     assert not torch.allclose(Noise(donor, seed=2).at(MIDDLE, now, runs) - now, noise, atol=0.1)
 
 

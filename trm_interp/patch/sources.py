@@ -130,20 +130,26 @@ class Fixed:
 class Noise:
     """A random change as large as the donor's at every position: the control for its direction.
 
-    Named by seed, hook point and run alone, so it is the same in any batch.
+    Named by seed, hook point and run alone, so it is the same in any batch. `names`: a number for
+    every recorded run; by default its place, so that runs recorded apart share their noise.
     """
 
-    def __init__(self, donor: Recorded, seed: int = 0) -> None:
-        self.donor, self.seed = Donor(donor), seed
+    def __init__(
+        self, donor: Recorded, seed: int = 0, names: Int[Tensor, " run"] | None = None
+    ) -> None:
+        self.donor, self.seed, self.names = Donor(donor), seed, names
 
     def at(self, hook: str, now: Tensor, runs: Int[Tensor, " row"]) -> Tensor:
         size = (self.donor.at(hook, now, runs) - now).float().norm(dim=-1, keepdim=True)
         point = int(hash64(*hook.encode()))
-        drawn = normal(now[0].numel(), self.seed, point, runs).view(now.shape)
+        named = runs if self.names is None else self.names.to(runs.device)[runs]
+        drawn = normal(now[0].numel(), self.seed, point, named).view(now.shape)
         return (now + size * drawn / drawn.norm(dim=-1, keepdim=True)).to(now.dtype)
 
     def check(self, base: Recorded) -> None:
         self.donor.check(base)
+        if self.names is not None and len(self.names) != len(base):
+            raise ValueError(f"{len(self.names)} names for the noise of {len(base)} runs")
 
 
 class Edit:

@@ -135,7 +135,8 @@ def _groups(
 class Runs(NamedTuple):
     """Recorded runs of a batch of pairs. `valid`: pairs whose runs end as they did before, in a
     batch of another size; `again`, `other`: pairs that have such a control, whose donor ends as it
-    did before, too. `differ` [pair, cell]: where the two answers differ."""
+    did before, too. `differ` [pair, cell]: where the two answers differ. `puzzle` [pair]: places in
+    the file, which name the noise."""
 
     failed: Recorded
     solved: Recorded
@@ -144,6 +145,7 @@ class Runs(NamedTuple):
     valid: np.ndarray
     again: np.ndarray
     differ: np.ndarray
+    puzzle: np.ndarray
 
     @property
     def other(self) -> np.ndarray:
@@ -162,7 +164,7 @@ class Runs(NamedTuple):
         return {
             AGAIN: (Donor(self.more), self.again),
             OTHER: (Donor(donor, torch.arange(n).roll(1)), self.other),
-            NOISE: (Noise(donor, seed), np.ones(n, bool)),
+            NOISE: (Noise(donor, seed, torch.from_numpy(self.puzzle)), np.ones(n, bool)),
         }
 
 
@@ -218,7 +220,8 @@ def recorded(subject: Subject, config: TraceConfig, plan: Plan, pairs: Pairs) ->
     differ = tokens[0] != tokens[1]
     groups = _groups(subject, pairs.puzzle, wrong, differ)
     valid = ~ends[0] & ends[1]
-    return Runs(failed, solved, more, groups, valid, (pairs.again >= 0) & ends[2], differ)
+    again = (pairs.again >= 0) & ends[2]
+    return Runs(failed, solved, more, groups, valid, again, differ, pairs.puzzle)
 
 
 def estimates(runs: Runs, plan: Plan) -> Arrays:
