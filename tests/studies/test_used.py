@@ -83,7 +83,7 @@ def test_what_is_used_costs_and_what_is_not_used_costs_nothing(
     assert (random["moved"] < costs["moved"]).all() and np.isfinite(costs[f"beyond_{RANDOM}"])
     assert nothing[["loss", "cells", "exact"]].abs().max() == 0
     again = rows["candidates"][rows["candidates"]["what"] == NOTHING]
-    assert len(again) == 2 and (again[["loss", "moved"]] == 0).all(None)
+    assert len(again) == 2 and (again[["loss", "moved"]] == 0).all(axis=None)
     summary = used.Result.read(tmp_path / "used-candidates" / "summary.json")
     (one,) = (of for of in summary.ablated if (of.site, of.label) == ("slow", "candidates"))
     assert set(one.beyond) == {RANDOM, SPREAD, SHUFFLED} and not one.is_used  # see the next test
@@ -131,6 +131,9 @@ def test_features_are_taken_out_of_a_state():
     state = torch.tensor([[[1.5, 1.0, 0.25, 7.0]]])
     out = sae.without((0, 1))(state)
     assert out.tolist() == [[[0.5, 0.0, 0.25, 7.0]]]  # less 1 of the first row, .5 of the second
+    before = sae.identity
+    rows[2, 2] = 0.5  # trained again in the same folder
+    assert before != sae.identity and before.startswith("sae ")
 
 
 def test_the_other_features_are_all_different():

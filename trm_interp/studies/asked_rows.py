@@ -14,7 +14,9 @@ from trm_interp.studies.causal_settings import UsedConfig
 from trm_interp.studies.probes import facts_of
 from trm_interp.studies.subject import Subject
 
+CANDIDATES, FACTS, SOLUTION, VIOLATIONS = "candidates", "facts", "solution", "violations"
 RIGHT = "answered right"
+KINDS = (CANDIDATES, FACTS, SOLUTION, VIOLATIONS, RIGHT)  # of labels
 
 
 class Moment(NamedTuple):
@@ -104,15 +106,15 @@ def rows_of(subject: Subject, batch: Batch, moment: Moment) -> Rows:
     )
     task, guess = subject.task, batch.runs.readouts.tokens[:, moment.done - 1].numpy()
     names, facts = facts_of(inputs, solution, task)
-    by_kind = {"facts" if names and names[0].startswith("fact ") else "candidates": (names, facts)}
+    by_kind = {FACTS if names and names[0].startswith("fact ") else CANDIDATES: (names, facts)}
     tokens = np.array(task.answer_tokens)
-    by_kind["solution"] = (
+    by_kind[SOLUTION] = (
         tuple(f"solution {task.tokens[token]}" for token in tokens),
         solution[..., None] == tokens,
     )
     rules = task.violations(guess)
     broken = np.stack([*rules.values()], -1) if rules else np.zeros((*guess.shape, 0), bool)
-    by_kind["violations"] = (tuple(f"{rule} conflict" for rule in rules), broken)
+    by_kind[VIOLATIONS] = (tuple(f"{rule} conflict" for rule in rules), broken)
     by_kind[RIGHT] = ((RIGHT,), (guess == solution)[..., None])
     kinds, columns, at = {}, [], 0
     for kind, (own, values) in by_kind.items():

@@ -1,5 +1,6 @@
 """An SAE that was trained on a state of a model, used while the model runs."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,12 @@ class StateSAE:
     @property
     def rows(self) -> Float[Tensor, "feature d_model"]:
         return self.sae.W_dec.detach().float()
+
+    @property
+    def identity(self) -> str:
+        """Its path and a hash of its decoder: what is trained there again is another one."""
+        decoder = self.rows.cpu().contiguous().numpy().tobytes()
+        return f"{self.path} {hashlib.sha256(decoder).hexdigest()[:12]}"
 
     def without(self, features: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
         """What takes some features out of a state [row, pos, d_model]; the rest of it stays."""

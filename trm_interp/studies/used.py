@@ -29,7 +29,7 @@ from trm_interp.studies.ablated import (
     fit,
     measured,
 )
-from trm_interp.studies.asked_rows import batches, moments_of
+from trm_interp.studies.asked_rows import KINDS, batches, moments_of
 from trm_interp.studies.causal_settings import UsedConfig
 from trm_interp.studies.memory import for_used
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
@@ -96,7 +96,7 @@ def run(config: UsedConfig, tell: Tell, progress: Progress) -> UsedResult:
     train, test = split_puzzles(subject.puzzles.inputs, config.held_out, config.seed)
     subject = subject.compiled_for(config, config.steps * config.limit * 20, tell)
     identity = {k: v for k, v in asdict(config).items() if k not in APART} | {
-        "sae": str(config.sae),
+        "sae": "None" if sae is None else sae.identity,
         "compiled": subject.compiled,
         "device": subject.device.type,
         "checkpoint_sha256": subject.checkpoint.sha256,
@@ -201,10 +201,9 @@ def _estimated(name: str, values: np.ndarray, seed: int) -> dict[str, float]:
 
 def whole_kinds(table: pd.DataFrame) -> list[Ablated]:
     """The probes and features of whole kinds of labels."""
-    singles = _singles(table)
     of_kinds = []
     for row in table.to_dict("records"):
-        if row["what"] in CONTROLS and row["label"] not in singles:
+        if row["what"] in CONTROLS and row["label"] in KINDS:
             of_kinds.append(
                 Ablated(
                     moment=int(row["moment"]),
@@ -221,12 +220,6 @@ def whole_kinds(table: pd.DataFrame) -> list[Ablated]:
                 )
             )
     return of_kinds
-
-
-def _singles(table: pd.DataFrame) -> set[str]:
-    """Labels that are no kind: their names begin or end with it."""
-    whole = {"candidates", "facts", "solution", "violations", "answered right", ""}
-    return set(table["label"]) - whole
 
 
 def _estimate(row: dict[str, Any], name: str) -> Estimate:
