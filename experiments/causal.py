@@ -1,13 +1,14 @@
-"""What in the recursion makes a run succeed? Patches, ablations and changes on several subjects.
+"""What in the recursion makes a run succeed? Patches, ablations, changes, pushes and circuits.
 
     python experiments/causal.py                                # 6x6 (three seeds) and 9x9
     python experiments/causal.py --only sudoku6 --scale 0.25 --out runs/trial
     python experiments/causal.py --parts trace,used --ship artifacts
 
 Every part is a command of its own in a folder OUT/SUBJECT/PART, with figures and the numbers that
-they plot. Parts that are done are skipped, and one that was stopped goes on where it can. Then
-`verdicts.csv`: is early commitment causal, where does the answer live, are failures wrong or
-unfinished? `--ship` copies small tables into FOLDER/causal-SUBJECT.
+they plot. Parts that are done are skipped, by the words in OUT/SUBJECT/PART.txt, and one that was
+stopped goes on where it can. Circuits need the parts states and sae. Then `verdicts.csv`: is early
+commitment causal, where does the answer live, are failures wrong or unfinished? `--ship` copies
+small tables into FOLDER/causal-SUBJECT.
 """
 
 import argparse
@@ -34,24 +35,44 @@ SUBJECTS = {
 SMALL = 60_000  # bytes of a table that ships
 TWICE = {"estimates.csv", "by_rating.csv"}  # tables of figures that others have, too
 Words = Callable[[Callable[[int], int]], str]
+ON, LATE = "--ckpt CKPT", "--kind state --after 4"
+SAE = "--site z_L --arch topk --active 16 --expansion 8 --train-steps 300 --held-out 0.5"
 PARTS: dict[str, Words] = {  # by name: the command, of what a number becomes at this scale
-    "trace": lambda n: f"trace --limit {n(256)} --pairs {n(32)} --exact {n(96)} --resume",
-    "used": lambda n: f"used --limit {n(128)} --resume",
-    "spread": lambda n: f"spread --limit {n(64)} --steps 2",
-    "spread-late": lambda n: f"spread --kind state --after 4 --limit {n(64)} --steps 2",
+    "trace": lambda n: f"trace {ON} --limit {n(256)} --pairs {n(32)} --exact {n(96)} --resume",
+    "used": lambda n: f"used {ON} --limit {n(128)} --resume",
+    "spread": lambda n: f"spread {ON} --limit {n(64)} --steps 2 --overwrite",
+    "spread-late": lambda n: f"spread {ON} {LATE} --limit {n(64)} --steps 2 --overwrite",
+    "robustness": lambda n: f"robustness {ON} --limit {n(192)} --sample {n(24)} --overwrite",
+    "states": lambda n: f"collect {ON} --limit {n(96)} --sites z_L --resume",
+    "sae": lambda n: f"train-sae AT/states {SAE} --resume",
+    "circuits": lambda n: "circuits AT/sae AT/states --top 8 --overwrite",
 }
 
 
 def run_part(name: str, ckpt: str, out: Path, scale: float, more: list[str]) -> bool:
-    """Whether the part is done; it is not run again where it was."""
-    if (out / "summary.json").exists():
-        return True
+    """Whether the part is done; it is not run again where it was.
+
+    What a command that cannot resume left half done is replaced.
+    """
     words = PARTS[name](lambda full: max(2, round(full * scale))).split()
-    resumable = "--resume" in words and out.exists()
-    words = [word for word in words if word != "--resume" or resumable]
+    places = {
+        "CKPT": ckpt,
+        "AT/states": str(out.parent / "states"),
+        "AT/sae": str(out.parent / "sae"),
+    }
+    words = [places.get(word, word) for word in words]
+    done, text = out.with_name(f"{name}.txt"), " ".join(words)
+    if done.exists():
+        if (before := done.read_text().strip()) == text:
+            return True
+        print(f"{out} is of `{before}`: choose another --out", flush=True)
+        return False
+    out.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    command = [sys.executable, "-m", "trm_interp", *words, "--ckpt", ckpt, "--out", str(out), *more]
+    command = [sys.executable, "-m", "trm_interp", *words, "--out", str(out), *more]
     code = subprocess.run(command, check=False).returncode
+    if code == 0:
+        done.write_text(f"{text}\n")
     print(
         f"{out}: {'done' if code == 0 else f'failed ({code})'}, "
         f"{time.perf_counter() - began:.0f} s",
@@ -93,6 +114,7 @@ def main() -> None:
         for part in parts:
             if not run_part(part, ckpt, args.out / subject / part, args.scale, args.more.split()):
                 failed.append(f"{subject} {part}")
+        (args.out / subject).mkdir(parents=True, exist_ok=True)
         tables.append(verdicts(args.out / subject).assign(subject=subject))
         tables[-1].to_csv(args.out / subject / "verdicts.csv", index=False)
         if args.ship:

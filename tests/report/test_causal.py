@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from trm_interp.analysis.estimates import ByOutcome, Estimate, Median, Share
-from trm_interp.report.causal import COMMITMENT, FAILURES, WHERE, verdicts
+from trm_interp.report.causal import COMMITMENT, FAILURES, WHERE, of_failures, verdicts
 from trm_interp.runtime.files import write_json
 from trm_interp.studies.fates import Became
 from trm_interp.studies.trace import Result
@@ -75,8 +75,33 @@ def test_verdicts(folder: Path):
     first = commitment.loc["z_H of the solved run after step 1 rescues"]
     assert (first["value"], first["n"]) == (0.95, 20)
     assert set(by_question[WHERE]["verdict"]) == {"in z_H"}
-    failures = by_question[FAILURES].set_index("verdict")["value"]
-    assert failures["unfinished"] == 0.1 and failures["wrong"].max() == 0.75
+    failures = by_question[FAILURES].set_index("what")
+    assert failures["value"].to_dict() == {
+        "failed runs 8 steps later: solved": 0.1,
+        "failed runs 8 steps later: settled": 0.75,
+        "failed runs 8 steps later: cycling": 0.0,
+        "failed runs 8 steps later: wandering": 0.15,
+    }
+    assert set(failures["verdict"]) == {"most are wrong"}
+
+
+@pytest.mark.parametrize(
+    ("hits", "verdict"),
+    [  # solved, settled, cycling, wandering; Wilson's lower bound of 14 of 20 is .48, of 15 .53
+        ((15, 2, 2, 1), "most are unfinished"),
+        ((14, 6, 0, 0), "neither is shown of most"),
+        ((1, 8, 7, 4), "most are wrong"),
+        ((0, 0, 0, 20), "neither is shown of most"),
+        ((0, 0, 0, 0), "neither is shown of most"),
+    ],
+)
+def test_what_failures_are(hits: tuple[int, ...], verdict: str):
+    n, ends = sum(hits), ("solved", "settled", "cycling", "wandering")
+    each = [
+        Became(steps=8, became=name, share=None, low=None, high=None, hits=of, n=n)
+        for name, of in zip(ends, hits, strict=True)
+    ]
+    assert of_failures(each) == verdict
 
 
 def test_without_any_part(tmp_path: Path):

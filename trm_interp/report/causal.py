@@ -1,6 +1,6 @@
 """What `trace`, `used` and `spread` of one subject say together, by question."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from trm_interp.analysis.estimates import Number, Share
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.runtime.limits import counted
 from trm_interp.studies import spread, trace, used
+from trm_interp.studies.fates import Became
 
 COMMITMENT = "Is early commitment causal?"
 WHERE = "Where does the answer live?"
@@ -85,11 +86,20 @@ def _of_trace(result: trace.Result, folder: Path) -> Iterator[Verdict]:
         what = f"{site} rescues at some moment"
         yield Verdict(WHERE, what, of.share, of.low, of.high, of.n, verdict)
     if result.unpatched is not None:
+        verdict = of_failures(result.unpatched.failed)
         for one in result.unpatched.failed:
-            rest = {"solved": "unfinished", "settled": "wrong", "cycling": "wrong"}
-            verdict = rest.get(one.became, "neither at rest nor solved")
             what = f"failed runs {one.steps} steps later: {one.became}"
             yield Verdict(FAILURES, what, one.share, one.low, one.high, one.n, verdict)
+
+
+def of_failures(each: Sequence[Became]) -> str:
+    """What most failed runs are, if the interval of a share lies above one half: those that are
+    solved later were unfinished; those at rest, or in a cycle, are wrong."""
+    hits = {one.became: one.hits for one in each}
+    for verdict, ends in (("unfinished", ("solved",)), ("wrong", ("settled", "cycling"))):
+        if wilson(sum(hits.get(end, 0) for end in ends), each[0].n)[0] > 0.5:
+            return f"most are {verdict}"
+    return "neither is shown of most"
 
 
 def _share(row: Any) -> Share:

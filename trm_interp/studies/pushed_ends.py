@@ -105,12 +105,12 @@ class Ends:
         """The leading exponent along the undisturbed continuation, over its later half, in nats
         per network evaluation."""
         maps = self.config.then * self.model.config.schedule.h_cycles
-        found = []
+        parts = []
         for run in torch.arange(len(self.x), device=self.x.device).split(self.config.batch_size):
             cycle = self.cycle.rows(run)
             grown = lyapunov(cycle.push, self.states[run], 1, maps, seed=self.config.seed)
-            found.append(grown.exponents(cycle.evaluations, first=maps // 2)[:, 0])
-        return np.concatenate(found)
+            parts.append(grown.exponents(cycle.evaluations, first=maps // 2)[:, 0])
+        return np.concatenate(parts)
 
     def shares_of_starts(self, progress: Progress) -> dict[str, np.ndarray]:
         """Of every end the share of random starts that come to it in as many steps, by its answer
