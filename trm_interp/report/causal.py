@@ -94,12 +94,16 @@ def _of_trace(result: trace.Result, folder: Path) -> Iterator[Verdict]:
 
 def of_failures(each: Sequence[Became]) -> str:
     """What most failed runs are, if the interval of a share lies above one half: those that are
-    solved later were unfinished; those at rest, or in a cycle, are wrong."""
+    solved later were unfinished; those at rest, or in a cycle, are wrong; others are on the way."""
     hits = {one.became: one.hits for one in each}
-    for verdict, ends in (("unfinished", ("solved",)), ("wrong", ("settled", "cycling"))):
+    for verdict, ends in (
+        ("unfinished", ("solved",)),
+        ("wrong", ("settled", "cycling")),
+        ("neither, and wander", ("wandering",)),
+    ):
         if wilson(sum(hits.get(end, 0) for end in ends), each[0].n)[0] > 0.5:
             return f"most are {verdict}"
-    return "neither is shown of most"
+    return "nothing is shown of most"
 
 
 def _share(row: Any) -> Share:
