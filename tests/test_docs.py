@@ -15,6 +15,7 @@ from building import blocks, generated, site
 from building.blocks import Output, Workplace, commands, name_of, pages, text_of
 from typer.main import get_command
 
+import trm_interp
 from trm_interp.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -34,8 +35,8 @@ def outputs() -> dict[str, list[Output]]:
 
 def lines() -> list[list[str]]:
     """Words of the lines of all shell blocks."""
-    found = [block for page in TEXTS for block in blocks.blocks(text_of(page))]
-    return [words for one in found if one.language == "bash" for words in commands(one.code)]
+    shell = [b for page in TEXTS for b in blocks.blocks(text_of(page)) if b.language == "bash"]
+    return [words for block in shell for words in commands(block.code)]
 
 
 def test_every_command_exists_and_takes_its_options():
@@ -59,10 +60,19 @@ def test_options_that_the_text_names_exist():
         own = {o for param in command.params for o in (*param.opts, *param.secondary_opts)}
         return own.union(*map(every, inner))
 
-    known = every(get_command(app)) | {"--nproc-per-node", "--dist", "--help", "--outputs"}
+    there = every(get_command(app)) | {"--nproc-per-node", "--dist", "--help", "--outputs"}
     for page in TEXTS:
         named = re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text_of(page))
-        assert set(named) <= known | {"--only", "--plan", "--execute", "--to"}, page
+        assert set(named) <= there | {"--only", "--plan", "--execute", "--to"}, page
+
+
+def test_files_that_the_text_names_exist():
+    tests = {path.name for path in ROOT.glob("tests/**/test_*.py")}
+    rooms = r"`((?:artifacts|experiments|notebooks|trm_interp|tests)/[\w./-]+)`"
+    for page in TEXTS:
+        assert set(re.findall(r"\btest_\w+\.py\b", text_of(page))) <= tests, page
+        paths = [path for path in re.findall(rooms, text_of(page)) if "NAME" not in path]
+        assert [path for path in paths if not (ROOT / path).exists()] == [], page
 
 
 def test_every_page_is_in_the_navigation():
@@ -127,7 +137,8 @@ def test_the_site_builds_without_a_warning(outputs: dict[str, list[Output]], tmp
     for name in get_command(app).commands:  # type: ignore[attr-defined]
         assert f"trm-interp {name}" in commands_page
     api = (tmp_path / "site" / "reference" / "api.html").read_text()
-    assert "Every activation" in api or "load_checkpoint" in api
+    for name in {home.rpartition(":")[2] for home in trm_interp._HOMES.values() if ":" in home}:
+        assert f".{name}" in api, name
     for page, shown in outputs.items():
         text = (tmp_path / "site" / page).with_suffix(".html").read_text()
         assert text.count('class="output"') >= sum('class="output"' in one.html for one in shown)

@@ -1,4 +1,4 @@
-"""The code blocks of README and documentation: found, made small, and run in one folder.
+"""The code blocks of README and documentation: read, made small, and run in one folder.
 
 Commands (```bash blocks) run in this process with options that make them small, each line once,
 however many pages have it. Python runs as it stands, one namespace a page; what it prints and the

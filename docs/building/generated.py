@@ -67,7 +67,7 @@ def _command(command: Any) -> Iterator[str]:
     yield f"```console\n{examples.strip()}\n```"
     context = command.make_context(command.name, [], resilient_parsing=True)
     records = (one.get_help_record(context) for one in command.params)
-    rows = [f"| `{name}` | {_cell(said)} |" for name, said in filter(None, records)]
+    rows = [f"| `{name}` | {_cell(text)} |" for name, text in filter(None, records)]
     yield "\n".join(["| option | meaning |", "|---|---|", *rows])
 
 
