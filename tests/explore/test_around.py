@@ -126,6 +126,29 @@ def test_one_computation_a_page(trm: Session):
         assert not job.is_running
 
 
+def test_the_page_that_began_last_goes_on(trm: Session):
+    """Not the page that came last: this one was the first."""
+    jobs, small = Jobs(trm), around(trm, starts=1, side=0)
+    pages = [str(page) for page in range(MOST_JOBS)]
+    for page in [*pages, pages[0], "one more"]:
+        jobs.start(page, small)
+    assert jobs.of(pages[0]) is not None and jobs.of(pages[1]) is None
+    for page in ("one more", *pages):
+        if (job := jobs.of(page)) is not None:
+            job.join(WAIT)
+
+
+def test_a_full_memory_is_told(trm: Session, monkeypatch: pytest.MonkeyPatch):
+    def full(*given: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(trm, "ends_of", full)
+    job = Job(trm, around(trm))
+    job.start()
+    job.join(WAIT)
+    assert words_of(job, False).startswith("out of memory: ask for fewer places")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -9,6 +9,7 @@ import torch
 from explore_worlds import checkpoint_of, drawn, identity_for, sudokus
 from sae_runs import identity_sae
 
+import trm_interp.explore.features
 from trm_interp.explore.edits import Feature, Noise
 from trm_interp.explore.features import open_features
 from trm_interp.explore.session import Session
@@ -167,8 +168,10 @@ def test_an_sae_of_another_width(tmp_path: Path):
         open_features(path, checkpoint_of(drawn("trm")))
 
 
-def test_activity_over_a_run(session: Session):
+@pytest.mark.parametrize("most", [50_000_000, 1], ids=["together", "one by one"])
+def test_activity_over_a_run(session: Session, most: int, monkeypatch: pytest.MonkeyPatch):
     """Means weigh a value by the moments that it lasts."""
+    monkeypatch.setattr(trm_interp.explore.features, "MOST_VALUES", most)
     run = session.run(session.plain(0).fork(Noise(5, ("z_L",), 1.0, 2)))
     course = session.features.course(session, run, 4)
     activity = session.features.activity(session, run)

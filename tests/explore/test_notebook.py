@@ -58,6 +58,9 @@ def test_a_call_shows_the_page(
 def test_what_a_call_refuses(copier: Path, grids: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UserError, match="nowhere"):
         notebook.explore(copier, grids, steps=1, sae="nowhere")
+    for more, problem in (({"steps": 0}, "steps must be at least 1"), ({"port": 70_000}, "65535")):
+        with pytest.raises(UserError, match=problem):
+            notebook.explore(copier, grids, **more)
     monkeypatch.setattr(notebook, "has_dash", lambda: False)
     with pytest.raises(UserError, match="needs Dash"):
         notebook.explore(copier, grids)

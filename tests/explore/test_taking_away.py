@@ -88,6 +88,15 @@ def test_the_script_makes_the_same_runs(world, tmp_path: Path, capsys: pytest.Ca
     assert len(shown["curves"].data) == 4 * len(tree.nodes)
 
 
+def test_the_script_has_the_path_on_screen_and_leaves_the_same_puzzles_out(trm: Session):
+    tree, look = forked(trm), Look(6, trm.model.answer, dimensions="3")
+    text = script(trm, tree, "CKPT", "PUZZLES", look, skip_bad=True)
+    assert "steps=3, skip_bad=True)" in text
+    scope = {"session": trm}
+    exec(compile(re.sub(r"^session = .*$", "", text, flags=re.M), "script", "exec"), scope)
+    assert {trace.type for trace in scope["figures"]["path"].data} == {"scatter3d"}
+
+
 def on_board(figure: Any, run: int) -> list[str]:
     """What stands in the cells of a board of a figure, formatting taken off."""
     texts = [trace for trace in figure.data if trace.type == "scatter" and trace.mode == "text"][

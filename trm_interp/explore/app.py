@@ -1,29 +1,31 @@
 """The Dash app: what the page asks of the session. Moves of the slider never come here."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import dash
-from dash import Input, Output, State, no_update
+from dash import Input, Output, State, no_update, set_props
 
 from trm_interp.explore import figures
 from trm_interp.explore.around_panel import add_around
 from trm_interp.explore.boards import boards_figure, layer_of
 from trm_interp.explore.browser import KEPT, SHORT, VIEW, add_browser_callbacks
-from trm_interp.explore.changes import add_changes, changed, tree_outputs
+from trm_interp.explore.changes import PAGE, add_changes, chosen_node, tree_outputs
 from trm_interp.explore.feature_panel import add_features
 from trm_interp.explore.layers import probe_names
 from trm_interp.explore.page import SIDES, layout, run_list
+from trm_interp.explore.page_trees import PageTrees
 from trm_interp.explore.payload import COMPUTED, LAYERS, heat_payload, payload
 from trm_interp.explore.saving import saved_page
 from trm_interp.explore.script import Look, script
 from trm_interp.explore.session import Session
 from trm_interp.explore.settings import ExploreConfig
 from trm_interp.explore.trees import Tree, data_of, query_of, tree_of
-from trm_interp.runtime.errors import UserError, one_line
+from trm_interp.runtime.errors import UserError, is_out_of_memory, one_line
 
-LOOK = ("moment", "reading", "layer", "fact", "feature")  # what boards show
+LOOK = ("moment", "reading", "layer", "fact", "feature", "dimensions")  # what figures show
+OUT_OF_MEMORY = "out of memory: close runs, or start with fewer --steps"
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -36,29 +38,40 @@ def make_app(session: Session, config: ExploreConfig) -> dash.Dash:
         title="trm-interp explore",
         update_title="",
         suppress_callback_exceptions=True,
+        on_error=_in_place,
     )
+    trees = PageTrees(session)
     app.layout = lambda: layout(session, config, SHORT)
-    _opening(app, session)
-    add_changes(app, session)
+    _opening(app, session, trees)
+    add_changes(app, session, trees)
     _shown(app, session)
     _drawn(app, session)
     _heated(app, session)
-    add_features(app, session)
+    add_features(app, session, trees)
     add_around(app, session)
     _taking_away(app, session, config)
     add_browser_callbacks(app)
     return app
 
 
-def _opening(app: dash.Dash, session: Session) -> None:
+def _in_place(error: Exception) -> None:
+    """Errors that users can do something about stand on the page; others are raised."""
+    if not (isinstance(error, UserError) or is_out_of_memory(error)):
+        raise error
+    is_ours = isinstance(error, UserError)
+    set_props("message", {"children": one_line(error) if is_ours else OUT_OF_MEMORY})
+
+
+def _opening(app: dash.Dash, session: Session, trees: PageTrees) -> None:
     """The page as its address has it, or the first puzzle."""
 
     @app.callback(
         *tree_outputs(),
         *(Output(name, KEPT.get(name, "value")) for name in VIEW if name != "active"),
         Input("address", "search"),
+        PAGE,
     )
-    def open_address(search: str | None) -> list[Any]:
+    def open_address(search: str | None, page: str) -> list[Any]:
         try:
             data = data_of(search or "")
             tree = tree_of(session, data)
@@ -70,10 +83,10 @@ def _opening(app: dash.Dash, session: Session) -> None:
             message = error if isinstance(error, UserError) else ValueError("too long")
             tree, note = tree_of(session, {}), f"The address cannot be shown: {one_line(message)}"
             view = _view(session, tree, {})
-        data_now, active, problem = changed(session, lambda: (tree, view["active"]))
+        data_now, active, problem = trees.change(page, None, lambda _: (tree, view["active"]))
         if data_now is no_update:
             plain = Tree(tree.nodes[:1])
-            data_now, active, _ = changed(session, lambda: (plain, 0))
+            data_now, active, _ = trees.change(page, None, lambda _: (plain, 0))
         rest = [view[name] for name in VIEW if name != "active"]
         return [data_now, active, note or problem, *rest]
 
@@ -116,19 +129,26 @@ def _shown(app: dash.Dash, session: Session) -> None:
         Output("text", "value"),
         Output("query", "data"),
         Input("tree", "data"),
+        State("index", "value"),
         State("text", "value"),
+        State("query", "data"),
         prevent_initial_call=True,
     )
-    def show(data: dict[str, Any], typed: str | None) -> tuple[Any, ...]:
+    def show(data: dict[str, Any], index: Any, typed: str | None, before: Any) -> tuple[Any, ...]:
         tree = tree_of(session, data)
         sources = [{"value": str(i), "label": n.name} for i, n in enumerate(tree.nodes)]
         number = int(data["puzzle"]) if "puzzle" in data else ""
         query = query_of({"sha": session.checkpoint.sha256[:8], **data})
         runs = [session.run(node) for node in tree.nodes]
-        # what was typed stays as it is: a write could come late, over what is typed next
-        is_typed = type(session.task).typed(typed or "") == data["text"]
-        text = no_update if is_typed else data["text"]
-        return payload(session, runs), sources, number, text, query
+        is_replaced = replaces(type(session.task).typed, typed or "", data_of(before or ""), data)
+        text = data["text"] if is_replaced else no_update
+        return (
+            payload(session, runs),
+            sources,
+            no_update if number == index else number,
+            text,
+            query,
+        )
 
     @app.callback(
         Output("list", "children"),
@@ -140,6 +160,20 @@ def _shown(app: dash.Dash, session: Session) -> None:
         tree = tree_of(session, data)
         names = [node.name for node in tree.nodes]
         return run_list(names, figures.COLOURS, tree.parents(), active)
+
+
+def replaces(
+    read: Callable[[str], str | None], typed: str, before: dict[str, Any], now: dict[str, Any]
+) -> bool:
+    """Whether the text of a tree that comes takes the place of what stands in the field.
+
+    `read`: a puzzle as it is typed, in the form of trees; `before`: the tree until now. Not where
+    the field has it already or the puzzle is the same, nor over what is typed next.
+    """
+    if now["text"] in (before.get("text"), read(typed)):
+        return False
+    is_chosen = bool(before) and "puzzle" in now  # from the file
+    return is_chosen or not typed.strip() or read(typed) == before.get("text")
 
 
 def _drawn(app: dash.Dash, session: Session) -> None:
@@ -180,8 +214,7 @@ def _drawn(app: dash.Dash, session: Session) -> None:
     ) -> tuple[Any, ...]:
         if cell is None or not data:
             return no_update, no_update, True, True
-        tree = tree_of(session, data)
-        run = session.run(tree.nodes[min(active or 0, len(tree.nodes) - 1)])
+        run = session.run(chosen_node(session, data, active))
         figure = figures.candidates(run, reading, cell, moment, dark, session.task)
         return figure, figures.course(run, reading, cell, session.task), False, False
 
@@ -227,7 +260,8 @@ def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig) -> Non
     )
     def as_python(clicks: int, *given: Any) -> tuple[str, bool]:
         *look, data = given
-        return script(session, tree_of(session, data), ckpt, puzzles, Look(*look)), True
+        tree, look = tree_of(session, data), Look(*look)
+        return script(session, tree, ckpt, puzzles, look, config.skip_bad), True
 
     @app.callback(
         Output("boards-figure", "figure"),
@@ -239,14 +273,14 @@ def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig) -> Non
         running=[(Output("export", "loading"), True, False)],
     )
     def export(clicks: int, *given: Any) -> tuple[Any, bool]:
-        *look, data = given
-        moment, reading, layer, fact, feature = look
+        *values, data = given
+        look = Look(*values)
         runs = [session.run(node) for node in tree_of(session, data).nodes]
         try:
-            heat = layer_of(session, runs, layer, reading, fact, feature)
+            heat = layer_of(session, runs, look.layer, look.reading, look.fact, look.feature)
         except UserError:  # the page says why there is none
             heat = None
-        return boards_figure(session, runs, moment, reading, heat), True
+        return boards_figure(session, runs, look.moment, look.reading, heat), True
 
     @app.callback(
         Output("download", "data"),
@@ -257,6 +291,6 @@ def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig) -> Non
         running=[(Output("save", "loading"), True, False)],
     )
     def save(clicks: int, data: Any, active: int) -> dict[str, Any]:
-        run = session.run(tree_of(session, data).nodes[active])
+        run = session.run(chosen_node(session, data, active))
         page = saved_page(session, run)
         return {"content": page, "filename": "run.html", "type": "text/html"}

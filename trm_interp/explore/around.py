@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trm_interp.explore.edits import Node
 from trm_interp.explore.session import Session
-from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.errors import UserError, is_out_of_memory
 from trm_interp.runtime.limits import in_seed_range
 from trm_interp.runtime.shapes import Bool, Float, Int
 
@@ -187,6 +187,10 @@ class Job:
                     self._parts.append(ends)
         except UserError as error:
             self.problem = str(error)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.problem = "out of memory: ask for fewer places, or start with fewer --steps"
 
     def _followed(self, states: Tensor, where: np.ndarray) -> Ends | None:
         """Where these states end; None where the computation was ended in between."""
@@ -215,6 +219,7 @@ class Jobs:
         self.stop(page)
         with self._lock:
             self._jobs[page] = job
+            self._jobs.move_to_end(page)
             while len(self._jobs) > MOST_JOBS:
                 self._jobs.popitem(last=False)[1].stop()
         job.start()

@@ -1,7 +1,6 @@
 """The panel of the neighbourhood: its form, its progress, and where the runs end."""
 
 from typing import Any
-from uuid import uuid4
 
 import dash
 import dash_mantine_components as dmc
@@ -9,8 +8,7 @@ from dash import Input, Output, State, ctx, dcc, html, no_update
 
 from trm_interp.explore import figures
 from trm_interp.explore.around import MOST_SIDE, MOST_STARTS, Around, Job, Jobs, check_around
-from trm_interp.explore.changes import filled
-from trm_interp.explore.feature_panel import chosen_node
+from trm_interp.explore.changes import chosen_node, filled, whole
 from trm_interp.explore.session import Session
 from trm_interp.runtime.errors import UserError, one_line
 
@@ -50,7 +48,6 @@ def around_panel(graph: Any) -> Any:
                 id="around-figure",
                 hidden=True,
             ),
-            dcc.Store(id="page", data=uuid4().hex),
             dcc.Store(id="around-done", data=-1),
             dcc.Interval(id="around-poll", interval=EVERY, disabled=True),
         ],
@@ -89,7 +86,7 @@ def _begun(app: dash.Dash, session: Session, jobs: Jobs) -> None:
             return no_update, no_update, no_update
         radius, starts, side, seed, data, active, moment = given
         try:
-            numbers = [int(filled(of)) for of in (starts, side, seed)]
+            numbers = [whole(of) for of in (starts, side, seed)]
             names = tuple(name for name in session.model.state_names if name in (states or ()))
             node = chosen_node(session, data, active)
             asked = Around(node, moment, names, float(filled(radius)), *numbers)
@@ -131,7 +128,9 @@ def _looked_at(app: dash.Dash, session: Session, jobs: Jobs) -> None:
                 run = session.run(job.asked.node)
                 shown = figures.around(run, job.asked, ends, bool(dark), session.task)
         share = str(round(100 * done / job.total))
-        return shown, hidden, words_of(job, running), share, not running, done, not running
+        # one that was begun meanwhile goes on being asked for
+        ended = not running and jobs.of(page) is job
+        return shown, hidden, words_of(job, running), share, ended, done, ended
 
 
 def words_of(job: Job, running: bool) -> str:

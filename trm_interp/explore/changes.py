@@ -1,25 +1,26 @@
 """What changes the tree of runs: another puzzle, a given, a fork, a name."""
 
-from collections.abc import Callable
 from typing import Any
 
 import dash
 from dash import ALL, Input, Output, State, ctx, no_update
 
-from trm_interp.explore.edits import Copied, Edit, Given, Noise
+from trm_interp.explore.edits import Copied, Edit, Given, Node, Noise
+from trm_interp.explore.page_trees import Changed, PageTrees
 from trm_interp.explore.session import Session
 from trm_interp.explore.trees import Tree, tree_of
-from trm_interp.runtime.errors import UserError, one_line
+from trm_interp.runtime.errors import UserError
 
-SEVERAL = "This puzzle has several solutions; the run is compared with one of them."
-Changed = tuple[Any, Any, Any]  # the tree, the chosen run, a message
+UNCHANGED: Changed = (no_update, no_update, no_update)
+PAGE = State("page", "data")
+SETTING = ("mode", "cell", "tree", "active", "moment")  # what a token is set by
 
 
-def add_changes(app: dash.Dash, session: Session) -> None:
-    """All callbacks that change the tree."""
-    _puzzles(app, session)
-    _forks(app, session)
-    _named_and_closed(app, session)
+def add_changes(app: dash.Dash, session: Session, trees: PageTrees) -> None:
+    """All callbacks that change the tree, but those of features."""
+    _puzzles(app, session, trees)
+    _forks(app, session, trees)
+    _named_and_closed(app, session, trees)
 
 
 def tree_outputs(**how: Any) -> list[Output]:
@@ -31,74 +32,64 @@ def tree_outputs(**how: Any) -> list[Output]:
     ]
 
 
-def changed(session: Session, make: Callable[[], tuple[Tree, int]]) -> Changed:
-    """A new tree and the chosen run; what is wrong, and no change, where it cannot be computed."""
-    try:
-        tree, active = make()
-        for node in tree.nodes:
-            session.run(node)
-    except UserError as error:
-        return no_update, no_update, one_line(error)
-    note = SEVERAL if tree.root.puzzle.several else ""
-    return tree.to_json(session), active, note
-
-
-def _puzzles(app: dash.Dash, session: Session) -> None:
+def _puzzles(app: dash.Dash, session: Session, trees: PageTrees) -> None:
     """Another puzzle, or a given of it."""
     again = {"allow_duplicate": True}
 
     @app.callback(
         *tree_outputs(**again),
         Input("index", "value"),
+        PAGE,
         State("tree", "data"),
         prevent_initial_call=True,
     )
-    def choose(number: Any, data: dict[str, Any]) -> Changed:
-        if not isinstance(number, int) or str(number) == (data or {}).get("puzzle"):
-            return no_update, no_update, no_update
-        return changed(session, lambda: (tree_of(session, {"puzzle": number}), 0))
+    def choose(number: Any, page: str, data: dict[str, Any]) -> Changed:
+        if not isinstance(number, int):
+            return UNCHANGED
+        if str(number) == (data or {}).get("puzzle"):
+            trees.stay(page, data)
+            return UNCHANGED
+        return trees.change(page, data, lambda _: (tree_of(session, {"puzzle": number}), 0))
 
     @app.callback(
         *tree_outputs(**again),
         Input("run", "n_clicks"),
+        PAGE,
         State("text", "value"),
+        State("tree", "data"),
         prevent_initial_call=True,
         running=[(Output("run", "loading"), True, False)],
     )
-    def type_in(clicks: int, text: str | None) -> Changed:
-        return changed(session, lambda: (tree_of(session, {"text": _typed(text)}), 0))
+    def type_in(clicks: int, page: str, text: str | None, data: Any) -> Changed:
+        return trees.change(page, data, lambda _: (tree_of(session, {"text": _typed(text)}), 0))
 
     @app.callback(
         *tree_outputs(**again),
         Input({"type": "token", "token": ALL}, "n_clicks"),
         Input("typed", "data"),
-        State("mode", "value"),
-        State("cell", "data"),
-        State("tree", "data"),
-        State("active", "data"),
-        State("moment", "data"),
+        PAGE,
+        *(State(name, "value" if name == "mode" else "data") for name in SETTING),
         prevent_initial_call=True,
     )
-    def set_cell(
-        clicks: list[int], typed: Any, mode: str, cell: Any, data: Any, active: int, moment: int
-    ) -> Changed:
+    def set_cell(clicks: list[int], typed: Any, page: str, *given: Any) -> Changed:
+        mode, cell, data, active, moment = given
         trigger: Any = ctx.triggered_id
         if trigger == "typed":
             cell, token, mode = typed["cell"], typed["token"], "new"
         else:
             token = trigger["token"]
         if not any(one["value"] for one in ctx.triggered) or cell is None:
-            return no_update, no_update, no_update
+            return UNCHANGED
 
-        def make() -> tuple[Tree, int]:
-            tree = tree_of(session, data)
+        def make(last: dict[str, Any]) -> tuple[Tree, int]:
+            tree = tree_of(session, last)
             if mode == "now":
                 forked = tree.with_fork(active, Given(moment, cell, token))
                 return forked, len(tree.nodes)
             edited = session.edited(tree.root.puzzle, cell, token)
             return Tree((session.plain(edited),)), 0
 
-        return changed(session, make)
+        return trees.change(page, data, make, numbered=mode == "now")
 
 
 def _typed(text: str | None) -> str:
@@ -108,13 +99,14 @@ def _typed(text: str | None) -> str:
     return text or ""
 
 
-def _forks(app: dash.Dash, session: Session) -> None:
+def _forks(app: dash.Dash, session: Session, trees: PageTrees) -> None:
     """A fork is made."""
     again = {"allow_duplicate": True}
 
     @app.callback(
         *tree_outputs(**again),
         Input("fork", "n_clicks"),
+        PAGE,
         *(State(name, "value") for name in ("kind", "states", "size", "seed", "source", "from")),
         State("where", "value"),
         State("cell", "data"),
@@ -124,58 +116,75 @@ def _forks(app: dash.Dash, session: Session) -> None:
         prevent_initial_call=True,
         running=[(Output("fork", "loading"), True, False)],
     )
-    def fork(clicks: int, *given: Any) -> Changed:
+    def fork(clicks: int, page: str, *given: Any) -> Changed:
         kind, states, size, seed, source, from_, where, cell, data, active, moment = given
 
-        def make() -> tuple[Tree, int]:
-            tree = tree_of(session, data)
+        def make(last: dict[str, Any]) -> tuple[Tree, int]:
+            tree = tree_of(session, last)
             if where == "cell" and cell is None:
                 raise UserError("click a cell first, or fork all cells")
             cells = (cell,) if where == "cell" else None
             chosen = tuple(name for name in session.model.state_names if name in (states or ()))
             edit: Edit
             if kind == "copy":
-                edit = Copied(moment, chosen, tree.nodes[int(source)], filled(from_), cells)
+                edit = Copied(moment, chosen, _source(tree, source), whole(from_), cells)
             else:
                 at = 0 if kind == "start" else moment
-                edit = Noise(at, chosen, float(filled(size)), filled(seed), cells)
+                edit = Noise(at, chosen, float(filled(size)), whole(seed), cells)
             session.check(edit)
             return tree.with_fork(active, edit), len(tree.nodes)
 
-        return changed(session, make)
+        return trees.change(page, data, make, numbered=True)
 
 
-def _named_and_closed(app: dash.Dash, session: Session) -> None:
+def _source(tree: Tree, number: Any) -> Node:
+    """The run that is copied from, which may have been closed since it was chosen."""
+    if not str(number).isdecimal() or int(number) >= len(tree.nodes):
+        raise UserError("choose the run to copy from")
+    return tree.nodes[int(number)]
+
+
+def _named_and_closed(app: dash.Dash, session: Session, trees: PageTrees) -> None:
     """Runs are named, closed and chosen."""
     again = {"allow_duplicate": True}
 
     @app.callback(
         *tree_outputs(**again),
         Input({"type": "close", "run": ALL}, "n_clicks"),
+        PAGE,
         State("tree", "data"),
         prevent_initial_call=True,
     )
-    def close(clicks: list[Any], data: Any) -> Changed:
+    def close(clicks: list[Any], page: str, data: Any) -> Changed:
         if not any(one["value"] for one in ctx.triggered) or ctx.triggered_id is None:
-            return no_update, no_update, no_update
+            return UNCHANGED
         number = ctx.triggered_id["run"]
-        return changed(session, lambda: (tree_of(session, data).without(number), 0))
+
+        def make(last: dict[str, Any]) -> tuple[Tree, int]:
+            return tree_of(session, last).without(number), 0
+
+        return trees.change(page, data, make, numbered=True)
 
     @app.callback(
         *tree_outputs(**again),
         Input({"type": "name", "run": ALL}, "value"),
+        PAGE,
         State("tree", "data"),
-        State("active", "data"),
         prevent_initial_call=True,
     )
-    def rename(names: list[str], data: Any, active: int) -> Changed:
-        if not ctx.triggered_id or len(ctx.triggered) != 1:  # the list was made anew
-            return no_update, no_update, no_update
+    def rename(names: list[str], page: str, data: Any) -> Changed:
+        if not ctx.triggered_id or len(ctx.triggered) != 1:
+            # the list was made anew: the browser drops the answer to a name that it waits for
+            return trees.unheard(page, data)
         number, name = ctx.triggered_id["run"], ctx.triggered[0]["value"]
         tree = tree_of(session, data)
         if number >= len(tree.nodes) or not name or tree.nodes[number].name == name:
-            return no_update, no_update, no_update
-        return changed(session, lambda: (tree.renamed(number, name), active))
+            return UNCHANGED
+
+        def make(last: dict[str, Any]) -> tuple[Tree, Any]:
+            return tree_of(session, last).renamed(number, name), no_update
+
+        return trees.change(page, data, make, numbered=True)
 
     @app.callback(
         Output("active", "data", allow_duplicate=True),
@@ -197,3 +206,16 @@ def filled(value: Any) -> Any:
     if not isinstance(value, int | float):
         raise UserError("size, seed and moment must be numbers")
     return value
+
+
+def whole(value: Any) -> int:
+    """A whole number that was typed. UserError for anything else."""
+    if filled(value) != int(value):
+        raise UserError(f"whole numbers are needed here, not {value}")
+    return int(value)
+
+
+def chosen_node(session: Session, data: Any, active: Any) -> Node:
+    """The run that is chosen on the page."""
+    nodes = tree_of(session, data).nodes
+    return nodes[min(active or 0, len(nodes) - 1)]

@@ -7,8 +7,9 @@ import dash_mantine_components as dmc
 from dash import ALL, Input, Output, State, ctx, dcc, html, no_update
 
 from trm_interp.explore import figures
-from trm_interp.explore.changes import changed, filled, tree_outputs
+from trm_interp.explore.changes import PAGE, chosen_node, filled, tree_outputs
 from trm_interp.explore.edits import Feature
+from trm_interp.explore.page_trees import PageTrees
 from trm_interp.explore.session import Session
 from trm_interp.explore.trees import Tree, tree_of
 from trm_interp.runtime.errors import UserError
@@ -84,13 +85,13 @@ def feature_panel(session: Session, graph: Any) -> Any:
     )
 
 
-def add_features(app: dash.Dash, session: Session) -> None:
+def add_features(app: dash.Dash, session: Session, trees: PageTrees) -> None:
     """Callbacks of the panel; none where no SAE is open."""
     if session.features is None:
         return
     _active(app, session)
     _page(app, session)
-    _forks(app, session)
+    _forks(app, session, trees)
     pages = session.features.pages
     if pages is not None:
 
@@ -153,7 +154,7 @@ def _row(one: Any, chosen: bool) -> Any:
 
 
 def _page(app: dash.Dash, session: Session) -> None:
-    """What is known of the chosen feature, and its course."""
+    """The page of the chosen feature, and its course."""
 
     @app.callback(
         Output("feature-page", "children"),
@@ -192,12 +193,13 @@ def _page(app: dash.Dash, session: Session) -> None:
         return page, figure, False, False
 
 
-def _forks(app: dash.Dash, session: Session) -> None:
+def _forks(app: dash.Dash, session: Session, trees: PageTrees) -> None:
     """A fork by the chosen feature; in the chosen cell or in all, as the left column says."""
 
     @app.callback(
         *tree_outputs(allow_duplicate=True),
         Input("feature-fork", "n_clicks"),
+        PAGE,
         State("feature", "data"),
         State("feature-mode", "value"),
         State("feature-value", "value"),
@@ -210,23 +212,17 @@ def _forks(app: dash.Dash, session: Session) -> None:
         prevent_initial_call=True,
         running=[(Output("feature-fork", "loading"), True, False)],
     )
-    def fork(clicks: int, *given: Any) -> Any:
+    def fork(clicks: int, page: str, *given: Any) -> Any:
         feature, mode, value, time, where, cell, data, active, moment = given
 
-        def make() -> tuple[Tree, int]:
+        def make(last: dict[str, Any]) -> tuple[Tree, int]:
             if where == "cell" and cell is None:
                 raise UserError("click a cell first, or fork all cells")
-            tree = tree_of(session, data)
+            tree = tree_of(session, last)
             cells = (cell,) if where == "cell" else None
             number = 0.0 if mode == "ablate" else float(filled(value))
             edit = Feature(moment, feature, mode, number, time == "on", cells)
             session.check(edit)
             return tree.with_fork(active, edit), len(tree.nodes)
 
-        return changed(session, make)
-
-
-def chosen_node(session: Session, data: Any, active: Any) -> Any:
-    """The run that is chosen on the page."""
-    nodes = tree_of(session, data).nodes
-    return nodes[min(active or 0, len(nodes) - 1)]
+        return trees.change(page, data, make, numbered=True)

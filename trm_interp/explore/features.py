@@ -1,11 +1,9 @@
 """An SAE on the page: which features are active, where and when, and what they mean in a run."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.explore.edits import Feature, Node
+from trm_interp.explore.recent import Recent
 from trm_interp.explore.runs import Run, Written
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.shapes import Float
@@ -30,6 +29,7 @@ Order = Literal["activation", "cells", "moments"]
 SHOWN_FACTS, SHOWN_PUSHES = 4, 3
 MOST_KEPT = 24  # activities of runs, and courses of features
 AT_ONCE = 64  # moments that are encoded together
+MOST_VALUES = 50_000_000  # of activations that are in memory at once
 
 
 class Active(NamedTuple):
@@ -66,8 +66,7 @@ class Features:
     ticks: frozenset[int] | None
     takes_mean: bool
     pages: Path | None = None
-    _kept: "OrderedDict[Any, Any]" = field(default_factory=OrderedDict, repr=False)
-    _lock: Any = field(default_factory=Lock, repr=False)
+    _recent: Recent = field(default_factory=lambda: Recent(MOST_KEPT), repr=False)
 
     @property
     def d_sae(self) -> int:
@@ -84,7 +83,9 @@ class Features:
         if not self.takes_mean:
             return 0.0
         root = node.root
-        return self._once(("static", root), lambda: self._mean(session.written(root, self.site)))
+        return self._recent.once(
+            ("static", root), lambda: self._mean(session.written(root, self.site))
+        )
 
     def _mean(self, written: Written) -> Tensor:
         inside = [
@@ -108,9 +109,15 @@ class Features:
         x = (z.float() - self.static(session, run.node))[:, session.model.config.prefix :]
         return encode(self.sae, x)
 
+    def _parts(self, session: "Session", run: Run, values: Tensor) -> Iterator[Tensor]:
+        """[moment, cell, feature] of states [moment, pos, d_model], some moments at a time."""
+        most = MOST_VALUES // (values.shape[1] * self.d_sae)
+        for part in values.split(max(1, min(AT_ONCE, most))):
+            yield self._encoded(session, run, part).cpu()
+
     def activity(self, session: "Session", run: Run) -> Activity:
         """Of all features over a run."""
-        return self._once(("activity", run.node), lambda: self._activity(session, run))
+        return self._recent.once(("activity", run.node), lambda: self._activity(session, run))
 
     def _activity(self, session: "Session", run: Run) -> Activity:
         written = session.written(run.node, self.site)
@@ -118,15 +125,17 @@ class Features:
         weights = torch.from_numpy(lasts / lasts.sum()).float()  # moments that a value lasts
         cells, n = session.task.cells, self.d_sae
         mean, largest, fired = torch.zeros(cells, n), torch.zeros(n), torch.zeros(n)
-        for at in range(0, len(weights), AT_ONCE):
-            share = weights[at : at + AT_ONCE]
-            acts = self._encoded(session, run, written.values[at : at + AT_ONCE]).cpu()
+        for acts in self._parts(session, run, written.values):
+            share, weights = weights[: len(acts)], weights[len(acts) :]
             mean += torch.einsum("t,tcf->cf", share, acts)
             largest = torch.maximum(largest, acts.amax((0, 1)))
             fired += torch.einsum("t,tf->f", share, (acts > 0).float().mean(1))
         last = written.index(session.last)[session.ends]
-        ends = self._encoded(session, run, written.values[last]).cpu().flatten(0, 1).numpy()
-        sparse = scipy.sparse.csc_matrix(ends)
+        ends = [
+            scipy.sparse.csr_matrix(acts.flatten(0, 1).numpy())
+            for acts in self._parts(session, run, written.values[last])
+        ]
+        sparse = scipy.sparse.csc_matrix(scipy.sparse.vstack(ends))
         return Activity(mean.numpy(), largest.numpy(), fired.numpy(), sparse)
 
     def active(
@@ -149,28 +158,13 @@ class Features:
     ) -> Float[np.ndarray, "moment cell"]:
         """Activation of one feature at every moment."""
         key = ("course", run.node, feature)
-        return self._once(key, lambda: self._course(session, run, feature))
+        return self._recent.once(key, lambda: self._course(session, run, feature))
 
     def _course(self, session: "Session", run: Run, feature: int) -> np.ndarray:
         written = session.written(run.node, self.site)
-        parts = [
-            self._encoded(session, run, written.values[at : at + AT_ONCE])[..., feature].cpu()
-            for at in range(0, len(written.moments), AT_ONCE)
-        ]
+        # copies: a view would keep the activations of all features
+        parts = [acts[..., feature].clone() for acts in self._parts(session, run, written.values)]
         return torch.cat(parts).numpy()[written.index(session.last)]
-
-    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Computed once while it is kept; unlocked, as the session has a lock of its own."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        value = make()
-        with self._lock:
-            self._kept[key] = value
-            while len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
-        return value
 
     # What it means
 

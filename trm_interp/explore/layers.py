@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -148,9 +147,12 @@ def _done(session: "Session", step: int) -> int:
     return (step + 1) * session.model.config.schedule.evaluations
 
 
-@lru_cache(maxsize=2)
 def recorded_steps(session: "Session", puzzles: tuple[int, ...]) -> Recorded:
     """Runs of some puzzles of the file, with their states at the ends of `PROBED_STEPS`."""
+    return session.recorded.once(puzzles, lambda: _recorded_steps(session, puzzles))
+
+
+def _recorded_steps(session: "Session", puzzles: tuple[int, ...]) -> Recorded:
     model, steps = session.model, session.steps
     hooks = sorted(
         {
@@ -188,9 +190,12 @@ def effect_layer(session: "Session", runs: Sequence[Run], state: str) -> Layer:
     return Layer(heat, f"{words} (nats per cell, to first order)")
 
 
-@lru_cache(maxsize=8)
 def patch_effect(session: "Session", fork: Node, state: str) -> Float[np.ndarray, "moment cell"]:
     """Of one fork of a plain run, by `patch.attribute`; 0 before its edit."""
+    return session.effects.once((fork, state), lambda: _patch_effect(session, fork, state))
+
+
+def _patch_effect(session: "Session", fork: Node, state: str) -> Float[np.ndarray, "moment cell"]:
     assert fork.parent is not None and fork.edit is not None
     model, steps, puzzle = session.model, session.steps, fork.puzzle
     inputs, labels = (torch.from_numpy(of.copy())[None] for of in (puzzle.inputs, puzzle.labels))

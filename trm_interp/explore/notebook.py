@@ -8,6 +8,7 @@ from trm_interp.explore.serving import GET_DASH, free_port, guarded_app, has_das
 from trm_interp.explore.session import open_session
 from trm_interp.explore.settings import ExploreConfig
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.settings import in_range
 
 _servers: dict[int, Any] = {}  # of this process, by port; None for those that Dash keeps
 
@@ -34,7 +35,7 @@ def explore(
         raise UserError(GET_DASH)
     from dash._jupyter import jupyter_dash
 
-    config = ExploreConfig(ckpt=str(ckpt), steps=steps, limit=limit, port=port)
+    config = _config(ckpt=str(ckpt), steps=steps, limit=limit, port=port)
     session = open_session(ckpt, puzzles, steps, device, limit, sae=sae, pages=features)
     session.run(session.plain(0))
     if port in _servers:
@@ -51,6 +52,14 @@ def explore(
         _servers[port] = server = make_server(session, config, port)
         Thread(target=server.serve_forever, daemon=True).start()
     return f"http://{config.host}:{port}/"
+
+
+def _config(**given: Any) -> ExploreConfig:
+    in_range(ExploreConfig, given)
+    try:
+        return ExploreConfig(**given)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _end(port: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 import dash_mantine_components as dmc
 from dash import dcc, html
@@ -67,6 +68,7 @@ def _stores(view: dict[str, str]) -> list[Any]:
     names += ("heat", "feature", "settled")
     return [
         *(dcc.Store(id=name) for name in names),
+        dcc.Store(id="page", data=uuid4().hex),  # one a visit
         dcc.Store(id="moment", data=0),
         dcc.Store(id="names", data=list(view.values())),
         dcc.Store(id="dark", storage_type="local", data=False),

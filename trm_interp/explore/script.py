@@ -18,16 +18,21 @@ class Look(NamedTuple):
     layer: str = "none"
     fact: str = "wrong"
     feature: int | None = None
+    dimensions: int | str = 2  # of the path
 
 
-def script(session: Session, tree: Tree, ckpt: str, puzzles: str, look: Look) -> str:
+def script(
+    session: Session, tree: Tree, ckpt: str, puzzles: str, look: Look, skip_bad: bool = False
+) -> str:
     """The runs of a tree, with names of variables `runs[0]`, `runs[1]`, ...; prints their boards,
     and makes the figures on screen.
 
-    `ckpt` and `puzzles`: where they were opened from.
+    `ckpt` and `puzzles`: where they were opened from; `skip_bad`: whether bad puzzles were left
+    out, which shifts the numbers of others.
     """
     moment, reading = look.moment, look.reading
     sae = "" if session.features is None else f", sae={str(session.features.path)!r}"
+    skip = ", skip_bad=True" if skip_bad else ""
     more = {"probe": f", fact={look.fact!r}", "feature": f", feature={look.feature}"}
     kinds = [kind.__name__ for kind in KINDS if any(isinstance(n.edit, kind) for n in tree.nodes)]
     lines = [
@@ -38,7 +43,7 @@ def script(session: Session, tree: Tree, ckpt: str, puzzles: str, look: Look) ->
         "from trm_interp.explore.figures import curves, paths",
         "from trm_interp.explore.session import open_session",
         "",
-        f"session = open_session({ckpt!r}, {puzzles!r}, steps={session.steps}{sae})",
+        f"session = open_session({ckpt!r}, {puzzles!r}, steps={session.steps}{skip}{sae})",
         f"# checkpoint sha256 {session.checkpoint.sha256}",
         f"nodes = [session.plain({_puzzle(session, tree.root)})]",
     ]
@@ -62,7 +67,7 @@ def script(session: Session, tree: Tree, ckpt: str, puzzles: str, look: Look) ->
         "figures = {",
         '    "boards": boards_figure(session, runs, moment, state, heat),',
         '    "curves": curves(runs, state, moment, dark=False),',
-        '    "path": paths(runs, state, moment, 2, False, session.task),',
+        f'    "path": paths(runs, state, moment, {int(look.dimensions)}, False, session.task),',
         "}",
         "",
     ]

@@ -28,6 +28,7 @@ from trm_interp.explore.edits import (
     with_noise,
 )
 from trm_interp.explore.reading import Puzzles
+from trm_interp.explore.recent import Recent
 from trm_interp.explore.runs import Axes, Reading, Run, Series, Written, axes_of, moments_of
 from trm_interp.patch.view import Span, view_of
 from trm_interp.runtime.errors import UserError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from trm_interp.explore.features import Features
 
 MOST_BYTES = 500_000_000  # of runs that are kept
+MOST_EFFECTS = 8  # patch effects of forks that are kept
 LOUDEST = 1000.0  # noise; states have RMS 1
 
 
@@ -91,6 +93,7 @@ class Session(Puzzles):
         self.moments = moments_of(self._spans)
         self._runs: OrderedDict[Node, Run] = OrderedDict()
         self._lock = RLock()
+        self.recorded, self.effects = Recent(2), Recent(MOST_EFFECTS)  # of `layers`
 
     @property
     def last(self) -> int:

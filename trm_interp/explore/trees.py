@@ -154,6 +154,15 @@ def _with(tree: Tree, session: Session, text: str) -> Tree:
     return tree.with_fork(parent, edit, parts[-1])
 
 
+def unnamed(text: str) -> list[str]:
+    """The text of a fork in its parts, without its name.
+
+    >>> unnamed("0,given,2,1,3,a, b")
+    ['0', 'given', '2', '1', '3']
+    """
+    return text.split(",", FIELDS.get("".join(text.split(",")[1:2]), 1) - 1)[:-1]
+
+
 def _run(tree: Tree, text: str) -> int:
     number = _whole(text, "run")
     if not 0 <= number < len(tree.nodes):
