@@ -1,6 +1,7 @@
 """A store, an SAE and a checkpoint go to a repository and are read from there."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,9 @@ def test_commands_take_what_was_pushed(world: World, tmp_path: Path, cli: Any):
     assert load_checkpoint(ckpt).sha256 == load_checkpoint(world.ckpt).sha256
     for words in (
         ["sae-eval", sae, store, "--ckpt", ckpt, "--limit", 1, "--out", tmp_path / "m.json"],
+        ["info", store, "--validate"],
+        ["info", sae],
+        ["info", ckpt],
         ["lens", store, "--ckpt", ckpt, "--out", tmp_path / "lens"],
         ["train-sae", store, "--site", "z_L", "--out", tmp_path / "again", *SMALL_SAE],
     ):
@@ -103,6 +107,15 @@ def test_what_cannot_be_pushed(world: World, tmp_path: Path, cli: Any):
         answer = cli("push", *words)
         assert answer.code == 2 and problem in answer.err, answer.err
         assert answer.err.count("\n") == 1
+
+
+def test_a_damaged_card_is_one_line(world: World, tmp_path: Path, cli: Any):
+    folder = tmp_path / "sae"
+    shutil.copytree(world.sae, folder)
+    (folder / "card.json").write_text("{")
+    answer = cli("push", folder, f"file://{tmp_path / 'repo'}", "--licence", "mit")
+    assert answer.code == 2 and answer.err.count("\n") == 1
+    assert "card.json is damaged" in answer.err and not (tmp_path / "repo").exists()
 
 
 def test_a_card_keeps_to_its_table(world: World):

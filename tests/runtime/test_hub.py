@@ -7,7 +7,10 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import EntryNotFoundError
+from sae_runs import identity_sae
+from tiny_store import N, record
 
+from trm_interp.recording.info import describe
 from trm_interp.runtime.hub import HubError, OnDisk, OnTheHub, is_remote, remote, repository
 
 
@@ -50,6 +53,24 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a", "b", "repo"]  # and nothing is left
     place.publish({"a": tmp_path / "a"}, "third")
     assert (place.folder / "a").read_text() == "new" and (place.folder / "in/b").read_text() == "b"
+
+
+def test_what_is_there_comes_back_where_the_new_cannot_be_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place, plain = OnDisk(tmp_path / "repo", "file:///repo"), Path.rename
+    (tmp_path / "a").write_text("a")
+    place.publish({"a": tmp_path / "a"}, "first")
+
+    def refused(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(5, "Input/output error")
+        return plain(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(HubError, match="nothing was pushed"):
+        place.publish({"b": tmp_path / "a"}, "second")
+    assert [file.name for file in place.folder.iterdir()] == ["a"]
 
 
 def test_files_are_fetched_once_and_anew_after_a_push(tmp_path: Path):
@@ -117,6 +138,23 @@ def test_the_hub_gets_one_commit_and_gives_files_one_by_one(api: Api, tmp_path: 
         here.fetch("b")
 
 
+@pytest.mark.parametrize("kind", ["store", "sae"])
+def test_info_tells_what_is_on_the_hub(kind: str, api: Api, tmp_path: Path):
+    """Of a store the manifest alone is fetched, until all of it is asked for."""
+    if kind == "store":
+        api.folder = record(tmp_path / "store")
+        facts = describe("hf://me/mine")
+        assert facts["puzzles"] == N and facts["path"] == "hf://me/mine" and not facts["problems"]
+        assert not list((tmp_path / "cache").rglob("*.h5"))
+        thorough = describe("hf://me/mine", thorough=True)
+        assert thorough["exact_at_step"] and thorough["problems"] == []
+        assert len(list((tmp_path / "cache").rglob("shard-*.h5"))) == facts["shards"]
+    else:
+        api.folder = identity_sae(tmp_path / "sae", 4)
+        facts = describe("hf://me/mine")
+        assert (facts["kind"], facts["features"]) == ("sparse autoencoder", 8)
+
+
 def test_a_hub_out_of_reach_is_one_line(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def offline(*args: Any, **more: Any) -> Any:
         raise ConnectionError("cannot reach the hub\nand more")
@@ -125,7 +163,7 @@ def test_a_hub_out_of_reach_is_one_line(api: Api, tmp_path: Path, monkeypatch: p
     place, _ = repository("hf://me/mine", "model")
     for name in ("repo_info", "hf_hub_download", "create_commit"):
         monkeypatch.setattr(api, name, offline)
-    told = []
+    messages = []
     for call in (
         lambda: place.revision(),
         lambda: place.fetch("a", "0" * 40, tmp_path / "mirror"),
@@ -133,6 +171,6 @@ def test_a_hub_out_of_reach_is_one_line(api: Api, tmp_path: Path, monkeypatch: p
     ):
         with pytest.raises(HubError) as error:
             call()
-        told.append(str(error.value))
-    assert all("cannot reach the hub" in line and "\n" not in line for line in told)
-    assert "nothing was pushed" in told[-1] and not any(api.folder.iterdir())
+        messages.append(str(error.value))
+    assert all("cannot reach the hub" in line and "\n" not in line for line in messages)
+    assert "nothing was pushed" in messages[-1] and not any(api.folder.iterdir())

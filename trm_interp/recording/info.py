@@ -1,14 +1,15 @@
 """What a path holds: a store, a checkpoint, puzzles or an SAE, in a few facts."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trm_interp.recording.info_sae import describe_sae, is_sae
+from trm_interp.recording.info_sae import CONFIG, WEIGHTS, describe_sae, is_sae
 from trm_interp.recording.settings import InfoConfig
 from trm_interp.runtime.artifacts import existing
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.hub import HubError, Kind, OnDisk, is_remote, remote, repository
 from trm_interp.runtime.limits import as_ranges, counted
 
 if TYPE_CHECKING:
@@ -19,21 +20,24 @@ if TYPE_CHECKING:
 # facts of a store that come in another form
 LATER = ("kept_steps", "kept_positions", "bytes", "shards", "exact_at_step", "meta", "sites")
 LATER = (*LATER, "problems", "validated", "schedule")
+MANIFEST, WHOLE = "manifest.json", "store.h5"
 MOST_READ = 1000  # puzzles of a file, to say what it is
 
 
 def describe(path: str, thorough: bool = False, cells: int | None = None) -> dict[str, Any]:
     """Facts about a store, a checkpoint, a file of puzzles or the folder of an SAE. UserError where
-    it is none of them.
+    it is none of them. Each may be in a repository, `hf://owner/name`.
 
     Problems of a store are those that show without reading all of it, or with `thorough` all.
     `cells` is for checkpoints that do not say how many they read.
     """
-    if (Path(path) / "manifest.json").exists():
-        return _store(path, thorough)
+    if is_remote(path):
+        return _in_repository(path, thorough, cells)
+    if (Path(path) / MANIFEST).exists():
+        return _store(path, Path(path), thorough)
     if is_sae(Path(path)):
         return describe_sae(Path(path))
-    if not path.startswith("hf://") and not existing(path).exists():
+    if not existing(path).exists():
         raise UserError(
             f"{path}: no such file or folder: name a store, a checkpoint, puzzles or an SAE"
         )
@@ -45,6 +49,31 @@ def describe(path: str, thorough: bool = False, cells: int | None = None) -> dic
         if advice := _what_else(Path(path)):
             raise UserError(f"{path}: {advice}") from None
         raise error
+
+
+def _in_repository(url: str, thorough: bool, cells: int | None) -> dict[str, Any]:
+    """Of a repository. Of a store its manifest alone is fetched, or with `thorough` all of it."""
+    place, _ = repository(url, "model")
+    if isinstance(place, OnDisk):
+        return describe(str(place.folder), thorough, cells)
+    if folder := _fetched(url, "model", (CONFIG, WEIGHTS)):
+        return describe_sae(folder) | {"path": url}
+    if folder := _fetched(url, "dataset", (MANIFEST,)):
+        if thorough:
+            _fetched(url, "dataset", (WHOLE,))
+        return _store(url, folder, thorough)
+    return _checkpoint(url, cells)
+
+
+def _fetched(url: str, kind: Kind, names: Sequence[str]) -> Path | None:
+    """The folder of these files on this machine; None where the repository has them not."""
+    try:
+        place = remote(url, kind)
+        for name in names:
+            place.fetch(name)
+    except (HubError, FileNotFoundError):
+        return None
+    return place.folder
 
 
 def _puzzles(path: str) -> dict[str, Any] | None:
@@ -87,17 +116,21 @@ def _what_else(path: Path) -> str:
     return f"a folder of puzzle files: name one of {', '.join(names)}" if names else ""
 
 
-def _store(path: str, thorough: bool) -> dict[str, Any]:
+def _store(path: str, folder: Path, thorough: bool) -> dict[str, Any]:
+    """Of the store `path`, whose manifest is in `folder`; of one in a repository shards are read
+    if `thorough`."""
     from trm_interp.recording.manifest import Manifest
     from trm_interp.recording.store import Store, StoreError, validate
 
-    manifest = Manifest.read(Path(path))
+    manifest = Manifest.read(folder)
     recursion = manifest.recorded.recursion
     task = manifest.recorded.identity.task
+    reads_shards = thorough or not is_remote(path)
     try:
         with Store(path, allow_incomplete=True) as store:
             task = task or _name(lambda: store.task)
-            exact = store["solved"][:].mean(0).tolist() if store.n_puzzles else []
+            reads = reads_shards and store.n_puzzles
+            exact = store["solved"][:].mean(0).tolist() if reads else []
     except StoreError:  # named among the problems
         exact = []
     return {
@@ -123,7 +156,7 @@ def _store(path: str, thorough: bool) -> dict[str, Any]:
         "meta": manifest.meta,
         "shards": len(manifest.shards),
         "validated": thorough,
-        "problems": validate(path, thorough),
+        "problems": validate(folder, thorough) if reads_shards else [],
     }
 
 

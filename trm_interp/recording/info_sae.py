@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from trm_interp.runtime.schema import read_json
 
-CONFIG, WEIGHTS, METRICS = "cfg.json", "sae_weights.safetensors", "metrics.jsonl"
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 ADVICE = "restore it, or train the SAE again"
 SHOWN = ("sites", "ticks", "arch", "gated_variant", "checkpoint_sha256", "centre", "shuffle")
 

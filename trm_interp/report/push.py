@@ -1,6 +1,5 @@
 """Push a store, an SAE or a checkpoint to a repository, with a card that says what it is."""
 
-import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trm_interp.core.checkpoints.folder import CARD, CONFIG, WEIGHTS, load_checkpoint
+from trm_interp.recording.hdf5 import STORE as WHOLE
 from trm_interp.recording.manifest import MANIFEST
 from trm_interp.recording.schema import size_text
 from trm_interp.recording.store import Store
@@ -15,11 +15,13 @@ from trm_interp.report.settings import PushConfig
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.hub import Kind, is_remote, repository
 from trm_interp.runtime.limits import counted
+from trm_interp.runtime.schema import read_json
 from trm_interp.sae import saved
 from trm_interp.subjects.opening import task_of
 
 README = "README.md"
 METRICS = "metrics.jsonl"
+ADVICE = "restore it, or push without it"
 Facts = dict[str, object]
 
 
@@ -107,7 +109,7 @@ def _present(folder: Path, names: Iterable[str]) -> dict[str, Path]:
 def _store(folder: Path, url: str) -> Pushable:
     with Store(folder) as store:  # StoreError where it is unfinished
         store.require(range(store.n_puzzles))
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = _json(folder / MANIFEST)
         solved = store["solved"][:, -1].mean()
         identity = store.identity
         facts: Facts = {
@@ -123,7 +125,7 @@ def _store(folder: Path, url: str) -> Pushable:
             **_made_by(manifest["meta"]),
         }
         shards = [shard["file"] for shard in manifest["shards"]]
-    files = _present(folder, [MANIFEST, *shards])
+    files = _present(folder, [MANIFEST, WHOLE, *shards])
     reading = f'store = trm_interp.Store("{url}")  # shards are fetched when they are read'
     title = "Activation store of a recursive model"
     return Pushable(title, "dataset", files, facts, ("activations",), reading)
@@ -176,7 +178,7 @@ def _checkpoint(folder: Path, url: str) -> Pushable:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return read_json(file, dict[str, Any], advice=ADVICE) if file.is_file() else {}
 
 
 def _named(sums: Mapping[str, str] | None) -> str:

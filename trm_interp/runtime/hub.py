@@ -105,8 +105,8 @@ class OnDisk:
         if not self.folder.is_dir():
             raise HubError(f"{self.url}: no such folder")
         stats = [(file, file.stat()) for file in sorted(self.folder.rglob("*")) if file.is_file()]
-        told = [f"{file} {of.st_size} {of.st_mtime_ns}" for file, of in stats]
-        return hashlib.sha256("\n".join(told).encode()).hexdigest()[:40]
+        rows = [f"{file} {of.st_size} {of.st_mtime_ns}" for file, of in stats]
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:40]
 
     def fetch(self, name: str, revision: str, mirror: Path) -> Path:
         file, copy = self.folder / name, mirror / name
@@ -133,12 +133,22 @@ class OnDisk:
                     shutil.copyfile(file, whole / name)
                     if sha256_of(whole / name) != sha256_of(file):
                         raise OSError(5, f"{name} was not copied whole")
-                if self.folder.exists():
-                    self.folder.rename(old)
-                whole.rename(self.folder)
+                _put(whole, self.folder, old)
         except OSError as error:
             raise HubError(f"{self.url}: nothing was pushed ({error.strerror})") from None
         return self.url
+
+
+def _put(new: Path, folder: Path, old: Path) -> None:
+    """A folder in the place of another, which is put aside as `old`, or back where that fails."""
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        if old.exists():
+            old.rename(folder)
+        raise
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from sae_lens.registry import SAE_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
 
 from trm_interp.core.checkpoints.headers import tensor_shapes
+from trm_interp.recording.info_sae import CONFIG, WEIGHTS
 from trm_interp.recording.settings import Centre
 from trm_interp.recording.site_reader import View
 from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
@@ -30,7 +31,6 @@ from trm_interp.runtime.schema import read_json
 from trm_interp.sae.stream import Scaling
 
 STATE, METRICS, CARD, MEASURES = "train_state.pt", "metrics.jsonl", "card.json", "measures.json"
-WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 SAVING = ".saving-"
 WRITTEN_THERE = {WEIGHTS, CONFIG, "trainer_state.pt", "activation_scaler.json"}
 
