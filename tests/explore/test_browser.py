@@ -347,7 +347,7 @@ def test_a_feature_its_fork_and_the_neighbourhood(opened: Page):
     course = session.features.course(session, run, feature)
     assert float(value) == pytest.approx(course[8, 2], abs=float(course.max()) / 200)
     page.wait_for_function(
-        f"document.querySelector('#feature-page h2').innerText.endsWith(' {feature}')"
+        f"document.querySelector('#feature-page h2')?.innerText.endsWith(' {feature}')"
     )
     page.click("#feature-fork")
     opened.runs(2)
