@@ -26,7 +26,7 @@ def patching(repeats: int, medians: Medians, runs: int = 16, steps: int = 2) -> 
     model = checkpoint.model
     puzzles = load_puzzles(test_puzzles(checkpoint), limit=runs)
     inputs, labels = torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.labels)
-    many = [part.repeat(CELLS, 1) for part in (inputs, labels)]
+    many = (inputs.repeat(CELLS, 1), labels.repeat(CELLS, 1))
     base = patch.record(model, inputs, labels, steps)
     start = patch.noisy_starts(base.before[0], torch.arange(1, runs + 1), model.state_names)
     donor = patch.record(model, inputs, labels, steps, start=start)

@@ -120,7 +120,7 @@ def main() -> None:
         if args.ship:
             ship(args.out / subject, args.ship / f"causal-{subject}")
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    for row in json.loads(table.to_json(orient="records")):
+    for row in json.loads(table.to_json(orient="records") or "[]"):
         number = with_span(row["value"], row["low"], row["high"], ".2f")
         print(f"{row['subject']}: {row['question']} {row['what']}: {number}; {row['verdict']}")
     if failed:

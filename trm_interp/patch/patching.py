@@ -6,7 +6,7 @@ it is changed first, and all cells of a batch keep step: those that begin later 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -323,7 +323,8 @@ def _effects(base: Recorded, read: Readouts) -> Effects:
     labels = base.labels.cpu()
     before = _outcomes_of(base.readouts, labels[:, None])
     unchanged = {name: of[:, -1] for name, of in before.items()}
-    return Effects(**_outcomes_of(read, labels), tokens=read.tokens, unchanged=unchanged)
+    after: dict[str, Any] = _outcomes_of(read, labels)
+    return Effects(**after, tokens=read.tokens, unchanged=unchanged)
 
 
 def grid(

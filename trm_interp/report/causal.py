@@ -8,6 +8,7 @@ import pandas as pd
 
 from trm_interp.analysis.estimates import Number, Share
 from trm_interp.analysis.outcomes import wilson
+from trm_interp.figures.bands import where
 from trm_interp.runtime.limits import counted
 from trm_interp.studies import spread, trace, used
 from trm_interp.studies.fates import Became
@@ -36,12 +37,13 @@ class Verdict(NamedTuple):
 def verdicts(folder: Path) -> pd.DataFrame:
     """A row a number, of the parts that a folder has: `trace`, `used`, `spread`, `spread-late`."""
     rows: list[Verdict] = []
-    for name, read, judge in (
+    parts: tuple[tuple[str, Any, Any], ...] = (
         ("trace", trace.Result, _of_trace),
         ("used", used.Result, _of_used),
         ("spread", spread.Result, _of_spread),
         ("spread-late", spread.Result, _of_spread),
-    ):
+    )
+    for name, read, judge in parts:
         part = folder / name
         if (part / SUMMARY).exists():
             rows += judge(read.read(part / SUMMARY), part)
@@ -63,9 +65,9 @@ def overlap(a: tuple[Number, Number], b: tuple[Number, Number]) -> bool:
 def _of_trace(result: trace.Result, folder: Path) -> Iterator[Verdict]:
     """Rescue at the first and the last moment after the start; whose state rescues; later fates."""
     table = pd.read_csv(folder / "sealed.csv")
-    pair = table[(table["donor"] == "the pair's") & (table["direction"] == "rescue")]
+    pair = where(table, (table["donor"] == "the pair's") & (table["direction"] == "rescue"))
     for site in result.sealed:
-        own = pair[(pair["site"] == site) & (pair["moment"] >= 1)].sort_values("moment")
+        own = where(pair, (pair["site"] == site) & (pair["moment"] >= 1)).sort_values("moment")
         if len(own) < 2:
             continue
         first, last = (_share(own.iloc[at]) for at in (0, -1))

@@ -119,12 +119,13 @@ def solve(
     The answer is a grid that the rules confirm if a trajectory reached one, else the one that
     `how.select` takes, with the part of it that can be completed.
     """
-    meant = (lambda: task_of(load_checkpoint(config.ckpt))) if config.ckpt else None
+    ckpt = config.ckpt
+    meant = (lambda: task_of(load_checkpoint(ckpt))) if ckpt else None
     puzzles = read_puzzles(config.puzzle, config.skip_bad, meant)
     for line in puzzles.skipped:
         tell(f"skipped {line}")
     task, device = puzzles.task, open_device(config.device)
-    ckpt = config.ckpt or shipped_checkpoint(task.name)
+    ckpt = ckpt or shipped_checkpoint(task.name)
     checkpoint, puzzles = read_for(ckpt, puzzles, device)
     require_task(puzzles, checkpoint, option="")
     if how.symmetry and not has_symmetries(task):
