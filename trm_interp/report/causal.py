@@ -1,6 +1,6 @@
 """What `trace`, `used` and `spread` of one subject say together, by question."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,13 +37,13 @@ class Verdict(NamedTuple):
 def verdicts(folder: Path) -> pd.DataFrame:
     """A row a number, of the parts that a folder has: `trace`, `used`, `spread`, `spread-late`."""
     rows: list[Verdict] = []
-    parts: tuple[tuple[str, Any, Any], ...] = (
-        ("trace", trace.Result, _of_trace),
-        ("used", used.Result, _of_used),
-        ("spread", spread.Result, _of_spread),
-        ("spread-late", spread.Result, _of_spread),
-    )
-    for name, read, judge in parts:
+    judges: dict[str, tuple[Any, Callable[[Any, Path], Iterator[Verdict]]]] = {
+        "trace": (trace.Result, _of_trace),
+        "used": (used.Result, _of_used),
+        "spread": (spread.Result, _of_spread),
+        "spread-late": (spread.Result, _of_spread),
+    }
+    for name, (read, judge) in judges.items():
         part = folder / name
         if (part / SUMMARY).exists():
             rows += judge(read.read(part / SUMMARY), part)

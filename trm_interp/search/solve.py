@@ -119,13 +119,13 @@ def solve(
     The answer is a grid that the rules confirm if a trajectory reached one, else the one that
     `how.select` takes, with the part of it that can be completed.
     """
-    ckpt = config.ckpt
-    meant = (lambda: task_of(load_checkpoint(ckpt))) if ckpt else None
+    named = config.ckpt
+    meant = (lambda: task_of(load_checkpoint(named))) if named else None
     puzzles = read_puzzles(config.puzzle, config.skip_bad, meant)
     for line in puzzles.skipped:
         tell(f"skipped {line}")
     task, device = puzzles.task, open_device(config.device)
-    ckpt = ckpt or shipped_checkpoint(task.name)
+    ckpt = named or shipped_checkpoint(task.name)
     checkpoint, puzzles = read_for(ckpt, puzzles, device)
     require_task(puzzles, checkpoint, option="")
     if how.symmetry and not has_symmetries(task):
