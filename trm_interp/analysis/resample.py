@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-from scipy.stats import false_discovery_control, t
 
 from trm_interp.analysis.estimates import Estimate
 from trm_interp.runtime.shapes import Bool, Float, Int
@@ -68,6 +67,8 @@ def mean_of_few(values: Float[np.ndarray, " puzzle"]) -> Estimate:
     >>> mean_of_few(np.array([1.0, 3.0])).text(".1f")  # 2 +- 12.71 * sqrt(2) / sqrt(2)
     '2.0 [-10.7, 14.7]'
     """
+    from scipy.stats import t  # takes long to import, for which the explorer must not wait
+
     n = len(values)
     if n < LEAST:
         return Estimate(value=float(values[0]) if n else None, low=None, high=None)
@@ -144,5 +145,7 @@ def adjusted(p: Float[np.ndarray, "*rest"]) -> Float[np.ndarray, "*rest"]:
     """
     q, tested = np.full(p.shape, np.nan), np.isfinite(p)
     if tested.any():
+        from scipy.stats import false_discovery_control
+
         q[tested] = false_discovery_control(p[tested], method="bh")
     return q
