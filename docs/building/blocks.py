@@ -130,7 +130,7 @@ def invoke(words: list[str]) -> Any:
 
 def pages() -> list[str]:
     """The pages of the documentation that are written by hand, in the order of the navigation."""
-    text = (ROOT / "mkdocs.yml").read_text()
+    text = (PAGES / "building" / "mkdocs.yml").read_text()
     named = dict.fromkeys(re.findall(r"([\w/-]+\.md)$", text, re.MULTILINE))
     return [page for page in named if (PAGES / page).exists()]
 

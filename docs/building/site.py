@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from building.blocks import ROOT, Workplace, pages, save
+from building.blocks import PAGES, Workplace, pages, save
 
 
 def build(site: Path, outputs: Path | None = None) -> None:
@@ -15,7 +15,7 @@ def build(site: Path, outputs: Path | None = None) -> None:
     from mkdocs.commands.build import build as build_pages
     from mkdocs.config import load_config
 
-    config = load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(site))
+    config = load_config(str(PAGES / "building" / "mkdocs.yml"), strict=True, site_dir=str(site))
     config.extra["outputs"] = outputs
     config.plugins.on_startup(command="build", dirty=False)
     try:

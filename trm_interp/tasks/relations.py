@@ -1,17 +1,19 @@
 """How cells of a board are related: what is near a cell, and what is far from it."""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from numpy.typing import NDArray
 
 ITSELF, UNRELATED = "itself", "unrelated"
 
 
-class HasRelations:
+class HasRelations(ABC):
     """The part of a `Task` that says how cells are related. By default: by their places."""
 
+    @abstractmethod
     def places(self) -> dict[str, NDArray[np.int64]]:
         """As in `Task`."""
-        raise NotImplementedError
 
     def related(self, inputs: NDArray[np.uint8], cell: int) -> dict[str, NDArray[np.bool_]]:
         """By name of the relation, from near to far, bool [cell]: which cells of a puzzle [cell]
