@@ -11,13 +11,15 @@ from trm_interp.cli import app
 
 
 class World(NamedTuple):
-    """A checkpoint of 4x4 puzzles, puzzles, a store and an SAE; `out` for what commands write."""
+    """A checkpoint of 4x4 puzzles, puzzles, a store, an SAE and a shard; `out` for what commands
+    write."""
 
     ckpt: Path
     puzzles: Path
     val: Path  # no copies of `puzzles`
     store: Path
     sae: Path
+    shard: Path  # of eval, 1/1
     out: Path
 
 
@@ -25,16 +27,36 @@ def make_world(ckpt: Path, puzzles: Path, folder: Path) -> World:
     """Record a store of 13 puzzles and train an SAE for three steps."""
     val = folder / "val.txt"
     val.write_text("..34341221434321,1234341221434321\n")
-    world = World(ckpt, puzzles, val, folder / "store", folder / "sae", folder / "out")
+    world = World(
+        ckpt,
+        puzzles,
+        val,
+        folder / "store",
+        folder / "sae",
+        *(folder / name for name in ("shard", "out")),
+    )
     for words in (
         ["collect", "--ckpt", ckpt, "--puzzles", puzzles, "--steps", 2, "--out", world.store],
         ["train-sae", world.store, "--site", "z_L", "--out", world.sae, *SMALL_SAE],
+        [
+            "eval",
+            *SMALL_EVAL,
+            "--ckpt",
+            ckpt,
+            "--puzzles",
+            puzzles,
+            "--shard",
+            "1/1",
+            "--out",
+            world.shard,
+        ],
     ):
         answer = invoke(*words)
         assert answer.code == 0, answer.err
     return world
 
 
+SMALL_EVAL = ["--steps", 1, "--limit", 3]
 SMALL_SAE = ["--train-steps", 3, "--expansion", 2, "--batch-size", 16, "--buffer-mb", 1]
 SMALL_TRAIN = ["--preset", "tiny", "--train-steps", 1, "--d-model", 8, "--batch-size", 2]
 SMALL_TRAIN += ["--n-sup", 1, "--n-heads", 2, "--val-limit", 2]
@@ -50,7 +72,7 @@ def smallest(world: World) -> dict[str, list[Any]]:
     on_sae = [world.sae, world.store, "--limit", 1]
     return {
         "quickstart": [*model, *made, "--limit", 3, "--record", 2],
-        "eval": [*model, "--steps", 1, "--limit", 3],
+        "eval": [*model, *SMALL_EVAL],
         "collect": [*model, *made, "--steps", 1, "--limit", 3],
         "train": ["--train", world.puzzles, "--val", world.val, *made, *SMALL_TRAIN],
         "info": [world.store],
@@ -93,6 +115,7 @@ def smallest(world: World) -> dict[str, list[Any]]:
         "internalisation": [*model, *made, "--limit", 2, "--steps", 1, "--caps", "0,1"],
         "figures": [*model, *made, "--plan"],
         "compare": [f"{world.ckpt}@{world.puzzles}", *made, "--plan"],
+        "merge": [world.shard],
         "push": [world.ckpt, f"file://{out}", "--licence", "mit"],
         "data make": ["sudoku4", *made, "--n-train", 1, "--n-val", 1, "--n-test", 1],
         "data rate": [world.puzzles],

@@ -26,7 +26,7 @@ WRITES = {"--out", "--csv"}  # where is another question
 SLOW = {"--static", "--compile", "--umap", "--plan"}  # browsers, compilers; --no-plan: hours
 SLOW |= {"--budget"}  # a minute is a minute
 GROUPS = {
-    "running": ("eval", "collect", "hooks", "info", "quickstart"),
+    "running": ("eval", "collect", "hooks", "info", "quickstart", "merge"),
     "training": ("train",),
     "exploring": ("explore",),
     "features": ("train-sae", "sae-eval", "features", "steer", "circuits"),

@@ -23,7 +23,7 @@ from trm_interp.runtime.outputs import MARKER, mark
 from trm_interp.tasks.sudoku.dataset import load
 
 Cli = Callable[..., Any]
-COMMANDS = ["quickstart", "eval", "collect", "train", "info", "hooks", "explore", "push"]
+COMMANDS = ["quickstart", "eval", "collect", "train", "info", "hooks", "explore", "push", "merge"]
 COMMANDS += ["train-sae", "sae-eval", "features", "steer", "search", "solve", "figures", "compare"]
 COMMANDS += ["circuits"]
 COMMANDS += ["outcomes", "trajectories", "divergence", "losses", "basins", "origins"]

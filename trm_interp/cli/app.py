@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from trm_interp.cli import data, explore, report, running, sae, search, studies
+from trm_interp.cli import data, explore, merge, report, running, sae, search, studies
 from trm_interp.cli.options import Command, Group, add
 from trm_interp.runtime.version import __version__
 
@@ -18,6 +18,7 @@ COMMANDS: tuple[Command, ...] = (
     *studies.COMMANDS,
     *search.COMMANDS,
     *report.COMMANDS,
+    *merge.COMMANDS,
 )
 GROUPS = {"data": ("Puzzles", "Make, import, rate, check and download puzzles.")}
 

@@ -20,6 +20,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from trm_interp.cli import sharding
 from trm_interp.cli.wording import (
     as_typed,
     default_of,
@@ -32,6 +33,7 @@ from trm_interp.core.processes import rank_and_size
 from trm_interp.report.settings import PushAtEnd
 from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.settings import fields_of, in_range
+from trm_interp.runtime.shard_options import ShardOptions
 from trm_interp.runtime.signals import how_to_resume
 
 STOPPED = 130  # exit status after SIGINT, as shells have it
@@ -53,7 +55,9 @@ class Command:
     `finished` is False ends in status 130 with advice on resuming. `unit`: what progress counts,
     empty for none; `label`: name of the progress. `has_json`: whether --json is offered.
     `says_out`: whether a notice names the output at the end. `pushes`: whether --push shares the
-    output when it is finished.
+    output when it is finished. `shards`: None where there is no --shard, otherwise why it is
+    refused, "" where it is not. `team`: whether the command itself shares its work among the
+    processes of a torchrun. `writes`: the option that names the output.
     """
 
     name: str
@@ -67,6 +71,9 @@ class Command:
     has_json: bool = False
     says_out: bool = False
     pushes: bool = False
+    shards: str | None = None
+    team: bool = False
+    writes: str = "out"
 
 
 def notify(line: str) -> None:
@@ -84,6 +91,8 @@ def add(app: typer.Typer, command: Command) -> None:
     pushing = fields(PushAtEnd) if command.pushes else ()
     options = [one for f in fields(command.config) for one in _parameters(command.config, f)]
     options += [one for f in pushing for one in _parameters(PushAtEnd, f)]
+    parts = sharding.shard_fields(command)
+    options += [one for f in parts for one in _parameters(ShardOptions, f)]
     json_ = inspect.Parameter("json_", KEYWORD, default=False, annotation=AsJson)
     context_ = inspect.Parameter(CONTEXT, KEYWORD, annotation=typer.Context)
     parameters = [*options, *([json_] if command.has_json else []), context_]
@@ -91,12 +100,19 @@ def add(app: typer.Typer, command: Command) -> None:
     def body(**given: Any) -> None:
         as_json, settings = given.pop("json_", False), None
         push = {f.name: given.pop(f.name) for f in pushing}
+        part = {f.name: given.pop(f.name) for f in parts}
         context = given.pop(CONTEXT)
         typed = [name for name in given if context.get_parameter_source(name).name in TYPED]
+        without = [name for name in part if context.get_parameter_source(name).name in TYPED]
         with errors_in_one_line(command.config, lambda: _after_stop(settings)):
+            if sharding.is_divided(command, shard := build(ShardOptions, part)):
+                _run_divided(command, given, typed, shard, as_json)
+                return
+            for notice in notices(ShardOptions, part, without):
+                notify(notice)
             settings = settings_of(command.config, given, typed)
             share = build(PushAtEnd, push)  # what is wrong with it shows before the work
-            result = _run(command, settings)
+            result = run_command(command, settings)
             if is_first_process():
                 _print(command, settings, result, as_json)
             if not getattr(result, "finished", True):
@@ -118,7 +134,8 @@ def _examples(command: Command) -> str:
     return f"Examples:\n{text}"
 
 
-def _run(command: Command, settings: Any) -> Any:
+def run_command(command: Command, settings: Any) -> Any:
+    """What the target of a command returns."""
     module, _, function = command.target.partition(":")
     target = getattr(import_module(module), function)
     if not command.unit:
@@ -129,6 +146,27 @@ def _run(command: Command, settings: Any) -> Any:
     unit = getattr(settings, "unit", command.unit)
     with progress(command.label or command.name, unit) as update:
         return target(settings, notify, update)
+
+
+def _run_divided(
+    command: Command, given: dict[str, Any], typed: list[str], part: ShardOptions, as_json: bool
+) -> None:
+    """Run a shard, or the shards of a torchrun, and print what came of it."""
+    latest: Any = None
+
+    def execute(values: Mapping[str, Any]) -> Any:
+        nonlocal latest
+        latest = settings_of(command.config, values, [n for n in typed if n not in sharding.APART])
+        return run_command(command, latest)
+
+    result = sharding.run_divided(command, given, typed, part, execute, notify)
+    if not isinstance(result, sharding.Finished):
+        if is_first_process():
+            _print(command, latest, result, as_json)
+    elif as_json:
+        print(json.dumps(json_of(result)))
+    else:
+        print(result.line)
 
 
 def _print(command: Command, settings: Any, result: Any, as_json: bool) -> None:

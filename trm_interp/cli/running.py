@@ -28,6 +28,9 @@ COMMANDS = [
         unit="puzzles",
         label="solving",
         has_json=True,
+        shards="",
+        team=True,
+        writes="csv",
     ),
     Command(
         name="collect",
@@ -44,6 +47,8 @@ COMMANDS = [
         unit="puzzles",
         label="recording",
         pushes=True,
+        shards="",
+        team=True,
     ),
     Command(
         name="train",

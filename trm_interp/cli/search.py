@@ -21,6 +21,8 @@ COMMANDS = [
         label="searching",
         has_json=True,
         says_out=True,
+        shards="",
+        team=True,
     ),
     Command(
         name="solve",

@@ -1,5 +1,6 @@
 """One process or several: rank, size, and the exchanges between them."""
 
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from trm_interp.runtime.errors import UserError, first_line
 
 
 class Ranks:
-    """Which process this is. One process is rank 0 of 1."""
+    """Which process this is. One process is rank 0 of 1. `timeout`: how long one waits for the
+    others, by default as torch has it."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, timeout: timedelta | None = None) -> None:
         self.device = device
         self.rank, self.size = rank_and_size()
         if self.size == 1 or dist.is_initialized():
@@ -23,7 +25,7 @@ class Ranks:
                 f"{device.type} computes in one process: use --device cpu with torchrun"
             )
         try:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
         except (dist.DistError, ValueError) as error:  # nobody answers at MASTER_ADDR
             raise UserError(
                 f"process {self.rank} of {self.size} does not reach the others "

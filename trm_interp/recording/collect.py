@@ -16,6 +16,7 @@ from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import settings_of
 from trm_interp.core.ranks import Ranks
+from trm_interp.recording import joining
 from trm_interp.recording.hooks import HookedModel, recording
 from trm_interp.recording.manifest import ModelShape
 from trm_interp.recording.schema import MORE_READOUTS, MOST_PUZZLES, MOST_TICKS, all_finite
@@ -25,6 +26,7 @@ from trm_interp.recording.writer import Team
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import at_most, counted, parse_indices, require_memory
 from trm_interp.runtime.provenance import git_commit, versions
+from trm_interp.runtime.shards import Merging, division
 from trm_interp.subjects import equilibria
 from trm_interp.subjects.opening import open_both, open_device, untrained
 from trm_interp.subjects.settings import CollectConfig
@@ -100,6 +102,7 @@ def record_puzzles(
         resume=config.resume,
         overwrite=config.overwrite,
         team=team,
+        is_own=joining.own_shards(),
         tell=tell,
         progress=progress,
     ) as writer:
@@ -112,6 +115,8 @@ def record_puzzles(
             writer.claim.tell_complete()
         elif writer.done:
             tell(f"resuming at puzzle {writer.done} of {len(puzzles)}")
+        if isinstance(now := division(), Merging):
+            joining.join(writer, now)
         _record_all(HookedModel.of(model, n_steps), puzzles, config, writer, tell)
     return config.out
 
@@ -172,8 +177,9 @@ def _record_all(
             seconds = each * (len(puzzles) - writer.done)
             tell(f"about {seconds:.0f} s at the speed of the first batch")
         announced = True
-        writer.claim.advance(writer.done, len(puzzles))
+        writer.claim.advance(min(writer.done, len(puzzles)), len(puzzles))
     writer.finish()
+    joining.shard_ends(writer)
     if residuals and writer.team.size == 1:
         recorded = puzzles.lines[first:]
         if found := equilibria.convergence(model, torch.cat(residuals), recorded):

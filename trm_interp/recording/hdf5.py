@@ -124,6 +124,7 @@ def write_virtual(path: Path, manifest: Manifest) -> None:
             _describe(file, manifest, manifest.meta)
             for site in manifest.arrays.values():
                 layout = h5py.VirtualLayout((manifest.n_puzzles, *site.stored_shape), site.dtype)
+                layout.dcpl.set_obj_track_times(False)  # the same bytes whenever it is written
                 for shard in manifest.shards:
                     rows = slice(shard.first_puzzle, shard.first_puzzle + shard.n_puzzles)
                     layout[rows] = h5py.VirtualSource(

@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +16,7 @@ from trm_interp.recording.claim import Claim, complete
 from trm_interp.recording.hdf5 import ShardFile
 from trm_interp.recording.manifest import Manifest, Shard, shard_name
 from trm_interp.recording.schema import Site, StoreError
-from trm_interp.runtime.files import sha256_of
+from trm_interp.runtime.files import disk_errors, replacing, sha256_of
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Tell, quiet, silent
 
@@ -37,6 +39,11 @@ class SingleProcess:
         return [mine]
 
 
+def every(index: int) -> bool:
+    """All shards."""
+    return True
+
+
 class StoreWriter:
     """Writes a store, batch after batch, in puzzle order. Open one with `create`.
 
@@ -53,10 +60,10 @@ class StoreWriter:
     each of its own a process waits for the others, and the first one names them all.
     """
 
-    def __init__(self, claim: Claim, team: Team) -> None:
+    def __init__(self, claim: Claim, team: Team, is_own: Callable[[int], bool] = every) -> None:
         self.claim, self.team = claim, team
         self.path, self.manifest = claim.out, claim.manifest
-        missing = self.manifest.missing_shards
+        missing = [index for index in self.manifest.missing_shards if is_own(index)]
         self._rounds = -(-len(missing) // team.size)
         self._shards = missing[team.rank :: team.size]  # those that this process is to write
         self._file: ShardFile | None = None
@@ -78,6 +85,7 @@ class StoreWriter:
         resume: bool = False,
         overwrite: bool = False,
         team: Team | None = None,
+        is_own: Callable[[int], bool] = every,
         tell: Tell = silent,
         progress: Update = quiet,
     ) -> "StoreWriter":
@@ -87,7 +95,8 @@ class StoreWriter:
         selection, batch size ...); resuming with another is a StoreError that names the fields.
         Shards that are missing or not what was written (sha256) are recorded again.
         OutputExists if there is a store and neither flag is set, or anything else in `path`.
-        `overwrite` removes the old store's files and no others.
+        `overwrite` removes the old store's files and no others. `is_own`: which shards, by their
+        index, are written at all; the store stays unfinished without the others.
         """
         path = Path(path)
         try:
@@ -114,7 +123,7 @@ class StoreWriter:
         )
         claim.__enter__()
         try:
-            return cls(claim, team or SingleProcess())
+            return cls(claim, team or SingleProcess(), is_own)
         except BaseException:
             claim.__exit__(None, None, None)
             raise
@@ -183,6 +192,20 @@ class StoreWriter:
         while self._rounds:
             self._exchange(None)
 
+    def adopt(self, source: Path, shard: Shard, move: bool) -> None:
+        """Take the next shard from another store of the same identity: linked where that can be,
+        copied, or moved. StoreError where it is not what was recorded there."""
+        if not move and (problem := shard.problem(source) or shard.altered(source)):
+            raise StoreError(problem)
+        to = self.path / shard.file
+        with disk_errors(to):
+            take(source / shard.file, to, move)
+        if move and (problem := shard.problem(self.path) or shard.altered(self.path)):
+            raise StoreError(problem)
+        del self._shards[0]
+        self.done = self._next()
+        self._exchange(shard)
+
     def close(self) -> None:
         """Drop an unfinished shard and let the next writer in."""
         self.__exit__(None, None, None)
@@ -235,8 +258,24 @@ class StoreWriter:
         if self.team.rank:
             return
         self.manifest.write(self.path)
-        if self._rounds == 0:
+        if self._rounds == 0 and not self.manifest.missing_shards:
             self.manifest = complete(self.path, self.manifest)
+
+
+def take(source: Path, to: Path, move: bool) -> None:
+    """Link, copy or move a file; it is complete under its new name, or not there."""
+    if not move:
+        with suppress(OSError):  # another file system, or one without links
+            os.link(source, to)
+            return
+        with replacing(to) as partial:
+            shutil.copyfile(source, partial)
+        return
+    try:
+        source.rename(to)
+    except OSError:
+        take(source, to, move=False)
+        source.unlink()
 
 
 def _fit(site: Site, values: np.ndarray, n: int) -> np.ndarray:

@@ -1,11 +1,15 @@
 """Files of arrays (.npz) that are complete or absent, and checked before they are read."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 from trm_interp.runtime.files import replacing, require_regular
 
@@ -17,8 +21,21 @@ Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]  # of every array of a file
 
 
+def concatenated(parts: Sequence[Arrays]) -> Arrays:
+    """Arrays of the same names, joined along their first axis."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def columns_of(table: "DataFrame") -> Arrays:
+    """The columns of a table, with texts as numpy keeps them; `DataFrame(columns)` is it again."""
+    columns = {str(name): column.to_numpy() for name, column in table.items()}
+    return {name: of.astype(str) if of.dtype.kind == "O" else of for name, of in columns.items()}
+
+
 def write_arrays(file: Path, arrays: Arrays) -> None:
-    """Write an .npz file, atomically."""
+    """Write an .npz file, atomically. ValueError for objects, which would be pickled."""
+    if objects := [name for name, of in arrays.items() if np.asarray(of).dtype.kind == "O"]:
+        raise ValueError(f"{file}: {objects} are not arrays of numbers or texts")
     with replacing(file) as to, to.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +11,11 @@ from rich.table import Table
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.core.ranks import Ranks
 from trm_interp.core.when_compiled import compile_where_it_pays
+from trm_interp.runtime.arrays import Arrays, columns_of
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.runs import quiet, silent
+from trm_interp.runtime.shards import divided, shard_ends
 from trm_interp.search.engine import Trajectories, search
 from trm_interp.search.noise import require_symmetries, target_states
 from trm_interp.search.output import Identity, SearchWork, earlier_compiled, read_table
@@ -169,20 +170,27 @@ def _search_blocks(
         work.tell(f"resuming at block {saved} of {len(starts)}")
     frames: list[pd.DataFrame] = []
     work.advance(0, total)
-    for start, name in list(zip(starts, names, strict=True))[ranks.rank :: ranks.size]:
-        block = puzzles.subset(slice(start, start + size))
-        before = ranks.size * sum(len(np.unique(frame["line"])) for frame in frames)
+    mine = list(zip(starts, names, strict=True))[ranks.rank :: ranks.size]
 
-        def progress(n: int, before: int = before) -> None:
-            work.advance(min(before + n * ranks.size, total), total)
+    def compute(i: int) -> Arrays:
+        block = block_at(mine[i][0])
+        inputs, _, identifiers = block.tensors
 
-        def compute(block: PuzzleSet = block, progress: Any = progress) -> pd.DataFrame:
-            inputs, _, identifiers = block.tensors
-            how = (config, run.batch_size, getattr(torch, run.dtype), progress, identifiers)
-            trajectories = search(checkpoint.model, block.task, inputs, *how)
-            return block_table(trajectories, block, config)
+        def progress(n: int) -> None:
+            work.advance(min((i * size + n) * ranks.size, total), total)
 
-        frames.append(work.block(name, block, config.steps, compute))
+        how = (config, run.batch_size, getattr(torch, run.dtype), progress, identifiers)
+        trajectories = search(checkpoint.model, block.task, inputs, *how)
+        return columns_of(block_table(trajectories, block, config))
+
+    def block_at(start: int) -> PuzzleSet:
+        return puzzles.subset(slice(start, start + size))
+
+    stems = [name.removesuffix(".csv") for _, name in mine]
+    for (start, name), get in zip(mine, divided(stems, compute), strict=False):
+        block = block_at(start)
+        frames.append(work.block(name, block, config.steps, lambda get=get: pd.DataFrame(get())))
+    shard_ends()
     everyone = ranks.objects(frames)
     order = [everyone[i % ranks.size][i // ranks.size] for i in range(len(starts))]
     work.advance(total, total)

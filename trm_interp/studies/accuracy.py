@@ -97,9 +97,8 @@ def evaluate(
         compiled = compile_where_it_pays(
             checkpoint.model, config.compile, n * config.steps, dtype, tell
         )
-        read = solve(
-            checkpoint.model, puzzles, config.steps, config.batch_size, dtype, progress, ranks
-        )
+        how = (config.steps, config.batch_size, dtype, progress, ranks)
+        read = solve(checkpoint.model, puzzles, *how, stage="solved")
     finally:
         ranks.close()
     table = outcome_table(read.solved.numpy())

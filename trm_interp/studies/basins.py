@@ -18,10 +18,18 @@ from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import Record, optional
 from trm_interp.runtime.runs import Run, read_identity
+from trm_interp.runtime.shards import is_shard, shard_ends
 from trm_interp.search.noise import target_states
 from trm_interp.search.settings import ALL_STATES
 from trm_interp.studies.memory import for_basins
-from trm_interp.studies.one_puzzle import DIRECTIONS, PLANE, OnePuzzle, PuzzleBasins, look_at
+from trm_interp.studies.one_puzzle import (
+    DIRECTIONS,
+    PLANE,
+    OnePuzzle,
+    PuzzleBasins,
+    look_at,
+    run_starts,
+)
 from trm_interp.studies.results import (
     PARTS,
     Figures,
@@ -32,6 +40,7 @@ from trm_interp.studies.results import (
     results_of,
 )
 from trm_interp.studies.settings import BasinsConfig
+from trm_interp.studies.starts import Starts
 from trm_interp.studies.subject import Subject, open_subject
 from trm_interp.subjects.evaluate import solve
 
@@ -160,7 +169,11 @@ def run(config: BasinsConfig, tell: Tell, progress: Progress) -> BasinsResult:
             def count(done: int, before: int = i * per_puzzle) -> None:
                 results.run.advance(before + done, len(chosen) * per_puzzle)
 
-            puzzles.append(look_at(subject, config, int(puzzle), results.run, count))
+            if is_shard():  # planes and paths need the ends of all starts
+                run_starts(Starts(subject, int(puzzle), config.target), config, count=count)
+            else:
+                puzzles.append(look_at(subject, config, int(puzzle), results.run, count))
+        shard_ends()
         result = measure(subject, config, puzzles)
         tables = ("answers", "states", "corners", "radii", "clusters")
         results.write(

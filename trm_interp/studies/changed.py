@@ -16,6 +16,7 @@ from trm_interp.core.models.layers import weights_held
 from trm_interp.patch.places import places
 from trm_interp.patch.recorded import Keep
 from trm_interp.patch.view import view_of
+from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
 from trm_interp.studies.causal_settings import SpreadConfig
 from trm_interp.studies.subject import Subject
@@ -62,6 +63,25 @@ class Reached(NamedTuple):
     related: dict[str, np.ndarray]
     at: dict[str, list[int]]
     gains: dict[str, np.ndarray]
+
+
+def arrays_of(reached: Reached) -> Arrays:
+    """What a batch of changes reached, as arrays by name."""
+    return {
+        f"{field}/{name}": np.asarray(of)
+        for field, by_name in reached._asdict().items()
+        for name, of in by_name.items()
+    }
+
+
+def reached_of(arrays: Arrays) -> Reached:
+    """The other way round."""
+    fields: dict[str, dict[str, np.ndarray]] = {field: {} for field in Reached._fields}
+    for key, of in arrays.items():
+        field, _, name = key.partition("/")
+        fields[field][name] = of
+    at = {name: of.tolist() for name, of in fields["at"].items()}
+    return Reached(fields["influence"], fields["related"], at, fields["gains"])
 
 
 def choose(subject: Subject, config: SpreadConfig) -> Changes:

@@ -26,10 +26,12 @@ from trm_interp.core.losses import is_solved
 from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.core.training.exported import KEPT
 from trm_interp.figures.internalisation import internalisation_figure
+from trm_interp.runtime.arrays import Arrays, concatenated
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record
 from trm_interp.runtime.runs import silent
+from trm_interp.runtime.shards import is_shard, shard_ends
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
 from trm_interp.studies.settings import InternalisationConfig
 from trm_interp.studies.subject import Subject, finite, open_subject
@@ -110,9 +112,12 @@ def run(config: InternalisationConfig, tell: Tell, progress: Progress) -> Intern
             def count(done: int, i: int = i) -> None:
                 progress(i * n + done, n * len(looked_at))
 
-            cuts = measure(one, config, caps, count)
+            cuts = measure(one, config, caps, count, f"checkpoint-{i}")
+            if is_shard():
+                continue
             tables.append(table_of(cuts, one.puzzles.lines).assign(trained=trained))
             snapshots.append(snapshot_of(one, trained, cuts, own, config.seed))
+        shard_ends()
         result = InternalisationResult(
             **subject.provenance,
             steps=config.steps,
@@ -163,16 +168,29 @@ def measure(
     config: InternalisationConfig,
     caps: Sequence[int],
     count: Callable[[int], None] = lambda done: None,
+    stage: str = "cuts",
 ) -> dict[tuple[str, int], Cut]:
-    """All puzzles, by which H-cycles are cut short and by the cap. `count`: puzzles done."""
-    parts: list[dict[tuple[str, int], Cut]] = []
+    """All puzzles, by which H-cycles are cut short and by the cap; of a shard none. `count`:
+    puzzles done; `stage`: name of the pieces."""
     count(0)
-    for rows in subject.batches():
-        parts.append(_of_batch(subject, rows, config, caps))
+
+    def compute(rows: slice) -> Arrays:
+        cuts = _of_batch(subject, rows, config, caps)
         count(rows.stop)
+        return {
+            f"{where} {cap} {name}": values
+            for (where, cap), cut in cuts.items()
+            for name, values in cut._asdict().items()
+        }
+
+    parts = list(subject.in_pieces(stage, compute))
+    if is_shard():
+        return {}
+    joined = concatenated(parts)
+    keys = dict.fromkeys(tuple(name.split(" ")[:2]) for name in joined)
     return {
-        key: Cut(*map(np.concatenate, zip(*(part[key] for part in parts), strict=True)))
-        for key in parts[0]
+        (where, int(cap)): Cut(**{name: joined[f"{where} {cap} {name}"] for name in Cut._fields})
+        for where, cap in keys
     }
 
 

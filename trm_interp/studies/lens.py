@@ -18,7 +18,9 @@ from trm_interp.figures.bands import Band
 from trm_interp.figures.lens import lens_figure
 from trm_interp.recording.site_reader import SiteReader, final_solved
 from trm_interp.recording.store import Store
+from trm_interp.runtime.arrays import Arrays, concatenated
 from trm_interp.runtime.records import Record
+from trm_interp.runtime.shards import divided, numbered, shard_ends
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, records, results_of
 from trm_interp.studies.settings import LensConfig
 from trm_interp.studies.subject import open_model, opening, provenance_of, require
@@ -36,6 +38,8 @@ NUMBERS = {  # by puzzle
     "revisions": "changes of a blank cell's answer",
     "revised": "share of blank cells that change at all after the first tick",
 }
+TOGETHER = 16  # puzzles of a piece of the work
+CURVE, NUMBER = "curve", "number"  # kinds of arrays of a piece
 ByOutcome = dict[str, np.ndarray]  # bool [puzzle] of `solved` and of `failed`
 
 
@@ -126,35 +130,51 @@ def head_answers(model: RecursiveModel, states: np.ndarray) -> np.ndarray:
 
 
 def read_all(store: Store, model: RecursiveModel, progress: Progress) -> Readings:
-    """Curves and numbers of all puzzles. One puzzle in memory."""
-    curves: dict[tuple[str, str], list[np.ndarray]] = {}
-    numbers: dict[tuple[str, str], list[float]] = {}
+    """Curves and numbers of all puzzles. One puzzle in memory. A shard ends here."""
     readers = {site: SiteReader(store, site) for site in store.states}
-    for puzzle in range(store.n_puzzles):
-        progress(puzzle, store.n_puzzles)
-        label, last = store["labels"][puzzle], store["predictions"][puzzle, -1]
-        blank, everything = store.task.asked(store["inputs"][puzzle]), np.ones(len(label), bool)
-        for site, reader in readers.items():
-            answers = head_answers(model, reader.read(puzzle))
-            at, changes = decided(answers), revisions(answers)
-            shares = {
-                "right": agreement(answers, label, blank),
-                "exact": (agreement(answers, label, everything) == 1).astype(float),
-                "final": agreement(answers, last, blank),
-                "decided": decided_share(at, blank, len(answers)),
-            }
-            for name, values in shares.items():
-                curves.setdefault((site, name), []).append(values)
-            ticks = np.asarray(reader.indices)[at]
-            means = (mean_among(v, blank) for v in (ticks, changes, (changes > 0).astype(int)))
-            for name, value in zip(NUMBERS, means, strict=True):
-                numbers.setdefault((site, name), []).append(float(value))
+
+    def compute(i: int) -> Arrays:
+        parts = []
+        for puzzle in range(i * TOGETHER, min((i + 1) * TOGETHER, store.n_puzzles)):
+            progress(puzzle, store.n_puzzles)
+            parts.append(_read_puzzle(store, model, readers, puzzle))
+        return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+    names = numbered("puzzles", -(-store.n_puzzles // TOGETHER))
+    parts = [get() for get in divided(names, compute)]
+    shard_ends()
     progress(store.n_puzzles, store.n_puzzles)
-    return Readings(
-        {key: np.stack(values) for key, values in curves.items()},
-        {key: np.array(values) for key, values in numbers.items()},
-        {site: reader.indices for site, reader in readers.items()},
-    )
+    read: dict[str, dict[tuple[str, str], np.ndarray]] = {CURVE: {}, NUMBER: {}}
+    for name, values in concatenated(parts).items():
+        kind, site, what = name.split(" ", 2)
+        read[kind][site, what] = values
+    ticks = {site: reader.indices for site, reader in readers.items()}
+    return Readings(read[CURVE], read[NUMBER], ticks)
+
+
+def _read_puzzle(
+    store: Store, model: RecursiveModel, readers: dict[str, SiteReader], puzzle: int
+) -> Arrays:
+    """Its curves and numbers, as arrays by kind, site and name."""
+    read: Arrays = {}
+    label, last = store["labels"][puzzle], store["predictions"][puzzle, -1]
+    blank, everything = store.task.asked(store["inputs"][puzzle]), np.ones(len(label), bool)
+    for site, reader in readers.items():
+        answers = head_answers(model, reader.read(puzzle))
+        at, changes = decided(answers), revisions(answers)
+        shares = {
+            "right": agreement(answers, label, blank),
+            "exact": (agreement(answers, label, everything) == 1).astype(float),
+            "final": agreement(answers, last, blank),
+            "decided": decided_share(at, blank, len(answers)),
+        }
+        for name, values in shares.items():
+            read[f"{CURVE} {site} {name}"] = values
+        ticks = np.asarray(reader.indices)[at]
+        means = (mean_among(v, blank) for v in (ticks, changes, (changes > 0).astype(int)))
+        for name, value in zip(NUMBERS, means, strict=True):
+            read[f"{NUMBER} {site} {name}"] = np.asarray(float(value))
+    return read
 
 
 def measure(

@@ -19,8 +19,10 @@ from trm_interp.analysis.losses import (
 from trm_interp.analysis.outcomes import first_solved
 from trm_interp.analysis.resample import bounds, mean_with_bounds, resamples
 from trm_interp.figures.outcomes import losses_figure, solve_step_figure
+from trm_interp.runtime.arrays import Arrays, concatenated
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record, optional
+from trm_interp.runtime.shards import shard_ends
 from trm_interp.studies.by_outcome import why_not_compared
 from trm_interp.studies.memory import for_losses
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
@@ -29,6 +31,7 @@ from trm_interp.studies.subject import Subject, finite, open_subject
 
 Config = LossesConfig
 MAIN, SOFTMAX = "stablemax, cells", "softmax, cells"  # that claim F4 is judged in
+SOLVED = "solved"  # beside the losses, in pieces
 EARLY = 10  # cycles by which the successes' loss is near 0, says the seed paper
 FALL = 3  # cycles in which the failures' loss falls, says the seed paper
 
@@ -163,19 +166,20 @@ def run(config: LossesConfig, tell: Tell, progress: Progress) -> LossesResult:
 
 def read_losses(subject: Subject, steps: int, progress: Progress) -> Runs:
     """The losses of all puzzles, a batch at a time."""
-    batches: dict[str, list[np.ndarray]] = {name: [] for name in CONVENTIONS}
-    solved = []
-    for rows in subject.batches():
+
+    def compute(rows: slice) -> Arrays:
         read = subject.run(rows, steps, every="h_cycle", keep_logits=True)
         assert read.logits is not None
         logits = read.logits.flatten(1, 2)  # [puzzle, cycle, cell, vocab]
         asked = torch.from_numpy(subject.task.asked(subject.puzzles.inputs[rows]))
-        for name, values in losses_in_all_conventions(logits, asked, subject.labels[rows]).items():
-            batches[name].append(values)
-        solved.append(read.solved.flatten(1, 2).numpy())
+        losses = losses_in_all_conventions(logits, asked, subject.labels[rows])
         progress(rows.stop, len(subject.puzzles))
-    losses = {name: np.concatenate(values) for name, values in batches.items()}
-    return Runs(losses, np.concatenate(solved))
+        return {**losses, SOLVED: read.solved.flatten(1, 2).numpy()}
+
+    parts = list(subject.in_pieces("losses", compute))
+    shard_ends()
+    joined = concatenated(parts)
+    return Runs({name: joined[name] for name in CONVENTIONS}, joined[SOLVED])
 
 
 def measure(subject: Subject, runs: Runs, config: LossesConfig) -> tuple[LossesResult, Tables]:

@@ -5,7 +5,6 @@ The helper of `basins`, which looks at several puzzles.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +31,7 @@ from trm_interp.runtime.arrays import Arrays, Shapes
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import Record, optional
 from trm_interp.runtime.runs import Run
+from trm_interp.runtime.shards import divided, is_shard
 from trm_interp.studies.settings import BasinsConfig
 from trm_interp.studies.start_paths import start_paths
 from trm_interp.studies.starts import Starts
@@ -158,7 +158,8 @@ def run_starts(
 ) -> Arrays:
     """Runs from the model's own start (0) and from `config.starts` random ones, in chunks.
 
-    answers [start, step, cell], q_halt and moved [start, step], and the last states in float16.
+    answers [start, step, cell], q_halt and moved [start, step], and the last states in float16. A
+    shard saves its chunks, and gives none.
     """
 
     def compute(rows: range) -> Arrays:
@@ -216,16 +217,22 @@ def _in_chunks(
     run: Run | None,
     count: Count,
 ) -> Arrays:
+    size = config.batch_size
+    ranges = [range(first, min(first + size, n)) for first in range(0, n, size)]
+    names = [f"puzzle-{puzzle:06d}/{kind}-{rows.start:07d}" for rows in ranges]
     chunks = []
-    for first in range(0, n, config.batch_size):
-        rows = range(first, min(first + config.batch_size, n))
-        if run is None:
-            chunks.append(compute(rows))
-        else:
-            file = f"puzzle-{puzzle:06d}/{kind}-{first:07d}"
-            shapes = {name: (len(rows), *width) for name, width in widths.items()}
-            chunks.append(run.part(file, shapes, partial(compute, rows)))
+
+    def compute_at(i: int) -> Arrays:
+        arrays = compute(ranges[i])
+        count(ranges[i].stop)
+        return arrays
+
+    for rows, name, get in zip(ranges, names, divided(names, compute_at), strict=False):
+        shapes = {key: (len(rows), *width) for key, width in widths.items()}
+        chunks.append(get() if run is None else run.part(name, shapes, get))
         count(rows.stop)
+    if is_shard():
+        return {}
     return {name: np.concatenate([one[name] for one in chunks]) for name in chunks[0]}
 
 

@@ -25,6 +25,7 @@ from trm_interp.patch.pairs import noisy_starts
 from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.runs import Run
+from trm_interp.runtime.shards import divided, shard_ends
 from trm_interp.search.noise import has_symmetries, target_states
 from trm_interp.studies.memory import for_origins
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
@@ -175,22 +176,21 @@ def run_all(subject: Subject, config: OriginsConfig, copies: int, run: Run) -> R
     shape, n = (copies, config.starts), len(subject.puzzles)
     each, deep = copies * config.starts, config.starts  # a deep run costs as much as the starts
     solved, q_halt, at_depth = [], [], []
-    for puzzle in range(n):
-        line = int(subject.puzzles.lines[puzzle])
-        saved = run.part(
-            f"line-{line}",
-            {"solved": shape, "q_halt": shape},
-            lambda puzzle=puzzle: _of_puzzle(subject, config, copies, puzzle),
-        )
+    names = [f"line-{line}" for line in subject.puzzles.lines]
+    pieces = divided(names, lambda i: _of_puzzle(subject, config, copies, i))
+    for puzzle, get in enumerate(pieces):
+        saved = run.part(names[puzzle], {"solved": shape, "q_halt": shape}, get)
         solved.append(saved["solved"] != 0)
         q_halt.append(saved["q_halt"])
         run.advance((puzzle + 1) * each, n * (each + deep))
-    for rows in subject.batches():
-        size = rows.stop - rows.start
-        name = f"deep-{int(subject.puzzles.lines[rows.start])}-{size}"
-        saved = run.part(name, {"solved": (size,)}, lambda rows=rows: _deep(subject, config, rows))
+    batches = list(subject.batches())
+    names = [f"deep-{subject.puzzles.lines[b.start]}-{b.stop - b.start}" for b in batches]
+    pieces = divided(names, lambda i: _deep(subject, config, batches[i]))
+    for rows, name, get in zip(batches, names, pieces, strict=False):
+        saved = run.part(name, {"solved": (rows.stop - rows.start,)}, get)
         at_depth.append(saved["solved"] != 0)
         run.advance(n * each + rows.stop * deep, n * (each + deep))
+    shard_ends()
     return Runs(np.stack(solved), np.stack(q_halt), np.concatenate(at_depth))
 
 

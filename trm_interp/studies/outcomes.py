@@ -90,9 +90,8 @@ def run(config: OutcomesConfig, tell: Tell, progress: Progress) -> OutcomesResul
     for_outcomes(subject, config)
     subject = subject.compiled_for(config, len(subject.puzzles) * config.steps, tell)
     with results_of("outcomes", config, Tables._fields, tell=tell, progress=progress) as results:
-        read = solve(
-            subject.model, subject.puzzles, config.steps, config.batch_size, progress=progress
-        )
+        how = (config.steps, config.batch_size)
+        read = solve(subject.model, subject.puzzles, *how, progress=progress, stage="solved")
         if not subject.task.ratings():
             tell(f"{subject.task.title} puzzles have no ratings: skipping outcomes by rating")
         result, tables = measure(subject, read, config)

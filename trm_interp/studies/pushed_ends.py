@@ -20,7 +20,9 @@ from trm_interp.core.joint import CycleMap, joined
 from trm_interp.core.losses import PAD, is_solved
 from trm_interp.figures.robustness import LEADING, RANDOM
 from trm_interp.patch.pairs import noisy_starts
-from trm_interp.studies.by_outcome import named
+from trm_interp.runtime.arrays import Arrays, columns_of, concatenated
+from trm_interp.runtime.shards import shard_ends
+from trm_interp.studies.by_outcome import named, subset_of
 from trm_interp.studies.results import Progress
 from trm_interp.studies.settings import RobustnessConfig
 from trm_interp.studies.stages import Stages
@@ -153,11 +155,36 @@ class Ends:
         return table if leading is None else table.assign(modulus=np.abs(leading.values[:, 0]))
 
 
-@torch.no_grad()
 def push_ends(
     subject: Subject, chosen: np.ndarray, config: RobustnessConfig, work: Stages, progress: Progress
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """A row an end, and by kind of direction bool [end, epsilon, direction, measure].
+    """A row an end, and by kind of direction bool [end, epsilon, direction, measure]; a batch of
+    ends at a time, of which a shard does its own and ends."""
+    n = -(-len(chosen) // config.batch_size)
+
+    def compute(rows: slice) -> Arrays:
+        i = rows.start // config.batch_size
+
+        def within(done: int, of: int) -> None:
+            progress(i * of + done, n * of)
+
+        batch = subset_of(subject, np.arange(rows.start, rows.stop))
+        table, back = _push_batch(batch, chosen[rows], config, work, within)
+        return {**back, **{f"ends {name}": of for name, of in columns_of(table).items()}}
+
+    parts = list(subject.in_pieces("ends", compute))
+    shard_ends()
+    joined = concatenated(parts)
+    table = {k.removeprefix("ends "): of for k, of in joined.items() if k.startswith("ends ")}
+    back = {k: of for k, of in joined.items() if not k.startswith("ends ")}
+    return pd.DataFrame(table), back
+
+
+@torch.no_grad()
+def _push_batch(
+    subject: Subject, chosen: np.ndarray, config: RobustnessConfig, work: Stages, progress: Progress
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """`push_ends` of some ends together.
 
     Along leading eigenvectors ends are pushed both ways: their sign says nothing.
     """

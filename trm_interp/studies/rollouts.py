@@ -11,6 +11,8 @@ from trm_interp.analysis.settling import BACK as BACK
 from trm_interp.analysis.settling import LAST, Past, distance, fate_of, period
 from trm_interp.analysis.settling import lags_of as lags_of
 from trm_interp.core.joint import CycleMap, joined
+from trm_interp.runtime.arrays import Arrays, concatenated
+from trm_interp.runtime.shards import shard_ends
 from trm_interp.studies.subject import Subject, finite
 
 AT_REST = 2e-6  # RMS change an H-cycle, near float32's rounding: such a run is not run on
@@ -35,13 +37,20 @@ class Long(NamedTuple):
     fate: np.ndarray  # [puzzle, horizon]
 
 
-def short_runs(subject: Subject, steps: int, count: Count) -> Short:
-    """All puzzles, a batch at a time."""
-    batches = []
-    for rows in subject.batches():
-        batches.append(_short_batch(subject, rows, steps))
+def short_runs(subject: Subject, steps: int, count: Count, divide: bool = False) -> Short:
+    """All puzzles, a batch at a time. With `divide` a shard ends after its own."""
+
+    def compute(rows: slice) -> Arrays:
+        runs = _short_batch(subject, rows, steps)
         count(rows.stop * steps)
-    return Short(*map(np.concatenate, zip(*batches, strict=True)))
+        return runs._asdict()
+
+    if divide:
+        batches = list(subject.in_pieces("short", compute))
+        shard_ends()
+    else:
+        batches = [compute(rows) for rows in subject.batches()]
+    return Short(**concatenated(batches))
 
 
 def _short_batch(subject: Subject, rows: slice, steps: int) -> Short:
@@ -83,17 +92,20 @@ def long_runs(
     lags: int,
     count: Count,
 ) -> Long:
-    """`names`: of the puzzles, for error messages. `lags`: see `lags_of`."""
-    batches = []
-    for rows in subject.batches():
+    """`names`: of the puzzles, for error messages. `lags`: see `lags_of`. A shard ends here."""
+
+    def compute(rows: slice) -> Arrays:
         before = rows.start * horizons[-1]
 
         def count_steps(done: int, before: int = before, n: int = rows.stop - rows.start) -> None:
             count(before + done * n)
 
         runs = _long_batch(subject, rows, names[rows], horizons, tolerance, lags, count_steps)
-        batches.append(runs)
-    return Long(*map(np.concatenate, zip(*batches, strict=True)))
+        return runs._asdict()
+
+    batches = list(subject.in_pieces("long", compute))
+    shard_ends()
+    return Long(**concatenated(batches))
 
 
 def _long_batch(

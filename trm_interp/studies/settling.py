@@ -164,7 +164,9 @@ def run(config: SettlingConfig, tell: Tell, progress: Progress) -> SettlingResul
         begun = len(subject.puzzles) * config.steps
         total = begun + n_long * config.long
         subject = subject.compiled_for(config, total, tell)
-        short = short_runs(subject, config.steps, lambda done: progress(done, total))
+        # the larger stage is that which shards divide: long runs are of puzzles that need the short
+        divide = begun >= n_long * config.long
+        short = short_runs(subject, config.steps, lambda done: progress(done, total), divide)
         not_compared = why_not_compared(short.solved[:, -1], tell)
         periods = period(np.moveaxis(short.back, 0, -1), config.tolerance)  # in H-cycles
         sample = None

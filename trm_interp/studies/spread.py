@@ -8,6 +8,7 @@ mixers alone would do: how much of a small change at that cell each of them pass
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +18,21 @@ from trm_interp.analysis.estimates import Estimate
 from trm_interp.analysis.reach import by_puzzle, locality
 from trm_interp.analysis.resample import mean_with_bounds
 from trm_interp.figures.spread import locality_figure, mixer_figure, spread_figure
+from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record
+from trm_interp.runtime.shards import divided, numbered, shard_ends
 from trm_interp.studies.causal_settings import SpreadConfig
-from trm_interp.studies.changed import GUESS, Changes, Reached, batches, choose, reached
+from trm_interp.studies.changed import (
+    GUESS,
+    Changes,
+    Reached,
+    arrays_of,
+    batches,
+    choose,
+    reached,
+    reached_of,
+)
 from trm_interp.studies.memory import for_spread
 from trm_interp.studies.results import (
     Figures,
@@ -102,21 +114,19 @@ def run(config: SpreadConfig, tell: Tell, progress: Progress) -> SpreadResult:
     steps = config.steps + (config.after if config.kind == "state" else 0)
     subject = subject.compiled_for(config, 2 * len(changes) * steps, tell)
     with results_of("spread", config, Tables._fields, tell=tell, progress=progress) as results:
-        parts, total = [], len(changes) * config.steps
-        for batch in batches(changes, config):
-            before = sum(len(one.puzzle) for one in parts) * config.steps
-            n = len(batch)
-            parts.append(
-                _Part(
-                    batch.puzzle,
-                    reached(
-                        subject,
-                        config,
-                        batch,
-                        lambda steps, before=before, n=n: progress(before + steps * n, total),
-                    ),
-                )
-            )
+        together, total = list(batches(changes, config)), len(changes) * config.steps
+
+        def compute(i: int) -> Arrays:
+            before, n = sum(map(len, together[:i])) * config.steps, len(together[i])
+            count = partial(_count, progress, before, n, total)
+            return arrays_of(reached(subject, config, together[i], count))
+
+        pieces = divided(numbered("changes", len(together)), compute)
+        parts = [
+            _Part(batch.puzzle, reached_of(get()))
+            for batch, get in zip(together, pieces, strict=False)
+        ]
+        shard_ends()
         tables = measure(subject, config, changes, parts)
         result = SpreadResult(
             **subject.provenance,
@@ -129,6 +139,10 @@ def run(config: SpreadConfig, tell: Tell, progress: Progress) -> SpreadResult:
         )
         results.write(figures(result, tables, subject), tables._asdict())
         return results.finish(result)
+
+
+def _count(progress: Progress, before: int, n: int, total: int, steps: int) -> None:
+    progress(before + steps * n, total)
 
 
 class _Part(NamedTuple):

@@ -26,8 +26,10 @@ from trm_interp.analysis.settling import distance, late_drift, log_drift
 from trm_interp.core.joint import CycleMap, joined
 from trm_interp.core.models.layers import weights_held
 from trm_interp.figures.dynamics import eigenvalue_figure, exponent_against_drift, exponent_figure
+from trm_interp.runtime.arrays import Arrays, concatenated
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.records import Record, optional
+from trm_interp.runtime.shards import shard_ends
 from trm_interp.studies.by_outcome import named, subset_of, why_not_compared
 from trm_interp.studies.fixed_points import FixedPointsResult, of_outcomes, seek
 from trm_interp.studies.memory import for_stability
@@ -41,6 +43,7 @@ EARLIER_NAMES = {  # of fields, in files that earlier versions wrote
     "auc_at_equal_waves": "auc_at_equal_rating",
     "auc_of_waves_for_failure": "auc_of_rating_for_failure",
 }
+ENDS = "ends"  # of the runs, beside the columns of a piece
 NAMES = (
     "exponents",  # a row a run
     "spectrum",  # a row a run and exponent
@@ -243,28 +246,21 @@ def _solved(subject: Subject, steps: int, progress: Progress) -> np.ndarray:
 def _exponents(
     subject: Subject, chosen: np.ndarray, config: StabilityConfig, progress: Progress
 ) -> tuple[pd.DataFrame, Tensor]:
-    """One row a run, and where the runs ended [run, dim].
+    """One row a run, and where the runs ended [run, dim]. A shard ends here.
 
     Outcome and drift are of the very run that the exponents are of.
     """
     model, n = subject.model, len(subject.puzzles)
     h_cycles = model.config.schedule.h_cycles
     maps = config.steps * h_cycles
-    batches, ends = [], []
-    for rows in subject.batches():
+
+    def compute(rows: slice) -> Arrays:
         state, x = subject.begin(rows, getattr(torch, config.dtype))
         cycle, labels = CycleMap(model, x), subject.labels[rows].to(subject.device)
         at_step = [model.answer_of(state).flatten(1)]
         moved: list[Tensor] = []
 
-        def watch(
-            done: int,
-            z: Tensor,
-            cycle: CycleMap = cycle,
-            at_step: list[Tensor] = at_step,
-            moved: list[Tensor] = moved,
-            rows: slice = rows,
-        ) -> None:
+        def watch(done: int, z: Tensor) -> None:
             if done % h_cycles == 0:
                 answer = cycle.answer(z).flatten(1)
                 moved.append(distance(answer, at_step.pop()))
@@ -273,13 +269,13 @@ def _exponents(
 
         grown = lyapunov(cycle.push, joined(state), config.k, maps, seed=config.seed, watch=watch)
         drift = late_drift(torch.stack(moved, 1).cpu().double().numpy())
-        ends.append(grown.state)
         finite(grown.state.cpu().numpy(), "the last state", chosen[rows])
         over_all = grown.exponents(cycle.evaluations)
         late = grown.exponents(cycle.evaluations, first=maps // 2)
         leading = np.column_stack([over_all[:, 0], late[:, 0]])
         finite(leading, "the leading exponent", chosen[rows])
-        batch = {
+        return {
+            ENDS: grown.state.cpu().numpy(),
             "puzzle": chosen[rows],
             "line": subject.puzzles.lines[rows],
             "outcome": named(cycle.right(grown.state, labels).cpu().numpy()),
@@ -287,12 +283,16 @@ def _exponents(
             **{f"lambda_{i + 1}": over_all[:, i] for i in range(config.k)},
             **{f"late_lambda_{i + 1}": late[:, i] for i in range(config.k)},
         }
-        batches.append(pd.DataFrame(batch))
-    table = pd.concat(batches, ignore_index=True)
+
+    parts = list(subject.in_pieces("exponents", compute))
+    shard_ends()
+    joined_parts = concatenated(parts)
+    ends = torch.from_numpy(joined_parts.pop(ENDS)).to(subject.device)
+    table = pd.DataFrame(joined_parts)
     ratings = subject.task.rate(subject.puzzles, config.seed)
     wanted = dict.fromkeys([*subject.task.controls(), *filter(None, [subject.task.main_rating()])])
     rated = {name: ratings[name] for name in wanted}
-    return table.assign(**rated), torch.cat(ends)
+    return table.assign(**rated), ends
 
 
 def figures(result: StabilityResult, tables: Tables) -> Figures:

@@ -1,6 +1,6 @@
 """What a study looks at: a checkpoint with puzzles, or a store, checked before any work."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from textwrap import shorten
@@ -17,7 +17,9 @@ from trm_interp.core.when_compiled import compile_where_it_pays
 from trm_interp.recording.opening import finished_puzzles, recorded_checkpoint
 from trm_interp.recording.site_reader import spell
 from trm_interp.recording.store import Store
+from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.shards import divided, noted, numbered
 from trm_interp.search.settings import ROLES
 from trm_interp.studies.results import Tell
 from trm_interp.studies.settings import OnCheckpoint, OnRuns, OnStore
@@ -57,6 +59,12 @@ class Subject:
     def batches(self) -> Iterator[slice]:
         for first in range(0, len(self.puzzles), self.batch_size):
             yield slice(first, min(first + self.batch_size, len(self.puzzles)))
+
+    def in_pieces(self, stage: str, compute: Callable[[slice], Arrays]) -> Iterator[Arrays]:
+        """What `compute` gives for every batch; of a shard nothing (`runtime.shards`)."""
+        rows = list(self.batches())
+        for get in divided(numbered(stage, len(rows)), lambda i: compute(rows[i])):
+            yield get()
 
     def embedded(self, rows: slice = slice(None), dtype: torch.dtype = torch.float32) -> Tensor:
         """The embedded input of some puzzles."""
@@ -116,6 +124,7 @@ def open_subject(config: OnCheckpoint, tell: Tell = print, float64: bool = False
 def opening(config: OnStore, tell: Tell) -> Iterator[Store]:
     """The store; of an unfinished one its finished puzzles, with a notice."""
     with finished_puzzles(config.store, tell) as store:
+        noted(**{f"store {store.path}": store.sha256})
         yield store
 
 

@@ -21,6 +21,7 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import optional
 from trm_interp.runtime.runs import Run
+from trm_interp.runtime.shards import divided, shard_ends
 from trm_interp.search.noise import target_states
 from trm_interp.studies.fates import Became
 from trm_interp.studies.memory import for_trace
@@ -170,23 +171,23 @@ def trace(
     total = before + len(pairs) * reruns(plan, len(chosen))
     exact: list[Arrays] = []
     done = before
-    for batch in batches(pairs, config):
-        name = f"{int(subject.puzzles.lines[batch.puzzle[0]])}-{len(batch)}"
-        exact.append(
-            run.part(
-                f"measured-{name}",
-                None,
-                lambda batch=batch, done=done: measured(
-                    recorded(subject, config, plan, batch),
-                    plan,
-                    chosen,
-                    config,
-                    lambda more: run.advance(done + more, total),
-                ),
-            )
+    together = list(batches(pairs, config))
+
+    def compute(i: int) -> Arrays:
+        before = total - sum(map(len, together[i:])) * reruns(plan, len(chosen))
+        patched = recorded(subject, config, plan, together[i])
+        return measured(
+            patched, plan, chosen, config, lambda more: run.advance(before + more, total)
         )
+
+    names = [
+        f"measured-{int(subject.puzzles.lines[batch.puzzle[0]])}-{len(batch)}" for batch in together
+    ]
+    for batch, name, get in zip(together, names, divided(names, compute), strict=False):
+        exact.append(run.part(name, None, get))
         done += len(batch) * reruns(plan, len(chosen))
         run.advance(done, total)
+    shard_ends()
     values = _joined(exact)
     guessed = {f"estimate/{name}": guesses[name] for name in DIRECTIONS}
     return chosen, values | guessed | {"valid": values["valid"] != 0}

@@ -22,6 +22,7 @@ from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record
 from trm_interp.runtime.runs import Run
+from trm_interp.runtime.shards import divided, shard_ends
 from trm_interp.studies.ablated import (
     CONTROLS,
     Fitted,
@@ -135,23 +136,18 @@ def take_out(
     moments = moments_of(subject, config)
     share = len(moments) * 9 * 10
     fitted = fit(subject, config, moments, train, sae, lambda done: run.advance(done, share))
-    total, done, parts = len(test) * len(fitted.removals), 0, []
-    for name, work in batches(subject, config, moments, test):
+    total, done = len(test) * len(fitted.removals), 0
 
-        def advance(more: int) -> None:
-            nonlocal done
-            done += more
-            run.advance(total + 9 * done, total * 10)
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        run.advance(total + 9 * done, total * 10)
 
-        parts.append(
-            run.part(
-                f"measured-{name}",
-                None,
-                lambda work=work, advance=advance: measured(
-                    subject, config, fitted, work(), sae, advance
-                ),
-            )
-        )
+    work = list(batches(subject, config, moments, test))
+    names = [f"measured-{name}" for name, _ in work]
+    pieces = divided(names, lambda i: measured(subject, config, fitted, work[i][1](), sae, advance))
+    parts = [run.part(name, None, get) for name, get in zip(names, pieces, strict=False)]
+    shard_ends()
     axis = {"unchanged": 0}
     arrays = {
         name: np.concatenate([part[name] for part in parts], axis.get(name, 1)) for name in parts[0]

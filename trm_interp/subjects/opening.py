@@ -20,6 +20,7 @@ from trm_interp.core.processes import local_rank, rank_and_size
 from trm_interp.runtime.artifacts import artifact
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.progress import passing
+from trm_interp.runtime.shards import noted
 from trm_interp.subjects import equilibria
 from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.base import PuzzleError, PuzzleSet, Task
@@ -232,4 +233,11 @@ def open_both(
         tell(line)
     for line in opened.skipped:
         tell(f"skipped {line}")
+    noted(
+        **{
+            f"checkpoint {checkpoint.path}": checkpoint.sha256,
+            f"puzzles {opened.source}": dict(opened.sha256),
+            "device": device.type,
+        }
+    )
     return checkpoint, opened
