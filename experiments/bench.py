@@ -16,7 +16,8 @@ equal width; recording against plain inference), basins (starts of one puzzle ag
 inference), dynamics (8 Lyapunov exponents over plain inference of the same batch), search
 (evaluations saved at equal accuracy, speed against plain inference), explore (how soon the live
 explorer answers), patching (cells of patched states against plain inference, attribution of all
-evaluations against forward runs), cuda (training and inference of the 5 M model).
+evaluations against forward runs), grids (mazes a second, symmetries, evaluation and memory of 900
+cells), cuda (training and inference of the 5 M model).
 """
 
 import argparse
@@ -40,6 +41,7 @@ from bench_architectures import architectures
 from bench_basins import basins
 from bench_dynamics import dynamics
 from bench_explore import explore
+from bench_grids import grids
 from bench_inference import inference
 from bench_mixing import mixing
 from bench_patching import patching
@@ -346,6 +348,7 @@ def main() -> None:
         "search": lambda repeats: search_section(repeats, medians),
         "explore": explore,
         "patching": lambda repeats: patching(repeats, medians),
+        "grids": lambda repeats: grids(repeats, medians),
     }
     if torch.cuda.is_available():
         sections["cuda"] = cuda

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
-from trm_interp.core.models.layers import Network, SwiGLU, from_the_left, weights_held
+from trm_interp.core.models.layers import Network, SwiGLU, attend, from_the_left, weights_held
 from trm_interp.core.models.trm import TRM
 from trm_interp.core.models.trm_config import TRMConfig
 from trm_interp.core.when_compiled import has_amx
@@ -39,7 +39,7 @@ def inference(repeats: int, medians: Medians) -> dict[str, Any]:
         "sudoku9": (load_checkpoint(shipped_checkpoint("sudoku9")).model, 64),
         "sudoku6": (load_checkpoint(shipped_checkpoint("sudoku6")).model, 64),
     }
-    return {"has_amx": has_amx()} | {
+    return {"has_amx": has_amx(), "attention_gradient": _attention_gradient(repeats, medians)} | {
         f"{name}_{kind}": _evaluation(model, batch, dtype, repeats, medians)
         for name, (model, batch) in models.items()
         for kind, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
@@ -68,6 +68,22 @@ def _evaluation(
             if n == batch:
                 numbers |= _shares(net, h, x)
     return numbers
+
+
+def _attention_gradient(repeats: int, medians: Medians) -> Numbers:
+    """Forward and backward of bfloat16 attention: as PyTorch has it, over ours."""
+    ratios: Numbers = {}
+    for name, shape in {"maze10": (48, 4, 100, 16), "published": (16, 8, 97, 64)}.items():
+        heads = [torch.randn(shape).bfloat16().requires_grad_() for _ in range(3)]
+        kinds = {"plain": F.scaled_dot_product_attention, "ours": attend}
+        took = medians({k: partial(_gradient, kind, heads) for k, kind in kinds.items()}, repeats)
+        ratios[f"{name}_plain_over_ours"] = took["plain"] / took["ours"]
+    return ratios
+
+
+@torch.enable_grad()
+def _gradient(attention: Callable[..., Tensor], heads: list[Tensor]) -> None:
+    attention(*heads).sum().backward()
 
 
 def _repeated(run: Callable[[], object], times: int) -> None:

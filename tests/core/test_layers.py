@@ -14,6 +14,7 @@ from trm_interp.core.models.layers import (
     Network,
     SwiGLU,
     aligned_rows,
+    attend,
     from_the_left,
     rms_norm,
     weights_held,
@@ -201,6 +202,20 @@ def test_what_is_overwritten_without_a_gradient_is_nobody_elses(
     passed.clear()
     assert torch.equal(net(*given), out)
     assert torch.equal(rms_norm(given[0], -1, 1e-5), norm)
+
+
+def test_the_gradient_of_attention_in_bfloat16_is_that_of_float32():
+    """Through float32 on a CPU: nothing but the rounding of inputs and results is lost."""
+    wide = [torch.randn(2, 3, 7, 4).bfloat16().float().requires_grad_() for _ in range(3)]
+    narrow = [of.detach().bfloat16().requires_grad_() for of in wide]
+    weights = torch.randn(2, 3, 7, 4).bfloat16()
+    expected = torch.autograd.grad((attend(*wide) * weights.float()).sum(), wide)
+    found = attend(*narrow)
+    assert found.dtype == torch.bfloat16
+    for ours, exact in zip(
+        torch.autograd.grad((found * weights).sum(), narrow), expected, strict=True
+    ):
+        assert torch.equal(ours, exact.bfloat16())
 
 
 def test_attention_without_rotation_commutes_with_permutations():

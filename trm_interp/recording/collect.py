@@ -19,12 +19,13 @@ from trm_interp.core.ranks import Ranks
 from trm_interp.recording import joining
 from trm_interp.recording.hooks import HookedModel, recording
 from trm_interp.recording.manifest import ModelShape
+from trm_interp.recording.positions import kept_positions
 from trm_interp.recording.schema import MORE_READOUTS, MOST_PUZZLES, MOST_TICKS, all_finite
 from trm_interp.recording.sites import hook_targets, recursion_of, sites_of, with_names_of_states
 from trm_interp.recording.store import Site, StoreWriter, estimate_bytes, plan_shards
 from trm_interp.recording.writer import Team
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.limits import at_most, counted, parse_indices, require_memory
+from trm_interp.runtime.limits import at_most, counted, require_memory
 from trm_interp.runtime.provenance import git_commit, versions
 from trm_interp.runtime.shards import Merging, division
 from trm_interp.subjects import equilibria
@@ -82,7 +83,7 @@ def record_puzzles(
     """Record these puzzles as `config` says; `identity` is what a resumed run must share."""
     model, n_steps = checkpoint.model, config.kept_steps[-1] + 1
     try:
-        positions = parse_indices(config.positions, "positions")
+        positions = kept_positions(config.positions, puzzles, model.config.prefix)
         sites = [
             site.select(config.kept_steps, positions)
             for site in sites_of(model.config, config.sites, n_steps)

@@ -96,11 +96,12 @@ def show_trace(solution: Solution, console: Console) -> None:
     """The guess after every H-cycle, those of a step side by side."""
     assert solution.guesses is not None and solution.guesses_q is not None
     console.print(legend(console))
-    before = solution.puzzle
+    before, task = solution.puzzle, solution.task
     for step, (guesses, q) in enumerate(zip(solution.guesses, solution.guesses_q, strict=True)):
         boards, counts = [], []
         for guess in guesses:
-            changed, clash = _differ(solution.task, guess, before), solution.task.conflicts(guess)
+            changed, clash = _differ(task, guess, before), task.conflicts(guess)
+            clash |= ~task.keeps_givens(solution.puzzle, guess)
             boards.append(_marked(solution, guess, changed, clash, console))
             counts.append(f"{changed.sum()} changed, {clash.sum()} in conflict")
             before = guess

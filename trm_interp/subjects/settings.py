@@ -13,13 +13,15 @@ from trm_interp.core.models.registry import DEFAULT, config_class, names
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.runtime.artifacts import FORMS, artifact
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.limits import at_most, in_seed_range, parse_indices
+from trm_interp.runtime.limits import at_most, in_seed_range, parse_indices, shown
 from trm_interp.runtime.settings import group, partial_group, positive, preset, required, setting
 from trm_interp.subjects.presets import PRESETS
 
 STATES = "states"
 DEFAULT_TASK, FIRST_LOOK_TASK = "sudoku6", "sudoku9"  # what commands take where none is named
 MOST_RECORDED = 1024  # supervision steps; building hook points takes a second for each fifty
+WORDS_FOR_POSITIONS = ("asked", "border")
+RANDOM_POSITIONS = "random:"  # and how many
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Compile = Literal["auto", "always", "never"]
 Identifiers = Literal["true", "blank", "swapped"]
@@ -86,6 +88,21 @@ class EvalConfig:
         positive(self, "steps", "batch_size", "limit")
 
 
+def check_positions(text: str | None) -> None:
+    """UserError where a setting of positions is none: indices, or a word for cells of the puzzles.
+
+    >>> check_positions("random:0")
+    Traceback (most recent call last):
+    trm_interp.runtime.errors.UserError: positions: 'random:0' draws none; try random:16
+    """
+    if text is None or text in WORDS_FOR_POSITIONS:
+        return
+    number = text.removeprefix(RANDOM_POSITIONS)
+    if number != text and (not number.isdecimal() or not number.strip("0")):
+        raise UserError(f"positions: {shown(text)!r} draws none; try {RANDOM_POSITIONS}16")
+    parse_indices(number, "positions")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CollectConfig:
     """Record activations of a checkpoint. Written whole into the store's manifest."""
@@ -102,7 +119,12 @@ class CollectConfig:
     steps: str = setting(
         "16", "supervision steps to run, or which of them to keep the states of, such as 0-3,15"
     )
-    positions: str | None = setting(None, "positions that are kept, such as 0-15", otherwise="all")
+    positions: str | None = setting(
+        None,
+        "positions that are kept, such as 0-15; or asked (cells that some puzzle asks), border "
+        "(outermost cells) or random:K (K cells, the same for all puzzles)",
+        otherwise="all",
+    )
     limit: int | None = setting(None, "only the first so many puzzles", otherwise="all")
     batch_size: int = setting(16, BATCH_HELP)
     device: Device = setting("auto", "where to compute; auto takes a GPU where there is one")
@@ -124,7 +146,7 @@ class CollectConfig:
         if not self.kept_steps:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         at_most("the last of steps", self.kept_steps[-1], MOST_RECORDED - 1)
-        parse_indices(self.positions, "positions")
+        check_positions(self.positions)
         in_seed_range(self.random_weights, "random_weights")
 
     @property

@@ -209,14 +209,16 @@ class Maze(Task):
     # Answers
 
     def violations(self, answers: Tokens) -> dict[str, Bools]:
+        """A start or goal that is missing is no cell's fault: `keeps_givens` says where it was."""
         flat = answers.reshape(-1, self.cells)
         mazes = np.where(flat == PATH, np.uint8(OPEN), flat)
-        ends = np.zeros(flat.shape, bool)
+        ends, one_each = np.zeros(flat.shape, bool), np.ones((len(flat), 1), bool)
         for kind in (START, GOAL):
             here = flat == kind
             count = here.sum(1)[:, None]
-            ends |= (here & (count > 1)) | (count == 0)
-        path = grids.path_faults(mazes, flat) & ~ends.any(1)[:, None]
+            ends |= here & (count > 1)
+            one_each &= count == 1
+        path = grids.path_faults(mazes, flat) & one_each
         return {
             "one start, one goal": ends.reshape(answers.shape),
             "shortest path": path.reshape(answers.shape),
