@@ -186,12 +186,13 @@ def run_python(code: str, names: dict[str, Any], page: str) -> Output:
 
 def as_html(value: Any) -> str:
     """A figure as a part of a page (plotly.js is the site's), a table as one, else its repr."""
+    import pandas as pd
     import plotly.graph_objects as go
 
     if isinstance(value, go.Figure):
         return value.to_html(include_plotlyjs=False, full_html=False, config={"displaylogo": False})
-    if hasattr(value, "_repr_html_") and (table := value._repr_html_()):
-        return f'<div class="output">{table}</div>'
+    if isinstance(value, pd.DataFrame):  # the HTML of xarray needs a style sheet of its own
+        return f'<div class="output">{value.to_html()}</div>'
     return f'<pre class="output">{escape(repr(value))}</pre>'
 
 

@@ -6,8 +6,14 @@ from typing import Any
 from mkdocs.structure.files import File
 
 from building import generated
-from building.blocks import PAGES, Output, saved, with_outputs
+from building.blocks import PAGES, Output, blocks, saved, with_outputs
 
+FETCHED_WORKER, WORKER = "https://unpkg.com/iframe-worker/shim", "assets/worker.js"
+RAN_SMALL = """
+!!! note ""
+    The commands of this page ran at small size when it was built (a dozen puzzles, short
+    trainings), so what Python shows below them is smaller and worse than what you will get.
+"""
 _outputs: dict[str, list[Output]] = {}
 
 
@@ -39,19 +45,30 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Fill in tables, and what the code of the page put out."""
     outputs = _outputs.get(page.file.src_uri)
-    return generated.with_tables(with_outputs(markdown, outputs) if outputs else markdown)
+    if not outputs:
+        return generated.with_tables(markdown)
+    small = "trm-interp " in "".join(b.code for b in blocks(markdown) if b.language == "bash")
+    title, _, rest = with_outputs(markdown, outputs).partition("\n")
+    return generated.with_tables(f"{title}\n{RAN_SMALL if small else ''}{rest}")
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """Pages with figures load plotly.js before them."""
+    """The search needs no network; pages with figures load plotly.js before them."""
+    up = "../" * page.file.dest_uri.count("/")
+    output = output.replace(FETCHED_WORKER, f"{up}{WORKER}")
     if "plotly-graph-div" not in output:
         return output
-    up = "../" * page.file.dest_uri.count("/")
     return output.replace("</head>", f'<script src="{up}{generated.PLOTLY}"></script></head>', 1)
 
 
+def on_post_template(output_content: str, template_name: str, config: Any) -> str:
+    """The page of what is not found has no place of its own."""
+    return output_content.replace(FETCHED_WORKER, f"/{WORKER}")
+
+
 def on_post_build(config: Any) -> None:
-    """Figures of all pages share one plotly.js."""
+    """All pages share one plotly.js, and one script that lets the search work from a folder."""
     from plotly.offline import get_plotlyjs
 
+    (Path(config.site_dir) / WORKER).write_text(Path(__file__).with_name("worker.js").read_text())
     (Path(config.site_dir) / generated.PLOTLY).write_text(get_plotlyjs())

@@ -202,7 +202,7 @@ def test_info_of_a_store_is_short_and_full_where_asked(
     lines = cli("info", out).out.splitlines()
     assert len(lines) <= 40
     for line in (
-        "kept_steps: 0-1",
+        "kept_steps (from 0): 0-1",
         "  z_L: puzzle 13 x step 2 x h_cycle 2 x l_cycle 2 x pos 18 x d_model 16, float16",
         "  solved: puzzle 13 x step 2, bool",
         "problems: none seen (--validate reads every shard, --all shows all)",
@@ -319,7 +319,8 @@ def test_quickstart_writes_a_table_a_store_and_a_page(
     answer = cli("quickstart", *words)
     assert answer.code == 0
     named = {file.name for file in out.iterdir()}
-    assert named == {"accuracy.csv", "store", "trajectories.html", "plotly.min.js", MARKER}
+    pages = {"trajectories.html", "index.html", "plotly.min.js"}
+    assert named == {"accuracy.csv", "store", *pages, MARKER}
     rows = list(csv.DictReader((out / "accuracy.csv").open()))
     assert len(rows) == 16 and {row["n"] for row in rows} == {"10"}
     with Store(out / "store") as store:

@@ -85,6 +85,6 @@ def test_table_2_has_the_gain():
     }
     table = pd.DataFrame({"step": [0], "n": [100], **shares})
     paired = table.assign(gain=0.25, gain_low=0.1, gain_high=0.375)
-    assert "step & one plain run & gain" in search_table(paired)
+    assert "step (from 1) & one plain run & gain" in search_table(paired)
     assert "1 & 50.0 [40.0, 60.0] & +25.0 [+10.0, +37.5]" in search_table(paired)
     assert "& +25.0 \\\\" in search_table(table.assign(gain=0.25, gain_low=None, gain_high=None))

@@ -136,12 +136,13 @@ def _examples(command: Command) -> str:
 
 def run_command(command: Command, settings: Any) -> Any:
     """What the target of a command returns."""
+    from trm_interp.runtime.progress import progress, waiting
+
     module, _, function = command.target.partition(":")
-    target = getattr(import_module(module), function)
+    with waiting("loading libraries"):
+        target = getattr(import_module(module), function)
     if not command.unit:
         return target(settings, notify, lambda done, of: None)
-
-    from trm_interp.runtime.progress import progress
 
     unit = getattr(settings, "unit", command.unit)
     with progress(command.label or command.name, unit) as update:

@@ -67,7 +67,7 @@ def curves(runs: Sequence[Run], reading: str, moment: int, dark: bool) -> go.Fig
             dotted = {"color": COLOURS[at], "width": 1, "dash": "dot"}
             shapes += [_line(axis, run.node.edit.at, dotted) for axis in axes]
     figure.update_layout(shapes=shapes, hovermode="closest")
-    figure.update_yaxes(type="log", row=2, col=2)
+    figure.update_yaxes(type="log", exponentformat="power", row=2, col=2)
     figure.update_xaxes(range=[0, len(runs[0].moments) - 1])
     figure.update_annotations(font_size=12)
     if len(runs) > 1:

@@ -342,7 +342,10 @@ def finish(figure: go.Figure, steps: int, panels: int, title: str, caption: str)
             "colorscale": SCALE,
             "cmin": 1,
             "cmax": max(steps, 2),
-            "colorbar": {"title": "solved<br>from step", "len": 0.6, "y": 0, "yanchor": "bottom"},
+            "colorbar": {
+                **{"title": "solved<br>from step", "len": 0.6, "y": 0, "yanchor": "bottom"},
+                **{"tick0": 1, "dtick": -(-steps // 8)},
+            },
         },
     )
     return figure

@@ -50,13 +50,15 @@ def circuit_figure(
                 _nodes(figure, rows, place, row)
     for name, colour in SIGNS.values():
         explain(figure, name, mode="lines", line={"color": colour, "width": 3})
+    size = "mean activation (size)"
+    explain(figure, size, mode="markers", marker={"color": GREY, "size": 12})
     figure.update_yaxes(
         tickvals=list(range(len(features))),
         ticktext=[f"feature {feature}" for feature in features],
         range=[len(features) - 0.5, -0.5],
     )
     shown = ticks[:: -(-len(ticks) // 24)]
-    figure.update_xaxes(title="tick of the run", row=len(fates), col=1)
+    figure.update_xaxes(title="tick of the run (from 0)", row=len(fates), col=1)
     figure.update_xaxes(tickvals=[column[tick] for tick in shown], ticktext=shown)
     caption = (
         "The strongest edges between features over the ticks of a run, means over puzzles and "

@@ -62,7 +62,7 @@ def activity_figure(
         figure.update_yaxes(title="summed activation", matches=None, row=len(headings), col=1)
     explain(figure, OVER_PUZZLES, **AREA)
     step_lines(figure, steps)
-    figure.update_xaxes(title="network evaluation", row=len(headings), col=1)
+    figure.update_xaxes(title="network evaluation (from 0)", row=len(headings), col=1)
     below = " Below: the sum over all features." if total is not None else ""
     caption = (
         f"Mean activation over positions of the {len(features)} most active SAE features at every "
@@ -95,7 +95,7 @@ def drift_figure(
     explain(figure, OVER_PUZZLES, **AREA)
     step_lines(figure, steps)
     figure.update_yaxes(title="RMS change over RMS activation", rangemode="tozero")
-    figure.update_xaxes(title="network evaluation")
+    figure.update_xaxes(title="network evaluation (from 0)")
     of = " and ".join(f"{n} {outcome}" for outcome, n in (sizes or {}).items())
     caption = (
         "RMS change of all SAE features from a network evaluation to that of the same phase one "

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 INDEX = "index.html"
+FROM_0 = "In these files steps, cycles, evaluations and updates count from 0, lines from 1."
 STYLE = """
 body { font: 15px/1.5 Helvetica, Arial, sans-serif; margin: 2rem auto; padding: 0 1.5rem;
   max-width: 60rem; color: #1c1c1c; }
@@ -56,4 +57,6 @@ def index_page(
                 for one in entries
             )
             parts += [f"<h2>{heading}</h2><ul>", *(f"{row}</li>" for row in rows), "</ul>"]
+    if tables:
+        parts.append(f'<p class="note">{FROM_0}</p>')
     return "\n".join([*parts, "</body></html>"]) + "\n"

@@ -62,7 +62,7 @@ def lens_figure(
     step_lines(figure, steps)
     figure.update_yaxes(range=[0, 1.02])
     figure.update_yaxes(title="share, mean over puzzles", col=1)
-    figure.update_xaxes(title="network evaluation", row=-(-len(names) // 2))
+    figure.update_xaxes(title="network evaluation (from 0)", row=-(-len(names) // 2))
     caption = (
         f"The output head on recorded states, {counts(numbers)} puzzles, over network evaluations: "
         f"{'; '.join(curves.values())}. Bands are 95 % intervals over puzzles; dotted lines: a "

@@ -42,7 +42,8 @@ def outcomes_figure(table: pd.DataFrame, calibration: pd.DataFrame, title: str) 
     table: `outcome_table`; calibration: `calibration_table`. Bands and bars are 95 % Wilson
     intervals.
     """
-    figure = make_subplots(cols=2, rows=1, subplot_titles=("by supervision step", "halting head"))
+    titles = ("by supervision step", "halting head")
+    figure = make_subplots(cols=2, rows=1, subplot_titles=titles, horizontal_spacing=0.15)
     step = table["step"].to_numpy() + 1
     for name, label, colour, dash in (
         ("exact", "solved at the step", SOLVED, "solid"),

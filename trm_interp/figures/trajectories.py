@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 
 from trm_interp.figures.bands import explain, where
 from trm_interp.figures.style import COLOUR, SYMBOL, literal, styled
+from trm_interp.runtime.limits import counted
 from trm_interp.runtime.shapes import Bool, Float, Int
 
 KINDS = {True: "solved", False: "failed"}  # by `solved_at_end`
@@ -56,7 +57,12 @@ def trajectory_figure(
     figure.update_yaxes(title=f"PC 2 ({explained[1]:.0%})", row=1, col=1)
     figure.update_xaxes(title="supervision step (from 1)", row=1, col=2)
     figure.update_yaxes(title="stablemax loss, nats per cell", row=1, col=2, rangemode="tozero")
-    return styled(figure, title)
+    _explain_points(figure, relative=False)
+    caption = (
+        f"Left: displacement of {state} from its first update along two principal axes of all "
+        f"updates, {counted(len(names), 'puzzle')}. Right: the loss after each supervision step."
+    )
+    return styled(figure, title, caption=caption)
 
 
 def _run_traces(
@@ -85,7 +91,7 @@ def _run_traces(
         mode="markers",
         marker={
             "color": colour,
-            "size": np.where(np.arange(n_steps) == n_steps - 1, 12, 5),
+            "size": np.where(np.arange(n_steps) == n_steps - 1, LARGE, SMALL),
             "symbol": symbol,
         },
         customdata=np.column_stack([steps, loss, outcome]),

@@ -240,9 +240,9 @@ def _of_store(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from nested({k: v for k, v in facts.items() if k not in LATER})
     yield from _schedule(facts)
     for name in ("kept_steps", "kept_positions"):
-        yield f"{name}: {as_ranges(facts[name])}"
+        yield f"{name} (from 0): {as_ranges(facts[name])}"
     yield f"bytes: {facts['bytes']} in {counted(facts['shards'], 'shard')}"
-    yield from nested({"exact_at_step": facts["exact_at_step"]})
+    yield from nested({"exact_at_step (from 1)": facts["exact_at_step"]})
     meta = facts["meta"]
     if source := meta.get("checkpoint", {}).get("path"):
         seed = meta.get("settings", {}).get("random_weights")

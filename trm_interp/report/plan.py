@@ -194,7 +194,7 @@ class Plan:
 def search_table(table: pd.DataFrame) -> str:
     """Shares (%) of puzzles solved by step, a column a way to choose the answer, and the gain of
     best Q over the plain run in points, in LaTeX."""
-    shown = pd.DataFrame({"step": (table["step"] + 1).astype(str)})
+    shown = pd.DataFrame({"step (from 1)": (table["step"] + 1).astype(str)})
     for name, label in NAMES.items():
         if name in table:
             low, high = table[f"{name}_low"], table[f"{name}_high"]
@@ -205,7 +205,7 @@ def search_table(table: pd.DataFrame) -> str:
         rows = points.itertuples(index=False)  # NaN where there is no interval
         shown["gain"] = [with_span(value, low, high, "+.1f") for value, low, high in rows]
     n = int(table["n"].iloc[0])
-    note = f"Percent of {n} puzzles solved after a step (from 1), with 95 % intervals over puzzles."
+    note = f"Percent of {n} puzzles solved after a step, with 95 % intervals over puzzles."
     return latex_table(shown, note=note)
 
 

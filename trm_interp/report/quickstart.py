@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 from rich.table import Table
 
 from trm_interp.analysis.outcomes import half_failed, outcome_table
 from trm_interp.analysis.trajectories import trajectories
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.core.models.base import RecursiveModel
+from trm_interp.figures.index import INDEX, Entry, index_page, of_table
+from trm_interp.figures.paper import caption_of
 from trm_interp.figures.style import write_html
 from trm_interp.figures.trajectories import trajectory_figure
 from trm_interp.recording.collect import record_puzzles
@@ -23,6 +26,7 @@ from trm_interp.runtime.limits import counted
 from trm_interp.runtime.outputs import maker, mark
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Run, Tell, quiet
+from trm_interp.runtime.settings import command_line
 from trm_interp.studies.accuracy import accuracy_table
 from trm_interp.subjects.evaluate import solve
 from trm_interp.subjects.opening import open_both, open_device
@@ -31,7 +35,7 @@ from trm_interp.tasks.base import PuzzleSet
 
 COMMAND = "quickstart"
 ACCURACY, STORE, FIGURE = "accuracy.csv", "store", "trajectories.html"
-NAMES = (ACCURACY, FIGURE, "plotly.min.js", f"{STORE}/")
+NAMES = (ACCURACY, FIGURE, INDEX, "plotly.min.js", f"{STORE}/")
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,12 @@ def run(
         chosen = puzzles.subset(half_failed(solved[:, -1], config.record))
         output.stage("recording")
         _record(checkpoint, chosen, config, store, steps, output.advance)
-        draw(store, config.out / FIGURE, checkpoint.path.name)
+        figure = paths_of(store, checkpoint.path.name)
+        write_html(figure, config.out / FIGURE)
+        shown = [Entry(FIGURE, caption_of(figure))]
+        rows = [of_table(ACCURACY, table), Entry(f"{STORE}/", "The recorded states, a store.")]
+        made_by = command_line(COMMAND, config)
+        output.write_text(INDEX, index_page(f"trm-interp {COMMAND}", made_by, [], shown, rows))
     return FirstLook(
         checkpoint.path,
         n_weights,
@@ -135,13 +144,13 @@ def _sites(model: RecursiveModel) -> str:
     return "states,resid" if has_residual else "states"
 
 
-def draw(store_path: Path, to: Path, model_name: str) -> Path:
-    """The trajectories of a store's latent state as an interactive page."""
+def paths_of(store_path: Path, model_name: str) -> go.Figure:
+    """The trajectories of a store's latent state."""
     with Store(store_path) as store:
         state = store.latent
         pooled = trajectories(states_of(store, state), n_components=2, relative=True)
         frame = store.frame().pivot(index="puzzle", columns="step")
-        figure = trajectory_figure(
+        return trajectory_figure(
             pooled.paths,
             pooled.explained,
             frame["loss"].to_numpy(),
@@ -152,7 +161,6 @@ def draw(store_path: Path, to: Path, model_name: str) -> Path:
             f"{pooled.paths.shape[1]} updates each",
             state,
         )
-    return write_html(figure, to)
 
 
 def lines(look: FirstLook) -> list[str | Table]:

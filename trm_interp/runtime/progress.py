@@ -1,6 +1,7 @@
 """Progress of long work on standard error: a bar in a terminal, otherwise an occasional line."""
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 SECONDS_BETWEEN_LINES = 30.0
-SECONDS_BEFORE_LINES = 5.0  # the first of them
+SECONDS_BEFORE_LINES = 5.0  # the first of them; the next ones after twice as long each time
+SECONDS_BEFORE_WAITING = 3.0
 WINDOW = 60.0  # seconds of recent work that the time left is reckoned from
 SAMPLES = 10  # that the window holds at least, where they are rare
 SLOW_START = 5.0  # times as slow as later work: a beginning that says nothing of it
@@ -185,16 +187,58 @@ def _display(passes: bool) -> Iterator["Progress"]:
 
 @contextmanager
 def _lines(label: str, unit: str, note: Callable[[], str]) -> Iterator[Meter]:
-    shown = time.monotonic() - SECONDS_BETWEEN_LINES + SECONDS_BEFORE_LINES
+    shown, pause = time.monotonic(), SECONDS_BEFORE_LINES
+    lock = threading.Lock()
 
     def show(meter: Meter) -> None:
-        nonlocal shown
+        nonlocal shown, pause
         now = time.monotonic()
-        if now - shown < SECONDS_BETWEEN_LINES or meter.done >= meter.total:
+        if 0 < meter.total <= meter.done:
             return
-        shown = now
-        counts = f"{meter.done}/{meter.total} {unit}"
+        with lock:
+            if now - shown < pause:
+                return
+            shown, pause = now, min(2 * pause, SECONDS_BETWEEN_LINES)
+        counts = f"{meter.done}/{meter.total or '?'} {unit}"
         line = f"{meter.label or label}: {counts}, {_time_left(meter)} {meter.note or note()}"
         print(line.rstrip(), file=sys.stderr)
 
-    yield Meter(show)
+    meter = Meter(show)
+    with _every(1.0, lambda: show(meter)):  # also while one unit takes long
+        yield meter
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Say `text` on standard error if the block takes some seconds, and a dot for as many more."""
+    said = False
+
+    def tell() -> None:
+        nonlocal said
+        print("." if said else f"{text} ..", end="", file=sys.stderr, flush=True)
+        said = True
+
+    try:
+        with _every(SECONDS_BEFORE_WAITING, tell):
+            yield
+    finally:
+        if said:
+            print(file=sys.stderr)
+
+
+@contextmanager
+def _every(seconds: float, do: Callable[[], None]) -> Iterator[None]:
+    """Calls `do` every so many seconds while the block runs."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(seconds):
+            do()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

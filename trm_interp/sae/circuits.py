@@ -18,10 +18,13 @@ from trm_interp.core.models.base import RecursiveModel
 from trm_interp.core.models.layers import weights_held
 from trm_interp.figures.bands import where
 from trm_interp.figures.circuits import circuit_figure
+from trm_interp.figures.index import INDEX, Entry, index_page, of_table
+from trm_interp.figures.paper import caption_of
 from trm_interp.recording.site_reader import run_clock, spell
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted, parse_indices
 from trm_interp.runtime.runs import Run, quiet
+from trm_interp.runtime.settings import command_line
 from trm_interp.sae.applied import AppliedSAE, Progress, applying, model_of
 from trm_interp.sae.circuit_tables import (
     FATES,
@@ -42,7 +45,7 @@ from trm_interp.sae.splice import Place, check_spliceable, static_parts
 
 COMMAND = "circuits"
 PAGE, SUMMARY = "circuits.html", "summary.json"
-NAMES = (PAGE, SUMMARY, "edges.csv", "checks.csv", "features.csv")
+NAMES = (PAGE, SUMMARY, INDEX, "edges.csv", "checks.csv", "features.csv")
 NAMES += tuple(f"graph-{fate}.json" for fate in FATES)
 
 
@@ -139,6 +142,10 @@ def _write(output: Run, config: CircuitsConfig, result: CircuitsSummary, tables:
     figure = circuit_figure(pd.concat(strongest.values()), levels, runs, title)
     page = figure.to_html(include_plotlyjs=True, config={"displaylogo": False}, div_id="circuits")
     output.write_text(PAGE, page)
+    made_by = command_line("circuits", config)
+    rows = [of_table(f"{name}.csv", table) for name, table in tables._asdict().items()]
+    shown = [Entry(PAGE, caption_of(figure))]
+    output.write_text(INDEX, index_page(title, made_by, [], shown, rows))
     output.write_json(SUMMARY, result.to_json())
 
 

@@ -287,7 +287,7 @@ def figures(result: DivergenceResult, comparisons: Mapping[str, Tables], n_steps
         title = f"{result.site}: distance to {means[name]} at the same update"
         updates = len(tables.auc)
         steps = range(0, updates, updates // n_steps)
-        tick = f"update of {result.site}"
+        tick = f"update of {result.site} (from 0)"
         figure = divergence_figure(tables.bands, tables.auc, steps, title, tick, means[name])
         drawn[name] = figure, tables.bands
     return drawn
