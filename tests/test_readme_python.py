@@ -12,9 +12,9 @@ MEASURE = """
 from trm_interp.core.memory import peak_memory
 
 shapes = readout.logits.shape, readout.q_halt.shape
-assert shapes == ((32, 16, 36, 8), (32, 16)), shapes
+assert shapes == ((8, 16, 36, 8), (8, 16)), shapes
 assert len(cache) == 288 and not readout.logits.requires_grad
-assert read.solved.shape == (32, 16)
+assert read.solved.shape == (8, 16)
 print(peak_memory() / 1e9)
 """
 
