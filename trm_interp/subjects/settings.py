@@ -44,9 +44,17 @@ def default_checkpoint() -> Path:
     return shipped_checkpoint(DEFAULT_TASK)
 
 
-def first_look() -> Path:
-    """The checkpoint that `quickstart` shows: of the paper's task."""
-    return shipped_checkpoint(FIRST_LOOK_TASK)
+def first_look(task: str = "") -> Path:
+    """The checkpoint that `quickstart` shows: of the paper's task, or of the task or family named.
+
+    UserError where none of it ships.
+    """
+    from trm_interp.tasks.registry import families, family
+
+    if task in families():
+        sizes = family(task).sizes()
+        task = next((size.name for size in sizes if size.checkpoints), sizes[0].name)
+    return shipped_checkpoint(task or FIRST_LOOK_TASK)
 
 
 def shipped_checkpoint(task: str) -> Path:
@@ -202,6 +210,11 @@ class QuickstartConfig:
     """A first look: solve, record, draw."""
 
     ckpt: str = setting("", CKPT_HELP, otherwise="the one that ships for a first look")
+    task: str = setting(
+        "",
+        "take the checkpoint that ships for this task instead, such as maze or sudoku6",
+        otherwise=FIRST_LOOK_TASK,
+    )
     out: Path = setting(Path("quickstart"), "folder for the store, the table and the figure")
     puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)
     skip_bad: bool = setting(False, "leave out puzzles that are not valid, and say which")
@@ -212,3 +225,5 @@ class QuickstartConfig:
 
     def __post_init__(self) -> None:
         positive(self, "n", "record")
+        if self.ckpt and self.task:
+            raise ValueError("--ckpt says which task it is: leave --task out")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 USUAL = 10, 30
 DISTANCES = 1, 2, 4, 8, 16  # steps that are told apart
 NAME = re.compile(r"maze([1-9]\d?)")
+SHIPS = 10  # rows of the mazes of which a checkpoint ships
 COLOURS = ("", "#4a4a4a", "", "#7bc47f", "#e58a7b", "#f3d27a")
 
 
@@ -64,6 +65,9 @@ class Maze(Task):
         self.cells, self.vocab, self.grid = side * side, VOCAB, (side, side)
         self.tokens = ("pad", "wall", "open", "start", "goal", "path")
         self.answer_tokens = (OPEN, PATH)
+        if side == SHIPS:
+            self.test_file = "data/maze10/test.csv"
+            self.checkpoints = ("trm-maze10",)
 
     # Sizes and files
 
