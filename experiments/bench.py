@@ -17,7 +17,8 @@ inference), dynamics (8 Lyapunov exponents over plain inference of the same batc
 (evaluations saved at equal accuracy, speed against plain inference), explore (how soon the live
 explorer answers), patching (cells of patched states against plain inference, attribution of all
 evaluations against forward runs), grids (mazes a second, symmetries, evaluation and memory of 900
-cells), cuda (training and inference of the 5 M model).
+cells), shards (two processes against one, memory at 1x and 10x the starts), cuda (training and
+inference of the 5 M model).
 """
 
 import argparse
@@ -48,6 +49,7 @@ from bench_patching import patching
 from bench_pca import pca
 from bench_sae import sae
 from bench_search import search_section
+from bench_shards import shards
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.flops import step_flops
@@ -349,6 +351,7 @@ def main() -> None:
         "explore": explore,
         "patching": lambda repeats: patching(repeats, medians),
         "grids": lambda repeats: grids(repeats, medians),
+        "shards": shards,
     }
     if torch.cuda.is_available():
         sections["cuda"] = cuda

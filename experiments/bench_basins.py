@@ -15,8 +15,8 @@ def basins(repeats: int, medians: Medians) -> Numbers:
     """Everything between a seed and answers with last states, against `run_batch` of as many
     different puzzles at the same batch; z_H by one shared vector, and both states by position."""
     from trm_interp.core.infer import run_batch
-    from trm_interp.studies.one_puzzle import run_starts
     from trm_interp.studies.settings import BasinsConfig
+    from trm_interp.studies.start_runs import run_starts
     from trm_interp.studies.starts import Starts
     from trm_interp.studies.subject import open_subject
 

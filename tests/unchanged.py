@@ -59,7 +59,11 @@ ADDED += ("stability/summary.json/rating", "*/*/summary/gained")
 _LOOK = ("style", "width", "self_contained")
 ADDED += tuple(f"*/summary.json/settings/{name}" for name in _LOOK)
 ADDED += ("features/figure1_total.csv",)
-ADDED += ("basins/trajectories.csv", "basins/summary.json/settings/shown")
+ADDED += (
+    "basins/trajectories.csv",
+    "basins/summary.json/settings/shown",
+    "basins/summary.json/settings/ends",
+)
 ADDED += ("basins/summary.json/puzzles_looked_at/*/path_explained",)
 ADDED += ("*/divergence.csv/sd", "*/same_puzzle.csv/sd", "losses/losses.csv/sd")
 ADDED += ("eval/printed/compiled", "*/summary.json/compiled", "*/summary.json/settings/compile")

@@ -1,12 +1,20 @@
 """A whole in parts: shards of every command merge to what one process writes, byte for byte."""
 
+import errno
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import trm_interp.recording.collect
+from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 
 Cli = Callable[..., Any]
 
@@ -73,7 +81,13 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", list(SMALL))
+FAST = ("eval", "search", "collect", "basins", "losses", "trace")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in SMALL],
+)
 def test_three_shards_merge_to_the_bytes_of_one_process(
     cli: Cli, copier: Path, grids: Path, name: str, tmp_path: Path, monkeypatch: Any
 ):
@@ -93,3 +107,107 @@ def test_three_shards_merge_to_the_bytes_of_one_process(
         outputs.append(done(cli, *command))
     assert outputs[0] == outputs[1]
     assert files(whole) == files(merged) and len(files(whole)) > 0
+
+
+@pytest.fixture(scope="module")
+def parts(
+    cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
+    """Both shards of an evaluation."""
+    return in_shards(cli, words("eval", copier, grids), tmp_path_factory.mktemp("parts"), 2)
+
+
+def test_merge_refuses_what_is_not_one_whole(
+    cli: Cli, copier: Path, grids: Path, parts: list[Path], tmp_path: Path
+):
+    first, second = parts
+    line = words("eval", copier, grids)
+    assert "shard 2/2 is missing" in refused(cli, "merge", first)
+    twin, seeded, third = (tmp_path / name for name in ("twin", "seeded", "third"))
+    shutil.copytree(first, twin)
+    message = refused(cli, "merge", first, twin, second)
+    assert message == f"error: {first} and {twin} are both shard 1/2"
+    done(cli, *line, "--steps", 1, "--shard", "2/2", "--out", seeded)
+    message = refused(cli, "merge", first, seeded)
+    assert "is of another whole" in message and "steps (2 there, 1 now)" in message
+    done(cli, *line, "--shard", "3/3", "--out", third)
+    assert "shards (2 there, 3 now)" in refused(cli, "merge", first, third)
+    (twin / "shard.json").unlink()
+    assert f"{twin} is unfinished" in refused(cli, "merge", twin, second)
+    assert "is no folder of a shard" in refused(cli, "merge", grids.parent, second)
+    assert "is no folder of a shard" in refused(cli, "merge", tmp_path / "nowhere")
+
+
+def test_merge_refuses_other_weights_and_damaged_pieces(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path
+):
+    own = tmp_path / "ckpt"
+    shutil.copytree(copier, own)
+    line = words("eval", own, grids)
+    first, second = in_shards(cli, line, tmp_path, 2)
+    (piece, *_) = sorted((first / "pieces").glob("*.npz"))
+    whole = piece.read_bytes()
+    piece.write_bytes(whole[:-9])
+    message = refused(cli, "merge", first, second)
+    assert f"{piece} was altered" in message and "--resume" in message
+    done(cli, *line, "--shard", "1/2", "--out", first, "--resume")
+    assert piece.read_bytes() == whole
+    model = load_checkpoint(own).model
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    save_checkpoint(own, model, {})
+    message = refused(cli, "merge", first, second)
+    assert f"checkpoint {own}" in message and "merge with what the shards were made with" in message
+    message = refused(cli, *line, "--shard", "1/2", "--out", first, "--resume")
+    assert f"checkpoint {own}" in message
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "a/b", "1/0", "2"])
+def test_a_shard_that_cannot_be(cli: Cli, copier: Path, grids: Path, text: str, tmp_path: Path):
+    line = words("outcomes", copier, grids)
+    message = refused(cli, *line, "--shard", text, "--out", tmp_path / "a")
+    assert "--shard must be i/n" in message and repr(text) in message
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_cannot_be_divided_says_why(cli: Cli, tmp_path: Path):
+    on = ["trajectories", tmp_path / "store", "--out", tmp_path / "a"]
+    assert "trajectories cannot be sharded: " in refused(cli, *on, "--shard", "1/2")
+
+
+def test_a_full_disk_is_one_line_and_the_shard_goes_on(
+    cli: Cli, copier: Path, grids: Path, parts: list[Path], tmp_path: Path, monkeypatch: Any
+):
+    line = [*words("eval", copier, grids), "--shard", "1/2", "--out", tmp_path / "full"]
+    saved, calls = np.savez, []
+
+    def full(stream: Any, **arrays: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        saved(stream, **arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        assert "the disk is full" in refused(cli, *line)
+    assert "exists: use --resume" in refused(cli, *line)
+    done(cli, *line, "--resume")
+    assert files(tmp_path / "full" / "pieces").keys() == files(parts[0] / "pieces").keys()
+    done(cli, "merge", tmp_path / "full", parts[1])
+
+
+def test_two_processes_of_torchrun_are_two_shards(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path, monkeypatch: Any
+):
+    monkeypatch.chdir(tmp_path)
+    line = words("outcomes", copier, grids)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [*run, "-m", "trm_interp", *map(str, line), "--out", "two"]
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == done(cli, *line, "--out", "one")
+    one, two = files(tmp_path / "one"), files(tmp_path / "two")
+    assert one.keys() == two.keys() and not (tmp_path / "two.shards").exists()
+    # the name of the folder is in the command line of the index
+    assert all(one[name] == two[name] for name in one if name != "index.html")

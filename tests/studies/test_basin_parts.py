@@ -211,3 +211,22 @@ def test_a_run_resumes_with_other_paths_and_without(
     assert not (out / "trajectories.csv").exists() and (out / "basins.csv").exists()
     summary = json.loads((out / "summary.json").read_text())
     assert summary["puzzles_looked_at"][0]["path_explained"] == []
+
+
+def test_coordinates_tell_the_same_basins_as_states(
+    cli: Cli, words: list[Any], done: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    answer = cli(*words, "--out", out, "--ends", "coordinates")
+    assert answer.code == 0 and "keeping 64 random coordinates" in answer.err
+    for name in ("planes", "answers", "corners", "clusters", "radii"):  # none is of last states
+        assert (out / f"{name}.csv").read_bytes() == (done / f"{name}.csv").read_bytes(), name
+    ends, of_states = (pd.read_csv(folder / "basins.csv") for folder in (out, done))
+    moved = ["state", "end_x", "end_y"]
+    pd.testing.assert_frame_equal(ends.drop(columns=moved), of_states.drop(columns=moved))
+    parts = (folder / "parts" / "puzzle-000003" / "starts-0000000.npz" for folder in (out, done))
+    small, large = (np.load(file)["end"] for file in parts)
+    assert small.shape == (8, 64) and large.ndim == 4
+    z = torch.tensor(large.astype(np.float32)).flatten(1)
+    far, near = torch.pdist(z) / z.shape[1] ** 0.5, torch.pdist(torch.tensor(small)) / 8
+    assert torch.median((near / far - 1).abs()) < 0.2  # 1 / sqrt(2 * 64) is 0.09

@@ -28,7 +28,6 @@ from trm_interp.studies.one_puzzle import (
     OnePuzzle,
     PuzzleBasins,
     look_at,
-    run_starts,
 )
 from trm_interp.studies.results import (
     PARTS,
@@ -40,7 +39,8 @@ from trm_interp.studies.results import (
     results_of,
 )
 from trm_interp.studies.settings import BasinsConfig
-from trm_interp.studies.starts import Starts
+from trm_interp.studies.start_runs import run_starts
+from trm_interp.studies.starts import COORDINATES, Starts
 from trm_interp.studies.subject import Subject, open_subject
 from trm_interp.subjects.evaluate import solve
 
@@ -48,6 +48,7 @@ Config = BasinsConfig
 # what the numbers do not depend on
 APART = {"ckpt", "puzzles", "out", "static", "style", "width", "resume", "overwrite"}
 APART |= {"shuffles", "neighbours", "shown", "compile", "tolerance"}
+APART |= {"ends"}  # said where only coordinates are kept, which earlier versions did not do
 APART |= {"skip_bad"}  # a run that skips none does not depend on it
 NAMES = (
     "trajectories",
@@ -152,6 +153,10 @@ def run(config: BasinsConfig, tell: Tell, progress: Progress) -> BasinsResult:
     }
     if subject.compiled:  # runs of earlier versions, which did not compile, do not say so
         identity["compiled"] = True
+    whole = Starts(subject, 0, config.target).keeps_states(1 + config.starts, config.ends)
+    if not whole:
+        identity["ends"] = "coordinates"
+        tell(f"keeping {COORDINATES} random coordinates of last states, not all (--ends)")
     with results_of(
         "basins",
         config,

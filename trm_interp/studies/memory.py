@@ -1,6 +1,7 @@
 """Memory that a study would need, checked before it begins: too much is an error of one line."""
 
 from trm_interp.runtime.limits import require_memory
+from trm_interp.runtime.shards import is_shard
 from trm_interp.studies.causal_settings import SpreadConfig, UsedConfig
 from trm_interp.studies.settings import (
     BasinsConfig,
@@ -13,6 +14,7 @@ from trm_interp.studies.settings import (
     StitchConfig,
     TraceConfig,
 )
+from trm_interp.studies.starts import COORDINATES, MOST_STATES
 from trm_interp.studies.subject import Subject
 from trm_interp.studies.traced import inside_sites
 
@@ -24,6 +26,7 @@ CONVENTIONS = 6  # in which losses are measured, float64 each
 def for_outcomes(subject: Subject, config: OutcomesConfig) -> None:
     n, cells = len(subject.puzzles), subject.model.config.cells
     need = COPIES * n * config.steps * (cells + 9)  # grids, and two numbers and a flag
+    need *= not is_shard()  # which keeps none
     require_memory(need, f"{config.steps} steps of {n} puzzles", "lower --steps or --limit")
 
 
@@ -74,10 +77,16 @@ def for_robustness(subject: Subject, config: RobustnessConfig) -> None:
 def for_basins(subject: Subject, config: BasinsConfig) -> None:
     """Of one puzzle: all starts with their ends, or a whole plane."""
     model, n_targets = subject.model.config, len(subject.model.state_names)
-    run = config.steps * (model.cells + 8)
+    run, ended = config.steps * (model.cells + 8), model.cells + 24
+    whole = config.ends == "states" or (
+        config.ends == "auto" and 2 * config.starts * _numbers(subject) <= MOST_STATES
+    )
+    end = 2 * _numbers(subject) if whole else 4 * COORDINATES
     moved = 4 * (1 if config.shared else model.positions) * model.d_model
-    starts = COPIES * (1 + config.starts) * (run + 2 * _numbers(subject) + n_targets * moved)
-    require_memory(starts, f"{config.starts} starts", "lower --starts or --steps")
+    starts = COPIES * (1 + config.starts) * (ended + end + n_targets * moved)
+    if not is_shard():  # which keeps none
+        advice = "lower --starts, or give --ends coordinates"
+        require_memory(starts, f"{config.starts} starts", advice)
     path = 4 * (1 + min(config.shown, config.starts)) * (config.steps + 1) * _numbers(subject)
     require_memory(path, f"the paths of {config.shown} starts", "lower --shown or --steps")
     plane = config.slice**2 * (COPIES * run + 8 * config.steps)

@@ -3,7 +3,6 @@
 The helper of `basins`, which looks at several puzzles.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,38 +12,29 @@ import scipy.sparse
 import torch
 
 from trm_interp.analysis.basins import (
-    Plane,
     cluster_table,
-    ending_columns,
-    plane_through,
     principal_plane,
     radius_of,
+    same_answer,
     same_state,
     shares,
-    square,
 )
 from trm_interp.analysis.estimates import Number
 from trm_interp.analysis.outcomes import named_share
 from trm_interp.analysis.spatial import lattice, nearest
 from trm_interp.figures.bands import groups
-from trm_interp.runtime.arrays import Arrays, Shapes
-from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.records import Record, optional
 from trm_interp.runtime.runs import Run
-from trm_interp.runtime.shards import divided, is_shard
 from trm_interp.studies.settings import BasinsConfig
 from trm_interp.studies.start_paths import start_paths
+from trm_interp.studies.start_runs import Count, look_at_plane, quiet, run_starts
 from trm_interp.studies.starts import Starts
 from trm_interp.studies.subject import Subject
 
 DIRECTIONS = "all directions"  # where neighbours are those of the nearest direction
 PLANE = "plane"  # where starts lie that are chosen through both outcomes
 CLUSTERS = ["where", "measure", "label", "n", "value", "chance", "p"]  # columns
-Count = Callable[[int], None]  # called with the number of runs of this puzzle that are done
-
-
-def quiet(done: int) -> None:
-    """No progress is shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +116,7 @@ def look_at(
     moved, ends = _points(starts, runs, config)
     table, explained = _start_table(starts, runs, moved, ends, config)
     drawn = table.iloc[1:]  # the model's own start is no random one
-    answers = answer_table(starts, drawn, runs["answers"][:, -1])
+    answers = answer_table(starts, drawn, runs["answer"])
     clusters = _start_clusters(drawn, moved[1:], config)
     plane, corners, of_plane = pd.DataFrame(), pd.DataFrame(), {}
     if config.slice:
@@ -153,114 +143,6 @@ def look_at(
     )
 
 
-def run_starts(
-    starts: Starts, config: BasinsConfig, run: Run | None = None, count: Count = quiet
-) -> Arrays:
-    """Runs from the model's own start (0) and from `config.starts` random ones, in chunks.
-
-    answers [start, step, cell], q_halt and moved [start, step], and the last states in float16. A
-    shard saves its chunks, and gives none.
-    """
-
-    def compute(rows: range) -> Arrays:
-        state = starts.random(torch.tensor(rows), config.radius, config.shared, config.seed)
-        endings = starts.follow(state, config.steps)
-        ends = [z.half().cpu().numpy() for z in endings.end]
-        return endings._asdict() | {"end": np.stack(ends, 1)}
-
-    n, widths = 1 + config.starts, _widths(starts, config, with_end=True)
-    return _in_chunks("starts", starts.puzzle, n, widths, compute, config, run, count)
-
-
-def look_at_plane(
-    starts: Starts,
-    runs: Arrays,
-    config: BasinsConfig,
-    run: Run | None = None,
-    count: Count = quiet,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """An image of `plane_of` the runs: a row a place, with the wrong cells after every step as
-    wrong_0, wrong_1, ... (its answers are numbered apart from those of the starts); and its
-    corners."""
-    plane, names = plane_of(starts, runs, config)
-    places = square(plane.corners, config.slice)
-
-    def compute(rows: range) -> Arrays:
-        state = starts.on_plane(plane, places[rows.start : rows.stop])
-        endings = starts.follow(state, config.steps)._asdict()
-        return {name: endings[name] for name in ("answers", "q_halt", "moved")}
-
-    n, widths = len(places), _widths(starts, config)
-    runs = _in_chunks("plane", starts.puzzle, n, widths, compute, config, run, count)
-    wrong = (runs["answers"] != starts.answer).sum(-1)
-    at = {"puzzle": starts.puzzle, "x": places[:, 0], "y": places[:, 1]}
-    by_step = {f"wrong_{step}": wrong[:, step] for step in range(config.steps)}
-    x, y = plane.corners.T
-    corners = pd.DataFrame({"puzzle": starts.puzzle, "corner": names, "x": x, "y": y})
-    return pd.DataFrame(at | _ending_columns(starts, runs) | by_step), corners
-
-
-def _widths(starts: Starts, config: BasinsConfig, with_end: bool = False) -> Shapes:
-    """What every run has of each array."""
-    widths = {"answers": (config.steps, len(starts.answer)), "q_halt": (config.steps,)}
-    widths |= {"moved": (config.steps,)}
-    return widths | ({"end": (len(starts.own), *starts.own[0].shape)} if with_end else {})
-
-
-def _in_chunks(
-    kind: str,
-    puzzle: int,
-    n: int,
-    widths: Shapes,
-    compute: Callable[[range], Arrays],
-    config: BasinsConfig,
-    run: Run | None,
-    count: Count,
-) -> Arrays:
-    size = config.batch_size
-    ranges = [range(first, min(first + size, n)) for first in range(0, n, size)]
-    names = [f"puzzle-{puzzle:06d}/{kind}-{rows.start:07d}" for rows in ranges]
-    chunks = []
-
-    def compute_at(i: int) -> Arrays:
-        arrays = compute(ranges[i])
-        count(ranges[i].stop)
-        return arrays
-
-    for rows, name, get in zip(ranges, names, divided(names, compute_at), strict=False):
-        shapes = {key: (len(rows), *width) for key, width in widths.items()}
-        chunks.append(get() if run is None else run.part(name, shapes, get))
-        count(rows.stop)
-    if is_shard():
-        return {}
-    return {name: np.concatenate([one[name] for one in chunks]) for name in chunks[0]}
-
-
-def plane_of(starts: Starts, runs: Arrays, config: BasinsConfig) -> tuple[Plane, list[str]]:
-    """The plane through the model's own start, the last state of the first run that ends solved,
-    and of the first one that does not; the names of the three.
-
-    Where all runs end alike, the first random start takes the place of the missing end.
-    """
-    solved = (runs["answers"][:, -1] == starts.answer).all(1)
-    points, names = [starts.targets(starts.own)], ["own start"]
-    for kind, at in (("solved", solved), ("failed", ~solved)):
-        if at.any():
-            first = int(at.argmax())
-            end = torch.from_numpy(runs["end"][first]).to(starts.x.device, starts.x.dtype)
-            points.append(end[list(starts.which)])
-            names.append(f"{kind} end of start {first}")
-        else:
-            state = starts.random(torch.tensor([1]), config.radius, config.shared, config.seed)
-            points.append(starts.targets([z[0] for z in state]))
-            names.append("random start 1")
-    try:
-        return plane_through(torch.stack(points)), names
-    except ValueError as error:
-        where = ", ".join(names)
-        raise UserError(f"puzzle {starts.puzzle}, {where}: {error}; try --slice 0") from None
-
-
 # tables
 
 
@@ -282,7 +164,11 @@ def _start_table(
             "puzzle": starts.puzzle,
             "start": order.numpy(),
             "radius": radius_of(order, config.radius).numpy().round(6),
-            **_ending_columns(starts, runs),
+            "first_solved": runs["first_solved"],
+            "solved_from": runs["solved_from"],
+            "answer": same_answer(runs["answer"]),
+            "q_halt": runs["q_halt"],
+            "moved": runs["moved"],
             "state": same_state(ends, config.tolerance),
         }
     )
@@ -292,10 +178,6 @@ def _start_table(
         table[f"{kind}_x"], table[f"{kind}_y"] = places.T
         explained[f"{kind}_explained"] = along.tolist()
     return table, explained
-
-
-def _ending_columns(starts: Starts, runs: Arrays) -> dict[str, np.ndarray]:
-    return ending_columns(runs["answers"], runs["q_halt"], runs["moved"], starts.answer)
 
 
 def _start_clusters(

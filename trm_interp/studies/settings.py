@@ -22,6 +22,7 @@ from trm_interp.subjects.settings import Device
 
 RECORDED_HELP, RECORDED = "checkpoint of the store", "where the store says that it is"
 MOST_CAP = 4096  # writes of the latent state in an H-cycle; the published models have 6
+Ends = Literal["auto", "states", "coordinates"]
 CONTROL = {"starts": True}  # of divergence
 SITE_HELP = (
     "state or site of the store, by name, such as z_L or blocks.0.hook_mlp_out, or answer, latent "
@@ -112,6 +113,11 @@ class BasinsConfig(OnRuns):
         "RMS distances from the model's own start, whose RMS is about 1; starts take them in turn",
     )
     shown: int = setting(100, "starts, the first ones, whose paths are drawn; 0: none")
+    ends: Ends = setting(
+        "auto",
+        "what is kept of last states: all, or 64 random coordinates, in which distances are about "
+        "the same; auto: all, up to 1 GB a puzzle",
+    )
     slice: int = setting(21, "side of a plane's image, in starts; 0: no plane")
     steps: int = setting(16, "supervision steps of a run", most=MOST_STEPS)
     batch_size: int = setting(125, "starts at once; bounds the memory")

@@ -1,6 +1,7 @@
 """Runs of one puzzle from many starts: random ones, and planes through chosen states."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,11 +15,15 @@ from trm_interp.analysis.basins import (
     follow,
     radius_of,
 )
+from trm_interp.core.counter import normal
 from trm_interp.core.losses import PAD, is_solved
 from trm_interp.core.models.base import States as ModelStates
 from trm_interp.runtime.errors import UserError
 from trm_interp.search.noise import target_states
 from trm_interp.studies.subject import Subject
+
+COORDINATES, AXES = 64, 0xC00D  # how many, and what names their draws
+MOST_STATES = 1e9  # bytes of the last states of a puzzle's starts that are kept
 
 
 class Starts:
@@ -105,6 +110,24 @@ class Starts:
             f"states of puzzle {self.puzzle} are not finite: {self.subject.checkpoint.path} "
             "cannot be run from these starts"
         )
+
+    def keeps_states(self, n: int, ends: str) -> bool:
+        """Whether the last states of `n` starts are kept, given the choice of `--ends`."""
+        numbers = len(self.own) * self.own[0].numel()
+        return ends == "states" or (ends == "auto" and 2 * n * numbers <= MOST_STATES)
+
+    @cached_property
+    def _axes(self) -> Tensor:
+        """Random directions [number, coordinate]: the same for all puzzles and seeds."""
+        numbers = len(self.own) * self.own[0].numel()
+        drawn = normal(COORDINATES, AXES, torch.arange(numbers))
+        return (drawn / numbers**0.5).to(self.x.device)
+
+    def coordinates(self, end: States) -> np.ndarray:
+        """Last states along random directions, float32 [start, coordinate]: of any two the RMS
+        distance is about as that of the states (Johnson & Lindenstrauss, 1984)."""
+        joined = torch.cat([z.flatten(1).float() for z in end], 1)
+        return (joined @ self._axes).cpu().numpy()
 
     def follow(self, start: ModelStates, steps: int) -> Endings:
         """Run them together. UserError where a state is not finite."""
