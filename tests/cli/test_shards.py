@@ -81,7 +81,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-FAST = ("eval", "search", "collect", "basins", "losses", "trace")
+FAST = ("eval", "search", "collect", "basins", "losses", "origins")
 
 
 @pytest.mark.parametrize(
