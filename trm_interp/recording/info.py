@@ -11,6 +11,7 @@ from trm_interp.runtime.artifacts import existing
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.hub import HubError, Kind, OnDisk, is_remote, remote, repository
 from trm_interp.runtime.limits import as_ranges, counted
+from trm_interp.runtime.progress import waiting
 
 if TYPE_CHECKING:
     from trm_interp.recording.schema import Recursion
@@ -211,7 +212,8 @@ def run(
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Info:
     """What the command `info` does."""
-    facts = describe(config.path, config.validate, config.cells)
+    with waiting("reading"):
+        facts = describe(config.path, config.validate, config.cells)
     if config.validate and facts["kind"] != "store":
         tell(f"--validate has no effect: {config.path} is no store")
     if config.cells is not None and facts["kind"] != "checkpoint":
