@@ -73,7 +73,12 @@ def run(
     began = time.monotonic()
     device = open_device(config.device)
     checkpoint, puzzles = open_both(
-        config.ckpt or first_look(config.task), config.puzzles, device, config.n, config.skip_bad, tell
+        config.ckpt or first_look(config.task),
+        config.puzzles,
+        device,
+        config.n,
+        config.skip_bad,
+        tell,
     )
     n_weights = sum(p.numel() for p in checkpoint.model.parameters())
     with Run(
