@@ -33,7 +33,8 @@ from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import config_class
 from trm_interp.core.training.settings import TrainConfig
 from trm_interp.core.training.trainer import Trainer
-from trm_interp.report.jobs import Job, run_jobs, with_bases
+from trm_interp.report.sweep.engine import run_jobs
+from trm_interp.report.sweep.jobs import Job, with_bases
 from trm_interp.runtime.errors import UserError, in_one_line
 from trm_interp.runtime.files import sha256_of, write_json
 from trm_interp.runtime.progress import progress

@@ -17,8 +17,8 @@ inference), dynamics (8 Lyapunov exponents over plain inference of the same batc
 (evaluations saved at equal accuracy, speed against plain inference), explore (how soon the live
 explorer answers), patching (cells of patched states against plain inference, attribution of all
 evaluations against forward runs), grids (mazes a second, symmetries, evaluation and memory of 900
-cells), shards (two processes against one, memory at 1x and 10x the starts), cuda (training and
-inference of the 5 M model).
+cells), shards (two processes against one, memory at 1x and 10x the starts), jobs (what the engine
+of sweep and figures adds to a job), cuda (training and inference of the 5 M model).
 """
 
 import argparse
@@ -44,6 +44,7 @@ from bench_dynamics import dynamics
 from bench_explore import explore
 from bench_grids import grids
 from bench_inference import inference
+from bench_jobs import jobs
 from bench_mixing import mixing
 from bench_patching import patching
 from bench_pca import pca
@@ -349,6 +350,7 @@ def main() -> None:
         "dynamics": lambda repeats: dynamics(repeats, medians),
         "search": lambda repeats: search_section(repeats, medians),
         "explore": explore,
+        "jobs": jobs,
         "patching": lambda repeats: patching(repeats, medians),
         "grids": lambda repeats: grids(repeats, medians),
         "shards": shards,

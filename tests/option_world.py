@@ -22,6 +22,14 @@ class World(NamedTuple):
     shard: Path  # of eval, 1/1
     out: Path
 
+    @property
+    def table(self) -> Path:
+        """A table of jobs."""
+        file = self.val.with_name("jobs.yaml")
+        if not file.exists():
+            file.write_text("jobs: {one: {run: hooks}, two: {needs: one, run: 'info {one}'}}\n")
+        return file
+
 
 def make_world(ckpt: Path, puzzles: Path, folder: Path) -> World:
     """Record a store of 13 puzzles and train an SAE for three steps."""
@@ -116,6 +124,7 @@ def smallest(world: World) -> dict[str, list[Any]]:
         "figures": [*model, *made, "--plan"],
         "compare": [f"{world.ckpt}@{world.puzzles}", *made, "--plan"],
         "merge": [world.shard],
+        "sweep": [world.table, *made, "--dry-run"],
         "push": [world.ckpt, f"file://{out}", "--licence", "mit"],
         "data make": ["sudoku4", *made, "--n-train", 1, "--n-val", 1, "--n-test", 1],
         "data rate": [world.puzzles],

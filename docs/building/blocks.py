@@ -53,7 +53,7 @@ SMALL = {
 }
 # no commands of ours, or with tests of their own, as they take long
 NOT_RUN = ("torchrun", "python3", "python", "pip", "mkdocs", "jupyter", ".")
-TESTED_APART = ("data make", "data download", "quickstart", "push")
+TESTED_APART = ("data make", "data download", "quickstart", "push", "sweep")
 
 
 class Block(NamedTuple):

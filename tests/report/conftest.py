@@ -1,6 +1,6 @@
 """Real results of the smallest size: every job of `figures`, in this process, on a tiny model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice, permutations
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from inline_machine import InlineMachine, in_this_process
 
 from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.core.models.trm import TRM, TRMConfig
@@ -17,21 +18,11 @@ from trm_interp.report.effects import VERDICTS
 from trm_interp.report.evidence import Evidence
 from trm_interp.report.plan import FIGURES, Plan
 from trm_interp.report.recipes import Request
+from trm_interp.report.sweep.engine import run_jobs
+from trm_interp.runtime.work import quiet
 
 Cli = Callable[..., Any]
 Judge = Callable[..., dict[str, Any]]
-
-
-class InThisProcess:
-    """In place of `Children`: a command line runs here, which saves its imports."""
-
-    def __init__(self, cli: Cli) -> None:
-        self.cli = cli
-
-    def run(self, command: Sequence[str], log: Path, environment: dict[str, str]) -> int:
-        answer = self.cli(*command[3:])  # after `python -m trm_interp`
-        log.write_text(answer.out + answer.err)
-        return answer.code
 
 
 @pytest.fixture(scope="package")
@@ -65,9 +56,9 @@ def plan(cli: Cli, halves: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
     request = Request(str(ckpt), puzzles, out, device="cpu", look=Look(), scale=0.01)
     plan = Plan(request, FIGURES)
     out.mkdir()
-    for job in plan.jobs:
-        problem = job.run(plan.identity, 1, InThisProcess(cli))  # type: ignore[arg-type]
-        assert problem is None, f"{job.name}: {problem}"
+    here = InlineMachine(in_this_process(cli))
+    failed = run_jobs(plan.jobs, plan.identity, print, quiet, machine=here)
+    assert not failed, failed
     return plan
 
 

@@ -5,22 +5,24 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from inline_machine import InlineMachine, in_this_process
 
-import trm_interp.report.jobs
 import trm_interp.report.plan
+import trm_interp.report.sweep.engine
 from trm_interp.report.claims import CLAIMS
 from trm_interp.report.compare import Compared, lines, run
 from trm_interp.report.compare_subjects import Asked, open_subjects, training_step
 from trm_interp.report.compare_tables import EFFECTS, FACTS, OVER
 from trm_interp.report.effects import VERDICTS
 from trm_interp.report.settings import CompareConfig
+from trm_interp.report.sweep.worker import Task
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import write_json
 
@@ -28,39 +30,28 @@ Cli = Callable[..., Any]
 QUICK = "T1,F2,F4,W1"  # outcomes, losses and settling
 
 
-class Here:
-    """In place of `Children`: command lines run in this process; `ran` has their first words.
+class Here(InlineMachine):
+    """Command lines run in this process; `ran` has their first words.
 
     At the `dies`-th it kills the process, as SIGKILL from outside would.
     """
 
     def __init__(self, cli: Cli, dies: int = 0) -> None:
+        super().__init__(self._run)
         self.cli, self.dies, self.ran = cli, dies, []
 
-    def __call__(self) -> "Here":
-        return self
-
-    def __enter__(self) -> "Here":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def run(self, command: Sequence[str], log: Path, environment: dict[str, str]) -> int:
-        words = command[3:]  # after `python -m trm_interp`
-        self.ran.append((log.parent.name, words[0]))
+    def _run(self, task: Task) -> None:
+        self.ran.append((Path(task.log).parent.name, task.command[3]))
         if len(self.ran) == self.dies:
             os.kill(os.getpid(), signal.SIGKILL)
-        answer = self.cli(*words)
-        log.write_text(answer.out + answer.err)
-        return answer.code
+        in_this_process(self.cli)(task)
 
 
 @pytest.fixture
 def here(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Here:
-    children = Here(cli)
-    monkeypatch.setattr(trm_interp.report.jobs, "Children", children)
-    return children
+    machine = Here(cli)
+    monkeypatch.setattr(trm_interp.report.sweep.engine, "LocalMachine", machine)
+    return machine
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +83,11 @@ def done(
     cli: Cli, two: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Compared, list[tuple[str, str]]]:
     """Both subjects with QUICK: the folder, the result and what was run."""
-    out, children = tmp_path_factory.mktemp("done") / "out", Here(cli)
+    out, machine = tmp_path_factory.mktemp("done") / "out", Here(cli)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trm_interp.report.jobs, "Children", children)
+        patch.setattr(trm_interp.report.sweep.engine, "LocalMachine", machine)
         result, _ = compared(two, out)
-    return out, result, children.ran
+    return out, result, machine.ran
 
 
 def test_two_subjects_from_end_to_end(done: tuple[Path, Compared, list[tuple[str, str]]]):

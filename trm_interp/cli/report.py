@@ -2,6 +2,7 @@
 
 from trm_interp.cli.options import Command
 from trm_interp.report.settings import CompareConfig, FiguresConfig, PushConfig
+from trm_interp.report.sweep.settings import SweepConfig
 
 COMMANDS = [
     Command(
@@ -42,6 +43,27 @@ COMMANDS = [
         """,
         unit="s",
         label="expected work",
+    ),
+    Command(
+        name="sweep",
+        title="Studies",
+        config=SweepConfig,
+        target="trm_interp.cli.sweep:run",
+        doc="""
+        Run a table of jobs, each an ordinary command line: seeds x settings x presets of training
+        and of studies, with what needs what, on this machine or a Slurm cluster.
+
+        The same command again goes on with what is missing: jobs that are done are skipped, those
+        that were stopped are resumed, those that failed wait for --retry-failed. A job that fails
+        keeps its log and stops only those that need it.
+        """,
+        examples="""
+        trm-interp sweep seeds.yaml --dry-run
+        trm-interp sweep seeds.yaml --workers 4
+        trm-interp sweep seeds.yaml --executor slurm --retry-failed
+        """,
+        unit="jobs",
+        label="sweep",
     ),
     Command(
         name="push",

@@ -16,10 +16,10 @@ from trm_interp.core.training.states import MAY_CHANGE_ON_RESUME
 from trm_interp.figures.look import Look
 from trm_interp.report.claims import Claim
 from trm_interp.report.effects import Effect
-from trm_interp.report.jobs import Job
 from trm_interp.report.plan import Plan
 from trm_interp.report.recipes import Request
 from trm_interp.report.settings import CompareConfig
+from trm_interp.report.sweep.jobs import Job
 from trm_interp.report.verdicts import Judged
 from trm_interp.runtime.artifacts import existing
 from trm_interp.runtime.errors import UserError

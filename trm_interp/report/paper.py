@@ -23,17 +23,7 @@ class Made:
 
 def run(config: FiguresConfig, tell: Tell = print, progress: Update = quiet) -> Made:
     """Run all jobs that are not done yet, or with `config.plan` only say which they are."""
-    request = Request(
-        config.ckpt,
-        config.puzzles,
-        config.out,
-        config.seed,
-        config.device,
-        Look.of(config),
-        config.scale,
-        config.skip_bad,
-    )
-    plan = Plan(request, config.only.split(",") if config.only else FIGURES)
+    plan = plan_of(config)
     if not (config.ckpt and config.puzzles):
         tell(f"taking {plan.checkpoint.path} and {plan.puzzles}")
     for line in plan.skipped:
@@ -44,6 +34,21 @@ def run(config: FiguresConfig, tell: Tell = print, progress: Update = quiet) -> 
     for line in lines:
         tell(line)
     return Made(config.out, [], len(plan.jobs), list(plan.run(tell, progress, config.workers)))
+
+
+def plan_of(config: FiguresConfig) -> Plan:
+    """The jobs that are asked for."""
+    request = Request(
+        config.ckpt,
+        config.puzzles,
+        config.out,
+        config.seed,
+        config.device,
+        Look.of(config),
+        config.scale,
+        config.skip_bad,
+    )
+    return Plan(request, config.only.split(",") if config.only else FIGURES)
 
 
 def lines(made: Made) -> list[str]:

@@ -18,8 +18,9 @@ from trm_interp.figures.search import NAMES, shares_figure
 from trm_interp.figures.style import write_html
 from trm_interp.report.claims import claims_table, effects_table
 from trm_interp.report.evidence import Evidence
-from trm_interp.report.jobs import Job, run_jobs, with_bases
 from trm_interp.report.recipes import Recipes, Request
+from trm_interp.report.sweep.engine import run_jobs
+from trm_interp.report.sweep.jobs import Job, with_bases
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import sha256_of, write_text
 from trm_interp.runtime.limits import counted

@@ -11,7 +11,7 @@ from trm_interp.figures.look import Look
 from trm_interp.recording.collect import sites_of
 from trm_interp.recording.sites import RESIDUAL
 from trm_interp.recording.store import estimate_bytes
-from trm_interp.report.jobs import Job
+from trm_interp.report.sweep.jobs import Job
 from trm_interp.sae.settings import EvalSAEConfig, FeaturesConfig, TrainSAEConfig
 from trm_interp.search.settings import SearchRun
 from trm_interp.studies.settings import CONFIGS as STUDIES

@@ -29,7 +29,7 @@ class Children:
                 if self._stopped:
                     raise Stopped
                 child = subprocess.Popen(
-                    _tied(command),
+                    tied(command),
                     stdin=subprocess.DEVNULL,
                     stdout=to,
                     stderr=subprocess.STDOUT,
@@ -62,9 +62,9 @@ class Children:
         self.stop()
 
 
-def _tied(command: Sequence[str]) -> list[str]:
+def tied(command: Sequence[str]) -> list[str]:
     """The command wrapped so that the kernel ends it with this process, where that is possible."""
     if not sys.platform.startswith("linux"):
         return list(command)
-    tied = str(Path(__file__).with_name("tied.py"))
-    return [sys.executable, "-I", tied, str(os.getpid()), *command]
+    wrapper = str(Path(__file__).with_name("tied.py"))
+    return [sys.executable, "-I", wrapper, str(os.getpid()), *command]

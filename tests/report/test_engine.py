@@ -1,12 +1,17 @@
 """Jobs run once, need each other, and fail alone."""
 
+import errno
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from inline_machine import InlineMachine
 
-from trm_interp.report.jobs import Job, at_most, run_jobs, with_bases
+from trm_interp.report.sweep.engine import run_jobs
+from trm_interp.report.sweep.jobs import Job, with_bases
+from trm_interp.report.sweep.machines import at_most
 from trm_interp.runtime.outputs import maker
 
 
@@ -14,14 +19,22 @@ from trm_interp.runtime.outputs import maker
 def program(tmp_path: Path) -> None:
     """Stands for `trm-interp`: does to its second word what the first says."""
     (tmp_path / "program.py").write_text(
-        """import sys
-from dataclasses import replace
+        """import os
+import signal
+import sys
 from pathlib import Path
 
 what, out, *more = sys.argv[1:]
 Path(out).mkdir(exist_ok=True)
 with (Path(out) / "calls").open("a") as calls:
     calls.write(" ".join(["call", *more]) + "\\n")
+calls = (Path(out) / "calls").read_text().splitlines()
+if what == "die":
+    print("call", len(calls), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+if what == "stop" and not more:
+    print("stopped")
+    raise SystemExit(130)
 if what == "fail":
     print("error: no luck", file=sys.stderr)
     raise SystemExit(2)
@@ -44,10 +57,14 @@ def calls(tmp_path: Path, name: str) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def go(jobs, identity: str = "a") -> tuple[dict[str, str], list[str], list[tuple[int, int]]]:
+Went = tuple[dict[str, str], list[str], list[tuple[int, int]]]
+
+
+def go(jobs, identity: str = "a", **more) -> Went:
     lines: list[str] = []
     counted: list[tuple[int, int]] = []
-    failed = run_jobs(jobs, identity, lines.append, lambda *done: counted.append(done))
+    told = lambda *done: counted.append(done)  # noqa: E731
+    failed = run_jobs(jobs, identity, lines.append, told, machine=InlineMachine(), **more)
     return failed, lines, counted
 
 
@@ -159,6 +176,65 @@ class TestJobs:
     def test_a_need_that_is_not_there_is_refused(self, tmp_path: Path):
         with pytest.raises(ValueError, match="no job two; there are one"):
             go([job(tmp_path, "one", after=("two",))])
+
+    def test_jobs_that_need_each_other_are_refused(self, tmp_path: Path):
+        pairs = (("one", "two"), ("two", "three"), ("three", "two"))
+        with pytest.raises(ValueError, match="each other: two needs three needs two"):
+            go([job(tmp_path, name, after=(need,)) for name, need in pairs])
+        assert not any(tmp_path.glob("*-asked.json"))
+
+    def test_what_failed_is_left_alone_until_it_is_asked_for(self, tmp_path: Path):
+        jobs = [job(tmp_path, "bad", "fail"), job(tmp_path, "child", after=("bad",))]
+        go(jobs)
+        failed, lines, _ = go(jobs, retry_failed=False)
+        assert failed["child"] == "needs bad, which failed" and calls(tmp_path, "bad") == ["call"]
+        assert "failed before, exit status 2: error: no luck" in lines[0]
+        assert (tmp_path / "bad-log.txt").read_text() == "error: no luck\n"
+        go(jobs)
+        assert len(calls(tmp_path, "bad")) == 2
+        mended = job(tmp_path, "bad")  # another question: it is no failure of this one
+        assert go([mended], retry_failed=False)[0] == {}
+
+    def test_one_that_is_stopped_is_no_failure(self, tmp_path: Path):
+        jobs = [job(tmp_path, "one", "stop", flags=BOTH)]
+        assert "exit status 130: stopped" in go(jobs)[0]["one"]
+        go(jobs, retry_failed=False)
+        assert calls(tmp_path, "one") == ["call", "call --resume"]
+
+    def test_a_full_disk_on_one_job_leaves_the_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Neither the command nor the note about it can be written."""
+        write = Job.write
+
+        def full(self: Job, record: object) -> None:
+            if self.name == "full" and self.made.exists():
+                raise OSError(errno.ENOSPC, "No space left on device", str(self.out))
+            write(self, record)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Job, "write", full)
+        jobs = [job(tmp_path, "full"), job(tmp_path, "child", after=("full",))]
+        failed, _, _ = go([*jobs, job(tmp_path, "fine")])
+        assert set(failed) == {"full", "child"} and "No space left" in failed["full"]
+        assert calls(tmp_path, "fine") == ["call"]
+
+    def test_a_record_of_an_earlier_version_is_read(self, tmp_path: Path):
+        one = job(tmp_path, "one")
+        go([one])
+        file = tmp_path / "one-asked.json"
+        record = json.loads(file.read_text())
+        assert {"seconds", "bytes"} <= record.keys()
+        question = {"identity": "a", "words": list(one.words), "basis": []}
+        earlier = {"question": question, "answered": True, "sha256": record["sha256"]}
+        file.write_text(json.dumps(earlier))
+        assert go([one])[1] == ["one: done before"]
+
+
+def test_a_process_that_dies_is_started_again_once(tmp_path: Path, program: None):
+    failed, _, _ = go([job(tmp_path, "one", "die", flags=BOTH)])
+    why = "its process died 2 times, the last time by signal 9: call 2 "
+    assert failed["one"].startswith(why), failed
+    assert calls(tmp_path, "one") == ["call", "call --resume"]
 
 
 def test_threads_are_no_more_than_the_user_allows(monkeypatch: pytest.MonkeyPatch):
