@@ -67,6 +67,7 @@ ADDED += (
 ADDED += ("basins/summary.json/puzzles_looked_at/*/path_explained",)
 ADDED += ("*/divergence.csv/sd", "*/same_puzzle.csv/sd", "losses/losses.csv/sd")
 ADDED += ("eval/printed/compiled", "*/summary.json/compiled", "*/summary.json/settings/compile")
+ADDED += ("probes/weights.csv",)
 
 # Facts of the machine or the moment, left out wherever they occur. Paths are kept, with the
 # temporary folder replaced by FOLDER.

@@ -17,8 +17,8 @@ from trm_interp.analysis.settling import (
     late_drift,
     log_drift,
     period,
-    settled_by_solved,
 )
+from trm_interp.analysis.settling_tables import settled_by_solved
 
 RNG = np.random.default_rng(0)
 

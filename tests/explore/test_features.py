@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from explore_worlds import checkpoint_of, drawn, identity_for, sudokus
+from explore_worlds import checkpoint_of, drawn, identity_for, rows, sudokus
 from sae_runs import identity_sae
 
 import trm_interp.explore.features
@@ -14,6 +14,7 @@ from trm_interp.explore.edits import Feature, Noise
 from trm_interp.explore.features import open_features
 from trm_interp.explore.session import Session
 from trm_interp.explore.trees import Tree, data_of, query_of, tree_of
+from trm_interp.recording.hooks import HookedModel
 from trm_interp.runtime.errors import UserError
 
 D = 8
@@ -151,7 +152,10 @@ def test_a_feature_without_an_sae():
     ("more", "message"),
     [
         ({"checkpoint_sha256": "f" * 64}, "was trained on checkpoint ffffffffffff"),
-        ({"sites": ["embed"]}, "reads embed; the explorer shows SAEs of states: z_H or z_L"),
+        (
+            {"sites": ["embed"]},
+            "embed; the explorer shows SAEs of states, z_H or z_L, and of",
+        ),
         ({"shuffle": 3}, "shuffled ticks"),
     ],
 )
@@ -166,6 +170,80 @@ def test_an_sae_of_another_width(tmp_path: Path):
     path = identity_sae(tmp_path / "sae", 5)
     with pytest.raises(UserError, match=r"sae is 5 wide, states of tiny are 8: give an SAE"):
         open_features(path, checkpoint_of(drawn("trm")))
+
+
+INSIDE = "blocks.0.hook_resid_mid"
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Session:
+    """With an SAE of a site inside evaluations."""
+    checkpoint = checkpoint_of(drawn("trm"))
+    path = identity_for(checkpoint, tmp_path / "sae", sites=[INSIDE])
+    return Session(checkpoint, sudokus(), 3, features=open_features(path, checkpoint))
+
+
+def hooked_end(session: Session, changes: dict[str, Any], site: str = INSIDE) -> Any:
+    """Tokens at the end of the first puzzle's run, and its values of the site by hook name, with
+    changes of the site at some of them; by transformer-lens, without the explorer."""
+    inputs, _ = rows(session.puzzles, 0)
+    hooked, seen = HookedModel.of(session.model, n_sup=session.steps), {}
+
+    def note(value: torch.Tensor, hook: Any) -> torch.Tensor:
+        value = changes.get(hook.name, lambda x: x)(value)
+        seen[hook.name] = value[0, session.model.config.prefix :].detach().numpy()
+        return value
+
+    with torch.no_grad():
+        readout = hooked.run_with_hooks(inputs, fwd_hooks=[(lambda n: n.endswith(site), note)])
+    return readout.logits[0, -1].argmax(-1).numpy(), seen
+
+
+def test_an_sae_of_a_site_inside_evaluations(inside: Session):
+    run = inside.run(inside.plain(0))
+    end, seen = hooked_end(inside, {})
+    course = inside.features.course(inside, run, 3)
+    names = [f"{m.tick.name}.{INSIDE}" for m in inside.moments[1:]]
+    np.testing.assert_allclose(
+        course[1:], np.stack([seen[n][:, 3].clip(0) for n in names]), atol=1e-5
+    )
+    assert not course[0].any() and (run.answer.tokens[-1] == end).all()
+    active = inside.features.active(inside, run, 7, 2, "activation")
+    assert active[0].activation == pytest.approx(np.abs(seen[names[6]][2]).max(), rel=1e-4)
+    assert not inside.features.active(inside, run, 0, 2, "activation")
+    assert inside.features.page(inside, run, 3)[0][0] == "largest here, fires in"
+    with pytest.raises(UserError, match="inside evaluations: go to moment 1 or later"):
+        inside.run(inside.plain(0).fork(Feature(0, 3, "ablate")))
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_forks_by_a_feature_inside_evaluations(inside: Session, lasts: bool):
+    """From the evaluation that the moment is after; what a fork before did there stays."""
+    at, plain = 7, inside.plain(0)
+    fork = plain.fork(Feature(at, 3, "clamp", 4.0, lasts))
+    names = [f"{m.tick.name}.{INSIDE}" for m in inside.moments[1:]]
+
+    def clamped(value: torch.Tensor) -> torch.Tensor:
+        value = value.clone()
+        value[..., 3] = value[..., 3].clamp(max=0) + 4.0
+        return value
+
+    changed = names[at - 1 :] if lasts else [names[at - 1]]
+    end, seen = hooked_end(inside, dict.fromkeys(changed, clamped))
+    run = inside.run(fork)
+    assert (run.answer.tokens[-1] == end).all()
+    np.testing.assert_allclose(
+        inside.features.course(inside, run, 3)[1:],
+        np.stack([seen[n][:, 3].clip(0) for n in names]),
+        atol=1e-4,
+    )
+    plain_run = inside.run(plain)
+    assert (run.answer.loss[:at] == plain_run.answer.loss[:at]).all()
+    noise = Noise(at, ("z_H",), 1.0, 1)
+    both = plain.fork(noise).fork(Feature(at, 3, "clamp", 4.0, lasts))
+    apart = inside.states_at(both, at).z_H - inside.states_at(fork, at).z_H
+    moved = inside.states_at(plain.fork(noise), at).z_H - inside.states_at(plain, at).z_H
+    torch.testing.assert_close(apart, moved, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("most", [50_000_000, 1], ids=["together", "one by one"])

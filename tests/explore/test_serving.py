@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import trm_interp.explore.serving as serving
 from trm_interp.explore.app import make_app
 from trm_interp.explore.serving import free_port, make_server
 from trm_interp.explore.settings import ExploreConfig
+from trm_interp.explore.web import PLOTLY, bare_app, hold
 from trm_interp.runtime.errors import UserError
 
 Cli = Callable[..., Any]
@@ -76,6 +78,7 @@ def test_ctrl_c_is_the_way_to_end_it(
         (["--steps", "0"], "--steps must be at least 1"),
         (["--sae", "nowhere"], "nowhere: no finished SAE here"),
         (["--features", "nowhere"], "give --sae as well"),
+        (["--probes", "nowhere"], "nowhere: no summary.json here; `trm-interp probes` writes one"),
     ],
 )
 def test_what_is_refused(
@@ -123,6 +126,30 @@ def test_sessions_need_no_dash():
 @pytest.fixture(scope="module")
 def app() -> Any:
     return make_app(session_of(), ExploreConfig())
+
+
+def test_scripts_are_served_before_the_session_is_open():
+    """The page itself waits for it."""
+    app, is_open, asked = bare_app(ExploreConfig()), Event(), Event()
+    hold(app, is_open)
+    client = app.server.test_client()
+    page = client.get("/").text
+    assert client.get(f"/{PLOTLY}").status_code == 200 and f'src="/{PLOTLY}"' in page
+    layouts: list[str] = []
+
+    def ask() -> None:
+        asked.set()
+        layouts.append(app.server.test_client().get("/_dash-layout").text)
+
+    thread = Thread(target=ask)
+    thread.start()
+    asked.wait()
+    make_app(session_of(), ExploreConfig(), app)
+    assert not layouts
+    is_open.set()
+    thread.join()
+    assert '"moment"' in layouts[0]
+    assert "runs.data" in client.get("/_dash-dependencies").text
 
 
 def test_nothing_comes_from_another_host(app: Any):

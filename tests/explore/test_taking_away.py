@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from explore_worlds import maze_session, session_of, toy_session
+from explore_worlds import PUZZLES, drawn, identity_for, maze_session, session_of, toy_session
 from toy_copier import save_squares, save_toy
 
+from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.explore import figures
+from trm_interp.explore.around import Around, ends_near
 from trm_interp.explore.boards import boards_figure, layer_of
 from trm_interp.explore.edits import Copied, Given, Noise
 from trm_interp.explore.payload import blank, keys, payload
 from trm_interp.explore.runs import CONFLICT, GIVEN, WRONG
 from trm_interp.explore.saving import saved_page
-from trm_interp.explore.script import Look, script
+from trm_interp.explore.script import Look, Near, script
 from trm_interp.explore.session import Session, open_session
 from trm_interp.explore.trees import Tree
 
@@ -148,6 +150,38 @@ def test_the_script_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monkey
     scope = {}
     exec(compile(text, "script", "exec"), scope)
     assert scope["nodes"][0] == edited.root
+
+
+def test_the_script_makes_the_figures_on_screen(tmp_path: Path):
+    """Those of the chosen cell, of a feature and of a neighbourhood that was stopped, too."""
+    save_checkpoint(tmp_path / "tiny", drawn("trm"), {"task": "sudoku4"})
+    lines = tmp_path / "p.txt"
+    lines.write_text("\n".join(PUZZLES[:2]) + "\n")
+    sae = identity_for(load_checkpoint(tmp_path / "tiny"), tmp_path / "sae")
+    session = open_session(tmp_path / "tiny", lines, 2, "cpu", tell=lambda line: None, sae=sae)
+    tree, state = forked(session), session.model.answer
+    runs = [session.run(node) for node in tree.nodes]
+    asked = Around(tree.nodes[1], 5, ("z_H",), 0.5, 9, 2, 1)
+    look = Look(4, state, "feature", feature=3, dimensions="3", cell=2, active=1, dark=True)
+    near = Near(asked, 8)  # of 13
+    scope: dict[str, Any] = {}
+    text = script(session, tree, str(tmp_path / "tiny"), str(lines), look, near=near)
+    exec(compile(text, "script", "exec"), scope)
+    courses = [session.features.course(session, run, 3) for run in runs]
+    ends = ends_near(session, asked, 8)
+    expected = {
+        "curves": figures.curves(runs, state, 4, True),
+        "path": figures.paths(runs, state, 4, 3, True, session.task),
+        "candidates": figures.candidates(runs[1], state, 2, 4, True, session.task),
+        "feature": figures.feature_course(runs, courses, 2, 4, True, session.task),
+        "neighbourhood": figures.around(runs[1], asked, ends, True, session.task),
+    }
+    assert scope["figures"].keys() == {"boards", *expected}
+    for name, figure in expected.items():
+        assert scope["figures"][name].to_json() == figure.to_json(), name
+    assert "activation of feature 3" in scope["figures"]["boards"].layout.title.text
+    closed = script(session, Tree(tree.nodes[:1]), "c", "p", Look(0, state), near=near)
+    assert "neighbourhood" not in closed and "candidates" not in closed
 
 
 def test_the_saved_page_needs_nothing_else(trm: Session):

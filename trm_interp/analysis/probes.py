@@ -8,6 +8,7 @@ state, not what the network uses.
 
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
@@ -21,6 +22,48 @@ STRENGTH = 0.1  # scikit-learn's C: inverse of the L2 penalty
 ITERATIONS = 200
 
 
+class Probes(NamedTuple):
+    """Fitted probes by number of the label, on inputs of mean 0 and variance 1; none for labels
+    that training has of one kind only."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+    varies: np.ndarray
+    labels: int
+    fits: dict[int, LogisticRegression]
+
+    def scores(self, test: Float[np.ndarray, "row number"]) -> Float[np.ndarray, "row label"]:
+        """Log-odds of every label for these rows; NaN without a probe."""
+        test = test.astype(np.float32)
+        test = np.where(self.varies, (test - self.mean) / self.scale, 0.0)
+        scores = np.full((len(test), self.labels), np.nan)
+        for label, fitted in self.fits.items():
+            scores[:, label] = fitted.decision_function(test)
+        return scores
+
+    def directions(self) -> tuple[Float[np.ndarray, "label number"], Float[np.ndarray, " label"]]:
+        """Weights and offsets of the rows as they are: log-odds are `rows @ weights.T + offsets`."""
+        weights = np.full((self.labels, len(self.mean)), np.nan)
+        offsets = np.full(self.labels, np.nan)
+        for label, fitted in self.fits.items():
+            weights[label] = np.where(self.varies, fitted.coef_[0] / self.scale, 0.0)
+            intercept = float(np.ravel(fitted.intercept_)[0])
+            offsets[label] = intercept - weights[label] @ self.mean
+        return weights, offsets
+
+
+def fitted_probes(
+    train: Float[np.ndarray, "row number"],
+    labels: Bool[np.ndarray, "row label"],
+    strength: float = STRENGTH,
+) -> Probes:
+    """Probes of every label."""
+    train = train.astype(np.float32)
+    mean, scale, varies = _standardised(train)
+    rows = np.where(varies, (train - mean) / scale, 0.0)
+    return Probes(mean, scale, varies, labels.shape[1], dict(_fits(rows, labels, strength)))
+
+
 def probe_scores(
     train: Float[np.ndarray, "row number"],
     labels: Bool[np.ndarray, "row label"],
@@ -29,13 +72,7 @@ def probe_scores(
 ) -> Float[np.ndarray, "row2 label"]:
     """Log-odds of every label for the test rows. NaN for a label that training has of one kind
     only."""
-    train, test = train.astype(np.float32), test.astype(np.float32)
-    mean, scale, varies = _standardised(train)
-    train, test = (np.where(varies, (rows - mean) / scale, 0.0) for rows in (train, test))
-    scores = np.full((len(test), labels.shape[1]), np.nan)
-    for label, fitted in _fits(train, labels, strength):
-        scores[:, label] = fitted.decision_function(test)
-    return scores
+    return fitted_probes(train, labels, strength).scores(test)
 
 
 def probe_weights(
@@ -45,15 +82,7 @@ def probe_weights(
 ) -> tuple[Float[np.ndarray, "label number"], Float[np.ndarray, " label"]]:
     """The same probes as `rows @ weights.T + offsets`, the log-odds: directions of the state. NaN
     for a label that training has of one kind only."""
-    train = train.astype(np.float32)
-    mean, scale, varies = _standardised(train)
-    weights = np.full((labels.shape[1], train.shape[1]), np.nan)
-    offsets = np.full(labels.shape[1], np.nan)
-    rows = np.where(varies, (train - mean) / scale, 0.0)
-    for label, fitted in _fits(rows, labels, strength):
-        weights[label] = np.where(varies, fitted.coef_[0] / scale, 0.0)
-        offsets[label] = float(np.ravel(fitted.intercept_)[0]) - weights[label] @ mean
-    return weights, offsets
+    return fitted_probes(train, labels, strength).directions()
 
 
 def _standardised(train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,45 +1,40 @@
 """The Dash app: what the page asks of the session. Moves of the slider never come here."""
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import dash
 from dash import Input, Output, State, no_update, set_props
 
 from trm_interp.explore import figures
+from trm_interp.explore.around import Jobs
 from trm_interp.explore.around_panel import add_around
 from trm_interp.explore.boards import boards_figure, layer_of
 from trm_interp.explore.browser import KEPT, SHORT, VIEW, add_browser_callbacks
 from trm_interp.explore.changes import PAGE, add_changes, chosen_node, tree_outputs
 from trm_interp.explore.feature_panel import add_features
-from trm_interp.explore.layers import probe_names
+from trm_interp.explore.layers import facts_shown
 from trm_interp.explore.page import SIDES, layout, run_list
 from trm_interp.explore.page_trees import PageTrees
 from trm_interp.explore.payload import COMPUTED, LAYERS, heat_payload, payload
 from trm_interp.explore.saving import saved_page
-from trm_interp.explore.script import Look, script
+from trm_interp.explore.script import Look, Near, script
 from trm_interp.explore.session import Session
 from trm_interp.explore.settings import ExploreConfig
 from trm_interp.explore.trees import Tree, data_of, query_of, tree_of
+from trm_interp.explore.web import bare_app
 from trm_interp.runtime.errors import UserError, is_out_of_memory, one_line
 
-LOOK = ("moment", "reading", "layer", "fact", "feature", "dimensions")  # what figures show
+# what figures show
+LOOK = ("moment", "reading", "layer", "fact", "feature", "dimensions", "cell", "active", "dark")
 OUT_OF_MEMORY = "out of memory: close runs, or start with fewer --steps"
-ASSETS = Path(__file__).parent / "assets"
 
 
-def make_app(session: Session, config: ExploreConfig) -> dash.Dash:
-    """The page of a session; everything it loads comes from this machine."""
-    app = dash.Dash(
-        "trm_interp.explore",
-        assets_folder=str(ASSETS),
-        serve_locally=True,
-        title="trm-interp explore",
-        update_title="",
-        suppress_callback_exceptions=True,
-        on_error=_in_place,
-    )
+def make_app(session: Session, config: ExploreConfig, bare: dash.Dash | None = None) -> dash.Dash:
+    """The page of a session; everything it loads comes from this machine. `bare`: the app that it
+    is put into."""
+    app = bare_app(config) if bare is None else bare
+    app._on_error = _in_place
     trees = PageTrees(session)
     app.layout = lambda: layout(session, config, SHORT)
     _opening(app, session, trees)
@@ -48,8 +43,8 @@ def make_app(session: Session, config: ExploreConfig) -> dash.Dash:
     _drawn(app, session)
     _heated(app, session)
     add_features(app, session, trees)
-    add_around(app, session)
-    _taking_away(app, session, config)
+    jobs = add_around(app, session)
+    _taking_away(app, session, config, jobs)
     add_browser_callbacks(app)
     return app
 
@@ -104,7 +99,7 @@ def _view(session: Session, tree: Tree, data: dict[str, Any]) -> dict[str, Any]:
         own = str(data.get(SHORT[name]))
         return own if own in names else default
 
-    facts = probe_names(session.task, session.puzzles)
+    facts = facts_shown(session)
     features = 0 if session.features is None else session.features.d_sae
     return {
         "moment": bounded("moment", session.last, 0),
@@ -182,14 +177,16 @@ def _drawn(app: dash.Dash, session: Session) -> None:
     @app.callback(
         Output("curves", "figure"),
         Output("path", "figure"),
-        Input("tree", "data"),
+        Input("query", "data"),  # comes with the data of the runs, so boards are there first
         Input("reading", "value"),
         Input("dimensions", "value"),
         Input("dark", "data"),
+        State("tree", "data"),
         State("moment", "data"),
         prevent_initial_call=True,
     )
-    def draw(data: Any, reading: str, dimensions: str, dark: bool, moment: int) -> tuple[Any, Any]:
+    def draw(query: Any, reading: str, dimensions: str, dark: bool, *given: Any) -> Any:
+        data, moment = given
         if not data:
             return no_update, no_update
         runs = [session.run(node) for node in tree_of(session, data).nodes]
@@ -218,6 +215,27 @@ def _drawn(app: dash.Dash, session: Session) -> None:
         figure = figures.candidates(run, reading, cell, moment, dark, session.task)
         return figure, figures.course(run, reading, cell, session.task), False, False
 
+    if (probes := session.probes) is not None:
+
+        @app.callback(
+            Output("probe-words", "children"),
+            Input("settled", "data"),
+            Input("cell", "data"),
+            Input("active", "data"),
+            Input("tree", "data"),
+            Input("reading", "value"),
+            State("moment", "data"),
+            prevent_initial_call=True,
+        )
+        def read_out(
+            settled: Any, cell: int | None, active: int, data: Any, reading: str, moment: int
+        ) -> str:
+            if cell is None or not data:
+                return ""
+            run = session.run(chosen_node(session, data, active))
+            said = probes.said(session, run, reading, cell, moment)
+            return f"probes of {reading}: {said or 'none in this folder'}"
+
 
 def _heated(app: dash.Dash, session: Session) -> None:
     """Heat layers that are computed when they are looked at."""
@@ -245,7 +263,7 @@ def _heated(app: dash.Dash, session: Session) -> None:
         return heat_payload(layer, made), made.words
 
 
-def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig) -> None:
+def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig, jobs: Jobs) -> None:
     """*Copy as Python* and *save as HTML*."""
     ckpt, source = str(session.checkpoint.path), str(session.puzzles.source)
     puzzles = source if config.puzzles is None else str(config.puzzles)
@@ -254,14 +272,16 @@ def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig) -> Non
         Output("script", "children"),
         Output("script-window", "opened"),
         Input("python", "n_clicks"),
+        PAGE,
         *(State(name, KEPT.get(name, "value")) for name in LOOK),
         State("tree", "data"),
         prevent_initial_call=True,
     )
-    def as_python(clicks: int, *given: Any) -> tuple[str, bool]:
+    def as_python(clicks: int, page: str, *given: Any) -> tuple[str, bool]:
         *look, data = given
-        tree, look = tree_of(session, data), Look(*look)
-        return script(session, tree, ckpt, puzzles, look, config.skip_bad), True
+        tree, look, job = tree_of(session, data), Look(*look), jobs.of(page)
+        near = None if job is None else Near(job.asked, job.done)
+        return script(session, tree, ckpt, puzzles, look, config.skip_bad, near), True
 
     @app.callback(
         Output("boards-figure", "figure"),

@@ -6,7 +6,7 @@ told to, and when nobody has asked for it for a while: a closed page asks for no
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, NamedTuple
@@ -170,19 +170,14 @@ class Job:
             parts = list(self._parts)
         if not parts:
             return None
-        return Ends(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        return _joined(parts)
 
     def _ended(self) -> bool:
         return self._stop.is_set() or self._clock() - self._heard > self.patience
 
     def _compute(self) -> None:
         try:
-            states, where = nearby(self.session, self.asked)
-            for at in range(0, len(states), BATCH):
-                part = slice(at, at + BATCH)
-                ends = self._followed(states[part], where[part])
-                if ends is None:
-                    return
+            for ends in _batches(self.session, self.asked, self._ended):
                 with self._lock:
                     self._parts.append(ends)
         except UserError as error:
@@ -192,17 +187,33 @@ class Job:
                 raise
             self.problem = "out of memory: ask for fewer places, or start with fewer --steps"
 
-    def _followed(self, states: Tensor, where: np.ndarray) -> Ends | None:
-        """Where these states end; None where the computation was ended in between."""
-        session, asked = self.session, self.asked
-        given = {name: states[:, at] for at, name in enumerate(asked.states)}
-        read = session.ends_of(asked.node, asked.at, given, self._ended)
+
+def _batches(
+    session: Session, asked: Around, is_ended: Callable[[], bool], most: int | None = None
+) -> Iterator[Ends]:
+    """Where the states that are asked for end, at most so many, until `is_ended` says so."""
+    states, where = nearby(session, asked)
+    states, where = states[:most], where[:most]
+    labels = session.run(asked.node).labels[-1]
+    for at in range(0, len(states), BATCH):
+        part = states[at : at + BATCH]
+        given = {name: part[:, i] for i, name in enumerate(asked.states)}
+        read = session.ends_of(asked.node, asked.at, given, is_ended)
         if read is None:
-            return None
+            return
         answer, place = read
-        labels = session.run(asked.node).labels[-1]
         solved = ((answer == labels) | (labels == 0)).all(1)
-        return Ends(answer, solved, place, where)
+        yield Ends(answer, solved, place, where[at : at + BATCH])
+
+
+def _joined(parts: Sequence[Ends]) -> Ends:
+    return Ends(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def ends_near(session: Session, asked: Around, most: int | None = None) -> Ends:
+    """Where all of them end, or the first `most`, computed here and now."""
+    check_around(session, asked)
+    return _joined(list(_batches(session, asked, lambda: False, most)))
 
 
 class Jobs:

@@ -20,7 +20,8 @@ SHORT = {  # what the address holds of the view, and how it is called there
     "side": "side",
 }
 VIEW = tuple(SHORT)
-KEPT: dict[str, str] = dict.fromkeys(("moment", "active", "cell", "feature"), "data")  # in stores
+STORES = ("moment", "active", "cell", "feature", "dark")
+KEPT: dict[str, str] = dict.fromkeys(STORES, "data")
 
 
 Add = Callable[..., None]  # a function's name, its outputs, inputs and states

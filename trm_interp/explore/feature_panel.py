@@ -92,12 +92,6 @@ def add_features(app: dash.Dash, session: Session, trees: PageTrees) -> None:
     _active(app, session)
     _page(app, session)
     _forks(app, session, trees)
-    pages = session.features.pages
-    if pages is not None:
-
-        @app.server.route("/features/dashboard.html")
-        def dashboard() -> Any:
-            return (pages / "dashboard.html").read_text("utf-8")
 
 
 def _active(app: dash.Dash, session: Session) -> None:

@@ -1,6 +1,6 @@
 """An SAE on the page: which features are active, where and when, and what they mean in a run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from trm_interp.sae.saved import load_sae, provenance_of
 from trm_interp.sae.steer import Change, edit_of
 
 if TYPE_CHECKING:
+    from trm_interp.explore.inside import Evaluations
     from trm_interp.explore.session import Session
 
 Order = Literal["activation", "cells", "moments"]
@@ -56,7 +57,8 @@ class Activity:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """An SAE that fits the checkpoint. `site`: the state that it reads; `ticks`: numbers of the
+    """An SAE that fits the checkpoint. `site`: what it reads, a state or a site inside evaluations
+    that write the states `within` (none for a state); `ticks`: numbers of the
     evaluations that it was trained on, None for all; `takes_mean`: of every row the mean of its
     puzzle and position over these is taken first; `pages`: folder with pages of features."""
 
@@ -66,26 +68,34 @@ class Features:
     ticks: frozenset[int] | None
     takes_mean: bool
     pages: Path | None = None
+    within: tuple[str, ...] = ()
     _recent: Recent = field(default_factory=lambda: Recent(MOST_KEPT), repr=False)
 
     @property
     def d_sae(self) -> int:
         return self.sae.cfg.d_sae
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether it reads a site inside evaluations."""
+        return bool(self.within)
+
+    def written(self, session: "Evaluations", node: Node) -> Written:
+        """What the site was, whenever it was written or edited, over a run."""
+        return session.captured(node) if self.is_inside else session.written(node, self.site)
+
     @cached_property
     def rows(self) -> Float[Tensor, "feature d_model"]:
         """The decoder."""
         return self.sae.W_dec.detach().float()
 
-    def static(self, session: "Session", node: Node) -> Tensor | float:
+    def static(self, session: "Evaluations", node: Node) -> Tensor | float:
         """[1, pos, d_model], what is taken from rows before they are encoded: of the plain run of
         the same puzzle, as `steer` does it, since that of a running one is known at its end."""
         if not self.takes_mean:
             return 0.0
         root = node.root
-        return self._recent.once(
-            ("static", root), lambda: self._mean(session.written(root, self.site))
-        )
+        return self._recent.once(("static", root), lambda: self._mean(self.written(session, root)))
 
     def _mean(self, written: Written) -> Tensor:
         inside = [
@@ -95,12 +105,14 @@ class Features:
         ]
         return written.values[inside].float().mean(0, keepdim=True)
 
-    def edit(self, session: "Session", node: Node, edit: Feature, z: Tensor) -> Tensor:
-        """The state [batch, pos, d_model] with a feature changed, as `trm-interp steer` does it."""
+    def change(
+        self, session: "Evaluations", node: Node, edit: Feature
+    ) -> Callable[[Tensor], Tensor]:
+        """What is done with the site [batch, pos, d_model], as `trm-interp steer` does it."""
         prefix = session.model.config.prefix
         at = None if edit.cells is None else [prefix + cell for cell in edit.cells]
         change = Change(edit.feature, edit.mode, edit.value)
-        return edit_of(self.sae.encode, self.rows, change, at, self.static(session, node))(z)
+        return edit_of(self.sae.encode, self.rows, change, at, self.static(session, node))
 
     # What is active
 
@@ -120,7 +132,8 @@ class Features:
         return self._recent.once(("activity", run.node), lambda: self._activity(session, run))
 
     def _activity(self, session: "Session", run: Run) -> Activity:
-        written = session.written(run.node, self.site)
+        written = self.written(session, run.node)
+        first = int(written.moments[0])  # inside evaluations there is nothing at the start
         lasts = np.bincount(written.index(session.last), minlength=len(written.moments))
         weights = torch.from_numpy(lasts / lasts.sum()).float()  # moments that a value lasts
         cells, n = session.task.cells, self.d_sae
@@ -130,7 +143,7 @@ class Features:
             mean += torch.einsum("t,tcf->cf", share, acts)
             largest = torch.maximum(largest, acts.amax((0, 1)))
             fired += torch.einsum("t,tf->f", share, (acts > 0).float().mean(1))
-        last = written.index(session.last)[session.ends]
+        last = written.index(session.last)[np.array(session.ends) - first]
         ends = [
             scipy.sparse.csr_matrix(acts.flatten(0, 1).numpy())
             for acts in self._parts(session, run, written.values[last])
@@ -142,10 +155,12 @@ class Features:
         self, session: "Session", run: Run, moment: int, cell: int, order: Order, most: int = 8
     ) -> list[Active]:
         """Features that are active in a cell at a moment, at most so many, in this order."""
-        z = getattr(session.states_at(run.node, moment), self.site)
+        z, n = self._now(session, run, moment)
+        if z is None:
+            return []
         acts = self._encoded(session, run, z)[0].cpu().numpy()
         mean = self.activity(session, run).mean[cell]
-        here, n = acts[cell], session.last + 1
+        here = acts[cell]
         others = (acts.sum(0) - here) / max(len(acts) - 1, 1)
         apart = (here - others, here - (mean * n - here) / max(n - 1, 1))
         score = {"activation": here, "cells": apart[0], "moments": apart[1]}[order]
@@ -153,18 +168,29 @@ class Features:
         first = fires[np.argsort(-score[fires], kind="stable")][:most]
         return [Active(int(f), *(float(of[f]) for of in (here, *apart))) for f in first]
 
+    def _now(self, session: "Session", run: Run, moment: int) -> tuple[Tensor | None, int]:
+        """The site [1, pos, d_model] at a moment, None before it is there; and how many moments of
+        the run have it."""
+        if not self.is_inside:
+            return getattr(session.states_at(run.node, moment), self.site), session.last + 1
+        written = self.written(session, run.node)
+        at = int(np.searchsorted(written.moments, moment, side="right")) - 1
+        there = session.last + 1 - int(written.moments[0])
+        return (None if at < 0 else written.values[at : at + 1]), there
+
     def course(
         self, session: "Session", run: Run, feature: int
     ) -> Float[np.ndarray, "moment cell"]:
-        """Activation of one feature at every moment."""
+        """Activation of one feature at every moment; 0 before the site is there."""
         key = ("course", run.node, feature)
         return self._recent.once(key, lambda: self._course(session, run, feature))
 
     def _course(self, session: "Session", run: Run, feature: int) -> np.ndarray:
-        written = session.written(run.node, self.site)
+        written = self.written(session, run.node)
         # copies: a view would keep the activations of all features
         parts = [acts[..., feature].clone() for acts in self._parts(session, run, written.values)]
-        return torch.cat(parts).numpy()[written.index(session.last)]
+        course = torch.cat(parts).numpy()[written.index(session.last)]
+        return np.pad(course, ((int(written.moments[0]), 0), (0, 0)))
 
     # What it means
 
@@ -225,20 +251,24 @@ def open_features(path: Path | str, checkpoint: Checkpoint, pages: Path | None =
     if provenance.shuffle is not None:
         raise UserError(f"{path} was trained on shuffled ticks, which no run has: give another SAE")
     ticks = None if provenance.ticks is None else frozenset(provenance.ticks)
-    site = _site(path, provenance.sites, checkpoint)
-    return Features(sae, path, site, ticks, provenance.centre == "puzzle", _pages(pages))
+    site, within = _site(path, provenance.sites, checkpoint)
+    takes_mean = provenance.centre == "puzzle"
+    return Features(sae, path, site, ticks, takes_mean, _pages(pages), within)
 
 
-def _site(path: Path, sites: Sequence[str], checkpoint: Checkpoint) -> str:
-    model = checkpoint.model
-    shown = (model.answer, model.latent)
-    states = [site for site in sites if site in shown]
-    if not states:
-        raise UserError(
-            f"{path} reads {', '.join(sites)[:80]}; the explorer shows SAEs of states: "
-            f"{' or '.join(dict.fromkeys(shown))}"
-        )
-    return states[0]
+def _site(path: Path, sites: Sequence[str], checkpoint: Checkpoint) -> tuple[str, tuple[str, ...]]:
+    """The first site that the explorer shows, and the states whose evaluations have it inside."""
+    model, config = checkpoint.model, checkpoint.model.config
+    shown = dict.fromkeys((model.answer, model.latent))
+    for site in sites:
+        states = config.schedule.states
+        within = tuple(name for name in states if site in model.site_names(config, name))
+        if site in shown or within:
+            return site, within
+    raise UserError(
+        f"{path} reads {', '.join(sites)[:80]}; the explorer shows SAEs of states, "
+        f"{' or '.join(shown)}, and of sites inside evaluations"
+    )
 
 
 def _pages(folder: Path | None) -> Path | None:

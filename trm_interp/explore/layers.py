@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from trm_interp.explore.edits import Node
+from trm_interp.explore.probes import MARK, states_of
 from trm_interp.explore.runs import Run
 from trm_interp.patch import Recorded, attribute, last_hook, record, start_hook
 from trm_interp.runtime.errors import UserError
@@ -39,6 +40,13 @@ def probe_names(task: Task, puzzles: PuzzleSet) -> list[str]:
     return [*FACTS, *task.board_facts(puzzles.inputs[0], puzzles.labels[0])]
 
 
+def facts_shown(session: "Session") -> list[str]:
+    """What probes on the page are for: those that are fitted here, then those that were opened."""
+    opened = [] if session.probes is None else session.probes.labels()
+    own = probe_names(session.task, session.puzzles)
+    return [*own, *(f"{MARK}{label}" for label in opened)]
+
+
 @dataclass(frozen=True)
 class Rows:
     """Asked cells of some puzzles at the ends of steps: states [row, d_model], labels [row]."""
@@ -55,15 +63,20 @@ def probe_layer(session: "Session", runs: Sequence[Run], state: str, fact: str) 
     an unseen puzzle; the control is fitted on labels that were shuffled within puzzles.
     UserError for a fact that there is not, and where the file has no other puzzle.
     """
+    if session.probes is not None and fact.startswith(MARK):
+        label = fact.removeprefix(MARK)
+        heat = [session.probes.chance(session, run, state, label) for run in runs]
+        words = f"probe of {state} for {label!r} from {session.probes.path}, at every moment that "
+        return Layer(heat, f"{words}of the nearest H-cycle")
     from trm_interp.analysis.probes import probe_scores, shuffled_in_puzzles  # loads for a second
 
     if fact not in probe_names(session.task, session.puzzles):
-        names = ", ".join(probe_names(session.task, session.puzzles))
+        names = ", ".join(facts_shown(session))
         raise UserError(f"no probe for {fact[:40]!r}: choose one of {names}")
     inputs = runs[0].node.root.puzzle.inputs
     train = _training(session, state, fact, inputs.tobytes())
     ends = [session.ends[step] for step in PROBED_STEPS if step < len(session.ends)]
-    tests = [_states(session, run, state) for run in runs]
+    tests = [states_of(session, run, state) for run in runs]
     rows = np.concatenate([test.reshape(-1, test.shape[-1]) for test in tests])
     traded = shuffled_in_puzzles(train.labels[:, None], train.puzzle, np.random.default_rng(0))
     log_odds = probe_scores(train.states, train.labels[:, None], rows)[:, 0]
@@ -98,13 +111,6 @@ def _auc(task: Task, run: Run, ends: np.ndarray, fact: str, scores: np.ndarray) 
         return np.nan
     at_asked = scores[:, asked].reshape(-1, 1), labels[:, asked].reshape(-1, 1)
     return float(auc_by_puzzle(*at_asked, np.zeros(len(at_asked[0]), int))[0, 0])
-
-
-def _states(session: "Session", run: Run, state: str) -> Float[np.ndarray, "moment cell d_model"]:
-    """A state at every moment, less the prefix."""
-    written = session.written(run.node, state)
-    values = written.values[:, session.model.config.prefix :].float().cpu().numpy()
-    return values[written.index(session.last)]
 
 
 def _labels(task: Task, inputs: Tokens, solution: Tokens, guess: Tokens, fact: str) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from trm_interp.explore.serving import GET_DASH, free_port, guarded_app, has_dash, make_server
+from trm_interp.explore.serving import GET_DASH, free_port, has_dash, make_server
 from trm_interp.explore.session import open_session
 from trm_interp.explore.settings import ExploreConfig
 from trm_interp.runtime.errors import UserError
@@ -19,6 +19,7 @@ def explore(
     *,
     sae: Path | str | None = None,
     features: Path | str | None = None,
+    probes: Path | str | None = None,
     steps: int = 16,
     limit: int | None = None,
     device: str = "auto",
@@ -35,15 +36,18 @@ def explore(
         raise UserError(GET_DASH)
     from dash._jupyter import jupyter_dash
 
-    config = _config(ckpt=str(ckpt), steps=steps, limit=limit, port=port)
-    session = open_session(ckpt, puzzles, steps, device, limit, sae=sae, pages=features)
+    from trm_interp.explore.app import make_app
+
+    pages = None if features is None else Path(features)
+    config = _config(ckpt=str(ckpt), steps=steps, limit=limit, port=port, features=pages)
+    session = open_session(ckpt, puzzles, steps, device, limit, sae=sae, pages=pages, probes=probes)
     session.run(session.plain(0))
     if port in _servers:
         _end(port)
     else:
         port = free_port(config.host, port)
     if jupyter_dash.active:
-        app = guarded_app(session, config)
+        app = make_app(session, config)
         app.run(
             jupyter_mode="inline", host=config.host, port=port, jupyter_height=height, debug=False
         )

@@ -9,7 +9,7 @@ from dash import dcc, html
 
 from trm_interp.explore.around_panel import around_panel
 from trm_interp.explore.feature_panel import feature_panel
-from trm_interp.explore.layers import probe_names
+from trm_interp.explore.layers import facts_shown
 from trm_interp.explore.payload import LAYERS, blank
 from trm_interp.explore.session import Session
 from trm_interp.explore.settings import ExploreConfig
@@ -201,7 +201,7 @@ def _choices(session: Session) -> list[Any]:
     roles = {model.answer: "answer state", model.latent: "latent state"}
     readings = [{"value": name, "label": f"{name} ({roles[name]})"} for name in session.states]
     layers = [{"value": name, "label": label} for name, label in LAYERS.items()]
-    facts = probe_names(session.task, session.puzzles)
+    facts = facts_shown(session)
     how: Any = {"size": "xs", "allowDeselect": False}
     return [
         dmc.Select(
@@ -209,7 +209,7 @@ def _choices(session: Session) -> list[Any]:
         ),
         dmc.Select(id="layer", data=layers, value="none", w=170, label="heat layer", **how),
         html.Div(
-            dmc.Select(id="fact", data=facts, value=facts[0], w=110, label="probe for", **how),
+            dmc.Select(id="fact", data=facts, value=facts[0], w=150, label="probe for", **how),
             id="fact-field",
             hidden=True,
         ),
@@ -267,6 +267,7 @@ def _cell_panel(session: Session) -> list[Any]:
             className="row",
             hidden=True,
         ),
+        *(() if session.probes is None else (html.P(id="probe-words", className="facts"),)),
         html.Div(
             dcc.Graph(id="candidates", config=GRAPH, style={"height": "120px"}),
             id="course-figure",

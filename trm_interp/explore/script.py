@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from trm_interp.explore.around import Around
 from trm_interp.explore.edits import Copied, Edit, Feature, Given, Node, Noise
 from trm_interp.explore.session import Session
 from trm_interp.explore.trees import Tree
@@ -11,7 +12,8 @@ KINDS = (Copied, Feature, Given, Noise)
 
 
 class Look(NamedTuple):
-    """What is on screen: the moment, the state that is read, the heat layer and what it is of."""
+    """What is on screen: the moment, the state that is read, the heat layer and what it is of; the
+    chosen run and cell; whether the page is dark."""
 
     moment: int
     reading: str
@@ -19,10 +21,26 @@ class Look(NamedTuple):
     fact: str = "wrong"
     feature: int | None = None
     dimensions: int | str = 2  # of the path
+    cell: int | None = None
+    active: int | None = 0
+    dark: bool | None = False
+
+
+class Near(NamedTuple):
+    """The neighbourhood on screen: what was asked for, and how many of its runs have ended."""
+
+    asked: Around
+    done: int
 
 
 def script(
-    session: Session, tree: Tree, ckpt: str, puzzles: str, look: Look, skip_bad: bool = False
+    session: Session,
+    tree: Tree,
+    ckpt: str,
+    puzzles: str,
+    look: Look,
+    skip_bad: bool = False,
+    near: Near | None = None,
 ) -> str:
     """The runs of a tree, with names of variables `runs[0]`, `runs[1]`, ...; prints their boards,
     and makes the figures on screen.
@@ -30,20 +48,17 @@ def script(
     `ckpt` and `puzzles`: where they were opened from; `skip_bad`: whether bad puzzles were left
     out, which shifts the numbers of others.
     """
-    moment, reading = look.moment, look.reading
-    sae = "" if session.features is None else f", sae={str(session.features.path)!r}"
+    if near is not None and not (near.done and near.asked.node in tree.nodes):
+        near = None  # nothing to show, or of a run that is closed
+    imports, figures = _figures(session, tree, look, near)
     skip = ", skip_bad=True" if skip_bad else ""
-    more = {"probe": f", fact={look.fact!r}", "feature": f", feature={look.feature}"}
-    kinds = [kind.__name__ for kind in KINDS if any(isinstance(n.edit, kind) for n in tree.nodes)]
     lines = [
         '"""Runs that were seen in `trm-interp explore`, made again with package calls."""',
         "",
-        *([f"from trm_interp.explore.edits import {', '.join(kinds)}"] if kinds else []),
-        "from trm_interp.explore.boards import boards_figure, layer_of",
-        "from trm_interp.explore.figures import curves, paths",
-        "from trm_interp.explore.session import open_session",
+        *imports,
         "",
-        f"session = open_session({ckpt!r}, {puzzles!r}, steps={session.steps}{skip}{sae})",
+        f"session = open_session({ckpt!r}, {puzzles!r}, steps={session.steps}{skip}"
+        f"{_folders(session)})",
         f"# checkpoint sha256 {session.checkpoint.sha256}",
         f"nodes = [session.plain({_puzzle(session, tree.root)})]",
     ]
@@ -54,7 +69,7 @@ def script(
     lines += [
         "runs = [session.run(node) for node in nodes]",
         "",
-        f"moment, state = {moment}, {reading!r}  # what was on screen",
+        f"moment, state = {look.moment}, {look.reading!r}  # what was on screen",
         "for run in runs:",
         "    reading, right = run.readings[state], run.right(state)",
         "    when = run.moments[moment].label",
@@ -63,15 +78,67 @@ def script(
         '    print(*session.task.lines(reading.tokens[moment]), sep="\\n")',
         "",
         "# the figures on screen: show() them, or write_html, or write_image to SVG, PNG or PDF",
-        f"heat = layer_of(session, runs, {look.layer!r}, state{more.get(look.layer, '')})",
-        "figures = {",
-        '    "boards": boards_figure(session, runs, moment, state, heat),',
-        '    "curves": curves(runs, state, moment, dark=False),',
-        f'    "path": paths(runs, state, moment, {int(look.dimensions)}, False, session.task),',
-        "}",
+        *figures,
         "",
     ]
     return "\n".join(lines)
+
+
+def _folders(session: Session) -> str:
+    """Further arguments of `open_session`."""
+    sae = "" if session.features is None else f", sae={str(session.features.path)!r}"
+    probes = "" if session.probes is None else f", probes={str(session.probes.path)!r}"
+    return sae + probes
+
+
+def _figures(
+    session: Session, tree: Tree, look: Look, near: Near | None
+) -> tuple[list[str], list[str]]:
+    """Lines that import what the script needs, and those that make the figures on screen."""
+    dark, active = bool(look.dark), min(look.active or 0, len(tree.nodes) - 1)
+    more = {"probe": f", fact={look.fact!r}", "feature": f", feature={look.feature}"}
+    drawn = ["curves", "paths"]
+    lines = [
+        f"heat = layer_of(session, runs, {look.layer!r}, state{more.get(look.layer, '')})",
+        f"task, dark = session.task, {dark}",
+        "figures = {",
+        '    "boards": boards_figure(session, runs, moment, state, heat),',
+        '    "curves": curves(runs, state, moment, dark),',
+        f'    "path": paths(runs, state, moment, {int(look.dimensions)}, dark, task),',
+        "}",
+    ]
+    if look.cell is not None:
+        drawn.append("candidates")
+        given = f"runs[{active}], state, {look.cell}, moment, dark, task"
+        lines.append(f'figures["candidates"] = candidates({given})')
+    if look.feature is not None and session.features is not None:
+        drawn.append("feature_course")
+        course = f"session.features.course(session, run, {look.feature})"
+        lines += [
+            f"courses = [{course} for run in runs]",
+            f"drawn = feature_course(runs, courses, {look.cell}, moment, dark, task)",
+            'figures["feature"] = drawn',
+        ]
+    imports = []
+    if near is not None:
+        drawn.append("around")
+        imports.append("from trm_interp.explore.around import Around, ends_near")
+        at, of = tree.nodes.index(near.asked.node), near.asked
+        own = f"{of.at}, {of.states!r}, {of.radius!r}, {of.starts}, {of.side}, {of.seed}"
+        lines += [
+            f"asked = Around(nodes[{at}], {own})",
+            f"ends = ends_near(session, asked, {near.done})  # as many runs as had ended",
+            f'figures["neighbourhood"] = around(runs[{at}], asked, ends, dark, task)',
+        ]
+    imports.append("from trm_interp.explore.boards import boards_figure, layer_of")
+    kinds = [kind.__name__ for kind in KINDS if any(isinstance(n.edit, kind) for n in tree.nodes)]
+    if kinds:
+        imports.append(f"from trm_interp.explore.edits import {', '.join(kinds)}")
+    imports += [
+        f"from trm_interp.explore.figures import {', '.join(sorted(drawn))}",
+        "from trm_interp.explore.session import open_session",
+    ]
+    return imports, lines
 
 
 def _puzzle(session: Session, root: Node) -> str:

@@ -1,14 +1,19 @@
 """Serve the explorer until it is stopped."""
 
+import gc
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
 
-from trm_interp.explore.session import Session, open_session
 from trm_interp.explore.settings import LAST_PORT, ExploreConfig
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import shown
+
+if TYPE_CHECKING:
+    from trm_interp.explore.session import Session
 
 TRIED = 50  # ports, from the one that was asked for
 GET_DASH = "the explorer needs Dash: pip install 'trm-interp[explore]', and run again"
@@ -19,25 +24,34 @@ def run(
     tell: Callable[[str], None] = print,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
-    """What the command `explore` does: open everything, then serve until Ctrl-C."""
+    """What the command `explore` does: open everything, then serve until Ctrl-C.
+
+    A browser that asks meanwhile gets the scripts of the page, and the page when all is open.
+    """
     if not has_dash():
         raise UserError(GET_DASH)
-    session = open_session(
-        config.ckpt,
-        config.puzzles,
-        config.steps,
-        config.device,
-        config.limit,
-        config.skip_bad,
-        tell,
-        config.sae,
-        config.features,
-    )
-    session.run(session.plain(0))  # the first board, and what cannot run fails here
     port = free_port(config.host, config.port)
     if port != config.port:
         tell(f"port {config.port} is busy: taking {port}")
-    server = make_server(session, config, port)
+    with _no_collecting(), _door(config, port) as (server, app, is_open):
+        from trm_interp.explore.app import make_app  # brings torch
+        from trm_interp.explore.session import open_session
+
+        session = open_session(
+            config.ckpt,
+            config.puzzles,
+            config.steps,
+            config.device,
+            config.limit,
+            config.skip_bad,
+            tell,
+            config.sae,
+            config.features,
+            config.probes,
+        )
+        make_app(session, config, app)
+        is_open.set()
+        session.run(session.plain(0))  # the first board, and what cannot run fails here
     tell(f"the explorer is at http://{_in_address(config.host)}:{port}/ (Ctrl-C ends it)")
     try:
         serve(server)
@@ -45,6 +59,45 @@ def run(
         tell("the explorer has ended")
     finally:
         server.server_close()
+
+
+@contextmanager
+def _door(config: ExploreConfig, port: int) -> Iterator[tuple[Any, Any, Event]]:
+    """A server that answers in a thread until the end of the block, its app, and what lets through
+    questions about a session; closed after an error.
+    """
+    from trm_interp.explore.web import bare_app, hold
+
+    app, is_open, is_done = bare_app(config), Event(), Event()
+    hold(app, is_open)
+    server = _bound(app, config, port)
+    server.timeout = 0.05  # s without a request, after which to look whether all is open
+
+    def answer() -> None:
+        while not is_done.is_set():
+            server.handle_request()
+
+    thread = Thread(target=answer, daemon=True)
+    thread.start()
+    try:
+        yield server, app, is_open
+    except BaseException:
+        server.server_close()
+        raise
+    finally:
+        is_done.set()
+        thread.join()
+
+
+@contextmanager
+def _no_collecting() -> Iterator[None]:
+    """What is imported stays: collecting garbage meanwhile takes time only, half a second of it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def has_dash() -> bool:
@@ -62,35 +115,21 @@ def lines(result: None) -> list[str]:
     return []
 
 
-def make_server(session: Session, config: ExploreConfig, port: int) -> Any:
+def make_server(session: "Session", config: ExploreConfig, port: int) -> Any:
     """A server of the page, bound to its port; `serve_forever` answers requests, in threads."""
+    from trm_interp.explore.app import make_app
+
+    return _bound(make_app(session, config), config, port)
+
+
+def _bound(app: Any, config: ExploreConfig, port: int) -> Any:
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
         def log_request(self, *args: Any, **more: Any) -> None:
             """Requests are not logged."""
 
-    app = guarded_app(session, config)
     return make_server(config.host, port, app.server, threaded=True, request_handler=Quiet)
-
-
-def guarded_app(session: Session, config: ExploreConfig) -> Any:
-    """The page, which answers to its own names of the machine only."""
-    from trm_interp.explore.app import make_app
-
-    app = make_app(session, config)
-    if is_loopback(config.host):  # a page of another site must not reach it by a name of its own
-        app.server.config["TRUSTED_HOSTS"] = ["127.0.0.1", "localhost", "[::1]", config.host]
-    return app
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what is bound there.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
-    (True, False)
-    """
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def free_port(host: str, first: int) -> int:

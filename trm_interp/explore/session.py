@@ -27,10 +27,11 @@ from trm_interp.explore.edits import (
     with_copies,
     with_noise,
 )
+from trm_interp.explore.inside import Evaluations
 from trm_interp.explore.reading import Puzzles
 from trm_interp.explore.recent import Recent
 from trm_interp.explore.runs import Axes, Reading, Run, Series, Written, axes_of, moments_of
-from trm_interp.patch.view import Span, view_of
+from trm_interp.patch.view import view_of
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import in_seed_range
 from trm_interp.subjects.opening import open_both, open_device, require_task
@@ -38,9 +39,11 @@ from trm_interp.tasks.base import PuzzleError, PuzzleSet, Tokens
 
 if TYPE_CHECKING:
     from trm_interp.explore.features import Features
+    from trm_interp.explore.probes import FittedProbes
 
 MOST_BYTES = 500_000_000  # of runs that are kept
 MOST_EFFECTS = 8  # patch effects of forks that are kept
+MOST_CAPTURES = 8  # runs whose values inside evaluations are kept
 LOUDEST = 1000.0  # noise; states have RMS 1
 
 
@@ -54,9 +57,11 @@ def open_session(
     tell: Callable[[str], None] = print,
     sae: Path | str | None = None,
     pages: Path | str | None = None,
+    probes: Path | str | None = None,
 ) -> "Session":
-    """A checkpoint and puzzles, those that ship where none are named; perhaps an SAE, and what
-    `trm-interp features` wrote of it. UserError where they do not fit."""
+    """A checkpoint and puzzles, those that ship where none are named; perhaps an SAE, what
+    `trm-interp features` wrote of it, and what `trm-interp probes` wrote. UserError where they do
+    not fit."""
     file = None if puzzles is None else Path(puzzles)
     both = open_both(ckpt, file, open_device(device), limit, skip_bad, tell)
     if sae is None and pages is not None:
@@ -66,10 +71,15 @@ def open_session(
         from trm_interp.explore.features import open_features  # takes seconds to import
 
         features = open_features(sae, both[0], None if pages is None else Path(pages))
-    return Session(*both, steps, features=features)
+    fitted = None
+    if probes is not None:
+        from trm_interp.explore.probes import open_probes
+
+        fitted = open_probes(probes, both[0])
+    return Session(*both, steps, features=features, probes=fitted)
 
 
-class Session(Puzzles):
+class Session(Evaluations, Puzzles):
     """One checkpoint, a file of puzzles, and the runs that were looked at.
 
     `most_bytes` of runs are kept; those that were not looked at for longest are dropped, and
@@ -83,17 +93,19 @@ class Session(Puzzles):
         steps: int = 16,
         most_bytes: int = MOST_BYTES,
         features: "Features | None" = None,
+        probes: "FittedProbes | None" = None,
     ) -> None:
         require_task(puzzles, checkpoint)
         self.checkpoint, self.puzzles, self.steps = checkpoint, puzzles, steps
         self.model, self.task = checkpoint.model, puzzles.task
-        self.most_bytes, self.features = most_bytes, features
+        self.most_bytes, self.features, self.probes = most_bytes, features, probes
         self._view = view_of(self.model)
         self._spans = self._view.spans(steps)
         self.moments = moments_of(self._spans)
         self._runs: OrderedDict[Node, Run] = OrderedDict()
         self._lock = RLock()
         self.recorded, self.effects = Recent(2), Recent(MOST_EFFECTS)  # of `layers`
+        self._captures = Recent(MOST_CAPTURES)
 
     @property
     def last(self) -> int:
@@ -150,6 +162,8 @@ class Session(Puzzles):
             raise UserError("no SAE is open: start the explorer with --sae")
         if not 0 <= edit.feature < self.features.d_sae or edit.mode not in FEATURE_MODES:
             raise UserError(f"features are 0 to {self.features.d_sae - 1}, not {edit.feature}")
+        if self.features.is_inside and not edit.at:
+            raise UserError(f"{self.features.site} is inside evaluations: go to moment 1 or later")
         if not np.isfinite(edit.value):
             raise UserError(f"the value of a feature must be a number, not {edit.value}")
 
@@ -235,23 +249,6 @@ class Session(Puzzles):
         n = int(np.searchsorted(before.moments, own.moments[0]))
         values = torch.cat([before.values[:n], own.values])
         return Written(np.concatenate([before.moments[:n], own.moments]), values)
-
-    def _passed(self, node: Node, span: Span, state: States, x: Tensor) -> States:
-        """The states after a span of a run, with what lasts done to them."""
-        state = self._view.pass_through(span, state, x)
-        site = None if self.features is None else self.features.site
-        if site in {tick.writes for tick in span.ticks}:
-            for one in node.lineage():
-                if isinstance(one.edit, Feature) and one.edit.lasts:
-                    state = self._featured(node, one.edit, state)
-        return state
-
-    def _featured(self, node: Node, edit: Feature, state: States) -> States:
-        """The states with a feature changed."""
-        assert self.features is not None
-        name = self.features.site
-        new = self.features.edit(self, node, edit, getattr(state, name))
-        return state._replace(**{name: new})
 
     def _embedded(self, node: Node, inputs: Tokens) -> Tensor:
         own = node.puzzle.identifier

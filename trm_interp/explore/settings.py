@@ -24,6 +24,9 @@ class ExploreConfig:
         "folder that `features` wrote for that SAE, for the pages of features",
         otherwise="none",
     )
+    probes: Path | None = setting(
+        None, "folder that `probes` wrote for this checkpoint", otherwise="none"
+    )
     steps: int = setting(16, "supervision steps", most=MOST_STEPS)
     limit: int | None = setting(None, "only the first so many puzzles", otherwise="all")
     port: int = setting(

@@ -14,7 +14,9 @@ import torch
 from trm_interp.analysis.auc import FEWEST
 from trm_interp.analysis.estimates import Number, with_span
 from trm_interp.analysis.probes import (
+    Probes,
     auc_by_puzzle,
+    fitted_probes,
     probe_scores,
     scores_by_cell,
     shuffled_in_puzzles,
@@ -37,6 +39,8 @@ from trm_interp.tasks.base import PuzzleTensors, Task
 
 Config = ProbesConfig
 DOZEN = 12
+WEIGHTS = "weights"  # table of the probes of states, which the explorer opens
+NAMES = ("probes", WEIGHTS)
 KINDS = {  # what is fitted
     "state": "probe of the state",
     "shuffled": "labels shuffled within puzzles",
@@ -116,12 +120,12 @@ def run(config: ProbesConfig, tell: Tell, progress: Progress) -> ProbesResult:
         inputs = store["inputs"][:]
         train, test = split_puzzles(inputs, config.held_out, config.seed)
         ends = _ends(store, config)
-        with results_of("probes", config, ("probes",), tell=tell, progress=progress) as results:
+        with results_of("probes", config, NAMES, tell=tell, progress=progress) as results:
             board = _board(store.tensors(), test, model, store.task)
             if not board.names:
                 lacks = f"{store.task.title} has no candidates and no facts of cells"
                 tell(f"{lacks}: probing for broken rules alone")
-            table = probe_all(store, model, board, ends, config, progress)
+            table, weights = probe_all(store, model, board, ends, config, progress)
             result = ProbesResult(
                 **provenance_of(store),
                 n_train=len(train),
@@ -132,7 +136,7 @@ def run(config: ProbesConfig, tell: Tell, progress: Progress) -> ProbesResult:
                 seed=config.seed,
                 auc=[ProbeScore.of(row) for row in records(table)],
             )
-            results.write(figures(result, table), {})
+            results.write(figures(result, table), {WEIGHTS: weights})
             return results.finish(result)
 
 
@@ -143,19 +147,34 @@ def probe_all(
     ends: list[tuple[int, dict[str, int]]],
     config: ProbesConfig,
     progress: Progress,
-) -> pd.DataFrame:
-    """A row for every `ProbeScore`."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row for every `ProbeScore`, and one for every probe of a state: its log-odds are
+    `offset + w0 * z[0] + w1 * z[1] + ...`."""
     rows: list[dict[str, Any]] = []
+    weights: list[pd.DataFrame] = []
     fits, total = 0, len(ends) * (2 * len(store.states) + 2)
     for moment in _moments(store, model, board, ends):
-        for site, kind, scores, labels in _fits(moment, board, config):
+        for site, kind, scores, labels, probes in _fits(moment, board, config):
             auc = auc_by_puzzle(scores, labels, board.puzzle[board.test])
             tick = moment.ticks[site or store.answer]
             fit = {"cycle": moment.cycle, "site": site, "kind": kind, "tick": tick}
             rows += [fit | row for row in _means(auc, moment.names, config.seed)]
+            if kind == "state" and probes is not None:
+                weights.append(_weights(probes, fit, moment.names))
             fits += 1
             progress(fits, total)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows), pd.concat(weights, ignore_index=True)
+
+
+def _weights(probes: Probes, fit: dict[str, Any], names: list[str]) -> pd.DataFrame:
+    """A row for every label that has a probe."""
+    directions, offsets = probes.directions()
+    columns = [f"w{i}" for i in range(directions.shape[1])]
+    table = pd.DataFrame(directions, columns=columns)
+    own = {**fit, "label": names, "offset": offsets}
+    for at, (name, value) in enumerate(own.items()):
+        table.insert(at, name, value)
+    return table[np.isfinite(offsets)].drop(columns="kind")
 
 
 def _ends(store: Store, config: ProbesConfig) -> list[tuple[int, dict[str, int]]]:
@@ -231,8 +250,8 @@ def _moments(
 
 def _fits(
     moment: Moment, board: Board, config: ProbesConfig
-) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Site, kind, scores and labels of the test rows. x is the same vector at every blank cell.
+) -> Iterator[tuple[str, str, np.ndarray, np.ndarray, Probes | None]]:
+    """Site, kind, scores and labels of the test rows, and the probes of states. x is the same vector at every blank cell.
 
     Shuffled labels train the control, which the true ones of the test puzzles judge.
     """
@@ -241,13 +260,13 @@ def _fits(
     traded = shuffled_in_puzzles(labels, board.puzzle, rng)
     for site, rows in moment.states.items():
         for kind, wanted in (("state", labels), ("shuffled", traded)):
-            scores = probe_scores(rows[train], wanted[train], rows[test], config.strength)
-            yield site, kind, scores, labels[test]
+            probes = fitted_probes(rows[train], wanted[train], config.strength)
+            yield site, kind, probes.scores(rows[test]), labels[test], probes
     scores = probe_scores(board.x[train], labels[train], board.x[test], config.strength)
-    yield "", "x", scores, labels[test]
+    yield "", "x", scores, labels[test], None
     cells = board.cell[train], board.one_hot[test], board.cell[test]
     scores = scores_by_cell(board.one_hot[train], labels[train], *cells, config.strength)
-    yield "", "board", scores, labels[test]
+    yield "", "board", scores, labels[test], None
 
 
 def _means(auc: np.ndarray, names: list[str], seed: int) -> Iterator[dict[str, Any]]:

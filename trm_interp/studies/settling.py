@@ -32,12 +32,14 @@ from trm_interp.analysis.resample import median_with_bounds
 from trm_interp.analysis.settling import (
     LAST,
     fate_of,
-    fates_of_failures,
     in_steps,
     in_words,
     late_drift,
     log_drift,
     period,
+)
+from trm_interp.analysis.settling_tables import (
+    fates_of_failures,
     recurrence_bands,
     same_phase_bands,
     settled_by_solved,

@@ -88,7 +88,8 @@ boards.js, whose state it shares. */
     },
     settle(moment, side) {
       clearTimeout(settled);
-      if (side === "features") settled = setTimeout(() => set("settled", { data: moment }), 200);
+      const waits = side === "features" || document.getElementById("probe-words");
+      if (waits) settled = setTimeout(() => set("settled", { data: moment }), 200);
       return none();
     },
   });
