@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from explore_worlds import PUZZLES, drawn
 
+from trm_interp.core.checkpoints.folder import save_checkpoint
 from trm_interp.explore.boards import layer_of
 from trm_interp.explore.layers import facts_shown
 from trm_interp.explore.probes import open_probes
@@ -15,24 +17,25 @@ from trm_interp.explore.session import Session, open_session
 from trm_interp.runtime.errors import UserError
 
 Cli = Callable[..., Any]
-LABEL = "candidate 3"
+LABEL = "candidate 1"
 
 
 @pytest.fixture(scope="module")
-def session(
-    cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Session:
-    """With probes of two H-cycles of the last recorded run."""
+def session(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """With probes of two H-cycles of the recorded runs of three puzzles."""
     folder = tmp_path_factory.mktemp("probed")
-    store, out = folder / "states", folder / "probes"
-    where = ["--ckpt", copier, "--device", "cpu"]
+    store, out, lines = folder / "states", folder / "probes", folder / "p.txt"
+    save_checkpoint(folder / "tiny", drawn("trm"), {"task": "sudoku4"})
+    traded = PUZZLES[0].translate(str.maketrans("12", "21"))
+    lines.write_text("\n".join([*PUZZLES[:2], traded]) + "\n")
+    where = ["--ckpt", folder / "tiny", "--device", "cpu"]
     for words in (
-        ["collect", *where, "--puzzles", grids, "--out", store, "--steps", 2],
+        ["collect", *where, "--puzzles", lines, "--out", store, "--steps", 2],
         ["probes", store, *where, "--cycles", "0,3", "--out", out],
     ):
         answer = cli(*words)
         assert answer.code == 0, answer.err
-    return open_session(copier, grids, 2, "cpu", tell=lambda line: None, probes=out)
+    return open_session(folder / "tiny", lines, 2, "cpu", tell=lambda line: None, probes=out)
 
 
 def test_heat_and_what_is_said_of_a_cell(session: Session):

@@ -133,12 +133,12 @@ def _shown(app: dash.Dash, session: Session) -> None:
         tree = tree_of(session, data)
         sources = [{"value": str(i), "label": n.name} for i, n in enumerate(tree.nodes)]
         number = int(data["puzzle"]) if "puzzle" in data else ""
-        query = query_of({"sha": session.checkpoint.sha256[:8], **data})
+        query = _query(session, data)
         runs = [session.run(node) for node in tree.nodes]
         is_replaced = replaces(type(session.task).typed, typed or "", data_of(before or ""), data)
         text = data["text"] if is_replaced else no_update
         return (
-            payload(session, runs),
+            payload(session, runs, query),
             sources,
             no_update if number == index else number,
             text,
@@ -155,6 +155,11 @@ def _shown(app: dash.Dash, session: Session) -> None:
         tree = tree_of(session, data)
         names = [node.name for node in tree.nodes]
         return run_list(names, figures.COLOURS, tree.parents(), active)
+
+
+def _query(session: Session, data: dict[str, Any]) -> str:
+    """Of the address of a tree."""
+    return query_of({"sha": session.checkpoint.sha256[:8], **data})
 
 
 def replaces(
@@ -260,7 +265,7 @@ def _heated(app: dash.Dash, session: Session) -> None:
         except UserError as error:
             return None, one_line(error)
         assert made is not None
-        return heat_payload(layer, made), made.words
+        return heat_payload(layer, made, _query(session, data), reading), made.words
 
 
 def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig, jobs: Jobs) -> None:

@@ -26,8 +26,8 @@ COMPUTED = ("probe", "feature", "effect")  # when they are looked at
 LEVELS = 255
 
 
-def payload(session: Session, runs: list[Run]) -> dict[str, Any]:
-    """Of the runs of a tree, and what is the same for all of them."""
+def payload(session: Session, runs: list[Run], of: str = "") -> dict[str, Any]:
+    """Of the runs of a tree, and what is the same for all of them. `of`: which runs they are."""
     task = session.task
     heavy_rows, heavy_columns = task.rulings()
     pads = np.arange(task.vocab, dtype=np.uint8)
@@ -39,6 +39,7 @@ def payload(session: Session, runs: list[Run]) -> dict[str, Any]:
     }
     ends = [m.at for m in moments if m.tick is not None and m.tick.ends_cycle]
     return {
+        "of": of,
         "grid": list(task.grid),
         "heavy": [heavy_rows, heavy_columns],
         "glyphs": task.glyphs(pads).tolist(),
@@ -93,13 +94,17 @@ def _of(session: Session, run: Run, largest: dict[str, float]) -> dict[str, Any]
     }
 
 
-def heat_payload(name: str, layer: Layer) -> dict[str, Any]:
-    """A layer that was computed when it was looked at. Signed ones have their zero at level 128."""
+def heat_payload(name: str, layer: Layer, of: str = "", reading: str = "") -> dict[str, Any]:
+    """A layer that was computed when it was looked at. Signed ones have their zero at level 128.
+
+    `of` as in `payload`, `reading`: of which state; so it is not shown over other runs.
+    """
     heat = np.stack(layer.heat)
     signed, most = bool(heat.min() < 0), max(float(np.abs(heat).max()), 1e-12)
     level = heat / most * (LEVELS // 2) + (LEVELS + 1) // 2 if signed else heat / most * LEVELS
     runs = [_bytes(one.clip(0, LEVELS).round()) for one in level]
-    return {"layer": name, "runs": runs, "largest": most, "signed": signed}
+    own = {"layer": name, "of": of, "reading": reading}
+    return own | {"runs": runs, "largest": most, "signed": signed}
 
 
 def _levels(values: np.ndarray, largest: float) -> str:

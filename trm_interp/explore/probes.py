@@ -113,6 +113,8 @@ def open_probes(path: Path | str, checkpoint: Checkpoint) -> FittedProbes:
         }
     except (ValueError, KeyError) as error:
         raise UserError(f"{path / WEIGHTS}: {first_line(error)[:120]}") from None
+    if not probes:
+        raise UserError(f"{path} has no probe: its labels were all of one kind; record more puzzles")
     wide = sum(str(name)[1:].isdecimal() for name in table.columns)
     if wide != len(columns):
         raise UserError(f"{path} has probes of {wide} numbers, states have {len(columns)}")

@@ -1,9 +1,9 @@
 /* Boards: drawn in the browser, from data that it has of the runs.
 
-Why not by the server: a move of the slider or of play then costs no request, so that boards follow
-within a frame also where the machine computes something else (a fork, a neighbourhood) or is far
-away, and cells keep the focus of the keyboard. Functions here and in the files next to this one are
-clientside callbacks of browser.py and what they share; none knows a task or an architecture. */
+Why here: a move of the slider costs no request, so boards follow within a frame while the machine
+computes a fork. As Dash components, 900 cells a run of an ARC board would be rendered anew at every
+move and lose the keyboard's focus; Dash has no keys, no play, and no event within a board. All else
+is Python: these are clientside callbacks of browser.py, and none knows a task or an architecture. */
 window.explorer = (function () {
   const GIVEN = 1, WRONG = 2, CONFLICT = 4, CHANGED = 8; // as in runs.py
   const built = { data: null, runs: [] };
@@ -124,7 +124,7 @@ window.explorer = (function () {
         explorer.buildSlider(data);
       }
       if (heat && !heat.levels) heat.levels = heat.runs.map(bytes);
-      const fits = heat && heat.runs.length === data.runs.length;
+      const fits = heat && heat.of === data.of && heat.reading === reading; // else another follows
       Object.assign(view, { moment: Math.min(moment, last()), active: active || 0, cell, reading });
       view.heat = fits ? heat : null;
       explorer.showMoment(data.moments[view.moment]);
