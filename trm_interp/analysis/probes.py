@@ -42,7 +42,7 @@ class Probes(NamedTuple):
         return scores
 
     def directions(self) -> tuple[Float[np.ndarray, "label number"], Float[np.ndarray, " label"]]:
-        """Weights and offsets of the rows as they are: log-odds are `rows @ weights.T + offsets`."""
+        """Weights and offsets for rows as they are: log-odds are `rows @ weights.T + offsets`."""
         weights = np.full((self.labels, len(self.mean)), np.nan)
         offsets = np.full(self.labels, np.nan)
         for label, fitted in self.fits.items():

@@ -59,7 +59,9 @@ class FittedProbes:
         probe = self.probes.get((state, label))
         if probe is None:
             has = ", ".join(self.labels(state)) or "none"
-            raise UserError(f"no probe of {state} for {label[:40]!r} in {self.path}; there is: {has}")
+            raise UserError(
+                f"no probe of {state} for {label[:40]!r} in {self.path}; there is: {has}"
+            )
         values = states_of(session, run, state)
         at = probe.nearest(session)
         odds = np.einsum("mcd,md->mc", values, probe.weights[at]) + probe.offsets[at][:, None]
@@ -78,9 +80,7 @@ class FittedProbes:
         return ", ".join(f"{label} {chance:.2f}" for chance, label in most)
 
 
-def states_of(
-    session: "Session", run: Run, state: str
-) -> Float[np.ndarray, "moment cell d_model"]:
+def states_of(session: "Session", run: Run, state: str) -> Float[np.ndarray, "moment cell d_model"]:
     """A state at every moment, less the prefix."""
     written = session.written(run.node, state)
     values = written.values[:, session.model.config.prefix :].float().cpu().numpy()
@@ -114,7 +114,9 @@ def open_probes(path: Path | str, checkpoint: Checkpoint) -> FittedProbes:
     except (ValueError, KeyError) as error:
         raise UserError(f"{path / WEIGHTS}: {first_line(error)[:120]}") from None
     if not probes:
-        raise UserError(f"{path} has no probe: its labels were all of one kind; record more puzzles")
+        raise UserError(
+            f"{path} has no probe: its labels were all of one kind; record more puzzles"
+        )
     wide = sum(str(name)[1:].isdecimal() for name in table.columns)
     if wide != len(columns):
         raise UserError(f"{path} has probes of {wide} numbers, states have {len(columns)}")

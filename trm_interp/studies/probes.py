@@ -251,9 +251,10 @@ def _moments(
 def _fits(
     moment: Moment, board: Board, config: ProbesConfig
 ) -> Iterator[tuple[str, str, np.ndarray, np.ndarray, Probes | None]]:
-    """Site, kind, scores and labels of the test rows, and the probes of states. x is the same vector at every blank cell.
+    """Site, kind, scores and labels of the test rows, and the probes of states.
 
-    Shuffled labels train the control, which the true ones of the test puzzles judge.
+    x is the same vector at every blank cell. Shuffled labels train the control, which the true
+    ones of the test puzzles judge.
     """
     test, train, labels = board.test, ~board.test, moment.labels
     rng = np.random.default_rng([config.seed, 0x9B0B])
