@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
-from explore_worlds import maze_session, session_of, toy_session
+from arc_puzzles import arc_puzzles
+from explore_worlds import checkpoint_of, drawn, maze_session, session_of, toy_session
 
 from trm_interp.explore.edits import Copied, Given, Noise
+from trm_interp.explore.payload import payload
 from trm_interp.explore.session import Session
 from trm_interp.explore.trees import LONGEST_NAME, MOST_RUNS, Tree, data_of, query_of, tree_of
 from trm_interp.runtime.errors import UserError
@@ -115,3 +117,14 @@ def test_addresses_that_were_tampered_with(trm: Session, fork: str, message: str
 def test_puzzles_that_an_address_cannot_have(trm: Session, number: str):
     with pytest.raises(UserError, match="puzzle"):
         tree_of(trm, {"puzzle": number})
+
+
+def test_a_task_that_reads_no_text():
+    """Puzzles of a file of ARC go into an address and out of it."""
+    puzzles = arc_puzzles(2, 10)
+    task = puzzles.task
+    model = drawn("trm", cells=task.cells, vocab=task.vocab)
+    session = Session(checkpoint_of(model), puzzles, 2)
+    tree = Tree((session.plain(1),)).with_fork(0, Noise(5, ("z_H",), 1.0, 1))
+    assert tree_of(session, data_of(query_of(tree.to_json(session)))).nodes == tree.nodes
+    assert payload(session, [session.run(node) for node in tree.nodes])["grid"] == [10, 10]

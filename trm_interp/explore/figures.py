@@ -31,6 +31,7 @@ AROUND = ("where runs end that go on near this state", "a plane through this sta
 KINDS = (GREEN, VERMILLION, BLUE, ORANGE, PURPLE, SKY, "#8c6d31", GREY)
 SHOWN_REVISIONS = 6
 EYE = {"x": 1.6, "y": 1.6, "z": 1.1}  # so that titles of axes are inside
+ROWS_NAMED = 8  # candidates that all have their name
 SEEN = 0.01  # probability from which a token is a candidate on the figure
 MONO = "ui-monospace, Menlo, Consolas, monospace"
 
@@ -149,7 +150,8 @@ def candidates(run: Run, reading: str, cell: int, moment: int, dark: bool, task:
     )
     line = {"color": VERMILLION, "width": 2}
     figure.update_layout(shapes=[_line("", moment, line)])
-    figure.update_yaxes(type="category")
+    every = {"dtick": 1, "tickfont": {"size": 9}} if len(seen) <= ROWS_NAMED else {}
+    figure.update_yaxes(type="category", **every)
     return _dressed(figure, dark, showlegend=False)
 
 
