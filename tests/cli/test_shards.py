@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ import torch
 
 import trm_interp.recording.collect
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
+from trm_interp.core.models.trm import TRM
+from trm_interp.recording.manifest import Manifest
 
 Cli = Callable[..., Any]
 
@@ -153,6 +157,10 @@ def test_merge_refuses_other_weights_and_damaged_pieces(
     done(cli, *line, "--shard", "1/2", "--out", first, "--resume")
     assert piece.read_bytes() == whole
     model = load_checkpoint(own).model
+    other = TRM(replace(model.config, h_cycles=model.config.h_cycles + 1))
+    other.load_state_dict(model.state_dict())
+    save_checkpoint(own, other, {})  # the weights are the same, and their sha256
+    assert f"settings of {own}.h_cycles (" in refused(cli, "merge", first, second)
     with torch.no_grad():
         next(model.parameters()).add_(1)
     save_checkpoint(own, model, {})
@@ -194,6 +202,48 @@ def test_a_full_disk_is_one_line_and_the_shard_goes_on(
     done(cli, *line, "--resume")
     assert files(tmp_path / "full" / "pieces").keys() == files(parts[0] / "pieces").keys()
     done(cli, "merge", tmp_path / "full", parts[1])
+
+
+def test_files_are_moved_only_once_they_are_listed(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path, monkeypatch: Any
+):
+    """A merge that is killed between a file and the manifest has lost none of them."""
+    monkeypatch.setattr(trm_interp.recording.collect, "plan_shards", lambda *sizes: 2)
+    places = in_shards(cli, words("collect", copier, grids), tmp_path, 2)
+    states = {p.name: p.read_bytes() for at in places for p in at.glob("work/shard-*.h5")}
+    merge, write = ["merge", *places, "--move", "--out", tmp_path / "whole"], Manifest.write
+
+    def killed(self: Manifest, path: Path) -> None:
+        if len(self.shards) == 3:
+            raise KeyboardInterrupt
+        write(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "write", killed)
+        # links need no room
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+        assert cli(*merge).code == 130
+    done(cli, *merge, "--resume")
+    moved = {p.name: p.read_bytes() for p in (tmp_path / "whole").glob("shard-*.h5")}
+    assert moved == states and len(moved) == 5
+    assert not [file for at in places for file in at.glob("work/shard-*.h5")]
+
+
+def test_a_shard_of_a_store_says_where_it_goes_on(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path, monkeypatch: Any
+):
+    monkeypatch.setattr(trm_interp.recording.collect, "plan_shards", lambda *sizes: 2)
+    line = [*words("collect", copier, grids), "--shard", "2/2", "--out", tmp_path / "a"]
+    assert "resuming" not in cli(*line).err
+    (tmp_path / "a" / "work" / "shard-00003.h5").unlink()
+    assert "resuming at puzzle 6 of 10" in cli(*line, "--resume").err
+
+
+def test_what_is_pushed_is_whole(cli: Cli, copier: Path, grids: Path, tmp_path: Path):
+    line = [*words("collect", copier, grids), "--shard", "1/2", "--out", tmp_path / "a"]
+    to = ["--push", f"file://{tmp_path}/hub", "--licence", "mit"]
+    assert "--push shares what is whole" in refused(cli, *line, *to)
+    assert not (tmp_path / "a").exists()
 
 
 def test_two_processes_of_torchrun_are_two_shards(

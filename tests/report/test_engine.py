@@ -10,7 +10,7 @@ import pytest
 from inline_machine import InlineMachine
 
 from trm_interp.report.sweep.engine import run_jobs
-from trm_interp.report.sweep.jobs import Job, with_bases
+from trm_interp.report.sweep.jobs import Job, JobInputs, JobRecord, Placed, with_bases
 from trm_interp.report.sweep.machines import at_most
 from trm_interp.runtime.outputs import maker
 
@@ -228,6 +228,20 @@ class TestJobs:
         earlier = {"question": question, "answered": True, "sha256": record["sha256"]}
         file.write_text(json.dumps(earlier))
         assert go([one])[1] == ["one: done before"]
+
+
+def test_files_of_jobs_on_a_cluster_outlive_a_sweep_of_other_jobs(tmp_path: Path, program: None):
+    """Such as one with --only: a job that waits in the queue reads them when it starts."""
+    hidden, other = tmp_path / ".jobs", job(tmp_path, "other")
+    for at, is_kept in ((Placed("7_0", str(hidden / "other-1")), True), (None, False)):
+        hidden.mkdir(exist_ok=True)
+        other.write(JobRecord(JobInputs("a", [], []), answered=False, placed=at))
+        assert go([job(tmp_path, "one")])[0] == {} and hidden.exists() == is_kept
+
+
+def test_lines_that_are_told_can_be_pasted(tmp_path: Path, program: None):
+    _, lines, _ = go([job(tmp_path, "one", words=["a b"])])
+    assert lines[0].endswith(" 'a b'")
 
 
 def test_a_process_that_dies_is_started_again_once(tmp_path: Path, program: None):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,8 @@ def test_a_sweep_runs_once_and_tells_what_it_took(
     finally:
         grids.write_text(then)
     assert answer.code == 0 and small == ["store-3", "look-3"], answer.err
+    states = pd.read_csv(out / "jobs.csv").set_index("job")["state"]  # of the whole table
+    assert len(states) == 9 and states["look-3"] == "done" and states["bad"] == "to do"
 
 
 def test_shards_are_jobs_and_so_is_their_merge(read: Callable[[str], Table]):
@@ -230,19 +233,52 @@ def test_shards_are_jobs_and_so_is_their_merge(read: Callable[[str], Table]):
     assert words(table, "u") == "info OUT/t"
 
 
-def test_files_are_told_by_what_is_in_them(tmp_path: Path):
+def test_a_merge_ends_and_goes_on_as_the_command_itself(read: Callable[[str], Table]):
+    runs = {"s": "search --k 2", "o": "outcomes", "b": "basins", "c": "collect", "e": "eval"}
+    whole = read(yaml.safe_dump({"jobs": {name: {"run": run} for name, run in runs.items()}}))
+    rows = {name: {"run": run, "shards": 2} for name, run in runs.items()}
+    merged = {job.name: job for job in read(yaml.safe_dump({"jobs": rows})).jobs}
+    assert merged["s"].done == "s.json" and merged["o"].flags == ("--overwrite",)
+    for job in whole.jobs:
+        own = merged[job.name]
+        assert (own.done, own.flags, own.made) == (job.done, job.flags, job.made), job.name
+
+
+def test_files_are_told_by_what_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "ckpt").mkdir()
     (tmp_path / "ckpt" / "w").write_text("1")
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("x")
-    line = [f"{tmp_path}/ckpt@{tmp_path}/a.txt", f"--x={tmp_path}/a.txt", f"{out}/mine.txt"]
+    line = [
+        "compare",
+        f"{tmp_path}/ckpt@{tmp_path}/a.txt",
+        f"--x={tmp_path}/a.txt",
+        f"{out}/mine.txt",
+    ]
     first = identity_of(line, out)
     assert first.count("a.txt") == 1 and "ckpt" in first and "mine" not in first
     (tmp_path / "ckpt" / "w").write_text("2")
     assert identity_of(line, out) != first
     assert identity_of(["lens", "--seed", "1"], out) == ""
+    assert identity_of(["info", str(tmp_path)], out) == ""  # what is around changes with the jobs
+    monkeypatch.chdir(tmp_path)
+    assert "ckpt" in identity_of(["basins", "--ckpt", "ckpt"], out)  # a folder needs no separator
+    assert identity_of(["ckpt"], out) == ""  # the command's name is none
+
+
+def test_a_job_is_new_where_what_it_needs_was_made_of_other_files(
+    read: Callable[[str], Table], tmp_path: Path
+):
+    """Also where that was run again before, and the sweep killed between the two."""
+    (tmp_path / "p.txt").write_text("a")
+    text = f"jobs: {{a: {{run: 'info {tmp_path}/p.txt'}}, b: {{needs: a, run: 'info {{a}}'}}}}"
+    before = {job.name: job for job in read(text).jobs}
+    (tmp_path / "p.txt").write_text("b")
+    after = {job.name: job for job in read(text).jobs}
+    assert before["b"].words == after["b"].words and before["b"].files == after["b"].files
+    assert before["b"].basis != after["b"].basis
 
 
 def test_gpus_are_divided_among_the_jobs_at_a_time(
@@ -256,9 +292,14 @@ def test_gpus_are_divided_among_the_jobs_at_a_time(
     assert [machine._devices(slot, job) for slot in range(3)] == ["0,1", "2,3", "4,5"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,6,5,4,3,2")
     assert machine._devices(1, job) == "5,4"
+    fewer = replace(job, resources={"gpus": 1})
+    assert machine._devices(1, fewer) == "5"  # never one of another slot
     machine.gpus = None
-    assert machine._devices(1, job) == "7,6,5,4,3,2"
+    assert machine._devices(1, job) == machine._devices(1, fewer) == "7,6,5,4,3,2"
     machine.stop([])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # a job would be left without
+    with pytest.raises(UserError, match="3 workers with 2 GPUs each need 6, but .* is 0,1: lower"):
+        _machine(table, SweepConfig(table=Path("t.yaml")))(tmp_path / "hidden")
 
 
 def test_the_tables_of_the_documentation_can_run(tmp_path: Path):

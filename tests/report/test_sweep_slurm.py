@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_slurm
 import pytest
@@ -118,6 +119,14 @@ def test_jobs_go_on_without_the_sweep_and_are_found_again(
     assert failed == {} and lines[0] == "one: under way as 1_0"
     assert calls(cluster, "scancel") == ["scancel 1_1"] and len(calls(cluster, "sbatch")) == 2
     assert (tmp_path / "out/other/summary.json").read_text() == "write"
+
+
+def test_the_queue_is_asked_once_for_all_jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    asked: list[int] = []
+    monkeypatch.setattr(machines, "_queued", lambda: (asked.append(1), {"1_0", "1_1"})[1])
+    machine = SlurmMachine(tmp_path)
+    jobs = [SimpleNamespace(job_id=f"1_{i}", state="UNKNOWN", done=lambda: False) for i in (0, 1)]
+    assert [machine.state(one) for one in jobs * 50] == [None] * 100 and len(asked) == 1
 
 
 def test_a_cluster_that_takes_no_job(tmp_path: Path, cluster: Path):

@@ -106,6 +106,8 @@ def add(app: typer.Typer, command: Command) -> None:
         without = [name for name in part if context.get_parameter_source(name).name in TYPED]
         with errors_in_one_line(command.config, lambda: _after_stop(settings)):
             if sharding.is_divided(command, shard := build(ShardOptions, part)):
+                if push.get("push"):
+                    raise UserError("--push shares what is whole: merge the shards, then push that")
                 _run_divided(command, given, typed, shard, as_json)
                 return
             for notice in notices(ShardOptions, part, without):

@@ -7,6 +7,7 @@ write goes to a folder `work` inside the shard's, and is kept only where it is a
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import Field, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
@@ -56,9 +57,9 @@ def shard_fields(command: "Command") -> list[Field[Any]]:
 
 
 def is_divided(command: "Command", part: ShardOptions) -> bool:
-    """Whether the command runs as a shard, or as several that are merged."""
+    """Whether the command runs as a shard, or as several that are merged; or would, if it could."""
     return part.shard is not None or (
-        command.shards == "" and not command.team and rank_and_size()[1] > 1
+        command.shards is not None and not command.team and rank_and_size()[1] > 1
     )
 
 
@@ -74,10 +75,10 @@ def run_divided(
     own = vars(part) | {f.name: given[f.name] for f in fields(part) if f.name in given}
     out = own.pop("out")
     options = ShardOptions(**own)
-    if part.shard is None:
-        return _run_in_ranks(command, given, typed, options, out, execute, tell)
     if command.shards:
         raise UserError(f"{command.name} cannot be sharded: {command.shards}")
+    if part.shard is None:
+        return _run_in_ranks(command, given, typed, options, out, execute, tell)
     if rank_and_size()[1] > 1:
         raise UserError("--shard and torchrun both divide the work: give one of them")
     if out is None:
@@ -186,7 +187,10 @@ def _run_in_ranks(
         with _alike(ranks):
             if rank == 0:
                 result = run_merged(read_shards(places), False, lambda: execute(given))
-                shutil.rmtree(folder)
+                for place in places:
+                    shutil.rmtree(place)
+                with suppress(OSError):  # it may hold what is not ours
+                    folder.rmdir()
     finally:
         ranks.close()
     return result

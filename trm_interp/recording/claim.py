@@ -1,6 +1,7 @@
 """The folder of a store while it is written: one writer at a time, agreed with what is there."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,12 +25,14 @@ class Claim(Run):
     """Holds the folder of a store inside a block, as `Run` does other outputs.
 
     A store's manifest is its marker, its identity and its account of what is done, so that stores
-    need no other file. `new`: the manifest of the store to be. In the block, `manifest` is what to
-    go on from: on disk, with no file of a store next to it that it does not list. `begun` says
-    whether it lists shards.
+    need no other file. `new`: the manifest of the store to be; `records`: which of its shards, by
+    their index, are recorded here and need room. In the block, `manifest` is what to go on from: on
+    disk, with no file of a store next to it that it does not list. `begun` says whether it lists
+    shards.
     """
 
     new: Manifest = field(kw_only=True)
+    records: Callable[[int], bool] = field(default=lambda index: True, kw_only=True)
 
     @property
     def manifest(self) -> Manifest:
@@ -64,7 +67,9 @@ class Claim(Run):
                 manifest = self._intact(old)
             else:
                 freed = sum(shard.bytes for shard in old.shards)
-        n_missing = manifest.n_puzzles - sum(shard.n_puzzles for shard in manifest.shards)
+        size, n = manifest.shard_puzzles, manifest.n_puzzles
+        missing = filter(self.records, manifest.missing_shards)
+        n_missing = sum(min(size, n - index * size) for index in missing)
         check_space(path, estimate_bytes(manifest.sites, n_missing) - freed)
         if manifest is not old:
             manifest.write(path)

@@ -91,7 +91,7 @@ def record_puzzles(
     except ValueError as error:
         raise UserError(str(error)) from None
     _require_room(config, model.config, sites, min(config.batch_size, len(puzzles)))
-    per_puzzle = estimate_bytes(sites, 1)
+    per_puzzle, now = estimate_bytes(sites, 1), division()
     with StoreWriter.create(
         config.out,
         _meta(checkpoint, puzzles, config, identity),
@@ -104,6 +104,7 @@ def record_puzzles(
         overwrite=config.overwrite,
         team=team,
         is_own=joining.own_shards(),
+        adopts=isinstance(now, Merging),
         tell=tell,
         progress=progress,
     ) as writer:
@@ -114,9 +115,9 @@ def record_puzzles(
         )
         if writer.manifest.complete:
             writer.claim.tell_complete()
-        elif writer.done:
+        elif writer.manifest.shards:
             tell(f"resuming at puzzle {writer.done} of {len(puzzles)}")
-        if isinstance(now := division(), Merging):
+        if isinstance(now, Merging):
             joining.join(writer, now)
         _record_all(HookedModel.of(model, n_steps), puzzles, config, writer, tell)
     return config.out
@@ -174,8 +175,7 @@ def _record_all(
         if read.residual is not None:
             residuals.append(read.residual)
         if not announced and writer.done < len(puzzles):
-            each = (time.monotonic() - began) / len(batch) / writer.team.size
-            seconds = each * (len(puzzles) - writer.done)
+            seconds = (time.monotonic() - began) / len(batch) * writer.left
             tell(f"about {seconds:.0f} s at the speed of the first batch")
         announced = True
         writer.claim.advance(min(writer.done, len(puzzles)), len(puzzles))

@@ -44,6 +44,11 @@ def every(index: int) -> bool:
     return True
 
 
+def none(index: int) -> bool:
+    """No shard."""
+    return False
+
+
 class StoreWriter:
     """Writes a store, batch after batch, in puzzle order. Open one with `create`.
 
@@ -86,6 +91,7 @@ class StoreWriter:
         overwrite: bool = False,
         team: Team | None = None,
         is_own: Callable[[int], bool] = every,
+        adopts: bool = False,
         tell: Tell = silent,
         progress: Update = quiet,
     ) -> "StoreWriter":
@@ -96,7 +102,8 @@ class StoreWriter:
         Shards that are missing or not what was written (sha256) are recorded again.
         OutputExists if there is a store and neither flag is set, or anything else in `path`.
         `overwrite` removes the old store's files and no others. `is_own`: which shards, by their
-        index, are written at all; the store stays unfinished without the others.
+        index, are written at all; the store stays unfinished without the others. `adopts`: whether
+        they are taken from other stores, for which no room on the disk is required.
         """
         path = Path(path)
         try:
@@ -115,6 +122,7 @@ class StoreWriter:
             "collect",
             (),
             new=manifest,
+            records=none if adopts else is_own,
             resume=resume,
             overwrite=overwrite,
             team=team,
@@ -193,18 +201,21 @@ class StoreWriter:
             self._exchange(None)
 
     def adopt(self, source: Path, shard: Shard, move: bool) -> None:
-        """Take the next shard from another store of the same identity: linked where that can be,
-        copied, or moved. StoreError where it is not what was recorded there."""
-        if not move and (problem := shard.problem(source) or shard.altered(source)):
+        """Take the next shard from another store of the same identity: linked where that can be, or
+        copied. StoreError where it is not what was recorded there.
+
+        `move`: delete it there, once the manifest here names it, so that it is never in no store.
+        """
+        if problem := shard.problem(source) or shard.altered(source):
             raise StoreError(problem)
         to = self.path / shard.file
         with disk_errors(to):
-            take(source / shard.file, to, move)
-        if move and (problem := shard.problem(self.path) or shard.altered(self.path)):
-            raise StoreError(problem)
+            take(source / shard.file, to)
         del self._shards[0]
         self.done = self._next()
         self._exchange(shard)
+        if move:
+            (source / shard.file).unlink()
 
     def close(self) -> None:
         """Drop an unfinished shard and let the next writer in."""
@@ -225,6 +236,13 @@ class StoreWriter:
                 file.drop()
         finally:
             self.claim.__exit__(kind, error, trace)
+
+    @property
+    def left(self) -> int:
+        """Puzzles that this process is still to write."""
+        size, n = self.manifest.shard_puzzles, self.manifest.n_puzzles
+        whole = sum(min(size, n - index * size) for index in self._shards)
+        return whole - (self.done - self._next())
 
     @property
     def _open_file(self) -> ShardFile:
@@ -262,20 +280,13 @@ class StoreWriter:
             self.manifest = complete(self.path, self.manifest)
 
 
-def take(source: Path, to: Path, move: bool) -> None:
-    """Link, copy or move a file; it is complete under its new name, or not there."""
-    if not move:
-        with suppress(OSError):  # another file system, or one without links
-            os.link(source, to)
-            return
-        with replacing(to) as partial:
-            shutil.copyfile(source, partial)
+def take(source: Path, to: Path) -> None:
+    """Link or copy a file; it is complete under its new name, or not there."""
+    with suppress(OSError):  # another file system, or one without links
+        os.link(source, to)
         return
-    try:
-        source.rename(to)
-    except OSError:
-        take(source, to, move=False)
-        source.unlink()
+    with replacing(to) as partial:
+        shutil.copyfile(source, partial)
 
 
 def _fit(site: Site, values: np.ndarray, n: int) -> np.ndarray:

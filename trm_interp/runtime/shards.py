@@ -82,14 +82,15 @@ class OneShard(Division):
         yield from ()
 
     def note(self, facts: Mapping[str, Any]) -> None:
-        """Also compared with what the pieces that are there depend on."""
+        """Also compared with what the pieces that are there depend on. Of a shard that was stopped
+        these may be fewer: what is noted later, they do not depend on."""
         file = self.folder / PIECES / FACTS
         self.facts |= facts
-        if file.exists():
-            there = read_json(file, dict[str, Any])
-            require_same(self.folder, {k: v for k, v in there.items() if k in facts}, facts)
-            self.facts = there | self.facts
-        write_json(file, self.facts)
+        there = read_json(file, dict[str, Any]) if file.exists() else {}
+        ahead = there.keys() - self.facts.keys()  # noted by the stopped run, not yet by this one
+        now = {k: v for k, v in self.facts.items() if ahead or k in there}
+        require_same(self.folder, {k: v for k, v in there.items() if k in now}, now)
+        write_json(file, there | self.facts)
 
     def end(self) -> None:
         if not self.done and self.planned:

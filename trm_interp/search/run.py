@@ -15,7 +15,7 @@ from trm_interp.runtime.arrays import Arrays, columns_of
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.runs import quiet, silent
-from trm_interp.runtime.shards import divided, shard_ends
+from trm_interp.runtime.shards import divided, noted, shard_ends
 from trm_interp.search.engine import Trajectories, search
 from trm_interp.search.noise import require_symmetries, target_states
 from trm_interp.search.output import Identity, SearchWork, earlier_compiled, read_table
@@ -101,6 +101,7 @@ def search_file(
         steps, dtype = fewest_steps(config, len(puzzles)), getattr(torch, run.dtype)
         how = (checkpoint.model, run.compile, steps, dtype, tell, earlier)
         compiled = compile_where_it_pays(*how) if earlier is None else earlier
+        noted(compiled=compiled)
         identity = Identity(
             checkpoint_sha256=checkpoint.sha256,
             data_sha256=dict(puzzles.sha256),

@@ -18,6 +18,7 @@ from trm_interp.core.when_compiled import compile_where_it_pays
 from trm_interp.runtime.file_run import FileRun
 from trm_interp.runtime.limits import require_memory
 from trm_interp.runtime.outputs import own_table
+from trm_interp.runtime.shards import is_shard, noted
 from trm_interp.subjects import equilibria
 from trm_interp.subjects.evaluate import solve
 from trm_interp.subjects.identifiers import with_identifiers
@@ -91,12 +92,14 @@ def evaluate(
     puzzles = with_identifiers(puzzles, config.identifiers, checkpoint.model.config)
     n, cells = len(puzzles), puzzles.task.cells
     answers = n * config.steps * (cells + 9)  # grids, two numbers and a flag
+    answers *= not is_shard()  # which keeps none
     require_memory(2 * answers, f"{config.steps} steps of {n} puzzles", "lower --steps or --limit")
     dtype = getattr(torch, config.dtype)
     try:
         compiled = compile_where_it_pays(
             checkpoint.model, config.compile, n * config.steps, dtype, tell
         )
+        noted(compiled=compiled)
         how = (config.steps, config.batch_size, dtype, progress, ranks)
         read = solve(checkpoint.model, puzzles, *how, stage="solved")
     finally:

@@ -34,7 +34,8 @@ def for_losses(subject: Subject, config: LossesConfig) -> None:
     n, model = len(subject.puzzles), subject.model.config
     cycles, batch = config.steps * model.h_cycles, min(config.batch_size, n)
     logits = 4 * batch * cycles * model.cells * model.vocab
-    need = COPIES * (logits + 8 * CONVENTIONS * n * cycles)
+    kept = 0 if is_shard() else 8 * CONVENTIONS * n * cycles
+    need = COPIES * (logits + kept)
     what = f"the logits of {config.steps} steps of {batch} puzzles"
     require_memory(need, what, "lower --steps or --batch-size")
 

@@ -105,6 +105,7 @@ class Subject:
         """
         choice = config.compile
         compiled = compile_where_it_pays(self.model, choice, steps, tell=tell, earlier=earlier)
+        noted(compiled=compiled)
         return replace(self, compiled=compiled)
 
 

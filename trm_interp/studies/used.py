@@ -22,7 +22,7 @@ from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record
 from trm_interp.runtime.runs import Run
-from trm_interp.runtime.shards import divided, shard_ends
+from trm_interp.runtime.shards import divided, noted, shard_ends
 from trm_interp.studies.ablated import (
     CONTROLS,
     Fitted,
@@ -93,6 +93,7 @@ def run(config: UsedConfig, tell: Tell, progress: Progress) -> UsedResult:
     """Fit on some puzzles, take out on the others. `resume` continues a run that was killed."""
     subject = open_subject(config, tell)
     sae = None if config.sae is None else open_state_sae(config.sae, subject)
+    noted(sae=None if sae is None else sae.identity)
     for_used(subject, config)
     train, test = split_puzzles(subject.puzzles.inputs, config.held_out, config.seed)
     subject = subject.compiled_for(config, config.steps * config.limit * 20, tell)

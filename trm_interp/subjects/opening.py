@@ -15,7 +15,7 @@ from trm_interp.core.checkpoints.tables import NoTable
 from trm_interp.core.devices import has_float64
 from trm_interp.core.infer import identifiers_for
 from trm_interp.core.memory import keep_freed_memory
-from trm_interp.core.models.registry import build
+from trm_interp.core.models.registry import build, settings_of
 from trm_interp.core.processes import local_rank, rank_and_size
 from trm_interp.runtime.artifacts import artifact
 from trm_interp.runtime.errors import UserError
@@ -235,7 +235,8 @@ def open_both(
         tell(f"skipped {line}")
     noted(
         **{
-            f"checkpoint {checkpoint.path}": checkpoint.sha256,
+            f"checkpoint {checkpoint.path}": checkpoint.sha256,  # of its weights alone
+            f"settings of {checkpoint.path}": settings_of(checkpoint.model.config),
             f"puzzles {opened.source}": dict(opened.sha256),
             "device": device.type,
         }

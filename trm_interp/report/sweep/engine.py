@@ -5,6 +5,7 @@ dies is started again, once. The commands end with the process that runs them, e
 """
 
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trm_interp.report.sweep.jobs import Job, Placed
+from trm_interp.report.sweep.jobs import Job, Placed, any_placed
 from trm_interp.report.sweep.machines import LocalMachine, Machine
 from trm_interp.report.sweep.worker import MOST_DEATHS, Task
 from trm_interp.runtime.errors import UserError
@@ -123,7 +124,9 @@ class Engine:
         handles = [one.handle for one in self.running.values()]
         if told := self.machine.stop(handles):
             self.tell(told)
-        elif all(self.machine.state(handle) is not None for handle in handles):
+        elif not any_placed(self.hidden.parent) and all(
+            self.machine.state(handle) is not None for handle in handles
+        ):
             shutil.rmtree(self.hidden, ignore_errors=True)
 
     def _look_back(self) -> None:
@@ -182,7 +185,8 @@ class Engine:
             except (UserError, OSError) as error:
                 self._fail(job, str(error), "")
             else:
-                self.tell(f"{job.name}: trm-interp {' '.join(job.words)}{again}")
+                line = shlex.join(["trm-interp", *job.words])
+                self.tell(f"{job.name}: {line}{again}")
         try:
             started = self.machine.start(begun) if begun else []
         except UserError as error:

@@ -19,11 +19,13 @@ from trm_interp.runtime.identity import differing
 from trm_interp.runtime.outputs import maker, mark
 from trm_interp.runtime.schema import read_json
 
+ASKED = "-asked.json"  # ending of the records of jobs
+
 
 @dataclass(frozen=True)
 class JobInputs:
     """What a job's result depends on: `identity` of checkpoint and puzzles, its words, and the
-    words of the jobs that it needs (`basis`)."""
+    words and files of the jobs that it needs (`basis`)."""
 
     identity: str
     words: list[str]
@@ -93,7 +95,7 @@ class Job:
     flags: tuple[str, ...] = ("--overwrite",)
     is_guest: bool = False  # `out` is another job's, and only the `done` file its own
     program: tuple[str, ...] = (sys.executable, "-m", "trm_interp")
-    basis: tuple[object, ...] = ()  # words of the jobs in `after`, and their bases: `with_bases`
+    basis: tuple[object, ...] = ()  # words, bases and files of the jobs in `after`: `with_bases`
     files: str = ""
     resources: dict[str, Any] = field(default_factory=dict)
 
@@ -140,7 +142,7 @@ class Job:
     def _record_file(self) -> Path:
         """Next to the folder, which the command may replace. It also says that the folder was made
         by a job."""
-        return self.out.with_name(f"{self.name}-asked.json")
+        return self.out.with_name(f"{self.name}{ASKED}")
 
     def _inputs(self, identity: str) -> JobInputs:
         words, basis = json.loads(json.dumps([self.words, self.basis]))
@@ -241,15 +243,27 @@ def last_line(log: Path) -> str:
     return next((line for line in reversed(output) if line.strip()), "no output")
 
 
+def any_placed(folder: Path) -> bool:
+    """Whether a cluster still has a job of this folder, of whichever table or part of it."""
+    for file in folder.glob(f"*{ASKED}"):
+        try:
+            if read_json(file, JobRecord).placed is not None:
+                return True
+        except (OSError, UserError):  # not of a job, or damaged
+            continue
+    return False
+
+
 def size_of(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def with_bases(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs, each with the words of those that it needs, which must come before it."""
+    """The jobs, each with what those are of that it needs, which must come before it."""
     complete: dict[str, Job] = {}
     for job in jobs:
-        basis = tuple((complete[need].words, complete[need].basis) for need in job.after)
+        needed = [complete[need] for need in job.after]
+        basis = tuple((one.words, one.basis, *([one.files] * bool(one.files))) for one in needed)
         complete[job.name] = replace(job, basis=basis)
     return list(complete.values())

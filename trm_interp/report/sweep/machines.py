@@ -1,6 +1,7 @@
 """Where jobs run: this machine or a Slurm cluster, both through submitit."""
 
 import getpass
+import math
 import os
 import signal
 import subprocess
@@ -89,7 +90,8 @@ def _without_interrupts() -> Iterator[None]:
 @dataclass
 class LocalMachine:
     """This machine, `workers` jobs at a time, which end with this process. `hidden`: folder for
-    submitit's files. `gpus`: of every job, None where it sees all."""
+    submitit's files. `gpus`: of every job that does not ask for fewer, None where it sees all.
+    UserError where there are not as many."""
 
     hidden: Path
     workers: int
@@ -99,6 +101,12 @@ class LocalMachine:
     _ending: list[Any] = field(default_factory=list, init=False)  # their commands have ended
 
     def __post_init__(self) -> None:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if seen and self.gpus and len(seen.split(",")) < self.gpus * self.workers:
+            raise UserError(
+                f"{self.workers} workers with {self.gpus} GPUs each need {self.workers * self.gpus}"
+                f", but CUDA_VISIBLE_DEVICES is {seen}: lower workers or gpus"
+            )
         self._free = list(range(self.workers))
         self.hidden.mkdir(parents=True, exist_ok=True)
         self._alive = Lock(self.hidden / "alive", self.hidden)
@@ -131,11 +139,11 @@ class LocalMachine:
     def _devices(self, slot: int, job: Job) -> str | None:
         """The GPUs of a job in a slot, in the words of the variable of the environment."""
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-        each = job.resources.get("gpus", self.gpus)
-        if each is None:
+        if self.gpus is None:
             return seen
-        names = seen.split(",") if seen else [str(i) for i in range(each * self.workers)]
-        return ",".join(names[slot * each : (slot + 1) * each])
+        names = seen.split(",") if seen else [str(i) for i in range(self.gpus * self.workers)]
+        first = slot * self.gpus
+        return ",".join(names[first : first + min(self.gpus, job.resources.get("gpus", self.gpus))])
 
     def state(self, handle: Any) -> str | None:
         return handle.get_info()["jobState"].lower() if handle.done() else None
@@ -177,6 +185,8 @@ class SlurmMachine:
     asked: Mapping[str, Any] = field(default_factory=dict)
     _ended: dict[str, float] = field(default_factory=dict, init=False)  # when that was first seen
     _confirmed: set[str] = field(default_factory=set, init=False)
+    _queue: set[str] | None = field(default=None, init=False)  # ids, as squeue said
+    _asked_at: float = field(default=-math.inf, init=False)  # when
 
     def room(self, running: int) -> int:
         return 10**6
@@ -217,7 +227,7 @@ class SlurmMachine:
         has written shows late on some file systems."""
         id = handle.job_id
         is_known = handle.state != "UNKNOWN"
-        if not handle.done() and (is_known or _is_queued(id)):
+        if not handle.done() and (is_known or self._is_queued(id)):
             self._ended.pop(id, None)
             return None
         if time.monotonic() < self._ended.setdefault(id, time.monotonic()) + SETTLE:
@@ -235,12 +245,20 @@ class SlurmMachine:
         with suppress(OSError):
             handle.paths.result_pickle.unlink(missing_ok=True)
         asked = subprocess.run(["scontrol", "requeue", handle.job_id], capture_output=True)
-        if asked.returncode and not _is_queued(handle.job_id):
+        self._asked_at = -math.inf
+        if asked.returncode and not self._is_queued(handle.job_id):
             return None
         handle.watcher.clear()
         self._ended.pop(handle.job_id, None)
         self._confirmed.discard(handle.job_id)
         return self.find(handle.job_id)
+
+    def _is_queued(self, id: str) -> bool:
+        """Whether a job waits or runs, for clusters that keep no accounts, and those whose accounts
+        are late; True where that is open. Slurm is asked twice in `SETTLE` at most."""
+        if time.monotonic() > self._asked_at + SETTLE / 2:
+            self._queue, self._asked_at = _queued(), time.monotonic()
+        return self._queue is None or id in self._queue
 
     def ended(self, handle: Any) -> None:
         pass
@@ -263,14 +281,14 @@ class SlurmMachine:
         return f"the jobs in Slurm go on (scancel {' '.join(ids)} ends them)"
 
 
-def _is_queued(id: str) -> bool:
-    """Whether a job waits or runs, for clusters that keep no accounts; True where that is open."""
+def _queued() -> set[str] | None:
+    """Ids of the user's jobs that wait or run; None where squeue does not say."""
     command = ["squeue", "--noheader", "--array", "--format", "%i", "--user", getpass.getuser()]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
-        return True
-    return answer.returncode != 0 or id in answer.stdout.split()
+        return None
+    return None if answer.returncode else set(answer.stdout.split())
 
 
 def _words(error: BaseException) -> str:

@@ -63,9 +63,10 @@ def run(
             machine=_machine(table, config),
             retry_failed=config.retry_failed,
         )
-        jobs = _jobs_table(table, failed)
+        ran = {job.name for job in table.jobs}
+        jobs = _jobs_table(whole, ran, failed)
         work.write_text(TABLE, jobs.to_csv(index=False))
-        work.write_text(INDEX, _index(table, config, jobs))
+        work.write_text(INDEX, _index(whole, config, jobs))
     return Swept(table.out, len(table.jobs), failed=failed)
 
 
@@ -126,21 +127,23 @@ def _megabytes(size: float) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
-def _jobs_table(table: Table, failed: dict[str, str]) -> pd.DataFrame:
-    """A row a job: what it was, how it ended, what it took."""
+def _jobs_table(table: Table, ran: set[str], failed: dict[str, str]) -> pd.DataFrame:
+    """A row a job: what it was, how it ended, what it took. Jobs that were not asked for are as
+    they were."""
     rows = []
     for job in table.jobs:
         record = job.record
-        done = job.name not in failed
+        problem = failed.get(job.name) if job.name in ran else job.failed_before("")
+        done = problem is None and (job.name in ran or job.is_done(""))
         rows.append(
             {
                 "job": job.name,
                 "row": table.row_of[job.name],
                 "needs": " ".join(job.after),
-                "state": "done" if done else "failed",
+                "state": "done" if done else "failed" if problem else "to do",
                 "seconds": record.seconds if record and done else None,
                 "bytes": record.bytes if record and done else None,
-                "problem": failed.get(job.name, ""),
+                "problem": problem or "",
                 "command": shlex.join(["trm-interp", *job.words]),
             }
         )
@@ -157,7 +160,7 @@ def _index(table: Table, config: SweepConfig, jobs: pd.DataFrame) -> str:
     failed = list(jobs["state"]).count("failed")
     title = f"The jobs of {config.table.name}"
     lines = [f"{counted(len(jobs), 'job')}, {failed} failed."]
-    command = f"trm-interp sweep {config.table} --out {table.out}"
+    command = shlex.join(["trm-interp", "sweep", str(config.table), "--out", str(table.out)])
     return index_page(title, command, lines, shown, [of_table(TABLE, jobs)])
 
 

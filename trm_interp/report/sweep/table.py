@@ -145,6 +145,7 @@ class _Expansion:
     rows: Mapping[str, Row]
     grammar: Grammar
     cells: dict[str, list[_Cell]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # of files and folders that jobs share
 
     def jobs(self) -> tuple[list[Job], dict[str, str], dict[str, Line]]:
         jobs: list[Job] = []
@@ -197,8 +198,9 @@ class _Expansion:
         to = ["--out", str(cell.out)] if line.writes else []
         merge = ["merge", *(str(self.out / name) for name in names), *to]
         joined = self.grammar(merge)
-        done = DONE.get(line.command, "summary.json") if line.writes else None
-        yield self._job(cell.name, merge, joined, tuple(names), row, done, line.command), joined
+        # it can go on, and write at all, where the command itself can
+        own = replace(joined, flags=line.flags, writes=line.writes)
+        yield self._job(cell.name, merge, own, tuple(names), row, "", line.command), joined
 
     def _needed(self, need: str, cell: _Cell) -> list[_Cell]:
         """The jobs of a row with the same values."""
@@ -264,13 +266,14 @@ class _Expansion:
         line: Line,
         after: tuple[str, ...],
         row: Row,
-        done: str | None = "",
+        done: str = "",
         command: str = "",
     ) -> Job:
         words = words[1:] if words[0] == "trm-interp" else words
         command, own = command or line.command, {"after": after, "resources": dict(row.slurm)}
-        own |= {"files": identity_of(words, self.out), "flags": line.flags}
-        if not line.writes or done is None:  # its output is what it prints
+        files = identity_of(words, self.out, self.digests)
+        own |= {"files": files, "flags": line.flags}
+        if not line.writes:  # its output is what it prints
             own |= {"flags": (), "done": os.path.abspath(self.out / f"{name}-log.txt")}
             return Job(name, words, self.out / name, is_guest=True, **own)
         if command in FILES:
