@@ -1,5 +1,6 @@
 """Features of an SAE in the explorer, with one whose features are known: relu(x) and relu(-x)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,18 @@ def test_an_sae_of_a_site_inside_evaluations(inside: Session):
     assert inside.features.page(inside, run, 3)[0][0] == "largest here, fires in"
     with pytest.raises(UserError, match="inside evaluations: go to moment 1 or later"):
         inside.run(inside.plain(0).fork(Feature(0, 3, "ablate")))
+
+
+def test_an_evaluation_without_the_site(inside: Session):
+    """A change of it alone would do nothing; one that lasts is done in later ones."""
+    features = replace(inside.features, within=("z_L",))
+    session = Session(inside.checkpoint, inside.puzzles, 2, features=features)
+    assert session.moments[3].tick.writes == "z_H"
+    plain = session.plain(0)
+    with pytest.raises(UserError, match="before moment 3 has no blocks.0.* that writes z_L"):
+        session.run(plain.fork(Feature(3, 3, "clamp", 4.0)))
+    session.check(Feature(3, 3, "clamp", 4.0, lasts=True))
+    session.check(Feature(2, 3, "clamp", 4.0))
 
 
 @pytest.mark.parametrize("lasts", [False, True])

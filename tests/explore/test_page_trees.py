@@ -157,6 +157,15 @@ def answer(app: Any, trigger: str, values: dict[str, Any]) -> dict[str, Any]:
     return done.json or {}
 
 
+@pytest.mark.parametrize(("layer", "drawn"), [("effect", "none"), ("change", "change")])
+def test_a_script_without_the_heat_that_cannot_be_shown(session: Session, layer: str, drawn: str):
+    """There are patch effects of forks only."""
+    shown = {"page": "p", "python": 1, "moment": 2, "reading": session.model.answer}
+    shown |= {"layer": layer, "fact": "wrong", "dimensions": "2", "tree": {"puzzle": "1"}}
+    given = answer(make_app(session, ExploreConfig()), "python", shown)["response"]
+    assert f"layer_of(session, runs, '{drawn}', state)" in given["script"]["children"]
+
+
 FORM = {"page": "p", "fork": 1, "kind": "copy", "states": ["z_H"], "where": "all", "moment": 4}
 FORM |= {"active": 0, "size": 1, "seed": 1, "source": "0", "from": 2}
 

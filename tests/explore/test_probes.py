@@ -68,6 +68,7 @@ def test_heat_and_what_is_said_of_a_cell(session: Session):
         ("summary.json", '"checkpoint_sha256": "', '"checkpoint_sha256": "ff', "probes of checkp"),
         ("weights.csv", "offset", "set", "weights.csv: 'offset'"),
         ("weights.csv", "w3", "v3", "w3"),
+        ("weights.csv", "w3", "v", "weights.csv: its probes have 7 numbers, states have 8"),
         ("weights.csv", "", "", "no weights.csv here; `trm-interp probes` writes one"),
     ],
 )

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
@@ -150,6 +151,48 @@ def test_scripts_are_served_before_the_session_is_open():
     thread.join()
     assert '"moment"' in layouts[0]
     assert "runs.data" in client.get("/_dash-dependencies").text
+
+
+class Busy(dict[str, Any]):
+    """Callbacks while some are being added."""
+
+    def values(self) -> Any:
+        raise RuntimeError("dictionary changed size during iteration")
+
+
+def test_a_first_request_while_the_page_is_made():
+    app = bare_app(ExploreConfig())
+    hold(app, Event())
+    app.callback_map = Busy()
+    assert app.server.test_client().get("/").status_code == 200
+
+
+class Port:
+    """A server that notes whether it was asked for requests after its port was closed."""
+
+    def __init__(self) -> None:
+        self.is_closed, self.asked = False, Event()
+        self.late: list[int] = []
+
+    def handle_request(self) -> None:
+        if self.is_closed:
+            self.late.append(1)
+        self.asked.set()
+        time.sleep(0.001)
+
+    def server_close(self) -> None:
+        self.is_closed = True
+        time.sleep(0.05)
+
+
+def test_an_error_while_the_checkpoint_is_opened(monkeypatch: pytest.MonkeyPatch):
+    """The thread that answers ends before its port is closed."""
+    port = Port()
+    monkeypatch.setattr(serving, "_bound", lambda app, config, number: port)
+    with pytest.raises(UserError, match="nowhere"), serving._door(ExploreConfig(), 1):
+        assert port.asked.wait(5)
+        raise UserError("nowhere")
+    assert port.is_closed and not port.late
 
 
 def test_nothing_comes_from_another_host(app: Any):

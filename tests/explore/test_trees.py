@@ -7,8 +7,10 @@ from arc_puzzles import arc_puzzles
 from explore_worlds import checkpoint_of, drawn, maze_session, session_of, toy_session
 
 from trm_interp.explore.edits import Copied, Given, Noise
+from trm_interp.explore.page import layout
 from trm_interp.explore.payload import payload
 from trm_interp.explore.session import Session
+from trm_interp.explore.settings import ExploreConfig
 from trm_interp.explore.trees import LONGEST_NAME, MOST_RUNS, Tree, data_of, query_of, tree_of
 from trm_interp.runtime.errors import UserError
 
@@ -128,3 +130,12 @@ def test_a_task_that_reads_no_text():
     tree = Tree((session.plain(1),)).with_fork(0, Noise(5, ("z_H",), 1.0, 1))
     assert tree_of(session, data_of(query_of(tree.to_json(session)))).nodes == tree.nodes
     assert payload(session, [session.run(node) for node in tree.nodes])["grid"] == [10, 10]
+    with pytest.raises(
+        UserError, match="10x10 ARC puzzles cannot be typed: choose one of the file"
+    ):
+        session.read("00|11")
+    with pytest.raises(UserError, match="or change the cell from this moment on"):
+        session.edited(session.puzzle(0), 0, 3)
+    half_way = session.run(session.plain(0).fork(Given(4, 0, 3)))
+    assert half_way.inputs[4:, 0].tolist() == [3] * (session.last - 3)
+    assert "10x10 ARC puzzles are chosen from the file" in str(layout(session, ExploreConfig(), {}))

@@ -13,10 +13,11 @@ from trm_interp.explore.boards import boards_figure, layer_of
 from trm_interp.explore.browser import KEPT, SHORT, VIEW, add_browser_callbacks
 from trm_interp.explore.changes import PAGE, add_changes, chosen_node, tree_outputs
 from trm_interp.explore.feature_panel import add_features
-from trm_interp.explore.layers import facts_shown
+from trm_interp.explore.layers import Layer, facts_shown
 from trm_interp.explore.page import SIDES, layout, run_list
 from trm_interp.explore.page_trees import PageTrees
 from trm_interp.explore.payload import COMPUTED, LAYERS, heat_payload, payload
+from trm_interp.explore.runs import Run
 from trm_interp.explore.saving import saved_page
 from trm_interp.explore.script import Look, Near, script
 from trm_interp.explore.session import Session
@@ -41,6 +42,7 @@ def make_app(session: Session, config: ExploreConfig, bare: dash.Dash | None = N
     add_changes(app, session, trees)
     _shown(app, session)
     _drawn(app, session)
+    _told(app, session)
     _heated(app, session)
     add_features(app, session, trees)
     jobs = add_around(app, session)
@@ -220,26 +222,30 @@ def _drawn(app: dash.Dash, session: Session) -> None:
         figure = figures.candidates(run, reading, cell, moment, dark, session.task)
         return figure, figures.course(run, reading, cell, session.task), False, False
 
-    if (probes := session.probes) is not None:
 
-        @app.callback(
-            Output("probe-words", "children"),
-            Input("settled", "data"),
-            Input("cell", "data"),
-            Input("active", "data"),
-            Input("tree", "data"),
-            Input("reading", "value"),
-            State("moment", "data"),
-            prevent_initial_call=True,
-        )
-        def read_out(
-            settled: Any, cell: int | None, active: int, data: Any, reading: str, moment: int
-        ) -> str:
-            if cell is None or not data:
-                return ""
-            run = session.run(chosen_node(session, data, active))
-            said = probes.said(session, run, reading, cell, moment)
-            return f"probes of {reading}: {said or 'none in this folder'}"
+def _told(app: dash.Dash, session: Session) -> None:
+    """What opened probes say of the chosen cell."""
+    if (probes := session.probes) is None:
+        return
+
+    @app.callback(
+        Output("probe-words", "children"),
+        Input("settled", "data"),
+        Input("cell", "data"),
+        Input("active", "data"),
+        Input("tree", "data"),
+        Input("reading", "value"),
+        State("moment", "data"),
+        prevent_initial_call=True,
+    )
+    def read_out(
+        settled: Any, cell: int | None, active: int, data: Any, reading: str, moment: int
+    ) -> str:
+        if cell is None or not data:
+            return ""
+        run = session.run(chosen_node(session, data, active))
+        said = probes.said(session, run, reading, cell, moment)
+        return f"probes of {reading}: {said or 'none in this folder'}"
 
 
 def _heated(app: dash.Dash, session: Session) -> None:
@@ -268,6 +274,14 @@ def _heated(app: dash.Dash, session: Session) -> None:
         return heat_payload(layer, made, _query(session, data), reading), made.words
 
 
+def _heat_of(session: Session, runs: list[Run], look: Look) -> Layer | None:
+    """The heat on screen; None also where it cannot be shown, for which the page says why."""
+    try:
+        return layer_of(session, runs, look.layer, look.reading, look.fact, look.feature)
+    except UserError:
+        return None
+
+
 def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig, jobs: Jobs) -> None:
     """*Copy as Python* and *save as HTML*."""
     ckpt, source = str(session.checkpoint.path), str(session.puzzles.source)
@@ -281,10 +295,13 @@ def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig, jobs: 
         *(State(name, KEPT.get(name, "value")) for name in LOOK),
         State("tree", "data"),
         prevent_initial_call=True,
+        running=[(Output("python", "loading"), True, False)],
     )
     def as_python(clicks: int, page: str, *given: Any) -> tuple[str, bool]:
         *look, data = given
         tree, look, job = tree_of(session, data), Look(*look), jobs.of(page)
+        if _heat_of(session, [session.run(node) for node in tree.nodes], look) is None:
+            look = look._replace(layer="none")
         near = None if job is None else Near(job.asked, job.done)
         return script(session, tree, ckpt, puzzles, look, config.skip_bad, near), True
 
@@ -301,10 +318,7 @@ def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig, jobs: 
         *values, data = given
         look = Look(*values)
         runs = [session.run(node) for node in tree_of(session, data).nodes]
-        try:
-            heat = layer_of(session, runs, look.layer, look.reading, look.fact, look.feature)
-        except UserError:  # the page says why there is none
-            heat = None
+        heat = _heat_of(session, runs, look)
         return boards_figure(session, runs, look.moment, look.reading, heat), True
 
     @app.callback(

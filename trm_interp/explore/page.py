@@ -94,7 +94,9 @@ def _header(session: Session) -> Any:
 
 def _left(session: Session) -> Any:
     n, source = len(session.puzzles), session.puzzles.source
-    typed = session.task.typed_as or "as in a file"
+    typed = f"type or paste a puzzle: {session.task.typed_as or 'as in a file'}"
+    if not session.reads_text:
+        typed = f"{session.task.title} puzzles are chosen from the file"
     puzzle = [
         html.H2("Puzzle"),
         html.Div(
@@ -108,7 +110,7 @@ def _left(session: Session) -> Any:
         ),
         dmc.Textarea(
             id="text",
-            placeholder=f"type or paste a puzzle: {typed}",
+            placeholder=typed,
             size="xs",
             minRows=2,
             maxRows=4,

@@ -106,10 +106,13 @@ def open_probes(path: Path | str, checkpoint: Checkpoint) -> FittedProbes:
         )
     try:
         table = pd.read_csv(path / WEIGHTS)
+        wide = sum(str(name)[1:].isdecimal() for name in table.columns)
         columns = [f"w{i}" for i in range(checkpoint.model.config.d_model)]
+        if wide != len(columns):
+            raise ValueError(f"its probes have {wide} numbers, states have {len(columns)}")
         probes = {
             (str(state), str(label)): _fitted(of.sort_values("tick"), columns)
-            for (state, label), of in table.groupby(["site", "label"], sort=False)
+            for (state, label), of in table.groupby(["site", "label"], sort=False)  # type: ignore
         }
     except (ValueError, KeyError) as error:
         raise UserError(f"{path / WEIGHTS}: {first_line(error)[:120]}") from None
@@ -117,9 +120,6 @@ def open_probes(path: Path | str, checkpoint: Checkpoint) -> FittedProbes:
         raise UserError(
             f"{path} has no probe: its labels were all of one kind; record more puzzles"
         )
-    wide = sum(str(name)[1:].isdecimal() for name in table.columns)
-    if wide != len(columns):
-        raise UserError(f"{path} has probes of {wide} numbers, states have {len(columns)}")
     return FittedProbes(path, probes)
 
 

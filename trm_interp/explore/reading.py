@@ -29,10 +29,17 @@ class Puzzles:
         own = None if identifiers is None else int(identifiers[0])
         return Puzzle(one.inputs[0].tobytes(), one.labels[0].tobytes(), own, index, several)
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether the task reads a puzzle from a text; else those of the file are all there is."""
+        return type(self.task).typed.__func__ is not Task.typed.__func__
+
     def read(self, text: str) -> Puzzle:
         """A puzzle that was typed or pasted. UserError for what is none, does not fit the model,
         or cannot be solved."""
         family = type(self.task)
+        if not self.reads_text:
+            raise UserError(f"{self.task.title} puzzles cannot be typed: choose one of the file")
         typed = family.typed(text.strip()) if text.strip() else None
         if typed is None:
             how = f": {family.typed_as}" if family.typed_as else ""
@@ -62,6 +69,11 @@ class Puzzles:
         If it has several, the solution that it had is kept where it still is one.
         """
         inputs = self._with_token(puzzle.inputs, cell, token)
+        if not self.reads_text:
+            raise UserError(
+                f"the solution of another {self.task.title} puzzle is not known: choose one of the "
+                "file, or change the cell from this moment on"
+            )
         labels, several = self._solution(inputs, puzzle.labels)
         return replace(puzzle, tokens=inputs.tobytes(), solution=labels.tobytes(), several=several)
 

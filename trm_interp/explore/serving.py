@@ -78,15 +78,19 @@ def _door(config: ExploreConfig, port: int) -> Iterator[tuple[Any, Any, Event]]:
             server.handle_request()
 
     thread = Thread(target=answer, daemon=True)
+
+    def stop() -> None:
+        is_done.set()
+        thread.join()
+
     thread.start()
     try:
         yield server, app, is_open
     except BaseException:
+        stop()  # first: to wait for requests at a closed port is an error of the thread
         server.server_close()
         raise
-    finally:
-        is_done.set()
-        thread.join()
+    stop()
 
 
 @contextmanager

@@ -162,10 +162,21 @@ class Session(Evaluations, Puzzles):
             raise UserError("no SAE is open: start the explorer with --sae")
         if not 0 <= edit.feature < self.features.d_sae or edit.mode not in FEATURE_MODES:
             raise UserError(f"features are 0 to {self.features.d_sae - 1}, not {edit.feature}")
-        if self.features.is_inside and not edit.at:
-            raise UserError(f"{self.features.site} is inside evaluations: go to moment 1 or later")
+        if self.features.is_inside:
+            self._check_inside(self.features, edit)
         if not np.isfinite(edit.value):
             raise UserError(f"the value of a feature must be a number, not {edit.value}")
+
+    def _check_inside(self, features: "Features", edit: Feature) -> None:
+        """UserError where the evaluation before a moment has no such site to be changed."""
+        if not edit.at:
+            raise UserError(f"{features.site} is inside evaluations: go to moment 1 or later")
+        written = {tick.writes for tick in self._spans[edit.at - 1].ticks}
+        if not (edit.lasts or written & set(features.within)):
+            raise UserError(
+                f"the evaluation before moment {edit.at} has no {features.site}: go to one that "
+                f"writes {' or '.join(features.within)}"
+            )
 
     def given(self, node: Node) -> tuple[Tokens, Tokens]:
         """The puzzle [cell] as it stands at the end of a run, and its solution.

@@ -57,6 +57,10 @@ def hold(app: dash.Dash, is_open: Event) -> None:
         if path != "/" and not path.startswith(STATIC):
             is_open.wait()
 
+    # what Dash does at its first page goes through the callbacks, which are added while a browser
+    # may ask already
+    app.server.test_client().get("/")
+
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches what is bound there.

@@ -78,6 +78,17 @@ def where(table: pd.DataFrame, rows: Any) -> pd.DataFrame:
     return table[rows]  # type: ignore[return-value]
 
 
+def whole_ticks(values: np.ndarray, most: int = 8) -> dict[str, Any]:
+    """Settings of an axis of these values that is marked at whole numbers only, about `most`.
+
+    >>> whole_ticks(np.array([0, 0.5, 2])), whole_ticks(np.arange(16))
+    ({'tick0': 0, 'dtick': 1}, {'tick0': 0, 'dtick': 2})
+    """
+    span = float(np.ptp(values)) if len(values) else 0.0
+    steps = (base * 10**power for power in range(9) for base in (1, 2, 5))
+    return {"tick0": 0, "dtick": next(step for step in steps if span <= most * step)}
+
+
 def curve(
     figure: go.Figure,
     x: np.ndarray,

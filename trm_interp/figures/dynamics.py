@@ -208,7 +208,7 @@ def exponent_against_drift(
             },
             customdata=rows[["puzzle"]].to_numpy(),
             name=f"{outcome} (n = {len(rows)})",
-            hovertemplate="puzzle %{customdata[0]}<br>drift %{x:.3g}, exponent %{y:.3g}"
+            hovertemplate="puzzle %{customdata[0]} (from 0)<br>drift %{x:.3g}, exponent %{y:.3g}"
             "<extra></extra>",
         )
     figure.add_hline(y=0, line={"color": "#444", "width": 1})
@@ -243,7 +243,7 @@ def eigenvalue_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
             },
             customdata=rows[["puzzle"]].to_numpy(),
             name=f"from a {outcome} run",
-            hovertemplate="puzzle %{customdata[0]}: %{x:.3f} + %{y:.3f} i<extra></extra>",
+            hovertemplate="puzzle %{customdata[0]} (from 0): %{x:.3f} + %{y:.3f} i<extra></extra>",
         )
     figure.update_xaxes(title="real part")
     figure.update_yaxes(title="imaginary part", scaleanchor="x")

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import pandas as pd
 
 INDEX = "index.html"
-FROM_0 = "In these files steps, cycles, evaluations and updates count from 0, lines from 1."
+# columns that count, from 0 or from 1: their first and last number is told
+COUNTS = ("step", "cycle", "tick", "update", "evaluation", "moment", "lag")
 STYLE = """
 body { font: 15px/1.5 Helvetica, Arial, sans-serif; margin: 2rem auto; padding: 0 1.5rem;
   max-width: 60rem; color: #1c1c1c; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 li { margin: .5rem 0; } code { font-size: .88rem; overflow-wrap: anywhere; }
-.note { font-size: .88rem; color: #444; }
 """
 
 
@@ -27,11 +27,17 @@ class Entry(NamedTuple):
 def of_table(name: str, table: pd.DataFrame) -> Entry:
     """A table by its size and its columns.
 
-    >>> of_table("a.csv", pd.DataFrame({"step": [1, 2]})).sentence
-    '2 rows: step.'
+    >>> of_table("a.csv", pd.DataFrame({"step": [0, 15], "loss": 0.5})).sentence
+    '2 rows: step (0 to 15), loss.'
     """
     rows = f"{len(table):,} row{'s' * (len(table) != 1)}".replace(",", " ")
-    return Entry(name, f"{rows}: {', '.join(map(str, table.columns))}.")
+    return Entry(name, f"{rows}: {', '.join(_column(of) for _, of in table.items())}.")
+
+
+def _column(values: pd.Series) -> str:
+    if values.name not in COUNTS or not values.notna().any():
+        return str(values.name)
+    return f"{values.name} ({values.min():g} to {values.max():g})"
 
 
 def index_page(
@@ -57,6 +63,4 @@ def index_page(
                 for one in entries
             )
             parts += [f"<h2>{heading}</h2><ul>", *(f"{row}</li>" for row in rows), "</ul>"]
-    if tables:
-        parts.append(f'<p class="note">{FROM_0}</p>')
     return "\n".join([*parts, "</body></html>"]) + "\n"

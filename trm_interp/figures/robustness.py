@@ -137,5 +137,5 @@ def _ends(rows: pd.DataFrame, outcome: str, name: str) -> go.Scatter:
         customdata=rows[["puzzle"]].to_numpy(),
         legendgroup=f"{outcome} (n = {len(rows)})",  # hidden with that entry
         showlegend=False,
-        hovertemplate="puzzle %{customdata[0]}: %{x:.3g}, %{y:.3g}<extra></extra>",
+        hovertemplate="puzzle %{customdata[0]} (from 0): %{x:.3g}, %{y:.3g}<extra></extra>",
     )

@@ -5,7 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from trm_interp.figures.bands import AREA, DASHES, curve, explain, groups
+from trm_interp.figures.bands import AREA, DASHES, curve, explain, groups, whole_ticks
 from trm_interp.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILLION, literal, styled
 
 HEADINGS = {"rescue": "solved into failed", "ruin": "failed into solved"}
@@ -45,7 +45,7 @@ def trace_figure(table: pd.DataFrame, value: str, pairs: int, title: str) -> go.
             figure.add_trace(drawn, row=1, col=column)
     dot = {"size": 6, "color": "white", "line": {"width": 0.8, "color": "black"}}
     explain(figure, "the interval does not hold 0", mode="markers", marker=dot)
-    figure.update_xaxes(title=MOMENT)
+    figure.update_xaxes(title=MOMENT, **whole_ticks(moments))
     figure.update_yaxes(range=[len(labels) - 0.5, -0.5])
     missing = bool(np.isnan(table[value].to_numpy(float)).any())
     how = "measured" if value == "flipped" else "estimated by attribution along the run"
@@ -138,6 +138,7 @@ def sealed_figure(table: pd.DataFrame, pairs: int, title: str) -> go.Figure:
     explain(figure, OVER_PAIRS, **AREA)
     figure.update_yaxes(range=[-0.02, 1.02])
     figure.update_yaxes(title="share of pairs that flip", col=1)
+    figure.update_xaxes(whole_ticks(there["moment"].to_numpy(float)))
     figure.update_xaxes(title=MOMENT, row=len(sites))
     caption = (
         f"Share of {pairs} pairs whose outcome flips when one state is replaced at all positions, "

@@ -31,9 +31,10 @@ def used_figure(
         rows=max(len(kinds), 1),
         cols=len(sites),
         shared_xaxes=True,
+        shared_yaxes=True,
         subplot_titles=[f"{literal(kind)}, {literal(site)}" for kind in kinds for site in sites],
         vertical_spacing=min(0.1, 0.6 / max(len(kinds), 1)),
-        horizontal_spacing=0.1,
+        horizontal_spacing=0.05,
     )
     order = [name for what, others in controls.items() for name in (what, *others)]
     in_legend: set[str] = set()

@@ -80,7 +80,7 @@ class PuzzleBasins(Record):
         """Which puzzle, and the outcome of the model's own start."""
         own = self.own_start_solved_from
         outcome = "fails" if own < 0 else f"solves at step {own + 1}"
-        return f"puzzle {self.puzzle}: own start {outcome}"
+        return f"puzzle {self.puzzle} (from 0): own start {outcome}"
 
 
 class OnePuzzle(NamedTuple):

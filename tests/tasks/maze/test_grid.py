@@ -115,7 +115,10 @@ def test_rules_of_an_answer_that_lost_its_ends():
     ends, path = task.violations(two).values()
     assert np.flatnonzero(ends).tolist() == [0, 3] and not path.any()
     none = np.where(answer == answer[0], OPEN, answer).astype(np.uint8)
-    assert task.violations(none)["one start, one goal"].all()
+    assert not task.conflicts(none).any()  # no cell's fault
+    puzzle = np.where(answer == PATH, OPEN, answer).astype(np.uint8)
+    assert np.flatnonzero(~task.keeps_givens(puzzle, none)).tolist() == [0]
+    assert not task.proves(puzzle[None], none[None])[0]
 
 
 def test_facts_of_cells_by_hand():
