@@ -124,6 +124,7 @@ def smallest(world: World) -> dict[str, list[Any]]:
         "figures": [*model, *made, "--plan"],
         "compare": [f"{world.ckpt}@{world.puzzles}", *made, "--plan"],
         "merge": [world.shard],
+        "cost": [f"eval --ckpt '{world.ckpt}' --puzzles '{world.puzzles}' --steps 1", "--json"],
         "sweep": [world.table, *made, "--dry-run"],
         "push": [world.ckpt, f"file://{out}", "--licence", "mit"],
         "data make": ["sudoku4", *made, "--n-train", 1, "--n-val", 1, "--n-test", 1],

@@ -47,7 +47,7 @@ GROUPS = {
     ),
     "loops": ("internalisation",),
     "comparing": ("compare",),
-    "sweeping": ("sweep",),
+    "sweeping": ("sweep", "cost"),
     "sharing": ("push",),
     "stores": ("trajectories", "divergence", "lens", "probes"),
     "data": ("data make", "data rate", "data check", "data import"),

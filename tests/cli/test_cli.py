@@ -25,7 +25,7 @@ from trm_interp.tasks.sudoku.dataset import load
 Cli = Callable[..., Any]
 COMMANDS = ["quickstart", "eval", "collect", "train", "info", "hooks", "explore", "push", "merge"]
 COMMANDS += ["train-sae", "sae-eval", "features", "steer", "search", "solve", "figures", "compare"]
-COMMANDS += ["circuits", "sweep"]
+COMMANDS += ["circuits", "sweep", "cost"]
 COMMANDS += ["outcomes", "trajectories", "divergence", "losses", "basins", "origins"]
 COMMANDS += ["trace", "used", "spread", "stitch"]
 COMMANDS += ["lens", "probes"]

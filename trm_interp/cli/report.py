@@ -1,7 +1,7 @@
-"""The commands that make figures, tables and verdicts of the seed paper's claims, or share work."""
+"""The commands that make figures, tables and verdicts, count what commands take, share work."""
 
 from trm_interp.cli.options import Command
-from trm_interp.report.settings import CompareConfig, FiguresConfig, PushConfig
+from trm_interp.report.settings import CompareConfig, CostConfig, FiguresConfig, PushConfig
 from trm_interp.report.sweep.settings import SweepConfig
 
 COMMANDS = [
@@ -43,6 +43,24 @@ COMMANDS = [
         """,
         unit="s",
         label="expected work",
+    ),
+    Command(
+        name="cost",
+        title="Studies",
+        config=CostConfig,
+        target="trm_interp.cli.cost:run",
+        doc="""
+        What a command would compute, write and take, from its options and one timed batch.
+
+        Of eval, collect, outcomes, losses, settling, search, basins and train. Nothing is run or
+        written.
+        """,
+        examples="""
+        trm-interp cost "basins --starts 1000000 --n-puzzles 1"
+        trm-interp cost "collect --sites states,resid --limit 10000"
+        trm-interp cost "search --k 1024 --limit 1000" --tflops 400
+        """,
+        has_json=True,
     ),
     Command(
         name="sweep",

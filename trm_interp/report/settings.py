@@ -1,5 +1,6 @@
-"""Settings of `figures`, `compare` and `push`. Read by the command line; needs no torch."""
+"""Settings of `figures`, `compare`, `cost` and `push`. Read by the command line; needs no torch."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,22 @@ class PushAtEnd:
     def __post_init__(self) -> None:
         if self.push:
             check_push(self.push, self.licence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostConfig:
+    """A command line whose work is counted, not done."""
+
+    line: str = argument('a command line in quotes, such as "basins --starts 100000"')
+    tflops: float | None = setting(
+        None,
+        "1e12 floating-point operations a second of the machine that it is for",
+        otherwise="timed here on one batch",
+    )
+
+    def __post_init__(self) -> None:
+        if self.tflops is not None and not (math.isfinite(self.tflops) and self.tflops > 0):
+            raise ValueError(f"tflops must be finite and above 0, got {self.tflops}")
 
 
 @dataclass(frozen=True, kw_only=True)
