@@ -104,11 +104,13 @@ def cost(line: Line, tflops: float | None = None, tell: Callable[[str], None] = 
         at_once = settings.batch_size
     flops = float(work.steps) * step_flops(model.config, work.training)
     timed, seconds = min(at_once, MOST_TIMED), None
-    if tflops is None:
+    if tflops is not None:
+        rate = tflops * 1e12
+    else:
         of = settings.training if work.training else settings
         dtype = getattr(torch, getattr(of, "dtype", "float32"))
         seconds = _timed(model, timed, dtype, device, work.training)
-    rate = tflops * 1e12 if seconds is None else flops / work.steps * timed / seconds
+        rate = flops / work.steps * timed / seconds
     per_step = model.config.schedule.evaluations
     where = device.type if tflops is None else "the one that was named"
     return Cost(line.command, where, work, flops, work.steps * per_step, rate, timed, seconds)
