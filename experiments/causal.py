@@ -40,9 +40,9 @@ SAE = "--site z_L --arch topk --active 16 --expansion 8 --train-steps 300 --held
 PARTS: dict[str, Words] = {  # by name: the command, of what a number becomes at this scale
     "trace": lambda n: f"trace {ON} --limit {n(256)} --pairs {n(32)} --exact {n(96)} --resume",
     "used": lambda n: f"used {ON} --limit {n(128)} --resume",
-    "spread": lambda n: f"spread {ON} --limit {n(64)} --steps 2 --overwrite",
-    "spread-late": lambda n: f"spread {ON} {LATE} --limit {n(64)} --steps 2 --overwrite",
-    "robustness": lambda n: f"robustness {ON} --limit {n(192)} --sample {n(24)} --overwrite",
+    "spread": lambda n: f"spread {ON} --limit {n(64)} --steps 2 --resume",
+    "spread-late": lambda n: f"spread {ON} {LATE} --limit {n(64)} --steps 2 --resume",
+    "robustness": lambda n: f"robustness {ON} --limit {n(192)} --sample {n(24)} --resume",
     "states": lambda n: f"collect {ON} --limit {n(96)} --sites z_L --resume",
     "sae": lambda n: f"train-sae AT/states {SAE} --resume",
     "circuits": lambda n: "circuits AT/sae AT/states --top 8 --overwrite",

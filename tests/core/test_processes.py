@@ -76,7 +76,7 @@ def test_every_command_that_shares_work_says_so(
 
 
 def test_nobody_at_the_address(environment: Any, monkeypatch: pytest.MonkeyPatch):
-    def refused(backend: str) -> None:
+    def refused(backend: str, timeout: Any = None) -> None:
         raise torch.distributed.DistNetworkError("The client socket has timed out\nat [...]")
 
     environment(WHOLE)

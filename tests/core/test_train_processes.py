@@ -111,7 +111,7 @@ def test_two_processes_equal_one(tmp_path: Path, schedule: dict[str, Any]):
         assert torch.equal(one["slots"][name], two["slots"][name]), name
     assert len(rows(tmp_path / "one")) == 11 + 3  # a row every step, validations at 5, 10, 11
     for a, b in zip(rows(tmp_path / "two"), rows(tmp_path / "one"), strict=True):
-        assert_same(a.pop("grad_norm", 0.0), b.pop("grad_norm", 0.0), "grad_norm", tolerance=1e-4)
+        assert_same(a.pop("grad_norm", 0.0), b.pop("grad_norm", 0.0), "grad_norm", tolerance=1e-3)
         assert_same(a, b, str(b["step"]), tolerance=1e-5)
     assert_same(two["model"], one["model"], tolerance=1e-4)
 

@@ -100,8 +100,7 @@ def show_trace(solution: Solution, console: Console) -> None:
     for step, (guesses, q) in enumerate(zip(solution.guesses, solution.guesses_q, strict=True)):
         boards, counts = [], []
         for guess in guesses:
-            changed, clash = _differ(task, guess, before), task.conflicts(guess)
-            clash |= ~task.keeps_givens(solution.puzzle, guess)
+            changed, clash = _differ(task, guess, before), _wrong(solution, guess)
             boards.append(_marked(solution, guess, changed, clash, console))
             counts.append(f"{changed.sum()} changed, {clash.sum()} in conflict")
             before = guess
@@ -122,6 +121,12 @@ def legend(console: Console) -> Text:
         return cells + Text(" ") + Text("in conflict", CONFLICT)
     changed, clash, both = MARKS[1:]
     return Text(f"{changed} changed, {clash} in conflict, {both} both")
+
+
+def _wrong(solution: Solution, guess: np.ndarray) -> np.ndarray:
+    """[cell]: filled cells of a guess that change a given or take part in breaking a rule."""
+    broken = solution.task.verify(solution.puzzle[None], guess[None]).broken[0]
+    return broken & (solution.task.glyphs(guess) != "")
 
 
 def _is_given(solution: Solution) -> np.ndarray:

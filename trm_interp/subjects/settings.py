@@ -212,7 +212,7 @@ class QuickstartConfig:
     ckpt: str = setting("", CKPT_HELP, otherwise="the one that ships for a first look")
     task: str = setting(
         "",
-        "take the checkpoint that ships for this task instead, such as maze or sudoku6",
+        "take the checkpoint that ships for this task instead, such as sudoku6",
         otherwise=FIRST_LOOK_TASK,
     )
     out: Path = setting(Path("quickstart"), "folder for the store, the table and the figure")

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 USUAL = 10, 30
 DISTANCES = 1, 2, 4, 8, 16  # steps that are told apart
 NAME = re.compile(r"maze([1-9]\d?)")
-SHIPS = 10  # rows of the mazes of which a checkpoint ships
 COLOURS = ("", "#4a4a4a", "", "#7bc47f", "#e58a7b", "#f3d27a")
 
 
@@ -65,9 +64,6 @@ class Maze(Task):
         self.cells, self.vocab, self.grid = side * side, VOCAB, (side, side)
         self.tokens = ("pad", "wall", "open", "start", "goal", "path")
         self.answer_tokens = (OPEN, PATH)
-        if side == SHIPS:
-            self.test_file = "data/maze10/test.csv"
-            self.checkpoints = ("trm-maze10",)
 
     # Sizes and files
 
@@ -213,16 +209,14 @@ class Maze(Task):
     # Answers
 
     def violations(self, answers: Tokens) -> dict[str, Bools]:
-        """A start or goal that is missing is no cell's fault: `keeps_givens` says where it was."""
         flat = answers.reshape(-1, self.cells)
         mazes = np.where(flat == PATH, np.uint8(OPEN), flat)
-        ends, one_each = np.zeros(flat.shape, bool), np.ones((len(flat), 1), bool)
+        ends = np.zeros(flat.shape, bool)
         for kind in (START, GOAL):
             here = flat == kind
             count = here.sum(1)[:, None]
-            ends |= here & (count > 1)
-            one_each &= count == 1
-        path = grids.path_faults(mazes, flat) & one_each
+            ends |= (here & (count > 1)) | (count == 0)
+        path = grids.path_faults(mazes, flat) & ~ends.any(1)[:, None]
         return {
             "one start, one goal": ends.reshape(answers.shape),
             "shortest path": path.reshape(answers.shape),
