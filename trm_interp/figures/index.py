@@ -29,13 +29,16 @@ def of_table(name: str, table: pd.DataFrame) -> Entry:
 
     >>> of_table("a.csv", pd.DataFrame({"step": [0, 15], "loss": 0.5})).sentence
     '2 rows: step (0 to 15), loss.'
+    >>> of_table("b.csv", pd.DataFrame({"step": ["first", "last"]})).sentence
+    '2 rows: step.'
     """
     rows = f"{len(table):,} row{'s' * (len(table) != 1)}".replace(",", " ")
     return Entry(name, f"{rows}: {', '.join(_column(of) for _, of in table.items())}.")
 
 
 def _column(values: pd.Series) -> str:
-    if values.name not in COUNTS or not values.notna().any():
+    numbers = pd.api.types.is_numeric_dtype(values) and values.notna().any()
+    if values.name not in COUNTS or not numbers:
         return str(values.name)
     return f"{values.name} ({values.min():g} to {values.max():g})"
 
