@@ -174,7 +174,7 @@ def _weights(probes: Probes, fit: dict[str, Any], names: list[str]) -> pd.DataFr
     own = {**fit, "label": names, "offset": offsets}
     for at, (name, value) in enumerate(own.items()):
         table.insert(at, name, value)
-    return table[np.isfinite(offsets)].drop(columns="kind")
+    return pd.DataFrame(table[np.isfinite(offsets)]).drop(columns="kind")
 
 
 def _ends(store: Store, config: ProbesConfig) -> list[tuple[int, dict[str, int]]]:
