@@ -154,7 +154,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention [batch, head, pos, d_head], not causal, in the dtype of its inputs.
 
     On a CPU the bfloat16 gradient of PyTorch's fused attention takes 2 to 5 times as long as
-    through float32 (`experiments/bench.py --only inference`), so there a gradient goes through float32.
+    through float32 (`experiments/bench.py --only inference`), so there it goes that way.
     """
     dtype = query.dtype
     if dtype == torch.bfloat16 and query.device.type == "cpu" and torch.is_grad_enabled():
