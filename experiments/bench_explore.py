@@ -39,7 +39,7 @@ PATIENCE = 300  # s
 NINE = "artifacts/data/sudoku9/test.txt"
 MOVE = """async (moment) => {
   const start = performance.now();
-  dash_clientside.set_props("moment", { data: moment });
+  dash_clientside.set_props("moment", { value: moment });
   const shown = () => document.getElementById("when").innerText.startsWith(`${moment} of`);
   while (!shown()) await new Promise((go) => requestAnimationFrame(go));
   return performance.now() - start;

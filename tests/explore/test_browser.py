@@ -56,7 +56,7 @@ class Page(NamedTuple):
         return self.session.task.glyphs(tokens).tolist()
 
     def go(self, moment: int) -> None:
-        self.page.evaluate(f"dash_clientside.set_props('moment', {{data: {moment}}})")
+        self.page.evaluate(f"dash_clientside.set_props('moment', {{value: {moment}}})")
         self.at(moment)
 
     def at(self, moment: int) -> None:
@@ -181,10 +181,19 @@ def test_time_goes_by_without_the_server(opened: Page):
     opened.at(4)
     page.keyboard.press("Space")
     assert "/_dash-update-component" not in opened.asked
+    page.mouse.click(*page.evaluate(ON_PATH, 12))
+    opened.at(12)
     moved = "document.querySelector('#curves .js-plotly-plot').layout.shapes[0].x0 > 3"
     page.wait_for_function(moved)
 
 
+ON_PATH = """(moment) => {
+  const graph = document.querySelector("#path .js-plotly-plot"), run = graph._fullData[0];
+  const { xaxis, yaxis } = graph._fullLayout, box = graph.getBoundingClientRect();
+  const i = run.customdata.indexOf(moment);
+  const x = xaxis.d2p(run.x[i]) + xaxis._offset, y = yaxis.d2p(run.y[i]) + yaxis._offset;
+  return [box.x + x, box.y + y];
+}"""
 AT, SEED, SIZE = 6, 5, 2.0
 LOOK = "?puzzle=2&m=5&read=z_L&layer=entropy&dims=3&run=0&cell=1&sha=12345678"
 FORKED = f"?puzzle=2&m={AT}&fork=0,noise,{AT},z_H,{SIZE},{SEED},*,louder"
@@ -287,6 +296,11 @@ def test_cells_and_givens(opened: Page):
         "document.getElementById('course').innerText.startsWith('row 1, column 3')"
     )
     page.wait_for_selector("#candidates .js-plotly-plot .heatmaplayer")
+    page.click("#boards .cell[data-cell='7']", modifiers=["Shift"])
+    page.wait_for_function("document.querySelectorAll('#boards .cell.chosen').length === 2")
+    page.wait_for_function("location.search.includes('cell=2&more=7')")
+    page.click("#boards .cell[data-cell='2']")
+    page.wait_for_function("document.querySelectorAll('#boards .cell.chosen').length === 1")
     page.keyboard.press("ArrowRight")  # to the next cell, not in time
     assert page.evaluate("document.activeElement.dataset.cell") == "3"
     opened.at(4)
@@ -319,9 +333,9 @@ def test_looks(opened: Page):
     cell = page.query_selector("#boards .cell[data-cell='1']")
     value = float(re.search(r"entropy ([\d.]+)", cell.get_attribute("title"))[1])
     assert value == pytest.approx(run.readings["z_L"].entropy[5, 1], abs=0.01)
-    page.click("#toggle")
+    page.click("label[for=dark]")
     page.wait_for_selector("html[data-mantine-color-scheme=dark]")
-    page.click("#toggle")
+    page.click("label[for=dark]")
     page.wait_for_selector("html[data-mantine-color-scheme=light]")
     opened.open("?puzzle=99&fork=%3Cimg%20src%3Dx%20onerror%3Dwindow.hacked%3D1%3E&m=zzz")
     opened.at(0)

@@ -126,7 +126,7 @@ def test_the_address_holds_changes_of_features(session: Session):
     tree = tree.with_fork(1, Feature(6, 0, "ablate"), "a, b")
     again = tree_of(session, data_of(query_of(tree.to_json(session))))
     assert again.nodes == tree.nodes and again.nodes[2].name == "a, b"
-    assert tree.nodes[1].name == "feature 3 clamped to 1.5 from here on"
+    assert tree.nodes[1].name == "feature 3 in 2 cells clamped to 1.5 from here on"
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_levels_of_signed_heat():
 
     data = heat_payload("effect", Layer([heat], "w"))
     levels = np.frombuffer(b64decode(data["runs"][0]), np.uint8)
-    assert data["signed"] and data["largest"] == 2.0
+    assert data["zero"] == 128 and data["largest"] == 2.0 and "below 0" in data["words"]
     assert levels.tolist() == [128, 1, 192, 255]  # 128 + 127 x / 2, to even
     data = heat_payload("probe", Layer([heat.clip(0)], "w"))
     assert np.frombuffer(b64decode(data["runs"][0]), np.uint8).tolist() == [0, 0, 128, 255]

@@ -187,6 +187,10 @@ def test_forks_that_cannot_be_made(session: Session, more: Any, message: str):
     assert message in given["message"]["children"] and "tree" not in given
     given = answer(app, "fork", FORM | {"tree": tree})["response"]
     assert len(given["tree"]["data"]["fork"]) == 1
+    several = {"tree": tree, "kind": "noise", "where": "cell", "cell": 3, "more": [5, 1]}
+    given = answer(app, "fork", FORM | several)["response"]
+    expected = "0,noise,4,z_H,1.0,1,1.3.5,noise 1 on z_H in 3 cells, seed 1"
+    assert given["tree"]["data"]["fork"][-1] == expected
 
 
 def test_errors_elsewhere_stand_on_the_page(session: Session, monkeypatch: pytest.MonkeyPatch):

@@ -43,20 +43,30 @@ def forked(session: Session) -> Tree:
 def test_what_the_browser_gets_is_the_run(trm: Session):
     runs = [trm.run(node) for node in forked(trm).nodes]
     data = payload(trm, runs)
-    assert [run["name"] for run in data["runs"]][:2] == ["plain run", "<b>loud</b>"]
+    assert data["markup"].count("&lt;b&gt;loud&lt;/b&gt;</button>") == 1
+    assert "<b>" not in data["markup"] and data["markup"].count('role="gridcell"') == 4 * 16
+    right = int(runs[1].right("z_H")[7])
+    fact = f"{right} of 16 right" if right < 16 else "solved"
+    assert data["runs"][1]["facts"]["z_H"][7].startswith(f"{fact} · loss ")
     for run, sent in zip(runs, data["runs"], strict=True):
         for state, reading in run.readings.items():
-            assert (decoded(sent["guess"][state], trm) == reading.tokens).all()
-            assert (decoded(sent["flags"][state], trm) == run.flags(state, trm.task)).all()
-            certainty = decoded(sent["heat"]["certainty"][state], trm) / 255
+            own = {name: decoded(of, trm) for name, of in sent["readings"][state].items()}
+            assert (own["guess"] == reading.tokens).all()
+            assert (own["flags"] & 15 == run.flags(state, trm.task)).all()
+            differs = reading.tokens != runs[0].readings[state].tokens
+            assert (own["flags"] // 16 == differs).all() and data["signs"][4] == "differs"
+            certainty = own["certainty"] / 255
             np.testing.assert_allclose(certainty, reading.certainty, atol=0.003)
-            change = decoded(sent["heat"]["change"][state], trm) / 255 * data["largest"]["change"]
-            atol = data["largest"]["change"] / 200
+            largest = data["layers"]["change"]["largest"]
+            change, atol = own["change"] / 255 * largest, largest / 200
             np.testing.assert_allclose(change, reading.change, atol=atol)
             np.testing.assert_allclose(np.transpose(sent["path"][state]), reading.place, atol=1e-4)
     per_step = trm.model.config.schedule.evaluations
-    assert data["steps"] == [0, per_step, 2 * per_step, 3 * per_step]
-    assert data["cycles"] == list(range(0, trm.last + 1, 3)) and len(data["moments"]) == 19
+    stops = {name: (of["stops"], of["onward"]) for name, of in data["jumps"].items()}
+    assert stops["step-on"] == ([0, per_step, 2 * per_step, 3 * per_step], True)
+    assert stops["cycle-back"] == ([*range(0, trm.last, 3), trm.last], False)
+    assert stops["last"] == ([18], True) and stops["first"] == ([0], False)
+    assert len(data["moments"]) == 19
 
 
 def test_keys_that_type_tokens():

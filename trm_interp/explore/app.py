@@ -109,11 +109,18 @@ def _view(session: Session, tree: Tree, data: dict[str, Any]) -> dict[str, Any]:
         "layer": one_of("layer", LAYERS, "none"),
         "active": bounded("active", len(tree.nodes) - 1, 0),
         "cell": bounded("cell", session.task.cells - 1, None),
+        "more": _cells(session, str(data.get(SHORT["more"], ""))),
         "dimensions": one_of("dimensions", ("2", "3"), "2"),
         "fact": one_of("fact", facts, facts[0]),
         "feature": bounded("feature", features - 1, None) if features else None,
         "side": one_of("side", SIDES, next(iter(SIDES))),
     }
+
+
+def _cells(session: Session, text: str) -> list[int]:
+    """Further cells that are chosen, as an address has them."""
+    numbers = {int(part[:9]) for part in text.split(",") if part.isdecimal()}
+    return sorted(number for number in numbers if number < session.task.cells)
 
 
 def _shown(app: dash.Dash, session: Session) -> None:
@@ -179,7 +186,11 @@ def replaces(
 
 
 def _drawn(app: dash.Dash, session: Session) -> None:
-    """Figures of the runs."""
+    """Figures of the runs, and whether they and the page are dark."""
+
+    @app.callback(Output("theme", "forceColorScheme"), Input("dark", "checked"))
+    def theme(dark: bool) -> str:
+        return "dark" if dark else "light"
 
     @app.callback(
         Output("curves", "figure"),
@@ -187,9 +198,9 @@ def _drawn(app: dash.Dash, session: Session) -> None:
         Input("query", "data"),  # comes with the data of the runs, so boards are there first
         Input("reading", "value"),
         Input("dimensions", "value"),
-        Input("dark", "data"),
+        Input("dark", "checked"),
         State("tree", "data"),
-        State("moment", "data"),
+        State("moment", "value"),
         prevent_initial_call=True,
     )
     def draw(query: Any, reading: str, dimensions: str, dark: bool, *given: Any) -> Any:
@@ -209,8 +220,8 @@ def _drawn(app: dash.Dash, session: Session) -> None:
         Input("active", "data"),
         Input("tree", "data"),
         Input("reading", "value"),
-        Input("dark", "data"),
-        State("moment", "data"),
+        Input("dark", "checked"),
+        State("moment", "value"),
         prevent_initial_call=True,
     )
     def cell_course(
@@ -235,7 +246,7 @@ def _told(app: dash.Dash, session: Session) -> None:
         Input("active", "data"),
         Input("tree", "data"),
         Input("reading", "value"),
-        State("moment", "data"),
+        State("moment", "value"),
         prevent_initial_call=True,
     )
     def read_out(
@@ -249,7 +260,11 @@ def _told(app: dash.Dash, session: Session) -> None:
 
 
 def _heated(app: dash.Dash, session: Session) -> None:
-    """Heat layers that are computed when they are looked at."""
+    """Heat layers that are computed when they are looked at, and what a probe is for."""
+
+    @app.callback(Output("fact-field", "hidden"), Input("layer", "value"))
+    def without_facts(layer: str) -> bool:
+        return layer != "probe"
 
     @app.callback(
         Output("heat", "data"),

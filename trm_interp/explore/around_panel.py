@@ -77,7 +77,7 @@ def _begun(app: dash.Dash, session: Session, jobs: Jobs) -> None:
         *(State(name, "value") for name in FIELDS),
         State("tree", "data"),
         State("active", "data"),
-        State("moment", "data"),
+        State("moment", "value"),
         prevent_initial_call=True,
     )
     def begin(start: Any, stop: Any, page: str, states: Any, *given: Any) -> tuple[Any, ...]:
@@ -109,7 +109,7 @@ def _looked_at(app: dash.Dash, session: Session, jobs: Jobs) -> None:
         Output("around-done", "data", allow_duplicate=True),
         Output("around-poll", "disabled", allow_duplicate=True),
         Input("around-poll", "n_intervals"),
-        Input("dark", "data"),
+        Input("dark", "checked"),
         State("page", "data"),
         State("around-done", "data"),
         prevent_initial_call=True,

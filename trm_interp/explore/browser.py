@@ -6,7 +6,7 @@ from typing import Any
 import dash
 from dash import ALL, ClientsideFunction, Input, Output, State
 
-from trm_interp.explore.page import JUMPS, SIDES
+from trm_interp.explore.page import JUMPS
 
 SHORT = {  # what the address holds of the view, and how it is called there
     "moment": "m",
@@ -14,14 +14,14 @@ SHORT = {  # what the address holds of the view, and how it is called there
     "layer": "layer",
     "active": "run",
     "cell": "cell",
+    "more": "more",
     "dimensions": "dims",
     "fact": "fact",
     "feature": "feature",
     "side": "side",
 }
 VIEW = tuple(SHORT)
-STORES = ("moment", "active", "cell", "feature", "dark")
-KEPT: dict[str, str] = dict.fromkeys(STORES, "data")
+KEPT = dict.fromkeys(("active", "cell", "more", "feature"), "data") | {"dark": "checked"}
 
 
 Add = Callable[..., None]  # a function's name, its outputs, inputs and states
@@ -44,12 +44,14 @@ def _drawing(add: Add) -> None:
     add(
         "draw",
         Output("when", "children"),
-        Input("moment", "data"),
+        Output("scale", "children"),
+        Input("moment", "value"),
         Input("runs", "data"),
         Input("reading", "value"),
         Input("layer", "value"),
         Input("active", "data"),
         Input("cell", "data"),
+        Input("more", "data"),
         Input("curves", "figure"),
         Input("path", "figure"),
         Input("candidates", "figure"),
@@ -59,27 +61,28 @@ def _drawing(add: Add) -> None:
 
 def _time(add: Add) -> None:
     """Buttons, play, a click on a curve."""
+    at = Output("moment", "value", allow_duplicate=True)
     jumps = [Input(name, "n_clicks") for name in JUMPS if name != "play"]
-    add("jump", Output("moment", "data", allow_duplicate=True), *jumps, **LATER)
+    add("jump", at, *jumps, **LATER)
     add("play", Output("clock", "disabled"), Input("play", "n_clicks"), **LATER)
-    add("tick", Output("quiet", "data"), Input("clock", "n_intervals"), **LATER)
+    add("tick", at, Input("clock", "n_intervals"), **LATER)
     add(
-        "follow",
-        Output("moment", "data", allow_duplicate=True),
+        "clicked",
+        at,
         *(Input(name, "clickData") for name in ("curves", "path", "candidates")),
         **LATER,
     )
     add(
         "settle",
-        Output("quiet", "data", allow_duplicate=True),
-        Input("moment", "data"),
+        Output("quiet", "data"),
+        Input("moment", "value"),
         State("side", "value"),
         **LATER,
     )
 
 
 def _view(add: Add) -> None:
-    """The address, and what is shown at all."""
+    """The address, and figures as files."""
     add(
         "remember",
         Output("quiet", "data", allow_duplicate=True),
@@ -89,33 +92,8 @@ def _view(add: Add) -> None:
         **LATER,
     )
     add(
-        "toggle",
-        Output("dark", "data"),
-        Input("toggle", "n_clicks"),
-        State("dark", "data"),
-        **LATER,
-    )
-    add(
-        "theme",
-        Output("theme", "forceColorScheme"),
-        Output("toggle", "children"),
-        Input("dark", "data"),
-    )
-    add(
-        "side",
-        *(Output(f"side-{name}", "hidden") for name in SIDES),
-        Input("side", "value"),
-    )
-    add("facts", Output("fact-field", "hidden"), Input("layer", "value"))
-    add(
         "exported",
         Output("quiet", "data", allow_duplicate=True),
         Input({"type": "export", "figure": ALL, "format": ALL}, "n_clicks"),
         **LATER,
-    )
-    add(
-        "kind",
-        Output("for-noise", "hidden"),
-        Output("for-copy", "hidden"),
-        Input("kind", "value"),
     )

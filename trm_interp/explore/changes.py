@@ -68,7 +68,7 @@ def _puzzles(app: dash.Dash, session: Session, trees: PageTrees) -> None:
         Input({"type": "token", "token": ALL}, "n_clicks"),
         Input("typed", "data"),
         PAGE,
-        *(State(name, "value" if name == "mode" else "data") for name in SETTING),
+        *(State(name, "value" if name in ("mode", "moment") else "data") for name in SETTING),
         prevent_initial_call=True,
     )
     def set_cell(clicks: list[int], typed: Any, page: str, *given: Any) -> Changed:
@@ -110,20 +110,19 @@ def _forks(app: dash.Dash, session: Session, trees: PageTrees) -> None:
         *(State(name, "value") for name in ("kind", "states", "size", "seed", "source", "from")),
         State("where", "value"),
         State("cell", "data"),
+        State("more", "data"),
         State("tree", "data"),
         State("active", "data"),
-        State("moment", "data"),
+        State("moment", "value"),
         prevent_initial_call=True,
         running=[(Output("fork", "loading"), True, False)],
     )
     def fork(clicks: int, page: str, *given: Any) -> Changed:
-        kind, states, size, seed, source, from_, where, cell, data, active, moment = given
+        kind, states, size, seed, source, from_, *places, data, active, moment = given
 
         def make(last: dict[str, Any]) -> tuple[Tree, int]:
             tree = tree_of(session, last)
-            if where == "cell" and cell is None:
-                raise UserError("click a cell first, or fork all cells")
-            cells = (cell,) if where == "cell" else None
+            cells = cells_of(*places)
             chosen = tuple(name for name in session.model.state_names if name in (states or ()))
             edit: Edit
             if kind == "copy":
@@ -135,6 +134,15 @@ def _forks(app: dash.Dash, session: Session, trees: PageTrees) -> None:
             return tree.with_fork(active, edit), len(tree.nodes)
 
         return trees.change(page, data, make, numbered=True)
+
+
+def cells_of(where: str, cell: int | None, more: list[int] | None = None) -> tuple[int, ...] | None:
+    """The cells that a change is of; None for all positions. UserError where none is chosen."""
+    if where != "cell":
+        return None
+    if cell is None:
+        raise UserError("click a cell first, or fork all cells")
+    return tuple(sorted({cell, *(more or ())}))
 
 
 def _source(tree: Tree, number: Any) -> Node:

@@ -145,15 +145,24 @@ def described(edit: Edit) -> str:
     >>> described(Noise(21, ("z_H",), 0.5, 7))
     'noise 0.5 on z_H, seed 7'
     """
+    if isinstance(edit, Given):
+        return f"cell {edit.cell + 1} changed"
+    where = _named(edit.cells)
     if isinstance(edit, Noise):
-        return f"noise {edit.size:g} on {' and '.join(edit.states)}, seed {edit.seed}"
+        what = f"noise {edit.size:g}" if edit.at else f"start moved by {edit.size:g}"
+        return f"{what} on {' and '.join(edit.states)}{where}, seed {edit.seed}"
     if isinstance(edit, Copied):
-        return f"{' and '.join(edit.states)} of {edit.source.name} at {edit.moment}"
-    if isinstance(edit, Feature):
-        done = {"ablate": "ablated", "clamp": f"clamped to {edit.value:g}"}
-        how = done.get(edit.mode, f"{edit.value:+g}")
-        return f"feature {edit.feature} {how}{' from here on' if edit.lasts else ''}"
-    return f"cell {edit.cell + 1} changed"
+        return f"{' and '.join(edit.states)}{where} of {edit.source.name} at {edit.moment}"
+    done = {"ablate": "ablated", "clamp": f"clamped to {edit.value:g}"}
+    how = done.get(edit.mode, f"{edit.value:+g}")
+    return f"feature {edit.feature}{where} {how}{' from here on' if edit.lasts else ''}"
+
+
+def _named(cells: tuple[int, ...] | None) -> str:
+    """Which cells, from 1 on, for a name."""
+    if cells is None:
+        return ""
+    return f" in cell {cells[0] + 1}" if len(cells) == 1 else f" in {len(cells)} cells"
 
 
 def with_noise(state: States, edit: Noise, config: ModelConfig) -> States:

@@ -7,12 +7,11 @@ import dash_mantine_components as dmc
 from dash import ALL, Input, Output, State, ctx, dcc, html, no_update
 
 from trm_interp.explore import figures
-from trm_interp.explore.changes import PAGE, chosen_node, filled, tree_outputs
+from trm_interp.explore.changes import PAGE, cells_of, chosen_node, filled, tree_outputs
 from trm_interp.explore.edits import Feature
 from trm_interp.explore.page_trees import PageTrees
 from trm_interp.explore.session import Session
 from trm_interp.explore.trees import Tree, tree_of
-from trm_interp.runtime.errors import UserError
 
 ORDERS = {
     "activation": "by activation",
@@ -106,7 +105,7 @@ def _active(app: dash.Dash, session: Session) -> None:
         Input("order", "value"),
         Input("side", "value"),
         Input("feature", "data"),
-        State("moment", "data"),
+        State("moment", "value"),
         prevent_initial_call=True,
     )
     def list_features(
@@ -160,8 +159,8 @@ def _page(app: dash.Dash, session: Session) -> None:
         Input("tree", "data"),
         Input("cell", "data"),
         Input("side", "value"),
-        Input("dark", "data"),
-        State("moment", "data"),
+        Input("dark", "checked"),
+        State("moment", "value"),
         prevent_initial_call=True,
     )
     def show(
@@ -188,7 +187,7 @@ def _page(app: dash.Dash, session: Session) -> None:
 
 
 def _forks(app: dash.Dash, session: Session, trees: PageTrees) -> None:
-    """A fork by the chosen feature; in the chosen cell or in all, as the left column says."""
+    """A fork by the chosen feature; in the chosen cells or in all, as the left column says."""
 
     @app.callback(
         *tree_outputs(allow_duplicate=True),
@@ -200,20 +199,18 @@ def _forks(app: dash.Dash, session: Session, trees: PageTrees) -> None:
         State("feature-time", "value"),
         State("where", "value"),
         State("cell", "data"),
+        State("more", "data"),
         State("tree", "data"),
         State("active", "data"),
-        State("moment", "data"),
+        State("moment", "value"),
         prevent_initial_call=True,
         running=[(Output("feature-fork", "loading"), True, False)],
     )
     def fork(clicks: int, page: str, *given: Any) -> Any:
-        feature, mode, value, time, where, cell, data, active, moment = given
+        feature, mode, value, time, *places, data, active, moment = given
 
         def make(last: dict[str, Any]) -> tuple[Tree, int]:
-            if where == "cell" and cell is None:
-                raise UserError("click a cell first, or fork all cells")
-            tree = tree_of(session, last)
-            cells = (cell,) if where == "cell" else None
+            tree, cells = tree_of(session, last), cells_of(*places)
             number = 0.0 if mode == "ablate" else float(filled(value))
             edit = Feature(moment, feature, mode, number, time == "on", cells)
             session.check(edit)

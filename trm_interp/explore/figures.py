@@ -30,8 +30,9 @@ AROUND = ("where runs end that go on near this state", "a plane through this sta
 # solved, then other answers, the last one for all that are left
 KINDS = (GREEN, VERMILLION, BLUE, ORANGE, PURPLE, SKY, "#8c6d31", GREY)
 SHOWN_REVISIONS = 6
-EYE = {"x": 1.6, "y": 1.6, "z": 1.1}  # so that titles of axes are inside
+EYE = {"x": 1.9, "y": 1.9, "z": 1.2}  # so that titles of axes are inside
 ROWS_NAMED = 8  # candidates that all have their name
+LEGEND = 20  # letters of a name
 SEEN = 0.01  # probability from which a token is a candidate on the figure
 MONO = "ui-monospace, Menlo, Consolas, monospace"
 
@@ -55,7 +56,7 @@ def curves(runs: Sequence[Run], reading: str, moment: int, dark: bool) -> go.Fig
                 y=np.round(y, 5),
                 mode="lines",
                 line={"color": COLOURS[at], "dash": DASHES[at], "width": 1.6, "shape": "hv"},
-                name=literal(run.node.name),
+                name=literal(_short(run.node.name)),
                 legendgroup=str(at),
                 showlegend=panel == 0,
                 hovertemplate="%{y:.4g} at %{x}",
@@ -72,8 +73,14 @@ def curves(runs: Sequence[Run], reading: str, moment: int, dark: bool) -> go.Fig
     figure.update_xaxes(range=[0, len(runs[0].moments) - 1])
     figure.update_annotations(font_size=12)
     if len(runs) > 1:
-        figure.update_layout(legend={"orientation": "h", "y": -0.1, "font": {"size": 11}})
+        legend = {"orientation": "h", "y": -0.1, "font": {"size": 10}, "tracegroupgap": 0}
+        figure.update_layout(legend=legend | {"entrywidth": 0.32, "entrywidthmode": "fraction"})
     return _dressed(figure, dark, showlegend=len(runs) > 1)
+
+
+def _short(name: str) -> str:
+    """For a legend that leaves the figure its room."""
+    return name if len(name) <= LEGEND else f"{name[: LEGEND - 1].rstrip()}…"
 
 
 def _line(axis: str, at: int, line: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +110,7 @@ def paths(
                 mode="lines+markers",
                 line={"color": colour, "width": 1.5 if dimensions == 2 else 3},
                 marker={"size": 3 if dimensions == 2 else 2, "color": colour},
-                customdata=moved,
+                customdata=moved.tolist(),  # a click gets no typed array
                 text=[_board(run, reading, int(m), task) for m in moved],
                 hovertemplate="%{text}<extra></extra>",
                 name=literal(run.node.name),
@@ -116,7 +123,10 @@ def paths(
     share = runs[0].axes[reading].explained
     titles = [f"PC {i + 1} ({share[i]:.0%})" for i in range(dimensions)]
     if dimensions == 3:
-        axes = {f"{n}axis": {"title": {"text": t}} for n, t in zip("xyz", titles, strict=True)}
+        few = {"nticks": 4, "tickfont": {"size": 9}}
+        axes = {
+            f"{n}axis": {"title": {"text": t}, **few} for n, t in zip("xyz", titles, strict=True)
+        }
         figure.update_layout(scene={**axes, "aspectmode": "cube", "camera": {"eye": EYE}})
     else:
         figure.update_layout(xaxis_title=titles[0], yaxis_title=titles[1])

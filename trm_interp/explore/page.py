@@ -1,6 +1,6 @@
 """What stands where on the page. Ids are those of `app` and of the files in assets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -34,7 +34,7 @@ SIGNS = {  # classes of a cell in the legend
     "differs": "differs from the plain run",
 }
 
-
+MOST_MARKS = 18  # on the slider
 SIDES = {"run": "run", "features": "features", "around": "neighbourhood"}  # of the right column
 
 
@@ -50,7 +50,7 @@ def layout(session: Session, config: ExploreConfig, names: dict[str, str]) -> An
                     html.Main(
                         [_left(session), _middle(session), _right(session)], className="columns"
                     ),
-                    _time(),
+                    _time(session),
                 ],
                 className="page",
             ),
@@ -65,13 +65,11 @@ def layout(session: Session, config: ExploreConfig, names: dict[str, str]) -> An
 def _stores(view: dict[str, str]) -> list[Any]:
     """What the page knows: the tree, the runs' data, what is chosen; and what keys have typed."""
     names = ("tree", "runs", "active", "cell", "typed", "picked", "query", "quiet")
-    names += ("heat", "feature", "settled")
+    names += ("heat", "feature", "settled", "more")
     return [
         *(dcc.Store(id=name) for name in names),
         dcc.Store(id="page", data=uuid4().hex),  # one a visit
-        dcc.Store(id="moment", data=0),
         dcc.Store(id="names", data=list(view.values())),
-        dcc.Store(id="dark", storage_type="local", data=False),
         dcc.Interval(id="clock", interval=150, disabled=True),
         dcc.Download(id="download"),
     ]
@@ -87,7 +85,7 @@ def _header(session: Session) -> Any:
             dmc.Button("Copy as Python", id="python", variant="default", size="xs"),
             dmc.Button("Export figures", id="export", variant="default", size="xs"),
             dmc.Button("Save as HTML", id="save", variant="default", size="xs"),
-            dmc.Button("Dark", id="toggle", variant="default", size="xs"),
+            dmc.Switch(id="dark", label="dark", checked=False, persistence=True, size="xs"),
         ]
     )
 
@@ -169,13 +167,12 @@ def _reach_in(session: Session) -> list[Any]:
             ],
             id="for-copy",
             className="row",
-            hidden=True,
         ),
         dmc.SegmentedControl(
             id="where",
             data=[
                 {"value": "all", "label": "all cells"},
-                {"value": "cell", "label": "the chosen cell"},
+                {"value": "cell", "label": "the chosen cells"},
             ],
             value="all",
             size="xs",
@@ -239,7 +236,10 @@ def _cell_panel(session: Session) -> list[Any]:
         html.Div(
             [
                 html.H2("Cell"),
-                html.Span("click a cell to see its candidates over time", id="course"),
+                html.Span(
+                    "click a cell to see its candidates over time; Shift chooses several",
+                    id="course",
+                ),
             ],
             className="row",
         ),
@@ -280,7 +280,6 @@ def _cell_panel(session: Session) -> list[Any]:
 
 def _right(session: Session) -> Any:
     dimensions = [{"value": "2", "label": "2-D"}, {"value": "3", "label": "3-D"}]
-    sides = [{"value": name, "label": label} for name, label in SIDES.items()]
     run = [
         html.H2("Curves"),
         dcc.Graph(id="curves", config=GRAPH, className="curves"),
@@ -293,21 +292,24 @@ def _right(session: Session) -> Any:
         ),
         dcc.Graph(id="path", config=GRAPH, className="path"),
     ]
+    panels = [run, feature_panel(session, GRAPH), around_panel(GRAPH)]
+    shown = zip(SIDES, panels, strict=True)
+    tabs = [dmc.TabsTab(label, value=name) for name, label in SIDES.items()]
     return html.Section(
-        [
-            dmc.SegmentedControl(id="side", data=sides, value="run", size="xs", fullWidth=True),
-            html.Div(run, id="side-run", className="side"),
-            html.Div(
-                feature_panel(session, GRAPH), id="side-features", className="side", hidden=True
-            ),
-            html.Div(around_panel(GRAPH), id="side-around", className="side", hidden=True),
-        ],
+        dmc.Tabs(
+            [
+                dmc.TabsList(tabs, grow=True),
+                *(dmc.TabsPanel(panel, value=name, className="side") for name, panel in shown),
+            ],
+            id="side",
+            value="run",
+        ),
         className="right",
     )
 
 
-def _time() -> Any:
-    """Buttons, and the slider, which the browser makes."""
+def _time(session: Session) -> Any:
+    """Buttons and the slider, whose value is the moment; marks at the ends of supervision steps."""
     buttons = [
         html.Button(shown, id=name, title=f"{title} ({key})", **named(title, keyshortcuts=shortcut))
         for name, (shown, title, key, shortcut) in JUMPS.items()
@@ -315,9 +317,27 @@ def _time() -> Any:
     return html.Footer(
         [
             html.Div([*buttons, html.Output(id="when", className="when")], className="row"),
-            html.Div(id="slider"),
+            dmc.Slider(
+                id="moment",
+                value=0,
+                min=0,
+                max=session.last,
+                marks=[{"value": at, "label": label} for at, label in _marks(session.ends)],
+                updatemode="drag",
+                label=None,
+                size="sm",
+                thumbLabel="moment",
+            ),
         ]
     )
+
+
+def _marks(ends: list[int]) -> Iterator[tuple[int, str]]:
+    """Moments at which so many supervision steps are done, as many as there is room for."""
+    every = -(-len(ends) // MOST_MARKS)
+    for step, at in enumerate([0, *ends]):
+        if not step % every:
+            yield at, str(step) if step else "step 0"
 
 
 def run_list(

@@ -1,10 +1,12 @@
 """What the browser gets of runs: once, and then every move of the slider is drawn there.
 
 Boards are bytes in base64, [moment, cell] one after another: the tokens of the guess, flags of
-cells (`runs.GIVEN` and so on), and every heat layer in 255 steps of its largest value.
+cells (bits of `SIGNS`), and every heat layer in 255 steps of its largest value. All words and marks
+that do not change with the moment are made here; the browser puts them in their places.
 """
 
 from base64 import b64encode
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,9 @@ LAYERS = {
     "feature": "an SAE feature",
     "effect": "patch effect of the fork",
 }
+# of a cell, by their bits: GIVEN, WRONG, CONFLICT, CHANGED of `runs`, then two of the page
+SIGNS = ("given", "wrong", "conflict", "changed", "differs", "chosen")
+DIFFERS = 16
 COMPUTED = ("probe", "feature", "effect")  # when they are looked at
 LEVELS = 255
 
@@ -29,7 +34,6 @@ LEVELS = 255
 def payload(session: Session, runs: list[Run], of: str = "") -> dict[str, Any]:
     """Of the runs of a tree, and what is the same for all of them. `of`: which runs they are."""
     task = session.task
-    heavy_rows, heavy_columns = task.rulings()
     pads = np.arange(task.vocab, dtype=np.uint8)
     moments = session.moments
     largest = {
@@ -37,21 +41,56 @@ def payload(session: Session, runs: list[Run], of: str = "") -> dict[str, Any]:
         "entropy": float(np.log(task.vocab)),
         "change": max(float(of.change.max()) for run in runs for of in run.readings.values()),
     }
-    ends = [m.at for m in moments if m.tick is not None and m.tick.ends_cycle]
     return {
         "of": of,
-        "grid": list(task.grid),
-        "heavy": [heavy_rows, heavy_columns],
+        "markup": markup(session, [run.node.name for run in runs]),
+        "ratio": task.grid[1] / task.grid[0],
+        "columns": task.grid[1],
         "glyphs": task.glyphs(pads).tolist(),
         "tokens": list(task.tokens),
+        "signs": list(SIGNS),
         "keys": keys(session),
         "colours": list(task.colours()),
         "moments": [moment.label for moment in moments],
-        "cycles": [0, *ends],
-        "steps": [0, *session.ends],
-        "answer": session.model.answer,
-        "largest": {name: round(of, 3) for name, of in largest.items()},
-        "runs": [_of(session, run, largest) for run in runs],
+        "jumps": jumps(session),
+        "layers": {name: _layer(name, most) for name, most in largest.items()},
+        "runs": [_of(session, run, runs[0], largest) for run in runs],
+    }
+
+
+def markup(session: Session, names: list[str]) -> str:
+    """HTML of the boards of runs, still without anything in their cells."""
+    task = session.task
+    rows, columns = task.grid
+    heavy_rows, heavy_columns = task.rulings()
+    cells = []
+    for i, (row, column) in enumerate(np.ndindex(rows, columns)):
+        sides = {"heavy-top": row in heavy_rows, "heavy-left": column in heavy_columns}
+        heavy = " ".join(name for name, is_heavy in sides.items() if is_heavy)
+        cells.append(
+            f'<div class="cell" role="gridcell" tabindex="{-1 if i else 0}" data-cell="{i}" '
+            f'data-run="RUN" data-heavy="{heavy}" '
+            f'data-where="row {row + 1}, column {column + 1}"></div>'
+        )
+    board = "".join(cells)
+    return "".join(
+        f'<section class="board"><button class="title" data-run="{at}">{escape(name)}</button>'
+        f'<div class="grid" role="grid" aria-label="{escape(name)}" style="--columns: {columns}">'
+        f'{board.replace("RUN", str(at))}</div><div class="facts"></div></section>'
+        for at, name in enumerate(names)
+    )
+
+
+def jumps(session: Session) -> dict[str, Any]:
+    """By a button of time: the moments that it stops at, and whether it goes on or back."""
+    ends = [m.at for m in session.moments if m.tick is not None and m.tick.ends_cycle]
+    every, last = list(range(session.last + 1)), [session.last]
+    units = {"": every, "cycle-": sorted({0, *ends, *last}), "step-": [0, *session.ends]}
+    stops = {f"{unit}{way}": at for unit, at in units.items() for way in ("back", "on")}
+    stops |= {"first": [0], "last": last}
+    return {
+        name: {"stops": at, "onward": name.endswith("on") or name == "last"}
+        for name, at in stops.items()
     }
 
 
@@ -74,24 +113,36 @@ def blank(session: Session) -> int | None:
     return asked[0] if asked else None
 
 
-def _of(session: Session, run: Run, largest: dict[str, float]) -> dict[str, Any]:
-    edit, readings = run.node.edit, run.readings
-    heat = {
-        name: {state: _levels(getattr(of, name), top) for state, of in readings.items()}
-        for name, top in largest.items()
-    }
+def _of(session: Session, run: Run, plain: Run, largest: dict[str, float]) -> dict[str, Any]:
+    readings = {}
+    for state, of in run.readings.items():
+        differs = of.tokens != plain.readings[state].tokens
+        flags = run.flags(state, session.task) | np.where(differs, DIFFERS, 0).astype(np.uint8)
+        heat = {name: _levels(getattr(of, name), most) for name, most in largest.items()}
+        readings[state] = {"guess": _bytes(of.tokens), "flags": _bytes(flags), **heat}
     return {
-        "name": run.node.name,
-        "at": None if edit is None else edit.at,
-        "guess": {state: _bytes(of.tokens) for state, of in readings.items()},
-        "flags": {state: _bytes(run.flags(state, session.task)) for state in readings},
-        "heat": heat,
-        "right": {state: run.right(state).tolist() for state in readings},
-        "cells": int((run.labels[-1] != 0).sum()),
-        "loss": {state: of.loss.round(4).tolist() for state, of in readings.items()},
-        "q_halt": run.q_halt.round(3).tolist(),
-        "path": {state: of.place.T.round(4).tolist() for state, of in readings.items()},
+        "readings": readings,
+        "facts": {state: _facts(run, state) for state in run.readings},
+        "path": {state: of.place.T.round(4).tolist() for state, of in run.readings.items()},
     }
+
+
+def _facts(run: Run, state: str) -> list[str]:
+    """What stands below a board, at every moment."""
+    cells = int((run.labels[-1] != 0).sum())
+    numbers = (run.right(state).tolist(), run.readings[state].loss.tolist(), run.q_halt.tolist())
+    words = []
+    for right, loss, q in zip(*numbers, strict=True):
+        done = "solved" if right == cells else f"{right} of {cells} right"
+        words.append(f"{done} · loss {loss:.3f} · q {q:.2f}")
+    return words
+
+
+def _layer(name: str, largest: float, signed: bool = False) -> dict[str, Any]:
+    """What a heat layer is: its level of zero, its largest value, and words for both."""
+    below = " (orange: below 0)" if signed else ""
+    words = f"heat: plain 0, full colour {largest:.3g}{below}"
+    return {"name": name, "zero": 128 if signed else 0, "largest": largest, "words": words}
 
 
 def heat_payload(name: str, layer: Layer, of: str = "", reading: str = "") -> dict[str, Any]:
@@ -103,8 +154,7 @@ def heat_payload(name: str, layer: Layer, of: str = "", reading: str = "") -> di
     signed, most = bool(heat.min() < 0), max(float(np.abs(heat).max()), 1e-12)
     level = heat / most * (LEVELS // 2) + (LEVELS + 1) // 2 if signed else heat / most * LEVELS
     runs = [_bytes(one.clip(0, LEVELS).round()) for one in level]
-    own = {"layer": name, "of": of, "reading": reading}
-    return own | {"runs": runs, "largest": most, "signed": signed}
+    return _layer(name, most, signed) | {"of": of, "reading": reading, "runs": runs}
 
 
 def _levels(values: np.ndarray, largest: float) -> str:

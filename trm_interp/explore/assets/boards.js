@@ -1,138 +1,98 @@
-/* Boards: drawn in the browser, from data that it has of the runs.
+/* Boards, drawn in the browser from bytes of the runs that it has.
 
 Why here: a move of the slider costs no request, so boards follow within a frame while the machine
-computes a fork. As Dash components, 900 cells a run of an ARC board would be rendered anew at every
-move and lose the keyboard's focus; Dash has no keys, no play, and no event within a board. All else
-is Python: these are clientside callbacks of browser.py, and none knows a task or an architecture. */
+computes a fork. As Dash components, the cells of all boards would be rendered anew at every move and
+lose the keyboard's focus. What a cell is called, which signs it has and what a heat layer says comes
+from payload.py: nothing here knows a task or an architecture. */
 window.explorer = (function () {
-  const GIVEN = 1, WRONG = 2, CONFLICT = 4, CHANGED = 8; // as in runs.py
-  const built = { data: null, runs: [] };
-  const view = { moment: 0, active: 0, cell: null, heat: null };
-  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const decoded = (of) => Object.fromEntries(Object.entries(of).map(([k, v]) => [k, bytes(v)]));
-  const last = () => (built.data ? built.data.moments.length - 1 : 0);
-  const set = (id, props) => window.dash_clientside.set_props(id, props);
+  const CHOSEN = 32; // the one sign that the server does not know, after those of payload.py
+  const built = { data: null, boards: [] };
+  const view = { moment: 0, cells: new Set() };
   const none = () => window.dash_clientside.no_update;
+  const set = (id, props) => window.dash_clientside.set_props(id, props);
   const plot = (id) => document.querySelector(`#${id} .js-plotly-plot`);
-  const callbacks = (more) => {
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const each = (of, how) => Object.fromEntries(Object.entries(of).map(([k, v]) => [k, how(v)]));
+
+  /* Makes functions of these files callbacks of the page. */
+  function callbacks(more) {
     const all = (window.dash_clientside = window.dash_clientside || {});
     all.explore = Object.assign(all.explore || {}, more);
-  };
-
-  function element(tag, className, parent) {
-    const made = document.createElement(tag);
-    made.className = className;
-    parent.append(made);
-    return made;
   }
 
-  function buildCell(grid, number, i, data) {
-    const cell = element("div", "cell", grid), columns = data.grid[1];
-    const row = Math.floor(i / columns), column = i % columns;
-    cell.setAttribute("role", "gridcell");
-    cell.tabIndex = i ? -1 : 0;
-    Object.assign(cell.dataset, { run: number, cell: i });
-    cell.heavy = (data.heavy[0].includes(row) ? " heavy-top" : "") +
-      (data.heavy[1].includes(column) ? " heavy-left" : "");
-    cell.where = `row ${row + 1}, column ${column + 1}`;
-    return cell;
-  }
-
-  function buildBoard(root, run, number, data) {
-    const board = element("section", "board", root);
-    const title = element("button", "title", board);
-    title.textContent = run.name; // text, never markup
-    title.dataset.run = number;
-    const grid = element("div", "grid", board), [rows, columns] = data.grid;
-    grid.setAttribute("role", "grid");
-    grid.setAttribute("aria-label", run.name);
-    grid.style.setProperty("--columns", columns);
-    const cells = Array.from({ length: rows * columns }, (_, i) => buildCell(grid, number, i, data));
-    const heat = Object.fromEntries(Object.entries(run.heat).map(([k, v]) => [k, decoded(v)]));
-    const facts = element("div", "facts", board);
-    return { board, cells, facts, heat, guess: decoded(run.guess), flags: decoded(run.flags) };
-  }
-
+  /* Puts other runs on the page; here, so that cells are drawn without looking for them again. */
   function build(data) {
-    const root = document.getElementById("boards"), [rows, columns] = data.grid;
-    root.replaceChildren();
+    const root = document.getElementById("boards");
+    root.innerHTML = data.markup; // in which names are escaped
     root.dataset.count = data.runs.length;
-    root.style.setProperty("--ratio", columns / rows);
-    built.runs = data.runs.map((run, number) => buildBoard(root, run, number, data));
+    root.style.setProperty("--ratio", data.ratio);
+    built.boards = [...root.children].map((board, number) => ({
+      board,
+      cells: [...board.querySelectorAll(".cell")],
+      facts: board.querySelector(".facts"),
+      readings: each(data.runs[number].readings, (of) => each(of, bytes)),
+    }));
     built.data = data;
   }
 
-  /* Levels of the heat layer of a run, from 0 to 1 or, where it is signed, from -1. */
-  function heatOf(number, reading, layer) {
-    const more = view.heat && view.heat.layer === layer ? view.heat : null;
-    const levels = more ? more.levels[number] : (built.runs[number].heat[layer] || {})[reading];
-    const zero = more && more.signed ? 128 : 0;
-    const largest = more ? more.largest : built.data.largest[layer];
-    return levels && { of: (i) => (levels[i] - zero) / (255 - zero), largest };
+  /* The heat layer that is chosen: of the runs' own, or one that was computed for what is shown. */
+  function layerOf(name, reading, heat) {
+    const fits = heat && heat.name === name && heat.of === built.data.of;
+    if (!fits || heat.reading !== reading) return built.data.layers[name];
+    heat.levels = heat.levels || heat.runs.map(bytes);
+    return heat;
   }
 
-  function drawCell(cell, token, signs, heat, part, layer) {
-    const data = built.data, colour = heat ? "" : data.colours[token] || "";
-    cell.className = `cell ${signs.join(" ")}${cell.heavy}${heat ? " heated" : ""}`;
+  /* Draws a cell where it differs from what is drawn: most stay as they are. */
+  function drawCell(cell, token, flags, part, layer) {
+    const shown = [token, flags, part, layer && layer.name, layer && layer.largest].join();
+    if (shown === cell.shown) return;
+    cell.shown = shown;
+    const { glyphs, tokens, colours, signs } = built.data;
+    const own = signs.filter((_, bit) => flags & (1 << bit));
+    const colour = layer ? "" : colours[token] || "";
+    cell.className = `cell ${own.join(" ")} ${cell.dataset.heavy}`;
+    cell.classList.toggle("heated", Boolean(layer));
     cell.classList.toggle("hot", Math.abs(part) > 0.55);
     cell.classList.toggle("below", part < 0);
+    cell.classList.toggle("coloured", colour !== "");
     cell.style.setProperty("--heat", Math.abs(part));
     cell.style.backgroundColor = colour;
-    cell.classList.toggle("coloured", colour !== "");
-    cell.textContent = data.glyphs[token];
-    const named = `${cell.where}: ${data.tokens[token]}`;
-    cell.setAttribute("aria-label", [named, ...signs].join(", "));
-    cell.title = heat ? `${named}, ${layer} ${Number((part * heat.largest).toPrecision(3))}` : named;
+    cell.textContent = glyphs[token];
+    const named = `${cell.dataset.where}: ${tokens[token]}`;
+    const heat = layer ? `, ${layer.name} ${Number((part * layer.largest).toPrecision(3))}` : "";
+    cell.setAttribute("aria-label", [named, ...own].join(", "));
+    cell.title = named + heat;
   }
 
-  function drawBoard(number, reading, layer) {
-    const own = built.runs[number], run = built.data.runs[number], moment = view.moment;
-    const from = moment * own.cells.length, heat = heatOf(number, reading, layer);
-    const guess = own.guess[reading], flags = own.flags[reading];
-    const plain = built.runs[0].guess[reading];
+  /* Draws the board of a run at the moment. */
+  function drawBoard(own, number) {
+    const { moment, reading, layer } = view, of = own.readings[reading];
+    const levels = layer && (layer.levels ? layer.levels[number] : of[layer.name]);
+    const zero = layer ? layer.zero : 0;
     own.cells.forEach((cell, i) => {
-      const token = guess[from + i], flag = flags[from + i], part = heat ? heat.of(from + i) : 0;
-      const other = number && token !== plain[from + i], chosen = i === view.cell;
-      const shown = [token, flag, other, part, layer, heat && heat.largest, chosen].join();
-      if (shown === cell.shown) return; // most cells stay as they are
-      cell.shown = shown;
-      const marks = { given: flag & GIVEN, changed: flag & CHANGED, wrong: flag & WRONG };
-      Object.assign(marks, { conflict: flag & CONFLICT, differs: other, chosen });
-      drawCell(cell, token, Object.keys(marks).filter((m) => marks[m]), heat, part, layer);
+      const at = moment * own.cells.length + i;
+      const part = layer ? (levels[at] - zero) / (255 - zero) : 0;
+      drawCell(cell, of.guess[at], of.flags[at] | (view.cells.has(i) && CHOSEN), part, layer);
     });
     own.board.classList.toggle("active", number === view.active);
-    const right = run.right[reading][moment], q = run.q_halt[moment];
-    const solved = right === run.cells ? "solved" : `${right} of ${run.cells} right`;
-    own.facts.textContent =
-      `${solved} · loss ${run.loss[reading][moment].toFixed(3)} · q ${q.toFixed(2)}`;
-  }
-
-  function describeHeat(layer) {
-    const heat = view.heat && view.heat.layer === layer ? view.heat : null;
-    const top = heat ? heat.largest : built.data.largest[layer];
-    const below = heat && heat.signed ? " (orange: below 0)" : "";
-    document.getElementById("scale").textContent =
-      top === undefined ? "" : `heat: plain 0, full colour ${Number(top.toPrecision(3))}${below}`;
+    own.facts.textContent = built.data.runs[number].facts[reading][moment];
   }
 
   callbacks({
-    draw(moment, data, reading, layer, active, cell, curves, path, candidates, heat) {
-      const { explorer } = window;
-      if (!data || moment == null) return none();
-      if (built.data !== data) {
-        build(data);
-        explorer.buildSlider(data);
-      }
-      if (heat && !heat.levels) heat.levels = heat.runs.map(bytes);
-      const fits = heat && heat.of === data.of && heat.reading === reading; // else another follows
-      Object.assign(view, { moment: Math.min(moment, last()), active: active || 0, cell, reading });
-      view.heat = fits ? heat : null;
-      explorer.showMoment(data.moments[view.moment]);
-      describeHeat(layer);
-      built.runs.forEach((_, number) => drawBoard(number, reading, layer));
-      return `${view.moment} of ${last()} · ${data.moments[view.moment]}`;
+    /* All boards at the moment; what the moment is called, and what the heat is. */
+    draw(moment, data, reading, layer, active, cell, more, curves, path, candidates, heat) {
+      if (!data || moment == null) return [none(), none()];
+      if (built.data !== data) build(data);
+      const last = data.moments.length - 1, cells = new Set([cell, ...(more || [])]);
+      Object.assign(view, { moment: Math.min(moment, last), reading, active: active || 0, cells });
+      view.layer = layerOf(layer, reading, heat);
+      built.boards.forEach(drawBoard);
+      window.explorer.follow(); // boards first: plotly takes its time
+      const words = view.layer ? view.layer.words : "";
+      return [`${view.moment} of ${last} · ${data.moments[view.moment]}`, words];
     },
   });
 
-  return { built, view, last, set, none, plot, element, callbacks };
+  return { built, view, set, none, plot, callbacks };
 })();

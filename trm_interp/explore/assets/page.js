@@ -1,18 +1,20 @@
-/* The page around the boards: its address, what is shown of it, figures as files. Loaded after
-boards.js. */
+/* The address and figures as files, which are the browser's own. Loaded after boards.js. */
 (function () {
   const { none, plot, callbacks } = window.explorer;
   let address = 0;
 
   callbacks({
+    /* The view in the address, a while after it changed, and without an entry in the history. */
     remember(query, names, ...values) {
       clearTimeout(address);
       if (!query) return none();
       const own = new URLSearchParams();
-      names.forEach((name, i) => values[i] == null || own.set(name, values[i]));
+      const isSet = (value) => value != null && value.length !== 0;
+      names.forEach((name, i) => isSet(values[i]) && own.set(name, values[i]));
       address = setTimeout(() => history.replaceState(null, "", `?${query}&${own}`), 250);
       return none();
     },
+    /* A figure as SVG or PNG, by the plotly that drew it: this needs no program on the machine. */
     exported() {
       const { triggered, triggered_id: of } = window.dash_clientside.callback_context;
       const graph = of && triggered[0].value && plot(of.figure);
@@ -22,10 +24,5 @@ boards.js. */
       window.Plotly.downloadImage(graph, { width, height, ...how });
       return none();
     },
-    side: (side) => ["run", "features", "around"].map((name) => name !== side),
-    facts: (layer) => layer !== "probe",
-    toggle: (clicks, dark) => !dark,
-    theme: (dark) => [dark ? "dark" : "light", dark ? "Light" : "Dark"],
-    kind: (kind) => [kind === "copy", kind !== "copy"],
   });
 })();
