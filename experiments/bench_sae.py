@@ -66,13 +66,14 @@ def write_random_store(
 def _settings(folder: Path, **more: object):
     from trm_interp.sae.settings import TrainSAEConfig
 
-    settings = {"store": folder / "store", "out": folder / "sae", "site": "z_L"}
+    settings = {"stores": [folder / "store"], "out": folder / "sae", "site": "z_L"}
     settings |= {"buffer_mb": BUFFER_MB, "autocast": torch.cuda.is_available()}
     return TrainSAEConfig(**settings | more)  # type: ignore[arg-type]
 
 
 def _stream(repeats: int, medians: Medians) -> Numbers:
     """Rows a second that the stream delivers, and that a training step consumes."""
+    from trm_interp.sae.pool import open_pool
     from trm_interp.sae.stream import ActivationStream, measure_scaling
     from trm_interp.sae.train import Trainer, make_sae
 
@@ -83,8 +84,7 @@ def _stream(repeats: int, medians: Medians) -> Numbers:
         write_random_store(folder / "store", PUZZLES, width, 97 if width == 512 else 36)
         config = _settings(folder, batch_size=batch, buffer_mb=2048 if width == 512 else BUFFER_MB)
         stream = ActivationStream(
-            config.store,
-            ["z_L"],
+            open_pool(config.stores, config.sites),
             np.arange(PUZZLES),
             batch_size=batch,
             buffer_bytes=config.buffer_mb * 10**6,
@@ -92,7 +92,7 @@ def _stream(repeats: int, medians: Medians) -> Numbers:
             device=device,
         )
         with stream:
-            stream.scaling = measure_scaling(stream.readers, [0, 1])
+            stream.scaling = measure_scaling(stream.pool, [0, 1])
             trainer = Trainer(config, make_sae(config, width, device), stream)
             fixed = next(stream).clone()
             epoch = stream.rows_per_epoch // batch  # reading from disk is part of it

@@ -158,7 +158,7 @@ def config_of(
     """How an SAE is trained: longer and in larger batches where there is a CUDA device."""
     cuda = torch.cuda.is_available()
     config = TrainSAEConfig(
-        store=store,
+        stores=[store],
         site=",".join(SITES),
         out=args.out / "-".join([f"{arch}-seed{seed}", *control.split()]),
         arch=arch,  # type: ignore[arg-type]

@@ -142,6 +142,10 @@ def scancel(*words: str) -> None:
 
 
 def scontrol(what: str, job: str) -> None:
+    if (what, job) == ("show", "config"):
+        most = STATE / "max-array-size"
+        print("Configuration data as of now\nMaxArraySize            = ", end="")
+        return print(most.read_text() if most.exists() else 1001)
     if what != "requeue":
         sys.exit(f"no {what}")
     if state_of(job) in ("PENDING", "RUNNING", "REQUEUED"):

@@ -12,7 +12,7 @@ from trm_interp.sae.settings import TrainSAEConfig
 def quick(store: Path, out: Path, **more: Any) -> TrainSAEConfig:
     settings: dict[str, Any] = {"site": "z_L", "expansion": 2, "max_steps": 30, "batch_size": 32}
     settings |= {"held_out": 0.25, "log_every": 10, "save_every": 10, "device": "cpu", "k": 3}
-    return TrainSAEConfig(store=store, out=out, **settings | more)
+    return TrainSAEConfig(**{"stores": [store], "out": out} | settings | more)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

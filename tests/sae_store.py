@@ -17,6 +17,7 @@ def write_store(
     z_L: np.ndarray,
     solved: np.ndarray | None = None,
     done: int | None = None,
+    checkpoint: str = "c0ffee",
     **more: np.ndarray,
 ) -> Path:
     """z_L [puzzle, step, H, L, pos, d_model] as float16; `done`: puzzles of an unfinished store.
@@ -26,7 +27,7 @@ def write_store(
     n, steps, _, _, pos, d_model = z_L.shape
     site = Site("z_L", ("step", "h_cycle", "l_cycle", "pos", "d_model"), z_L.shape[1:])
     meta = {
-        "identity": {"checkpoint_sha256": "c0ffee"},
+        "identity": {"checkpoint_sha256": checkpoint},
         "model": MODEL | {"cells": pos, "d_model": d_model},
     }
     board = 1 + (np.arange(n)[:, None] // 5 ** np.arange(pos)) % 5

@@ -68,6 +68,9 @@ ADDED += ("basins/summary.json/puzzles_looked_at/*/path_explained",)
 ADDED += ("*/divergence.csv/sd", "*/same_puzzle.csv/sd", "losses/losses.csv/sd")
 ADDED += ("eval/printed/compiled", "*/summary.json/compiled", "*/summary.json/settings/compile")
 ADDED += ("probes/weights.csv",)
+ADDED += tuple(f"*/card.json/sae/{name}" for name in ("stores", "mixed_checkpoints"))
+ADDED += tuple(f"*/cfg.json/metadata/trm_interp/{n}" for n in ("stores", "mixed_checkpoints"))
+ADDED += ("*/card.json/settings/mixed_checkpoints",)
 
 # Facts of the machine or the moment, left out wherever they occur. Paths are kept, with the
 # temporary folder replaced by FOLDER.

@@ -1,6 +1,7 @@
 """A whole in parts: shards of every command merge to what one process writes, byte for byte."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 import trm_interp.recording.collect
+import trm_interp.studies.lens
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.models.trm import TRM
 from trm_interp.recording.manifest import Manifest
@@ -113,6 +115,24 @@ def test_three_shards_merge_to_the_bytes_of_one_process(
     assert files(whole) == files(merged) and len(files(whole)) > 0
 
 
+@pytest.mark.slow
+def test_shards_of_lens_merge_to_the_bytes_of_one_process(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path, monkeypatch: Any
+):
+    store, whole, merged = (tmp_path / name for name in ("store", "a", "b"))
+    monkeypatch.setattr(trm_interp.studies.lens, "TOGETHER", 3)
+    done(cli, *words("collect", copier, grids), "--out", store)
+    line = ["lens", store, "--ckpt", copier, "--device", "cpu"]
+    places = in_shards(cli, line, tmp_path)
+    outputs = []
+    for folder, command in ((whole, line), (merged, ["merge", *places])):
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        outputs.append(done(cli, *command, "--out", "out"))
+    assert outputs[0] == outputs[1]
+    assert files(whole) == files(merged) and len(files(whole)) > 0
+
+
 @pytest.fixture(scope="module")
 def parts(
     cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPathFactory
@@ -138,6 +158,16 @@ def test_merge_refuses_what_is_not_one_whole(
     assert "shards (2 there, 3 now)" in refused(cli, "merge", first, third)
     (twin / "shard.json").unlink()
     assert f"{twin} is unfinished" in refused(cli, "merge", twin, second)
+    assert "several versions" not in cli("merge", first, second).err
+    record = json.loads((first / "shard.json").read_text())
+    record["versions"]["torch"] = "1.0"
+    other = tmp_path / "other"
+    shutil.copytree(first, other)
+    (other / "shard.json").write_text(json.dumps(record))
+    answer = cli("merge", other, second)  # is told, and merged
+    assert answer.code == 0 and f"(torch 1.0, {torch.__version__}): last bits" in answer.err
+    message = refused(cli, *line, "--shard", "1/2", "--csv", "t.csv", "--out", tmp_path / "table")
+    assert "--csv is of the whole, not of a shard" in message and "`merge` as --out" in message
     assert "is no folder of a shard" in refused(cli, "merge", grids.parent, second)
     assert "is no folder of a shard" in refused(cli, "merge", tmp_path / "nowhere")
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import fake_slurm
 import pytest
 
-from trm_interp.report.sweep import machines
+from trm_interp.report.sweep import machines, worker
 from trm_interp.report.sweep.engine import Engine, run_jobs
 from trm_interp.report.sweep.jobs import Job, with_bases
 from trm_interp.report.sweep.machines import SlurmMachine
@@ -86,7 +86,7 @@ def test_an_array_whose_nodes_die(cluster: Path, tmp_path: Path):
     assert (tmp_path / "out" / "all" / "calls").read_text() == "1\n"
 
     assert len(calls(cluster, "sbatch")) == 2  # an array, and what needs it
-    assert len(calls(cluster, "scontrol")) == 1
+    assert [line.split()[1] for line in calls(cluster, "scontrol")].count("requeue") == 1
     script = (cluster / "1.sh").read_text()
     for option in ("array=0-3%2", "requeue", "partition=gpu", "gpus-per-node=2", "mem=16GB"):
         assert re.search(rf"^#SBATCH --'?{re.escape(option)}", script, re.M), script
@@ -134,3 +134,37 @@ def test_a_cluster_that_takes_no_job(tmp_path: Path, cluster: Path):
     failed, _ = go([job(tmp_path, "one"), job(tmp_path, "two", after=("one",))], {})
     assert "Slurm does not take the job: " in failed["one"] and "partition" in failed["one"]
     assert failed["two"] == "needs one, which failed"
+
+
+def test_more_jobs_than_an_array_may_have(cluster: Path, tmp_path: Path):
+    (cluster / "max-array-size").write_text("2")
+    failed, _ = go([job(tmp_path, f"job-{i}") for i in range(3)], {})
+    assert failed == {} and len(calls(cluster, "sbatch")) == 2
+    found = [re.search(r"array='?([\d-]+)", (cluster / f"{i}.sh").read_text()) for i in (1, 2)]
+    assert [one and one[1] for one in found] == ["0-1", None]  # a lone one is no array
+    assert calls(cluster, "scontrol") == ["scontrol show config"]
+
+
+def test_a_job_that_comes_no_further_is_started_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    one = job(tmp_path, "one")
+    one.out.mkdir(parents=True)
+    task = one.task(tmp_path, str(tmp_path / "files"))
+    monkeypatch.setattr(worker, "_child", None)
+
+    def goes_on(state: str) -> bool:
+        """Whether it is started again where the cluster takes it back with this state."""
+        monkeypatch.setattr(worker, "_made", worker.contents(one.out))
+        (one.out / "metrics.jsonl").write_text(f"another row {state}")
+        (one.out / "state.pt").write_text(state)
+        return task.checkpoint() is not None
+
+    assert [goes_on(state) for state in ("1", "1", "2", "2", "3")] == [True] * 5
+    assert task.outcome() is None
+    assert [goes_on("3"), goes_on("3")] == [True, False]
+    outcome = task.outcome()
+    assert outcome is not None and outcome.stuck == 2
+    why = one.end("a", outcome)
+    assert why is not None and why.startswith("the cluster took it back 2 times and it came no")
+    assert one.failed_before("a") == why

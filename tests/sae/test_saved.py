@@ -18,10 +18,10 @@ from sae_runs import quick, silent
 from sae_store import noise, write_store
 from safetensors.torch import load_file, save_file
 
-from trm_interp.recording.site_reader import open_sites, split_puzzles
-from trm_interp.recording.store import Store
+from trm_interp.recording.site_reader import split_puzzles
 from trm_interp.runtime.errors import UserError
 from trm_interp.sae.applied import applying
+from trm_interp.sae.pool import open_pool
 from trm_interp.sae.saved import load_sae, provenance_of
 from trm_interp.sae.settings import OnSAE
 from trm_interp.sae.train import held_out_rows, train_sae
@@ -86,9 +86,9 @@ def test_the_card_and_the_last_row_are_of_the_saved_file(arch: str, store: Path,
     config = quick(store, tmp_path / "sae", arch=arch, max_steps=60)
     assert train_sae(config, silent)
     card = json.loads((tmp_path / "sae" / "card.json").read_text())["held_out"]
-    with Store(store) as applied:
-        _, unseen = split_puzzles(applied["inputs"][:], config.held_out, config.seed)
-        x = held_out_rows(open_sites(applied, ["z_L"]), unseen, config)
+    with open_pool([store], ["z_L"]) as pool:
+        _, unseen = split_puzzles(pool.inputs, config.held_out, config.seed)
+        x = held_out_rows(pool, unseen, config)
     saved = SAE.load_from_disk(tmp_path / "sae")  # by plain sae-lens, on raw rows
     with torch.no_grad():
         acts = saved.encode(x)
@@ -105,7 +105,7 @@ def test_the_card_and_the_last_row_are_of_the_saved_file(arch: str, store: Path,
 def test_same_command_same_card_but_for_its_times(made: Path, store: Path, tmp_path: Path):
     train_sae(quick(store, tmp_path / "sae", arch="standard"), silent)
     a, b = (json.loads((at / "card.json").read_text()) for at in (made, tmp_path / "sae"))
-    assert a.pop("times").keys() == b.pop("times").keys() == {"training_s"}
+    assert a.pop("times").keys() == b.pop("times").keys() == {"training_s", "processes"}
     assert a["settings"].pop("out") != b["settings"].pop("out")
     assert a == b
     assert (made / "cfg.json").read_bytes() == (tmp_path / "sae" / "cfg.json").read_bytes()

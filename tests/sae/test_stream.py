@@ -8,9 +8,8 @@ import pytest
 import torch
 from sae_store import CELLS, STEPS, H, L, noise, numbered, write_store
 
-from trm_interp.recording.site_reader import open_sites
-from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
+from trm_interp.sae.pool import open_pool
 from trm_interp.sae.stream import ActivationStream, Position, Scaling, measure_scaling, puzzle_order
 
 N, ROWS = 8, STEPS * H * L * CELLS  # 192 rows a puzzle
@@ -25,7 +24,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_stream(store: Path, puzzles: int | list[int] = N, **more) -> ActivationStream:
     chosen = np.arange(puzzles) if isinstance(puzzles, int) else np.array(puzzles)
     settings = {"batch_size": 50, "buffer_bytes": 6 * ONE, "seed": 3} | more
-    return ActivationStream(store, ["z_L"], chosen, **settings)
+    pool = open_pool([store], ["z_L"], settings.pop("ticks", None))
+    return ActivationStream(pool, chosen, **settings)
 
 
 def take(stream: ActivationStream, n: int) -> np.ndarray:
@@ -100,12 +100,13 @@ def test_scaling_by_hand(tmp_path: Path):
     z_L = np.zeros((2, STEPS, H, L, CELLS, 2))
     z_L[0, ..., 0], z_L[1, ..., 0] = 1, 3
     path = write_store(tmp_path / "store", z_L)
-    with Store(path) as store:
-        scaling = measure_scaling(open_sites(store, ["z_L"]), [0, 1])
+    with open_pool([path], ["z_L"]) as pool:
+        scaling = measure_scaling(pool, [0, 1])
     torch.testing.assert_close(scaling.mean, torch.tensor([2.0, 0.0]))
     assert scaling.scale == pytest.approx(0.5**0.5)
     settings = {"batch_size": 8, "buffer_bytes": 10**5, "seed": 0}
-    with ActivationStream(path, ["z_L"], np.arange(2), scaling=scaling, **settings) as stream:
+    pool = open_pool([path], ["z_L"])
+    with ActivationStream(pool, np.arange(2), scaling=scaling, **settings) as stream:
         assert set((next(stream)[:, 0] ** 2).round().tolist()) == {2.0}  # (1 / sqrt(0.5))^2
 
 

@@ -46,9 +46,12 @@ def run(
 ) -> Merged:
     """Check that the shards are those of one whole, and finish it."""
     from trm_interp.cli.app import COMMANDS
-    from trm_interp.runtime.shards import read_shards
+    from trm_interp.runtime.provenance import versions
+    from trm_interp.runtime.shards import mixed_versions, read_shards
 
     found = read_shards(config.folders)
+    if warning := mixed_versions(found, versions()):
+        tell(warning)
     record = found[0].record
     command = next((one for one in COMMANDS if one.name == record.command), None)
     if command is None:

@@ -10,12 +10,14 @@ COMMANDS = [
         title="Features",
         config=TrainSAEConfig,
         target="trm_interp.sae.train:run",
-        doc="Train a sparse autoencoder on recorded activations; exact resume.",
+        doc="Train a sparse autoencoder on activations of one store or several; exact resume.",
         examples="""
         trm-interp train-sae runs/states --site z_L --out runs/sae
         trm-interp train-sae runs/states --site z_L,z_H --out runs/sae --arch topk --active 24
         trm-interp train-sae runs/states --site z_L --out runs/sae --revive resample
         trm-interp train-sae runs/states --site z_L --out runs/sae --resume
+        trm-interp train-sae runs/states runs/more --site z_L --out runs/pooled
+        torchrun --nproc-per-node 2 -m trm_interp train-sae runs/states --site z_L --out runs/two
         """,
         unit="steps",
         label="training",

@@ -100,6 +100,11 @@ def _run_shard(
     from trm_interp.runtime.signals import how_to_resume
 
     shard = Shard.parse(part.shard or "")
+    if command.writes != "out" and given.get(command.writes) is not None:
+        raise UserError(
+            f"--{command.writes} is of the whole, not of a shard: leave it out, and give it to "
+            f"`merge` as --out"
+        )
     apart = {*APART, command.writes}
     options = {k: _plain(v) for k, v in given.items() if k not in apart}
     with Run(

@@ -242,10 +242,9 @@ def open_features(path: Path | str, checkpoint: Checkpoint, pages: Path | None =
         )
     if provenance is None:
         raise UserError(f"{path} does not say which state it reads: train one with `train-sae`")
-    theirs = str(provenance.checkpoint_sha256)
-    if theirs != checkpoint.sha256:
+    if not provenance.is_of(checkpoint.sha256):
         raise UserError(
-            f"{path} was trained on checkpoint {theirs[:12]}, {checkpoint.path} is "
+            f"{path} was trained on checkpoint {provenance.checkpoints}, {checkpoint.path} is "
             f"{checkpoint.sha256[:12]}: open it with its own (--ckpt)"
         )
     if provenance.shuffle is not None:

@@ -104,7 +104,8 @@ class OneShard(Division):
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """What a finished shard says of itself. `options`: of its command, by name; `typed`: those
-    that the user gave; `pieces`: sha256 of its own, by name; `planned`: names of all shards'."""
+    that the user gave; `pieces`: sha256 of its own, by name; `planned`: names of all shards';
+    `versions`: of the libraries that computed it, which may differ within a whole."""
 
     command: str
     number: int
@@ -114,6 +115,7 @@ class Record:
     facts: dict[str, Any]
     planned: list[str]
     pieces: dict[str, str]
+    versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def whole(self) -> dict[str, Any]:
@@ -156,6 +158,19 @@ def read_shards(folders: Sequence[Path]) -> list[Found]:
         few = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
         raise UserError(f"shard {few} is missing: run its command, or name its folder")
     return sorted(found, key=lambda one: one.record.number)
+
+
+def mixed_versions(found: Sequence[Found], here: Mapping[str, str]) -> str | None:
+    """In words, where shards were computed by other versions of torch or numpy than others, or
+    than `here`, where what is left is computed. They round otherwise, but are one whole."""
+    told = []
+    for name in ("torch", "numpy"):
+        by = dict.fromkeys([*(one.record.versions.get(name, "?") for one in found), here[name]])
+        if len(by) > 1:
+            told.append(f"{name} {', '.join(by)}")
+    if not told:
+        return None
+    return f"made with several versions ({'; '.join(told)}): last bits may differ from one process"
 
 
 def _record(folder: Path) -> Record:

@@ -187,9 +187,9 @@ def _mismatch(
             )
     wrong = []
     if provenance:
-        theirs, ours = provenance.checkpoint_sha256, store.identity.checkpoint_sha256
-        if theirs != ours:
-            wrong.append(f"checkpoint {str(theirs)[:12]}, the store's is {str(ours)[:12]}")
+        ours = store.identity.checkpoint_sha256
+        if not provenance.is_of(ours):
+            wrong.append(f"checkpoint {provenance.checkpoints}, the store's is {str(ours)[:12]}")
         for reader in readers:
             if reader.site not in provenance.sites:
                 sites = ", ".join(provenance.sites)[:80]

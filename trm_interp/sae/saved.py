@@ -40,13 +40,15 @@ Size = Annotated[int, Meta(ge=1)]
 @dataclass(frozen=True)
 class Provenance:
     """What an SAE of ours says of itself in `metadata.trm_interp`. `centre` and `shuffle`: the
-    `View` of the rows that it was trained on."""
+    `View` of the rows that it was trained on; `mixed_checkpoints`: sha256 of all, where its stores
+    were recorded from several."""
 
     sites: Annotated[list[str], Meta(min_length=1)]
     ticks: list[Annotated[int, Meta(ge=0)]] | None = None
     arch: str | None = None
     gated_variant: str | None = None
     checkpoint_sha256: str | None = None
+    mixed_checkpoints: list[str] = field(default_factory=list)
     centre: Centre = "rows"
     shuffle: Annotated[int, Meta(ge=0)] | None = None
     train_boards: list[str] = field(default_factory=list)
@@ -55,6 +57,16 @@ class Provenance:
     def view(self) -> View:
         """How rows are read for it."""
         return View(self.centre, self.shuffle)
+
+    def is_of(self, checkpoint_sha256: str | None) -> bool:
+        """Whether it was trained on states of this checkpoint."""
+        return checkpoint_sha256 in (self.mixed_checkpoints or [self.checkpoint_sha256])
+
+    @property
+    def checkpoints(self) -> str:
+        """Beginnings of the sha256 of what it was trained on."""
+        of = self.mixed_checkpoints or [str(self.checkpoint_sha256)]
+        return ", ".join(sha256[:12] for sha256 in of)
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ def names_in(text: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSAEConfig:
-    """Train a sparse autoencoder on a store's activations. Written whole into its card."""
+    """Train a sparse autoencoder on activations of stores. Written whole into its card."""
 
-    store: Path = argument(STORE_HELP)
+    stores: list[Path] = argument(f"{STORE_HELP}, or several, whose puzzles are pooled")
     site: str = required(SITES_HELP)
     out: Path = required("folder of the SAE, which plain sae-lens opens")
     arch: Arch = setting("gated", "architecture, by its name in sae-lens")
@@ -107,8 +107,13 @@ class TrainSAEConfig:
         "a control: permute the ticks of each coordinate on its own, within puzzle and position",
     )
     balance: bool = setting(False, "as many rows of failed runs as of solved ones")
+    mixed_checkpoints: bool = setting(
+        False, "pool stores that were recorded from different checkpoints; the card names them"
+    )
     buffer_mb: int = setting(
-        512, "memory of the shuffle buffer in MB; half of it is read ahead", most=LARGEST_COUNT
+        512,
+        "memory of the shuffle buffer in MB, of all processes together; half of it is read ahead",
+        most=LARGEST_COUNT,
     )
     stats_puzzles: int = setting(64, "training puzzles from which centre and scale are measured")
     autocast: bool = setting(False, "bfloat16 products; weights stay float32")
@@ -133,6 +138,8 @@ class TrainSAEConfig:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         Existing(self.resume, self.overwrite)  # one of them at most
         parse_indices(self.ticks, "ticks")
+        if not self.stores:
+            raise ValueError("stores: name one at least")
 
     def revives_at(self, step: int) -> bool:
         """Whether dead features are revived after so many optimizer steps."""

@@ -4,11 +4,13 @@ Puzzles come in a new order every epoch, a group of them at a time; the rows of 
 shuffled together. While one group is consumed a thread reads the next one, so two groups are in
 memory: half of the buffer each. Order and shuffles are functions of (seed, epoch, group), so any
 position can be had at once.
+
+Batches do not depend on the number of processes. Each of several reads puzzles of its own, a part
+of every group, and delivers those rows of a batch that are theirs: about as many as the others.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +18,10 @@ import torch
 from torch import Tensor
 
 from trm_interp.core.counter import hash64
-from trm_interp.recording.site_reader import AS_STORED, SiteReader, View, open_sites
-from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import require_memory
+from trm_interp.runtime.shapes import Float, Int
+from trm_interp.sae.pool import Pool
 
 
 class Scaling(NamedTuple):
@@ -67,42 +69,51 @@ def puzzle_order(
     return np.stack(repeated, axis=1).ravel()
 
 
-class ActivationStream:
-    """Batches [batch, d_model] of float32 rows, centred and scaled, without an end.
+class Group(NamedTuple):
+    """What one process holds of a group of puzzles. `places`, ascending: where its `rows` are among
+    the `n` shuffled rows of the group."""
 
-    `solved`, one entry a puzzle of `puzzles`, asks for balance. The stream opens the store itself
-    and reads it in a thread of its own; `close` ends that.
+    rows: Float[np.ndarray, "row d_model"]
+    places: Int[np.ndarray, " row"]
+    n: int
+
+
+class ActivationStream:
+    """Batches of float32 rows, centred and scaled, without an end: [batch, d_model], or of process
+    `rank` of `size` its rows of each batch, whose numbers in the batch are then in `places`.
+
+    `puzzles`: those of the pool that are read; `solved`, one entry for each, asks for balance.
+    `buffer_bytes`: of all processes together. The stream reads in a thread of its own; `close` ends
+    that, and closes the pool.
     """
 
     def __init__(
         self,
-        store: Path,
-        sites: Sequence[str],
+        pool: Pool,
         puzzles: np.ndarray,
         *,
         batch_size: int,
         buffer_bytes: int,
         seed: int,
-        ticks: Sequence[int] | None = None,
         solved: np.ndarray | None = None,
         scaling: Scaling | None = None,
         device: torch.device | str = "cpu",
-        view: View = AS_STORED,
+        rank: int = 0,
+        size: int = 1,
     ) -> None:
-        self._store = Store(store, allow_incomplete=True)
-        self.readers = open_sites(self._store, sites, ticks, view)
+        self.pool, self.rank, self.size = pool, rank, size
         self.puzzles, self.solved, self.seed = puzzles, solved, seed
         self.batch_size, self.device = batch_size, torch.device(device)
         self.scaling = scaling
-        self.rows_per_puzzle = sum(reader.rows for reader in self.readers)
-        self.d_model = self.readers[0].d_model
+        self.rows_per_puzzle, self.d_model = pool.rows_per_puzzle, pool.d_model
         self.n_puzzles = len(puzzle_order(puzzles, solved, seed, 0))  # of an epoch
         self.group = _group_size(self, buffer_bytes)
-        shape = (self.group * self.rows_per_puzzle, self.d_model)
+        shape = (-(-self.group // size) * self.rows_per_puzzle, self.d_model)
         self._buffers = [np.empty(shape, np.float16) for _ in range(2)]
-        self._pool = ThreadPoolExecutor(1, "activations")
-        self._ahead: tuple[tuple[int, int], Future[np.ndarray]] | None = None
-        self._group: tuple[tuple[int, int], np.ndarray] | None = None
+        self._threads = ThreadPoolExecutor(1, "activations")
+        self._ahead: tuple[tuple[int, int], Future[Group]] | None = None
+        self._group: tuple[tuple[int, int], Group] | None = None
+        self.places = torch.arange(0)
         self.seek(Position(0, 0))
 
     @property
@@ -123,25 +134,30 @@ class ActivationStream:
         return self
 
     def __next__(self) -> Tensor:
-        batch = torch.empty(self.batch_size, self.d_model)
+        parts: list[Tensor] = []
+        places: list[Tensor] = []
         filled = 0
         while filled < self.batch_size:
             epoch, offset = self._position
             index, at = divmod(offset, self.group * self.rows_per_puzzle)
-            rows = self._rows(epoch, index)[at : at + self.batch_size - filled]
-            batch[filled : filled + len(rows)] = torch.from_numpy(rows)
-            filled += len(rows)
-            offset += len(rows)
-            end = offset >= self.rows_per_epoch
-            self._position = Position(epoch + 1, 0) if end else Position(epoch, offset)
-        batch = batch.to(self.device, non_blocking=True)
+            group = self._rows(epoch, index)
+            end = min(at + self.batch_size - filled, group.n)
+            mine = slice(*np.searchsorted(group.places, [at, end]))
+            parts.append(torch.from_numpy(group.rows[mine]).float())
+            places.append(torch.from_numpy(group.places[mine] - at + filled))
+            filled += end - at
+            offset += end - at
+            over = offset >= self.rows_per_epoch
+            self._position = Position(epoch + 1, 0) if over else Position(epoch, offset)
+        self.places = torch.cat(places)
+        batch = torch.cat(parts).to(self.device, non_blocking=True)
         if self.scaling is None:
             return batch
         return batch.sub_(self.scaling.mean.to(self.device)).div_(self.scaling.scale)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._store.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self.pool.close()
 
     def __enter__(self) -> "ActivationStream":
         return self
@@ -149,7 +165,7 @@ class ActivationStream:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _rows(self, epoch: int, index: int) -> np.ndarray:
+    def _rows(self, epoch: int, index: int) -> Group:
         """The shuffled rows of a group; starts reading the one after it."""
         here = (epoch, index)
         if self._group is not None and self._group[0] == here:
@@ -158,34 +174,41 @@ class ActivationStream:
         if ahead is None or ahead[0] != here:
             if ahead is not None:
                 ahead[1].result()  # its buffer is being written
-            ahead = (here, self._pool.submit(self._load, 0, *here))
-        rows = ahead[1].result()
-        self._group = (here, rows)
-        free = 1 if rows.base is self._buffers[0] else 0
+            ahead = (here, self._threads.submit(self._load, 0, *here))
+        group = ahead[1].result()
+        self._group = (here, group)
+        free = 1 if group.rows.base is self._buffers[0] else 0
         last = (index + 1) * self.group >= self.n_puzzles
         after = (epoch + 1, 0) if last else (epoch, index + 1)
-        self._ahead = (after, self._pool.submit(self._load, free, *after))
-        return rows
+        self._ahead = (after, self._threads.submit(self._load, free, *after))
+        return group
 
-    def _load(self, buffer: int, epoch: int, index: int) -> np.ndarray:
+    def _load(self, buffer: int, epoch: int, index: int) -> Group:
         order = puzzle_order(self.puzzles, self.solved, self.seed, epoch)
         chosen = order[index * self.group : (index + 1) * self.group]
         n = len(chosen) * self.rows_per_puzzle
-        rows = self._buffers[buffer][:n]
-        places = np.random.default_rng([self.seed, epoch, index]).permutation(n)
+        shuffled = np.random.default_rng([self.seed, epoch, index]).permutation(n)
+        # neighbours in a store are read one after another, by one process
+        shares = np.array_split(np.sort(chosen), self.size)
+        first = sum(map(len, shares[: self.rank])) * self.rows_per_puzzle
+        mine = shares[self.rank]
+        own = shuffled[first : first + len(mine) * self.rows_per_puzzle]
+        is_own = np.zeros(n, bool)
+        is_own[own] = True
+        where = (np.cumsum(is_own) - 1)[own]
+        rows = self._buffers[buffer][: len(own)]
         done = 0
-        for puzzle in np.sort(chosen):  # neighbours in a shard are read one after another
-            for reader in self.readers:
-                values = reader.read(int(puzzle)).reshape(-1, self.d_model)
-                rows[places[done : done + len(values)]] = values
+        for puzzle in mine:
+            for values in self.pool.read(int(puzzle)):
+                rows[where[done : done + len(values)]] = values
                 done += len(values)
-        return rows
+        return Group(rows, np.flatnonzero(is_own), n)
 
 
 def _group_size(stream: ActivationStream, buffer_bytes: int) -> int:
     """Puzzles in half of the buffer. UserError where memory, buffer or batch do not fit."""
     one = stream.rows_per_puzzle * stream.d_model * np.dtype(np.float16).itemsize
-    require_memory(buffer_bytes, "the shuffle buffer", "lower --buffer-mb")
+    require_memory(buffer_bytes // stream.size, "the shuffle buffer", "lower --buffer-mb")
     if 2 * one > buffer_bytes:
         raise UserError(
             f"a buffer of {buffer_bytes / 1e6:.0f} MB does not hold two puzzles of "
@@ -196,15 +219,21 @@ def _group_size(stream: ActivationStream, buffer_bytes: int) -> int:
             f"{stream.rows_per_epoch} rows of training puzzles are fewer than a batch of "
             f"{stream.batch_size}: record more, or lower --batch-size"
         )
-    return min(buffer_bytes // (2 * one), stream.n_puzzles)
+    group = min(buffer_bytes // (2 * one), stream.n_puzzles)
+    if group < stream.size:
+        raise UserError(
+            f"{stream.size} processes have {group} puzzles to read at a time: raise --buffer-mb, "
+            "record more, or start fewer processes"
+        )
+    return group
 
 
-def measure_scaling(readers: Sequence[SiteReader], puzzles: Sequence[int]) -> Scaling:
+def measure_scaling(pool: Pool, puzzles: Sequence[int]) -> Scaling:
     """Mean of these puzzles' rows, and root mean square of what remains, over coordinates."""
     n, total, square = 0, 0.0, 0.0
     for puzzle in puzzles:
-        for reader in readers:
-            rows = reader.read(int(puzzle)).reshape(-1, reader.d_model).astype(np.float32)
+        for values in pool.read(int(puzzle)):
+            rows = values.astype(np.float32)
             total = total + rows.sum(axis=0, dtype=np.float64)
             square = square + np.square(rows).sum(axis=0, dtype=np.float64)
             n += len(rows)
@@ -212,7 +241,7 @@ def measure_scaling(readers: Sequence[SiteReader], puzzles: Sequence[int]) -> Sc
     variance = np.asarray(square) / n - np.square(mean)
     scale = float(np.sqrt(variance.mean()))
     if not scale > 0:
-        raise UserError(f"{readers[0].site} is the same in every row: nothing to learn from")
+        raise UserError(f"{pool.sites[0]} is the same in every row: nothing to learn from")
     return Scaling(torch.from_numpy(mean).float(), scale)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,24 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_interp.recording.opening import finished_puzzles
-from trm_interp.recording.site_reader import (
-    SiteReader,
-    View,
-    board_keys,
-    expanded,
-    final_solved,
-    open_sites,
-    split_puzzles,
-)
-from trm_interp.recording.store import Store
+from trm_interp.core.ranks import Ranks
+from trm_interp.recording.site_reader import View, board_keys, split_puzzles
 from trm_interp.runtime.errors import UserError
-from trm_interp.runtime.files import append_row, disk_errors, keep_rows
+from trm_interp.runtime.files import append_row, disk_errors, keep_rows, plain
 from trm_interp.runtime.limits import gigabytes, parse_indices, require_memory
 from trm_interp.runtime.provenance import git_commit, versions
-from trm_interp.runtime.runs import Run, quiet
+from trm_interp.runtime.runs import Run, quiet, silent
 from trm_interp.runtime.shapes import Float
 from trm_interp.sae.applied import encode
+from trm_interp.sae.pool import Pool, open_pool
 from trm_interp.sae.saved import (
     CARD,
     CONFIG,
@@ -49,7 +41,7 @@ from trm_interp.subjects.opening import open_device
 COMMAND = "train-sae"
 # of sae-eval, the measures: they are of the SAE that goes with them
 NAMES = (STATE, METRICS, CARD, WEIGHTS, CONFIG, MEASURES)
-FREE = ("out", "resume", "overwrite", "save_every", "log_every", "device", "buffer_mb", "store")
+FREE = ("out", "resume", "overwrite", "save_every", "log_every", "device", "buffer_mb", "stores")
 HELD_OUT_PUZZLES = 16  # behind the held-out numbers of metrics and card
 TRAINING_COPIES = 4  # weights, gradients and two moments; as many of a batch's activations
 
@@ -83,12 +75,11 @@ def lines(trained: TrainedSAE) -> list[str]:
 
 
 def held_out_rows(
-    readers: Sequence[SiteReader], puzzles: np.ndarray, config: TrainSAEConfig
+    pool: Pool, puzzles: np.ndarray, config: TrainSAEConfig
 ) -> Float[Tensor, "row d_model"]:
     """At most a batch of rows of the first held-out puzzles, as they are stored."""
-    chosen = puzzles[:HELD_OUT_PUZZLES]
     rows = np.concatenate(
-        [r.read(int(puzzle)).reshape(-1, r.d_model) for puzzle in chosen for r in readers]
+        [values for puzzle in puzzles[:HELD_OUT_PUZZLES] for values in pool.read(int(puzzle))]
     )
     picked = np.random.default_rng([config.seed, 0x4E1D]).permutation(len(rows))[
         : config.batch_size
@@ -98,48 +89,52 @@ def held_out_rows(
 
 class _Prepared(NamedTuple):
     """What a run starts from. `identity`: what must be the same for it to be resumed; `provenance`:
-    the SAE's record of its training; `held_out`: rows of held-out puzzles, as stored.
+    the SAE's record of its training; `held_out`: rows of held-out puzzles, as stored, which only
+    the first process has.
     """
 
     stream: ActivationStream
-    held_out: Tensor
+    held_out: Tensor | None
     identity: dict[str, Any]
     provenance: dict[str, Any]
 
 
-def _prepare(config: TrainSAEConfig, tell: Callable[[str], None]) -> _Prepared:
+def _prepare(config: TrainSAEConfig, ranks: Ranks, tell: Callable[[str], None]) -> _Prepared:
     """Everything that is read before the first step; writes nothing."""
-    device = open_device(config.device)
-    with finished_puzzles(config.store, tell) as store:
-        sites = expanded(store, config.sites)
-        ticks = parse_indices(config.ticks, "ticks")
-        view = view_of(config)
-        readers = open_sites(store, sites, ticks, view)
-        _check_fits(config, readers[0].d_model, device)
-        training, held_out = split_puzzles(store["inputs"][:], config.held_out, config.seed)
-        solved = final_solved(store)[training] if config.balance else None
+    view, ticks = view_of(config), parse_indices(config.ticks, "ticks")
+    pool = open_pool(config.stores, config.sites, ticks, view, config.mixed_checkpoints, tell)
+    try:
+        _check_fits(config, pool.d_model, ranks)
+        training, held_out = split_puzzles(pool.inputs, config.held_out, config.seed)
+        solved = pool.solved[training] if config.balance else None
         first = puzzle_order(training, solved, config.seed, 0)
+        is_first = ranks.rank == 0
+        mine = None
+        if is_first:  # measured once, so that all processes agree to the last bit
+            mine = measure_scaling(pool, first[: config.stats_puzzles].tolist())
         stream = ActivationStream(
-            config.store,
-            sites,
+            pool,
             training,
             batch_size=config.batch_size,
             buffer_bytes=config.buffer_mb * 10**6,
             seed=config.seed,
-            ticks=ticks,
             solved=solved,
-            device=device,
-            view=view,
+            device=ranks.device,
+            rank=ranks.rank,
+            size=ranks.size,
         )
-        stream.scaling = measure_scaling(readers, first[: config.stats_puzzles].tolist())
+        stream.scaling = ranks.objects(mine)[0]
         identity = {k: v for k, v in _settings(config).items() if k not in FREE}
-        identity |= {"store_sha256": store.sha256, "device": device.type}
+        identity |= {"store_sha256": pool.sha256, "device": ranks.device.type}
         return _Prepared(
             stream,
-            held_out_rows(readers, held_out, config),
+            held_out_rows(pool, held_out, config) if is_first else None,
             identity,
-            _provenance(config, store, readers, training, len(held_out)),
+            _provenance(config, pool, training, held_out),
         )
+    except BaseException:
+        pool.close()
+        raise
 
 
 def view_of(config: TrainSAEConfig) -> View:
@@ -148,16 +143,13 @@ def view_of(config: TrainSAEConfig) -> View:
 
 
 def _provenance(
-    config: TrainSAEConfig,
-    store: Store,
-    readers: Sequence[SiteReader],
-    training: np.ndarray,
-    n_held_out: int,
+    config: TrainSAEConfig, pool: Pool, training: np.ndarray, held_out: np.ndarray
 ) -> dict[str, Any]:
     """The SAE's record of its training; `saved.Provenance` has the part that readers need."""
+    checkpoints = pool.checkpoints
     return {
-        "sites": expanded(store, config.sites),
-        "ticks": sorted({i for reader in readers for i in reader.indices}),
+        "sites": list(pool.sites),
+        "ticks": pool.ticks,
         "arch": config.arch,
         "gated_variant": config.gated_variant if config.arch == "gated" else None,
         "centre": config.centre,
@@ -165,16 +157,34 @@ def _provenance(
         "seed": config.seed,
         "held_out": config.held_out,
         "n_train": len(training),
-        "n_held_out": n_held_out,
-        "train_boards": sorted(set(board_keys(store["inputs"][training]))),
-        "solved_share_of_training": float(final_solved(store)[training].mean()),
-        "store_sha256": store.sha256,
-        "store_puzzles": store.n_puzzles,
-        "checkpoint_sha256": store.identity.checkpoint_sha256,
-        "architecture": store.recursion.architecture,
+        "n_held_out": len(held_out),
+        "train_boards": sorted(set(board_keys(pool.inputs[training]))),
+        "solved_share_of_training": float(pool.solved[training].mean()),
+        "store_sha256": pool.sha256,
+        "store_puzzles": sum(store.n_puzzles for store in pool.stores),
+        "stores": _stores(pool, training, held_out),
+        "checkpoint_sha256": checkpoints[0] if len(checkpoints) == 1 else None,
+        "mixed_checkpoints": checkpoints if len(checkpoints) > 1 else [],
+        "architecture": pool.stores[0].recursion.architecture,
         "versions": {**versions(), "sae_lens": version("sae-lens")},
         "git_commit": git_commit(),
     }
+
+
+def _stores(pool: Pool, training: np.ndarray, held_out: np.ndarray) -> list[dict[str, Any]]:
+    """Each with its hash and its part of the rows, of which there are so many in an epoch."""
+    parts = zip(pool.stores, pool.shares(training), pool.shares(held_out), strict=True)
+    return [
+        {
+            "name": store.path.name,
+            "store_sha256": store.sha256,
+            "checkpoint_sha256": store.identity.checkpoint_sha256,
+            "n_train": n_train,
+            "n_held_out": n_held_out,
+            "training_rows": n_train * pool.rows_per_puzzle,
+        }
+        for store, n_train, n_held_out in parts
+    ]
 
 
 def train_sae(
@@ -183,8 +193,23 @@ def train_sae(
     progress: Callable[[int, int], None] = quiet,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Train the SAE and save it in `config.out`; False if stopped early."""
-    prepared = _prepare(config, tell)
+    """Train the SAE and save it in `config.out`; False if stopped early. The processes of a
+    torchrun train it together, and the first one writes and speaks."""
+    ranks = Ranks(open_device(config.device))
+    try:
+        return _train(config, ranks, tell, progress, should_stop)
+    finally:
+        ranks.close()
+
+
+def _train(
+    config: TrainSAEConfig,
+    ranks: Ranks,
+    tell: Callable[[str], None],
+    progress: Callable[[int, int], None],
+    should_stop: Callable[[], bool],
+) -> bool:
+    prepared = _prepare(config, ranks, tell if ranks.rank == 0 else silent)
     with (
         prepared.stream,
         Run(
@@ -197,23 +222,36 @@ def train_sae(
             stops_at_steps=True,
             resume=config.resume,
             overwrite=config.overwrite,
+            team=ranks,
         ) as run,
     ):
-        trainer = _begin(config, prepared, run)
-        _loop(trainer, prepared.identity, run, lambda: run.should_stop() or should_stop())
+        trainer = _begin(config, prepared, run, ranks)
+
+        def stop() -> bool:
+            return bool(ranks.most(float(run.should_stop() or should_stop()))[0])
+
+        try:
+            _loop(trainer, prepared.identity, run, stop)
+        finally:
+            trainer.together = None  # before the processes part, or its end may wait for ever
         if trainer.finished:
-            _save(trainer, prepared, run)
+            _save(trainer, prepared, run, ranks.size)
+        ranks.objects(None)  # no process leaves before the SAE is written
     return trainer.finished
 
 
-def _begin(config: TrainSAEConfig, prepared: _Prepared, run: Run) -> Trainer:
+def _begin(config: TrainSAEConfig, prepared: _Prepared, run: Run, ranks: Ranks) -> Trainer:
     """A trainer at the start, or where an earlier run was saved."""
     out, stream = config.out, prepared.stream
-    remove_half_saved(out)
+    if run.is_first:
+        remove_half_saved(out)
     assert stream.scaling is not None
-    sae = make_sae(config, stream.d_model, stream.device)
-    held_out = scaled(prepared.held_out, stream.scaling).to(stream.device)
-    trainer = Trainer(config, sae, stream, held_out)
+    several = ranks if ranks.size > 1 else None
+    sae = make_sae(config, stream.d_model, stream.device, several)
+    held_out = prepared.held_out
+    if held_out is not None:
+        held_out = scaled(held_out, stream.scaling).to(stream.device)
+    trainer = Trainer(config, sae, stream, held_out, several)
     if (out / STATE).exists():
         trainer.resume(out / STATE, prepared.identity)
         if trainer.finished:
@@ -228,9 +266,11 @@ def _begin(config: TrainSAEConfig, prepared: _Prepared, run: Run) -> Trainer:
     return trainer
 
 
-def _save(trainer: Trainer, prepared: _Prepared, run: Run) -> None:
+def _save(trainer: Trainer, prepared: _Prepared, run: Run, processes: int) -> None:
     """The SAE as sae-lens opens it, and its card."""
-    config, stream, out = trainer.config, prepared.stream, run.out
+    config, stream, out, held_out = trainer.config, prepared.stream, run.out, prepared.held_out
+    if held_out is None:  # not the first process
+        return
     assert stream.scaling is not None
     provenance = {
         **prepared.provenance,
@@ -239,14 +279,13 @@ def _save(trainer: Trainer, prepared: _Prepared, run: Run) -> None:
         "d_in": trainer.sae.cfg.d_in,
     }
     save_inference(trainer.sae, stream.scaling, provenance, out)
-    held_out = prepared.held_out
     card = {
         "sae": provenance,
         "settings": _settings(config),
         "revived": trainer.revived,
         "held_out": {**of_saved(out, held_out.to(stream.device)), "rows": len(held_out)},
         "command": " ".join(["trm-interp", *sys.argv[1:]]),
-        "times": {"training_s": round(trainer.seconds, 1)},
+        "times": {"training_s": round(trainer.seconds, 1), "processes": processes},
     }
     run.write_json(CARD, card)
 
@@ -265,17 +304,18 @@ def of_saved(folder: Path, rows: Float[Tensor, "row d_model"]) -> dict[str, floa
 
 
 def _settings(config: TrainSAEConfig) -> dict[str, Any]:
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    return plain(asdict(config))
 
 
-def _check_fits(config: TrainSAEConfig, d_model: int, device: torch.device) -> None:
+def _check_fits(config: TrainSAEConfig, d_model: int, ranks: Ranks) -> None:
     """UserError where the SAE cannot be what was asked, or is too large to be trained here."""
-    d_sae = config.expansion * d_model
+    d_sae, device = config.expansion * d_model, ranks.device
     if config.arch in ("topk", "batchtopk") and config.k > d_sae:
         raise UserError(
             f"--active {config.k}: there are {d_sae} features ({config.expansion} x {d_model})"
         )
-    need = TRAINING_COPIES * 4 * (2 * d_sae * d_model + config.batch_size * d_sae)
+    rows = -(-config.batch_size // ranks.size)
+    need = TRAINING_COPIES * 4 * (2 * d_sae * d_model + rows * d_sae)
     what, advice = f"training {d_sae} features", "lower --expansion or --batch-size"
     if device.type != "cuda":
         return require_memory(need, what, advice)
@@ -296,20 +336,26 @@ def _loop(
     metrics, state = config.out / METRICS, config.out / STATE
     saved = trainer.n_training_steps
     odd_end = trainer.finished and saved % config.log_every > 0  # the last step has a row anyway
-    keep_whole_rows(metrics, saved // config.log_every + odd_end)
+    if run.is_first:
+        keep_whole_rows(metrics, saved // config.log_every + odd_end)
     run.advance(saved, config.max_steps)
     while not trainer.finished and not should_stop():
         row = trainer.advance()
         step = trainer.n_training_steps
-        if row is not None:
+        if row is not None and run.is_first:
             with disk_errors(metrics):
                 append_row(metrics, row)
             run.note(f"held-out FVU {row['held_out_fvu']:.3f}, L0 {row['held_out_l0']:.1f}")
         if step % config.save_every == 0:
-            trainer.save(state, identity)
+            _save_state(trainer, state, identity, run)
             saved = step
         run.advance(step, config.max_steps)
     if saved != trainer.n_training_steps:
+        _save_state(trainer, state, identity, run)
+
+
+def _save_state(trainer: Trainer, state: Path, identity: dict[str, Any], run: Run) -> None:
+    if run.is_first:
         trainer.save(state, identity)
 
 

@@ -1,7 +1,7 @@
 """sae-lens' trainer on our stream: steps, metrics, dead features, states that resume exactly."""
 
 import time
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +17,12 @@ from sae_lens import (
     TrainingSAE,
 )
 from sae_lens.config import SAETrainerConfig
+from sae_lens.saes.sae import TrainStepOutput
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from trm_interp.core.checkpoints.headers import check_archive, check_calls, is_archive, require_file
+from trm_interp.core.ranks import Ranks
 from trm_interp.runtime.errors import UserError, first_line, is_out_of_memory
 from trm_interp.runtime.files import DiskError, replacing
 from trm_interp.runtime.identity import require_same
@@ -32,6 +34,7 @@ from trm_interp.sae.revive import resample
 from trm_interp.sae.saved import METRICS, STATE, saving
 from trm_interp.sae.settings import TrainSAEConfig
 from trm_interp.sae.stream import ActivationStream, Position, stream_state
+from trm_interp.sae.together import SharedBatchTopKSAE, Together
 
 FIXED = {"max_steps": "a run cannot be extended, since its schedules depend on its length"}
 SHARE_OF_DECAY = 0.2  # of the run, at its end, with a falling learning rate; nothing is revived
@@ -69,8 +72,11 @@ class _State:
     revived: Count = 0
 
 
-def make_sae(config: TrainSAEConfig, d_model: int, device: torch.device) -> TrainingSAE[Any]:
-    """Fresh weights of the architecture asked for, a function of the seed alone."""
+def make_sae(
+    config: TrainSAEConfig, d_model: int, device: torch.device, ranks: Ranks | None = None
+) -> TrainingSAE[Any]:
+    """Fresh weights of the architecture asked for, a function of the seed alone. `ranks`: several
+    processes that will train it together."""
     rise = round(config.warmup * config.max_steps)
     shape = {"d_in": d_model, "d_sae": config.expansion * d_model, "device": str(device)}
     with torch.random.fork_rng(devices=[]):
@@ -88,12 +94,19 @@ def make_sae(config: TrainSAEConfig, d_model: int, device: torch.device) -> Trai
                 **shape, l0_coefficient=config.l0, l0_warm_up_steps=rise
             ),
         }[config.arch]()
+        if ranks and config.arch == "batchtopk":
+            return SharedBatchTopKSAE(made, ranks, config.batch_size)
         kind: Any = TrainingSAE.get_sae_class_for_architecture(config.arch)
         return kind(made)
 
 
 class Trainer(SAETrainer[Any, Any]):
-    """sae-lens' trainer without wandb and its bar, with a state that resumes to the same bits."""
+    """sae-lens' trainer without wandb and its bar, with a state that resumes to the same bits.
+
+    `ranks`: several processes, each with its own stream, that train one SAE; None for one process.
+    """
+
+    sae: Any  # a TrainingSAE but in `_train_step`
 
     def __init__(
         self,
@@ -101,6 +114,7 @@ class Trainer(SAETrainer[Any, Any]):
         sae: TrainingSAE[Any],
         stream: ActivationStream,
         held_out: Tensor | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         steps = config.max_steps
         decay = round(SHARE_OF_DECAY * steps)
@@ -120,8 +134,10 @@ class Trainer(SAETrainer[Any, Any]):
             stream,
         )
         self.config, self.stream, self.held_out = config, stream, held_out
+        self.together = Together(sae, ranks, config.batch_size) if ranks else None
         self.last_revival = steps - decay
         self.revived = 0  # features, each as often as it was
+        self.fired = 0.0  # activations of the last batch, where several processes count them
         self.seconds = 0.0
 
     def advance(self) -> dict[str, Any] | None:
@@ -132,18 +148,46 @@ class Trainer(SAETrainer[Any, Any]):
             self.sae.keep_unit_norm()
         self.n_training_steps += 1
         step = self.n_training_steps
+        self.n_training_samples = step * self.config.batch_size  # of all processes
         if not torch.isfinite(output.loss):
             raise UserError(f"the loss is not finite at optimizer step {step}: lower --lr")
-        if step <= self.last_revival and self.config.revives_at(step):
+        revives = step <= self.last_revival and self.config.revives_at(step)
+        has_row = step % self.config.log_every == 0 or step == self.config.max_steps
+        if self.together and (revives or has_row):
+            rows, places = (output.sae_in, output.sae_out), self.stream.places
+            sae_in, sae_out = (self.together.whole(own, places) for own in rows)
+            output = replace(output, sae_in=sae_in, sae_out=sae_out)
+        if revives:
             self._revive(output.sae_in, output.sae_out)
         self.seconds += time.monotonic() - began
-        if step % self.config.log_every and step != self.config.max_steps:
-            return None
+        return self._row(output) if has_row else None
+
+    def _row(self, output: TrainStepOutput) -> dict[str, Any]:
         named = self.build_train_step_log_dict(output, self.n_training_samples)
         kept = {name.split("/")[1]: value for name, value in named.items() if "legacy" not in name}
+        if self.together:
+            kept["l0"] = self.fired / self.config.batch_size
         if self.config.revive != "none":
             kept["revived"] = self.revived
-        return {"step": step, "epoch": self.stream.position.epoch, **kept, **self.unseen()}
+        own = {"step": self.n_training_steps, "epoch": self.stream.position.epoch}
+        return {**own, **kept, **self.unseen()}
+
+    def _train_step(self, sae: Any, sae_in: Tensor) -> TrainStepOutput:
+        """sae-lens' own; of several processes, with the gradient and the counts of the batch."""
+        if self.together is None:
+            return super()._train_step(sae=sae, sae_in=sae_in)
+        scores, since = self.act_freq_scores, self.n_forward_passes_since_fired.clone()
+        self.act_freq_scores = torch.zeros_like(scores)
+        self.sae = self.together  # which sends the forward pass through DDP
+        try:
+            output = super()._train_step(sae=sae, sae_in=sae_in)
+        finally:
+            self.sae = sae
+        fired, output = self.together.totals(self.act_freq_scores, output)
+        self.act_freq_scores = scores + fired
+        self.n_forward_passes_since_fired = torch.where(fired > 0, 0, since + 1)
+        self.fired = float(fired.sum())
+        return output
 
     def _revive(self, rows: Tensor, reconstructed: Tensor) -> None:
         seed, step = self.config.seed, self.n_training_steps
@@ -215,7 +259,7 @@ class Trainer(SAETrainer[Any, Any]):
             if values.shape != (self.sae.cfg.d_sae,):
                 raise ValueError(f"counts of {len(values)} features")
         self.sae.load_state_dict(state.sae)
-        with saving(out) as folder:
+        with saving(out) as folder:  # of this process alone
             torch.save(state.trainer, folder / "trainer_state.pt")
             self.activation_scaler.save(str(folder / "activation_scaler.json"))
             self.load_trainer_state(folder)

@@ -40,15 +40,17 @@ def for_losses(subject: Subject, config: LossesConfig) -> None:
     require_memory(need, what, "lower --steps or --batch-size")
 
 
-def for_settling(subject: Subject, config: SettlingConfig, back: int) -> None:
+def for_settling(subject: Subject, config: SettlingConfig, back: int, divide: bool) -> None:
+    """`divide`: whether shards divide the short runs, of which they then keep none."""
     n, model = len(subject.puzzles), subject.model.config
     numbers = 4 * _numbers(subject)
     batch, cycles = min(config.batch_size, n), config.steps * model.h_cycles
     held = batch * numbers * (back * model.h_cycles + 4)
-    if config.long:
+    if config.long and not (divide and is_shard()):
         batch_long = min(config.batch_size, n, config.long_limit)
         held = max(held, batch_long * numbers * (back * model.h_cycles + 4))
-    need = held + COPIES * 8 * n * (config.steps + cycles)
+    kept = 0 if divide and is_shard() else COPIES * 8 * n * (config.steps + cycles)
+    need = held + kept
     what = f"the states of {batch} runs and {config.steps} steps of {n}"
     require_memory(need, what, "lower --batch-size or --steps")
 
@@ -130,8 +132,10 @@ def for_trace(subject: Subject, config: TraceConfig) -> None:
 
 
 def for_used(subject: Subject, config: UsedConfig) -> None:
-    """Of a batch recorded runs at the ends of steps; of all puzzles the asked cells' states."""
-    model, n = subject.model.config, len(subject.puzzles)
+    """Of a batch recorded runs at the ends of steps; of the puzzles that are fitted to, by every
+    shard, the asked cells' states."""
+    model = subject.model.config
+    n = max(1, round((1 - config.held_out) * len(subject.puzzles)))
     states, runs = len(subject.model.state_names), min(n, max(1, config.batch_size // 4))
     state = 4 * model.positions * model.d_model
     kept = runs * state * states * 2 * config.steps
@@ -145,12 +149,14 @@ def for_used(subject: Subject, config: UsedConfig) -> None:
 
 
 def for_spread(subject: Subject, config: SpreadConfig) -> None:
-    """Of all changes their relations and influence; of a batch the states of its runs."""
+    """Of all changes their relations and (but in a shard, which keeps that of one batch) their
+    influence; of a batch the states of its runs."""
     model = subject.model.config
     n = len(subject.puzzles) * min(config.n_cells, model.cells)
     kinds = 10  # relations, at least as many as tasks have
     evaluations = config.steps * model.schedule.evaluations
-    held = n * kinds * (model.positions + 8 * COPIES * evaluations)
+    kept = min(config.batch_size, n) if is_shard() else n
+    held = kinds * (n * model.positions + 8 * COPIES * evaluations * kept)
     states = COPIES * 4 * min(config.batch_size, 2 * n) * _numbers(subject)
     what = f"{config.steps} steps of {n} changes"
     require_memory(held + states, what, "lower --limit, --cells or --steps")

@@ -67,8 +67,8 @@ def open_state_sae(path: Path, subject: Subject) -> StateSAE:
             f"{path} was trained on {', '.join(trained.sites)[:80]}: give one of a state, "
             f"{' or '.join(states)}"
         )
-    if trained.checkpoint_sha256 != subject.checkpoint.sha256:
-        theirs, ours = str(trained.checkpoint_sha256)[:12], subject.checkpoint.sha256[:12]
+    if not trained.is_of(subject.checkpoint.sha256):
+        theirs, ours = trained.checkpoints, subject.checkpoint.sha256[:12]
         raise UserError(f"{path} was trained on checkpoint {theirs}, this one is {ours}: give that")
     view = trained.view
     if view.shuffle is not None or view.centre != "rows":

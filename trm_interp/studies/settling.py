@@ -160,14 +160,14 @@ NAMES = (
 def run(config: SettlingConfig, tell: Tell, progress: Progress) -> SettlingResult:
     """Run all puzzles for some steps, and some of them for many."""
     subject = open_subject(config, tell)
-    for_settling(subject, config, BACK)
+    n_long = min(config.long_limit, len(subject.puzzles)) if config.long else 0
+    begun = len(subject.puzzles) * config.steps
+    total = begun + n_long * config.long
+    # the larger stage is that which shards divide: long runs are of puzzles that need the short
+    divide = begun >= n_long * config.long
+    for_settling(subject, config, BACK, divide)
     with results_of("settling", config, NAMES, tell=tell, progress=progress) as results:
-        n_long = min(config.long_limit, len(subject.puzzles)) if config.long else 0
-        begun = len(subject.puzzles) * config.steps
-        total = begun + n_long * config.long
         subject = subject.compiled_for(config, total, tell)
-        # the larger stage is that which shards divide: long runs are of puzzles that need the short
-        divide = begun >= n_long * config.long
         short = short_runs(subject, config.steps, lambda done: progress(done, total), divide)
         not_compared = why_not_compared(short.solved[:, -1], tell)
         periods = period(np.moveaxis(short.back, 0, -1), config.tolerance)  # in H-cycles

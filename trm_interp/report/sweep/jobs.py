@@ -226,6 +226,11 @@ class Job:
         write_json(self._record_file, plain)
 
     def _why(self, outcome: Outcome) -> str:
+        if outcome.stuck:
+            return (
+                f"the cluster took it back {outcome.stuck} times and it came no further: ask for "
+                f"more time; {last_line(self.log)} ({self.log})"
+            )
         if outcome.status is None or outcome.status < 0:
             by = f", the last time by signal {-outcome.status}" if outcome.status else ""
             why = f"its process died {outcome.deaths} times{by}"

@@ -3,6 +3,7 @@
 import getpass
 import math
 import os
+import re
 import signal
 import subprocess
 import time
@@ -19,7 +20,8 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.locks import Lock
 
 FOREVER = 60 * 24 * 366 * 10  # minutes; a job of this machine may take as long as it likes
-MOST_REQUEUES = 1000  # of a job that goes on where it was taken back
+MOST_REQUEUES = 1000  # of a job that goes on where it was taken back, and comes further each time
+MOST_IN_ARRAY = 1001  # jobs of an array where Slurm does not say: its own default
 SETTLE = 10.0  # seconds that the end of a job without a result is waited for
 GRACE = 30.0  # seconds between the signal by which a cluster takes a job back, and that
 GONE = ("NODE_FAIL", "BOOT_FAIL", "FAILED", "UNKNOWN", "PREEMPTED")  # worth another try
@@ -187,12 +189,13 @@ class SlurmMachine:
     _confirmed: set[str] = field(default_factory=set, init=False)
     _queue: set[str] | None = field(default=None, init=False)  # ids, as squeue said
     _asked_at: float = field(default=-math.inf, init=False)  # when
+    _most: int | None = field(default=None, init=False)  # jobs of an array
 
     def room(self, running: int) -> int:
         return 10**6
 
     def start(self, jobs: Sequence[tuple[Job, Task]]) -> list[tuple[Task, Any]]:
-        """Jobs that ask for the same are one array."""
+        """Jobs that ask for the same are one array, or several of the length that Slurm takes."""
         groups: dict[str, list[Task]] = {}
         asked: dict[str, dict[str, Any]] = {}
         for job, task in jobs:
@@ -205,8 +208,15 @@ class SlurmMachine:
         return [
             pair
             for key, tasks in groups.items()
-            for pair in zip(tasks, self._submit(tasks, asked[key]), strict=True)
+            for part in batched(tasks, self._longest_array())
+            for pair in zip(part, self._submit(part, asked[key]), strict=True)
         ]
+
+    def _longest_array(self) -> int:
+        """How many jobs Slurm takes at once; asked once."""
+        if self._most is None:
+            self._most = _max_array_size() or MOST_IN_ARRAY
+        return self._most
 
     def _submit(self, tasks: Sequence[Task], asked: Mapping[str, Any]) -> list[Any]:
         from submitit import SlurmExecutor
@@ -289,6 +299,23 @@ def _queued() -> set[str] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return None if answer.returncode else set(answer.stdout.split())
+
+
+def _max_array_size() -> int | None:
+    """Slurm's MaxArraySize, above every index of an array; None where it does not say."""
+    command = ["scontrol", "show", "config"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    told = re.search(r"^\s*MaxArraySize\s*=\s*(\d+)\s*$", answer.stdout, re.MULTILINE)
+    return int(told[1]) or None if told else None
+
+
+def batched(tasks: Sequence[Task], n: int) -> Iterator[Sequence[Task]]:
+    """In order, at most n at a time."""
+    for first in range(0, len(tasks), n):
+        yield tasks[first : first + n]
 
 
 def _words(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 Imported by every job, so by the standard library alone.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -19,17 +20,21 @@ from trm_interp.runtime.files import write_text
 
 MOST_DEATHS = 2  # of a job, from whose first it is started again
 STOPPED = 130  # exit status of a command that was interrupted and can be resumed
+MOST_STUCK = 2  # times in a row that a cluster takes a job back which has come no further
+SMALL = 1 << 16  # bytes of a file whose content is compared
 EVERY = 0.1  # seconds between two looks at the command
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a job ended. `status`: exit status of its command, negative for a signal, None where its
-    own process died; `deaths`: how often one of them died; `seconds` of the last start."""
+    own process died; `deaths`: how often one of them died; `seconds` of the last start; `stuck`:
+    how often in a row the cluster took it back without progress, 0 where that did not end it."""
 
     status: int | None
     deaths: int
     seconds: float
+    stuck: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,8 @@ class Task:
 
     def deaths(self) -> int:
         """How often its processes began and did not come to an end."""
-        try:
-            lines = Path(f"{self.files}.starts").read_text().split()
-        except OSError:
-            return 0
-        return lines.count("begun") - lines.count("ended")
+        words = self._starts_file()
+        return words.count("begun") - words.count("ended")
 
     def __call__(self) -> None:
         """Run it; called by submitit in the process of the job."""
@@ -96,7 +98,8 @@ class Task:
 
     def checkpoint(self) -> Any:
         """Called by submitit when the cluster takes the job back: let the command save what it has,
-        and start it again later. Only where the command can go on with that."""
+        and start it again later. Only where the command can go on with that, and does: one that
+        has come no further the second time is not started again."""
         if self.later != "--resume":
             return None
         from submitit.helpers import DelayedSubmission
@@ -104,11 +107,17 @@ class Task:
         if _child is not None:
             _end_in_handler(_child.pid)
             self._note("ended")
+        self._note("stuck" if contents(Path(self.made)) == _made else "moved")
+        lately = [word for word in self._starts_file() if word in ("stuck", "moved")][-MOST_STUCK:]
+        if lately == ["stuck"] * MOST_STUCK:
+            self._write(Outcome(None, self.deaths(), 0.0, MOST_STUCK))
+            return None
         return DelayedSubmission(self)
 
     def _attempt(self, lock: int | None, parent: int, again: bool) -> int:
         """Exit status of the command."""
-        global _child
+        global _child, _made
+        _made = contents(Path(self.made))
         words = list(self.command)
         if (word := self.later if again else self.first) and os.path.exists(self.made):
             words.append(word)
@@ -136,7 +145,14 @@ class Task:
                 sys.exit(STOPPED)
 
     def _starts(self) -> int:
-        return Path(f"{self.files}.starts").read_text().split().count("begun")
+        return self._starts_file().count("begun")
+
+    def _starts_file(self) -> list[str]:
+        """What happened so far, a word each; nothing where it has not begun."""
+        try:
+            return Path(f"{self.files}.starts").read_text().split()
+        except OSError:
+            return []
 
     def _note(self, what: str) -> None:
         with open(f"{self.files}.starts", "a") as to:
@@ -147,6 +163,24 @@ class Task:
 
 
 _child: subprocess.Popen[bytes] | None = None  # of this process
+_made: dict[str, tuple[int, str]] = {}  # what the command had made when it was started
+
+
+def contents(made: Path) -> dict[str, tuple[int, str]]:
+    """Size and content of the files of a command, by which its progress is told: of small ones a
+    hash, of large ones the time of the last change. Not its rows of metrics, which also tell time.
+    """
+    found = {}
+    files = made.rglob("*") if made.is_dir() else [made]
+    for file in files:
+        with suppress(OSError):
+            if file.suffix in (".jsonl", ".lock") or not file.is_file() or file.name == ".lock":
+                continue
+            size = file.stat().st_size
+            small = size <= SMALL
+            told = hashlib.sha256(file.read_bytes()).hexdigest() if small else ""
+            found[str(file)] = (size, told or str(file.stat().st_mtime_ns))
+    return found
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
