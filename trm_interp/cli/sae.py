@@ -17,7 +17,6 @@ COMMANDS = [
         trm-interp train-sae runs/states --site z_L --out runs/sae --revive resample
         trm-interp train-sae runs/states --site z_L --out runs/sae --resume
         trm-interp train-sae runs/states runs/more --site z_L --out runs/pooled
-        torchrun --nproc-per-node 2 -m trm_interp train-sae runs/states --site z_L --out runs/two
         """,
         unit="steps",
         label="training",
