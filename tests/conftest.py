@@ -55,6 +55,7 @@ from trm_interp.core.models.trm_config import TRMConfig  # noqa: E402
 torch.set_num_threads(1)
 # on a busy machine quick commands take longer than that, and tests compare all of what they print
 trm_interp.runtime.progress.SECONDS_BEFORE_LINES = 30.0
+trm_interp.runtime.progress.SECONDS_BEFORE_WAITING = 30.0
 
 # files that fork come first, in fresh workers: where libraries have started threads, a forked child
 # can wait for ever. Then those that take longest, so that no worker is left alone with one

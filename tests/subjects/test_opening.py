@@ -132,8 +132,9 @@ def test_a_checkpoint_trained_on_mazes_reads_no_sudoku(
 def test_what_ships_comes_from_the_task():
     assert default_checkpoint().name == "trm-sudoku6" and first_look().name == "trm-sudoku9"
     assert first_look("sudoku6").name == first_look("sudoku").name == "trm-sudoku6"
-    with pytest.raises(UserError, match="no checkpoint for 10x10 maze puzzles ships"):
-        first_look("maze")
+    assert first_look("maze").name == first_look("maze10").name == "trm-maze10"
+    with pytest.raises(UserError, match="no checkpoint for 30x30 maze puzzles ships"):
+        first_look("maze30")
     with pytest.raises(UserError, match="no checkpoint for 4x4 Sudoku puzzles ships; name one"):
         shipped_checkpoint("sudoku4")
     checkpoint, puzzles = open_both("", None, CPU, limit=2, tell=lambda line: None)

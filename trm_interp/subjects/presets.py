@@ -67,13 +67,13 @@ PRESETS: dict[str, dict[str, object]] = {
         **{"steps": 4000, "batch_size": 128, "n_sup": 8, "lr": 1e-3, "weight_decay": 0.1},
         **{"warmup": 0.05, "ema": 0.99, "eval_every": 250, "dtype": "bfloat16", "compile": True},
     },
-    # for 10x10 mazes, `data make maze10`: a path is found step by step, so it is attention and many
-    # supervision steps of a small network
+    # for 10x10 mazes, `data make maze10`: artifacts/trm-maze10
     "maze10": {
-        **{"mixer": "attention", "d_model": 64, "multiple": 32, "prefix": 0, "n_heads": 4},
-        **{"h_cycles": 2, "l_cycles": 4},
-        **{"steps": 8000, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.1, "warmup": 0.02},
-        **{"ema": 0.99, "eval_every": 200, "dtype": "bfloat16", "compile": True},
+        **{"d_model": 96, "multiple": 32, "prefix": 0, "h_cycles": 2, "l_cycles": 4},
+        **{"normalised_swiglu": True, "optimizer": "muon", "muon_lr": 0.02, "muon_decay": 0.005},
+        **{"steps": 5000, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.1, "warmup": 0.02},
+        **{"n_sup": 8, "n_sup_warm": 1, "n_sup_warm_until": 0.2, "stagger": True, "decay": "late"},
+        **{"ema": 0.99, "eval_every": 250, "dtype": "bfloat16", "compile": True},
     },
     # for `data make arc-small`: the rule comes through the embedding of the identifier, whose rows
     # are seen seldom, so they learn by sign-SGD as in the public code

@@ -21,8 +21,9 @@ from trm_interp.tasks.maze.task import COLOURS, Maze
 
 Cli = Callable[..., Answer]
 SIDE, N, STEPS = 5, 12, 3
-SMALL = ["--preset", "maze10", "--d-model", 16, "--n-heads", 2, "--multiple", 8, "--n-layers", 1]
-SMALL += ["--l-cycles", 2, "--n-sup", 3, "--batch-size", 12, "--train-steps", 160, "--lr", 0.01]
+SMALL = ["--mixer", "attention", "--d-model", 16, "--n-heads", 2, "--multiple", 8, "--n-layers", 1]
+SMALL += ["--prefix", 0, "--h-cycles", 2, "--l-cycles", 2, "--n-sup", 3, "--batch-size", 12]
+SMALL += ["--train-steps", 160, "--lr", 0.01]
 SMALL += ["--warmup", 0, "--weight-decay", 0, "--ema", 0.8, "--eval-every", 40, "--no-compile"]
 SMALL += ["--dtype", "float32", "--device", "cpu"]
 
