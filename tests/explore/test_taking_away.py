@@ -14,6 +14,7 @@ from toy_copier import save_squares, save_toy
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.explore import figures
 from trm_interp.explore.around import Around, ends_near
+from trm_interp.explore.bases import along, on_basis, pooled_axes
 from trm_interp.explore.boards import boards_figure, layer_of
 from trm_interp.explore.edits import Copied, Given, Noise
 from trm_interp.explore.payload import blank, keys, payload
@@ -60,7 +61,6 @@ def test_what_the_browser_gets_is_the_run(trm: Session):
             largest = data["layers"]["change"]["largest"]
             change, atol = own["change"] / 255 * largest, largest / 200
             np.testing.assert_allclose(change, reading.change, atol=atol)
-            np.testing.assert_allclose(np.transpose(sent["path"][state]), reading.place, atol=1e-4)
     per_step = trm.model.config.schedule.evaluations
     stops = {name: (of["stops"], of["onward"]) for name, of in data["jumps"].items()}
     assert stops["step-on"] == ([0, per_step, 2 * per_step, 3 * per_step], True)
@@ -172,16 +172,19 @@ def test_the_script_makes_the_figures_on_screen(tmp_path: Path):
     tree, state = forked(session), session.model.answer
     runs = [session.run(node) for node in tree.nodes]
     asked = Around(tree.nodes[1], 5, ("z_H",), 0.5, 9, 2, 1)
-    look = Look(4, state, "feature", feature=3, dimensions="3", cell=2, active=1, dark=True)
+    session.run(session.plain(1))  # seen as well
+    look = Look(4, state, "feature", "wrong", 3, "3", cell=2, active=1, dark=True, basis="seen")
     near = Near(asked, 8)  # of 13
     scope: dict[str, Any] = {}
     text = script(session, tree, str(tmp_path / "tiny"), str(lines), look, near=near)
     exec(compile(text, "script", "exec"), scope)
     courses = [session.features.course(session, run, 3) for run in runs]
     ends = ends_near(session, asked, 8)
+    placed = on_basis(session, runs, state, "seen")
+    assert (placed[1].readings[state].place != runs[1].readings[state].place).any()
     expected = {
         "curves": figures.curves(runs, state, 4, True),
-        "path": figures.paths(runs, state, 4, 3, True, session.task),
+        "path": figures.paths(placed, state, 4, 3, True, session.task),
         "candidates": figures.candidates(runs[1], state, 2, 4, True, session.task),
         "feature": figures.feature_course(runs, courses, 2, 4, True, session.task),
         "neighbourhood": figures.around(runs[1], asked, ends, True, session.task),
@@ -202,6 +205,25 @@ def test_the_saved_page_needs_nothing_else(trm: Session):
     assert "<b>loud</b>" not in page.replace("\\u003cb\\u003e", "")  # in the title as text
     ends = [m.at for m in run.moments if m.tick and m.tick.ends_cycle]
     assert page.count('"name":"') >= len(ends)
+
+
+def test_axes_of_one_run_are_its_own_and_pooled_ones_are_the_largest(trm: Session):
+    run, other = (trm.run(trm.plain(i)) for i in (0, 1))
+    state = trm.model.answer
+    ends = [0, *(m.at for m in trm.moments if m.tick and m.tick.ends_cycle)]
+    written = trm.written(run.node, state)
+    values = written.values.flatten(1).float().numpy()[written.index(trm.last)]
+    alone = along(trm, [run], state, pooled_axes(trm, [run], state))[0].readings[state].place
+    centred = values[ends] - values[ends].mean(0)
+    sizes = np.linalg.svd(centred, compute_uv=False)[:3]  # by another way
+    np.testing.assert_allclose(
+        np.linalg.norm(alone[ends] - alone[ends].mean(0), axis=0), sizes, 1e-3
+    )
+    assert not alone[0].any()  # relative to the start
+    both = pooled_axes(trm, [run, other], state)
+    places = [along(trm, [of], state, both)[0].readings[state].place[ends] for of in (run, other)]
+    spread = np.concatenate(places).var(0)  # along both runs' axes, the largest first
+    np.testing.assert_allclose(spread[1:] / spread[0], both.explained[1:] / both.explained[0], 1e-3)
 
 
 # figures

@@ -9,6 +9,7 @@ from dash import Input, Output, State, no_update, set_props
 from trm_interp.explore import figures
 from trm_interp.explore.around import Jobs
 from trm_interp.explore.around_panel import add_around
+from trm_interp.explore.bases import BASES, on_basis
 from trm_interp.explore.boards import boards_figure, layer_of
 from trm_interp.explore.browser import KEPT, SHORT, VIEW, add_browser_callbacks
 from trm_interp.explore.changes import PAGE, add_changes, chosen_node, tree_outputs
@@ -28,6 +29,7 @@ from trm_interp.runtime.errors import UserError, is_out_of_memory, one_line
 
 # what figures show
 LOOK = ("moment", "reading", "layer", "fact", "feature", "dimensions", "cell", "active", "dark")
+LOOK += ("basis",)
 OUT_OF_MEMORY = "out of memory: close runs, or start with fewer --steps"
 
 
@@ -111,6 +113,7 @@ def _view(session: Session, tree: Tree, data: dict[str, Any]) -> dict[str, Any]:
         "cell": bounded("cell", session.task.cells - 1, None),
         "more": _cells(session, str(data.get(SHORT["more"], ""))),
         "dimensions": one_of("dimensions", ("2", "3"), "2"),
+        "basis": one_of("basis", BASES, "run"),
         "fact": one_of("fact", facts, facts[0]),
         "feature": bounded("feature", features - 1, None) if features else None,
         "side": one_of("side", SIDES, next(iter(SIDES))),
@@ -198,17 +201,19 @@ def _drawn(app: dash.Dash, session: Session) -> None:
         Input("query", "data"),  # comes with the data of the runs, so boards are there first
         Input("reading", "value"),
         Input("dimensions", "value"),
+        Input("basis", "value"),
         Input("dark", "checked"),
         State("tree", "data"),
         State("moment", "value"),
         prevent_initial_call=True,
     )
-    def draw(query: Any, reading: str, dimensions: str, dark: bool, *given: Any) -> Any:
+    def draw(query: Any, reading: str, dimensions: str, basis: str, dark: bool, *given: Any) -> Any:
         data, moment = given
         if not data:
             return no_update, no_update
         runs = [session.run(node) for node in tree_of(session, data).nodes]
-        path = figures.paths(runs, reading, moment, int(dimensions), dark, session.task)
+        placed = on_basis(session, runs, reading, basis)
+        path = figures.paths(placed, reading, moment, int(dimensions), dark, session.task)
         return figures.curves(runs, reading, moment, dark), path
 
     @app.callback(

@@ -16,6 +16,7 @@ SHORT = {  # what the address holds of the view, and how it is called there
     "cell": "cell",
     "more": "more",
     "dimensions": "dims",
+    "basis": "axes",
     "fact": "fact",
     "feature": "feature",
     "side": "side",

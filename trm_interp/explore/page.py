@@ -8,6 +8,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from trm_interp.explore.around_panel import around_panel
+from trm_interp.explore.bases import BASES
 from trm_interp.explore.feature_panel import feature_panel
 from trm_interp.explore.layers import facts_shown
 from trm_interp.explore.payload import LAYERS, blank
@@ -279,13 +280,15 @@ def _cell_panel(session: Session) -> list[Any]:
 
 
 def _right(session: Session) -> Any:
+    bases = [{"value": name, "label": label} for name, label in BASES.items()]
     dimensions = [{"value": "2", "label": "2-D"}, {"value": "3", "label": "3-D"}]
     run = [
         html.H2("Curves"),
         dcc.Graph(id="curves", config=GRAPH, className="curves"),
         html.Div(
             [
-                html.H2("Path of the state"),
+                html.H2("Path of the state, axes of"),
+                dmc.SegmentedControl(id="basis", data=bases, value="run", size="xs"),
                 dmc.SegmentedControl(id="dimensions", data=dimensions, value="2", size="xs"),
             ],
             className="row",

@@ -123,7 +123,6 @@ def _of(session: Session, run: Run, plain: Run, largest: dict[str, float]) -> di
     return {
         "readings": readings,
         "facts": {state: _facts(run, state) for state in run.readings},
-        "path": {state: of.place.T.round(4).tolist() for state, of in run.readings.items()},
     }
 
 

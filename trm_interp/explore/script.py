@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from trm_interp.explore.around import Around
+from trm_interp.explore.bases import MOST_SEEN
 from trm_interp.explore.edits import Copied, Edit, Feature, Given, Node, Noise
 from trm_interp.explore.session import Session
 from trm_interp.explore.trees import Tree
@@ -24,6 +25,7 @@ class Look(NamedTuple):
     cell: int | None = None
     active: int | None = 0
     dark: bool | None = False
+    basis: str = "run"  # of the path
 
 
 class Near(NamedTuple):
@@ -95,16 +97,18 @@ def _figures(
     session: Session, tree: Tree, look: Look, near: Near | None
 ) -> tuple[list[str], list[str]]:
     """Lines that import what the script needs, and those that make the figures on screen."""
+    axes, placed = _axes(session, look)
     dark, active = bool(look.dark), min(look.active or 0, len(tree.nodes) - 1)
     more = {"probe": f", fact={look.fact!r}", "feature": f", feature={look.feature}"}
     drawn = ["curves", "paths"]
     lines = [
         f"heat = layer_of(session, runs, {look.layer!r}, state{more.get(look.layer, '')})",
         f"task, dark = session.task, {dark}",
+        *axes,
         "figures = {",
         '    "boards": boards_figure(session, runs, moment, state, heat),',
         '    "curves": curves(runs, state, moment, dark),',
-        f'    "path": paths(runs, state, moment, {int(look.dimensions)}, dark, task),',
+        f'    "path": paths({placed}, state, moment, {int(look.dimensions)}, dark, task),',
         "}",
     ]
     if look.cell is not None:
@@ -130,6 +134,8 @@ def _figures(
             f"ends = ends_near(session, asked, {near.done})  # as many runs as had ended",
             f'figures["neighbourhood"] = around(runs[{at}], asked, ends, dark, task)',
         ]
+    if axes:
+        imports.append("from trm_interp.explore.bases import along, pooled_axes")
     imports.append("from trm_interp.explore.boards import boards_figure, layer_of")
     kinds = [kind.__name__ for kind in KINDS if any(isinstance(n.edit, kind) for n in tree.nodes)]
     if kinds:
@@ -139,6 +145,17 @@ def _figures(
         "from trm_interp.explore.session import open_session",
     ]
     return imports, lines
+
+
+def _axes(session: Session, look: Look) -> tuple[list[str], str]:
+    """Lines that make the axes of the path where they are not the run's own, and the runs' name."""
+    if look.basis != "seen":
+        return [], "runs"
+    seen = [_puzzle(session, run.node) for run in session.seen(MOST_SEEN)]
+    return [
+        f"seen = [session.run(session.plain(puzzle)) for puzzle in ({', '.join(seen)},)]",
+        "placed = along(session, runs, state, pooled_axes(session, seen, state))",
+    ], "placed"
 
 
 def _puzzle(session: Session, root: Node) -> str:

@@ -207,6 +207,12 @@ class Session(Evaluations, Puzzles):
                 self._runs.popitem(last=False)
             return replace(run, node=node)  # with its own name
 
+    def seen(self, most: int) -> list[Run]:
+        """Plain runs that are kept, so many of the last ones looked at, by their givens."""
+        with self._lock:
+            plain = [run for run in self._runs.values() if run.node.parent is None][-most:]
+        return sorted(plain, key=lambda run: run.node.puzzle.tokens)
+
     @property
     def nbytes(self) -> int:
         """Bytes of the runs that are kept."""

@@ -26,10 +26,11 @@ markup of a board. */
     }
     const { runs } = built.data, graph = plot("path"), axes = ["x", "y", "z"];
     if (!graph || !graph.data || graph.data.length !== 2 * runs.length) return;
-    const now = (k) => runs.map((run) => [run.path[view.reading][k][view.moment]]);
     const drawn = axes.slice(0, graph.data[0].type === "scatter3d" ? 3 : 2);
-    const update = Object.fromEntries(drawn.map((axis, k) => [axis, now(k)]));
-    window.Plotly.restyle(graph, update, runs.map((_, i) => 2 * i + 1));
+    const paths = graph._fullData.filter((_, i) => i % 2 === 0);
+    const at = paths.map((path) => path.customdata.findLastIndex((m) => m <= view.moment));
+    const update = Object.fromEntries(drawn.map((k) => [k, paths.map((of, i) => [of[k][at[i]]])]));
+    window.Plotly.restyle(graph, update, paths.map((_, i) => 2 * i + 1));
   }
 
   /* The next of the moments that a button stops at, after this one or before it. */
