@@ -100,7 +100,9 @@ def test_a_value_that_is_not_finite_is_named(tmp_path: Path):
     with Store(write_store(tmp_path / "store", z_L)) as store:
         reader = SiteReader(store, "z_L")
         assert np.isfinite(reader.read(1)).all()
-        with pytest.raises(UserError, match=r"z_L of puzzle 2 is not finite at tick 7 \(step.1"):
+        with pytest.raises(
+            UserError, match=r"z_L of puzzle 2 \(from 0\) is not finite at tick 7 \(step.1"
+        ):
             reader.read(2)
 
 

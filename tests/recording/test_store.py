@@ -102,7 +102,7 @@ def test_a_wrong_index_or_name_says_what_is_there(whole):
     with Store(whole) as store:
         with pytest.raises(KeyError, match="holds no z_M; it holds z_L, z_H"):
             store["z_M"]
-        with pytest.raises(IndexError, match="no puzzle 11; there are 11"):
+        with pytest.raises(IndexError, match=r"no puzzle 11 \(from 0\); there are 11"):
             store["z_L"][N]
         with pytest.raises(IndexError, match=r"no h_cycle 2; recorded are 0, 1"):
             store["z_L"][0, 0, 2]

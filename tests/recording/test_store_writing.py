@@ -201,7 +201,7 @@ def test_validate_finds_bad_contents(copy):
     relist(copy, 2)
     (copy / "shard-00009.h5.partial").touch()
     not_finite, left = validate(copy)
-    assert "shard-00002.h5: z_H is not finite, first in puzzle 9" in not_finite
+    assert "shard-00002.h5: z_H is not finite, first in puzzle 9 (from 0)" in not_finite
     assert "shard-00009.h5.partial is left over" in left
 
     with h5py.File(copy / "shard-00002.h5", "r+") as file:

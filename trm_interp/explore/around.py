@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trm_interp.analysis.basins import Plane
 
 BATCH = 8  # runs that go on together
-PATIENCE = 8.0  # seconds without a question after which a computation ends
+PATIENCE = 15.0  # seconds without a question after which a computation ends
 MOST_STARTS, MOST_SIDE = 256, 40
 MOST_JOBS = 4  # that are kept, one a page; the oldest is ended for a new one
 LARGEST_RADIUS = 100.0

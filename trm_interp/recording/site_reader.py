@@ -138,7 +138,7 @@ class SiteReader:
         if not all_finite(values):
             at = int(np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))[0])
             raise UserError(
-                f"{self.store.path}: {self.site} of puzzle {puzzle} is not finite at tick "
+                f"{self.store.path}: {self.site} of puzzle {puzzle} (from 0) is not finite at tick "
                 f"{self.indices[at]} ({self.ticks[at].name}): record it again"
             )
 

@@ -64,7 +64,7 @@ class StoredArray:
             raise IndexError(f"{self.name}: {key!r} is not a puzzle, slice, list, or mask of {n}")
         puzzles = [int(i) + n if i < 0 else int(i) for i in keys]
         if wrong := [i for i in puzzles if not 0 <= i < n]:
-            raise IndexError(f"{self.name}: no puzzle {wrong[0]}; there are {n}")
+            raise IndexError(f"{self.name}: no puzzle {wrong[0]} (from 0); there are {n}")
         return puzzles
 
     def _axis(self, dim: str, key: Any) -> tuple[slice, int | slice | list[int]]:

@@ -72,5 +72,5 @@ def _not_finite(opened: h5py.File, file: Path, manifest: Manifest, shard: Shard)
         for row in range(len(data)):  # one at a time, to need little memory
             if not np.isfinite(data[row]).all():
                 puzzle = shard.first_puzzle + row
-                yield f"{file}: {site.name} is not finite, first in puzzle {puzzle}"
+                yield f"{file}: {site.name} is not finite, first in puzzle {puzzle} (from 0)"
                 break

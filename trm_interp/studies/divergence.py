@@ -213,7 +213,7 @@ def over_puzzles_of(store: Store, solved: np.ndarray, site: str) -> Distances:
         far = distance_to_successes(states_of(store, site), solved)
     except NotFinite as error:
         raise UserError(
-            f"{store.path}: {site} is not finite, first in puzzle {error.chunk}"
+            f"{store.path}: {site} is not finite, first in puzzle {error.chunk} (from 0)"
         ) from None
     return Distances(far, solved)
 

@@ -76,7 +76,7 @@ def over_starts_of(
         try:
             far.append(distance_to_successes(partial(_states, go, model, config.site), ok))
         except NotFinite as error:
-            where = f"first in start of puzzle {puzzle}, number {error.chunk}"
+            where = f"first in start {error.chunk} of puzzle {puzzle} (both from 0)"
             raise UserError(f"{config.site} is not finite, {where}") from None
         solved.append(ok)
         owner.append(np.full(len(ok), puzzle))

@@ -130,7 +130,9 @@ def plane_of(starts: Starts, runs: Arrays, config: BasinsConfig) -> tuple[Plane,
         return plane_through(torch.stack(points)), names
     except ValueError as error:
         where = ", ".join(names)
-        raise UserError(f"puzzle {starts.puzzle}, {where}: {error}; try --slice 0") from None
+        raise UserError(
+            f"puzzle {starts.puzzle} (from 0), {where}: {error}; try --slice 0"
+        ) from None
 
 
 def states_of(end: Sequence[torch.Tensor]) -> np.ndarray:

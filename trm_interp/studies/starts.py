@@ -107,8 +107,8 @@ class Starts:
     @property
     def _not_finite(self) -> str:
         return (
-            f"states of puzzle {self.puzzle} are not finite: {self.subject.checkpoint.path} "
-            "cannot be run from these starts"
+            f"states of puzzle {self.puzzle} (from 0) are not finite: "
+            f"{self.subject.checkpoint.path} cannot be run from these starts"
         )
 
     def keeps_states(self, n: int, ends: str) -> bool:

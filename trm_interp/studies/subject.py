@@ -193,5 +193,6 @@ def finite(values: np.ndarray, what: str, puzzles: np.ndarray | range) -> np.nda
     """The values, if all are finite. UserError names the first puzzle where one is not."""
     wrong = ~np.isfinite(values).reshape(len(values), -1).all(1)
     if wrong.any():
-        raise UserError(f"{what} is not finite, first in puzzle {puzzles[int(wrong.argmax())]}")
+        first = puzzles[int(wrong.argmax())]
+        raise UserError(f"{what} is not finite, first in puzzle {first} (from 0)")
     return values

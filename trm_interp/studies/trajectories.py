@@ -91,7 +91,7 @@ def _paths(store: Store, config: TrajectoriesConfig) -> Trajectories:
         )
     except NotFinite as error:
         raise UserError(
-            f"{store.path}: {config.site} is not finite, first in puzzle {error.chunk}"
+            f"{store.path}: {config.site} is not finite, first in puzzle {error.chunk} (from 0)"
         ) from None
 
 
