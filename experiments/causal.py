@@ -6,9 +6,10 @@
 
 Every part is a command of its own in a folder OUT/SUBJECT/PART, with figures and the numbers that
 they plot. Parts that are done are skipped, by the words in OUT/SUBJECT/PART.txt, and one that was
-stopped goes on where it can. Circuits need the parts states and sae. Then `verdicts.csv`: is early
-commitment causal, where does the answer live, are failures wrong or unfinished? `--ship` copies
-small tables into FOLDER/causal-SUBJECT.
+stopped goes on where it can. used-sae and circuits need the parts states and sae. Then
+`verdicts.csv`: is early commitment causal, where does the answer live, are failures wrong or
+unfinished, is what can be read used, do ends come back from noise, do edges between features hold?
+`--ship` copies small tables into FOLDER/causal-SUBJECT.
 """
 
 import argparse
@@ -45,6 +46,7 @@ PARTS: dict[str, Words] = {  # by name: the command, of what a number becomes at
     "robustness": lambda n: f"robustness {ON} --limit {n(192)} --sample {n(24)} --resume",
     "states": lambda n: f"collect {ON} --limit {n(96)} --sites z_L --resume",
     "sae": lambda n: f"train-sae AT/states {SAE} --resume",
+    "used-sae": lambda n: f"used {ON} --limit {n(128)} --sae AT/sae --resume",
     "circuits": lambda n: "circuits AT/sae AT/states --top 8 --overwrite",
 }
 

@@ -1,6 +1,7 @@
-"""What `trace`, `used` and `spread` of one subject say together, by question."""
+"""What the causal studies and the circuits of one subject say together, by question."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ from trm_interp.analysis.estimates import Number, Share
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.figures.bands import where
 from trm_interp.runtime.limits import counted
-from trm_interp.studies import spread, trace, used
+from trm_interp.sae.results import CircuitsSummary
+from trm_interp.studies import robustness, spread, trace, used
+from trm_interp.studies.ablated import PROBE
 from trm_interp.studies.fates import Became
 
 COMMITMENT = "Is early commitment causal?"
@@ -18,6 +21,9 @@ WHERE = "Where does the answer live?"
 FAILURES = "Are failures wrong or unfinished?"
 USED = "Is what probes read used?"
 SPREAD = "Do related cells move more than others?"
+ROBUST = "Do ends come back from noise?"
+RELATED = "What goes with the noise that an end survives?"
+EDGES = "Do edges between features hold under ablation?"
 COLUMNS = ("question", "what", "value", "low", "high", "n", "verdict")
 SUMMARY = "summary.json"
 
@@ -35,13 +41,16 @@ class Verdict(NamedTuple):
 
 
 def verdicts(folder: Path) -> pd.DataFrame:
-    """A row a number, of the parts that a folder has: `trace`, `used`, `spread`, `spread-late`."""
+    """A row a number, of the parts that a folder has: those of `experiments/causal.py`."""
     rows: list[Verdict] = []
     judges: dict[str, tuple[Any, Callable[[Any, Path], Iterator[Verdict]]]] = {
         "trace": (trace.Result, _of_trace),
         "used": (used.Result, _of_used),
+        "used-sae": (used.Result, _of_used_features),
         "spread": (spread.Result, _of_spread),
         "spread-late": (spread.Result, _of_spread),
+        "robustness": (robustness.Result, _of_robustness),
+        "circuits": (CircuitsSummary, _of_circuits),
     }
     for name, (read, judge) in judges.items():
         part = folder / name
@@ -126,6 +135,55 @@ def _of_used(result: used.Result, folder: Path) -> Iterator[Verdict]:
         verdict = "used" if one.is_used else "not shown to be used"
         loss = one.loss
         yield Verdict(USED, text, loss.value, loss.low, loss.high, result.n_test, verdict)
+
+
+def _of_used_features(result: used.Result, folder: Path) -> Iterator[Verdict]:
+    """Those of SAE features alone: a run with an SAE takes the probes out once more."""
+    ablated = [one for one in result.ablated if one.what != PROBE]
+    yield from _of_used(replace(result, ablated=ablated), folder)
+
+
+def _of_robustness(result: robustness.Result, folder: Path) -> Iterator[Verdict]:
+    """epsilon_50 of random directions by outcome, and what it goes with over ends."""
+    for basin in robustness.BASINS:
+        fifty = {
+            name: one.epsilon_50[basin][robustness.RANDOM]
+            for name, one in vars(result.ends).items()
+            if one.n
+        }
+        verdict = "one outcome alone"
+        if len(fifty) > 1:
+            solved, failed = (fifty[name].median for name in robustness.OUTCOMES)
+            apart = not overlap((solved.low, solved.high), (failed.low, failed.high))
+            wider = "solved" if (solved.median or 0) > (failed.median or 0) else "failed"
+            verdict = f"{wider} ends lie in wider basins" if apart else "no difference is shown"
+        for name, one in fifty.items():
+            beyond = f", {one.above} of them beyond the sizes tried" if one.above else ""
+            text = f"epsilon_50 of {name} ends, by the {basin}{beyond}"
+            middle = one.median
+            yield Verdict(ROBUST, text, middle.median, middle.low, middle.high, middle.n, verdict)
+    for one in result.related:
+        of = one.correlation
+        text = f"{one.to} with epsilon_50 of {one.ends} ends, by the {one.basin}"
+        verdict = "nothing is shown"
+        if (of.low or 0) > 0 or (of.high or 0) < 0:
+            verdict = "rises with it" if (of.value or 0) > 0 else "falls with it"
+        yield Verdict(RELATED, text, of.value, of.low, of.high, one.n, verdict)
+
+
+def _of_circuits(result: CircuitsSummary, folder: Path) -> Iterator[Verdict]:
+    """Of each fate the share of checked edges that beat all matched features, and the order."""
+    for fate, of in result.fates.items():
+        if of.checked:
+            low, high = wilson(of.confirmed, of.checked)
+            verdict = "most hold" if low > 0.5 else "most do not" if high < 0.5 else "not shown"
+            text = f"strongest edges of {fate} runs that hold beyond every matched feature"
+            share = of.confirmed / of.checked
+            yield Verdict(EDGES, text, share, low, high, of.checked, verdict)
+        if (agree := of.agreement) is not None:
+            verdict = "they agree in order" if (agree.low or 0) > 0 else "no agreement is shown"
+            text = f"rank correlation of weight and loss in {fate} runs"
+            yield Verdict(EDGES, text, agree.value, agree.low, agree.high, of.n, verdict)
 
 
 def _of_spread(result: spread.Result, folder: Path) -> Iterator[Verdict]:
