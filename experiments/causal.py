@@ -39,7 +39,7 @@ Words = Callable[[Callable[[int], int]], str]
 ON, LATE = "--ckpt CKPT", "--kind state --after 4"
 SAE = "--site z_L --arch topk --active 16 --expansion 8 --train-steps 300 --held-out 0.5"
 PARTS: dict[str, Words] = {  # by name: the command, of what a number becomes at this scale
-    "trace": lambda n: f"trace {ON} --limit {n(256)} --pairs {n(32)} --exact {n(96)} --resume",
+    "trace": lambda n: f"trace {ON} --limit {n(192)} --pairs {n(16)} --exact {n(48)} --resume",
     "used": lambda n: f"used {ON} --limit {n(128)} --resume",
     "spread": lambda n: f"spread {ON} --limit {n(64)} --steps 2 --resume",
     "spread-late": lambda n: f"spread {ON} {LATE} --limit {n(64)} --steps 2 --resume",

@@ -57,4 +57,4 @@ def test_numbers_follow_the_scale(ran: list[list[str]], tmp_path: Path):
     assert part("trace", tmp_path, scale=0.01)
     words = ran[0]
     numbers = [words[words.index(name) + 1] for name in ("--limit", "--pairs", "--exact")]
-    assert numbers == ["3", "2", "2"]  # 2.56, 0.32 and 0.96
+    assert numbers == ["2", "2", "2"]  # 1.92, 0.16 and 0.48
