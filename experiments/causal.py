@@ -40,13 +40,15 @@ ON, LATE = "--ckpt CKPT", "--kind state --after 4"
 SAE = "--site z_L --arch topk --active 16 --expansion 8 --train-steps 300 --held-out 0.5"
 PARTS: dict[str, Words] = {  # by name: the command, of what a number becomes at this scale
     "trace": lambda n: f"trace {ON} --limit {n(192)} --pairs {n(16)} --exact {n(48)} --resume",
-    "used": lambda n: f"used {ON} --limit {n(128)} --resume",
+    "used": lambda n: f"used {ON} --limit {n(128)} --moments 1,4 --random 1 --resume",
     "spread": lambda n: f"spread {ON} --limit {n(64)} --steps 2 --resume",
     "spread-late": lambda n: f"spread {ON} {LATE} --limit {n(64)} --steps 2 --resume",
     "robustness": lambda n: f"robustness {ON} --limit {n(192)} --sample {n(24)} --resume",
     "states": lambda n: f"collect {ON} --limit {n(96)} --sites z_L --resume",
     "sae": lambda n: f"train-sae AT/states {SAE} --resume",
-    "used-sae": lambda n: f"used {ON} --limit {n(128)} --sae AT/sae --resume",
+    "used-sae": lambda n: (
+        f"used {ON} --limit {n(128)} --moments 1,4 --random 1 --sae AT/sae --resume"
+    ),
     "circuits": lambda n: "circuits AT/sae AT/states --top 8 --overwrite",
 }
 

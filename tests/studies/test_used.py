@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,6 +93,17 @@ def test_what_is_used_costs_and_what_is_not_used_costs_nothing(
     assert replace(one, beyond=dict.fromkeys(one.beyond, more)).is_used
     (line,) = (of for of in used.lines(summary) if of.startswith("candidates, probes in slow"))
     assert line.endswith(": not shown to be used")
+
+
+def test_progress_goes_on_within_a_batch(puzzles: Path, tmp_path: Path):
+    """One batch of 20 held-out puzzles; a batch of rows is one removal of them."""
+    save_checkpoint(tmp_path / "toy", model("candidates"), {"task": Latin().name})
+    words = {"ckpt": str(tmp_path / "toy"), "puzzles": puzzles, "out": tmp_path / "used"}
+    config = used.Config(**words, steps=2, moments="1", limit=40, batch_size=20, device="cpu")
+    said: list[float] = []
+    result = used.run(config, lambda line: None, lambda done, of: said.append(done / of))
+    assert said == sorted(said) and said[-1] == 1
+    assert result.n_test == 20 and max(b - a for a, b in pairwise(said)) < 0.15  # fits: a tenth
 
 
 def test_all_directions_are_all_of_a_state(cli: Cli, puzzles: Path, tmp_path: Path):

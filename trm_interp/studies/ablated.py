@@ -219,9 +219,15 @@ def measured(
     for which, source, cells in _work(config, fitted, batch, sae):
         if not which:
             continue
-        effects = apply(batch.runs, source, cells, batch_size=config.batch_size)
+        before = 0
+
+        def tell(done: int, of: int) -> None:
+            nonlocal before
+            advance(n * (done - before))
+            before = done
+
+        effects = apply(batch.runs, source, cells, batch_size=config.batch_size, progress=tell)
         change[which], unchanged = _stacked(effects), effects.unchanged
-        advance(n * len(which))
     plain = np.stack([unchanged[name].double().numpy() for name in OUTCOMES], -1)
     return {"change": change, "moved": moved, "auc": auc, "unchanged": plain}
 
