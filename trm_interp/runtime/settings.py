@@ -158,6 +158,7 @@ def words_of(config: object) -> list[str]:
 
     Fields that are groups are left out: their values are not of one field each.
     """
+    arguments: list[str] = []
     words = []
     for f in fields(config):  # type: ignore[arg-type]
         value = getattr(config, f.name)
@@ -167,12 +168,12 @@ def words_of(config: object) -> list[str]:
             continue
         flag, _, off = f.metadata.get("flags", f"--{f.name.replace('_', '-')}").partition("/")
         if f.metadata.get("argument"):
-            words.insert(0, str(value))
+            arguments += map(str, value if isinstance(value, list | tuple) else [value])
         elif isinstance(value, bool):
             words.append(flag if value else off or f"--no-{flag[2:]}")
         else:
             words += [flag, str(value)]
-    return words
+    return arguments + words
 
 
 def _tuple(names: str | Sequence[str]) -> tuple[str, ...]:
