@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 
 from trm_interp.analysis.basins import (
     SOLVED,
@@ -19,6 +21,7 @@ from trm_interp.analysis.basins import (
     shares,
     square,
 )
+from trm_interp.analysis.linkage import linked
 from trm_interp.analysis.outcomes import first_solved, solved_from, wilson
 from trm_interp.analysis.spatial import morans_i, nearest
 
@@ -111,9 +114,28 @@ def test_clusters_over_several_blocks(monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 4, 50)
     states = rng.standard_normal((4, 30))[truth] + 0.01 * rng.standard_normal((50, 30))
-    monkeypatch.setattr("trm_interp.analysis.basins.BLOCK", 7)
+    monkeypatch.setattr("trm_interp.analysis.linkage.BLOCK", 7)
     groups = same_state(states, tolerance=0.1)
     np.testing.assert_array_equal(groups, by_size(truth))
+
+
+def test_groups_are_those_of_all_pairs():
+    """Groups from far apart to touching, in one dimension to a dozen; and one long chain."""
+    rng = np.random.default_rng(0)
+    found = set()
+    for _ in range(40):
+        width, n, link = rng.integers(1, 13), rng.integers(2, 150), rng.choice([0.1, 0.5, 1, 2])
+        centres = rng.choice([0.5, 2, 10]) * rng.standard_normal((rng.integers(1, 9), width))
+        spread = rng.choice([1e-3, 0.1, 0.4, 1])
+        z = centres[rng.integers(0, len(centres), n)] + spread * rng.standard_normal((n, width))
+        z = z.astype(np.float32)
+        pairs = np.linalg.norm(z[:, None] - z, axis=2) <= link
+        truth = connected_components(csr_matrix(pairs), directed=False)[1]
+        np.testing.assert_array_equal(by_size(linked(z, link)), by_size(truth))
+        found.add(int(truth.max()))
+    assert 0 in found and max(found) > 20
+    chain = 0.45 * np.arange(2000, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
+    assert linked(chain, 1.0).max() == 0
 
 
 def test_steps_to_solution():

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 import torch
-from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from trm_interp.analysis.linkage import linked
 from trm_interp.analysis.outcomes import first_solved, solved_from, wilson_bounds
 from trm_interp.analysis.spatial import PermutationTest, against_shuffles, morans_i, purity
 from trm_interp.core.counter import normal
@@ -26,7 +26,6 @@ States = tuple[Tensor, ...]
 Advance = Callable[[States], States]
 Read = Callable[[States], tuple[Tensor, Tensor]]  # tokens [start, cell], q_halt [start]
 SOLVED, STEPS = "solved", "steps of the solved"  # labels of starts, as in tables
-BLOCK = 256  # states compared with all others at once
 
 
 def displacements(
@@ -226,20 +225,13 @@ def same_state(
 
     Two states are in one group where a chain of states joins them, each link at most `tolerance`
     long in RMS. The largest group is 0.
+
+    Not all pairs are compared (`linkage`): a million starts that end in some dozens of groups take
+    seconds.
     """
     z = states.astype(np.float32)
     z -= z.mean(0)  # float32 then tells distances of 1e-3 of a state's size
-    power = np.square(z).sum(1)
-    n, limit = len(z), tolerance**2 * z.shape[1]
-    labels = np.arange(n)
-    for first in range(0, n, BLOCK):
-        rows = np.arange(first, min(first + BLOCK, n))
-        near, to = np.nonzero(power[rows, None] + power - 2 * (z[rows] @ z.T) <= limit)
-        member = np.unique(labels, return_index=True)[1]  # one of each group so far
-        links = (np.r_[member[labels], rows[near]], np.r_[np.arange(n), to])
-        graph = scipy.sparse.coo_matrix((np.ones(len(links[0]), bool), links), shape=(n, n))
-        labels = connected_components(graph, directed=False)[1]
-    return by_size(labels)
+    return by_size(linked(z, tolerance * np.sqrt(z.shape[1])))
 
 
 def shares(labels: Int[np.ndarray, " start"]) -> pd.DataFrame:
