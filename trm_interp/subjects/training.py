@@ -82,6 +82,7 @@ def fit(
     try:
         _train_in_folder(trainer, run, report)
     finally:
+        trainer.forward = trainer.model  # DDP goes first: without its group it can wait for ever
         trainer.ranks.close()
     return Trained(run.out, trainer.step_count, trainer.best, trainer.finished())
 
