@@ -33,7 +33,7 @@ SUBJECTS = {
     "sudoku9": "artifacts/trm-sudoku9",
     "maze10": "artifacts/trm-maze10",
 }
-SMALL = 60_000  # bytes of a table that ships
+SMALL = 100_000  # bytes of a table that ships
 TWICE = {"estimates.csv", "by_rating.csv"}  # tables of figures that others have, too
 Words = Callable[[Callable[[int], int]], str]
 ON, LATE = "--ckpt CKPT", "--kind state --after 4"
@@ -86,7 +86,10 @@ def run_part(name: str, ckpt: str, out: Path, scale: float, more: list[str]) -> 
 
 
 def ship(out: Path, to: Path) -> None:
-    """The summaries and the small tables of all parts."""
+    """The summaries and the small tables of all parts, in place of what was there of them."""
+    for part in PARTS:
+        if (out / part).exists():
+            shutil.rmtree(to / part, ignore_errors=True)
     for file in sorted([*out.glob("*/*.csv"), *out.glob("*/summary.json"), *out.glob("*.csv")]):
         if file.stat().st_size <= SMALL and file.name not in TWICE:
             target = to / file.relative_to(out)

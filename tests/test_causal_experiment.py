@@ -58,3 +58,16 @@ def test_numbers_follow_the_scale(ran: list[list[str]], tmp_path: Path):
     words = ran[0]
     numbers = [words[words.index(name) + 1] for name in ("--limit", "--pairs", "--exact")]
     assert numbers == ["2", "2", "2"]  # 1.92, 0.16 and 0.48
+
+
+def test_what_ships_replaces_what_was_there_of_a_part(tmp_path: Path):
+    out, to = tmp_path / "out", tmp_path / "to"
+    for file, size in (("trace/trace.csv", 10), ("trace/huge.csv", causal.SMALL + 1)):
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+        (out / file).write_text("x" * size)
+    for file in ("trace/huge.csv", "spread/old.csv", "trace-all-cells/kept.csv"):
+        (to / file).parent.mkdir(parents=True, exist_ok=True)
+        (to / file).write_text("of an earlier run")
+    causal.ship(out, to)
+    names = sorted(str(file.relative_to(to)) for file in to.rglob("*.csv"))
+    assert names == ["spread/old.csv", "trace-all-cells/kept.csv", "trace/trace.csv"]
