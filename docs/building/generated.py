@@ -141,7 +141,12 @@ def _puzzles(path: Any) -> dict[str, Any]:
     sizes = {name: card[name] for name in ("train", "val", "test")}
     name = path.parent.name
     command = f"`trm-interp data make {card['preset']} --seed {card['seed']}`"
-    return {"artifacts/data/": name, **sizes, "copies": card["classes"], "made by": command}
+    return {
+        "artifacts/data/": name,
+        **sizes,
+        "copies": card.get("classes", "-"),
+        "made by": command,
+    }
 
 
 def verdicts(_: str) -> str:

@@ -133,6 +133,7 @@ def test_what_ships_comes_from_the_task():
     assert default_checkpoint().name == "trm-sudoku6" and first_look().name == "trm-sudoku9"
     assert first_look("sudoku6").name == first_look("sudoku").name == "trm-sudoku6"
     assert first_look("maze").name == first_look("maze10").name == "trm-maze10"
+    assert first_look("arc").name == "trm-arc-small"
     with pytest.raises(UserError, match="no checkpoint for 30x30 maze puzzles ships"):
         first_look("maze30")
     with pytest.raises(UserError, match="no checkpoint for 4x4 Sudoku puzzles ships; name one"):

@@ -10,7 +10,8 @@ from setuptools.command.build_py import build_py
 
 SHIPPED = [
     *("trm-*/card.json", "trm-*/config.json", "trm-*/model.safetensors"),
-    *("data/*/card.json", "data/*/test.txt", "data/*/test.csv"),
+    *("data/*/card.json", "data/*/test.txt", "data/*/test.csv", "data/*/test/*"),
+    "data/*/identifiers.json",  # of ARC, beside the folder of test puzzles
 ]
 
 

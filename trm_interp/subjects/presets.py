@@ -80,7 +80,9 @@ PRESETS: dict[str, dict[str, object]] = {
     "arc-small": {
         **{"mixer": "attention", "d_model": 96, "multiple": 32, "prefix": 1, "n_heads": 4},
         **{"h_cycles": 2, "l_cycles": 3, "normalised_swiglu": True},
-        **{"optimizer": "muon", "muon_lr": 0.02, "muon_decay": 0.005, "lr": 1e-3, "n_sup": 8},
+        **{"rope_base": 50.0, "n_sup": 2, "lr": 1e-3},
+        # at a rate of .02 the gradients grow without end from step 500 on
+        **{"optimizer": "muon", "muon_lr": 0.006, "muon_decay": 0.05},
         **{"prefix_optimizer": "sign-sgd", "prefix_lr": 1e-2, "prefix_decay": 0.1},
         **{"steps": 6000, "batch_size": 64, "weight_decay": 0.1, "warmup": 0.02, "decay": "late"},
         **{"ema": 0.99, "eval_every": 300, "dtype": "bfloat16", "compile": True},

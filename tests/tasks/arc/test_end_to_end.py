@@ -33,6 +33,7 @@ SIDE, STEPS = 4, 2
 SMALL = ["--preset", "arc-small", "--d-model", 32, "--n-heads", 2, "--multiple", 8, "--n-layers", 1]
 SMALL += ["--l-cycles", 2, "--n-sup", 2, "--batch-size", 32, "--train-steps", 100, "--ema", 0.8]
 SMALL += ["--lr", 0.01, "--warmup", 0, "--prefix-lr", 0.05, "--prefix-decay", 0]
+SMALL += ["--muon-lr", 0.02, "--muon-decay", 0.005, "--rope-base", 10000]
 SMALL += ["--eval-every", 100, "--no-compile", "--dtype", "float32", "--device", "cpu"]
 
 

@@ -14,6 +14,7 @@ from trm_interp.tasks.base import Bools, Progress, PuzzleSet, Task, Tokens, no_p
 
 USUAL = 10, 30
 NAME = re.compile(r"arc([1-9]\d?)")
+SHIPPED = {10: ("data/arc-small/test", ("trm-arc-small",))}  # by side: test puzzles, checkpoints
 
 
 class Arc(Task):
@@ -43,6 +44,7 @@ class Arc(Task):
         self.cells, self.vocab, self.grid = side * side, VOCAB, (side, side)
         self.tokens = ("pad", "end", *COLOURS)
         self.answer_tokens = tuple(range(END, VOCAB))
+        self.test_file, self.checkpoints = SHIPPED.get(side, ("", ()))
 
     # Sizes and files
 
