@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from trm_interp.analysis.outcomes import wilson
-from trm_interp.search.engine import Trajectories
+from trm_interp.search.engine import Trajectories, grid_ids
 from trm_interp.search.results import gained_of
-from trm_interp.search.selection import SHARES, choose, grid_ids, outcome_frame, share_table
+from trm_interp.search.selection import SHARES, choose, outcome_frame, share_table
 
 A, B = 2, 3  # tokens of a grid of one cell
 
@@ -19,7 +19,8 @@ def trajectories(
     grids = np.array(tokens, np.uint8)[..., None, None]  # [puzzle, column, step, cell]
     halting = np.where(np.array(ran) > 0, np.array(q, np.float32), -np.inf).astype(np.float32)
     good = np.zeros_like(ran) if valid is None else np.array(valid)
-    return Trajectories(grids, halting[..., None], good[..., None] > 0, np.array(ran, np.int16), k)
+    ran = np.array(ran, np.int16)
+    return Trajectories(grids, halting[..., None], good[..., None] > 0, ran, k, grid_ids(grids))
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_a_task_without_symmetries(
     out = tmp_path / "t.csv"
     answer = cli("search", *words, "--symmetry", "--out", out)
     assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert "3x3 Latin square has no symmetries: search without --symmetry" in answer.err
+    assert "3x3 Latin square has no symmetries here: search without --symmetry" in answer.err
     assert not list(tmp_path.iterdir())
     assert cli("search", *words, "--k", 2, "--out", out).code == 0
     answer = cli("solve", "ABC|BCA|CAB", *words[:2])

@@ -1,5 +1,6 @@
 """The trajectories that run at once: their states on the model's device, rows that come and go."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.search.noise import perturb, puzzle_keys, symmetric_copies, target_states
 from trm_interp.search.settings import SearchConfig
 from trm_interp.tasks.base import Task
+from trm_interp.tasks.symmetric import Copies
 from trm_interp.tasks.symmetry import Symmetry
 
 Numbers = np.ndarray
@@ -33,6 +35,33 @@ class Answers(NamedTuple):
     margin: Numbers  # float32 [row], above 0 where the model would halt
 
 
+@dataclass(frozen=True)
+class Carried:
+    """Rows that run as copies `source` of the puzzles `target` in a pool, each [row]: their answers
+    are carried back. The interface is that of a Symmetry."""
+
+    copies: Copies
+    source: Numbers
+    target: Numbers
+
+    def apply(self, tokens: Tensor) -> Tensor:
+        """Answers [row, cell] to the copies, as answers to the puzzles."""
+        answers = tokens.to(torch.uint8).cpu().numpy()
+        back = self.copies.carried(answers, self.source, self.target)
+        return torch.from_numpy(back).to(tokens)
+
+    def take(self, rows: Tensor) -> "Carried":
+        """Those of some rows of the batch."""
+        at = rows.cpu().numpy()
+        return Carried(self.copies, self.source[at], self.target[at])
+
+    @staticmethod
+    def join(parts: Sequence["Carried"]) -> "Carried":
+        """One batch of all of these, in order."""
+        source = np.concatenate([part.source for part in parts])
+        return Carried(parts[0].copies, source, np.concatenate([part.target for part in parts]))
+
+
 class Batch:
     """The rows that run now. Bookkeeping in NumPy, states on the model's device.
 
@@ -47,6 +76,7 @@ class Batch:
         config: SearchConfig,
         dtype: torch.dtype,
         identifiers: Tensor | None = None,
+        copies: Copies | None = None,
     ) -> None:
         self.model, self.task, self.config, self.dtype = model, task, config, dtype
         self.targets = target_states(model, config.target)
@@ -55,12 +85,13 @@ class Batch:
         own = identifiers_for(model.config, identifiers, len(inputs))
         self.identifiers = None if own is None else own.to(self.device)
         self.keys = puzzle_keys(self.inputs)
+        self.copies = copies
         self.puzzle, self.column, self.step, self.group = np.zeros((4, 0), np.int64)
         self.groups: dict[int, Group] = {}
         self.admitted = 0
         self.state: States | None = None
         self.x: Tensor | None = None
-        self.undo: Symmetry | None = None
+        self.undo: Symmetry | Carried | None = None
 
     def __len__(self) -> int:
         return len(self.puzzle)
@@ -82,24 +113,40 @@ class Batch:
             state = type(state)(*(torch.cat(pair) for pair in both))
             x = torch.cat([self.x, x])
         if self.undo is not None and undo is not None:
-            undo = Symmetry.join([self.undo, undo])
+            undo = type(undo).join([self.undo, undo])  # type: ignore[list-item]
         self.state, self.x, self.undo = state, x, undo
         self.puzzle = np.concatenate([self.puzzle, puzzle])
         self.column = np.concatenate([self.column, column])
         self.step = np.concatenate([self.step, np.zeros_like(puzzle)])
         self.group = np.concatenate([self.group, np.repeat(numbers, sizes)])
 
-    def _embed(self, puzzle: Numbers, column: Numbers) -> tuple[Tensor, Symmetry | None]:
+    def _embed(self, puzzle: Numbers, column: Numbers) -> tuple[Tensor, Symmetry | Carried | None]:
         """Embedded inputs of new rows, one embedding a puzzle; or of symmetric copies of them."""
         if not self.config.symmetry:
             used, row = np.unique(puzzle, return_inverse=True)
             x = self.model.embed(self.inputs[used], self.dtype, self._identifiers(used))
             return x[row], None
+        if self.copies is not None:
+            return self._embed_copies(self.copies, puzzle, column)
         trajectory = torch.from_numpy(column).to(self.device)
         drawn = symmetric_copies(self.task, self.keys[puzzle], trajectory, self.config.seed)
         drawn = drawn.keep_plain(torch.from_numpy(~self._varied(column)).to(self.device))
         copies = drawn.apply(self.inputs[puzzle])
         return self.model.embed(copies, self.dtype, self._identifiers(puzzle)), drawn.invert()
+
+    def _embed_copies(
+        self, copies: Copies, puzzle: Numbers, column: Numbers
+    ) -> tuple[Tensor, Carried]:
+        """Of copies that the file lays down, under their own identifiers."""
+        own, keys = copies.of[puzzle], self.keys[puzzle].cpu().numpy()
+        drawn = copies.drawn(puzzle, column - self.config.clean, keys, self.config.seed)
+        rows = np.where(self._varied(column), drawn, own)
+        inputs = torch.from_numpy(copies.pool.inputs[rows]).to(self.device)
+        numbers = copies.pool.identifiers
+        which = None if numbers is None else torch.from_numpy(numbers[rows])
+        which = identifiers_for(self.model.config, which, len(rows))
+        which = None if which is None else which.to(self.device)
+        return self.model.embed(inputs, self.dtype, which), Carried(copies, rows, own)
 
     def _identifiers(self, puzzle: Numbers) -> Tensor | None:
         return None if self.identifiers is None else self.identifiers[puzzle]

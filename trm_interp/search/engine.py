@@ -24,6 +24,7 @@ from trm_interp.runtime.shapes import Bool, Float, Int
 from trm_interp.search.batch import Answers, Batch, Group
 from trm_interp.search.settings import SearchConfig
 from trm_interp.tasks.base import Task
+from trm_interp.tasks.symmetric import Copies
 
 ROUND = 8  # most trajectories of one puzzle that an adaptive search runs at once
 Numbers = np.ndarray
@@ -42,6 +43,7 @@ class Trajectories:
     valid: Bool[Numbers, "puzzle column step"]  # the rules prove the answer right
     ran: Int[Numbers, "puzzle column"]  # supervision steps that were computed
     k: int
+    said: Int[Numbers, "puzzle column step"]  # `grid_ids` of answers as `Task.compared` has them
 
     @property
     def baseline(self) -> int:
@@ -59,6 +61,12 @@ class Trajectories:
         return ((self.tokens == wanted) | (wanted == PAD)).all(-1)
 
 
+def grid_ids(tokens: Int[Numbers, "*run cell"]) -> Int[Numbers, "*run"]:
+    """A number for every grid: equal grids share it, two others do with a chance of 2**-60."""
+    odd = np.random.default_rng(0).integers(2**62, size=tokens.shape[-1]) * 2 + 1
+    return tokens.astype(np.int64) @ odd
+
+
 @torch.no_grad()
 def search(
     model: RecursiveModel,
@@ -69,9 +77,10 @@ def search(
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int], None] = lambda done: None,
     identifiers: Int[Tensor, " puzzle"] | None = None,
+    copies: Copies | None = None,
 ) -> Trajectories:
     """Search these puzzles (tokens) of a task; `progress` gets the number that are done.
-    `identifiers`: as in `RecursiveModel.embed`.
+    `identifiers`: as in `RecursiveModel.embed`; `copies`: as in `Task.copies`, of these puzzles.
 
     Memory grows with `batch_size` (an adaptive search takes ROUND rows where that is more) and,
     for the answers, with puzzles x k x steps x cells bytes. An adaptive search runs trajectories
@@ -81,7 +90,7 @@ def search(
         raise ValueError(f"the model reads {model.config.cells} cells, got {inputs.shape[1]}")
     answers = _Answers(task, inputs, config)
     queue = _Queue(len(inputs), config)
-    batch = Batch(model, task, inputs, config, dtype, identifiers)
+    batch = Batch(model, task, inputs, config, dtype, identifiers, copies)
     with weights_held(model, dtype):
         while queue.waiting or len(batch):
             batch.admit(queue.take(batch_size - len(batch), alone=not len(batch)))
@@ -106,9 +115,10 @@ def trace(
     config: SearchConfig,
     dtype: torch.dtype = torch.float32,
     identifiers: Int[Tensor, " 1"] | None = None,
+    copies: Copies | None = None,
 ) -> tuple[Int[Numbers, "step h_cycle cell"], Float[Numbers, "step h_cycle"]]:
     """Tokens and halting logits of one trajectory after every H-cycle, run by itself."""
-    batch = Batch(model, task, inputs, config, dtype, identifiers)
+    batch = Batch(model, task, inputs, config, dtype, identifiers, copies)
     batch.admit([Group(0, range(trajectory, trajectory + 1))])
     read = []
     for _ in range(steps):
@@ -124,7 +134,7 @@ class _Answers:
     def __init__(self, task: Task, inputs: Tensor, config: SearchConfig) -> None:
         n, cells = inputs.shape
         columns = config.k + (not config.clean)
-        n_bytes = n * columns * config.steps * (cells + 5)  # grids, logits and flags
+        n_bytes = n * columns * config.steps * (cells + 13)  # grids, their numbers, logits, flags
         what = f"{config.k} trajectories of {config.steps} steps for {n} puzzles"
         require_memory(2 * n_bytes, what, "lower --k or --steps")
         self.task, self.config = task, config
@@ -132,6 +142,7 @@ class _Answers:
         self.tokens = np.zeros((n, columns, config.steps, cells), np.uint8)
         self.q = np.full((n, columns, config.steps), -np.inf, np.float32)
         self.valid = np.zeros((n, columns, config.steps), bool)
+        self.said = np.zeros((n, columns, config.steps), np.int64)
         self.margin = np.full((n, columns), -np.inf, np.float32)  # at the step before
         self.ran = np.zeros((n, columns), np.int16)
 
@@ -140,12 +151,14 @@ class _Answers:
         at = batch.puzzle, batch.column, batch.step
         before = batch.puzzle, batch.column, np.maximum(batch.step - 1, 0)
         self.tokens[at], self.q[at] = read.tokens, read.q
-        self.valid[at] = self.task.proves(self.inputs[batch.puzzle], read.tokens)
+        inputs = self.inputs[batch.puzzle]
+        self.valid[at] = self.task.proves(inputs, read.tokens)
+        self.said[at] = said = grid_ids(self.task.compared(inputs, read.tokens))
         margin_before = self.margin[at[:2]]
         self.margin[at[:2]] = read.margin
         if self.config.stop == "q":
             confident = np.minimum(read.margin, margin_before) > self.config.threshold
-            return confident & (batch.step > 0) & (read.tokens == self.tokens[before]).all(1)
+            return confident & (batch.step > 0) & (said == self.said[before])
         return self.valid[at] & (self.config.stop == "rules")
 
     def end(self, batch: Batch, done: Bool[Numbers, " row"]) -> None:
@@ -161,6 +174,7 @@ class _Answers:
             np.take_along_axis(self.valid, last, axis=2),
             self.ran,
             self.config.k,
+            np.take_along_axis(self.said, last, axis=2),
         )
 
 

@@ -16,7 +16,8 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import shown
 from trm_interp.runtime.shapes import Int
 from trm_interp.search.settings import ALL_STATES, ROLES, SearchConfig
-from trm_interp.tasks.base import Task
+from trm_interp.tasks.base import PuzzleSet, Task
+from trm_interp.tasks.symmetric import Copies
 from trm_interp.tasks.symmetry import Symmetry
 
 SYMMETRY = 2  # stands in a name of a draw where noise has the number of its state
@@ -81,10 +82,18 @@ def symmetric_copies(
     return drawn if drawn is not None else _refuse(task)
 
 
-def require_symmetries(task: Task) -> None:
-    """UserError for a task that has none."""
-    if not has_symmetries(task):
-        _refuse(task)
+def copies_for(config: SearchConfig, puzzles: PuzzleSet) -> Copies | None:
+    """The copies that the file has laid down, where the search looks at symmetric ones and the task
+    draws none."""
+    if not config.symmetry or has_symmetries(puzzles.task):
+        return None
+    return puzzles.task.copies(puzzles)
+
+
+def require_symmetries(puzzles: PuzzleSet) -> None:
+    """UserError for puzzles that have none: neither drawn by the task nor laid down beside them."""
+    if not (has_symmetries(puzzles.task) or puzzles.task.copies(puzzles)):
+        _refuse(puzzles.task, f"{puzzles.source}: ")
 
 
 def has_symmetries(task: Task) -> bool:
@@ -92,5 +101,5 @@ def has_symmetries(task: Task) -> bool:
     return task.symmetry(torch.zeros(1, dtype=torch.int64)) is not None
 
 
-def _refuse(task: Task) -> NoReturn:
-    raise UserError(f"{task.title} has no symmetries: search without --symmetry")
+def _refuse(task: Task, where: str = "") -> NoReturn:
+    raise UserError(f"{where}{task.title} has no symmetries here: search without --symmetry")

@@ -17,7 +17,7 @@ from trm_interp.runtime.limits import counted
 from trm_interp.runtime.runs import quiet, silent
 from trm_interp.runtime.shards import divided, noted, shard_ends
 from trm_interp.search.engine import Trajectories, search
-from trm_interp.search.noise import require_symmetries, target_states
+from trm_interp.search.noise import copies_for, require_symmetries, target_states
 from trm_interp.search.output import Identity, SearchWork, earlier_compiled, read_table
 from trm_interp.search.results import SearchSummary, curves_of, gained_of
 from trm_interp.search.selection import outcome_frame, share_table
@@ -146,7 +146,7 @@ def resolved(config: SearchConfig, checkpoint: Checkpoint, puzzles: PuzzleSet) -
             "so q says nothing: give --select vote and --stop never or rules"
         )
     if config.symmetry:
-        require_symmetries(puzzles.task)
+        require_symmetries(puzzles)
     if config.stop == "rules" and not puzzles.task.can_prove:
         raise UserError(
             f"the rules of {puzzles.task.title} prove no answer: give --stop never or q"
@@ -164,6 +164,7 @@ def _search_blocks(
 ) -> pd.DataFrame:
     """All blocks: those of this process are searched or read, those of the others received."""
     run, total = work.run, len(puzzles)
+    copies = copies_for(config, puzzles)
     size = block_puzzles(config, puzzles.task.cells, run.batch_size)
     starts = range(0, total, size)
     names = [f"block-{start:08d}.csv" for start in starts]
@@ -181,11 +182,15 @@ def _search_blocks(
             work.advance(min((i * size + n) * ranks.size, total), total)
 
         how = (config, run.batch_size, getattr(torch, run.dtype), progress, identifiers)
-        trajectories = search(checkpoint.model, block.task, inputs, *how)
+        own = None if copies is None else copies.at(rows_at(mine[i][0]))
+        trajectories = search(checkpoint.model, block.task, inputs, *how, copies=own)
         return columns_of(block_table(trajectories, block, config))
 
+    def rows_at(start: int) -> slice:
+        return slice(start, start + size)
+
     def block_at(start: int) -> PuzzleSet:
-        return puzzles.subset(slice(start, start + size))
+        return puzzles.subset(rows_at(start))
 
     stems = [name.removesuffix(".csv") for _, name in mine]
     for (start, name), get in zip(mine, divided(stems, compute), strict=False):
@@ -204,7 +209,7 @@ def block_puzzles(config: SearchConfig, cells: int, batch_size: int) -> int:
     >>> block_puzzles(SearchConfig(k=100, steps=64), cells=81, batch_size=128)
     230
     """
-    bytes_each = (config.k + 1) * config.steps * (cells + 5)
+    bytes_each = (config.k + 1) * config.steps * (cells + 5)  # grids, logits and flags
     return max(1, min(4 * batch_size, int(BLOCK_BYTES // bytes_each)))
 
 

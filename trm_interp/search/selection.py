@@ -16,12 +16,6 @@ from trm_interp.search.results import RULES as RULES
 from trm_interp.search.results import SHARES as SHARES
 
 
-def grid_ids(tokens: Int[np.ndarray, "*run cell"]) -> Int[np.ndarray, "*run"]:
-    """A number for every grid: equal grids share it, two others do with a chance of 2**-60."""
-    odd = np.random.default_rng(0).integers(2**62, size=tokens.shape[-1]) * 2 + 1
-    return tokens.astype(np.int64) @ odd
-
-
 def votes(
     ids: Int[np.ndarray, "trajectory step"], weights: Float[np.ndarray, "trajectory step"]
 ) -> Float[np.ndarray, "trajectory step"]:
@@ -43,7 +37,7 @@ def choose(
     with np.errstate(over="ignore"):  # to infinity, and so to a weight of 0
         weights = {"vote": np.ones_like(q), "vote_q": 1 / (1 + np.exp(-q))}
     chosen = {"best_q": q.argmax(1)}  # q of what never ran is -inf
-    ids = grid_ids(trajectories.tokens[:, :k])
+    ids = trajectories.said[:, :k]
     for rule, weight in weights.items():
         counted = np.where(ran, weight, 0.0)
         scores = np.stack([votes(i, w) for i, w in zip(ids, counted, strict=True)])

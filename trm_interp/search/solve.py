@@ -14,7 +14,7 @@ from trm_interp.core.checkpoints.folder import Checkpoint, load_checkpoint
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import quiet
 from trm_interp.search.engine import Trajectories, search, trace
-from trm_interp.search.noise import has_symmetries
+from trm_interp.search.noise import copies_for, has_symmetries
 from trm_interp.search.run import resolved
 from trm_interp.search.selection import choose
 from trm_interp.search.settings import SearchConfig, SolveConfig
@@ -29,6 +29,7 @@ from trm_interp.subjects.opening import (
 from trm_interp.subjects.settings import shipped_checkpoint
 from trm_interp.tasks.base import PuzzleSet, PuzzleTensors, Task
 from trm_interp.tasks.registry import families, family, family_of_file, family_of_text
+from trm_interp.tasks.symmetric import Copies
 
 STDIN = "standard input"
 LONGEST_SHOWN = 60  # characters of what was given, in a message
@@ -128,7 +129,8 @@ def solve(
     ckpt = named or shipped_checkpoint(task.name)
     checkpoint, puzzles = read_for(ckpt, puzzles, device)
     require_task(puzzles, checkpoint, option="")
-    if how.symmetry and not has_symmetries(task):
+    copies = copies_for(how, puzzles)
+    if how.symmetry and copies is None and not has_symmetries(task):
         tell(f"{task.title} has no symmetries: searching without symmetric copies")
         how = replace(how, symmetry=False)
     if how.stop == "rules" and not task.can_prove:
@@ -146,13 +148,16 @@ def solve(
         how,
         config.batch_size,
         identifiers=given.identifiers,
+        copies=copies,
     )
     chosen = choose(trajectories)[how.select][:, -1]
     solutions = []
     for i in range(len(puzzles)):
         solution = _solution(puzzles, i, trajectories, int(chosen[i]), bool(several[i]), checkpoint)
         if config.trace:
-            solution = _traced(solution, checkpoint, given.at(slice(i, i + 1)), how, tell)
+            own = slice(i, i + 1)
+            where = None if copies is None else copies.at(own)
+            solution = _traced(solution, checkpoint, given.at(own), where, how, tell)
         solutions.append(solution)
     return solutions
 
@@ -191,6 +196,7 @@ def _traced(
     solution: Solution,
     checkpoint: Checkpoint,
     given: PuzzleTensors,
+    copies: Copies | None,
     how: SearchConfig,
     tell: Callable[[str], None],
 ) -> Solution:
@@ -203,6 +209,7 @@ def _traced(
         *which,
         how,
         identifiers=given.identifiers,
+        copies=copies,
     )
     if (guesses[-1, -1] != solution.answer).any():
         tell(

@@ -8,7 +8,7 @@ Importing this module needs NumPy alone.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,8 @@ from trm_interp.tasks.puzzles import PuzzleError as PuzzleError
 from trm_interp.tasks.puzzles import PuzzleSet as PuzzleSet
 from trm_interp.tasks.puzzles import PuzzleTensors as PuzzleTensors
 from trm_interp.tasks.relations import HasRelations
+from trm_interp.tasks.symmetric import HasSymmetries
 from trm_interp.tasks.verdict import Verdict as Verdict
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from trm_interp.tasks.symmetry import Symmetry
 
 Tokens = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
@@ -36,7 +32,7 @@ def no_progress(done: int, of: int) -> None:
     """What a caller without a progress bar passes."""
 
 
-class Task(HasRelations, ABC):
+class Task(HasRelations, HasSymmetries, ABC):
     """One kind of puzzle at one size. Tasks are equal where their names are.
 
     The class stands for the family (all sizes), which reads files; an instance has one size.
@@ -247,35 +243,6 @@ class Task(HasRelations, ABC):
         """
         return np.isin(partial, self.answer_tokens)
 
-    # Symmetries
-
-    def symmetry(self, keys: "Tensor") -> "Symmetry | None":
-        """The symmetry named by each key, int64 [batch], on the keys' device; None: there is none.
-
-        All symmetries are equally likely; the same key names the same one on every device.
-        """
-        return None
-
-    def augment(
-        self, inputs: "Tensor", labels: "Tensor", keys: "Tensor"
-    ) -> tuple["Tensor", "Tensor"]:
-        """Each puzzle and its solution under the random symmetry that its key names.
-
-        `inputs`, `labels`: integer tokens [batch, cells]; `keys`: int64 [batch], on the same
-        device. A pure function of its arguments; without symmetries nothing changes.
-        """
-        symmetry = self.symmetry(keys)
-        if symmetry is None:
-            return inputs, labels
-        return symmetry.apply(inputs), symmetry.apply(labels)
-
-    def class_keys(self, inputs: Tokens) -> NDArray[np.uint64] | None:
-        """[n], equal for puzzles that a symmetry carries into each other; None if unknown.
-
-        Unequal keys prove that two puzzles are no copies of each other.
-        """
-        return None
-
     # Answers
 
     @abstractmethod
@@ -304,6 +271,11 @@ class Task(HasRelations, ABC):
     def _broken(self, inputs: Tokens, answers: Tokens) -> Bools:
         unfilled = self.asked(inputs) & ~np.isin(answers, self.answer_tokens)
         return unfilled | ~self.keeps_givens(inputs, answers) | self.conflicts(answers)
+
+    def compared(self, inputs: Tokens, answers: Tokens) -> Tokens:
+        """[n, cell]: answers in the form that is equal where two of them say the same, for votes:
+        without what is not judged."""
+        return answers
 
     def further_scores(
         self, puzzles: PuzzleSet, answers: Tokens, q_halt: NDArray[np.floating]

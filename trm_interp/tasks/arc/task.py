@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trm_interp.tasks.arc import grid as grids
-from trm_interp.tasks.arc.grid import COLOURS, END, FIRST, LARGEST, PALETTE, SMALLEST, VOCAB
+from trm_interp.tasks.arc.grid import COLOURS, END, FIRST, LARGEST, PAD, PALETTE, SMALLEST, VOCAB
 from trm_interp.tasks.base import Bools, Progress, PuzzleSet, Task, Tokens, no_progress
+from trm_interp.tasks.symmetric import Copies
 
 USUAL = 10, 30
 NAME = re.compile(r"arc([1-9]\d?)")
@@ -157,7 +158,20 @@ class Arc(Task):
     def completable(self, inputs: Tokens, answer: Tokens) -> Tokens:
         return np.zeros_like(inputs)
 
+    # Symmetries
+
+    def copies(self, puzzles: PuzzleSet) -> Copies | None:
+        from trm_interp.tasks.arc.copies import copies
+
+        return copies(puzzles)
+
     # Answers
+
+    def compared(self, inputs: Tokens, answers: Tokens) -> Tokens:
+        begin = grids.boxes_around(inputs)
+        boxes = grids.boxes_of_answers(answers, begin.top, begin.left)
+        around = np.where(boxes.ends(self.side), END, PAD).astype(np.uint8)
+        return np.where(boxes.inside(self.side), answers, around)
 
     def violations(self, answers: Tokens) -> dict[str, Bools]:
         """Of answers by themselves: their grid begins where their first colours do."""

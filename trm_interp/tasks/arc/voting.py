@@ -48,7 +48,7 @@ def ballots(
         for at, name in enumerate(some.names.tolist()):
             task, augmentation = named[name]
             given, output, answer = (
-                _key(augmentation, tokens[at], boxes, at)
+                plain_key(augmentation, tokens[at], boxes, at)
                 for tokens, boxes in (
                     (some.inputs, inputs),
                     (some.labels, labels),
@@ -60,7 +60,8 @@ def ballots(
     return pairs
 
 
-def _key(augmentation: Augmentation, tokens: Tokens, boxes: Boxes, at: int) -> bytes:
+def plain_key(augmentation: Augmentation, tokens: Tokens, boxes: Boxes, at: int) -> bytes:
+    """Equal for grids, in box number `at` of frames [cell], that are equal without augmentation."""
     return key_of(augmentation.invert(crop(tokens, boxes, at)))
 
 
