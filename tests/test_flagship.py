@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import os
 import runpy
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -132,6 +134,24 @@ def test_the_command_ends_before_its_budget(
     assert (
         f"wrote {tmp_path / 's'} after {index['step']} optimizer steps" in capsys.readouterr().out
     )
+
+
+def test_a_signal_ends_a_piece_after_its_step_saved_and_without_a_validation(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    Trainer = trainer["Trainer"]
+    step = Trainer.step
+
+    def interrupted(self: Any) -> Any:
+        if self.step_count == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    stopped = run_piece(words)
+    assert stopped.step_count == 5 and stopped.validated_at != 5
+    assert read_portable(tmp_path / "s")[0]["step"] == 5
+    assert run_piece([*words, "--resume"], stop_after=2).validated_at == 7  # the deadline does
 
 
 def test_a_deadline_keeps_what_the_longest_recent_step_needs(monkeypatch: pytest.MonkeyPatch):

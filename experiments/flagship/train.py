@@ -215,7 +215,7 @@ def sources(file: Path, lines: NDArray[np.int64]) -> dict[str, int]:
 def piece(args: argparse.Namespace) -> Trainer:
     """Train until the run or the budget is used up, and save; the state has one writer at a time.
 
-    SIGINT and SIGTERM end the piece as its budget does.
+    SIGINT and SIGTERM end it after the step that runs, saved, without a validation.
     """
     with Run(
         args.state,
@@ -255,8 +255,9 @@ def train_piece(args: argparse.Namespace, should_stop: Callable[[], bool]) -> Tr
     def is_over() -> bool:
         return over.reached() or should_stop()
 
-    train(trainer, report, is_over, save=save, validate_last=True)
-    if trainer.step_count == first and not trainer.finished():
+    in_time = lambda: not should_stop()  # noqa: E731
+    train(trainer, report, is_over, save=save, validate_last=in_time)
+    if trainer.step_count == first and not trainer.finished() and in_time():
         raise UserError(f"--budget {args.budget}: over before the first optimizer step")
     return trainer
 
