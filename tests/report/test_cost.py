@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sae_store import noise, write_store
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.flops import step_flops
@@ -59,6 +62,48 @@ def test_a_command_computes_what_cost_counts(
     assert sum(evaluated) == found["evaluations"]
 
 
+def counted(cli: Cli, line: str, out: Path) -> int:
+    """What PyTorch counts of a command."""
+    plain = sdpa_kernel(SDPBackend.MATH)  # products that can be counted
+    with plain, FlopCounterMode(display=False) as flops:
+        answer = cli(*line.split(), "--out", out)
+    assert answer.code == 0, answer.err
+    return flops.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "stability --steps 5 --exponents 3 --sample 4 --fixed 0 --limit 6",
+        "trace --steps 4 --then 3 --starts 3 --sigma 4 --pairs 3 --window 2 --exact 9 --later 0",
+        "trace --steps 4 --then 1 --starts 3 --sigma 4 --pairs 2 --exact 20 --later 5 "
+        "--sites states,blocks.0.hook_resid_mid --every h_cycle",
+    ],
+)
+def test_studies_of_causes_compute_what_cost_counts(
+    cli: Cli, copier: Path, grids: Path, tmp_path: Path, line: str
+):
+    """Within 3 %: patched runs are read once at their end, and tangents not at all."""
+    line = f"{line} --ckpt {copier} --puzzles {grids}"
+    found = told(cli, line, "--tflops", 1)
+    assert counted(cli, line, tmp_path / "out") == pytest.approx(found["flops"], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "arch", ["gated", "gated --gated-variant paper", "standard", "topk --active 3", "jumprelu"]
+)
+def test_training_an_sae_computes_and_writes_what_cost_counts(cli: Cli, tmp_path: Path, arch: str):
+    store = write_store(tmp_path / "store", noise(8, d_model=16))
+    line = f"train-sae {store} --site z_L --expansion 64 --train-steps 20 --batch-size 64"
+    line = f"{line} --log-every 20 --arch {arch}"
+    found = told(cli, line)
+    assert found["rows"] == 20 * 64 and found["timed_rows"] == 64 and found["timed_seconds"] > 0
+    flops = counted(cli, line, tmp_path / "sae")
+    assert flops == pytest.approx(found["flops"], rel=0.06)  # held-out rows, and of the bias
+    written = sum(file.stat().st_size for file in (tmp_path / "sae").iterdir())
+    assert written == pytest.approx(found["bytes"], rel=0.1)
+
+
 def test_bytes_are_those_of_the_states(cli: Cli, copier: Path, grids: Path, tmp_path: Path):
     line = f"collect --ckpt {copier} --puzzles {grids} --steps 0,2 --sites z_L --limit 5"
     found = told(cli, line, "--tflops", 1)
@@ -87,7 +132,7 @@ def test_training_counts_gradients(cli: Cli, grids: Path, copier: Path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("stability", "cost counts eval, outcomes"),
+        ("lens STORE --out OUT", "cost counts eval, outcomes"),
         ("eval --stepps 3", "--stepps"),
         ("evaluate", "no command"),
         ("eval 'x", "No closing quotation"),

@@ -2,10 +2,17 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from trm_interp.runtime.shard_options import Shard
+from trm_interp.runtime.shards import Division, OneShard, dividing
+from trm_interp.studies import memory
+from trm_interp.studies.settings import CONFIGS
+from trm_interp.studies.subject import open_subject
 
 Cli = Callable[..., Any]
 HUGE = 10**12
@@ -54,6 +61,45 @@ def test_a_number_that_cannot_fit_is_one_line(
     assert (answer.code, answer.out) == (2, "") and answer.err.count("\n") == 1, answer.err
     assert problem in answer.err and len(answer.err) < 300
     assert not (tmp_path / "out").exists()
+
+
+def held(check: Callable[..., None], *what: Any, shard: bool) -> float:
+    """The largest need that a study asks for, in a shard or in one process."""
+    asked: list[float] = []
+    dealt = OneShard(Path("nowhere"), Shard(1, 2), print) if shard else Division()
+    with pytest.MonkeyPatch.context() as patch, dividing(dealt):
+        patch.setattr(memory, "require_memory", lambda need, *words: asked.append(need))
+        check(*what)
+    return max(asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("outcomes", {"steps": 4}),
+        ("losses", {"steps": 4}),
+        ("settling", {"steps": 6}),
+        ("basins", {"starts": 10**7, "neighbours": 10}),
+        ("spread", {"steps": 4}),
+    ],
+)
+def test_what_a_shard_holds_does_not_grow_with_the_whole(
+    copier: Path, grids: Path, tmp_path: Path, name: str, more: dict[str, Any]
+):
+    """Batches of one: a puzzle, a start; spread holds relations of all changes, of any shard."""
+    config = CONFIGS[name](out=tmp_path, ckpt=str(copier), puzzles=grids, batch_size=1, **more)
+    subject = open_subject(config, lambda line: None)
+    if name == "basins":
+        sizes = [(subject, replace(config, starts=n)) for n in (10**6, 10**7)]
+    else:
+        few = [subject.puzzles.subset(slice(n)) for n in (1, 10)]
+        sizes = [(replace(subject, puzzles=one), config) for one in few]
+    further = (1, True) if name == "settling" else ()
+    check = getattr(memory, f"for_{name}")
+    small, large = (held(check, *one, *further, shard=True) for one in sizes)
+    whole = [held(check, *one, *further, shard=False) for one in sizes]
+    assert whole[0] < whole[1] and (small < large) == (name == "spread")
+    assert large < whole[1] and (name != "basins" or whole[1] > 9 * whole[0] > 100 * large)
 
 
 def test_seeds_of_64_bits_are_taken(cli: Cli, copier: Path, grids: Path, tmp_path: Path):

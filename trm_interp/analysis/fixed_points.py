@@ -22,6 +22,7 @@ from torch import Tensor
 from trm_interp.core.tangent import Push
 from trm_interp.runtime.shapes import Bool, Float, Int
 
+NEWTON_STEPS, KRYLOV = 20, 30  # at most, and products of each
 HALVINGS = 6  # of a Newton step that does not bring F(z) closer to z
 
 
@@ -51,8 +52,8 @@ def find_fixed_points(
     push: Push,
     start: Float[Tensor, "run dim"],
     tolerance: float = 1e-8,
-    steps: int = 20,
-    krylov: int = 30,
+    steps: int = NEWTON_STEPS,
+    krylov: int = KRYLOV,
 ) -> FixedPoints:
     """Newton-Krylov from every start: solve (J - I) s = z - F(z), go along s, halve where needed.
 

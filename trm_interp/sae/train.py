@@ -104,7 +104,7 @@ def _prepare(config: TrainSAEConfig, ranks: Ranks, tell: Callable[[str], None]) 
     view, ticks = view_of(config), parse_indices(config.ticks, "ticks")
     pool = open_pool(config.stores, config.sites, ticks, view, config.mixed_checkpoints, tell)
     try:
-        _check_fits(config, pool.d_model, ranks)
+        require_fit(config, pool.d_model, ranks)
         training, held_out = split_puzzles(pool.inputs, config.held_out, config.seed)
         solved = pool.solved[training] if config.balance else None
         first = puzzle_order(training, solved, config.seed, 0)
@@ -307,7 +307,7 @@ def _settings(config: TrainSAEConfig) -> dict[str, Any]:
     return plain(asdict(config))
 
 
-def _check_fits(config: TrainSAEConfig, d_model: int, ranks: Ranks) -> None:
+def require_fit(config: TrainSAEConfig, d_model: int, ranks: Ranks) -> None:
     """UserError where the SAE cannot be what was asked, or is too large to be trained here."""
     d_sae, device = config.expansion * d_model, ranks.device
     if config.arch in ("topk", "batchtopk") and config.k > d_sae:

@@ -78,7 +78,8 @@ def for_robustness(subject: Subject, config: RobustnessConfig) -> None:
 
 
 def for_basins(subject: Subject, config: BasinsConfig) -> None:
-    """Of one puzzle: all starts with their ends, or a whole plane."""
+    """Of one puzzle: all starts with their ends (but in a shard, which keeps those of a batch), or
+    a whole plane. Planes and paths come with the merge, which could not be made without them."""
     model, n_targets = subject.model.config, len(subject.model.state_names)
     run, ended = config.steps * (model.cells + 8), model.cells + 24
     whole = config.ends == "states" or (
@@ -86,16 +87,19 @@ def for_basins(subject: Subject, config: BasinsConfig) -> None:
     )
     end = 2 * _numbers(subject) if whole else 4 * COORDINATES
     moved = 4 * (1 if config.shared else model.positions) * model.d_model
-    starts = COPIES * (1 + config.starts) * (ended + end + n_targets * moved)
-    if not is_shard():  # which keeps none
+    each = COPIES * (ended + end + n_targets * moved)
+    if is_shard():
+        batch = min(config.batch_size, 1 + config.starts)
+        require_memory(batch * each, f"batches of {batch} starts", "lower --batch-size")
+    else:
         advice = "lower --starts, or give --ends coordinates"
-        require_memory(starts, f"{config.starts} starts", advice)
+        require_memory((1 + config.starts) * each, f"{config.starts} starts", advice)
+        order, what = 8 * config.starts * config.neighbours, f"{config.neighbours} neighbours"
+        require_memory(COPIES * order, f"{what} a start", "lower --neighbours")
     path = 4 * (1 + min(config.shown, config.starts)) * (config.steps + 1) * _numbers(subject)
     require_memory(path, f"the paths of {config.shown} starts", "lower --shown or --steps")
     plane = config.slice**2 * (COPIES * run + 8 * config.steps)
     require_memory(plane, f"a plane of {config.slice} x {config.slice} starts", "lower --slice")
-    order = 8 * config.starts * config.neighbours
-    require_memory(COPIES * order, f"{config.neighbours} neighbours a start", "lower --neighbours")
     require_memory(8 * config.shuffles, f"{config.shuffles} shuffles", "lower --shuffles")
 
 

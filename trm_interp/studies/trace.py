@@ -16,6 +16,8 @@ from trm_interp.analysis.estimates import ByOutcome, Estimate, Median
 from trm_interp.analysis.settling import in_words
 from trm_interp.figures.trace import rating_figure, sealed_figure, trace_figure
 from trm_interp.patch.pairs import Pairs, pairs_among
+from trm_interp.patch.places import places
+from trm_interp.patch.view import view_of
 from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
@@ -43,6 +45,7 @@ from trm_interp.studies.trace_measures import (
     strongest,
 )
 from trm_interp.studies.traced import (
+    CONTROLS,
     DIRECTIONS,
     Plan,
     batches,
@@ -191,6 +194,23 @@ def trace(
     values = _joined(exact)
     guessed = {f"estimate/{name}": guesses[name] for name in DIRECTIONS}
     return chosen, values | guessed | {"valid": values["valid"] != 0}
+
+
+def steps_of_a_pair(subject: Subject, config: TraceConfig) -> float:
+    """Supervision steps that would be the arithmetic of a pair: of its recorded runs, forward and
+    backward, and of all reruns, each from where it is changed first."""
+    plan, model = plan_of(subject, config), subject.model
+    per_step, spans = model.config.schedule.evaluations, view_of(model).spans(config.steps)
+    size, at = len(spans[0].ticks), {place.name: place.at for place in places(model, config.steps)}
+    begins = [max(min(at[hook] for hook in cell.hooks), 0) // size * size for cell in plan.cells]
+    rest = config.steps + config.later - np.array(begins) / per_step  # [cell]
+    flat = dict.fromkeys(DIRECTIONS, np.zeros((len(begins), 1)))
+    chosen = choose(plan, flat | {"valid": np.ones(1)}, config.exact)
+    reruns = rest[chosen].sum() + len(CONTROLS) * rest[plan.whole].sum()
+    if config.later:
+        reruns += rest[plan.whole[-1]]
+    recorded_twice, there_and_back = 2 * 3 * config.steps, 2 * config.steps
+    return recorded_twice + len(DIRECTIONS) * (there_and_back + float(reruns))
 
 
 def _joined(parts: list[Arrays]) -> Arrays:
