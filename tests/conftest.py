@@ -7,9 +7,9 @@ from itertools import islice, permutations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jaxtyping
 import pytest
 import torch
+from checked import checking
 from typer.testing import CliRunner
 from xdist.scheduler import LoadFileScheduling
 
@@ -28,7 +28,7 @@ CHECKED += [f"trm_interp.search.{name}" for name in ("engine", "noise", "selecti
 # its bytecode
 for library in ("beartype.claw", "diptest", "plotly.express", "scipy.stats", "transformer_lens"):
     import_module(library)
-with jaxtyping.install_import_hook(CHECKED, "beartype.beartype"):
+with checking(CHECKED):
     import trm_interp.analysis.bimodality
     import trm_interp.analysis.control
     import trm_interp.analysis.fixed_points

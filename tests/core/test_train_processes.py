@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from team import two as two_of
 from tiny_training import CHILD, start
 
 from trm_interp.core.checkpoints.folder import load_checkpoint
@@ -102,8 +103,7 @@ def test_two_processes_equal_one(tmp_path: Path, schedule: dict[str, Any]):
     settings = {"budget": 0.35, "lr": 1e-3, "log_every": 1, "decay": "cosine", "weight_decay": 0.1}
     settings |= schedule
     words = [f"{name}={value}" for name, value in settings.items()]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    start(*launch, CHILD, tmp_path / "two", *words)
+    two_of(CHILD, tmp_path / "two", *words)
     train(make(tmp_path / "one", **settings), clock=ticking(2.0))
     one, two = saved(tmp_path / "one"), saved(tmp_path / "two")
     assert one["step"] == two["step"] == 11

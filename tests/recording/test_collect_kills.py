@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import killed_collect
 import pytest
 from killed_collect import CHILD, assert_same_store, lives
+from team import two
 
 import trm_interp.recording.collect
 from trm_interp.recording.store import Store
@@ -75,20 +74,6 @@ def test_a_stop_exits_130_with_one_line_and_leaves_a_store_to_resume(
     assert_same_store(out, whole)
 
 
-def team(*command: object) -> subprocess.CompletedProcess[str]:
-    """Two processes on gloo."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launch, *map(str, command)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done
-
-
 def test_two_processes_finish_what_one_began(
     words: list[object], whole: Path, small_shards: None, cli: Cli, tmp_path: Path
 ):
@@ -98,14 +83,14 @@ def test_two_processes_finish_what_one_began(
     assert end["status"] == -signal.SIGKILL
     with Store(out, allow_incomplete=True) as store:
         assert 0 < store.n_puzzles < N
-    done = team(CHILD, "TEAM", "collect", *words, "--out", out, "--resume")
+    done = two(CHILD, "TEAM", "collect", *words, "--out", out, "--resume")
     assert done.stdout.count("wrote") == done.stderr.count("resuming at puzzle") == 1
     assert_same_store(out, whole)
 
 
 def test_two_processes_evaluate_as_one(cli: Cli, copier: Path, grids: Path):
     words = ["eval", "--ckpt", copier, "--puzzles", grids, "--steps", 4, "--batch-size", 2]
-    done = team("-m", "trm_interp", *words, "--json")
+    done = two("trm_interp", *words, "--json", imports="trm_interp.subjects.evaluate")
     (line,) = done.stdout.splitlines()
     assert json.loads(line) == json.loads(cli(*words, "--json").out)
 

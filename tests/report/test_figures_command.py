@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from inline_machine import InlineMachine, in_this_process
 
+import trm_interp.report.sweep.engine
 from trm_interp.report.effects import VERDICTS
 from trm_interp.report.plan import FIGURES, Plan
 from trm_interp.report.recipes import Request
@@ -34,7 +36,10 @@ def done(
     out = tmp_path_factory.mktemp("figures") / "all"
     words: list[object] = ["figures", "--ckpt", copier, "--puzzles", grids, "--out", out]
     words += ["--only", PARTS, "--scale", 0.02, "--device", "cpu", "--no-static"]
-    answer = cli(*words)
+    here = InlineMachine(in_this_process(cli))  # processes of their own come with the second run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trm_interp.report.sweep.engine, "LocalMachine", here)
+        answer = cli(*words)
     assert answer.code == 0, answer.err
     return words, out
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from team import two
 
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.infer import run_batch
@@ -125,17 +126,9 @@ def test_killed_and_resumed_equals_undisturbed(
 
 
 def test_two_processes_search_as_one(cli: Cli, words: list[object], tmp_path: Path):
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launch, "-m", "trm_interp", *words, "--json"]
     out = tmp_path / "two.csv"
-    done = subprocess.run(
-        [str(word) for word in (*command, "--out", out)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    command = [*words, "--json", "--out", out]
+    done = two("trm_interp", *command, imports="trm_interp.search.run")
     (line,) = done.stdout.splitlines()
     one = tmp_path / "one.csv"
     assert json.loads(line) == json.loads(cli(*words, "--json", "--out", one).out)

@@ -3,6 +3,8 @@
 Compiled functions on one level of the search; `level.py` explains its words.
 """
 
+import numpy as np
+
 from trm_interp.tasks.sudoku.forge import bitmatrix as bm
 from trm_interp.tasks.sudoku.forge.compiled import compiled
 from trm_interp.tasks.sudoku.forge.level import first_minis, lane_minis
@@ -20,7 +22,7 @@ def choose_mini(s, hh, ww):
     """
     H, W = len(hh), len(ww)
     N = H * W
-    smallest, best_lane = 1 << 30, 0
+    smallest, best_lane = 1 << 30, np.int64(0)
     for lane in range(W + H):
         total = 0
         for d in range(N):

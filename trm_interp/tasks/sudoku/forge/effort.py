@@ -63,7 +63,7 @@ def _least(images, caps, hh, ww):
     for i in range(images.shape[1]):
         for k in range(images.shape[0]):
             load(words_of(root, 0), images[k, i], hh, ww)
-            least[i] = by_cell_and_ahead(root, 0, least[i], levels, unread, hh, ww)
+            least[i] = by_cell_and_ahead(root, np.int64(0), least[i], levels, unread, hh, ww)
     return least
 
 
@@ -117,7 +117,7 @@ def only_answer(desk, hh, ww):
     state without contradiction has none on its own: it is added to `desk.standing`.
     """
     levels, standing = desk.levels, desk.standing
-    guesses, level = 0, 0
+    guesses, level = 0, np.int64(0)
     while level >= 0:
         s = words_of(levels, level)
         state = propagate(s, hh, ww)
@@ -145,9 +145,9 @@ def only_answer(desk, hh, ww):
 @compiled
 def by_cell_and_ahead(roots, at, cap, levels, unread, hh, ww):
     """min(B, L) of level `at` of `roots`, a puzzle with one solution, and of `cap`."""
-    copy_between(roots, at, levels, 0)
-    cap = min(cap, search(levels, unread, 2, cap, True, hh, ww)[1])
-    copy_between(roots, at, levels, 0)
+    copy_between(roots, at, levels, np.int64(0))
+    cap = min(cap, search(levels, unread, np.int64(2), cap, True, hh, ww)[1])
+    copy_between(roots, at, levels, np.int64(0))
     return min(cap, look_ahead(levels, cap, hh, ww))
 
 
@@ -185,7 +185,7 @@ def resistance(desk, least, most, hh, ww):
                     if standing >= most:
                         return most
                     bit = todo & -todo
-                    copy_level(desk.levels, 0, 1)
+                    copy_level(desk.levels, np.int64(0), np.int64(1))
                     assert_cells(trial, word // W, band, bit, hh, ww)
                     if propagate(trial, hh, ww) == DEAD:
                         pending[word] ^= bit
@@ -234,14 +234,14 @@ def energy(roots, puzzle, solution, least, weight, tables, desk, hh, ww):
     if state != OPEN:
         return 0.0 if state == SOLVED and least <= 0 else REJECTED
     wrong = candidates(words_of(roots, at), hh, ww) - len(puzzle)
-    copy_between(roots, at, levels, 0)
+    copy_between(roots, at, levels, np.int64(0))
     desk.standing[:] = 0
     write_answer(solution, desk.answer, hh, ww)
     unique, effort = only_answer(desk, hh, ww)
     from_search = weight * math.log(1 + effort)
     if not unique or min(wrong, MOST_RESISTANCE) < least - from_search:
         return REJECTED
-    copy_between(roots, at, levels, 0)
+    copy_between(roots, at, levels, np.int64(0))
     wanted = math.ceil(least - from_search)
     resisting = resistance(desk, wanted, MOST_RESISTANCE, hh, ww)
     needed = math.exp((least - resisting) / weight) - 1
@@ -254,8 +254,8 @@ def energy(roots, puzzle, solution, least, weight, tables, desk, hh, ww):
         for i in range(len(puzzle)):
             image[i] = digits[k, puzzle[cells[k, i]]]
         load(words_of(roots, 0), image, hh, ww)
-        copy_between(roots, 0, levels, 0)
-        effort = min(effort, search(levels, unread, 2, effort, False, hh, ww)[1])
-        effort = by_cell_and_ahead(roots, 0, effort, levels, unread, hh, ww)
+        copy_between(roots, np.int64(0), levels, np.int64(0))
+        effort = min(effort, search(levels, unread, np.int64(2), effort, False, hh, ww)[1])
+        effort = by_cell_and_ahead(roots, np.int64(0), effort, levels, unread, hh, ww)
     total = weight * math.log(1 + effort) + resisting
     return total if total >= least else REJECTED

@@ -12,7 +12,14 @@ from typing import Literal, get_args
 import numpy as np
 
 from trm_interp.tasks.sudoku.forge.compiled import compiled
-from trm_interp.tasks.sudoku.forge.level import load, locate, new_levels, place, read
+from trm_interp.tasks.sudoku.forge.level import (
+    copy_cells,
+    load,
+    locate,
+    new_levels,
+    place,
+    read,
+)
 from trm_interp.tasks.sudoku.forge.machine import words_of
 from trm_interp.tasks.sudoku.forge.rate import logic
 from trm_interp.tasks.sudoku.forge.rules import DEAD, OPEN, SOLVED, propagate
@@ -76,14 +83,15 @@ def _fill_chunk(puzzles, solutions, seed, start, harder_of, chain, hh, ww):
         best = (-1, 0, 0)
         for _ in range(harder_of):
             random_grid(solution, rng, levels, hh, ww)
-            puzzle[:] = solution
+            copy_cells(solution, puzzle)
             reduce(puzzle, solution, rng, levels, unread, hh, ww)
             key = (0, 0, 0)
             if harder_of > 1:
                 key = _hardness(puzzle, chain, levels, unread, hh, ww)
             if key > best:
                 best = key
-                puzzles[i], solutions[i] = puzzle, solution
+                copy_cells(puzzle, puzzles[i])
+                copy_cells(solution, solutions[i])
 
 
 @compiled
@@ -95,7 +103,7 @@ def _hardness(puzzle, chain, levels, unread, hh, ww):
     if tier < 2:
         return tier, 0, waves
     load(words_of(levels, 0), puzzle, hh, ww)
-    return tier, search(levels, unread, 2, NO_CAP, False, hh, ww)[1], waves
+    return tier, search(levels, unread, np.int64(2), NO_CAP, False, hh, ww)[1], waves
 
 
 @compiled
@@ -111,7 +119,7 @@ def random_grid(grid, rng, levels, hh, ww):
         shuffle(order, rng)
         for cell in order:
             band, bit = locate(cell, hh, ww)
-            left = 0
+            left = np.int64(0)
             for d in range(N):
                 left += (s[d * len(ww) + band] & bit) != 0
             if left < 2:
@@ -155,7 +163,7 @@ def _has_other(puzzle, cell, digit, levels, unread, hh, ww):
     load(words_of(levels, 0), puzzle, hh, ww)
     band, bit = locate(cell, hh, ww)
     words_of(levels, 0)[(np.int64(digit) - 1) * len(ww) + band] &= ~bit
-    return search(levels, unread, 1, NO_CAP, False, hh, ww)[0] > 0
+    return search(levels, unread, np.int64(1), NO_CAP, False, hh, ww)[0] > 0
 
 
 # ---- random numbers: uint64 throughout, numba turns int64 with uint64 into float64
@@ -193,7 +201,7 @@ def below(n, rng):
 @compiled
 def uniform(rng):
     """A random float64 in [0, 1), a multiple of 2**-30."""
-    return below(1 << 30, rng) / (1 << 30)
+    return below(np.int64(1 << 30), rng) / (1 << 30)
 
 
 @compiled

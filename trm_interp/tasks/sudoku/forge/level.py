@@ -42,7 +42,7 @@ def lane_minis(at, hh, ww):
     H, W = len(hh), len(ww)
     if at < W:
         return bm.lane(hh) << at * H * H
-    return bm.both(0, bm.stack(hh, ww) << at - W)
+    return bm.both(np.int64(0), bm.stack(hh, ww) << at - W)
 
 
 @compiled
@@ -159,6 +159,13 @@ def mini_cols(s, d, hh, ww):
     for band in range(W):
         out |= (bm.fold(s[d * W + band], H, H) & bm.band_cols(hh, ww)) << band * H
     return out
+
+
+@compiled
+def copy_cells(source, target):
+    """The same as `target[:] = source`."""
+    for cell in range(len(source)):
+        target[cell] = source[cell]
 
 
 @compiled

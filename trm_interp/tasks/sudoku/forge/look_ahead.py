@@ -3,6 +3,8 @@
 A split is (digit, band, bit) of one side, then of the other.
 """
 
+import numpy as np
+
 from trm_interp.tasks.sudoku.forge import bitmatrix as bm
 from trm_interp.tasks.sudoku.forge.branch import choose_cell
 from trm_interp.tasks.sudoku.forge.compiled import compiled
@@ -16,15 +18,15 @@ NOT_THERE = -1  # in place of a digit: the other side's digit is not in its cell
 @compiled
 def look_ahead(levels, cap, hh, ww):
     """L of level 0: 2 * branches + sides that failed; cut off soon after `cap`."""
-    size, level = 0, 0
+    size, level = 0, np.int64(0)
     while level >= 0 and size <= cap:
         state, failed, split = _strike(levels, level, cap - size, hh, ww)
         size += failed
         if state == OPEN:
             size += 2
             copy_level(levels, level, level + 1)
-            _assume(words_of(levels, level + 1), split, 0, hh, ww)
-            _assume(words_of(levels, level), split, 1, hh, ww)
+            _assume(words_of(levels, level + 1), split, np.int64(0), hh, ww)
+            _assume(words_of(levels, level), split, np.int64(1), hh, ww)
             level += 1
         else:
             level -= 1

@@ -32,7 +32,7 @@ from trm_interp.tasks.sudoku.forge.machine import words_of
 from trm_interp.tasks.sudoku.forge.rules import OPEN, SOLVED, propagate
 from trm_interp.tasks.sudoku.grid import COMPILED_SIDES, SHAPES, Grid, Shape, shape_of
 
-NO_CAP = 2**62
+NO_CAP = np.int64(2**62)  # see `compiled`
 
 
 class Solved(NamedTuple):
@@ -110,7 +110,7 @@ def search(levels, room, limit, max_guesses, by_cell, hh, ww):
     The first solutions are written to the rows of `room` [row, cells], as far as they suffice.
     It splits on a mini-row or mini-column, or with `by_cell` on the digits of a cell (`branch.py`).
     """
-    count, guesses, level = 0, 0, 0
+    count, guesses, level = 0, 0, np.int64(0)
     while level >= 0:
         s = words_of(levels, level)
         state = propagate(s, hh, ww)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from trm_interp.tasks.sudoku.forge.compiled import compiled
 from trm_interp.tasks.sudoku.forge.effort import REJECTED, Desk, energy, new_desk
 from trm_interp.tasks.sudoku.forge.generate import below, random_grid, reduce, stream, uniform
-from trm_interp.tasks.sudoku.forge.level import copy_between, load, place
+from trm_interp.tasks.sudoku.forge.level import copy_between, copy_cells, load, place
 from trm_interp.tasks.sudoku.forge.machine import words_of
 from trm_interp.tasks.sudoku.forge.rate import relabelings
 from trm_interp.tasks.sudoku.forge.rules import propagate
@@ -181,7 +181,7 @@ def _rule(walk: Walk, floor: float) -> "_Rule":
 def _grow(puzzle, solution, seed, asked, rule, tables, hh, ww):
     """(target, E, lists) of one lineage, whose puzzle and solution are filled in."""
     mean, sd, low, high, plain, lists, climbs = asked
-    rng = stream(seed, 0)
+    rng = stream(seed, np.int64(0))
     normal = -6.0  # a sum of 12 uniforms less 6: close to normal, and exact on every machine
     for _ in range(12):
         normal += uniform(rng)
@@ -190,7 +190,7 @@ def _grow(puzzle, solution, seed, asked, rule, tables, hh, ww):
     spent, reached = 0, REJECTED
     for _ in range(climbs):
         random_grid(solution, rng, room.desk.levels, hh, ww)
-        puzzle[:] = solution
+        copy_cells(solution, puzzle)
         reduce(puzzle, solution, rng, room.desk.levels, room.desk.unread, hh, ww)
         reached = _energy(puzzle, solution, 0.0, rule, tables, room, hh, ww)
         last = spent + lists
@@ -211,9 +211,10 @@ def _roam(puzzle, solution, rng, lists, kept, rule, tables, hh, ww):
     for _ in range(lists):
         now = _move(puzzle, solution, now, rng, rule, tables, room, hh, ww)
         if n < len(kept) and now >= rule.floor and (puzzle != last).any():
-            kept[n, 0], kept[n, 1] = puzzle, solution
+            copy_cells(puzzle, kept[n, 0])
+            copy_cells(solution, kept[n, 1])
             n += 1
-        last[:] = puzzle
+        copy_cells(puzzle, last)
     return now, n
 
 
@@ -270,21 +271,21 @@ def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
     listed, kept, tally, trial, roots = room.listed, room.kept, room.tally, room.trial, room.roots
     desk = room.desk
     levels = desk.levels
-    trial[:] = puzzle
+    copy_cells(puzzle, trial)
     gone = _some_given(trial, rng)
     trial[gone] = 0
     load(words_of(roots, 1), trial, hh, ww)
     propagate(words_of(roots, 1), hh, ww)
-    copy_between(roots, 1, levels, 0)
-    n = search(levels, listed, LISTED, NO_CAP, False, hh, ww)[0]
+    copy_between(roots, np.int64(1), levels, np.int64(0))
+    n = search(levels, listed, np.int64(LISTED), NO_CAP, False, hh, ww)[0]
     for i in range(n):
         kept[i] = i
     _count(listed, kept, n, room.all_tally)
     for _ in range(rule.attempts):
         first = -1
-        copy_between(roots, 1, roots, 2)
+        copy_between(roots, np.int64(1), roots, np.int64(2))
         if uniform(rng) < rule.two_clues:
-            several = _pairs(room.all_tally, 2, n // 2, room.pairs)
+            several = _pairs(room.all_tally, np.int64(2), n // 2, room.pairs)
             if several == 0:
                 continue
             first, digit = _some_pair(room.pairs, several, hh, ww, rng)
@@ -296,20 +297,21 @@ def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
             digit, left = 0, n
             for i in range(n):
                 kept[i] = i
-            tally[:] = room.all_tally
-        sole = _pairs(tally, 1, 1, room.pairs)
+            for cell in range(len(tally)):
+                copy_cells(room.all_tally[cell], tally[cell])
+        sole = _pairs(tally, np.int64(1), np.int64(1), room.pairs)
         for _ in range(rule.last_clues if sole else 0):
             last, digit_last = _some_pair(room.pairs, sole, hh, ww, rng)
             if last == gone and digit_last == puzzle[gone]:
                 continue
             answer = listed[_one_with(listed, kept, last, digit_last)]
-            trial[:] = puzzle
+            copy_cells(puzzle, trial)
             trial[gone] = 0
             if first >= 0:
                 trial[first] = digit
             trial[last] = digit_last
             least = min(now + rule.temperature * math.log(uniform(rng) + 1e-12), rule.floor)
-            copy_between(roots, 2, roots, 3)
+            copy_between(roots, np.int64(2), roots, np.int64(3))
             place(words_of(roots, 3), last, digit_last - 1, hh, ww)
             reached = energy(roots, trial, answer, least, rule.weight, tables, desk, hh, ww)
             if reached == REJECTED:
@@ -318,15 +320,18 @@ def _move(puzzle, solution, now, rng, rule, tables, room, hh, ww):
                 reached = _energy(trial, answer, least, rule, tables, room, hh, ww)
                 if reached == REJECTED:
                     continue
-            puzzle[:] = trial
-            solution[:] = answer
+            copy_cells(trial, puzzle)
+            copy_cells(answer, solution)
             return reached
     return now
 
 
 @compiled
 def _some_given(puzzle, rng):
-    skip = below((puzzle > 0).sum(), rng)
+    given = np.int64(0)
+    for digit in puzzle:
+        given += digit > 0
+    skip = below(given, rng)
     for cell in range(len(puzzle)):
         if puzzle[cell] > 0:
             if skip == 0:
