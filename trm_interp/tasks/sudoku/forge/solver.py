@@ -11,7 +11,7 @@ counts `guesses` follows closely.
 `level.py` lays the bits out, `rules.py` applies that logic, `branch.py` chooses what to split on.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from trm_interp.tasks.sudoku.forge.machine import words_of
 from trm_interp.tasks.sudoku.forge.rules import OPEN, SOLVED, propagate
 from trm_interp.tasks.sudoku.grid import COMPILED_SIDES, SHAPES, Grid, Shape, shape_of
 
-NO_CAP = np.int64(2**62)  # see `compiled`
+NO_CAP: Any = np.int64(2**62)  # see `compiled`
 
 
 class Solved(NamedTuple):
