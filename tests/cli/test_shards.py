@@ -266,7 +266,7 @@ def test_a_shard_of_a_store_says_where_it_goes_on(
     line = [*words("collect", copier, grids), "--shard", "2/2", "--out", tmp_path / "a"]
     assert "resuming" not in cli(*line).err
     (tmp_path / "a" / "work" / "shard-00003.h5").unlink()
-    assert "resuming at puzzle 6 of 10" in cli(*line, "--resume").err
+    assert "resuming at puzzle 6 (from 0) of 10" in cli(*line, "--resume").err
 
 
 def test_what_is_pushed_is_whole(cli: Cli, copier: Path, grids: Path, tmp_path: Path):

@@ -3,19 +3,17 @@
 One server and one browser serve all tests; BROWSER_PATH names another browser.
 """
 
-import os
 import re
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
+from explore_pages import BROWSER, Page, in_browser
 from explore_worlds import PUZZLES as LINES
 from explore_worlds import STEPS, drawn, identity_for
 
@@ -23,70 +21,16 @@ from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.counter import normal
 from trm_interp.core.infer import run_batch
 from trm_interp.explore.edits import Feature
-from trm_interp.explore.serving import free_port, make_server
 from trm_interp.explore.session import Session, open_session
 from trm_interp.explore.settings import ExploreConfig
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
-WAIT = 40_000  # ms; the machine may be busy
 STRANGE = "<img src=x onerror=window.hacked=1>"
-
-
-class Page(NamedTuple):
-    page: Any
-    session: Session
-    url: str
-    problems: list[str]  # errors on the console, requests to other hosts
-    asked: list[str]  # paths of requests
-
-    def open(self, query: str = "") -> None:
-        self.page.goto(self.url + query)
-        self.page.wait_for_selector("#boards .cell", timeout=WAIT)
-        curves = "#curves .js-plotly-plot .scatterlayer"
-        self.page.wait_for_selector(curves, state="attached", timeout=WAIT)  # perhaps hidden
-        self.page.wait_for_selector("#list .run", timeout=WAIT)
-
-    def board(self, run: int = 0) -> list[str]:
-        cells = self.page.query_selector_all(f"#boards .board:nth-child({run + 1}) .cell")
-        return [cell.inner_text() for cell in cells]
-
-    def glyphs(self, tokens: np.ndarray) -> list[str]:
-        return self.session.task.glyphs(tokens).tolist()
-
-    def go(self, moment: int) -> None:
-        self.page.evaluate(f"dash_clientside.set_props('moment', {{value: {moment}}})")
-        self.at(moment)
-
-    def at(self, moment: int) -> None:
-        from playwright.sync_api import TimeoutError as TooLate
-
-        shown = f"document.getElementById('when').innerText.startsWith('{moment} of')"
-        try:
-            self.page.wait_for_function(shown, timeout=WAIT)
-        except TooLate:
-            pytest.fail(f"at {self.page.inner_text('#when')}, not at {moment}: {self.problems}")
-
-    def runs(self, n: int) -> None:
-        self.page.wait_for_function(
-            f"document.querySelectorAll('#boards .board').length === {n}"
-            f" && document.querySelectorAll('#list .run').length === {n}",
-            timeout=WAIT,
-        )
-
-
-def served(session: Session, config: ExploreConfig) -> Any:
-    """A server on a port that nobody takes between the look for one and the binding."""
-    for first in range(8811, 8911, 10):
-        with suppress(SystemExit):
-            return make_server(session, config, free_port("127.0.0.1", first))
-    raise AssertionError("no free port")
 
 
 @pytest.fixture(scope="module")
 def on_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    sync_api = pytest.importorskip("playwright.sync_api")
+    pytest.importorskip("playwright.sync_api")
     folder = tmp_path_factory.mktemp("explored")
     save_checkpoint(folder / "tiny", drawn("trm"), {"task": "sudoku4"})
     puzzles = folder / "p.txt"
@@ -94,32 +38,8 @@ def on_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     sae = identity_for(load_checkpoint(folder / "tiny"), folder / "sae")
     session = open_session(folder / "tiny", puzzles, STEPS, "cpu", tell=lambda line: None, sae=sae)
     config = ExploreConfig(ckpt=str(folder / "tiny"), puzzles=puzzles, steps=STEPS)
-    server = served(session, config)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox"] if os.getuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=flags)
-        size: Any = {"width": 1280, "height": 800}
-        page = browser.new_context(viewport=size, accept_downloads=True).new_page()
-        problems: list[str] = []
-        asked: list[str] = []
-
-        def request(of: Any) -> None:
-            parts = urlsplit(of.url)
-            asked.append(parts.path)
-            if parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1":
-                problems.append(f"request to {of.url}")
-
-        page.on("request", request)
-        page.on("pageerror", lambda error: problems.append(f"error {error}"))
-        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-        page.set_default_timeout(WAIT)
-        yield Page(page, session, f"http://127.0.0.1:{server.port}/", problems, asked)
-        browser.close()
-    server.shutdown()
-    thread.join(timeout=10)
-    server.server_close()
+    with in_browser(session, config) as page:
+        yield page
 
 
 @pytest.fixture

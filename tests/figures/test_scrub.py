@@ -4,7 +4,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from trm_interp.figures.scrub import CLASH, GIVEN, RIGHT, WRONG, cell_kinds, scrub_figure
+from trm_interp.figures.scrub import CLASH, GIVEN, RIGHT, SHADES, WRONG, cell_kinds, scrub_figure
+from trm_interp.figures.scrub import KINDS as NAMES
 from trm_interp.figures.style import FAILED, SOLVED
 
 KINDS = np.array([[GIVEN, WRONG, RIGHT, CLASH, GIVEN, WRONG], [0, 1, 1, 1, 0, 1]])
@@ -43,7 +44,11 @@ def test_frames_replace_what_changes_and_keep_the_rest(figure: go.Figure):
     for frame in figure.frames:
         replaced = [figure.data[at].type for at in frame.traces]
         assert replaced == [trace.type for trace in frame.data]
-    kept = [trace for at, trace in enumerate(figure.data) if at not in figure.frames[0].traces]
+    named = [trace for trace in figure.data if trace.showlegend is None]  # what colours mean
+    assert [trace.name for trace in named] == [*NAMES, "not solved yet", "solved"]
+    assert [trace.marker.color for trace in named] == [*SHADES, FAILED, SOLVED]
+    changing = figure.frames[0].traces
+    kept = [t for at, t in enumerate(figure.data) if at not in changing and t not in named]
     assert [list(trace.y) for trace in kept] == [LOSS.tolist(), PATH[:, 1].tolist()]
 
 

@@ -54,7 +54,7 @@ def test_killed_three_times_and_resumed_equals_undisturbed(
     assert unfinished.code == 0 and json.loads(unfinished.out)["complete"] is False
     answer = cli("collect", *words, "--out", out, "--resume")
     assert answer.code == 0
-    assert (f"resuming at puzzle {done} of {N}" in answer.err) == bool(done)
+    assert (f"resuming at puzzle {done} (from 0) of {N}" in answer.err) == bool(done)
     assert_same_store(out, whole)
 
 
@@ -113,5 +113,5 @@ def test_ctrl_c_in_this_process(
     with Store(out, allow_incomplete=True) as store:
         assert store.n_puzzles == 6
     answer = cli("collect", *words, "--out", out, "--resume")
-    assert answer.code == 0 and f"resuming at puzzle 6 of {N}" in answer.err
+    assert answer.code == 0 and f"resuming at puzzle 6 (from 0) of {N}" in answer.err
     assert_same_store(out, whole)

@@ -100,7 +100,7 @@ def test_an_unfinished_one_goes_on_with_the_same_command(cli: Cli, folder: Path)
         (store / name).unlink()
     kept = (store / "shard-00000.h5").read_bytes()
     answer = cli(*words("store"), "--resume")
-    assert answer.code == 0 and "resuming at puzzle 2 of 3" in answer.err
+    assert answer.code == 0 and "resuming at puzzle 2 (from 0) of 3" in answer.err
     assert validate(store) == [] and (store / "shard-00000.h5").read_bytes() == kept
     with Store(store) as resumed, Store(OLD / "store") as whole:
         for name in whole.names:

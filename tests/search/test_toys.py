@@ -111,7 +111,7 @@ def test_stopped_and_resumed_gives_the_same_bytes(
         answer = cli("search", *words, *how, "--out", out)
         assert answer.code == 130 and "run the same command with --resume" in answer.err
     answer = cli("search", *words, *how, "--out", out, "--resume")
-    assert answer.code == 0 and "resuming at block 2 of 4" in answer.err
+    assert answer.code == 0 and "resuming at block 2 (from 0) of 4" in answer.err
     assert out.read_bytes() == whole.read_bytes()
     assert {file.suffix for file in tmp_path.iterdir()} == {".csv", ".json"}
 

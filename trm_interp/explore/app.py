@@ -9,7 +9,7 @@ from dash import Input, Output, State, no_update, set_props
 from trm_interp.explore import figures
 from trm_interp.explore.around import Jobs
 from trm_interp.explore.around_panel import add_around
-from trm_interp.explore.bases import BASES, on_basis
+from trm_interp.explore.bases import bases_of, on_basis
 from trm_interp.explore.boards import boards_figure, layer_of
 from trm_interp.explore.browser import KEPT, SHORT, VIEW, add_browser_callbacks
 from trm_interp.explore.changes import PAGE, add_changes, chosen_node, tree_outputs
@@ -113,7 +113,7 @@ def _view(session: Session, tree: Tree, data: dict[str, Any]) -> dict[str, Any]:
         "cell": bounded("cell", session.task.cells - 1, None),
         "more": _cells(session, str(data.get(SHORT["more"], ""))),
         "dimensions": one_of("dimensions", ("2", "3"), "2"),
-        "basis": one_of("basis", BASES, "run"),
+        "basis": one_of("basis", bases_of(session), "run"),
         "fact": one_of("fact", facts, facts[0]),
         "feature": bounded("feature", features - 1, None) if features else None,
         "side": one_of("side", SIDES, next(iter(SIDES))),

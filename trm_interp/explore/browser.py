@@ -41,23 +41,16 @@ def add_browser_callbacks(app: dash.Dash) -> None:
 
 
 def _drawing(add: Add) -> None:
-    """Boards and lines at the moment."""
-    add(
-        "draw",
-        Output("when", "children"),
-        Output("scale", "children"),
-        Input("moment", "value"),
-        Input("runs", "data"),
-        Input("reading", "value"),
-        Input("layer", "value"),
-        Input("active", "data"),
-        Input("cell", "data"),
-        Input("more", "data"),
-        Input("curves", "figure"),
-        Input("path", "figure"),
-        Input("candidates", "figure"),
-        Input("heat", "data"),
-    )
+    """Boards and lines at the moment: of what the browser has, and whenever more comes."""
+    names = [("when", "children"), ("scale", "children")]
+    words = [Output(*name) for name in names]
+    again = [Output(*name, allow_duplicate=True) for name in names]
+    chosen = [Input(name, KEPT.get(name, "value")) for name in ("moment", "reading", "layer")]
+    add("draw", *words, *chosen, Input("cell", "data"), Input("more", "data"))
+    add("show", *again, Input("runs", "data"), Input("active", "data"), **LATER)
+    add("heat", *again, Input("heat", "data"), **LATER)
+    figures = [Input(name, "figure") for name in ("curves", "path", "candidates")]
+    add("follow", Output("quiet", "data", allow_duplicate=True), *figures, **LATER)
 
 
 def _time(add: Add) -> None:

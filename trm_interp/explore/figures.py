@@ -69,13 +69,22 @@ def curves(runs: Sequence[Run], reading: str, moment: int, dark: bool) -> go.Fig
             dotted = {"color": COLOURS[at], "width": 1, "dash": "dot"}
             shapes += [_line(axis, run.node.edit.at, dotted) for axis in axes]
     figure.update_layout(shapes=shapes, hovermode="closest")
-    figure.update_yaxes(type="log", exponentformat="power", row=2, col=2)
+    figure.update_yaxes(
+        type="log", exponentformat="power", dtick=_decades(runs, reading), row=2, col=2
+    )
     figure.update_xaxes(range=[0, len(runs[0].moments) - 1])
     figure.update_annotations(font_size=12)
     if len(runs) > 1:
         legend = {"orientation": "h", "y": -0.1, "font": {"size": 10}, "tracegroupgap": 0}
         figure.update_layout(legend=legend | {"entrywidth": 0.32, "entrywidthmode": "fraction"})
     return _dressed(figure, dark, showlegend=len(runs) > 1)
+
+
+def _decades(runs: Sequence[Run], reading: str) -> int | str:
+    """Ticks of a logarithmic axis of speeds: powers of ten alone, where there are several."""
+    speeds = np.concatenate([run.readings[reading].speed for run in runs])
+    speeds = np.log10(speeds[speeds > 0])
+    return 1 if len(speeds) and np.floor(speeds.max()) - np.ceil(speeds.min()) >= 1 else "D2"
 
 
 def _short(name: str) -> str:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from trm_interp.core.clock import Tick
 from trm_interp.core.models.base import RecursiveModel, States
-from trm_interp.core.models.layers import weights_held
 from trm_interp.explore.edits import Edit, Feature, Node
+from trm_interp.explore.evaluating import evaluating
 from trm_interp.explore.recent import Recent
 from trm_interp.explore.runs import Run, Written
 from trm_interp.patch.view import NOTHING, Change, Listener, Span, View
@@ -129,7 +129,7 @@ class Evaluations:
         x = self._embedded(before, self.run(before).inputs[-1])
         once = [one.edit for one in same if isinstance(one.edit, Feature)]
         once = [e for e in (*once, edit) if not e.lasts]
-        with torch.no_grad(), weights_held(self._view, x.dtype):
+        with evaluating(self._view, x):
             state = self._passed(node, self._spans[edit.at - 1], state, x, once, sink)
         for one in same:
             if one.edit is not None and not isinstance(one.edit, Feature):
@@ -158,7 +158,7 @@ class Evaluations:
 
         start, edit = first + 1, node.edit
         state, x = run.kept[first], self._embedded(node, run.inputs[-1])
-        with self._lock, torch.no_grad(), weights_held(self._view, x.dtype):
+        with self._lock, evaluating(self._view, x):
             if isinstance(edit, Feature):
                 start = first
                 self._made_again(node, edit, told)

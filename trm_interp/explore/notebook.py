@@ -20,6 +20,7 @@ def explore(
     sae: Path | str | None = None,
     features: Path | str | None = None,
     probes: Path | str | None = None,
+    store: Path | str | None = None,
     steps: int = 16,
     limit: int | None = None,
     device: str = "auto",
@@ -40,7 +41,8 @@ def explore(
 
     pages = None if features is None else Path(features)
     config = _config(ckpt=str(ckpt), steps=steps, limit=limit, port=port, features=pages)
-    session = open_session(ckpt, puzzles, steps, device, limit, sae=sae, pages=pages, probes=probes)
+    own = {"sae": sae, "pages": pages, "probes": probes, "store": store}
+    session = open_session(ckpt, puzzles, steps, device, limit, **own)
     session.run(session.plain(0))
     if port in _servers:
         _end(port)

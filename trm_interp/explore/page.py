@@ -8,7 +8,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from trm_interp.explore.around_panel import around_panel
-from trm_interp.explore.bases import BASES
+from trm_interp.explore.bases import bases_of
 from trm_interp.explore.feature_panel import feature_panel
 from trm_interp.explore.layers import facts_shown
 from trm_interp.explore.payload import LAYERS, blank
@@ -257,7 +257,7 @@ def _cell_panel(session: Session) -> list[Any]:
                 ),
                 *(
                     html.Button(
-                        "blank" if token == empty else name,
+                        "blank" if token == empty and not name.isalpha() else name,
                         id={"type": "token", "token": token},
                         className="token",
                         title=f"put {name} into the chosen cell",
@@ -280,7 +280,7 @@ def _cell_panel(session: Session) -> list[Any]:
 
 
 def _right(session: Session) -> Any:
-    bases = [{"value": name, "label": label} for name, label in BASES.items()]
+    bases = [{"value": name, "label": label} for name, label in bases_of(session).items()]
     dimensions = [{"value": "2", "label": "2-D"}, {"value": "3", "label": "3-D"}]
     run = [
         html.H2("Curves"),

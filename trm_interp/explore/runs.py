@@ -15,6 +15,7 @@ from trm_interp.core.infer import read_answer
 from trm_interp.core.losses import PAD
 from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.explore.edits import Node
+from trm_interp.explore.evaluating import few_threads
 from trm_interp.patch.view import Span
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.shapes import Float
@@ -111,7 +112,10 @@ def axes_of(states: Float[np.ndarray, "state coordinate"]) -> Axes:
     """
     moved = states - states[0]
     centred = (moved - moved.mean(0)).astype(np.float64)
-    size, left = np.linalg.eigh(centred @ centred.T)  # far fewer states than coordinates
+    with few_threads(1):  # in torch, because NumPy's take long where other programs use a core
+        rows = torch.from_numpy(centred)
+        found = torch.linalg.eigh(rows @ rows.T)  # far fewer states than coordinates
+    size, left = found.eigenvalues.numpy(), found.eigenvectors.numpy()
     size, left = size[::-1][:PLACES].clip(0), left[:, ::-1][:, :PLACES]
     total = max(float(np.square(centred).sum()), 1e-30)
     real = size > 1e-10 * total

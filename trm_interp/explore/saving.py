@@ -5,8 +5,7 @@ import numpy as np
 from trm_interp.explore.runs import CONFLICT, GIVEN, WRONG, Run
 from trm_interp.explore.session import Session
 from trm_interp.figures.scrub import cell_kinds, scrub_figure
-
-CONFIG = {"displaylogo": False}
+from trm_interp.figures.style import page
 
 
 def saved_page(session: Session, run: Run) -> str:
@@ -28,4 +27,4 @@ def saved_page(session: Session, run: Run) -> str:
         run.axes[state].explained,
         f"{session.checkpoint.path.name}, {run.node.name}: {task.text(run.inputs[0])}"[:120],
     )
-    return figure.to_html(include_plotlyjs=True, config=CONFIG, div_id="figure", full_html=True)
+    return page(figure)

@@ -90,7 +90,8 @@ def _folders(session: Session) -> str:
     """Further arguments of `open_session`."""
     sae = "" if session.features is None else f", sae={str(session.features.path)!r}"
     probes = "" if session.probes is None else f", probes={str(session.probes.path)!r}"
-    return sae + probes
+    store = "" if session.stored is None else f", store={str(session.stored.path)!r}"
+    return sae + probes + store
 
 
 def _figures(
@@ -98,6 +99,7 @@ def _figures(
 ) -> tuple[list[str], list[str]]:
     """Lines that import what the script needs, and those that make the figures on screen."""
     axes, placed = _axes(session, look)
+    pooling = ["along", "pooled_axes"] if look.basis == "seen" else ["along"]
     dark, active = bool(look.dark), min(look.active or 0, len(tree.nodes) - 1)
     more = {"probe": f", fact={look.fact!r}", "feature": f", feature={look.feature}"}
     drawn = ["curves", "paths"]
@@ -135,7 +137,7 @@ def _figures(
             f'figures["neighbourhood"] = around(runs[{at}], asked, ends, dark, task)',
         ]
     if axes:
-        imports.append("from trm_interp.explore.bases import along, pooled_axes")
+        imports.append(f"from trm_interp.explore.bases import {', '.join(pooling)}")
     imports.append("from trm_interp.explore.boards import boards_figure, layer_of")
     kinds = [kind.__name__ for kind in KINDS if any(isinstance(n.edit, kind) for n in tree.nodes)]
     if kinds:
@@ -149,6 +151,8 @@ def _figures(
 
 def _axes(session: Session, look: Look) -> tuple[list[str], str]:
     """Lines that make the axes of the path where they are not the run's own, and the runs' name."""
+    if look.basis == "store" and session.stored is not None:
+        return ["placed = along(session, runs, state, session.stored.of(state))"], "placed"
     if look.basis != "seen":
         return [], "runs"
     seen = [_puzzle(session, run.node) for run in session.seen(MOST_SEEN)]

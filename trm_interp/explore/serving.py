@@ -48,6 +48,7 @@ def run(
             config.sae,
             config.features,
             config.probes,
+            config.store,
         )
         make_app(session, config, app)
         is_open.set()

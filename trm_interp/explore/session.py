@@ -14,7 +14,7 @@ from torch import Tensor
 from trm_interp.core.checkpoints.folder import Checkpoint
 from trm_interp.core.infer import embedded
 from trm_interp.core.models.base import States
-from trm_interp.core.models.layers import weights_held
+from trm_interp.explore.bases import StoredAxes, open_axes
 from trm_interp.explore.edits import (
     FEATURE_MODES,
     Copied,
@@ -27,6 +27,7 @@ from trm_interp.explore.edits import (
     with_copies,
     with_noise,
 )
+from trm_interp.explore.evaluating import evaluating
 from trm_interp.explore.inside import Evaluations
 from trm_interp.explore.reading import Puzzles
 from trm_interp.explore.recent import Recent
@@ -58,10 +59,11 @@ def open_session(
     sae: Path | str | None = None,
     pages: Path | str | None = None,
     probes: Path | str | None = None,
+    store: Path | str | None = None,
 ) -> "Session":
     """A checkpoint and puzzles, those that ship where none are named; perhaps an SAE, what
-    `trm-interp features` wrote of it, and what `trm-interp probes` wrote. UserError where they do
-    not fit."""
+    `trm-interp features` wrote of it, what `trm-interp probes` wrote, and a store. UserError where
+    they do not fit."""
     file = None if puzzles is None else Path(puzzles)
     both = open_both(ckpt, file, open_device(device), limit, skip_bad, tell)
     if sae is None and pages is not None:
@@ -76,7 +78,8 @@ def open_session(
         from trm_interp.explore.probes import open_probes
 
         fitted = open_probes(probes, both[0])
-    return Session(*both, steps, features=features, probes=fitted)
+    stored = None if store is None else open_axes(store, both[0])
+    return Session(*both, steps, features=features, probes=fitted, stored=stored)
 
 
 class Session(Evaluations, Puzzles):
@@ -94,11 +97,13 @@ class Session(Evaluations, Puzzles):
         most_bytes: int = MOST_BYTES,
         features: "Features | None" = None,
         probes: "FittedProbes | None" = None,
+        stored: StoredAxes | None = None,
     ) -> None:
         require_task(puzzles, checkpoint)
         self.checkpoint, self.puzzles, self.steps = checkpoint, puzzles, steps
         self.model, self.task = checkpoint.model, puzzles.task
         self.most_bytes, self.features, self.probes = most_bytes, features, probes
+        self.stored = stored
         self._view = view_of(self.model)
         self._spans = self._view.spans(steps)
         self.moments = moments_of(self._spans)
@@ -226,7 +231,7 @@ class Session(Evaluations, Puzzles):
         run = self.run(node)
         first = max(at for at in run.kept if at <= moment)
         state, x = run.kept[first], self._embedded(node, run.inputs[-1])
-        with self._lock, torch.no_grad(), weights_held(self.model, x.dtype):
+        with self._lock, evaluating(self.model, x):
             for span in self._spans[first:moment]:
                 state = self._passed(node, span, state, x)
         return state
@@ -249,7 +254,7 @@ class Session(Evaluations, Puzzles):
         for span in self._spans[at:]:
             if is_ended():
                 return None
-            with self._lock, weights_held(self.model, x.dtype):
+            with self._lock, evaluating(self.model, x):
                 state = self._passed(node, span, state, x)
         z = self.model.answer_of(state)
         tokens = self.model.readout(z).logits.argmax(-1).to(torch.uint8).cpu().numpy()
@@ -305,13 +310,12 @@ class Session(Evaluations, Puzzles):
         axes = {n: axes_of(f) for n, f in flat.items()} if parent is None else parent.axes
         return self._read(node, series, axes, (inputs, labels), kept, parent)
 
-    @torch.no_grad()
     def _pass(
         self, node: Node, state: States, x: Tensor, first: int, series: dict[str, Series]
     ) -> dict[int, States]:
         """Run to the end, adding to `series`; the states at the ends of supervision steps."""
         kept = {first: state}
-        with weights_held(self.model, x.dtype):
+        with evaluating(self.model, x):
             for moment, span in enumerate(self._spans[first:], first + 1):
                 new = self._passed(node, span, state, x)
                 for name in {tick.writes for tick in span.ticks} & series.keys():

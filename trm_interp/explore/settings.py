@@ -27,6 +27,11 @@ class ExploreConfig:
     probes: Path | None = setting(
         None, "folder that `probes` wrote for this checkpoint", otherwise="none"
     )
+    store: Path | None = setting(
+        None,
+        "store of runs of this checkpoint, along whose principal axes paths are drawn",
+        otherwise="none",
+    )
     steps: int = setting(16, "supervision steps", most=MOST_STEPS)
     limit: int | None = setting(None, "only the first so many puzzles", otherwise="all")
     port: int = setting(

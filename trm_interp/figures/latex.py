@@ -1,8 +1,10 @@
 """Tables as LaTeX prints them, in the style of booktabs."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SIGNS |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
@@ -42,7 +44,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def latex_table(
-    table: pd.DataFrame,
+    table: "pd.DataFrame",
     names: Mapping[str, str] | None = None,
     wide: Mapping[str, float] | None = None,
     note: str = "",
@@ -52,6 +54,7 @@ def latex_table(
     `names`: the columns that are printed, in this order, with their headings; all of them by their
     own names where it is left out. `wide`: columns of running text, with their share of the line.
 
+    >>> import pandas as pd
     >>> print(latex_table(pd.DataFrame({"n": [3], "share": [0.5]}), {"share": "share (%)"}))
     % needs \\usepackage{booktabs}
     \\begin{tabular}{r}
@@ -63,12 +66,14 @@ def latex_table(
     \\end{tabular}
     <BLANKLINE>
     """
+    from pandas.api.types import is_numeric_dtype  # pandas takes a third of a second
+
     heads = dict(names) if names else {str(name): str(name) for name in table.columns}
     columns = [table[name] for name in heads]
     kinds = [
         f"p{{{wide[name]:g}\\linewidth}}"
         if wide and name in wide
-        else ("r" if pd.api.types.is_numeric_dtype(table[name]) else "l")
+        else ("r" if is_numeric_dtype(table[name]) else "l")
         for name in heads
     ]
     rows = [[_cell(value) for value in row] for row in zip(*columns, strict=True)]
@@ -77,5 +82,5 @@ def latex_table(
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return NONE if pd.isna(value) else f"{value:.3g}"
+        return NONE if value != value else f"{value:.3g}"
     return NONE if value is None or value == "" else str(value)

@@ -10,6 +10,7 @@ from trm_interp.figures.style import FAILED, SOLVED, styled
 from trm_interp.runtime.shapes import Bool, Float, Int
 
 GIVEN, RIGHT, WRONG, CLASH = 0, 1, 2, 3  # kinds of cells
+KINDS = ("given", "right", "wrong", "wrong, and breaks a rule")
 SHADES = ["#e6e6e6", "#cfe3f3", "#f7d4d4", "#e57373"]
 RULING = {"color": "#555", "width": 2}
 AT_ONCE = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate"}
@@ -59,9 +60,11 @@ def scrub_figure(
         rows=1,
         cols=3,
         column_widths=[0.34, 0.3, 0.36],
+        horizontal_spacing=0.09,
         subplot_titles=("board", "loss, nats per cell", "place in PC space"),
     )
     thin = {"mode": "lines", "line": {"color": "#bbb", "width": 1}, "hoverinfo": "skip"}
+    thin["showlegend"] = False
     board, loss_dot, so_far, here = moments[0]
     figure.add_trace(board, row=1, col=1)
     figure.add_trace(go.Scatter(x=np.arange(1, cycles + 1), y=loss, **thin), row=1, col=2)
@@ -69,6 +72,7 @@ def scrub_figure(
     figure.add_trace(go.Scatter(x=path[:, 0], y=path[:, 1], **thin), row=1, col=3)
     figure.add_trace(so_far, row=1, col=3)
     figure.add_trace(here, row=1, col=3)
+    _add_legend(figure)
     names = [str(at) for at in range(1, cycles + 1)]
     figure.frames = [
         go.Frame(data=moment, traces=CHANGING, name=name)
@@ -85,7 +89,10 @@ def scrub_figure(
         "against the rules). Middle: loss after every H-cycle. Right: its state along two "
         "principal axes (share of the variance)."
     )
-    return styled(figure, title, caption=caption)
+    styled(figure, title, caption=caption)
+    lowest = {"orientation": "h", "x": 0, "y": 0.01, "yref": "container", "yanchor": "bottom"}
+    figure.update_layout(legend=lowest | {"itemclick": False, "itemdoubleclick": False})
+    return figure.update_layout(margin={"b": 190})
 
 
 def _board(glyphs: np.ndarray, kinds: np.ndarray, grid: tuple[int, int]) -> go.Heatmap:
@@ -107,14 +114,26 @@ def _board(glyphs: np.ndarray, kinds: np.ndarray, grid: tuple[int, int]) -> go.H
 def _places(at: int, done: bool, loss: np.ndarray, path: np.ndarray) -> list[go.Scatter]:
     """After cycle `at` (from 0): the dot on the loss, the path so far, and the dot at its end."""
     end = (at + 1) * (len(path) // len(loss))
-    dot: dict[str, Any] = {"mode": "markers"}
+    dot: dict[str, Any] = {"mode": "markers", "showlegend": False}
     dot["marker"] = {"color": SOLVED if done else FAILED, "size": 11}
     x, y = path[:end, 0], path[:end, 1]
     return [
         go.Scatter(x=[at + 1], y=[loss[at]], **dot),
-        go.Scatter(x=x, y=y, mode="lines", line={"color": "#555"}),
+        go.Scatter(x=x, y=y, mode="lines", line={"color": "#555"}, showlegend=False),
         go.Scatter(x=x[-1:], y=y[-1:], **dot),
     ]
+
+
+def _add_legend(figure: go.Figure) -> None:
+    """What the shades of cells and the colours of dots mean, below the board."""
+    of_cells = [(name, shade, "square") for name, shade in zip(KINDS, SHADES, strict=True)]
+    of_dots = [("not solved yet", FAILED, "circle"), ("solved", SOLVED, "circle")]
+    for name, colour, symbol in [*of_cells, *of_dots]:
+        marker = {"color": colour, "symbol": symbol, "size": 14 if symbol == "square" else 11}
+        marker |= {"line": {"color": "#888", "width": 1}} if symbol == "square" else {}
+        figure.add_trace(
+            go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name), row=1, col=2
+        )
 
 
 def _add_controls(figure: go.Figure, frames: list[str]) -> None:
@@ -125,10 +144,11 @@ def _add_controls(figure: go.Figure, frames: list[str]) -> None:
         {"label": "play", "method": "animate", "args": play},
         {"label": "pause", "method": "animate", "args": [[None], AT_ONCE]},
     ]
-    place = {"type": "buttons", "direction": "left", "x": 0, "y": -0.28}
+    below: dict[str, Any] = {"y": -0.12, "yanchor": "top", "xanchor": "left"}
+    place = below | {"type": "buttons", "direction": "left", "x": 0, "pad": {"t": 34}}
+    slider = below | {"x": 0.19, "len": 0.81, "pad": {"t": 20}, "steps": jumps}
     figure.update_layout(
-        showlegend=False,
-        sliders=[{"currentvalue": {"prefix": "H-cycle "}, "pad": {"t": 45}, "steps": jumps}],
+        sliders=[slider | {"currentvalue": {"prefix": "H-cycle "}}],
         updatemenus=[{**place, "buttons": buttons}],
     )
 
@@ -137,8 +157,9 @@ def _dress_board(
     figure: go.Figure, grid: tuple[int, int], rulings: tuple[list[int], list[int]]
 ) -> None:
     """A square board, its first row on top, with its heavy lines."""
-    plain = {"showticklabels": False, "showgrid": False, "zeroline": False}
-    figure.update_xaxes(**plain, row=1, col=1)
+    plain: dict[str, Any] = {"showticklabels": False, "showgrid": False, "zeroline": False}
+    plain |= {"constrain": "domain", "constraintoward": "top"}  # no room beside the cells
+    figure.update_xaxes(**plain | {"constraintoward": "left"}, row=1, col=1)
     figure.update_yaxes(**plain, autorange="reversed", scaleanchor="x", scaleratio=1, row=1, col=1)
     rows, columns = rulings
     for row in rows:

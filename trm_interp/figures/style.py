@@ -72,7 +72,7 @@ def write_html(figure: go.Figure, path: Path, look: Look = SCREEN) -> Path:
     library, text = path.with_name(PLOTLY), get_plotlyjs()
     if not (look.self_contained or _holds(library, text)):
         write_text(library, text)
-    write_text(path, _page(figure, True if look.self_contained else PLOTLY))
+    write_text(path, page(figure, True if look.self_contained else PLOTLY))
     if look.style == "paper":
         plain, tex = (path.with_suffix(ending) for ending in CAPTIONS)
         write_text(plain, caption_of(figure) + "\n")
@@ -86,9 +86,9 @@ def write_html(figure: go.Figure, path: Path, look: Look = SCREEN) -> Path:
     return path
 
 
-def _page(figure: go.Figure, library: str | bool) -> str:
+def page(figure: go.Figure, library: str | bool = True) -> str:
     """The HTML of a figure whose width and height follow the window; a figure that is higher than
-    most is as high as it needs, and scrolls."""
+    most is as high as it needs, and scrolls. `library`: where plotly.js is, True: in the page."""
     layout: Any = figure.layout
     height = layout.height or HEIGHT
     least = height if height > HEIGHT else LEAST_HEIGHT
@@ -99,6 +99,7 @@ def _page(figure: go.Figure, library: str | bool) -> str:
             config={"displaylogo": False, "responsive": True},
             div_id="figure",
             full_html=True,
+            auto_play=False,
             default_height=f"max(97vh, {least:g}px)",
         )
     finally:

@@ -175,6 +175,7 @@ def rating_figure(pairs: pd.DataFrame, sites: list[str], rating: str, title: str
     last = pairs[[f"last_rescue_{site}" for site in sites]].to_numpy(float)
     top = float(np.nanmax(last)) if np.isfinite(last).any() else 1.0
     figure.update_yaxes(title="steps done at the last rescue", range=[-0.5, top + 0.5])
+    figure.update_yaxes(whole_ticks(np.array([0, top])))
     caption = (
         "The last moment, in supervision steps done, at which a state of the solved run rescues "
         f"the failed one, against {literal(rating)}; a point a pair, drawn slightly apart by state."

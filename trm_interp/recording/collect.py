@@ -116,7 +116,7 @@ def record_puzzles(
         if writer.manifest.complete:
             writer.claim.tell_complete()
         elif writer.manifest.shards:
-            tell(f"resuming at puzzle {writer.done} of {len(puzzles)}")
+            tell(f"resuming at puzzle {writer.done} (from 0) of {len(puzzles)}")
         if isinstance(now, Merging):
             joining.join(writer, now)
         _record_all(HookedModel.of(model, n_steps), puzzles, config, writer, tell)

@@ -18,7 +18,7 @@ from trm_interp.figures.search import NAMES, shares_figure
 from trm_interp.figures.style import write_html
 from trm_interp.report.claims import claims_table, effects_table
 from trm_interp.report.evidence import Evidence
-from trm_interp.report.recipes import Recipes, Request
+from trm_interp.report.recipes import Recipes, Request, shown_by
 from trm_interp.report.sweep.engine import run_jobs
 from trm_interp.report.sweep.jobs import Job, with_bases
 from trm_interp.runtime.errors import UserError
@@ -143,10 +143,11 @@ class Plan:
         return Evidence.of(results)
 
     def _index(self, tables: Mapping[str, pd.DataFrame]) -> str:
-        """The page of the folder: tables, and of every finished job its folder and command."""
+        """The page of the folder: tables, and of every finished job its folder, what is in it and
+        its command."""
         rows = [of_table(name, table) for name, table in tables.items()]
         folders = {
-            job.out: shlex.join(["trm-interp", *job.words])
+            job.out: f"{shown_by(job.words[0])} {shlex.join(['trm-interp', *job.words])}"
             for job in self.all
             if not job.is_guest and job.is_done(self.identity)
         }

@@ -28,6 +28,16 @@ CONFIGS: dict[str, type] = STUDIES | {
 UNIT_FLOPS = 306_616_320  # of a supervision step of the model that minutes were measured on
 
 
+def shown_by(command: str) -> str:
+    """What a command is for, in a sentence.
+
+    >>> shown_by("outcomes"), shown_by("collect")
+    ('Which puzzles are solved when.', 'Record activations of a checkpoint.')
+    """
+    first = (CONFIGS[command].__doc__ or "").partition("\n")[0]
+    return first.partition(". ")[0].removesuffix(".") + ("" if first.endswith("?") else ".")
+
+
 @dataclass(frozen=True)
 class Request:
     """What all jobs of a plan share."""

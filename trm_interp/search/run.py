@@ -169,7 +169,7 @@ def _search_blocks(
     starts = range(0, total, size)
     names = [f"block-{start:08d}.csv" for start in starts]
     if saved := work.n_saved(names):
-        work.tell(f"resuming at block {saved} of {len(starts)}")
+        work.tell(f"resuming at block {saved} (from 0) of {len(starts)}")
     frames: list[pd.DataFrame] = []
     work.advance(0, total)
     mine = list(zip(starts, names, strict=True))[ranks.rank :: ranks.size]

@@ -96,7 +96,7 @@ class SearchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRun:
-    """Inputs and outputs of a search, and where it computes."""
+    """Search at test time. Inputs and outputs, and where it computes."""
 
     ckpt: str = setting("", CKPT_HELP, otherwise=SHIPPED)
     puzzles: Path | None = setting(None, PUZZLES_HELP, otherwise=SHIPPED_PUZZLES)

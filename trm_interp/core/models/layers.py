@@ -22,6 +22,8 @@ STD_OF_UNIT_NORMAL_CUT_AT_2 = 0.8796256610342398
 @torch.no_grad()
 def truncated_normal(tensor: Tensor, std: float, generator: torch.Generator | None = None) -> None:
     """Fill with a normal cut at two standard deviations; `std` is that of what remains."""
+    if tensor.is_meta:  # a shape alone
+        return
     std /= STD_OF_UNIT_NORMAL_CUT_AT_2
     nn.init.trunc_normal_(tensor, 0.0, std, -2 * std, 2 * std, generator=generator)
 

@@ -79,18 +79,39 @@ window.explorer = (function () {
     own.facts.textContent = built.data.runs[number].facts[reading][moment];
   }
 
+  /* All boards at the moment; what the moment is called, and what the heat is. */
+  function draw() {
+    const { data } = built;
+    if (!data || view.asked == null) return [none(), none()];
+    const last = data.moments.length - 1;
+    view.moment = Math.min(view.asked, last);
+    view.layer = layerOf(view.heated, view.reading, view.heat);
+    built.boards.forEach(drawBoard);
+    window.explorer.follow(); // boards first: plotly takes its time
+    const words = view.layer ? view.layer.words : "";
+    return [`${view.moment} of ${last} · ${data.moments[view.moment]}`, words];
+  }
+
+  /* Dash holds a callback back while the machine makes one of its inputs. So what the slider moves
+  has nothing to do with runs, heat and figures, which each draw when they come. */
   callbacks({
-    /* All boards at the moment; what the moment is called, and what the heat is. */
-    draw(moment, data, reading, layer, active, cell, more, curves, path, candidates, heat) {
-      if (!data || moment == null) return [none(), none()];
-      if (built.data !== data) build(data);
-      const last = data.moments.length - 1, cells = new Set([cell, ...(more || [])]);
-      Object.assign(view, { moment: Math.min(moment, last), reading, active: active || 0, cells });
-      view.layer = layerOf(layer, reading, heat);
-      built.boards.forEach(drawBoard);
-      window.explorer.follow(); // boards first: plotly takes its time
-      const words = view.layer ? view.layer.words : "";
-      return [`${view.moment} of ${last} · ${data.moments[view.moment]}`, words];
+    draw(moment, reading, heated, cell, more) {
+      const cells = new Set([cell, ...(more || [])]);
+      Object.assign(view, { asked: moment, reading, heated, cells });
+      return draw();
+    },
+    show(data, active) {
+      if (data && built.data !== data) build(data);
+      view.active = active || 0;
+      return draw();
+    },
+    heat(heat) {
+      view.heat = heat;
+      return draw();
+    },
+    follow() {
+      if (built.data) window.explorer.follow();
+      return none();
     },
   });
 
