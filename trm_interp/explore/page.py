@@ -270,7 +270,7 @@ def _cell_panel(session: Session) -> list[Any]:
             className="row",
             hidden=True,
         ),
-        *(() if session.probes is None else (html.P(id="probe-words", className="facts"),)),
+        *(() if session.probes is None else (html.P(id="probe-words", className="facts whole"),)),
         html.Div(
             dcc.Graph(id="candidates", config=GRAPH, style={"height": "120px"}),
             id="course-figure",
@@ -287,7 +287,7 @@ def _right(session: Session) -> Any:
         dcc.Graph(id="curves", config=GRAPH, className="curves"),
         html.Div(
             [
-                html.H2("Path of the state, axes of"),
+                html.H2("Path, axes of"),
                 dmc.SegmentedControl(id="basis", data=bases, value="run", size="xs"),
                 dmc.SegmentedControl(id="dimensions", data=dimensions, value="2", size="xs"),
             ],
