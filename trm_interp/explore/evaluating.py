@@ -46,5 +46,6 @@ def evaluating(model: RecursiveModel, x: Tensor) -> Iterator[None]:
     """For evaluations of `x` [puzzle, pos, d_model] inside the block, by one caller at a time; with
     at most half of the threads, so that the page answers meanwhile."""
     threads = int(len(x) * evaluation_flops(model.config) / FLOPS)
-    with few_threads(min(threads, torch.get_num_threads() // 2)), torch.no_grad(), weights_held(model, x.dtype):
+    most = min(threads, torch.get_num_threads() // 2)
+    with few_threads(most), torch.no_grad(), weights_held(model, x.dtype):
         yield

@@ -51,6 +51,7 @@ def payload(session: Session, runs: list[Run], of: str = "") -> dict[str, Any]:
         "signs": list(SIGNS),
         "keys": keys(session),
         "colours": list(task.colours()),
+        "deep": [is_deep(colour) for colour in task.colours()],
         "moments": [moment.label for moment in moments],
         "jumps": jumps(session),
         "layers": {name: _layer(name, most) for name, most in largest.items()},
@@ -79,6 +80,16 @@ def markup(session: Session, names: list[str]) -> str:
         f'{board.replace("RUN", str(at))}</div><div class="facts"></div></section>'
         for at, name in enumerate(names)
     )
+
+
+def is_deep(colour: str) -> bool:
+    """Whether signs on a colour, `#rrggbb` or none, have to be light.
+
+    >>> is_deep("#000000"), is_deep("#4d4d4d"), is_deep("#ff4136"), is_deep("")
+    (True, True, False, False)
+    """
+    red, green, blue = bytes.fromhex(colour[1:]) if colour else (255, 255, 255)
+    return 0.299 * red + 0.587 * green + 0.114 * blue < 90
 
 
 def jumps(session: Session) -> dict[str, Any]:

@@ -48,7 +48,7 @@ window.explorer = (function () {
     const shown = [token, flags, part, layer && layer.name, layer && layer.largest].join();
     if (shown === cell.shown) return;
     cell.shown = shown;
-    const { glyphs, tokens, colours, signs } = built.data;
+    const { glyphs, tokens, colours, deep, signs } = built.data;
     const own = signs.filter((_, bit) => flags & (1 << bit));
     const colour = layer ? "" : colours[token] || "";
     cell.className = `cell ${own.join(" ")} ${cell.dataset.heavy}`;
@@ -56,6 +56,7 @@ window.explorer = (function () {
     cell.classList.toggle("hot", Math.abs(part) > 0.55);
     cell.classList.toggle("below", part < 0);
     cell.classList.toggle("coloured", colour !== "");
+    cell.classList.toggle("deep", colour !== "" && deep[token]);
     cell.style.setProperty("--heat", Math.abs(part));
     cell.style.backgroundColor = colour;
     cell.textContent = glyphs[token];
