@@ -84,10 +84,7 @@ def smallest(world: World) -> dict[str, list[Any]]:
         "collect": [*model, *made, "--steps", 1, "--limit", 3],
         "train": ["--train", world.puzzles, "--val", world.val, *made, *SMALL_TRAIN],
         "info": [world.store],
-        "explore": [
-            *[*model, "--steps", 1, "--limit", 3, "--sae", world.sae],
-            *["--store", world.store],
-        ],
+        "explore": [*model, *SMALL_EVAL, "--sae", world.sae, "--store", world.store],
         "hooks": ["--ckpt", world.ckpt, "--steps", 1],
         "train-sae": [world.store, *made, "--site", "z_L", *SMALL_SAE],
         "sae-eval": on_sae,

@@ -73,6 +73,7 @@ def scrub_figure(
     figure.add_trace(so_far, row=1, col=3)
     figure.add_trace(here, row=1, col=3)
     _add_legend(figure)
+    _dress_places(figure, explained)
     names = [str(at) for at in range(1, cycles + 1)]
     figure.frames = [
         go.Frame(data=moment, traces=CHANGING, name=name)
@@ -80,19 +81,14 @@ def scrub_figure(
     ]
     _add_controls(figure, names)
     _dress_board(figure, grid, rulings)
-    figure.update_xaxes(title="H-cycle (from 1)", row=1, col=2)
-    figure.update_yaxes(rangemode="tozero", row=1, col=2)
-    figure.update_xaxes(title=f"PC 1 ({explained[0]:.0%})", row=1, col=3)
-    figure.update_yaxes(title=f"PC 2 ({explained[1]:.0%})", row=1, col=3)
     caption = (
         "One puzzle. Left: its board (grey: given; blue: right; pale red: wrong; red: wrong and "
         "against the rules). Middle: loss after every H-cycle. Right: its state along two "
         "principal axes (share of the variance)."
     )
-    styled(figure, title, caption=caption)
     lowest = {"orientation": "h", "x": 0, "y": 0.01, "yref": "container", "yanchor": "bottom"}
-    figure.update_layout(legend=lowest | {"itemclick": False, "itemdoubleclick": False})
-    return figure.update_layout(margin={"b": 190})
+    lowest |= {"itemclick": False, "itemdoubleclick": False}
+    return styled(figure, title, caption=caption).update_layout(legend=lowest, margin={"b": 190})
 
 
 def _board(glyphs: np.ndarray, kinds: np.ndarray, grid: tuple[int, int]) -> go.Heatmap:
@@ -151,6 +147,14 @@ def _add_controls(figure: go.Figure, frames: list[str]) -> None:
         sliders=[slider | {"currentvalue": {"prefix": "H-cycle "}}],
         updatemenus=[{**place, "buttons": buttons}],
     )
+
+
+def _dress_places(figure: go.Figure, explained: Float[np.ndarray, " pc"]) -> None:
+    """Axes of the loss and of the path."""
+    figure.update_xaxes(title="H-cycle (from 1)", row=1, col=2)
+    figure.update_yaxes(rangemode="tozero", row=1, col=2)
+    figure.update_xaxes(title=f"PC 1 ({explained[0]:.0%})", row=1, col=3)
+    figure.update_yaxes(title=f"PC 2 ({explained[1]:.0%})", row=1, col=3)
 
 
 def _dress_board(

@@ -224,3 +224,8 @@ def test_public_mazes_are_imported_with_a_card(public: Path, tmp_path: Path):
     np.testing.assert_array_equal(load_puzzles(out).labels, maze_puzzles(4, 10).labels)
     with pytest.raises(UserError, match="--overwrite"):
         Maze.import_file(public, out)
+
+
+def test_a_file_of_something_else_is_no_maze(tmp_path: Path):
+    (tmp_path / "weights").write_bytes(b'\x10\x00{"a": 1}\r2\rpuzzle,solution\n')
+    assert not Maze.recognises(tmp_path / "weights")

@@ -43,6 +43,7 @@ from trm_interp.runtime.hub import HubError, OnDisk, is_remote, repository
 from trm_interp.runtime.outputs import maker
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
+STATE = "train_state.pt"  # beside them, while a training goes on
 FORMAT = "trm-interp/1"
 
 __all__ = ["CARD", "CONFIG", "WEIGHTS", "Checkpoint", "CheckpointError"]
@@ -142,7 +143,17 @@ def locate(source: str | Path) -> Path:
     except OSError as error:
         raise CheckpointError(f"{str(path)[:200]}: {error.strerror}") from error
     require_file(path)
-    return path
+    return _outside(path)
+
+
+def _outside(file: Path) -> Path:
+    """The folder of ours that a file of weights is in, any other file itself. CheckpointError for
+    the state of a training."""
+    if file.name == WEIGHTS and _is_ours(file.parent):
+        return file.parent
+    if file.name == STATE and _is_ours(file.parent):
+        raise CheckpointError(f"{file}: how a training goes on; its weights: {file.parent}")
+    return file
 
 
 def _inside(folder: Path) -> Path:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trm_interp.core.checkpoints.folder import STATE as STATE_FILE
 from trm_interp.core.compiling import Mender, compile_networks
 from trm_interp.core.devices import has_float64, widest
 from trm_interp.core.infer import run
@@ -50,7 +51,6 @@ from trm_interp.core.training.states import (
 from trm_interp.runtime.errors import UserError, is_out_of_memory
 from trm_interp.runtime.files import replacing
 
-STATE_FILE = "train_state.pt"
 METRICS = ("answer", "halt", "solved", "halted", "halted_solved", "halted_steps", "grad_norm")
 
 

@@ -153,7 +153,10 @@ class _Columns(NamedTuple):
 
 
 def _fields(line: str) -> list[str]:
-    return next(csv.reader([line]), [])
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:  # a file of something else, such as weights
+        return []
 
 
 def _columns(line: str) -> _Columns | None:
