@@ -226,14 +226,6 @@ def test_the_hub_out_of_reach(monkeypatch: Any):
 # bad files
 
 
-def test_a_file_of_our_folder_means_the_folder(ours: Path):
-    own = load_checkpoint(ours)
-    assert load_checkpoint(ours / "model.safetensors").sha256 == own.sha256
-    (ours / "train_state.pt").write_bytes(b"a pickle")
-    message = error_of(ours / "train_state.pt")
-    assert message.endswith(f"how a training goes on; its weights: {ours}")
-
-
 def test_nothing_there(tmp_path: Path):
     said = error_of(tmp_path / "gone")
     assert said.startswith(f"{tmp_path / 'gone'}: no such checkpoint; those that ship: artifacts/")

@@ -87,7 +87,8 @@ def test_the_slider_waits_for_nothing(monkeypatch: pytest.MonkeyPatch):
         release.set()
         shown.page.wait_for_selector("#heat-busy", state="hidden")
 
-        asked.clear(), release.clear()
+        asked.clear()
+        release.clear()
         monkeypatch.setattr(session, "_computed", held(compute))
         shown.page.click("#fork")
         assert asked.wait(60)

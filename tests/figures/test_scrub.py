@@ -44,7 +44,8 @@ def test_frames_replace_what_changes_and_keep_the_rest(figure: go.Figure):
     for frame in figure.frames:
         replaced = [figure.data[at].type for at in frame.traces]
         assert replaced == [trace.type for trace in frame.data]
-    named = [trace for trace in figure.data if trace.showlegend is None]  # what colours mean
+    lines = [trace for trace in figure.data if trace.type == "scatter"]
+    named = [trace for trace in lines if trace.showlegend is None]  # what colours mean
     assert [trace.name for trace in named] == [*NAMES, "not solved yet", "solved"]
     assert [trace.marker.color for trace in named] == [*SHADES, FAILED, SOLVED]
     changing = figure.frames[0].traces

@@ -163,7 +163,8 @@ def _dress_board(
     """A square board, its first row on top, with its heavy lines."""
     plain: dict[str, Any] = {"showticklabels": False, "showgrid": False, "zeroline": False}
     plain |= {"constrain": "domain", "constraintoward": "top"}  # no room beside the cells
-    figure.update_xaxes(**plain | {"constraintoward": "left"}, row=1, col=1)
+    figure.update_xaxes(**plain, row=1, col=1)
+    figure.update_xaxes(constraintoward="left", row=1, col=1)
     figure.update_yaxes(**plain, autorange="reversed", scaleanchor="x", scaleratio=1, row=1, col=1)
     rows, columns = rulings
     for row in rows:
