@@ -7,6 +7,7 @@ import torch
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from trm_interp.analysis import linkage
 from trm_interp.analysis.basins import (
     SOLVED,
     STEPS,
@@ -136,6 +137,27 @@ def test_groups_are_those_of_all_pairs():
     assert 0 in found and max(found) > 20
     chain = 0.45 * np.arange(2000, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
     assert linked(chain, 1.0).max() == 0
+
+
+def test_points_by_themselves_are_compared_by_products(monkeypatch: pytest.MonkeyPatch):
+    """Ends that wander, in many dimensions: two are sqrt(2) apart in RMS."""
+    rng = np.random.default_rng(0)
+    truth = np.r_[np.arange(700), rng.integers(700, 703, 100)]
+    z = rng.standard_normal((703, 400))[truth] + 1e-3 * rng.standard_normal((800, 400))
+    z = z.astype(np.float32)
+    counts = {"_distances": 0, "_touch": 0}
+    for name, of in ((name, getattr(linkage, name)) for name in counts):
+
+        def counted(z: np.ndarray, other: np.ndarray, *link: float, name: str = name, of=of):
+            counts[name] += 1 if link else len(other)
+            return of(z, other, *link)
+
+        monkeypatch.setattr(linkage, name, counted)
+    near, apart = 0.1 * np.sqrt(400), np.sqrt(2 * 400) / 1.5
+    np.testing.assert_array_equal(by_size(linked(z, near)), by_size(truth))
+    assert counts["_distances"] <= 100 * 99 / 2 and counts["_touch"] == 0
+    np.testing.assert_array_equal(by_size(linked(z, apart)), by_size(truth))
+    assert counts["_touch"] <= 3 * 703  # two single points have one distance, about 1.5 links
 
 
 def test_steps_to_solution():
