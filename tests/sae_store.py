@@ -17,7 +17,7 @@ def write_store(
     z_L: np.ndarray,
     solved: np.ndarray | None = None,
     done: int | None = None,
-    checkpoint: str = "c0ffee",
+    checkpoint: str | None = "c0ffee",
     **more: np.ndarray,
 ) -> Path:
     """z_L [puzzle, step, H, L, pos, d_model] as float16; `done`: puzzles of an unfinished store.

@@ -8,11 +8,13 @@ import pytest
 from sae_runs import quick, silent
 from sae_store import CELLS, noise, numbered, write_store
 
+from trm_interp.recording.info_sae import describe_sae
 from trm_interp.recording.site_reader import board_keys
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.sae.applied import applying
 from trm_interp.sae.pool import open_pool
+from trm_interp.sae.saved import provenance_of
 from trm_interp.sae.settings import OnSAE
 from trm_interp.sae.train import train_sae
 
@@ -99,3 +101,17 @@ def test_several_checkpoints_by_request(stores: list[Path], tmp_path: Path):
     wrong = "checkpoint c0ffee, beef, the store's is f00d"
     with pytest.raises(UserError, match=wrong), applying(on):
         pass
+
+
+def test_checkpoints_that_stores_do_not_name_are_not_taken_for_one(
+    stores: list[Path], tmp_path: Path
+):
+    some = [write_store(tmp_path / at, noise(8, seed=ord(at)), checkpoint=None) for at in "cd"]
+    with pytest.raises(UserError, match="checkpoint None and None; --mixed-checkpoints"):
+        open_pool(some, ["z_L"])
+    out, pooled = tmp_path / "sae", [stores[0], *some]
+    assert train_sae(quick(some[0], out, stores=pooled, mixed_checkpoints=True), silent)
+    trained = provenance_of(out)
+    assert trained is not None and trained.checkpoints == "c0ffee, None"
+    assert describe_sae(out)["mixed_checkpoints"] == ["c0ffee", None]
+    assert trained.is_of("c0ffee") and trained.is_of(None) and not trained.is_of("beef")

@@ -10,7 +10,8 @@ from trm_interp.runtime.schema import read_json
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 ADVICE = "restore it, or train the SAE again"
-SHOWN = ("sites", "ticks", "arch", "gated_variant", "checkpoint_sha256", "centre", "shuffle")
+SHOWN = ("sites", "ticks", "arch", "gated_variant", "checkpoint_sha256", "mixed_checkpoints")
+SHOWN += ("centre", "shuffle")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,6 @@ def describe_sae(path: Path) -> dict[str, Any]:
         "features": config.d_sae,
         **({} if config.k is None else {"k": config.k}),
         "trained_here": bool(ours),
-        **{name: ours[name] for name in SHOWN if ours.get(name) is not None},
+        **{name: ours[name] for name in SHOWN if ours.get(name) not in (None, [])},
         "bytes": (path / WEIGHTS).stat().st_size,
     }

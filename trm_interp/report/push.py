@@ -143,6 +143,7 @@ def _sae(folder: Path, url: str) -> Pushable:
         "rows seen": own.get("rows"),
         "training puzzles": own.get("n_train"),
         "sha256 of the checkpoint": own.get("checkpoint_sha256"),
+        "sha256 of the checkpoints": ", ".join(map(str, own.get("mixed_checkpoints", []))) or None,
         "sha256 of the store": own.get("store_sha256"),
         **_quality(measures),
         **_made_by({**own, **card}),

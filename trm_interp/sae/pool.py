@@ -134,7 +134,8 @@ def _require_fit(stores: Sequence[Store], facts: Sequence[dict[str, Any]], mixed
             raise UserError(f"{twins[0].path} and {store.path} are the same store: name it once")
     for (one, first), (other, second) in pairwise(zip(stores, facts, strict=True)):
         for name in first:
-            if first[name] == second[name] or (name == "checkpoint" and mixed):
+            known = name != "checkpoint" or one.identity.checkpoint_sha256 is not None
+            if (first[name] == second[name] and known) or (name == "checkpoint" and mixed):
                 continue
             advice = {
                 "checkpoint": f"{MIXED_FLAG} pools them all the same",

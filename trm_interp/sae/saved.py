@@ -41,14 +41,14 @@ Size = Annotated[int, Meta(ge=1)]
 class Provenance:
     """What an SAE of ours says of itself in `metadata.trm_interp`. `centre` and `shuffle`: the
     `View` of the rows that it was trained on; `mixed_checkpoints`: sha256 of all, where its stores
-    were recorded from several."""
+    were recorded from several, None for those that do not say."""
 
     sites: Annotated[list[str], Meta(min_length=1)]
     ticks: list[Annotated[int, Meta(ge=0)]] | None = None
     arch: str | None = None
     gated_variant: str | None = None
     checkpoint_sha256: str | None = None
-    mixed_checkpoints: list[str] = field(default_factory=list)
+    mixed_checkpoints: list[str | None] = field(default_factory=list)
     centre: Centre = "rows"
     shuffle: Annotated[int, Meta(ge=0)] | None = None
     train_boards: list[str] = field(default_factory=list)
@@ -65,8 +65,8 @@ class Provenance:
     @property
     def checkpoints(self) -> str:
         """Beginnings of the sha256 of what it was trained on."""
-        of = self.mixed_checkpoints or [str(self.checkpoint_sha256)]
-        return ", ".join(sha256[:12] for sha256 in of)
+        of = self.mixed_checkpoints or [self.checkpoint_sha256]
+        return ", ".join(str(sha256)[:12] for sha256 in of)
 
 
 @dataclass(frozen=True)
