@@ -4,11 +4,15 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from trm_interp.analysis.outcomes import wilson
-from trm_interp.search.engine import Trajectories, grid_ids
+from trm_interp.search.batch import Answers, Batch
+from trm_interp.search.engine import Trajectories, _Answers, grid_ids
 from trm_interp.search.results import gained_of
 from trm_interp.search.selection import SHARES, choose, outcome_frame, share_table
+from trm_interp.search.settings import SearchConfig
+from trm_interp.tasks.sudoku.task import Sudoku
 
 A, B = 2, 3  # tokens of a grid of one cell
 
@@ -34,11 +38,23 @@ def trajectories(
         ([A, B, B], [1, 2, 9], [1, 1, 0], {"best_q": 1, "vote": 0, "vote_q": 1}),
         # trajectories that never ran hold zeros, which are no votes
         ([A, 0, 0], [-9, 0, 0], [1, 0, 0], {"best_q": 0, "vote": 0, "vote_q": 0}),
+        # those that ran and say nothing have none either: sigmoid(-1) = 0.27 for A, 0 for pads
+        ([0, 0, A], [3, 3, -1], [1, 1, 1], {"best_q": 0, "vote": 2, "vote_q": 2}),
     ],
 )
 def test_rules_by_hand(tokens: list, q: list, ran: list, expected: dict[str, int]):
     chosen = choose(trajectories([tokens], [q], [ran]))
     assert {rule: at.item() for rule, at in chosen.items()} == expected
+
+
+def test_a_run_that_says_nothing_twice_does_not_end_its_puzzle():
+    answers = _Answers(Sudoku(4), torch.zeros(2, 16), SearchConfig(k=1, steps=2, stop="q"))
+    said = np.stack([np.zeros(16, np.uint8), np.full(16, A, np.uint8)])
+    read = Answers(said, np.full(2, 9.0), np.full(2, 9.0))
+    batch = object.__new__(Batch)  # of its rows alone
+    for step, ended in ((0, [False, False]), (1, [False, True])):
+        batch.puzzle, batch.column, batch.step = np.array([[0, 1], [0, 0], [step, step]])
+        assert answers.record(batch, read).tolist() == ended
 
 
 def test_fewer_trajectories_are_the_first_ones():

@@ -27,6 +27,7 @@ from trm_interp.tasks.base import Task
 from trm_interp.tasks.symmetric import Copies
 
 ROUND = 8  # most trajectories of one puzzle that an adaptive search runs at once
+NO_ANSWER = 0  # of `grid_ids`: a grid of pads alone
 Numbers = np.ndarray
 
 
@@ -158,7 +159,8 @@ class _Answers:
         self.margin[at[:2]] = read.margin
         if self.config.stop == "q":
             confident = np.minimum(read.margin, margin_before) > self.config.threshold
-            return confident & (batch.step > 0) & (said == self.said[before])
+            held = (batch.step > 0) & (said == self.said[before]) & (said != NO_ANSWER)
+            return confident & held
         return self.valid[at] & (self.config.stop == "rules")
 
     def end(self, batch: Batch, done: Bool[Numbers, " row"]) -> None:

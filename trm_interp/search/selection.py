@@ -2,8 +2,8 @@
 
 `best_q` takes the trajectory with the highest halting logit (arXiv 2510.04871's practice, and that
 of PTRM), `vote` the commonest grid, `vote_q` the grid with the largest sum of sigmoid(q). Equal
-scores go to the earlier trajectory. The rules of the task take part in none of them, unless a
-search ended trajectories by them (`stop`).
+scores go to the earlier trajectory, and a grid of pads, which is no answer, has no vote. The rules
+of the task take part in none of them, unless a search ended trajectories by them (`stop`).
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 
 from trm_interp.analysis.outcomes import wilson
 from trm_interp.runtime.shapes import Float, Int
-from trm_interp.search.engine import Trajectories
+from trm_interp.search.engine import NO_ANSWER, Trajectories
 from trm_interp.search.results import RULES as RULES
 from trm_interp.search.results import SHARES as SHARES
 
@@ -39,7 +39,7 @@ def choose(
     chosen = {"best_q": q.argmax(1)}  # q of what never ran is -inf
     ids = trajectories.said[:, :k]
     for rule, weight in weights.items():
-        counted = np.where(ran, weight, 0.0)
+        counted = np.where(ran & (ids != NO_ANSWER), weight, 0.0)
         scores = np.stack([votes(i, w) for i, w in zip(ids, counted, strict=True)])
         chosen[rule] = np.where(ran, scores, -1.0).argmax(1)
     return chosen
