@@ -54,6 +54,17 @@ def test_every_copy_is_drawn_before_one_is_drawn_again_and_the_puzzle_itself_las
     assert copies.at([4]).drawn(np.zeros(1, np.int64), np.arange(1), keys, 0).tolist() == [4]
 
 
+def test_a_pair_that_is_there_twice_is_no_copy_of_itself():
+    twice = pairs().subset([0, 0, 1, 1, 3, 2, 2])
+    copies = Arc(SIDE).copies(twice)
+    assert copies is not None
+    for own, others in ((1, [2, 4]), (2, [0, 4]), (5, [])):
+        drawn = copies.at([own]).drawn(np.zeros(9, np.int64), np.arange(9), np.zeros(9, int), 0)
+        assert sorted(drawn[: len(others) + 1]) == sorted([*others, own])
+        assert len(set(drawn)) == len(others) + 1
+    assert Arc(SIDE).copies(twice.subset([0, 1, 5, 6])) is None
+
+
 def test_an_answer_is_carried_over_by_hand():
     """Quarter turn counter-clockwise with 1 and 2 exchanged, undone: back to the plain task."""
     copies = Arc(SIDE).copies(pairs())

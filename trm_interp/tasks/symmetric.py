@@ -24,12 +24,14 @@ class Copies(ABC):
     """Puzzles of a set with their symmetric copies among the set's other puzzles.
 
     `pool`: the set. `of`: int64 [puzzle], which puzzles of the pool are meant. `alike`: int64
-    [puzzle of the pool], the same number for copies of each other.
+    [puzzle of the pool], the same number for copies of each other; `form`: the same number for
+    those that are the same in every way, of which one counts.
     """
 
     pool: PuzzleSet
     of: Rows
     alike: Rows
+    form: Rows
 
     def at(self, index: slice | Sequence[int] | Rows) -> "Copies":
         """Those of some of the puzzles; the pool stays whole."""
@@ -44,8 +46,9 @@ class Copies(ABC):
         rows = np.empty_like(puzzle)
         for i, own in enumerate(self.of[puzzle].tolist()):
             others = np.flatnonzero(self.alike == self.alike[own])
+            others = others[np.unique(self.form[others], return_index=True)[1]]
             rng = np.random.default_rng([seed, int(keys[i]) & (1 << 63) - 1])
-            order = [*rng.permutation(others[others != own]), own]
+            order = [*rng.permutation(others[self.form[others] != self.form[own]]), own]
             rows[i] = order[number[i] % len(order)]
         return rows
 

@@ -41,17 +41,20 @@ class ArcCopies(Copies):
 
 
 def copies(puzzles: PuzzleSet) -> ArcCopies | None:
-    """As `Task.copies`: pairs whose task and input, augmentations undone, are equal."""
+    """As `Task.copies`: pairs whose task and input, augmentations undone, are equal. A pair that is
+    there twice under one augmentation is no copy of itself."""
     if puzzles.names is None:
         return None
     named = {name: parsed(name) for name in np.unique(puzzles.names).tolist()}
     boxes = boxes_around(puzzles.inputs)
     numbers: dict[tuple[str, bytes], int] = {}
-    alike = np.empty(len(puzzles), np.int64)
+    forms: dict[tuple[str, bytes], int] = {}
+    alike, form = np.empty((2, len(puzzles)), np.int64)
     for at, name in enumerate(puzzles.names.tolist()):
         task, augmentation = named[name]
         key = task, plain_key(augmentation, puzzles.inputs[at], boxes, at)
         alike[at] = numbers.setdefault(key, len(numbers))
-    if len(numbers) == len(puzzles):
+        form[at] = forms.setdefault((name, puzzles.inputs[at].tobytes()), len(forms))
+    if len(numbers) == len(forms):
         return None
-    return ArcCopies(puzzles, np.arange(len(puzzles)), alike)
+    return ArcCopies(puzzles, np.arange(len(puzzles)), alike, form)
