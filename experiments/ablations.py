@@ -83,6 +83,11 @@ MODELS = {
         "direct prediction", 0.0, "table 4", "direct", "direct6", read_at=1, seconds=0.06
     ),
     # further rows of the paper's tables, and variants: with --only
+    "hrm-learned": Model(
+        *("HRM, learned positions", 55.0, "table 1", "hrm", "hrm6"),
+        changed={"position_encoding": "learned"},
+        seconds=0.65,
+    ),
     "multi-z": Model("multi-scale z (six)", 77.6, "table 2", "trm-multi-z"),
     "act": Model("ACT with the continue loss", 86.1, "table 1", "trm-continue"),
     "separate-wide": Model(

@@ -149,10 +149,15 @@ def _puzzles(path: Any) -> dict[str, Any]:
     }
 
 
-def verdicts(_: str) -> str:
-    """Every claim on every subject, and over checkpoints."""
-    table = pd.read_csv(ARTIFACTS / "compare" / "verdicts.csv")
-    return _markdown(table)
+def verdicts(of: str) -> str:
+    """Every claim on every subject, and over checkpoints: of `compare`, or of `compare-OF`."""
+    folder = f"compare-{of}" if of else "compare"
+    return _markdown(pd.read_csv(ARTIFACTS / folder / "verdicts.csv"))
+
+
+def ablations(_: str) -> str:
+    """What `experiments/ablations.py` came to."""
+    return (ARTIFACTS / "ablations" / "ablations.md").read_text().strip()
 
 
 def effects(claims: str) -> str:
@@ -191,6 +196,7 @@ def _markdown(table: pd.DataFrame) -> str:
 
 TABLES: dict[str, Callable[[str], str]] = {
     "verdicts": verdicts,
+    "ablations": ablations,
     "effects": effects,
     "commands": commands,
 }
