@@ -11,17 +11,25 @@ import argparse
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from trm_interp.core.checkpoints.folder import CARD, CONFIG, WEIGHTS
 from trm_interp.runtime.files import write_json
 from trm_interp.runtime.progress import progress
 from trm_interp.studies.accuracy import evaluate
-from trm_interp.subjects.settings import EvalConfig
+from trm_interp.subjects.settings import Compile, EvalConfig
 
 
-def ship(run: Path, test: Path, out: Path, steps: int, skip_bad: bool = False) -> dict[str, Any]:
-    """The card of the shipped checkpoint."""
+def ship(
+    run: Path,
+    test: Path,
+    out: Path,
+    steps: int,
+    skip_bad: bool = False,
+    limit: int | None = None,
+    compile: Compile | None = None,
+) -> dict[str, Any]:
+    """The card of the shipped checkpoint. `compile`: as it was trained, where it is None."""
     card = json.loads((run / CARD).read_text())
     trained = card["train"]
     config = EvalConfig(
@@ -30,7 +38,8 @@ def ship(run: Path, test: Path, out: Path, steps: int, skip_bad: bool = False) -
         steps=steps,
         batch_size=125,
         dtype=trained["dtype"],
-        compile="always" if trained["compile"] else "never",
+        compile=compile or ("always" if trained["compile"] else "never"),
+        limit=limit,
         skip_bad=skip_bad,
     )
     with progress("testing", "puzzles") as update:
@@ -41,6 +50,7 @@ def ship(run: Path, test: Path, out: Path, steps: int, skip_bad: bool = False) -
         f"trm-interp eval --ckpt {out} --puzzles {test} --steps {steps} "
         f"--batch-size {config.batch_size} --dtype {config.dtype} "
         f"--compile {config.compile}{' --skip-bad' if skip_bad else ''}"
+        f"{f' --limit {limit}' if limit else ''}"
     )
     out.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, WEIGHTS):
@@ -57,9 +67,17 @@ def main() -> None:
     parser.add_argument("test", type=Path, help="test puzzles")
     parser.add_argument("out", type=Path, help="folder of the checkpoint")
     parser.add_argument("--steps", type=int, default=16, help="supervision steps")
+    parser.add_argument("--limit", type=int, help="test only so many puzzles")
+    parser.add_argument("--compile", choices=get_args(Compile), help="default as it was trained")
     parser.add_argument("--skip-bad", action="store_true", help="leave out invalid puzzles")
     args = parser.parse_args()
-    test = ship(args.run, args.test, args.out, args.steps, args.skip_bad)["test"]
+    card = ship(
+        *(args.run, args.test, args.out, args.steps),
+        skip_bad=args.skip_bad,
+        limit=args.limit,
+        compile=args.compile,
+    )
+    test = card["test"]
     curve = " ".join(f"{100 * share:.1f}" for share in test["exact_at_step"])
     print(f"wrote {args.out}: exact % by step {curve} (n = {test['n']})")
 

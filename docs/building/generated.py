@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -114,11 +115,15 @@ def artifacts() -> str:
         "Facts of every card (`card.json`), which also holds the settings of the training, "
         "intervals and checksums. Steps count from 1 in these tables.",
         "## Checkpoints",
-        _markdown(pd.DataFrame(map(_checkpoint, sorted(ARTIFACTS.glob("*/card.json"))))),
+        _markdown(pd.DataFrame(map(_checkpoint, _checkpoint_cards()))),
         "## Puzzles",
         _markdown(pd.DataFrame(map(_puzzles, sorted(ARTIFACTS.glob("data/*/card.json"))))),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _checkpoint_cards() -> list[Path]:
+    return [*sorted(ARTIFACTS.glob("*/card.json")), *sorted(ARTIFACTS.glob("zoo/*/card.json"))]
 
 
 def _checkpoint(path: Any) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def _checkpoint(path: Any) -> dict[str, Any]:
     curve = test["exact_at_step"]
     steps = {f"exact % after step {at}": f"{100 * curve[at - 1]:.1f}" for at in (1, 2, 4, 8, 16)}
     return {
-        "artifacts/": path.parent.name,
+        "artifacts/": path.parent.relative_to(ARTIFACTS).as_posix(),
         "task": card["task"],
         "seed": train["seed"],
         "test puzzles": test["n"],
