@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 
 
@@ -26,6 +27,27 @@ def two(target: object, *words: object, imports: str = "") -> subprocess.Complet
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done
+
+
+def in_two(act: Callable[[], object]) -> list[int]:
+    """Exit statuses of two processes that do it together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    children = []
+    for rank in "01":
+        child = os.fork()
+        if child == 0:
+            os.environ.update(team, RANK=rank, LOCAL_RANK=rank)
+            try:
+                act()
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 def _start(target: str, name: str) -> None:

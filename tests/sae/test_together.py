@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import socket
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 import torch
 from sae_runs import quick, silent, weights
 from sae_store import noise, write_store
+from team import in_two
 
 import trm_interp.sae.train as train_module
 from trm_interp.runtime.errors import UserError
@@ -38,27 +36,6 @@ SETTINGS |= {"revive": "resample", "revive_every": 28}
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     z_L = 3 + 2 * noise(8, d_model=16, pos=256)  # 98 kB a puzzle
     return write_store(tmp_path_factory.mktemp("together") / "store", z_L)
-
-
-def in_two(act: Callable[[], object]) -> list[int]:
-    """Exit statuses of two processes that do it together."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    children = []
-    for rank in "01":
-        child = os.fork()
-        if child == 0:
-            os.environ.update(team, RANK=rank, LOCAL_RANK=rank)
-            try:
-                act()
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 def rows(out: Path) -> list[dict[str, float]]:
