@@ -1,6 +1,7 @@
 """Tiny models and puzzles, and shape annotations that are checked while the tests run."""
 
 import os
+import signal
 from collections.abc import Callable
 from importlib import import_module
 from itertools import islice, permutations
@@ -13,6 +14,8 @@ from checked import checking
 from typer.testing import CliRunner
 from xdist.scheduler import LoadFileScheduling
 
+# started in the background of a shell, this process and those that it starts would ignore Ctrl-C
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # programs that tests start share two cores with the tests of another worker
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not torch.cuda.is_available():  # before anything imports triton
