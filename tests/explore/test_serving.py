@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import flask
 import pytest
 from explore_worlds import session_of
 
@@ -18,7 +19,7 @@ import trm_interp.explore.serving as serving
 from trm_interp.explore.app import make_app
 from trm_interp.explore.serving import free_port, make_server
 from trm_interp.explore.settings import ExploreConfig
-from trm_interp.explore.web import PLOTLY, bare_app, hold
+from trm_interp.explore.web import BOARD, PLOTLY, bare_app, hold
 from trm_interp.runtime.errors import UserError
 
 Cli = Callable[..., Any]
@@ -134,8 +135,8 @@ def test_scripts_are_served_before_the_session_is_open():
     app, is_open, asked = bare_app(ExploreConfig()), Event(), Event()
     hold(app, is_open)
     client = app.server.test_client()
-    page = client.get("/").text
-    assert client.get(f"/{PLOTLY}").status_code == 200 and f'src="/{PLOTLY}"' in page
+    assert "boards.js" in client.get("/").text
+    assert client.get("/assets/boards.js").status_code == 200
     layouts: list[str] = []
 
     def ask() -> None:
@@ -151,6 +152,32 @@ def test_scripts_are_served_before_the_session_is_open():
     thread.join()
     assert '"moment"' in layouts[0]
     assert "runs.data" in client.get("/_dash-dependencies").text
+
+
+def test_plotly_comes_after_the_first_board():
+    """A browser that reads it draws nothing for a second and more."""
+    app, is_asked = bare_app(ExploreConfig()), Event()
+
+    @app.server.route("/boards")
+    def boards() -> str:
+        setattr(flask.g, BOARD, True)
+        return ""
+
+    came: list[str] = []
+
+    def ask() -> None:
+        is_asked.set()
+        came.append(app.server.test_client().get(PLOTLY).mimetype)
+
+    thread = Thread(target=ask)
+    thread.start()
+    is_asked.wait()
+    client = app.server.test_client()
+    client.get("/")
+    assert not came
+    client.get("/boards")
+    thread.join()
+    assert "javascript" in came[0]
 
 
 class Busy(dict[str, Any]):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import dash
+import flask
 from dash import Input, Output, State, no_update, set_props
 
 from trm_interp.explore import figures
@@ -24,7 +25,7 @@ from trm_interp.explore.script import Look, Near, script
 from trm_interp.explore.session import Session
 from trm_interp.explore.settings import ExploreConfig
 from trm_interp.explore.trees import Tree, data_of, query_of, tree_of
-from trm_interp.explore.web import bare_app
+from trm_interp.explore.web import BOARD, bare_app
 from trm_interp.runtime.errors import UserError, is_out_of_memory, one_line
 
 # what figures show
@@ -87,6 +88,10 @@ def _opening(app: dash.Dash, session: Session, trees: PageTrees) -> None:
             plain = Tree(tree.nodes[:1])
             data_now, active, _ = trees.change(page, None, lambda _: (plain, 0))
         rest = [view[name] for name in VIEW if name != "active"]
+        runs, query = _computed(session, tree_of(session, data_now)), _query(session, data_now)
+        set_props("runs", {"data": payload(session, runs, query)})  # here: a question less
+        set_props("query", {"data": query})
+        setattr(flask.g, BOARD, True)
         return [data_now, active, note or problem, *rest]
 
 
@@ -142,15 +147,14 @@ def _shown(app: dash.Dash, session: Session) -> None:
         prevent_initial_call=True,
     )
     def show(data: dict[str, Any], index: Any, typed: str | None, before: Any) -> tuple[Any, ...]:
-        tree = tree_of(session, data)
+        tree, query = tree_of(session, data), _query(session, data)
         sources = [{"value": str(i), "label": n.name} for i, n in enumerate(tree.nodes)]
+        runs = no_update if query == before else payload(session, _computed(session, tree), query)
         number = int(data["puzzle"]) if "puzzle" in data else ""
-        query = _query(session, data)
-        runs = [session.run(node) for node in tree.nodes]
         is_replaced = replaces(type(session.task).typed, typed or "", data_of(before or ""), data)
         text = data["text"] if is_replaced else no_update
         return (
-            payload(session, runs, query),
+            runs,
             sources,
             no_update if number == index else number,
             text,
@@ -167,6 +171,10 @@ def _shown(app: dash.Dash, session: Session) -> None:
         tree = tree_of(session, data)
         names = [node.name for node in tree.nodes]
         return run_list(names, figures.COLOURS, tree.parents(), active)
+
+
+def _computed(session: Session, tree: Tree) -> list[Run]:
+    return [session.run(node) for node in tree.nodes]
 
 
 def _query(session: Session, data: dict[str, Any]) -> str:
@@ -211,7 +219,7 @@ def _drawn(app: dash.Dash, session: Session) -> None:
         data, moment = given
         if not data:
             return no_update, no_update
-        runs = [session.run(node) for node in tree_of(session, data).nodes]
+        runs = _computed(session, tree_of(session, data))
         placed = on_basis(session, runs, reading, basis)
         path = figures.paths(placed, reading, moment, int(dimensions), dark, session.task)
         return figures.curves(runs, reading, moment, dark), path
@@ -285,7 +293,7 @@ def _heated(app: dash.Dash, session: Session) -> None:
     def heat(data: Any, layer: str, reading: str, fact: str, feature: Any) -> tuple[Any, Any]:
         if not data or layer not in COMPUTED:
             return None, ""
-        runs = [session.run(node) for node in tree_of(session, data).nodes]
+        runs = _computed(session, tree_of(session, data))
         try:
             made = layer_of(session, runs, layer, reading, fact, feature)
         except UserError as error:
@@ -320,7 +328,7 @@ def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig, jobs: 
     def as_python(clicks: int, page: str, *given: Any) -> tuple[str, bool]:
         *look, data = given
         tree, look, job = tree_of(session, data), Look(*look), jobs.of(page)
-        if _heat_of(session, [session.run(node) for node in tree.nodes], look) is None:
+        if _heat_of(session, _computed(session, tree), look) is None:
             look = look._replace(layer="none")
         near = None if job is None else Near(job.asked, job.done)
         return script(session, tree, ckpt, puzzles, look, config.skip_bad, near), True
@@ -337,7 +345,7 @@ def _taking_away(app: dash.Dash, session: Session, config: ExploreConfig, jobs: 
     def export(clicks: int, *given: Any) -> tuple[Any, bool]:
         *values, data = given
         look = Look(*values)
-        runs = [session.run(node) for node in tree_of(session, data).nodes]
+        runs = _computed(session, tree_of(session, data))
         heat = _heat_of(session, runs, look)
         return boards_figure(session, runs, look.moment, look.reading, heat), True
 

@@ -1,7 +1,7 @@
 """The app before any session is open: pages, scripts and styles, for which torch is not needed."""
 
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 from typing import Any
 
 import dash
@@ -12,23 +12,17 @@ from dash import html
 from trm_interp.explore.settings import ExploreConfig
 
 ASSETS = Path(__file__).parent / "assets"
-PLOTLY = "_dash-component-suites/plotly/package_data/plotly.min.js"
+PLOTLY = "/_dash-component-suites/plotly/package_data/plotly.min.js"
+LONGEST = 10.0  # s that plotly waits for the first board; a page gives up after 30
+DRAWN = 0.3  # s in which a browser draws boards that it has got
+BOARD = "board"  # set in flask.g by a callback whose answer has boards
 # of paths that are answered before a session is open
 STATIC = ("/_dash-component-suites/", "/assets/", "/_favicon.ico")
 
 
-class _App(dash.Dash):
-    """Loads plotly with the other scripts, which a browser does while the session opens."""
-
-    def interpolate_index(self, **parts: Any) -> str:
-        prefix = self.config.requests_pathname_prefix or "/"
-        parts["scripts"] += f'\n<script src="{prefix}{PLOTLY}"></script>'
-        return super().interpolate_index(**parts)
-
-
 def bare_app(config: ExploreConfig) -> dash.Dash:
     """An app with an empty page, which answers to its own names of the machine only."""
-    app = _App(
+    app = dash.Dash(
         "trm_interp.explore",
         assets_folder=str(ASSETS),
         serve_locally=True,
@@ -37,6 +31,7 @@ def bare_app(config: ExploreConfig) -> dash.Dash:
         suppress_callback_exceptions=True,
     )
     app.layout = html.Div
+    _plotly_later(app)
     if is_loopback(config.host):  # a page of another site must not reach it by a name of its own
         app.server.config["TRUSTED_HOSTS"] = ["127.0.0.1", "localhost", "[::1]", config.host]
     if (pages := config.features) is not None:
@@ -46,6 +41,25 @@ def bare_app(config: ExploreConfig) -> dash.Dash:
             return (pages / "dashboard.html").read_text("utf-8")
 
     return app
+
+
+def _plotly_later(app: dash.Dash) -> None:
+    """Let plotly wait until the first board stands.
+
+    A browser takes a second and more to read it, in which it draws nothing else.
+    """
+    stands = Event()
+
+    @app.server.before_request
+    def wait() -> None:
+        if flask.request.path == PLOTLY:
+            stands.wait(LONGEST)
+
+    @app.server.after_request
+    def look(response: flask.Response) -> flask.Response:
+        if flask.g.pop(BOARD, False):
+            Timer(DRAWN, stands.set).start()
+        return response
 
 
 def hold(app: dash.Dash, is_open: Event) -> None:
