@@ -16,6 +16,7 @@ from inline_machine import InlineMachine, in_this_process
 
 import trm_interp.report.plan
 import trm_interp.report.sweep.engine
+from trm_interp.figures.index import INDEX
 from trm_interp.report.claims import CLAIMS
 from trm_interp.report.compare import Compared, lines, run
 from trm_interp.report.compare_subjects import Asked, open_subjects, training_step
@@ -118,6 +119,9 @@ def test_two_subjects_from_end_to_end(done: tuple[Path, Compared, list[tuple[str
     summary = json.loads((out / "compare.json").read_text())
     assert [one["seed"] for one in summary["subjects"]] == [0, 1]
     assert result.verdicts.shape == verdicts.shape
+    for page in (out / INDEX, out / names[0] / INDEX):  # subjects as they were given, and the size
+        made_by = re.search(r"<code>(trm-interp compare .*)</code>", page.read_text())
+        assert made_by is not None and "second@" in made_by[1] and "--scale 0.01" in made_by[1]
 
 
 def test_the_page_stands_alone_and_needs_no_colour(done: tuple[Path, Compared, Any]):

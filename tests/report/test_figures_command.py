@@ -62,6 +62,7 @@ def test_every_figure_has_its_numbers(done: tuple[list[object], Path]):
     assert claims.loc["F5", "verdict"] == "not measured"
     assert not (out / "fig5" / "divergence.csv").exists()
     assert len(pd.read_csv(out / "fig5" / "same_puzzle.csv"))
+    assert f"--only {PARTS}" in (out / "index.html").read_text()
 
 
 def test_what_is_done_is_not_done_again(cli: Cli, done: tuple[list[object], Path]):

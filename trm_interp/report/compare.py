@@ -24,6 +24,7 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Run, Tell, quiet
+from trm_interp.runtime.settings import command_line
 
 SAE, SEARCH = {"fig1", "sae"}, {"table2"}  # results that take long
 OWN = ("effects.csv", "over.csv", "verdicts.csv", "verdicts.html", "verdicts.tex")
@@ -71,7 +72,7 @@ def run(config: CompareConfig, tell: Tell = print, progress: Update = quiet) -> 
         _run_studies(subjects, config, work)
         for one in subjects:
             _judge(one, claims)
-        verdicts = _write(subjects, left_out, work)
+        verdicts = _write(subjects, left_out, command_line("compare", config), work)
     failed = [f"{one.name}: {job}" for one in subjects for job in one.failed]
     return Compared(config.out, verdicts, failed=failed, unmeasured=_unmeasured(subjects))
 
@@ -155,7 +156,7 @@ def _unmeasured(subjects: Sequence[Subject]) -> list[str]:
     ]
 
 
-def _write(subjects: Sequence[Subject], left_out: str, work: Run) -> pd.DataFrame:
+def _write(subjects: Sequence[Subject], left_out: str, made_by: str, work: Run) -> pd.DataFrame:
     """All tables; the matrix of verdicts is returned."""
     claims = over_subjects(subjects)
     verdicts = verdicts_table(subjects, claims)
@@ -164,7 +165,7 @@ def _write(subjects: Sequence[Subject], left_out: str, work: Run) -> pd.DataFram
     work.write_text("verdicts.csv", verdicts.to_csv(index=False))
     work.write_text("verdicts.tex", latex(subjects, claims))
     work.write_text("verdicts.html", page(subjects, claims, left_out))
-    work.write_text(INDEX, _index(subjects, verdicts, work))
+    work.write_text(INDEX, _index(subjects, verdicts, made_by))
     work.finish(
         {
             "subjects": [
@@ -178,7 +179,7 @@ def _write(subjects: Sequence[Subject], left_out: str, work: Run) -> pd.DataFram
     return verdicts
 
 
-def _index(subjects: Sequence[Subject], verdicts: pd.DataFrame, work: Run) -> str:
+def _index(subjects: Sequence[Subject], verdicts: pd.DataFrame, made_by: str) -> str:
     """The page of the folder."""
     sentence = "Every claim on every subject and over all, with numbers, commands and meanings."
     tables = [
@@ -188,9 +189,7 @@ def _index(subjects: Sequence[Subject], verdicts: pd.DataFrame, work: Run) -> st
     ]
     shown = [Entry("verdicts.html", sentence)]
     shown += [Entry(f"{one.name}/{INDEX}", f"The studies of {one.name}.") for one in subjects]
-    names = " ".join(str(one.checkpoint.path) for one in subjects)
-    command = f"trm-interp compare {names} --out {work.out}"
-    return index_page("The claims over checkpoints", command, [], shown, tables)
+    return index_page("The claims over checkpoints", made_by, [], shown, tables)
 
 
 def lines(compared: Compared) -> list[str | Table]:

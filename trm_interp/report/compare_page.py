@@ -40,9 +40,11 @@ table { border-collapse: collapse; }
 th, td { border: 1px solid #c8c8c8; padding: .45rem .6rem; text-align: left; vertical-align: top; }
 thead th { background: #f3f3f3; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.matrix td { min-width: 11rem; max-width: 24rem; } .matrix th.claim { min-width: 15rem;
+.matrix td { min-width: 8rem; max-width: 24rem; } .matrix th.claim { min-width: 15rem;
   max-width: 22rem; font-weight: normal; }
-.over { border-left: 3px solid #555; }
+.claim, .over { position: sticky; left: 0; background: #fff; }
+thead .over, thead .claim { background: #f3f3f3; }
+.over { left: auto; right: 0; border-left: 3px solid #555; }
 .sign { display: inline-block; width: 1.3em; font-weight: bold; }
 summary { cursor: pointer; } summary b { font-weight: 600; }
 details p, .note { font-size: .86rem; color: #444; margin: .4rem 0; }

@@ -23,6 +23,7 @@ from trm_interp.report.sweep.jobs import Job
 from trm_interp.report.verdicts import Judged
 from trm_interp.runtime.artifacts import existing
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.settings import command_line
 
 MOST_SCALE = 1000
 SPLITS = ("test", "val", "train")  # files of these names are called by their folder's
@@ -183,6 +184,7 @@ def open_subjects(
             Look.of(config),
             scales[one.name],
             config.skip_bad,
+            command_line("compare", config),
         )
         try:
             plan = Plan(request, jobs)

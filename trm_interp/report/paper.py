@@ -9,6 +9,7 @@ from trm_interp.report.recipes import Request
 from trm_interp.report.settings import FiguresConfig
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Tell, quiet
+from trm_interp.runtime.settings import command_line
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def plan_of(config: FiguresConfig) -> Plan:
         Look.of(config),
         config.scale,
         config.skip_bad,
+        command_line("figures", config),
     )
     return Plan(request, config.only.split(",") if config.only else FIGURES)
 

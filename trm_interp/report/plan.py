@@ -158,7 +158,7 @@ class Plan:
             if folder.is_relative_to(out)
         ]
         title = f"The seed paper's figures and tables for {self.checkpoint.path.name}"
-        return index_page(title, f"trm-interp figures --out {out}", [], shown, rows)
+        return index_page(title, self.request.made_by, [], shown, rows)
 
     def _draw_table2(self, search: SearchSummary) -> None:
         """The search's shares as a table and a figure."""

@@ -50,6 +50,7 @@ class Request:
     look: Look = Look(static=True)
     scale: float = 1.0  # of the numbers of puzzles and starts; below 1 for a trial
     skip_bad: bool = False
+    made_by: str = ""  # the command line that asks
 
 
 class Recipes:
