@@ -26,6 +26,7 @@ from trm_interp.studies.traced import (
     Runs,
     plan_of,
     recorded,
+    solved_from_starts,
 )
 
 Cli = Callable[..., Any]
@@ -133,6 +134,12 @@ def test_pairs_that_end_otherwise_are_dropped(
     at = 99
     answer = cli("trace", *on, *SMALL, "--out", tmp_path / "none")
     assert answer.code == 2 and "all 6 pairs end otherwise" in answer.err
+
+
+def test_progress_among_starts(subject: Subject, config: TraceConfig):
+    told: list[int] = []
+    solved = solved_from_starts(subject, config, slice(0, 3), told.append)
+    assert solved.shape == (3, 4) and told == [3, 6, 9, 12]
 
 
 def test_which_cells_are_measured(subject: Subject, config: TraceConfig):

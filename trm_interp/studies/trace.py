@@ -134,18 +134,24 @@ def run(config: TraceConfig, tell: Tell, progress: Progress) -> TraceResult:
 
 def find(subject: Subject, config: TraceConfig, run: Run) -> np.ndarray:
     """Bool [puzzle, start], batch by batch."""
-    batches_solved, n = [], len(subject.puzzles)
+    batches_solved, total = [], len(subject.puzzles) * config.starts * 2
+
+    def solved(rows: slice) -> Arrays:
+        before = rows.start * config.starts
+        found = solved_from_starts(
+            subject, config, rows, lambda more: run.advance(before + more, total)
+        )
+        return {"solved": found.astype(np.uint8)}
+
     for rows in subject.batches():
         size = rows.stop - rows.start
         saved = run.part(
             f"starts-{int(subject.puzzles.lines[rows.start])}-{size}",
             {"solved": (size, config.starts)},
-            lambda rows=rows: {
-                "solved": solved_from_starts(subject, config, rows).astype(np.uint8)
-            },
+            lambda rows=rows: solved(rows),
         )
         batches_solved.append(saved["solved"] != 0)
-        run.advance(rows.stop * config.starts, n * config.starts * 2)
+        run.advance(rows.stop * config.starts, total)
     return np.concatenate(batches_solved)
 
 

@@ -33,7 +33,7 @@ DIRECTIONS = (RESCUE, RUIN)
 TOGETHER, WHOLE = "all states", "all"
 PAIR, AGAIN, OTHER, NOISE = "the pair's", "another solved start", "another puzzle", "noise as large"
 CONTROLS = (AGAIN, OTHER, NOISE)
-Advance = Callable[[int], None]  # called with the number of reruns that are done
+Advance = Callable[[int], None]  # called with the number of runs that are done
 
 
 class Place(NamedTuple):
@@ -175,8 +175,11 @@ def batches(pairs: Pairs, config: TraceConfig) -> Iterator[Pairs]:
         yield Pairs(*(of[first : first + size] for of in pairs))
 
 
-def solved_from_starts(subject: Subject, config: TraceConfig, rows: slice) -> np.ndarray:
-    """Bool [puzzle, start]: solved after the last step. Start 0 is the model's own."""
+def solved_from_starts(
+    subject: Subject, config: TraceConfig, rows: slice, advance: Advance
+) -> np.ndarray:
+    """Bool [puzzle, start]: solved after the last step. Start 0 is the model's own. Progress counts
+    runs."""
     ends = []
     for start in range(config.starts):
         which = torch.full((rows.stop - rows.start,), start)
@@ -184,6 +187,7 @@ def solved_from_starts(subject: Subject, config: TraceConfig, rows: slice) -> np
             rows, config.steps, start=started(subject, config, subject.begin(rows)[0], which)
         )
         ends.append(read.solved[:, -1].numpy())
+        advance(len(ends) * len(which))
     return np.stack(ends, 1)
 
 

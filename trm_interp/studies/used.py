@@ -135,7 +135,7 @@ def take_out(
     """What was fitted, and the arrays of `measured` over all held-out puzzles. Progress counts
     reruns; fits count as a tenth of the work."""
     moments = moments_of(subject, config)
-    share = len(moments) * 9 * 10
+    share = len(moments) * 10
     fitted = fit(subject, config, moments, train, sae, lambda done: run.advance(done, share))
     total, done = len(test) * len(fitted.removals), 0
 
