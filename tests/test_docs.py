@@ -82,7 +82,8 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_the_readme_says_what_the_tables_say():
-    files = [ROOT / "artifacts" / name / "verdicts.csv" for name in ("compare", "compare-search")]
+    names = ("compare", "compare-search", "compare-features")
+    files = [ROOT / "artifacts" / name / "verdicts.csv" for name in names]
     table = pd.concat([pd.read_csv(file) for file in files]).set_index("id")
     columns = [*table.columns[2:7], "over checkpoints"]
     rows = re.findall(r"^\| ([A-Z]\d\w?) [^|]*\| (.+) \|$", text_of("README.md"), re.MULTILINE)
