@@ -15,7 +15,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from trm_interp.cli import app
 from trm_interp.core.checkpoints.folder import load_checkpoint
 from trm_interp.core.training.portable import INDEX, read_portable
 from trm_interp.runtime.locks import locked_folder
@@ -100,8 +102,12 @@ def test_pieces_carry_the_state_to_a_checkpoint(words: list[str], data: Path, tm
     for name in ("curve.csv", "train_log.jsonl", "model.safetensors"):
         assert (two / name).read_bytes() == (out / name).read_bytes()
     cards = [load_checkpoint(folder).card for folder in (out, two)]
-    for each in cards:
+    for each, where in zip(cards, (out, two), strict=True):
         del each["test"]["seconds"]
+        command = each["test"].pop("command").split()
+        assert command[:4] == ["trm-interp", "eval", "--ckpt", str(where)]
+        told = json.loads(CliRunner().invoke(app, [*command[1:], "--json"]).stdout)
+        assert told["exact_at_step"] == each["test"]["exact_at_step"]
     assert cards[0] == cards[1]
 
     evaluator["main"](["--ckpt", str(out), "--out", str(tmp_path / "again"), *test])

@@ -22,6 +22,9 @@ def test_it_solves_what_its_card_says(card: Path):
     told = json.loads(card.read_text())
     model = trm_interp.load_checkpoint(card.parent).model
     named = told["test"]["data_sha256"]
+    assert told["test"]["command"].startswith(
+        f"trm-interp eval --ckpt {card.parent.relative_to(ROOT).as_posix()} "
+    )
     (file,) = [f for f in ROOT.glob("artifacts/data/*/test*") if _is_of(f, named)]
     puzzles = trm_interp.load_puzzles(file)
     some = puzzles.subset(np.linspace(0, len(puzzles) - 1, N).astype(int))

@@ -59,7 +59,8 @@ MEASURED = "measured.safetensors"
 class Measured:
     """Which puzzles were solved after which supervision step, and how that was found out.
 
-    `facts`: JSON; `state` in it names the files of the state that was evaluated, with their sha256.
+    `facts`: JSON; `state` in it names the files of the state that was evaluated, with their sha256,
+    `asked` the options of `trm-interp eval` that measure the same on the checkpoint.
     """
 
     solved: NDArray[np.bool_]  # [puzzle, step]
@@ -87,7 +88,7 @@ class Measured:
     def table_and_summary(self) -> tuple[Any, dict[str, Any]]:
         """The outcome table, and the same as lists with how it was measured."""
         table = outcome_table(self.solved)
-        facts = {name: value for name, value in self.facts.items() if name != "state"}
+        facts = {k: v for k, v in self.facts.items() if k not in ("state", "asked")}
         return table, {
             **facts,
             "exact_at_step": table["exact"].tolist(),
@@ -217,6 +218,11 @@ def evaluate(args: argparse.Namespace) -> Measured:
         device = open_device(args.device)
         puzzles = load_puzzles(args.test, args.skip_bad, limit=args.limit)
         measured = measure(model, puzzles, args.steps, args.batch_size, device, args.compile)
+        measured.facts["asked"] = (
+            f"--puzzles {args.test} --limit {measured.facts['n']} --steps {args.steps} "
+            f"--batch-size {args.batch_size} --dtype {measured.facts['dtype']}"
+            f"{' --compile always' if args.compile else ''}{' --skip-bad' if args.skip_bad else ''}"
+        )
         if index is not None:
             measured.facts["state"] = index["files"]
     if args.measure_only:
@@ -227,6 +233,7 @@ def evaluate(args: argparse.Namespace) -> Measured:
     if index is None:
         write_json(args.out / "test.json", summary)
         return measured
+    summary["command"] = f"trm-interp eval --ckpt {args.out} {measured.facts['asked']}"
     save_checkpoint(args.out, model.cpu(), {**card_of(index, rows, model), "test": summary})
     write_text(args.out / "train_log.jsonl", "".join(json.dumps(r) + "\n" for r in thinned(rows)))
     return measured
