@@ -1,9 +1,9 @@
 """Section of bench.py: how soon the live explorer answers, by wall clock and processor time.
 
 In a headless browser that is open already; without Playwright or Chromium only the forks are
-measured. `first_board`: from the start of the command to the board of the first run, in a browser
-that asks for the page from the start on; `answers`: until it is answered. `slider`: from
-a move to the board's drawing, 20 moves. Forks: of the default 6x6
+measured. `first_board`: from the start of the command to the sight of the board of the first run,
+in a browser that asks for the page from the start on; `answers`: until it is answered; `page`:
+until the boards that follow the slider. `slider`: from a move to the board's drawing, 20 moves. Forks: of the default 6x6
 checkpoint and of a random 9x9 model of width 128, from the first moment on, with everything that is
 read from the run and what is sent of it.
 """
@@ -57,7 +57,7 @@ def explore(repeats: int) -> dict[str, float]:
     with _browser() as page:
         if page is not None:
             starts = [_first_board(page) for _ in range(min(repeats, 3))]
-            names = ("answers_s", "first_board_s", "first_board_core_s")
+            names = ("answers_s", "first_board_s", "page_s", "first_board_core_s")
             of_each = zip(names, zip(*starts, strict=True), strict=True)
             moves = _moves(session, page)
             numbers |= {name: median(each) for name, each in of_each}
@@ -83,12 +83,12 @@ def _fork(session: Session, seed: int) -> tuple[float, float]:
     return time.perf_counter() - began, time.process_time() - core
 
 
-def _first_board(page: Any) -> tuple[float, float, float]:
-    """Seconds until the server answers and until the board of the first run is there, and the
-    server's processor time."""
+def _first_board(page: Any) -> tuple[float, float, float, float]:
+    """Seconds until the server answers, until the board of the first run is seen and until the page
+    is there, and the server's processor time."""
     port = free_port("127.0.0.1", 8870)
     began, spent = time.perf_counter(), _children()
-    answers = took = 0.0
+    answers = seen = took = 0.0
     command = [sys.executable, "-m", "trm_interp", "explore", "--port", str(port)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
@@ -96,6 +96,8 @@ def _first_board(page: Any) -> tuple[float, float, float]:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 page.goto(f"http://127.0.0.1:{port}/", wait_until="commit")
                 answers = time.perf_counter() - began
+                page.wait_for_selector(".board .cell.given")
+                seen = time.perf_counter() - began
                 page.wait_for_selector("#boards .cell")
                 took = time.perf_counter() - began
                 break
@@ -105,7 +107,7 @@ def _first_board(page: Any) -> tuple[float, float, float]:
         process.wait()
     if not took:
         raise RuntimeError(f"no page at port {port} after {PATIENCE} s")
-    return answers, took, _children() - spent
+    return answers, seen, took, _children() - spent
 
 
 def _children() -> float:

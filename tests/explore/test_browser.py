@@ -69,6 +69,23 @@ def noise(session: Session, at: int, seed: int, size: float) -> Any:
     return before_step
 
 
+def test_the_first_board_comes_with_the_document(opened: Page):
+    """It stands before the layout is there, and gives way to the boards."""
+    page, held = opened.page, list[Any]()
+    page.route("**/_dash-layout", lambda route: held.append(route))
+    page.goto(opened.url)
+    run = opened.session.run(opened.session.plain(0))
+    cells = page.query_selector_all("#first-board .cell")
+    assert [c.inner_text() for c in cells] == opened.glyphs(run.answer.tokens[0])
+    before = cells[0].bounding_box()
+    held[0].continue_()
+    page.unroute("**/_dash-layout")
+    page.wait_for_selector("#boards .cell")
+    assert page.query_selector("#first-board") is None
+    after = page.query_selector("#boards .cell").bounding_box()
+    assert all(abs(before[side] - after[side]) < 40 for side in ("x", "y", "width"))
+
+
 def test_time_goes_by_without_the_server(opened: Page):
     """Scrub, jump with buttons and keys, play: every board is the package's own."""
     session, page = opened.session, opened.page

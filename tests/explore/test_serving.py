@@ -18,8 +18,9 @@ from explore_worlds import session_of
 import trm_interp.explore.serving as serving
 from trm_interp.explore.app import make_app
 from trm_interp.explore.serving import free_port, make_server
+from trm_interp.explore.session import Session
 from trm_interp.explore.settings import ExploreConfig
-from trm_interp.explore.web import BOARD, PLOTLY, bare_app, hold
+from trm_interp.explore.web import PLOTLY, STANDS, bare_app, hold
 from trm_interp.runtime.errors import UserError
 
 Cli = Callable[..., Any]
@@ -131,11 +132,12 @@ def app() -> Any:
 
 
 def test_scripts_are_served_before_the_session_is_open():
-    """The page itself waits for it."""
+    """The end of the page, with its first board, waits for it."""
     app, is_open, asked = bare_app(ExploreConfig()), Event(), Event()
     hold(app, is_open)
     client = app.server.test_client()
-    assert "boards.js" in client.get("/").text
+    page = iter(client.get("/", buffered=False).response)
+    assert b"boards.js" in (begins := next(page)) and b"explorer.first" not in begins
     assert client.get("/assets/boards.js").status_code == 200
     layouts: list[str] = []
 
@@ -147,6 +149,8 @@ def test_scripts_are_served_before_the_session_is_open():
     thread.start()
     asked.wait()
     make_app(session_of(), ExploreConfig(), app)
+    (ends,) = page
+    assert ends.startswith(b"<script>window.explorer.first(") and ends.endswith(b"</html>")
     assert not layouts
     is_open.set()
     thread.join()
@@ -160,7 +164,7 @@ def test_plotly_comes_after_the_first_board():
 
     @app.server.route("/boards")
     def boards() -> str:
-        setattr(flask.g, BOARD, True)
+        setattr(flask.g, STANDS, True)
         return ""
 
     came: list[str] = []
@@ -173,11 +177,34 @@ def test_plotly_comes_after_the_first_board():
     thread.start()
     is_asked.wait()
     client = app.server.test_client()
-    client.get("/")
+    client.get("/assets/boards.js")
     assert not came
     client.get("/boards")
     thread.join()
     assert "javascript" in came[0]
+
+
+def test_names_in_the_first_board_are_no_markup():
+    """Nor does a page whose address has a view begin with another one's board."""
+    session = session_of()
+    session.task.tokens = tuple(f"</script><b>{token}" for token in session.task.tokens)
+    client = make_app(session, ExploreConfig(), None).server.test_client()
+    told = client.get("/").text.split("explorer.first(...", 1)[1].split(")</script>", 1)[0]
+    assert "<" not in told
+    data, reading = json.loads(told)
+    assert data["tokens"] == list(session.task.tokens) and reading == session.model.answer
+    assert "explorer.first(" not in client.get("/?puzzle=1&m=3").text
+
+
+def test_a_first_board_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch):
+    """The page comes without; its callbacks say why."""
+
+    def run(self: Any, node: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(Session, "run", run)
+    text = make_app(session_of(), ExploreConfig()).server.test_client().get("/").text
+    assert "explorer.first(" not in text and text.rstrip().endswith("</html>")
 
 
 class Busy(dict[str, Any]):

@@ -1,5 +1,6 @@
 """The Dash app: what the page asks of the session. Moves of the slider never come here."""
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,7 +26,7 @@ from trm_interp.explore.script import Look, Near, script
 from trm_interp.explore.session import Session
 from trm_interp.explore.settings import ExploreConfig
 from trm_interp.explore.trees import Tree, data_of, query_of, tree_of
-from trm_interp.explore.web import BOARD, bare_app
+from trm_interp.explore.web import FIRST, STANDS, bare_app
 from trm_interp.runtime.errors import UserError, is_out_of_memory, one_line
 
 # what figures show
@@ -51,7 +52,21 @@ def make_app(session: Session, config: ExploreConfig, bare: dash.Dash | None = N
     jobs = add_around(app, session)
     _taking_away(app, session, config, jobs)
     add_browser_callbacks(app)
+    app.server.config[FIRST].set_result(lambda: _first(session))
     return app
+
+
+def _first(session: Session) -> str:
+    """A script that draws the first board; nothing where it cannot be had, which the page says."""
+    plain = session.plain(0)
+    try:
+        data = payload(session, [session.run(plain)])
+    except Exception as error:
+        if not (isinstance(error, UserError) or is_out_of_memory(error)):
+            raise
+        return ""
+    given = json.dumps([data, session.model.answer]).replace("<", "\\u003c")
+    return f"<script>window.explorer.first(...{given})</script>"
 
 
 def _in_place(error: Exception) -> None:
@@ -91,7 +106,6 @@ def _opening(app: dash.Dash, session: Session, trees: PageTrees) -> None:
         runs, query = _computed(session, tree_of(session, data_now)), _query(session, data_now)
         set_props("runs", {"data": payload(session, runs, query)})  # here: a question less
         set_props("query", {"data": query})
-        setattr(flask.g, BOARD, True)
         return [data_now, active, note or problem, *rest]
 
 
@@ -219,6 +233,7 @@ def _drawn(app: dash.Dash, session: Session) -> None:
         data, moment = given
         if not data:
             return no_update, no_update
+        setattr(flask.g, STANDS, True)
         runs = _computed(session, tree_of(session, data))
         placed = on_basis(session, runs, reading, basis)
         path = figures.paths(placed, reading, moment, int(dimensions), dark, session.task)

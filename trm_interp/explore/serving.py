@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from threading import Event, Thread
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from trm_interp.explore.settings import LAST_PORT, ExploreConfig
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import shown
+from trm_interp.runtime.preloading import preload_torch
 
 if TYPE_CHECKING:
     from trm_interp.explore.session import Session
 
+AHEAD = 0.05  # s in which a browser gets and draws the first board, before the layout keeps it busy
 TRIED = 50  # ports, from the one that was asked for
 GET_DASH = "the explorer needs Dash: pip install 'trm-interp[explore]', and run again"
 
@@ -33,6 +36,7 @@ def run(
     port = free_port(config.host, config.port)
     if port != config.port:
         tell(f"port {config.port} is busy: taking {port}")
+    preload_torch()
     with _no_collecting(), _door(config, port) as (server, app, is_open):
         from trm_interp.explore.app import make_app  # brings torch
         from trm_interp.explore.session import open_session
@@ -50,9 +54,10 @@ def run(
             config.probes,
             config.store,
         )
+        session.run(session.plain(0))  # the first board; and what cannot run fails here
         make_app(session, config, app)
+        sleep(AHEAD)
         is_open.set()
-        session.run(session.plain(0))  # the first board, and what cannot run fails here
     tell(f"the explorer is at http://{_in_address(config.host)}:{port}/ (Ctrl-C ends it)")
     try:
         serve(server)

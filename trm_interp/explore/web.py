@@ -1,7 +1,9 @@
 """The app before any session is open: pages, scripts and styles, for which torch is not needed."""
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event
 from typing import Any
 
 import dash
@@ -14,8 +16,8 @@ from trm_interp.explore.settings import ExploreConfig
 ASSETS = Path(__file__).parent / "assets"
 PLOTLY = "/_dash-component-suites/plotly/package_data/plotly.min.js"
 LONGEST = 10.0  # s that plotly waits for the first board; a page gives up after 30
-DRAWN = 0.3  # s in which a browser draws boards that it has got
-BOARD = "board"  # set in flask.g by a callback whose answer has boards
+STANDS = "stands"  # set in flask.g by a callback that a browser asks when it draws boards
+FIRST = "FIRST_BOARD"  # in the server's settings: a promise of what makes the first board's script
 # of paths that are answered before a session is open
 STATIC = ("/_dash-component-suites/", "/assets/", "/_favicon.ico")
 
@@ -32,6 +34,7 @@ def bare_app(config: ExploreConfig) -> dash.Dash:
     )
     app.layout = html.Div
     _plotly_later(app)
+    _board_first(app)
     if is_loopback(config.host):  # a page of another site must not reach it by a name of its own
         app.server.config["TRUSTED_HOSTS"] = ["127.0.0.1", "localhost", "[::1]", config.host]
     if (pages := config.features) is not None:
@@ -57,8 +60,30 @@ def _plotly_later(app: dash.Dash) -> None:
 
     @app.server.after_request
     def look(response: flask.Response) -> flask.Response:
-        if flask.g.pop(BOARD, False):
-            Timer(DRAWN, stands.set).start()
+        if flask.g.pop(STANDS, False):
+            stands.set()
+        return response
+
+
+def _board_first(app: dash.Dash) -> None:
+    """Let a page without a view in its address end with the first board.
+
+    The browser reads the page's scripts while the session opens, and draws the board as soon as
+    there is one: the layout and what Dash then asks take it another second. `boards.js` draws it
+    into a place of its own, which gives way to the boards of the layout.
+    """
+    promise: Future[Callable[[], str]] = Future()
+    app.server.config[FIRST] = promise
+
+    def parts(page: str) -> Iterator[str]:
+        body, end = page.rsplit("</body>", 1)
+        yield f'{body}<div id="first-board" inert></div>\n'
+        yield f"{promise.result()()}</body>{end}"
+
+    @app.server.after_request
+    def stream(response: flask.Response) -> flask.Response:
+        if flask.request.path == "/" and not flask.request.args and response.status_code == 200:
+            return flask.Response(parts(response.get_data(as_text=True)), mimetype="text/html")
         return response
 
 

@@ -21,8 +21,8 @@ window.explorer = (function () {
   }
 
   /* Puts other runs on the page; here, so that cells are drawn without looking for them again. */
-  function build(data) {
-    const root = document.getElementById("boards");
+  function build(data, place) {
+    const root = document.getElementById(place);
     root.innerHTML = data.markup; // in which names are escaped
     root.dataset.count = data.runs.length;
     root.style.setProperty("--ratio", data.ratio);
@@ -80,6 +80,13 @@ window.explorer = (function () {
     own.facts.textContent = built.data.runs[number].facts[reading][moment];
   }
 
+  /* The first board, which comes with the document, before the page is there. */
+  function first(data, reading) {
+    build(data, "first-board");
+    Object.assign(view, { reading, active: 0 });
+    built.boards.forEach(drawBoard);
+  }
+
   /* All boards at the moment; what the moment is called, and what the heat is. */
   function draw() {
     const { data } = built;
@@ -102,7 +109,10 @@ window.explorer = (function () {
       return draw();
     },
     show(data, active) {
-      if (data && built.data !== data) build(data);
+      if (data && built.data !== data) {
+        build(data, "boards");
+        document.getElementById("first-board")?.remove();
+      }
       view.active = active || 0;
       return draw();
     },
@@ -116,5 +126,5 @@ window.explorer = (function () {
     },
   });
 
-  return { built, view, set, none, plot, callbacks };
+  return { first, built, view, set, none, plot, callbacks };
 })();
