@@ -3,9 +3,9 @@
 In a headless browser that is open already; without Playwright or Chromium only the forks are
 measured. `first_board`: from the start of the command to the sight of the board of the first run,
 in a browser that asks for the page from the start on; `answers`: until it is answered; `page`:
-until the boards that follow the slider. `slider`: from a move to the board's drawing, 20 moves. Forks: of the default 6x6
-checkpoint and of a random 9x9 model of width 128, from the first moment on, with everything that is
-read from the run and what is sent of it.
+until the boards that follow the slider. `slider`: from a move to the board's drawing, 20 moves.
+Forks: of the default 6x6 checkpoint and of a random 9x9 model of width 128, from the first moment
+on, with everything that is read from the run and what is sent of it.
 """
 
 import json
