@@ -1,5 +1,6 @@
 """experiments/causal.py: parts are commands that exist, done once, each with its own words."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,11 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The words of every command that would have run; one of a `broken` folder fails."""
     words: list[list[str]] = []
 
-    def run(command: list[str], check: bool) -> SimpleNamespace:
-        words.append(command[3:])
-        return SimpleNamespace(returncode=int("broken" in command))
+    def finished(command: list[str], log: Path) -> tuple[int, float]:
+        words.append(command)
+        return int("broken" in command), 2.0
 
-    monkeypatch.setattr(causal, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(causal, "finished", finished)
     return words
 
 
@@ -53,6 +54,42 @@ def test_a_part_that_is_done_is_not_run_again(
     assert len(ran) == 3 and part("used", tmp_path)
 
 
+def test_no_part_is_begun_after_one_that_was_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(causal, "STOPPED", threading.Event())
+    monkeypatch.setattr(causal, "finished", lambda words, log: (130, 1.0))
+    args = SimpleNamespace(out=tmp_path, scale=1.0, more="", ship=None)
+    assert causal.run_subject("maze10", ["spread", "used"], args) == [
+        "maze10 spread",
+        "maze10 used",
+    ]
+    assert (tmp_path / "maze10" / "seconds.csv").read_text() == "spread,1.0,130\n"
+
+
+def test_a_command_is_timed_and_keeps_its_words(tmp_path: Path):
+    code, took = causal.finished(["no-such-command"], tmp_path / "log")
+    assert code == 2 and took > 0 and "no-such-command" in (tmp_path / "log").read_text()
+
+
+def test_the_estimate_by_hand(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(causal, "BY_ITSELF", 10.0)
+    model = causal.Model("trm", a_step=100.0, pairs=0.5)
+    # 50 ends of 192 x 50 / 24 = 400 puzzles: 400 x 16 + 50 x 2000 steps of 0.1 s
+    assert causal.seconds("robustness", model, 50 / 24) == pytest.approx(10 + 640 + 10_000)
+    assert causal.seconds("sae", model, 1.0) == 10
+    few = causal.seconds("trace", model._replace(pairs=0), 1.0)  # one pair at least, of 16
+    assert few == pytest.approx(10 + 0.1 * (192 * 128 + 2 * 152 * 18))
+    each = [causal.seconds("trace", causal.SUBJECTS[one], 1.0) for one in ("sudoku6", "sudoku9")]
+    text = causal.in_all(["sudoku6", "sudoku9"], ["trace"], 1.0, workers=2)
+    assert text.startswith(f"about {sum(each) / 60:.0f} minutes of one core, {max(each) / 60:.0f} ")
+
+
+def test_all_subjects_take_under_an_hour_on_two_cores():
+    text = causal.in_all(list(causal.SUBJECTS), list(causal.PARTS), causal.SCALE, workers=2)
+    assert int(text.split(", ")[1].split()[0]) < 55
+
+
 def test_numbers_follow_the_scale(ran: list[list[str]], tmp_path: Path):
     assert part("trace", tmp_path, scale=0.01)
     words = ran[0]
@@ -65,7 +102,11 @@ def test_what_ships_replaces_what_was_there_of_a_part(tmp_path: Path):
     for file, size in (("trace/trace.csv", 10), ("trace/huge.csv", causal.SMALL + 1)):
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         (out / file).write_text("x" * size)
-    for file in ("trace/huge.csv", "spread/old.csv", "trace-all-cells/kept.csv"):
+    (out / "used").mkdir()
+    for file in (
+        *("trace/huge.csv", "spread/old.csv", "trace-all-cells/kept.csv"),
+        "used-sae/replaced.csv",  # used has it all
+    ):
         (to / file).parent.mkdir(parents=True, exist_ok=True)
         (to / file).write_text("of an earlier run")
     causal.ship(out, to)
