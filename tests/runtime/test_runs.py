@@ -373,18 +373,18 @@ def test_a_slow_start_is_forgotten_after_three_units():
     assert meter.seconds_left() == pytest.approx((1000 - 61) / 30)
 
 
-def test_where_there_is_no_terminal_a_line_comes_after_5_s_then_after_10_20_30(
+def test_where_there_is_no_terminal_lines_come_often_for_a_minute_then_seldom(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     clock = Clock()
-    monkeypatch.setattr(trm_interp.runtime.progress, "SECONDS_BEFORE_LINES", 5.0)
+    monkeypatch.setattr(trm_interp.runtime.progress, "SECONDS_BEFORE_LINES", 3.0)
     monkeypatch.setattr(trm_interp.runtime.progress.time, "monotonic", lambda: clock.now)
     with progress("work", "units") as meter:
-        for seconds in (0, 4, 6, 14, 17, 35, 38, 67, 69, 98, 99):
+        for seconds in (0, 2, 3, 6, 7, 35, 38, 67, 69, 96, 97):
             clock.now = float(seconds)
             meter(seconds, 100)
     told = [line.partition(" units")[0] for line in capsys.readouterr().err.splitlines()]
-    assert told == [f"work: {n}/100" for n in (6, 17, 38, 69, 99)]
+    assert told == [f"work: {n}/100" for n in (3, 7, 35, 67, 97)]
 
 
 def test_a_note_stands_behind_the_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

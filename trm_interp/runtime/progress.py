@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-SECONDS_BETWEEN_LINES = 30.0
-SECONDS_BEFORE_LINES = 5.0  # the first of them; the next ones after twice as long each time
-SECONDS_BEFORE_WAITING = 3.0
+SECONDS_BETWEEN_LINES = 30.0  # after the first minute
+SECONDS_BETWEEN_FIRST = 4.0  # in the first minute
+SECONDS_BEFORE_LINES = 3.0  # after SECONDS_BEFORE_WAITING without a word: at most 5 in all
+SECONDS_BEFORE_WAITING = 2.0
+FIRST_MINUTE = 60.0
 WINDOW = 60.0  # seconds of recent work that the time left is reckoned from
 SAMPLES = 10  # that the window holds at least, where they are rare
 SLOW_START = 5.0  # times as slow as later work: a beginning that says nothing of it
@@ -187,24 +189,29 @@ def _display(passes: bool) -> Iterator["Progress"]:
 
 @contextmanager
 def _lines(label: str, unit: str, note: Callable[[], str]) -> Iterator[Meter]:
-    shown, pause = time.monotonic(), SECONDS_BEFORE_LINES
+    began = shown = time.monotonic()
+    pause = SECONDS_BEFORE_LINES
     lock = threading.Lock()
 
-    def show(meter: Meter) -> None:
+    def show(meter: Meter, finishing: bool = False) -> None:
         nonlocal shown, pause
         now = time.monotonic()
-        if 0 < meter.total <= meter.done:
+        is_done = 0 < meter.total <= meter.done
+        if is_done and not finishing:
             return
         with lock:
             if now - shown < pause:
                 return
-            shown, pause = now, min(2 * pause, SECONDS_BETWEEN_LINES)
+            early = now - began < FIRST_MINUTE
+            shown, pause = now, SECONDS_BETWEEN_FIRST if early else SECONDS_BETWEEN_LINES
         counts = f"{meter.done}/{meter.total or '?'} {unit}"
-        line = f"{meter.label or label}: {counts}, {_time_left(meter)} {meter.note or note()}"
+        left = "finishing" if is_done else _time_left(meter)
+        line = f"{meter.label or label}: {counts}, {left} {meter.note or note()}"
         print(line.rstrip(), file=sys.stderr)
 
     meter = Meter(show)
-    with _every(1.0, lambda: show(meter)):  # also while one unit takes long
+    # also while one unit takes long, or what comes after the last one, such as drawing
+    with _every(1.0, lambda: show(meter, finishing=True)):
         yield meter
 
 
