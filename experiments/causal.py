@@ -97,7 +97,8 @@ def seconds(part: str, model: Model, scale: float) -> float:
         "robustness": n(192) * 16 + n(24) * 2000,
         "states": n(96) * 16,
     }
-    return BY_ITSELF + steps.get(part, 0) * model.a_step / 1000
+    training = 20.0 if part == "sae" else 0.0  # 300 steps at any scale
+    return BY_ITSELF + training + steps.get(part, 0) * model.a_step / 1000
 
 
 def in_all(subjects: Sequence[str], parts: Sequence[str], scale: float, workers: int) -> str:

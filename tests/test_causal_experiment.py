@@ -77,7 +77,7 @@ def test_the_estimate_by_hand(monkeypatch: pytest.MonkeyPatch):
     model = causal.Model("trm", a_step=100.0, pairs=0.5)
     # 50 ends of 192 x 50 / 24 = 400 puzzles: 400 x 16 + 50 x 2000 steps of 0.1 s
     assert causal.seconds("robustness", model, 50 / 24) == pytest.approx(10 + 640 + 10_000)
-    assert causal.seconds("sae", model, 1.0) == 10
+    assert causal.seconds("sae", model, 1.0) == 10 + 20
     few = causal.seconds("trace", model._replace(pairs=0), 1.0)  # one pair at least, of 16
     assert few == pytest.approx(10 + 0.1 * (192 * 128 + 2 * 152 * 18))
     each = [causal.seconds("trace", causal.SUBJECTS[one], 1.0) for one in ("sudoku6", "sudoku9")]
