@@ -1,6 +1,7 @@
 """Runs that are killed, and runs of several processes, equal one undisturbed process."""
 
 import json
+import os
 import random
 import runpy
 from operator import itemgetter
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from team import in_two
 from team import two as two_of
 from tiny_training import CHILD, start
 
@@ -123,3 +125,20 @@ def test_two_processes_equal_one(tmp_path: Path, schedule: dict[str, Any]):
     one, two = saved(tmp_path / "one"), saved(tmp_path / "two")
     assert one["step"] == two["step"] == 14
     assert_same(two["model"], one["model"], tolerance=1e-3)
+
+
+def test_no_process_validates_alone_at_a_stop(tmp_path: Path):
+    """A signal may reach one of them earlier than another."""
+
+    def stopped() -> None:
+        trainer = make(tmp_path / "out")
+        asked = os.environ["RANK"] == "0"
+        train(
+            trainer,
+            should_stop=lambda: trainer.step_count == 2,
+            validate_last=lambda: asked,
+        )
+        assert trainer.step_count == 2 and trainer.validated_at == -1
+        trainer.ranks.close()
+
+    assert in_two(stopped) == [0, 0]

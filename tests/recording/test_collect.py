@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import trm_interp.recording.collect
-from trm_interp.core.checkpoints.folder import load_checkpoint
+from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.clock import schedule
 from trm_interp.core.infer import run
 from trm_interp.recording.collect import _check_range
@@ -152,6 +152,20 @@ def test_size_is_told_before_any_state_is_written(copier: Path, grids: Path, tmp
     line, has_states = notices[0]
     # z_L 4 x 2 x 2, z_H 4 x 2 states of 18 x 16 float16 = 24 * 576 = 13 824 bytes a puzzle
     assert "13 puzzles x 0.01 MB" in line and "z_L, z_H" in line and not has_states
+
+
+@pytest.mark.parametrize(("trained", "told"), [(2, True), (STEPS, False), ("2", False)])
+def test_runs_that_are_longer_than_those_of_training_are_told(
+    copier: Path, grids: Path, tmp_path: Path, trained: object, told: bool
+):
+    ckpt = tmp_path / "ckpt"
+    save_checkpoint(ckpt, load_checkpoint(copier).model, {"train": {"n_sup": trained}})
+    lines: list[str] = []
+    steps = f"0,{STEPS - 1}"
+    settings = {"ckpt": str(ckpt), "puzzles": grids, "out": tmp_path / "store", "limit": 1}
+    trm_interp.recording.collect.collect(CollectConfig(**settings, steps=steps), lines.append)
+    line = f"runs of {STEPS} supervision steps; in training they had at most {trained}"
+    assert (line in lines) == told
 
 
 def test_progress_counts_puzzles(copier: Path, grids: Path, tmp_path: Path):

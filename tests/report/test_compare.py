@@ -18,11 +18,12 @@ import trm_interp.report.plan
 import trm_interp.report.sweep.engine
 from trm_interp.figures.index import INDEX
 from trm_interp.report.claims import CLAIMS
-from trm_interp.report.compare import Compared, lines, run
+from trm_interp.report.compare import Compared, fault, lines, run
 from trm_interp.report.compare_subjects import Asked, open_subjects, training_step
 from trm_interp.report.compare_tables import EFFECTS, FACTS, OVER
 from trm_interp.report.effects import VERDICTS
 from trm_interp.report.settings import CompareConfig
+from trm_interp.report.sweep.engine import AGAIN
 from trm_interp.report.sweep.worker import Task
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.files import write_json
@@ -215,6 +216,15 @@ def test_a_study_that_fails_is_told_and_leaves_the_others(
     verdicts = pd.read_csv(tmp_path / "verdicts.csv")
     assert dict(zip(verdicts["id"], verdicts[OVER], strict=True))["F4"] == "not measured"
     assert "T1" in set(pd.read_csv(tmp_path / "effects.csv")["claim"])
+    here.ran.clear()
+    again = run(config(two, tmp_path, only="T1,F4"), lambda line: None)
+    assert again.failed == result.failed and here.ran == []  # not before it is asked for
+    assert fault(again) == f"{', '.join(again.failed)} failed; {AGAIN}"
+    here.cli = plain
+    settings = config(two, tmp_path, only="T1,F4", retry_failed=True)
+    assert run(settings, lambda line: None).failed == []
+    assert [words for _, words in here.ran] == ["losses", "losses"]
+    assert "--retry-failed" not in (tmp_path / "index.html").read_text()
 
 
 def test_a_subject_has_a_factor_of_its_own(here: Here, two: list[str], tmp_path: Path):
@@ -238,7 +248,7 @@ def test_a_subject_has_a_factor_of_its_own(here: Here, two: list[str], tmp_path:
 def test_stopped_it_says_how_to_go_on(
     two: list[str], tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ):
-    def stop(*args: object) -> None:
+    def stop(*args: object, **more: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trm_interp.report.plan, "run_jobs", stop)

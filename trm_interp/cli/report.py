@@ -14,7 +14,7 @@ COMMANDS = [
         Tables 1 and 2, figures 1 to 5 and the claims table: HTML and numbers, PNG, PDF.
 
         Every job is a command of its own, run in a folder of its own; the same command again goes
-        on with what is missing.
+        on with what is missing, and with --retry-failed tries again what failed.
         """,
         examples="""
         trm-interp figures --out runs/figures --plan
@@ -33,7 +33,8 @@ COMMANDS = [
         The claims of the seed paper on several checkpoints: effects, verdicts, and over all.
 
         Every study is a command of its own, run in a folder a subject; the same command again goes
-        on with what is missing. Snapshots of one training run count as one checkpoint.
+        on with what is missing, and with --retry-failed tries again what failed. Snapshots
+        of one training run count as one checkpoint.
         """,
         examples="""
         trm-interp compare artifacts/trm-sudoku6 artifacts/trm-sudoku6-seed2 --out runs/compare

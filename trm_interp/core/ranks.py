@@ -1,14 +1,30 @@
 """One process or several: rank, size, and the exchanges between them."""
 
+import inspect
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from trm_interp.core.processes import ADVICE, rank_and_size
 from trm_interp.runtime.errors import UserError, first_line
+
+# buffers are the same in all processes; torch 2.12 and earlier have the option's older name
+_NOT_SENT = next(
+    {name: False}
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+
+
+def with_mean_gradients(module: nn.Module) -> DistributedDataParallel:
+    """The module, whose backward pass gives means over the processes. Its buffers must be the same
+    in all of them, and stay so: they are not sent."""
+    return DistributedDataParallel(module, **_NOT_SENT)
 
 
 class Ranks:
@@ -49,6 +65,20 @@ class Ranks:
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(shared, dist.ReduceOp.MAX)
         return shared.tolist()
+
+    def all_say(self, mine: bool) -> bool:
+        """Whether every process says yes."""
+        return self.most(-float(mine))[0] < 0
+
+    def all_see(self, file: Path) -> bool:
+        """Whether a file is there. UserError where only some of the processes see it."""
+        seen = self.objects(file.exists())
+        if len(set(seen)) > 1:
+            raise UserError(
+                f"process {seen.index(False)} of {self.size} does not see {file.name}, which "
+                f"process {seen.index(True)} has: --out must be one folder that all of them see"
+            )
+        return seen[0]
 
     def objects(self, mine: Any) -> list[Any]:
         """What every process gives, in order of their rank; waits for all of them."""

@@ -113,6 +113,8 @@ def record_puzzles(
             f"{per_puzzle * len(puzzles) / 1e9:.3f} GB in {config.out} "
             f"({', '.join(site.name for site in sites)})"
         )
+        if longer := _longer_than_trained(checkpoint, n_steps):
+            tell(longer)
         if writer.manifest.complete:
             writer.claim.tell_complete()
         elif writer.manifest.shards:
@@ -121,6 +123,18 @@ def record_puzzles(
             joining.join(writer, now)
         _record_all(HookedModel.of(model, n_steps), puzzles, config, writer, tell)
     return config.out
+
+
+def _longer_than_trained(checkpoint: Checkpoint, n_steps: int) -> str | None:
+    """In words, where runs go further than those of training, if the card says how far those went.
+
+    `--steps 0-99`, which reads as a choice of moments, makes runs of 100 steps.
+    """
+    train = checkpoint.card.get("train")
+    trained = train.get("n_sup") if isinstance(train, dict) else None
+    if not isinstance(trained, int) or n_steps <= trained:
+        return None
+    return f"runs of {n_steps} supervision steps; in training they had at most {trained}"
 
 
 def _meta(

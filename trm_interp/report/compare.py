@@ -20,6 +20,7 @@ from trm_interp.report.compare_tables import (
 )
 from trm_interp.report.effects import NOT_MEASURED
 from trm_interp.report.settings import CompareConfig
+from trm_interp.report.sweep.engine import AGAIN
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.progress import Update
@@ -118,7 +119,7 @@ def _run_studies(subjects: Sequence[Subject], config: CompareConfig, work: Run) 
             work.tell(f"{name}: {line}")
 
         work.note(one.name)
-        one.failed = one.plan.run(told, advance, config.workers)
+        one.failed = one.plan.run(told, advance, config.workers, retry_failed=config.retry_failed)
         done[i] = seconds[i]
 
 
@@ -211,4 +212,4 @@ def fault(compared: Compared) -> str | None:
     """Which studies failed."""
     if not compared.failed:
         return None
-    return f"{', '.join(compared.failed)} failed; the same command tries them again"
+    return f"{', '.join(compared.failed)} failed; {AGAIN}"

@@ -7,6 +7,7 @@ from trm_interp.figures.look import Look
 from trm_interp.report.plan import FIGURES, Plan
 from trm_interp.report.recipes import Request
 from trm_interp.report.settings import FiguresConfig
+from trm_interp.report.sweep.engine import AGAIN
 from trm_interp.runtime.progress import Update
 from trm_interp.runtime.runs import Tell, quiet
 from trm_interp.runtime.settings import command_line
@@ -34,7 +35,8 @@ def run(config: FiguresConfig, tell: Tell = print, progress: Update = quiet) -> 
         return Made(config.out, lines, len(plan.jobs), [])
     for line in lines:
         tell(line)
-    return Made(config.out, [], len(plan.jobs), list(plan.run(tell, progress, config.workers)))
+    failed = plan.run(tell, progress, config.workers, retry_failed=config.retry_failed)
+    return Made(config.out, [], len(plan.jobs), list(failed))
 
 
 def plan_of(config: FiguresConfig) -> Plan:
@@ -64,4 +66,4 @@ def fault(made: Made) -> str | None:
     """Which jobs failed."""
     if not made.failed:
         return None
-    return f"{', '.join(made.failed)} failed; the same command tries them again"
+    return f"{', '.join(made.failed)} failed; {AGAIN}"

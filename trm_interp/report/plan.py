@@ -93,12 +93,17 @@ class Plan:
         """The plan for people: a line a job, and the sum."""
         each = [
             f"{job.name:10} about {job.minutes:5.1f} min on one CPU core, {job.megabytes:6.0f} MB"
-            + (", done" if job.is_done(self.identity) else "")
+            + self._state(job)
             for job in self.jobs
         ]
         todo = [job for job in self.jobs if not job.is_done(self.identity)]
         minutes, size = sum(j.minutes for j in todo), sum(j.megabytes for j in todo)
         return [*each, f"to do: {minutes:.1f} core minutes, {size / 1000:.2f} GB"]
+
+    def _state(self, job: Job) -> str:
+        if job.is_done(self.identity):
+            return ", done"
+        return ", failed before" if job.failed_before(self.identity) else ""
 
     def run(
         self,
@@ -106,10 +111,12 @@ class Plan:
         progress: Callable[[int, int], None],
         workers: int,
         extra: Mapping[str, Any] | None = None,
+        retry_failed: bool = True,
     ) -> dict[str, str]:
         """Runs what is not done, writes claims.csv and effects.csv; why each job that failed did.
 
         `extra`: results of other runs, by their names in `Evidence`, in place of this plan's.
+        `retry_failed`: False leaves alone what failed before on the same question.
 
         UserError where another process does, or where the folder holds anything else.
         """
@@ -124,7 +131,9 @@ class Plan:
             progress=progress,
             unmarked=_has_notes,
         ) as run:
-            failed = run_jobs(self.jobs, self.identity, tell, run.advance, workers)
+            failed = run_jobs(
+                self.jobs, self.identity, tell, run.advance, workers, retry_failed=retry_failed
+            )
             results = self.results()
             if "table2" in results:
                 self._draw_table2(results["table2"])

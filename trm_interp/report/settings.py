@@ -24,6 +24,8 @@ from trm_interp.subjects.settings import (
     Device,
 )
 
+RETRY_HELP = "also run jobs that failed before"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FiguresConfig:
@@ -48,6 +50,7 @@ class FiguresConfig:
     style: Style = setting("screen", STYLE_HELP)
     width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
     self_contained: bool = setting(False, SELF_CONTAINED_HELP)
+    retry_failed: bool = setting(False, RETRY_HELP, needs={"plan": (False,)})
     plan: bool = setting(False, "only print what would be done, with times and sizes")
 
     def __post_init__(self) -> None:
@@ -93,6 +96,7 @@ class CompareConfig:
     style: Style = setting("screen", STYLE_HELP)
     width: Width = setting("single", WIDTH_HELP, needs=ON_PAPER)
     self_contained: bool = setting(False, SELF_CONTAINED_HELP)
+    retry_failed: bool = setting(False, RETRY_HELP, needs={"plan": (False,)})
     plan: bool = setting(False, "only print what would be done, with times and sizes")
 
     def __post_init__(self) -> None:

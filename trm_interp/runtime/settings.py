@@ -162,7 +162,7 @@ def words_of(config: object) -> list[str]:
     words = []
     for f in fields(config):  # type: ignore[arg-type]
         value = getattr(config, f.name)
-        if "group" in f.metadata or f.name in ("overwrite", "resume"):
+        if "group" in f.metadata or f.name in ("overwrite", "resume", "retry_failed"):
             continue
         if value is None or value == f.default:
             continue

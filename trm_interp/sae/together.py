@@ -15,9 +15,8 @@ import torch
 from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, TrainingSAE
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from trm_interp.core.ranks import Ranks
+from trm_interp.core.ranks import Ranks, with_mean_gradients
 from trm_interp.runtime.shapes import Float, Int
 
 
@@ -27,7 +26,7 @@ class Together:
     def __init__(self, sae: TrainingSAE[Any], ranks: Ranks, batch_size: int) -> None:
         self.ranks, self.batch_size = ranks, batch_size
         # the threshold of BatchTopK is a buffer, and the same everywhere
-        self._forward = DistributedDataParallel(_Forward(sae), broadcast_buffers=False)
+        self._forward = with_mean_gradients(_Forward(sae))
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """Of the rows of this process; its loss gives, after DDP's mean, the batch's gradient."""

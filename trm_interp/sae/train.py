@@ -225,12 +225,15 @@ def _train(
             team=ranks,
         ) as run,
     ):
-        trainer = _begin(config, prepared, run, ranks)
+        if run.is_first:
+            remove_half_saved(config.out)
+        trainer = _trainer(config, prepared, ranks)
 
         def stop() -> bool:
             return bool(ranks.most(float(run.should_stop() or should_stop()))[0])
 
         try:
+            _take_over(trainer, prepared.identity, run, ranks)
             _loop(trainer, prepared.identity, run, stop)
         finally:
             trainer.together = None  # before the processes part, or its end may wait for ever
@@ -240,30 +243,32 @@ def _train(
     return trainer.finished
 
 
-def _begin(config: TrainSAEConfig, prepared: _Prepared, run: Run, ranks: Ranks) -> Trainer:
-    """A trainer at the start, or where an earlier run was saved."""
-    out, stream = config.out, prepared.stream
-    if run.is_first:
-        remove_half_saved(out)
+def _trainer(config: TrainSAEConfig, prepared: _Prepared, ranks: Ranks) -> Trainer:
+    """A trainer at the start."""
+    stream = prepared.stream
     assert stream.scaling is not None
     several = ranks if ranks.size > 1 else None
     sae = make_sae(config, stream.d_model, stream.device, several)
     held_out = prepared.held_out
     if held_out is not None:
         held_out = scaled(held_out, stream.scaling).to(stream.device)
-    trainer = Trainer(config, sae, stream, held_out, several)
-    if (out / STATE).exists():
-        trainer.resume(out / STATE, prepared.identity)
+    return Trainer(config, sae, stream, held_out, several)
+
+
+def _take_over(trainer: Trainer, identity: dict[str, Any], run: Run, ranks: Ranks) -> None:
+    """Go on where an earlier run was saved, if there is one."""
+    out = run.out
+    if ranks.all_see(out / STATE):
+        trainer.resume(out / STATE, identity)
         if trainer.finished:
             run.tell_complete()
         else:
             at = trainer.n_training_steps
-            run.tell(f"resuming at optimizer step {at} of {config.max_steps}")
+            run.tell(f"resuming at optimizer step {at} of {trainer.config.max_steps}")
     elif any((out / name).exists() for name in (CARD, WEIGHTS, CONFIG)):
         raise UserError(f"{out / STATE} is missing: nothing to resume from")
     else:  # also after a run that was killed before its first save
         run.clear()
-    return trainer
 
 
 def _save(trainer: Trainer, prepared: _Prepared, run: Run, processes: int) -> None:

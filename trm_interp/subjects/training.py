@@ -144,7 +144,7 @@ def _train_in_folder(trainer: Trainer, run: RunConfig, report: Report) -> None:
         stops_at_steps=True,
         on_signal=stop_compiling,
     ) as output:
-        has_state = (run.out / STATE_FILE).exists()
+        has_state = trainer.ranks.all_see(run.out / STATE_FILE)
         if output.begun and has_state:
             trainer.resume()
             _tell_of_resuming(trainer, output)

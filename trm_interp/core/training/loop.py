@@ -30,13 +30,14 @@ def train(
     Every row is a line of metrics.jsonl and, in the first process, given to `report`: training
     means since the last row (loss in nats per cell; `exact` of the slots that halted), or a
     validation. `save` replaces the trainer's own. A run that is stopped early ends with a
-    validation only where `validate_last` says so then. With `compile` the first step of a process,
-    which compiles, counts for no time: a budget would lose its warm-up to it.
+    validation only where `validate_last` says so then, in all processes. With `compile` the first
+    step of a process, which compiles, counts for no time: a budget would lose its warm-up to it.
     """
     loop = _Loop(trainer, report, should_stop, clock, save or trainer.save)
     try:
         loop.run()
-        if (trainer.finished() or validate_last()) and trainer.validated_at != trainer.step_count:
+        ends = trainer.finished() or trainer.ranks.all_say(validate_last())
+        if ends and trainer.validated_at != trainer.step_count:
             loop.emit(trainer.validate())
             loop.saved_at = -1
     except CompileStopped:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from trm_interp.core.checkpoints.folder import STATE as STATE_FILE
 from trm_interp.core.compiling import Mender, compile_networks
@@ -22,7 +21,7 @@ from trm_interp.core.devices import has_float64, widest
 from trm_interp.core.infer import run
 from trm_interp.core.models.config import ModelConfig
 from trm_interp.core.models.registry import build, settings_of
-from trm_interp.core.ranks import Ranks
+from trm_interp.core.ranks import Ranks, with_mean_gradients
 from trm_interp.core.training.exported import export
 from trm_interp.core.training.fusing import Fusing
 from trm_interp.core.training.gradients import Stepped, backward_in_parts
@@ -98,7 +97,7 @@ class Trainer:
         self.forward: nn.Module = self.model
         if self.ranks.size > 1:
             # the buffers are the start vectors, which never change
-            self.forward = DistributedDataParallel(self.model, broadcast_buffers=False)
+            self.forward = with_mean_gradients(self.model)
         self.optimizers = make_optimizers(self.model, config)
         self.average = WeightAverage(self.model, config.ema)
         self.dtype = getattr(torch, config.dtype)

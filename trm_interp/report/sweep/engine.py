@@ -21,6 +21,7 @@ from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.signals import terminated_as_interrupted
 
 HIDDEN = ".jobs"  # folder of the processes' own files, next to the jobs' folders
+AGAIN = "the same command with --retry-failed tries again"  # where jobs have failed
 EVERY = 0.05  # seconds between two looks at the jobs
 
 Tell = Callable[[str], None]

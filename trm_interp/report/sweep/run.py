@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from trm_interp.figures.index import INDEX, Entry, index_page, of_table
-from trm_interp.report.sweep.engine import HIDDEN, run_jobs
+from trm_interp.report.sweep.engine import AGAIN, HIDDEN, run_jobs
 from trm_interp.report.sweep.estimates import Estimate, duration, estimates
 from trm_interp.report.sweep.jobs import Job
 from trm_interp.report.sweep.machines import LocalMachine, Machine, SlurmMachine
@@ -175,4 +175,4 @@ def fault(swept: Swept) -> str | None:
     """Which jobs failed."""
     if not swept.failed:
         return None
-    return f"{', '.join(swept.failed)} failed; the same command with --retry-failed tries again"
+    return f"{', '.join(swept.failed)} failed; {AGAIN}"

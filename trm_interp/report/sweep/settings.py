@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trm_interp.report.settings import RETRY_HELP
 from trm_interp.runtime.settings import argument, positive, setting
 
 RUNS = {"dry_run": (False,)}
@@ -32,7 +33,7 @@ class SweepConfig:
         most=1024,
         needs=RUNS,
     )
-    retry_failed: bool = setting(False, "also run jobs that failed before", needs=RUNS)
+    retry_failed: bool = setting(False, RETRY_HELP, needs=RUNS)
     dry_run: bool = setting(
         False, "only print what would be run, with the time and size that are expected"
     )
