@@ -14,7 +14,7 @@ from trm_interp.core.processes import ADVICE, rank_and_size
 from trm_interp.runtime.errors import UserError, first_line
 
 # buffers are the same in all processes; torch 2.12 and earlier have the option's older name
-_NOT_SENT = next(
+_NOT_SENT: dict[str, Any] = next(
     {name: False}
     for name in ("forward_sync_buffers", "broadcast_buffers")
     if name in inspect.signature(DistributedDataParallel).parameters
