@@ -67,7 +67,7 @@ PRESETS: dict[str, dict[str, object]] = {
         **{"steps": 4000, "batch_size": 128, "n_sup": 8, "lr": 1e-3, "weight_decay": 0.1},
         **{"warmup": 0.05, "ema": 0.99, "eval_every": 250, "dtype": "bfloat16", "compile": True},
     },
-    # for 10x10 mazes, `data make maze10`: artifacts/trm-maze10
+    # for 10x10 mazes, `data make maze10`: artifacts/trm-maze10-mixing
     "maze10": {
         **{"d_model": 96, "multiple": 32, "prefix": 0, "h_cycles": 2, "l_cycles": 4},
         **{"normalised_swiglu": True, "optimizer": "muon", "muon_lr": 0.02, "muon_decay": 0.005},

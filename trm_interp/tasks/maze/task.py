@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from trm_interp.tasks.symmetry import Symmetry
 
 USUAL = 10, 30
-SHIPPED = {10: ("data/maze10/test.csv", ("trm-maze10",))}  # by side: test puzzles, checkpoints
+SHIPPED = {
+    10: ("data/maze10/test.csv", ("trm-maze10", "trm-maze10-mixing"))
+}  # by side: test puzzles, checkpoints
 DISTANCES = 1, 2, 4, 8, 16  # steps that are told apart
 NAME = re.compile(r"maze([1-9]\d?)")
 COLOURS = ("", "#4a4a4a", "", "#7bc47f", "#e58a7b", "#f3d27a")
