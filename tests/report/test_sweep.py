@@ -191,6 +191,10 @@ def test_a_sweep_runs_once_and_tells_what_it_took(
     assert set(jobs.index[jobs["state"] == "failed"]) == {"bad", "child"} and len(jobs) == 9
     assert jobs.loc["child", "problem"] == "needs bad, which failed"
     assert "no such checkpoint" in (out / "bad-log.txt").read_text()
+    page = (out / "index.html").read_text()  # of a job without results its log
+    assert "<h2>Jobs</h2>" in page and "<h2>Figures</h2>" not in page
+    for name in set(jobs.index) - {"child"}:
+        assert f'href="{name}/' in page or f'href="{name}-log.txt"' in page
     assert "puzzle 3, int16" in (out / "look-3-log.txt").read_text()
     assert jobs.loc["store-3", "bytes"] > jobs.loc["store-2", "bytes"] > 0
     first = ["store-2", "store-3", "look-2", "look-3", "bad"]

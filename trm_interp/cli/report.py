@@ -53,8 +53,8 @@ COMMANDS = [
         doc="""
         What a command would compute, write and take, from its options and one timed batch.
 
-        Of eval, collect, outcomes, losses, settling, search, basins and train. Nothing is run or
-        written.
+        Of eval, outcomes, losses, collect, settling, stability, search, basins, trace and train.
+        Nothing is run or written.
         """,
         examples="""
         trm-interp cost "basins --starts 1000000 --n-puzzles 1"

@@ -49,8 +49,10 @@ def index_page(
     lines: Sequence[str],
     figures: Sequence[Entry],
     tables: Sequence[Entry],
+    shown: str = "Figures",
 ) -> str:
-    """HTML without scripts. `command`: what made the folder; `lines`: the result in words."""
+    """HTML without scripts. `command`: what made the folder; `lines`: the result in words;
+    `shown`: what `figures` are."""
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
@@ -59,7 +61,7 @@ def index_page(
         f"<p>Made by <code>{escape(command)}</code></p>",
         *(f"<p>{escape(line)}</p>" for line in lines),
     ]
-    for heading, entries in (("Figures", figures), ("Tables", tables)):
+    for heading, entries in ((shown, figures), ("Tables", tables)):
         if entries:
             rows = (
                 f'<li><a href="{escape(one.name)}">{escape(one.name)}</a>: {escape(one.sentence)}'

@@ -151,17 +151,20 @@ def _jobs_table(table: Table, ran: set[str], failed: dict[str, str]) -> pd.DataF
 
 
 def _index(table: Table, config: SweepConfig, jobs: pd.DataFrame) -> str:
-    """The page of the folder."""
-    shown = [
-        Entry(f"{job.name}/{INDEX if (job.out / INDEX).exists() else ''}", shlex.join(job.words))
-        for job in table.jobs
-        if job.out.is_dir()
-    ]
+    """The page of the folder: of every job its page, its folder, or else its log."""
+
+    def place(job: Job) -> str | None:
+        if job.out.is_dir():
+            return f"{job.name}/{INDEX if (job.out / INDEX).exists() else ''}"
+        return job.log.name if job.log.exists() else None
+
+    places = [(place(job), shlex.join(job.words)) for job in table.jobs]
+    shown = [Entry(at, words) for at, words in places if at is not None]
     failed = list(jobs["state"]).count("failed")
     title = f"The jobs of {config.table.name}"
     lines = [f"{counted(len(jobs), 'job')}, {failed} failed."]
     command = shlex.join(["trm-interp", "sweep", str(config.table), "--out", str(table.out)])
-    return index_page(title, command, lines, shown, [of_table(TABLE, jobs)])
+    return index_page(title, command, lines, shown, [of_table(TABLE, jobs)], "Jobs")
 
 
 def lines(swept: Swept) -> list[str]:
