@@ -63,7 +63,7 @@ def test_options_that_the_text_names_exist():
     there = every(get_command(app)) | {"--nproc-per-node", "--dist", "--help", "--outputs"}
     for page in TEXTS:
         named = re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text_of(page))
-        assert set(named) <= there | {"--only", "--plan", "--execute", "--to"}, page
+        assert set(named) <= there | {"--only", "--plan", "--execute", "--to", "--estimate"}, page
 
 
 def test_files_that_the_text_names_exist():

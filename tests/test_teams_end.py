@@ -17,12 +17,8 @@ from sae_store import noise, write_store
 from team import in_two
 
 import trm_interp.core.ranks as ranks_module
-from trm_interp.core.training.settings import TrainConfig
 from trm_interp.runtime.errors import UserError
 from trm_interp.sae.train import train_sae
-from trm_interp.subjects.settings import RunConfig
-from trm_interp.subjects.training import fit
-from trm_interp.tasks.sudoku.forge.presets import make_preset
 
 UNSHARED = "process 1 of 2 does not see train_state.pt, which process 0 has: --out must be one"
 
@@ -61,23 +57,5 @@ def test_of_an_sae(freed_first: None, own: Any, tmp_path: Path):
     def goes_on() -> None:
         with pytest.raises(UserError, match=UNSHARED):
             train_sae(quick(store, own(), max_steps=2, resume=True), silent)
-
-    assert in_two(goes_on) == [0, 0]
-
-
-def test_of_a_training(freed_first: None, own: Any, tmp_path: Path):
-    make_preset("sudoku4", tmp_path / "data")
-    train, val = (tmp_path / "data" / f"{name}.txt" for name in ("train", "val"))
-    config = TrainConfig(steps=2, batch_size=4, n_sup=1, eval_every=9)
-    model = {"d_model": 8, "multiple": 8, "prefix": 0, "h_cycles": 1, "l_cycles": 1}
-
-    def run(resume: bool) -> RunConfig:
-        return RunConfig(train=train, val=val, out=own(), val_limit=2, device="cpu", resume=resume)
-
-    assert in_two(lambda: fit(run(False), model, config, tell=silent)) == [0, 0]
-
-    def goes_on() -> None:
-        with pytest.raises(UserError, match=UNSHARED):
-            fit(run(True), model, config, tell=silent)
 
     assert in_two(goes_on) == [0, 0]
