@@ -18,6 +18,7 @@ import torch
 
 import trm_interp.recording.collect
 import trm_interp.studies.lens
+import trm_interp.studies.trajectories
 from trm_interp.core.checkpoints.folder import load_checkpoint, save_checkpoint
 from trm_interp.core.models.trm import TRM
 from trm_interp.recording.manifest import Manifest
@@ -53,6 +54,7 @@ SMALL: dict[str, list[object]] = {
     "internalisation": ["--limit", 6, "--steps", 1, "--caps", "0,1", "--batch-size", 2],
     "outcomes": ["--limit", 10, "--batch-size", 3, "--steps", 2],
 }
+SMALL_SAE = ["--train-steps", 3, "--expansion", 2, "--batch-size", 16, "--buffer-mb", 1]
 TABLE = {"eval": "t.csv", "search": "t.csv"}  # what is written where it is no folder
 
 
@@ -115,20 +117,51 @@ def test_three_shards_merge_to_the_bytes_of_one_process(
     assert files(whole) == files(merged) and len(files(whole)) > 0
 
 
-@pytest.mark.slow
-def test_shards_of_lens_merge_to_the_bytes_of_one_process(
-    cli: Cli, copier: Path, grids: Path, tmp_path: Path, monkeypatch: Any
+@pytest.fixture(scope="module")
+def recorded(
+    cli: Cli, copier: Path, grids: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """A store of ten puzzles, and an SAE of three training steps on it."""
+    folder = tmp_path_factory.mktemp("recorded")
+    store, sae = folder / "store", folder / "sae"
+    words_of = words("collect", copier, grids)
+    done(cli, *words_of, "--steps", 2, "--out", store)
+    done(cli, "train-sae", store, "--site", "z_H", "--out", sae, "--device", "cpu", *SMALL_SAE)
+    return {"STORE": store, "SAE": sae, "CKPT": copier, "GRIDS": grids}
+
+
+READING: dict[str, str] = {  # of a store, an SAE or two checkpoints
+    "lens": "STORE --ckpt CKPT",
+    "trajectories": "STORE",
+    "divergence": "STORE --ckpt CKPT --starts 24 --tries 4 --control-puzzles 2",
+    "probes": "STORE --ckpt CKPT --cycles 0-3",
+    "stitch": "CKPT CKPT --puzzles GRIDS --limit 2 --fit 2 --steps 1 --link-steps 2 --batch-size 2",
+    "steer": "SAE STORE --ckpt CKPT --feature 1 --controls 3 --all-puzzles",
+    "circuits": "SAE STORE --ckpt CKPT --all-puzzles --top 2 --controls 1 --batch-size 4",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "lens" else name for name in READING],
+)
+def test_shards_of_recorded_runs_merge_to_the_bytes_of_one_process(
+    cli: Cli, recorded: dict[str, Path], name: str, tmp_path: Path, monkeypatch: Any
 ):
-    store, whole, merged = (tmp_path / name for name in ("store", "a", "b"))
     monkeypatch.setattr(trm_interp.studies.lens, "TOGETHER", 3)
-    done(cli, *words("collect", copier, grids), "--out", store)
-    line = ["lens", store, "--ckpt", copier, "--device", "cpu"]
+    monkeypatch.setattr(trm_interp.studies.trajectories, "TOGETHER", 3)
+    line = [name, *(recorded.get(word, word) for word in READING[name].split()), "--device", "cpu"]
+    if name == "trajectories":
+        line = line[:-2]
     places = in_shards(cli, line, tmp_path)
+    own = [json.loads((place / "shard.json").read_text())["pieces"] for place in places]
+    assert sum(map(len, own)) >= 3 and min(map(len, own)) > 0
+    whole, merged = tmp_path / "a", tmp_path / "b"
     outputs = []
     for folder, command in ((whole, line), (merged, ["merge", *places])):
         folder.mkdir()
         monkeypatch.chdir(folder)
-        outputs.append(done(cli, *command, "--out", "out"))
+        outputs.append(done(cli, *command, "--out", "out.json" if name == "steer" else "out"))
     assert outputs[0] == outputs[1]
     assert files(whole) == files(merged) and len(files(whole)) > 0
 
@@ -208,9 +241,11 @@ def test_a_shard_that_cannot_be(cli: Cli, copier: Path, grids: Path, text: str, 
     assert not (tmp_path / "a").exists()
 
 
-def test_what_cannot_be_divided_says_why(cli: Cli, tmp_path: Path):
-    on = ["trajectories", tmp_path / "store", "--out", tmp_path / "a"]
-    assert "trajectories cannot be sharded: " in refused(cli, *on, "--shard", "1/2")
+def test_a_shard_of_divergence_without_starts_has_nothing_to_divide(
+    cli: Cli, recorded: dict[str, Path], tmp_path: Path
+):
+    on = ["divergence", recorded["STORE"], "--starts", 0, "--out", tmp_path / "a"]
+    assert "--starts 0 has none" in refused(cli, *on, "--shard", "1/2")
 
 
 def test_a_full_disk_is_one_line_and_the_shard_goes_on(

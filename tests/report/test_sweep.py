@@ -133,7 +133,7 @@ ONE = "jobs: {a: {run: 'hooks --steps 1'}}"
         (f"{ONE}\nslurm: {{time: long}}", "slurm: time: must be 1 to 1000000, got 'long'"),
         (
             "jobs: {a: {run: hooks, shards: 2}}",
-            "a: shards: hooks cannot be sharded: it has no --shard",
+            "a: shards: hooks has no --shard",
         ),
     ],
 )

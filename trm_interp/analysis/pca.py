@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -47,51 +47,80 @@ class Components:
         return (states.astype(np.float32) - self.mean) @ self.axes.T
 
 
+class Sums(NamedTuple):
+    """Of a chunk's states: `image` [axis, coordinate], sum of (state . axis) state; `total`, sum of
+    the states; `squares`, sum of their squares, in the first pass; `n`, how many."""
+
+    image: Tensor
+    total: Tensor
+    squares: float
+    n: int
+
+
+def first_sums(chunks: Iterable[np.ndarray], n_components: int, seed: int = 0) -> Iterator[Sums]:
+    """What the first pass takes from each chunk: it depends on no other one, so that passes over
+    parts of a stream may be made apart."""
+    return _sums(chunks, lambda width: _random_basis(width, n_components, seed), True)
+
+
+def _sums(
+    chunks: Iterable[np.ndarray], basis_of: Callable[[int], Tensor], first: bool
+) -> Iterator[Sums]:
+    """`basis_of`: the axes of states with so many coordinates."""
+    basis, buffer = torch.empty(0), torch.empty(0)
+    for chunk in ahead(chunks):
+        if not len(basis):
+            basis, buffer = basis_of(chunk.shape[1]), _buffer(chunk.shape[1])
+        image, total, squares = torch.zeros_like(basis), torch.zeros(basis.shape[1]), 0.0
+        for rows in _blocks(chunk, buffer):
+            image.addmm_(basis @ rows.T, rows)
+            total += rows.sum(0)
+            if first:
+                squares += float(rows.flatten().dot(rows.flatten()))
+        yield Sums(image, total, squares, len(chunk))
+
+
 def streamed_pca(
     read: Callable[[], Iterable[np.ndarray]],
     n_components: int,
     seed: int = 0,
     iterations: int = ITERATIONS,
+    first: Iterable[Sums] | None = None,
 ) -> tuple[Components, Float[np.ndarray, "state pc"]]:
     """Components of all states that `read()` gives, and the coordinates of every one of them.
 
     read: gives the same chunks [state, coordinate] of any float type each time it is called:
     `iterations` + 1 times. Chunks are read ahead in a thread. Signs as scikit-learn has them: the
     largest entry of an axis is positive. ValueError for no states, or more components than a
-    state has coordinates; NotFinite for a NaN or infinity.
+    state has coordinates; NotFinite for a NaN or infinity. `first`: the sums of the first pass,
+    where `first_sums` has made them already.
     """
-    width, basis, buffer = 0, torch.empty(0), torch.empty(0)
-    total, mean, n = 0.0, torch.empty(0), 0
+    basis, total, mean, n = torch.empty(0), 0.0, torch.empty(0), 0
     for turn in range(iterations):
         n = 0
-        for index, chunk in enumerate(ahead(read())):
-            if not len(basis):
-                width = chunk.shape[1]
-                basis = _random_basis(width, n_components, seed)
-                buffer = torch.empty(max(1, BLOCK // (4 * width)), width)
-            if not n:
-                image = torch.zeros(basis.shape, dtype=torch.float64)
-                mean = torch.zeros(width, dtype=torch.float64)
-            part, part_sum, squares = torch.zeros_like(basis), torch.zeros(width), 0.0
-            for rows in _blocks(chunk, buffer):
-                part.addmm_(basis @ rows.T, rows)
-                part_sum += rows.sum(0)
-                if turn == 0:
-                    squares += float(rows.flatten().dot(rows.flatten()))
-            if not math.isfinite(squares):
+        if turn:
+            sums: Iterable[Sums] = _sums(read(), lambda width, basis=basis: basis, False)
+        else:
+            sums = first_sums(read(), n_components, seed) if first is None else first
+        for index, of in enumerate(sums):
+            if not math.isfinite(of.squares):
                 raise NotFinite(index)
-            image += part
-            mean += part_sum
-            total += squares
-            n += len(chunk)
+            if not n:
+                image = torch.zeros(of.image.shape, dtype=torch.float64)
+                mean = torch.zeros(of.image.shape[1], dtype=torch.float64)
+            image += of.image
+            mean += of.total
+            total += of.squares
+            n += of.n
         if not n:
             raise ValueError("no states to take components of")
         if turn == 0:
+            basis = _random_basis(len(mean), n_components, seed)
             variance = total / n - float((mean / n).square().sum())
         mean /= n
         image -= n * torch.outer(basis.double() @ mean, mean)
         basis = torch.linalg.qr(image.T).Q.T.float().contiguous()
-    centre = mean.float()
+    centre, buffer = mean.float(), _buffer(len(mean))
     points, at = torch.empty(n, len(basis)), 0
     for chunk in ahead(read()):
         for rows in _blocks(chunk, buffer):
@@ -123,6 +152,11 @@ def _blocks(chunk: np.ndarray, buffer: Tensor) -> Iterator[Tensor]:
     """The rows in float32, as many at a time as the buffer holds."""
     for block in torch.from_numpy(np.ascontiguousarray(chunk)).split(len(buffer)):
         yield buffer[: len(block)].copy_(block)
+
+
+def _buffer(width: int) -> Tensor:
+    """For as many states as are multiplied at once."""
+    return torch.empty(max(1, BLOCK // (4 * width)), width)
 
 
 def _random_basis(width: int, n_components: int, seed: int) -> Tensor:

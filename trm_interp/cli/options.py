@@ -55,9 +55,9 @@ class Command:
     `finished` is False ends in status 130 with advice on resuming. `unit`: what progress counts,
     empty for none; `label`: name of the progress. `has_json`: whether --json is offered.
     `says_out`: whether a notice names the output at the end. `pushes`: whether --push shares the
-    output when it is finished. `shards`: None where there is no --shard, otherwise why it is
-    refused, "" where it is not. `team`: whether the command itself shares its work among the
-    processes of a torchrun. `writes`: the option that names the output.
+    output when it is finished. `shards`: whether --shard does a part of it. `team`: whether the
+    command itself shares its work among the processes of a torchrun. `writes`: the option that
+    names the output.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Command:
     has_json: bool = False
     says_out: bool = False
     pushes: bool = False
-    shards: str | None = None
+    shards: bool = False
     team: bool = False
     writes: str = "out"
 

@@ -28,7 +28,7 @@ COMMANDS = [
         unit="puzzles",
         label="solving",
         has_json=True,
-        shards="",
+        shards=True,
         team=True,
         writes="csv",
     ),
@@ -47,7 +47,7 @@ COMMANDS = [
         unit="puzzles",
         label="recording",
         pushes=True,
-        shards="",
+        shards=True,
         team=True,
     ),
     Command(

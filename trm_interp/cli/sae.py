@@ -65,6 +65,7 @@ COMMANDS = [
         label="steering",
         has_json=True,
         says_out=True,
+        shards=True,
     ),
     Command(
         name="circuits",
@@ -80,5 +81,6 @@ COMMANDS = [
         label="following",
         has_json=True,
         says_out=True,
+        shards=True,
     ),
 ]

@@ -21,7 +21,7 @@ COMMANDS = [
         label="searching",
         has_json=True,
         says_out=True,
-        shards="",
+        shards=True,
         team=True,
     ),
     Command(

@@ -50,7 +50,7 @@ class Finished:
 
 def shard_fields(command: "Command") -> list[Field[Any]]:
     """The options of a shard, less those that the command has itself."""
-    if command.shards is None:
+    if not command.shards:
         return []
     own = {f.name for f in fields(command.config)}
     return [f for f in fields(ShardOptions) if f.name not in own]
@@ -59,7 +59,7 @@ def shard_fields(command: "Command") -> list[Field[Any]]:
 def is_divided(command: "Command", part: ShardOptions) -> bool:
     """Whether the command runs as a shard, or as several that are merged; or would, if it could."""
     return part.shard is not None or (
-        command.shards is not None and not command.team and rank_and_size()[1] > 1
+        command.shards and not command.team and rank_and_size()[1] > 1
     )
 
 
@@ -75,8 +75,6 @@ def run_divided(
     own = vars(part) | {f.name: given[f.name] for f in fields(part) if f.name in given}
     out = own.pop("out")
     options = ShardOptions(**own)
-    if command.shards:
-        raise UserError(f"{command.name} cannot be sharded: {command.shards}")
     if part.shard is None:
         return _run_in_ranks(command, given, typed, options, out, execute, tell)
     if rank_and_size()[1] > 1:

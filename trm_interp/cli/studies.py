@@ -137,15 +137,6 @@ STUDIES: dict[str, tuple[str, str, str]] = {
 }
 
 
-# studies that are not sharded, and why
-UNDIVIDED = {
-    "trajectories": "one PCA over all states of the store, which reading them takes longer than",
-    "divergence": "every puzzle is compared with the centroid of all others at every update",
-    "probes": "its fits are of the states of all puzzles, and take most of the time",
-    "stitch": "nearly all its time goes into training two links, one after the other",
-}
-
-
 def study(name: str, config: type, doc: str, unit: str, examples: str, module: str = "") -> Command:
     """The row of a study. `module`: where it is; by default the one of its name in `studies`."""
     return Command(
@@ -158,7 +149,7 @@ def study(name: str, config: type, doc: str, unit: str, examples: str, module: s
         unit=unit,
         has_json=True,
         says_out=True,
-        shards=UNDIVIDED.get(name, ""),
+        shards=True,
     )
 
 

@@ -59,6 +59,6 @@ def read_line(words: Sequence[str], out: Path | None = None) -> Line:
         command=name,
         flags=tuple(f"--{flag}" for flag in ("resume", "overwrite") if flag in fields),
         writes="out" in fields,
-        shards="it has no --shard" if row.shards is None else row.shards,
+        shards=row.shards,
         settings=settings_of(row.config, given, typed),
     )

@@ -7,12 +7,16 @@ import numpy as np
 from trm_interp.recording.store import Store
 
 
-def states_of(store: Store, site: str) -> Callable[[], Iterator[np.ndarray]]:
-    """Gives every puzzle's states [tick, pos * d_model], in order, each time it is called."""
+def states_of(
+    store: Store, site: str, puzzles: range | None = None
+) -> Callable[[], Iterator[np.ndarray]]:
+    """Gives the states [tick, pos * d_model] of one puzzle after another, by default of all, each
+    time it is called."""
     width = int(np.prod(store[site].shape[-2:]))
 
     def read() -> Iterator[np.ndarray]:
-        for chunk in store.iter(site):
+        chosen = store.iter(site) if puzzles is None else map(store[site].__getitem__, puzzles)
+        for chunk in chosen:
             yield chunk.reshape(-1, width)
 
     return read

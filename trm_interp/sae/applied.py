@@ -1,5 +1,6 @@
 """A trained SAE applied to a store: checked to fit, ready to encode."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from trm_interp.recording.site_reader import (
 from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.runs import quiet
+from trm_interp.runtime.shards import noted
 from trm_interp.sae.saved import Provenance, load_sae, provenance_of
 from trm_interp.sae.settings import OnSAE
 from trm_interp.subjects.opening import open_device
@@ -74,6 +76,15 @@ class AppliedSAE:
     @property
     def d_sae(self) -> int:
         return self.sae.cfg.d_sae
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of its encoder and decoder and what else it has learned."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.sae.state_dict().items()):
+            found.update(name.encode())
+            found.update(tensor.float().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     @property
     def solved(self) -> np.ndarray:
@@ -148,7 +159,9 @@ def applying(config: OnSAE, tell: Callable[[str], None] = print) -> Iterator[App
         readers = _readers(config, provenance, store)
         mismatch = _mismatch(config, sae, provenance, store, readers)
         puzzles = _puzzles(config, provenance, store)
-        yield AppliedSAE(sae, provenance, config.sae, store, readers, puzzles, device, mismatch)
+        applied = AppliedSAE(sae, provenance, config.sae, store, readers, puzzles, device, mismatch)
+        noted(**{f"store {store.path}": store.sha256, "sae": applied.weights_sha256})
+        yield applied
 
 
 def _readers(config: OnSAE, provenance: Provenance | None, store: Store) -> tuple[SiteReader, ...]:

@@ -17,8 +17,10 @@ from torch import Tensor
 from trm_interp.core.clock import Tick
 from trm_interp.core.infer import embedded
 from trm_interp.core.models.base import RecursiveModel, States
+from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.runs import quiet
 from trm_interp.runtime.shapes import Float
+from trm_interp.runtime.shards import divided, numbered, shard_ends
 from trm_interp.sae.applied import AppliedSAE, Progress
 from trm_interp.sae.splice import Place
 from trm_interp.sae.steer import Change, edit_of
@@ -100,13 +102,20 @@ class Edges(NamedTuple):
 
 @torch.no_grad()
 def edges(through: Through, progress: Progress = quiet) -> Edges:
-    """All edges from the source ticks, of every puzzle, in one run of each with k tangents."""
+    """All edges from the source ticks, of every puzzle, in one run of each with k tangents. A shard
+    follows those of some puzzles, and ends here."""
     n = len(through.applied.puzzles)
     at = sorted({*through.ticks, *(tick + through.lag for tick in through.ticks)})
-    parts = []
-    for first in range(0, n, through.batch_size):
-        parts.append(_edges_of(through, at, slice(first, min(first + through.batch_size, n))))
-        progress(min(first + through.batch_size, n), n)
+    batches = [slice(i, min(i + through.batch_size, n)) for i in range(0, n, through.batch_size)]
+
+    def compute(i: int) -> Arrays:
+        progress(batches[i].start, n)
+        return _edges_of(through, at, batches[i])._asdict()
+
+    names = numbered("edges", len(batches))
+    parts = [_Part(**get()) for get in divided(names, compute)]
+    shard_ends()
+    progress(n, n)
     weights, levels, moved = (np.concatenate([part[i] for part in parts]) for i in range(3))
     density, mean = np.sum([part.usage for part in parts], 0) / (n * len(through.cells))
     return Edges(weights, levels, at, moved, density, mean)

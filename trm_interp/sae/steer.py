@@ -18,12 +18,14 @@ from torch import Tensor
 from trm_interp.analysis.estimates import Estimate
 from trm_interp.core.clock import Tick
 from trm_interp.recording.site_reader import SiteReader
+from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.file_run import FileRun
 from trm_interp.runtime.limits import counted, parse_indices, shown
 from trm_interp.runtime.outputs import own_json
 from trm_interp.runtime.runs import quiet
 from trm_interp.runtime.shapes import Float, Int
+from trm_interp.runtime.shards import divided, shard_ends
 from trm_interp.sae.applied import AppliedSAE, Progress, applying
 from trm_interp.sae.measures import Usage, feature_usage
 from trm_interp.sae.results import Effect, FeatureEffect, Steering
@@ -131,7 +133,8 @@ def effect(clean: Outcome, changed: Outcome, seed: int, step: int = -1) -> Effec
 def run(
     config: SteerConfig, tell: Callable[[str], None] = print, progress: Progress = quiet
 ) -> Steering:
-    """The effects of the feature and of its controls, as the command reports them.
+    """The effects of the feature and of its controls, as the command reports them. A shard runs
+    some of them.
 
     `rank_p`: share of the controls, and the feature itself, with at least its effect on the loss.
     """
@@ -167,23 +170,30 @@ def _steer(config: SteerConfig, applied: AppliedSAE, progress: Progress) -> Stee
     mean_row = torch.from_numpy(usage.mean_row)
     place = Place(applied.site, ticks, mean_row, static_parts(applied, applied.reader))
     rows = applied.sae.W_dec.detach().float()
-    clean = loop.run()
-    effects: list[FeatureEffect] = []
-    for done, feature in enumerate([config.feature, *controls.tolist()]):
-        progress(done, 1 + len(controls))
-        value = _value(config, usage, rows, feature)
-        change = Change(feature, config.mode, value)
-        changed = loop.run(partial(_edits, applied, place, rows, change, positions))
-        at_the_end = effect(clean, changed, config.seed)
-        effects.append(
-            FeatureEffect(
-                feature=feature,
-                value=value,
-                **vars(at_the_end),
-                after_last_change=effect(clean, changed, config.seed, ticks[-1].step),
-            )
+    features = [config.feature, *controls.tolist()]
+    values = [_value(config, usage, rows, feature) for feature in features]
+
+    def compute(i: int) -> Arrays:
+        if not i:
+            return loop.run()._asdict()
+        progress(i - 1, len(features))
+        change = Change(features[i - 1], config.mode, values[i - 1])
+        return loop.run(partial(_edits, applied, place, rows, change, positions))._asdict()
+
+    names = ["clean", *(f"feature-{feature}" for feature in features)]
+    outcomes = [Outcome(**get()) for get in divided(names, compute)]
+    shard_ends()
+    clean, *changed = outcomes
+    effects = [
+        FeatureEffect(
+            feature=feature,
+            value=value,
+            **vars(effect(clean, of, config.seed)),
+            after_last_change=effect(clean, of, config.seed, ticks[-1].step),
         )
-    progress(1 + len(controls), 1 + len(controls))
+        for feature, value, of in zip(features, values, changed, strict=True)
+    ]
+    progress(len(features), len(features))
     return Steering(
         **applied.measured_on,
         model_mismatch=mismatch,

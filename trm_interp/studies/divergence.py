@@ -20,6 +20,7 @@ from trm_interp.recording.store import Store
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted, require_memory
 from trm_interp.runtime.records import Record, optional
+from trm_interp.runtime.shards import is_shard
 from trm_interp.studies.by_outcome import why_not_compared
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, results_of
 from trm_interp.studies.same_puzzle import Control, Distances, over_starts_of
@@ -169,11 +170,16 @@ def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> DivergenceR
     with opening(config, tell) as store, ExitStack() as stack:
         config = replace(config, site=site_of(store, config.site))
         checkpoint = open_model(store, config.ckpt, config.device) if config.starts else None
+        if checkpoint is None and is_shard():
+            raise UserError("shards divide the starts of the control, and --starts 0 has none")
         need = 2 * 2 * config.starts * math.prod(store[config.site].shape[1:])  # float16, joined
         require_memory(need, f"the states of {config.starts} starts", "lower --starts")
         results = stack.enter_context(
             results_of("divergence", config, NAMES, tell=tell, progress=progress)
         )
+        starts = None
+        if checkpoint is not None:  # first: the rest is not divided
+            starts = over_starts_of(store, checkpoint.model, config, tell, progress)
         solved = store["solved"][:, -1]
         over_puzzles = same_puzzle = None
         comparisons: dict[str, Tables] = {}
@@ -185,8 +191,7 @@ def run(config: DivergenceConfig, tell: Tell, progress: Progress) -> DivergenceR
             why_not_compared(solved, tell)
             runs = over_puzzles_of(store, solved, config.site)
             over_puzzles, comparisons["divergence"] = compare(TickAuc, runs, config.seed)
-        if checkpoint is not None:
-            starts = over_starts_of(store, checkpoint.model, config, tell, progress)
+        if starts is not None:
             same_puzzle = SamePuzzle(tried=starts.tried, puzzles=[])
             if starts.runs is not None:
                 over, comparisons["same_puzzle"] = compare(StartsAuc, starts.runs, config.seed)

@@ -27,9 +27,11 @@ from trm_interp.core.models.base import RecursiveModel
 from trm_interp.figures.lens import probe_figure
 from trm_interp.recording.site_reader import SiteReader, run_clock, spell, split_puzzles
 from trm_interp.recording.store import Store
+from trm_interp.runtime.arrays import Arrays, columns_of
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record
+from trm_interp.runtime.shards import divided, shard_ends
 from trm_interp.studies.lens import head_answers
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, records, results_of
 from trm_interp.studies.settings import ProbesConfig
@@ -149,21 +151,42 @@ def probe_all(
     progress: Progress,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row for every `ProbeScore`, and one for every probe of a state: its log-odds are
-    `offset + w0 * z[0] + w1 * z[1] + ...`."""
-    rows: list[dict[str, Any]] = []
-    weights: list[pd.DataFrame] = []
-    fits, total = 0, len(ends) * (2 * len(store.states) + 2)
-    for moment in _moments(store, model, board, ends):
-        for site, kind, scores, labels, probes in _fits(moment, board, config):
+    `offset + w0 * z[0] + w1 * z[1] + ...`. A shard fits those of some H-cycles, and ends here."""
+    per_moment = 2 * len(store.states) + 2  # fits
+
+    def compute(i: int) -> Arrays:
+        moment = _moment(store, model, board, *ends[i])
+        rows: list[dict[str, Any]] = []
+        weights: list[pd.DataFrame] = []
+        for fits, (site, kind, scores, labels, probes) in enumerate(_fits(moment, board, config)):
+            progress(i * per_moment + fits, len(ends) * per_moment)
             auc = auc_by_puzzle(scores, labels, board.puzzle[board.test])
             tick = moment.ticks[site or store.answer]
             fit = {"cycle": moment.cycle, "site": site, "kind": kind, "tick": tick}
             rows += [fit | row for row in _means(auc, moment.names, config.seed)]
             if kind == "state" and probes is not None:
                 weights.append(_weights(probes, fit, moment.names))
-            fits += 1
-            progress(fits, total)
-    return pd.DataFrame(rows), pd.concat(weights, ignore_index=True)
+        tables = {"score": pd.DataFrame(rows), "weight": pd.concat(weights)}
+        return {
+            f"{kind} {name}": column
+            for kind, table in tables.items()
+            for name, column in columns_of(table).items()
+        }
+
+    parts = [get() for get in divided([f"cycle-{cycle}" for cycle, _ in ends], compute)]
+    shard_ends()
+    progress(len(ends) * per_moment, len(ends) * per_moment)
+    table, weights = (
+        pd.concat([_table(part, kind) for part in parts], ignore_index=True)
+        for kind in ("score", "weight")
+    )
+    return table, weights
+
+
+def _table(part: Arrays, kind: str) -> pd.DataFrame:
+    """One of the tables whose columns a part holds."""
+    columns = {name.partition(" ")[::2]: column for name, column in part.items()}
+    return pd.DataFrame({name: column for (own, name), column in columns.items() if own == kind})
 
 
 def _weights(probes: Probes, fit: dict[str, Any], names: list[str]) -> pd.DataFrame:
@@ -223,29 +246,28 @@ def facts_of(
     return names, np.stack([np.stack([*of.values()], axis=-1) for of in facts])
 
 
-def _moments(
-    store: Store, model: RecursiveModel, board: Board, ends: list[tuple[int, dict[str, int]]]
-) -> Iterator[Moment]:
-    """The end of each of these H-cycles. Violations are those of the guess that it ends with."""
+def _moment(
+    store: Store, model: RecursiveModel, board: Board, cycle: int, ticks: dict[str, int]
+) -> Moment:
+    """The end of an H-cycle. Violations are those of the guess that it ends with."""
     at = model.config.prefix + board.cell
-    for cycle, ticks in ends:
-        states: dict[str, np.ndarray] = {}
-        guesses = []
-        for site in store.states:
-            reader = SiteReader(store, site, [ticks[site]])
-            kept = np.empty((len(board.puzzle), reader.d_model), np.float16)
-            for puzzle in range(store.n_puzzles):
-                state = reader.read(puzzle)
-                mine = board.puzzle == puzzle
-                kept[mine] = state[0, at[mine]]
-                if site == store.answer:
-                    guesses.append(head_answers(model, state)[0])
-            states[site] = kept
-        rules = store.task.violations(np.stack(guesses))
-        broken = [cells[board.puzzle, board.cell] for cells in rules.values()]
-        labels = np.column_stack([board.labels, *broken])
-        names = [*board.names, *(f"{rule} conflict" for rule in rules)]
-        yield Moment(cycle, ticks, states, labels, names)
+    states: dict[str, np.ndarray] = {}
+    guesses = []
+    for site in store.states:
+        reader = SiteReader(store, site, [ticks[site]])
+        kept = np.empty((len(board.puzzle), reader.d_model), np.float16)
+        for puzzle in range(store.n_puzzles):
+            state = reader.read(puzzle)
+            mine = board.puzzle == puzzle
+            kept[mine] = state[0, at[mine]]
+            if site == store.answer:
+                guesses.append(head_answers(model, state)[0])
+        states[site] = kept
+    rules = store.task.violations(np.stack(guesses))
+    broken = [cells[board.puzzle, board.cell] for cells in rules.values()]
+    labels = np.column_stack([board.labels, *broken])
+    names = [*board.names, *(f"{rule} conflict" for rule in rules)]
+    return Moment(cycle, ticks, states, labels, names)
 
 
 def _fits(

@@ -17,7 +17,9 @@ from trm_interp.core.models.base import RecursiveModel
 from trm_interp.recording.hooks import HookedModel, recording
 from trm_interp.recording.sites import hook_targets, recordable
 from trm_interp.recording.store import Store
+from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
+from trm_interp.runtime.shards import divided, shard_ends
 from trm_interp.studies.results import Progress, Tell
 from trm_interp.studies.settings import DivergenceConfig
 from trm_interp.tasks.base import PuzzleTensors
@@ -58,29 +60,29 @@ def over_starts_of(
 
     Takes the first puzzles, failed ones first, that some starts solve and some do not. Distances
     are to the mean of the same puzzle's other solved starts: intervals are over starts of these
-    puzzles, not over puzzles.
+    puzzles, not over puzzles. A shard tries its part of all `tries`, and ends here.
     """
     model = HookedModel.of(plain, store.n_steps)
     clean = store["solved"][:, -1]
-    order = [*np.flatnonzero(~clean), *np.flatnonzero(clean)]
+    order = [*np.flatnonzero(~clean), *np.flatnonzero(clean)][: config.tries]
+    puzzles = [int(puzzle) for puzzle in order]
+
+    def compute(i: int) -> Arrays:
+        progress(i, len(puzzles))
+        return _distances(store, model, config, puzzles[i])
+
     far, solved, owner, tried = [], [], [], 0
-    for puzzle in map(int, order):
-        if tried == config.tries or len(far) == config.control_puzzles:
+    for get in divided([f"puzzle-{puzzle}" for puzzle in puzzles], compute):
+        if len(far) == config.control_puzzles:
             break
-        progress(tried, config.tries)
+        one = get()
         tried += 1
-        go = partial(_run_starts, model, store.tensors([puzzle]), store.n_steps, config, puzzle)
-        ok = go().solved[:, -1].numpy()
-        if min(ok.sum(), (~ok).sum()) < FEWEST:
-            continue
-        try:
-            far.append(distance_to_successes(partial(_states, go, model, config.site), ok))
-        except NotFinite as error:
-            where = f"first in start {error.chunk} of puzzle {puzzle} (both from 0)"
-            raise UserError(f"{config.site} is not finite, {where}") from None
-        solved.append(ok)
-        owner.append(np.full(len(ok), puzzle))
-    progress(config.tries, config.tries)
+        if len(one["far"]):
+            far.append(one["far"])
+            solved.append(one["solved"])
+            owner.append(np.full(len(one["solved"]), puzzles[tried - 1]))
+    shard_ends()
+    progress(len(puzzles), len(puzzles))
     needed = f"{FEWEST} solved and {FEWEST} failed starts"
     if not far:
         tell(f"none of {tried} puzzles has {needed}: skipping the control")
@@ -90,6 +92,21 @@ def over_starts_of(
             f"{len(far)} of {tried} puzzles have {needed}: more --tries or --starts may find others"
         )
     return Control(tried, Distances(*map(np.concatenate, (far, solved, owner))))
+
+
+def _distances(store: Store, model: HookedModel, config: DivergenceConfig, puzzle: int) -> Arrays:
+    """Of every start of a puzzle whether it is solved, and how far it is; without the distances
+    where too few starts have either outcome."""
+    go = partial(_run_starts, model, store.tensors([puzzle]), store.n_steps, config, puzzle)
+    ok = go().solved[:, -1].numpy()
+    if min(ok.sum(), (~ok).sum()) < FEWEST:
+        return {"solved": ok, "far": np.zeros((0, 0), np.float32)}
+    try:
+        far = distance_to_successes(partial(_states, go, model, config.site), ok)
+    except NotFinite as error:
+        where = f"first in start {error.chunk} of puzzle {puzzle} (both from 0)"
+        raise UserError(f"{config.site} is not finite, {where}") from None
+    return {"solved": ok, "far": far}
 
 
 def _run_starts(

@@ -10,6 +10,7 @@ was computed: the states of an untrained model of A's build, which know the clue
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +25,12 @@ from trm_interp.core.link import Link
 from trm_interp.core.losses import PAD, answer_losses
 from trm_interp.core.models.base import RecursiveModel, States
 from trm_interp.figures.stitch import stitch_figure
-from trm_interp.runtime.arrays import Arrays
+from trm_interp.runtime.arrays import Arrays, Shapes
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted
 from trm_interp.runtime.records import Record
 from trm_interp.runtime.runs import Run
+from trm_interp.runtime.shards import divided, is_shard, shard_ends
 from trm_interp.studies.memory import for_stitch
 from trm_interp.studies.results import Figures, OnCheckpointResult, Progress, Tell, results_of
 from trm_interp.studies.settings import StitchConfig
@@ -145,38 +147,53 @@ def open_pair(config: StitchConfig, tell: Tell) -> tuple[Subject, Subject, Subje
 def run_all(
     source: Subject, target: Subject, fitted: Subject, config: StitchConfig, run: Run
 ) -> Stitched:
-    """All arms, in three parts that are saved one by one: models alone, and each link."""
+    """All arms, in parts that are saved one by one: models alone, and each link. A shard does
+    some of them, and ends here."""
     n, total = len(source.puzzles), 2 * config.link_steps
     alone = {
         f"A alone, {counted(config.steps, 'step')}": (source, config.steps),
         f"B alone, {counted(config.then, 'step')}": (target, config.then),
         longer(config): (target, config.steps + config.then),
     }
-    of_arm: dict[str, tuple[int, ...]] = dict.fromkeys(MEASURES, (n,))
-    arms, losses = {}, {}
-    for name, (subject, steps) in alone.items():
-        saved = run.part(f"alone-{len(arms)}", of_arm, lambda s=subject, k=steps: _alone(s, k))
-        arms[name] = Measured(**saved)
-    trained = source.model
-    fresh = type(trained)(trained.config, torch.Generator().manual_seed(config.seed))
-    fresh = fresh.to(source.device).eval()
-    for i, (name, model) in enumerate(((LINK, trained), (UNTRAINED, fresh))):
-        pair = Pair(model, source, target, fitted, config)
-        names = [LINK, AS_IT_BEGINS, OTHER] if name == LINK else [UNTRAINED]
+    linked = {LINK: [LINK, AS_IT_BEGINS, OTHER], UNTRAINED: [UNTRAINED]}
+    works: list[tuple[str, Shapes, Callable[[], Arrays]]] = [
+        (f"alone-{i}", dict.fromkeys(MEASURES, (n,)), partial(_alone, *of))
+        for i, of in enumerate(alone.values())
+    ]
+    for i, (model, names) in enumerate(
+        zip((source.model, _untrained(source, config)), linked.values(), strict=True)
+    ):
         shapes = {f"{arm}-{m}": (n,) for arm in range(len(names)) for m in MEASURES}
-        done = i * config.link_steps
-        saved = run.part(
-            f"link-{i}",
-            {**shapes, "fit": (config.link_steps,)},
-            lambda pair=pair, names=names, done=done: pair.part(
-                names, lambda step: run.advance(done + step, total)
-            ),
+        pair, done = Pair(model, source, target, fitted, config), i * config.link_steps
+        advance = partial(lambda done, step: run.advance(done + step, total), done)
+        works.append(
+            (
+                f"link-{i}",
+                shapes | {"fit": (config.link_steps,)},
+                partial(pair.part, names, advance),
+            )
         )
-        run.advance(done + config.link_steps, total)
+    pieces = divided([name for name, _, _ in works], lambda i: works[i][2]())
+    parts = [
+        run.part(name, shapes, get)
+        for (name, shapes, _), get in zip(works, pieces, strict=not is_shard())
+    ]
+    shard_ends()
+    run.advance(total, total)
+    arms = dict(zip(alone, (Measured(**part) for part in parts), strict=False))
+    losses = {}
+    for (name, names), saved in zip(linked.items(), parts[len(alone) :], strict=True):
         losses[name] = saved["fit"]
         for arm, its_name in enumerate(names):
             arms[its_name] = Measured(**{m: saved[f"{arm}-{m}"] for m in MEASURES})
     return Stitched(arms, losses)
+
+
+def _untrained(source: Subject, config: StitchConfig) -> RecursiveModel:
+    """A model of the build of A."""
+    trained = source.model
+    fresh = type(trained)(trained.config, torch.Generator().manual_seed(config.seed))
+    return fresh.to(source.device).eval()
 
 
 def longer(config: StitchConfig) -> str:

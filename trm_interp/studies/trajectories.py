@@ -1,25 +1,29 @@
 """Claim F2: do successes travel and failures sink? Paths through one pooled PCA, by outcome."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from trm_interp.analysis.estimates import Number
 from trm_interp.analysis.outcomes import half_failed
-from trm_interp.analysis.pca import NotFinite
-from trm_interp.analysis.trajectories import Trajectories, trajectories
+from trm_interp.analysis.pca import NotFinite, Sums, first_sums
+from trm_interp.analysis.trajectories import Trajectories, moved, trajectories
 from trm_interp.core.losses import PAD
 from trm_interp.figures.bands import where
 from trm_interp.figures.trajectories import path_figure, umap_figure
 from trm_interp.recording.states import states_of
 from trm_interp.recording.store import Store
+from trm_interp.runtime.arrays import Arrays
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import counted, seed32
 from trm_interp.runtime.provenance import versions
 from trm_interp.runtime.records import optional
+from trm_interp.runtime.shards import divided, numbered, shard_ends
 from trm_interp.studies.results import Figures, OnStoreResult, Progress, Tell, results_of
 from trm_interp.studies.settings import TrajectoriesConfig
 from trm_interp.studies.subject import opening, provenance_of, site_of
@@ -29,6 +33,7 @@ Config = TrajectoriesConfig
 UMAP_OF = 30  # components that UMAP starts from
 UMAP_INIT = "pca"  # of the places in two dimensions
 NAMES = ("paths", "paths_3d", "paths_ticks", "umap")
+TOGETHER = 16  # puzzles of a piece, whose sums are a twentieth of their states
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +90,31 @@ def _paths(store: Store, config: TrajectoriesConfig) -> Trajectories:
     n_components = max(3, UMAP_OF if config.umap else 0)
     width = int(np.prod(store[config.site].shape[-2:]))
     n_components = min(n_components, width)
+    first = _first_pass(store, config, n_components)
     try:
         return trajectories(
-            states_of(store, config.site), n_components, config.relative, config.seed
+            states_of(store, config.site), n_components, config.relative, config.seed, first
         )
     except NotFinite as error:
         raise UserError(
             f"{store.path}: {config.site} is not finite, first in puzzle {error.chunk} (from 0)"
         ) from None
+
+
+def _first_pass(store: Store, config: TrajectoriesConfig, n_components: int) -> Iterator[Sums]:
+    """The first of three passes, which shards divide, and at whose end they end."""
+
+    def compute(i: int) -> Arrays:
+        puzzles = range(i * TOGETHER, min((i + 1) * TOGETHER, store.n_puzzles))
+        states = states_of(store, config.site, puzzles)()
+        chunks = map(moved, states) if config.relative else states
+        sums = list(first_sums(chunks, n_components, config.seed))
+        return {name: np.stack([getattr(of, name) for of in sums]) for name in Sums._fields}
+
+    for get in divided(numbered("puzzles", -(-store.n_puzzles // TOGETHER)), compute):
+        for image, total, squares, n in zip(*map(get().get, Sums._fields), strict=True):
+            yield Sums(torch.from_numpy(image), torch.from_numpy(total), float(squares), int(n))
+    shard_ends()
 
 
 def measure(

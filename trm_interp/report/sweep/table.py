@@ -51,12 +51,12 @@ NO_JOBS = ("sweep", "explore", "quickstart")
 class Line:
     """What the command line knows of the words of a job. `command`: its name, of one or two words;
     `flags`: which of --resume and --overwrite it has; `writes`: whether it has --out; `settings`:
-    its options; `shards`: why it has no --shard, empty where it has."""
+    its options; `shards`: whether it has --shard."""
 
     command: str
     flags: tuple[str, ...]
     writes: bool
-    shards: str
+    shards: bool
     settings: Any = None
 
 
@@ -184,8 +184,8 @@ class _Expansion:
         line = self._line(words, cell, where)
         after = tuple(one.job for cells in needed.values() for one in cells)
         cell.job, cell.out = cell.name, self._written(line, cell.name)
-        if row.shards > 1 and line.shards:
-            raise UserError(f"{where}: shards: {line.command} cannot be sharded: {line.shards}")
+        if row.shards > 1 and not line.shards:
+            raise UserError(f"{where}: shards: {line.command} has no --shard")
         if row.shards == 1:
             to = ["--out", str(cell.out)] if line.writes else []
             yield self._job(cell.name, [*words, *to], line, after, row), line
