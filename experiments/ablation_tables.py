@@ -115,14 +115,14 @@ def _paired(first: np.ndarray, second: np.ndarray, about: About) -> Effect:
 
 
 def accuracy(tested: Mapping[Run, np.ndarray]) -> pd.DataFrame:
-    """A row a tested run and supervision step, from 1: exact share with its Wilson interval."""
+    """A row a tested run and supervision step (from 0): exact share with its Wilson interval."""
     parts = []
     for run, solved in tested.items():
         named = {"model": run.model, "stop": run.stop, "seed": run.seed}
         sizes = {"weights": run.weights, "optimizer_steps": run.steps}
         cost = {"training_pflop": round(run.flops / 1e15, 4)}
         table = outcome_table(solved).assign(**named, **sizes, **cost)
-        parts.append(table.assign(step=table["step"] + 1)[TIDY])
+        parts.append(table[TIDY])
     return pd.concat(parts) if parts else pd.DataFrame(columns=TIDY)
 
 

@@ -123,7 +123,7 @@ def test_tables_of_planted_runs(tmp_path: Path):
         assert by_model.loc[(stop, "TRM"), "verdict"] == "reference"
     tidy = pd.read_csv(tmp_path / "ablations.csv")
     assert len(tidy) == 16 * len(every.runs())
-    row = tidy.query("model == 'hrm' and stop == 'flops' and seed == 1 and step == 16").iloc[0]
+    row = tidy.query("model == 'hrm' and stop == 'flops' and seed == 1 and step == 15").iloc[0]
     assert row["exact"] == 0.5 and row["exact_low"] < 0.5 < row["exact_high"]
     assert "| HRM | 55.0 (table 1) |" in text
     assert "| 2 | 20.0 (20.0-20.0) | 50.0 (50.0-50.0) |" in text

@@ -42,6 +42,18 @@ RENAMED: dict[str, str] = {
 _FILES = [f"*/{name}" for name in ("summary.json", "outcomes.csv", "ratings.csv")]
 for _at in (f"{file}/%s{end}" for file in _FILES for end in ("", "_low", "_high")):
     RENAMED[_at % "unsolved"] = _at % "lost_again"
+_COLUMNS = {  # `step`, `tick` and `cycle` count from 0; what is done has a name of its own
+    "cycle h_cycles_done": "losses/losses losses/losses_auc losses/losses_puzzles "
+    "losses/solve_steps",
+    "evaluation evaluations_done": "spread/spread spread/locality",
+    "steps steps_done": "spread/spread spread/locality",
+    "step steps_done": "settling/same_phase_drift basins/trajectories",
+    "step training_step": "stitch/fit",
+    "tick update": "*/divergence */divergence_auc */same_puzzle */same_puzzle_auc",
+}
+for _names, _tables in _COLUMNS.items():
+    _old, _new = _names.split()
+    RENAMED |= {f"{table}.csv/{_old}": f"{table}.csv/{_new}" for table in _tables.split()}
 # Key paths, written in the same way, that the golden files do not have and that may be new.
 _IDENTITY = ("task", "architecture", "schedule", "states", "answer", "latent")  # of a store
 ADDED: tuple[str, ...] = tuple(f"*/manifest.json/meta/identity/{name}" for name in _IDENTITY)

@@ -48,7 +48,7 @@ def test_bands_by_hand():
     assert table["mean"].tolist() == [2.0, 2.0, 5.0, 7.0]
     assert table["outcome"].tolist() == ["solved"] * 2 + ["failed"] * 2
     assert table["n"].tolist() == [2, 2, 1, 1]
-    solved = table[table["tick"] == 0].iloc[0]
+    solved = table[table["update"] == 0].iloc[0]
     assert (solved["low"], solved["high"]) == (1.0, 3.0)  # only draws of 1 and 3 are possible
 
 

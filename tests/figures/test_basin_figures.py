@@ -136,7 +136,7 @@ def test_sites_of_any_names_have_dashes_of_their_own():
 
 def test_paths_are_coloured_by_steps_and_black_where_unsolved():
     rows = [
-        {"puzzle": puzzle, "start": start, "step": step, "x": start + step, "y": 10.0 * step}
+        {"puzzle": puzzle, "start": start, "steps_done": step, "x": start + step, "y": 10.0 * step}
         | {"solved_from": since}
         for puzzle, outcomes in ((4, (-1, 0, 2, 0)), (9, (1,)))
         for start, since in enumerate(outcomes)

@@ -35,7 +35,7 @@ def band(**columns: object) -> pd.DataFrame:
 
 def test_curves_have_their_bands():
     drift = pd.concat(
-        band(state=state, outcome=outcome, step=[1, 2])
+        band(state=state, outcome=outcome, steps_done=[1, 2])
         for state in ("z_H", "z_L")
         for outcome in ("solved", "failed")
     )

@@ -89,7 +89,7 @@ def test_styled_returns_the_figure_it_was_given():
 
 
 def test_a_static_picture_names_what_a_menu_shows_and_has_no_menu():
-    row = {"outcome": "solved", "cycle": 1, "mean": 1.0, "low": 0.5, "high": 2.0, "n": 1}
+    row = {"outcome": "solved", "h_cycles_done": 1, "mean": 1.0, "low": 0.5, "high": 2.0, "n": 1}
     units = {"answer": "nat per cell", "paper": "nat"}
     bands = pd.DataFrame([row | {"convention": name, "unit": unit} for name, unit in units.items()])
     bands.loc[bands["convention"] == "paper", "mean"] = 36.0
@@ -137,7 +137,7 @@ def test_the_same_figure_is_the_same_page(data, tmp_path: Path):
 
 def test_a_point_shows_its_board_row_by_row(data):
     points = pd.DataFrame(
-        {"puzzle": [0, 0], "line": 7, "step": [1, 2], "pc1": 0.0, "pc2": 0.0, "pc3": 0.0}
+        {"puzzle": [0, 0], "line": 7, "step": [0, 1], "pc1": 0.0, "pc2": 0.0, "pc3": 0.0}
         | {"solved": [False, True], "solved_at_end": True, "loss": 0.25, "wrong": [2, 0]}
         | {"board": ["1.<2..", "123456"], "umap1": 0.0, "umap2": 0.0}
     )
@@ -172,7 +172,7 @@ def points() -> pd.DataFrame:
         | {"solved": puzzle != 1, "solved_at_end": puzzle != 1, "board": "12"}
         | {"loss": 0.5, "wrong": int(puzzle == 1)}
         for puzzle in range(3)
-        for step in (1, 2)
+        for step in (0, 1)
     ]
     return pd.DataFrame(rows)
 

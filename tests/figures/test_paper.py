@@ -24,7 +24,7 @@ TICKS, SOLVED = 12, np.array([True, True, True, False, False])
 def divergence() -> go.Figure:
     """Of three solved and two failed runs, with a step at every fourth update."""
     values = np.random.default_rng(0).random((5, TICKS))
-    auc = pd.DataFrame({"tick": range(TICKS), "auc": 0.6, "low": 0.4, "high": 0.8})
+    auc = pd.DataFrame({"update": range(TICKS), "auc": 0.6, "low": 0.4, "high": 0.8})
     table = bands(values, SOLVED, seed=0)
     return divergence_figure(table, auc, range(0, TICKS, 4), "model-x: distances", "update")
 
@@ -38,7 +38,7 @@ def losses() -> go.Figure:
         for name in ("stablemax, cells", "softmax, cells")
     ]
     table = pd.concat(parts, ignore_index=True)
-    table["cycle"] = table.pop("tick") + 1
+    table["h_cycles_done"] = table.pop("update") + 1
     both = dict.fromkeys(table["convention"].unique(), values)
     return losses_figure(both, table, SOLVED, "model-x: losses", [4.5, 8.5])
 
@@ -112,7 +112,7 @@ def test_bands_are_a_standard_deviation_and_an_interval_about_the_mean():
     table = bands(values, SOLVED, seed=0)
     solved = table[table["outcome"] == "solved"]
     np.testing.assert_allclose(solved["sd"], values[:3].std(0, ddof=1))
-    auc = pd.DataFrame({"tick": range(TICKS), "auc": 0.6, "low": 0.4, "high": 0.8})
+    auc = pd.DataFrame({"update": range(TICKS), "auc": 0.6, "low": 0.4, "high": 0.8})
     wide, narrow, line = divergence_figure(table, auc, [], "a title", "update").data[:3]
     mean, sd = solved["mean"].to_numpy(), solved["sd"].to_numpy()
     np.testing.assert_allclose(wide.y, [*(mean + sd), *(mean - sd)[::-1]])

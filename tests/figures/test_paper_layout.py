@@ -167,9 +167,9 @@ def test_the_signs_of_states_that_span_a_plane_are_in_the_legend():
 
 
 def test_an_outcome_without_auc_has_no_empty_panel():
-    band = {"tick": [0, 1], "mean": 0.5, "low": 0.4, "high": 0.6, "sd": 0.1, "n": 3}
+    band = {"update": [0, 1], "mean": 0.5, "low": 0.4, "high": 0.6, "sd": 0.1, "n": 3}
     table = pd.concat([pd.DataFrame(band).assign(outcome=kind) for kind in ("solved", "failed")])
-    auc = pd.DataFrame({"tick": [0, 1], "auc": np.nan, "low": np.nan, "high": np.nan})
+    auc = pd.DataFrame({"update": [0, 1], "auc": np.nan, "low": np.nan, "high": np.nan})
     figure = divergence_figure(table, auc, [1], "a title", "update")
     assert len(list(figure.select_yaxes())) == 1
     assert not any("AUC" in (trace.name or "") for trace in figure.data)

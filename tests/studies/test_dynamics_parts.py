@@ -76,7 +76,7 @@ def test_settling_writes_all_that_it_plots(settling: Path):
     assert (fates.query("steps == 5 and became == 'solved'")["share"] == 0).all()
     assert set(fates["n"]) == {summary["long"]["escaped"]["n"]}
     drift = pd.read_csv(settling / "same_phase_drift.csv")
-    assert set(drift["state"]) == {"z_H", "z_L"} and drift["step"].max() == 5
+    assert set(drift["state"]) == {"z_H", "z_L"} and drift["steps_done"].max() == 5
     alone = drift["outcome"].map({"solved": solved.sum(), "failed": (~solved).sum()}) == 1
     assert alone.any() and (drift[["low", "high"]].isna().all(axis=1) == alone).all()
     several = drift[~alone]

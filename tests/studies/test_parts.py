@@ -156,7 +156,7 @@ def test_divergence_over_puzzles_and_starts(cli: Cli, store: Path, tmp_path: Pat
     words = ["divergence", store, "--starts", 48, "--tries", 13, "--out", tmp_path / "d"]
     summary = summary_of(cli, *words)
     table = pd.read_csv(tmp_path / "d" / "divergence.csv")
-    assert table.groupby("outcome")["tick"].count().eq(STEPS * 4).all()
+    assert table.groupby("outcome")["update"].count().eq(STEPS * 4).all()
     assert summary["solved"] + summary["failed"] == 13
     same = summary["same_puzzle"]
     assert same["puzzles"] and set(map(str, same["puzzles"])) == set(same["of_each"])

@@ -59,7 +59,7 @@ def test_a_planted_local_mixer(cli: Cli, squares: Path, tmp_path: Path):
     summary = json.loads(answer.out)
     assert (summary["n"], summary["changes"], summary["mixers"]) == (13, 14, [])  # 7 have blanks
     assert summary["relations"] == ["itself", "same row", "same column", "unrelated"]
-    table = pd.read_csv(tmp_path / "out" / "spread.csv").set_index(["site", "evaluation"])
+    table = pd.read_csv(tmp_path / "out" / "spread.csv").set_index(["site", "evaluations_done"])
     unit = (2 / 6) ** 0.5
     for at, moved in ((1, [0.3, 0.15]), (2, [0.585, 0.3375])):
         read = table.loc[("fast", at)].set_index("relation")["influence"]

@@ -41,16 +41,16 @@ def distance_to_successes(
 def bands(
     values: Float[np.ndarray, "puzzle tick"], solved: Bool[np.ndarray, " puzzle"], seed: int
 ) -> pd.DataFrame:
-    """Mean over puzzles of either outcome at every tick, with 95 % bootstrap bounds.
+    """Mean over puzzles of either outcome at every update, with 95 % bootstrap bounds.
 
-    Columns outcome, tick (from 0), mean, low, high, sd, n. An outcome without puzzles has no rows.
-    sd: standard deviation of the puzzles themselves, with n - 1; NaN of a single one.
+    Columns outcome, update (from 0), mean, low, high, sd, n. An outcome without puzzles has no
+    rows. sd: standard deviation of the puzzles themselves, with n - 1; NaN of a single one.
     """
     parts = []
     for outcome, group in (("solved", solved), ("failed", ~solved)):
         if group.any():
             mean, low, high = mean_with_bounds(values[group], seed)
-            columns = {"tick": np.arange(values.shape[1]), "mean": mean, "low": low, "high": high}
+            columns = {"update": np.arange(values.shape[1]), "mean": mean, "low": low, "high": high}
             n = int(group.sum())
             sd = values[group].std(0, ddof=1) if n > 1 else np.full(values.shape[1], np.nan)
             parts.append(pd.DataFrame(columns).assign(sd=sd, outcome=outcome, n=n))
@@ -63,13 +63,13 @@ def auc_by_tick(
     seed: int,
     strata: Int[np.ndarray, " puzzle"] | None = None,
 ) -> pd.DataFrame:
-    """`auc_with_bounds` at every tick: columns tick, auc, low, high, p. With strata,
+    """`auc_with_bounds` at every update: columns update, auc, low, high, p. With strata,
     `auc_within` them: pairs instead of p."""
     if strata is None:
         rows = [auc_with_bounds(at, positive, seed) for at in values.T]
     else:
         rows = [auc_within(at, positive, strata, seed) for at in values.T]
-    return pd.DataFrame(rows).assign(tick=np.arange(values.shape[1]))
+    return pd.DataFrame(rows).assign(update=np.arange(values.shape[1]))
 
 
 def slopes(values: Float[np.ndarray, "puzzle x"]) -> Float[np.ndarray, " puzzle"]:

@@ -46,14 +46,14 @@ def by_solve_step(
 ) -> pd.DataFrame:
     """Mean loss by when a puzzle is first solved, in octaves: 1, 2, 3-4, 5-8, ... or never.
 
-    Columns group, n, cycle (from 1), mean, low, high (95 % bootstrap over puzzles).
+    Columns group, n, h_cycles_done, mean, low, high (95 % bootstrap over puzzles).
     """
     octave = np.where(first < 0, -1, np.ceil(np.log2(np.maximum(first, 0) + 1)).astype(int))
     parts = []
     for value in [*sorted(set(octave) - {-1}), *({-1} & set(octave))]:
         inside = octave == value
         mean, low, high = mean_with_bounds(values[inside], seed)
-        columns = {"cycle": np.arange(1, values.shape[1] + 1), "mean": mean}
+        columns = {"h_cycles_done": np.arange(1, values.shape[1] + 1), "mean": mean}
         named = _octave_name(int(value))
         part = pd.DataFrame(columns | {"low": low, "high": high})
         parts.append(part.assign(group=named, n=int(inside.sum())))

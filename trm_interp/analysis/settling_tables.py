@@ -62,14 +62,15 @@ def same_phase_bands(
     seed: int,
 ) -> pd.DataFrame:
     """Change of every state from one H-cycle's end to the next: the geometric mean over puzzles
-    with its 95 % bootstrap interval. Columns state, outcome, step, mean, low, high."""
+    with its 95 % bootstrap interval. Columns state, outcome,
+    steps_done (supervision steps, in fractions by H-cycle), mean, low, high."""
     steps = np.arange(1, per_cycle.shape[1] + 1) / h_cycles
     parts = []
     for outcome, group in outcomes.items():
         for i, state in enumerate(states if group.any() else ()):
             band = mean_with_bounds(log_drift(per_cycle[group, :, i]), seed)
             mean, low, high = (10**bound for bound in band)
-            columns = {"state": state, "outcome": outcome, "step": steps}
+            columns = {"state": state, "outcome": outcome, "steps_done": steps}
             parts.append(pd.DataFrame(columns | {"mean": mean, "low": low, "high": high}))
     return pd.concat(parts)
 

@@ -65,8 +65,8 @@ def drift_histogram(
 def same_phase_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
     """Change of every state from one H-cycle's end to the next, by outcome.
 
-    numbers: rows of state, outcome, step, mean, low, high; geometric means over puzzles with 95 %
-    bootstrap bands.
+    numbers: rows of state, outcome, steps_done, mean, low, high; geometric means over puzzles with
+    95 % bootstrap bands.
     """
     states = list(dict.fromkeys(numbers["state"]))
     figure = make_subplots(
@@ -78,7 +78,7 @@ def same_phase_figure(numbers: pd.DataFrame, title: str) -> go.Figure:
     )
     for row, state in enumerate(states, 1):  # noqa: B007 (pandas reads it)
         part = numbers.query("state == @state")
-        _by_outcome(figure, part, "step", row, "step")
+        _by_outcome(figure, part, "steps_done", row, "steps done")
     figure.update_yaxes(title="RMS change, same phase", type="log", exponentformat="power", dtick=1)
     figure.update_xaxes(title="supervision steps done, by H-cycle", row=len(states), col=1)
     explain(figure, OVER_PUZZLES, **AREA)

@@ -7,8 +7,10 @@ from typing import NamedTuple
 import pandas as pd
 
 INDEX = "index.html"
-# columns that count, from 0 or from 1: their first and last number is told
-COUNTS = ("step", "cycle", "tick", "update", "evaluation", "moment", "lag")
+# columns that number: all from 0, as in code; their first and last number is told
+NUMBERS = ("step", "h_cycle", "l_cycle", "cycle", "tick", "update")
+# those that count what is done, of which 0 is the start
+DONE = ("steps_done", "h_cycles_done", "evaluations_done", "moment")
 STYLE = """
 body { font: 15px/1.5 Helvetica, Arial, sans-serif; margin: 2rem auto; padding: 0 1.5rem;
   max-width: 60rem; color: #1c1c1c; }
@@ -28,7 +30,7 @@ def of_table(name: str, table: pd.DataFrame) -> Entry:
     """A table by its size and its columns.
 
     >>> of_table("a.csv", pd.DataFrame({"step": [0, 15], "loss": 0.5})).sentence
-    '2 rows: step (0 to 15), loss.'
+    '2 rows: step (0 to 15, from 0), loss.'
     >>> of_table("b.csv", pd.DataFrame({"step": ["first", "last"]})).sentence
     '2 rows: step.'
     """
@@ -38,9 +40,10 @@ def of_table(name: str, table: pd.DataFrame) -> Entry:
 
 def _column(values: pd.Series) -> str:
     numbers = pd.api.types.is_numeric_dtype(values) and values.notna().any()
-    if values.name not in COUNTS or not numbers:
+    if values.name not in NUMBERS + DONE or not numbers:
         return str(values.name)
-    return f"{values.name} ({values.min():g} to {values.max():g})"
+    counted = ", from 0" if values.name in NUMBERS else ""
+    return f"{values.name} ({values.min():g} to {values.max():g}{counted})"
 
 
 def index_page(

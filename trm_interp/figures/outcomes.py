@@ -98,16 +98,16 @@ def divergence_figure(
 ) -> go.Figure:
     """Above: distance to the success centroid by outcome. Below: does it tell the outcome?
 
-    bands: outcome, tick, mean, low, high, sd, n; auc: tick, auc, low, high; `steps`: ticks at which
-    a supervision step begins; `tick`: title of the axis of ticks; `centre`: what the distance is
-    to, in words.
+    bands: outcome, update, mean, low, high, sd, n; auc: update, auc, low, high; `steps`: updates at
+    which a supervision step begins; `tick`: title of the axis of updates; `centre`: what the
+    distance is to, in words.
     """
     has_auc = bool(auc["auc"].notna().any())
     parts = {"row_heights": [0.65, 0.35], "vertical_spacing": 0.06} if has_auc else {}
     figure = make_subplots(rows=1 + has_auc, cols=1, shared_xaxes=True, **parts)
     for (outcome,), rows in groups(bands, "outcome"):
         name, colour = f"{outcome} (n = {rows['n'].iloc[0]})", COLOUR[outcome]
-        x, mean, sd = (rows[column].to_numpy() for column in ("tick", "mean", "sd"))
+        x, mean, sd = (rows[column].to_numpy() for column in ("update", "mean", "sd"))
         area(figure, x, mean - sd, mean + sd, colour, name, opacity=WIDE)
         dash = DASH[outcome]
         curve(figure, x, _band(rows), colour, name, True, dash=dash, opacity=NARROW)
@@ -132,7 +132,7 @@ def divergence_figure(
 
 def _auc_panel(figure: go.Figure, auc: pd.DataFrame) -> None:
     """The second row of `divergence_figure`."""
-    tells, x = "AUC of the distance for failing", auc["tick"].to_numpy()
+    tells, x = "AUC of the distance for failing", auc["update"].to_numpy()
     curve(figure, x, _band(auc, "auc"), "#333", tells, True, row=2, opacity=NARROW)
     chance = {"color": "#333", "width": 1, "dash": "dash"}
     figure.add_hline(y=0.5, line=chance, row=2, col=1)  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def losses_figure(
 ) -> go.Figure:
     """Loss after every H-cycle, one convention at a time (menu): means with bands, thin traces.
 
-    losses: [puzzle, cycle] by convention. bands: convention, outcome, cycle (from 1), mean, low,
+    losses: [puzzle, cycle] by convention. bands: convention, outcome, h_cycles_done, mean, low,
     high, n, unit. At most THIN single puzzles of either outcome are drawn. `steps`: places on the
     axis of cycles at which a supervision step begins.
     """
@@ -161,12 +161,12 @@ def losses_figure(
     for name in names:
         for (outcome,), rows in groups(where(bands, bands["convention"] == name), "outcome"):
             inside = solved if outcome == "solved" else ~solved
-            x = rows["cycle"].to_numpy()
+            x = rows["h_cycles_done"].to_numpy()
             label = f"{outcome} (n = {rows['n'].iloc[0]})"
             before = len(traces(figure))
             colour, dash = COLOUR[outcome], DASH[outcome]
             figure.add_trace(_thin(x, losses[name][inside][:THIN], colour, label))
-            curve(figure, x, _band(rows), colour, label, True, dash=dash, over="cycle")
+            curve(figure, x, _band(rows), colour, label, True, dash=dash, over="H-cycle")
             traces(figure)[-1].line.width = 2.5  # tells the mean from single puzzles
             owners += [name] * (len(traces(figure)) - before)
     for trace, owner in zip(traces(figure), owners, strict=True):
@@ -212,7 +212,7 @@ def solve_step_figure(
 ) -> go.Figure:
     """Mean loss after every H-cycle, by when a puzzle is first solved.
 
-    table: group, n, cycle (from 1), mean, low, high. `steps`: as for `losses_figure`.
+    table: group, n, h_cycles_done, mean, low, high. `steps`: as for `losses_figure`.
     """
     figure = make_subplots()
     parts = list(groups(table, "group"))
@@ -220,8 +220,8 @@ def solve_step_figure(
         share = at / max(1, len(parts) - 1)
         colour = FAILED if group == "never" else sample_colorscale("Viridis", [0.8 * share])[0]
         dash = DASH["failed"] if group == "never" else DASHES[at % len(DASHES)]
-        name, x = f"{group} (n = {rows['n'].iloc[0]})", rows["cycle"].to_numpy()
-        curve(figure, x, _band(rows), str(colour), name, True, dash=dash, over="cycle")
+        name, x = f"{group} (n = {rows['n'].iloc[0]})", rows["h_cycles_done"].to_numpy()
+        curve(figure, x, _band(rows), str(colour), name, True, dash=dash, over="H-cycle")
     figure.update_xaxes(title="H-cycle (from 1)")
     figure.update_yaxes(title=f"loss, {unit}", rangemode="tozero")
     figure.update_layout(legend_title_text="first solved at")

@@ -21,7 +21,7 @@ def spread_figure(
     """Influence over evaluations, a panel a site and a line a relation; on a logarithmic axis but
     for the site `share`.
 
-    table: rows of site, evaluation, relation, influence, influence_low, influence_high.
+    table: rows of site, evaluations_done, relation, influence, influence_low, influence_high.
     """
     sites = list(dict.fromkeys(table["site"]))
     figure = make_subplots(
@@ -41,7 +41,7 @@ def spread_figure(
             band = [np.maximum(of, LEAST) for of in band]
         curve(
             figure,
-            rows["evaluation"].to_numpy(float),
+            rows["evaluations_done"].to_numpy(float),
             tuple(band),  # type: ignore[arg-type]
             COLOURS[at % len(COLOURS)],
             relation,
@@ -71,7 +71,7 @@ def spread_figure(
 def locality_figure(table: pd.DataFrame, n: int, title: str) -> go.Figure:
     """Influence on related cells over that on unrelated ones, over evaluations, a line a site.
 
-    table: rows of site, evaluation, ratio, ratio_low, ratio_high.
+    table: rows of site, evaluations_done, ratio, ratio_low, ratio_high.
     """
     figure = make_subplots(rows=1, cols=1)
     there = where(table, table["ratio"].notna())
@@ -79,7 +79,7 @@ def locality_figure(table: pd.DataFrame, n: int, title: str) -> go.Figure:
         band = tuple(rows[name].to_numpy(float) for name in ("ratio", "ratio_low", "ratio_high"))
         curve(
             figure,
-            rows["evaluation"].to_numpy(float),
+            rows["evaluations_done"].to_numpy(float),
             band,  # type: ignore[arg-type]
             COLOURS[i % len(COLOURS)],
             site,

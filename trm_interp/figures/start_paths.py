@@ -68,8 +68,8 @@ def colour_of(step: int, latest: int) -> str:
 
 def _traces(rows: pd.DataFrame, colour: str, failed: bool) -> list[go.Scatter]:
     """Runs of one outcome: their lines, as one trace with gaps, their starts and their ends."""
-    n = len(np.unique(rows["step"].to_numpy()))
-    at = rows.sort_values(["start", "step"])[["x", "y"]].to_numpy().reshape(-1, n, 2)
+    n = len(np.unique(rows["steps_done"].to_numpy()))
+    at = rows.sort_values(["start", "steps_done"])[["x", "y"]].to_numpy().reshape(-1, n, 2)
     gaps = np.full((len(at), 1, 2), np.nan)
     broken = np.concatenate([at, gaps], axis=1).reshape(-1, 2)
     common: dict[str, Any] = {"showlegend": False, "hoverinfo": "skip"}

@@ -129,9 +129,10 @@ def path_figure(
     In two dimensions solved puzzles are on the left and failed ones on the right, on equal axes; in
     three they are in one space.
 
-    points: puzzle, line, step, pc1 .., solved, solved_at_end, loss, wrong, board (text of one
-    line), for the puzzles of `paths` in that order. A puzzle counts as solved if it is at the last
-    step; the legend hides either kind. `explained`: share of the pool's variance on each axis.
+    points: puzzle, line, step (from 0), pc1 .., solved, solved_at_end, loss, wrong, board (text
+    of one line), for the puzzles of `paths` in that order. A puzzle counts as solved if it is at
+    the last step; the legend hides either kind. `explained`: share of the pool's variance on each
+    axis.
     `columns`: characters of the board in a row of the grid; without them it stays one line.
     `relative`: whether paths begin at 0, the puzzle's first state.
     """
@@ -258,7 +259,7 @@ def umap_figure(points: pd.DataFrame, title: str, columns: int | None = None) ->
                 marker={
                     "color": COLOUR[kind],
                     "symbol": SYMBOL[kind],
-                    "size": 3 + 5 * rows["step"] / points["step"].max(),
+                    "size": 3 + 5 * (1 + rows["step"]) / (1 + points["step"].max()),
                 },
                 text=[_hover(row, columns) for row in rows.to_dict("records")],
                 hovertemplate="%{text}<extra></extra>",
@@ -280,10 +281,10 @@ def umap_figure(points: pd.DataFrame, title: str, columns: int | None = None) ->
 
 
 def _hover(row: dict[str, Any], columns: int | None) -> str:
-    """What a point shows: which puzzle and step, and the board of that moment."""
+    """What a point shows: which puzzle and step (from 1), and the board of that moment."""
     lines = [row["board"]]
     if columns:
         lines = [" ".join(lines[0][i : i + columns]) for i in range(0, len(lines[0]), columns)]
     state = "solved" if row["solved"] else f"{row['wrong']} cells wrong"
-    head = f"puzzle of line {row['line']}, step {row['step']}: {state}, loss {row['loss']:.3f}"
+    head = f"puzzle of line {row['line']}, step {row['step'] + 1}: {state}, loss {row['loss']:.3f}"
     return "<br>".join([head, *map(literal, lines)])

@@ -248,11 +248,16 @@ def compare(kind: type[A], distances: Distances, seed: int) -> tuple[Comparison[
         n_failed=int((~solved).sum()),
         first_apart=int(apart.argmax()) if apart.any() else None,
         first_closer=int(closer.argmax()) if closer.any() else None,
-        auc={str(at): kind.of(auc.iloc[at].to_dict()) for at in (0, min(PAPER_TICK, last), -1)},
+        auc={str(at): kind.of(_row(auc, at)) for at in (0, min(PAPER_TICK, last), -1)},
         **by_outcome,
         runs=runs,
     )
     return comparison, Tables(bands(far, solved, seed), auc)
+
+
+def _row(auc: pd.DataFrame, at: int) -> dict[str, Any]:
+    """Of an update, which files of results have called `tick` from the beginning."""
+    return auc.iloc[at].rename({"update": "tick"}).to_dict()
 
 
 def _rounded(values: np.ndarray) -> list[float]:

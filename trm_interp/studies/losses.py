@@ -133,7 +133,7 @@ Result = LossesResult
 
 
 class Tables(NamedTuple):
-    """losses: bands by convention, outcome and cycle; solve_steps: the loss by when a puzzle is
+    """losses: bands by convention, outcome and H-cycle; solve_steps: the loss by when a puzzle is
     first solved; losses_auc: by cycle; losses_puzzles: a row a puzzle and cycle."""
 
     losses: pd.DataFrame
@@ -190,7 +190,7 @@ def measure(subject: Subject, runs: Runs, config: LossesConfig) -> tuple[LossesR
     at_step = solved[:, per_step - 1 :: per_step]
     done = at_step[:, -1]
     auc = auc_by_tick(losses[MAIN], ~done, config.seed)
-    auc["cycle"] = auc.pop("tick") + 1
+    auc["h_cycles_done"] = auc.pop("update") + 1
     early = min(EARLY, cycles) - 1
     curves: dict[str, Any] = {
         outcome: {
@@ -206,7 +206,8 @@ def measure(subject: Subject, runs: Runs, config: LossesConfig) -> tuple[LossesR
         cycles=cycles,
         solved=int(done.sum()),
         auc_at_cycle={
-            str(at + 1): CycleAuc.of(auc.iloc[at].to_dict()) for at in (0, early, cycles - 1)
+            str(at + 1): CycleAuc.of(auc.iloc[at].rename({"h_cycles_done": "cycle"}).to_dict())
+            for at in (0, early, cycles - 1)
         },
         solved_after_cycle_10=_share(solved[:, early], done),
         **curves,
@@ -227,7 +228,7 @@ def _bands(losses: dict[str, np.ndarray], done: np.ndarray, seed: int) -> pd.Dat
         for name, values in losses.items()
     ]
     banded = pd.concat(parts, ignore_index=True)
-    banded["cycle"] = banded.pop("tick") + 1
+    banded["h_cycles_done"] = banded.pop("update") + 1
     return banded
 
 
@@ -273,7 +274,7 @@ def _by_puzzle(subject: Subject, losses: dict[str, np.ndarray]) -> pd.DataFrame:
     n, cycles = losses[MAIN].shape
     rows = {
         "line": np.repeat(subject.puzzles.lines, cycles),
-        "cycle": np.tile(np.arange(cycles) + 1, n),
+        "h_cycles_done": np.tile(np.arange(cycles) + 1, n),
     }
     return pd.DataFrame(rows | {name: values.ravel() for name, values in losses.items()})
 

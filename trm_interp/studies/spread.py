@@ -161,7 +161,7 @@ def measure(
     for site, at in first.at.items():
         each = np.concatenate([part.reached.influence[site] for part in parts])
         own = by_puzzle(each, changes.puzzle)  # [puzzle, evaluation, relation]
-        clock = {"site": site, "evaluation": at, "steps": np.array(at) / per_step}
+        clock = {"site": site, "evaluations_done": at, "steps_done": np.array(at) / per_step}
         for k, relation in enumerate(changes.names):
             mean, low, high = mean_with_bounds(own[..., k], config.seed)
             n = np.isfinite(own[..., k]).sum(0)
@@ -189,9 +189,9 @@ def told(subject: Subject, table: pd.DataFrame) -> pd.DataFrame:
     and the last."""
     schedule = subject.model.config.schedule
     moments = {len(schedule.cycle), schedule.evaluations}
-    by_site = table.groupby("site")["evaluation"]
+    by_site = table.groupby("site")["evaluations_done"]
     first, last = (by_site.transform(end) for end in ("min", "max"))
-    at = table["evaluation"]
+    at = table["evaluations_done"]
     return table[(at == first) | (at == last) | at.isin(moments)]  # type: ignore[return-value]
 
 
@@ -205,7 +205,7 @@ def _influence(row: dict[str, Any]) -> Influence:
     return Influence(
         site=row["site"],
         relation=row["relation"],
-        evaluation=int(row["evaluation"]),
+        evaluation=int(row["evaluations_done"]),
         influence=_estimate(row, "influence"),
         n=int(row["n"]),
     )
@@ -213,7 +213,7 @@ def _influence(row: dict[str, Any]) -> Influence:
 
 def _locality(row: dict[str, Any]) -> Locality:
     return Locality(
-        site=row["site"], evaluation=int(row["evaluation"]), ratio=_estimate(row, "ratio")
+        site=row["site"], evaluation=int(row["evaluations_done"]), ratio=_estimate(row, "ratio")
     )
 
 

@@ -13,7 +13,7 @@ from trm_interp.runtime.runs import Run
 from trm_interp.studies.settings import BasinsConfig
 from trm_interp.studies.starts import Starts
 
-COLUMNS = ("puzzle", "start", "step", "x", "y", "solved_from")
+COLUMNS = ("puzzle", "start", "steps_done", "x", "y", "solved_from")
 
 
 def start_paths(
@@ -42,7 +42,7 @@ def start_paths(
         {
             "puzzle": starts.puzzle,
             "start": np.repeat(np.arange(n), config.steps + 1),
-            "step": np.tile(np.arange(config.steps + 1), n),
+            "steps_done": np.tile(np.arange(config.steps + 1), n),
             "x": read["places"][..., 0].ravel(),
             "y": read["places"][..., 1].ravel(),
             "solved_from": np.repeat(read["solved_from"], config.steps + 1),

@@ -337,7 +337,7 @@ def measure(
         pd.DataFrame({"line": lines, "arm": name, **arm._asdict()}) for name, arm in arms.items()
     ]
     fit = [
-        pd.DataFrame({"link": name, "step": range(1, len(of) + 1), "loss": of})
+        pd.DataFrame({"link": name, "training_step": range(1, len(of) + 1), "loss": of})
         for name, of in stitched.losses.items()
     ]
     return result, {"puzzles": pd.concat(puzzles), "fit": pd.concat(fit)}

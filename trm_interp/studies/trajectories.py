@@ -146,7 +146,7 @@ def measure(
 def at_steps(store: Store, paths: Trajectories) -> pd.DataFrame:
     """The last update of every supervision step: where it is, and the board of that moment.
 
-    Columns puzzle, line, step (from 1), pc1 .. pc3, solved, solved_at_end, loss, wrong (cells) and
+    Columns puzzle, line, step, pc1 .. pc3, solved, solved_at_end, loss, wrong (cells) and
     board (as one line of text).
     """
     n_steps = store.n_steps
@@ -158,7 +158,7 @@ def at_steps(store: Store, paths: Trajectories) -> pd.DataFrame:
         {
             "puzzle": frame["puzzle"],
             "line": frame["puzzle_id"],
-            "step": frame["step"] + 1,
+            "step": frame["step"],
             **{f"pc{i + 1}": ends[..., i].ravel() for i in range(ends.shape[-1])},
             "solved": frame["solved"],
             "solved_at_end": np.repeat(store["solved"][:, -1], n_steps),
@@ -226,7 +226,7 @@ def figures(result: TrajectoriesResult, tables: Tables, paths: Trajectories, tas
     points = tables.points
     drawn = where(points, points["drawn"])
     lines_of = paths.paths[np.unique(drawn["puzzle"].to_numpy())]
-    per_step = paths.paths.shape[1] // int(points["step"].to_numpy().max())
+    per_step = paths.paths.shape[1] // (1 + int(points["step"].to_numpy().max()))
     title = (
         f"{counted(result.drawn, 'puzzle')}{', from their first state' if result.relative else ''}"
     )
