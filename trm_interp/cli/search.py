@@ -40,6 +40,8 @@ COMMANDS = [
         trm-interp solve puzzles.txt --json
         cat puzzles.txt | trm-interp solve - --trace
         """,
+        unit="puzzles",
+        label="solving",
         has_json=True,
     ),
 ]

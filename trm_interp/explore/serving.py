@@ -13,6 +13,7 @@ from trm_interp.explore.settings import LAST_PORT, ExploreConfig
 from trm_interp.runtime.errors import UserError
 from trm_interp.runtime.limits import shown
 from trm_interp.runtime.preloading import preload_torch
+from trm_interp.runtime.progress import waiting
 
 if TYPE_CHECKING:
     from trm_interp.explore.session import Session
@@ -38,8 +39,9 @@ def run(
         tell(f"port {config.port} is busy: taking {port}")
     preload_torch()
     with _no_collecting(), _door(config, port) as (server, app, is_open):
-        from trm_interp.explore.app import make_app  # brings torch
-        from trm_interp.explore.session import open_session
+        with waiting("loading libraries"):
+            from trm_interp.explore.app import make_app  # brings torch
+            from trm_interp.explore.session import open_session
 
         session = open_session(
             config.ckpt,
@@ -54,8 +56,9 @@ def run(
             config.probes,
             config.store,
         )
-        session.run(session.plain(0))  # the first board; and what cannot run fails here
-        make_app(session, config, app)
+        with waiting("running the first puzzle"):
+            session.run(session.plain(0))  # the first board; and what cannot run fails here
+            make_app(session, config, app)
         sleep(AHEAD)
         is_open.set()
     tell(f"the explorer is at http://{_in_address(config.host)}:{port}/ (Ctrl-C ends it)")

@@ -16,6 +16,7 @@ from trm_interp.report.sweep.estimates import duration
 from trm_interp.report.sweep.table import Line
 from trm_interp.report.workloads import ROWS, STEPS, Work, work_of
 from trm_interp.runtime.limits import counted
+from trm_interp.runtime.progress import waiting
 
 REPEATS = 3
 MOST_TIMED = {STEPS: 512, ROWS: 8192}  # of the batch that is timed
@@ -77,7 +78,8 @@ def cost(line: Line, tflops: float | None = None, tell: Callable[[str], None] = 
     timed = min(work.at_once, MOST_TIMED[work.unit])
     if tflops is not None:
         return Cost(line.command, "the one that was named", work, tflops * 1e12, timed, None)
-    seconds = _timed(work, timed)
+    with waiting("timing a batch"):
+        seconds = _timed(work, timed)
     return Cost(line.command, work.device.type, work, work.flops * timed / seconds, timed, seconds)
 
 

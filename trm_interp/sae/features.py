@@ -59,6 +59,7 @@ def run(
             progress=progress,
         ) as output:
             observed = gather(applied, config.examples, output.advance)
+            output.note("(testing when features fire and what they mean)")
             separated = separation(observed.level, applied.solved, config.seed)
             cells = len(observed.cells)
             meaning = meaning_of(observed.acts, observed.facts, cells, config.seed)
@@ -77,6 +78,7 @@ def run(
                 "drift": drift(applied, observed, config.seed),
             }
             output.clear()
+            output.note("(drawing)")
             write_dashboard(config.out / FILES["dashboard"], page)
             for name, (figure, numbers) in figures.items():
                 write_html(figure, config.out / FILES[name], Look.of(config))

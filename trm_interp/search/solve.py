@@ -104,7 +104,7 @@ def run(
     progress: Callable[[int, int], None] = quiet,
 ) -> Solutions:
     """What the command `solve` does."""
-    return Solutions(solve(config, config.search, tell))
+    return Solutions(solve(config, config.search, tell, progress))
 
 
 def lines(solved: Solutions) -> list[Board]:
@@ -113,7 +113,10 @@ def lines(solved: Solutions) -> list[Board]:
 
 
 def solve(
-    config: SolveConfig, how: SearchConfig, tell: Callable[[str], None] = print
+    config: SolveConfig,
+    how: SearchConfig,
+    tell: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = quiet,
 ) -> list[Solution]:
     """Search the puzzles that `config` names; nothing is computed before all of them are checked.
 
@@ -149,6 +152,7 @@ def solve(
         config.batch_size,
         identifiers=given.identifiers,
         copies=copies,
+        progress=lambda done: progress(done, len(puzzles)),
     )
     chosen = choose(trajectories)[how.select][:, -1]
     solutions = []

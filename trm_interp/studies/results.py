@@ -155,6 +155,7 @@ class Results:
         tables as NAME.csv. ValueError for a name that the command did not announce."""
         for name, (figure, numbers) in figures.items():
             self._table(name, numbers)
+            self.run.note(f"(drawing {name})")
             write_html(figure, self.run.out / f"{name}.html", self.look)
             self._figures.append(Entry(f"{name}.html", caption_of(figure)))
         for name in tables.keys() - figures.keys():
