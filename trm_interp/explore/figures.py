@@ -73,6 +73,8 @@ def curves(runs: Sequence[Run], reading: str, moment: int, dark: bool) -> go.Fig
         type="log", exponentformat="power", dtick=_decades(runs, reading), row=2, col=2
     )
     figure.update_xaxes(range=[0, len(runs[0].moments) - 1])
+    done = {"text": "evaluations done", "font": {"size": 11}, "standoff": 2}
+    figure.update_xaxes(title=done, row=2)
     figure.update_annotations(font_size=12)
     if len(runs) > 1:
         legend = {"orientation": "h", "y": -0.1, "font": {"size": 10}, "tracegroupgap": 0}
@@ -321,6 +323,8 @@ def _dressed(figure: go.Figure, dark: bool, showlegend: bool) -> go.Figure:
         margin={"l": 40, "r": 8, "t": 22, "b": 30},
         font={"family": FONT, "size": 11},
         hoverlabel={"font": {"family": MONO}},
+        # its own background would be half black on paper that is transparent
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#999", "activecolor": "#1f77b4"},
         showlegend=showlegend,
         uirevision="page",  # zoom and camera stay when runs are added
     )
