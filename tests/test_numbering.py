@@ -45,18 +45,19 @@ def test_a_column_that_numbers_moments_counts_from_0_or_says_that_they_are_done(
 def titles() -> Iterator[tuple[str, str]]:
     """File and text of every title of an axis, without what is put in when it is drawn."""
     for file in sorted(ROOT.rglob("*.py")):
-        tree = ast.parse(file.read_text())
-        constants = {
+        tree: Any = ast.parse(file.read_text())
+        constants: dict[str, Any] = {
             getattr(one.targets[0], "id", ""): one.value
             for one in tree.body
             if isinstance(one, ast.Assign)
         }
+        call: Any
         for call in ast.walk(tree):
             if getattr(getattr(call, "func", None), "attr", "") in ("update_xaxes", "update_yaxes"):
-                for word in call.keywords:  # type: ignore[attr-defined]
-                    value = constants.get(getattr(word.value, "id", ""), word.value)
+                for word in call.keywords:
+                    value: Any = constants.get(getattr(word.value, "id", ""), word.value)
                     if word.arg == "title":
-                        texts = [part.value for part in ast.walk(value) if hasattr(part, "value")]
+                        texts = [getattr(part, "value", None) for part in ast.walk(value)]
                         yield file.name, " ".join(text for text in texts if isinstance(text, str))
 
 
