@@ -18,18 +18,16 @@ noise, do edges between features hold? `seconds.csv` has the seconds of a core t
 
 import argparse
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from children import STOPPED, end_together, finished
 
 from trm_interp.analysis.estimates import with_span
 from trm_interp.report.causal import verdicts
@@ -52,7 +50,6 @@ SUBJECTS = {
     "maze10": Model("artifacts/trm-maze10", 15.5, 0.02),
 }
 BY_ITSELF = 12.0  # seconds that a part takes beside its supervision steps: imports, fits, figures
-STOPPED = threading.Event()  # no further part is begun
 SCALE = 0.4  # at which all subjects take under an hour on two cores
 SMALL = 100_000  # bytes of a table that ships
 TWICE = {"estimates.csv", "by_rating.csv"}  # tables of figures that others have, too
@@ -61,9 +58,9 @@ ON, LATE = "--ckpt CKPT", "--kind state --after 4"
 SAE = "--site z_L --arch topk --active 16 --expansion 8 --train-steps 300 --held-out 0.5"
 PARTS: dict[str, Words] = {  # by name: the command, of what a number becomes at this scale
     "trace": lambda n: f"trace {ON} --limit {n(192)} --pairs {n(16)} --exact {n(48)} --resume",
-    "spread": lambda n: f"spread {ON} --limit {n(64)} --steps 2 --resume",
-    "spread-late": lambda n: f"spread {ON} {LATE} --limit {n(64)} --steps 2 --resume",
-    "robustness": lambda n: f"robustness {ON} --limit {n(192)} --sample {n(24)} --resume",
+    "spread": lambda n: f"spread {ON} --limit {n(64)} --steps 2 --overwrite",
+    "spread-late": lambda n: f"spread {ON} {LATE} --limit {n(64)} --steps 2 --overwrite",
+    "robustness": lambda n: f"robustness {ON} --limit {n(192)} --sample {n(24)} --overwrite",
     "states": lambda n: f"collect {ON} --limit {n(96)} --sites z_L --resume",
     "sae": lambda n: f"train-sae AT/states {SAE} --resume",
     "used": lambda n: f"used {ON} --limit {n(128)} --moments 1,4 --random 1 --sae AT/sae --resume",
@@ -148,17 +145,6 @@ def run_part(name: str, ckpt: str, out: Path, scale: float, more: list[str]) -> 
     return code == 0
 
 
-def finished(words: list[str], log: Path) -> tuple[int, float]:
-    """Run a command on one thread: its exit code, and the seconds of a core that it took."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "trm_interp", *words]
-    with log.open("ab") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
-        _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, used.ru_utime + used.ru_stime
-
-
 def ship(out: Path, to: Path) -> None:
     """The summaries and the small tables of all parts, in place of what was there of them."""
     for part in PARTS:
@@ -225,6 +211,7 @@ def main() -> None:
     if args.estimate:
         return
     longest = sorted(subjects, key=lambda one: -SUBJECTS[one].a_step)  # first, so that all end soon
+    end_together()
     with ThreadPoolExecutor(args.workers) as pool:
         try:
             failed = [
@@ -232,7 +219,7 @@ def main() -> None:
                 for of in pool.map(lambda one: run_subject(one, parts, args), longest)
                 for one in of
             ]
-        except KeyboardInterrupt:  # Ctrl-C stops the commands, too; they keep what they have
+        except KeyboardInterrupt:  # the commands are stopped, too; they keep what they have
             STOPPED.set()
             raise
     tables = [pd.read_csv(args.out / one / "verdicts.csv") for one in subjects]

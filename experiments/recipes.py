@@ -12,14 +12,13 @@ interrupted one goes on.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from children import STOPPED, end_together, finished
 
 DATA = Path(__file__).parent.parent / "artifacts/data/sudoku6"
 BATCH, STEPS = 96, 320  # of `base`, at full depth
@@ -89,7 +88,7 @@ def command(cell: Cell, seed: int, out: Path) -> list[str]:
         options = {name: value for name, value in options.items() if name not in NOT_ADAMW}
     if not options["n-sup-warm"]:
         options.pop("n-sup-warm-until")
-    words = [sys.executable, "-m", "trm_interp", "train", "--out", str(out)]
+    words = ["train", "--out", str(out)]
     words += ["--train", str(DATA / "train.txt"), "--val", str(DATA / "val.txt")]
     words += ["--val-limit", "192", "--eval-every", str(steps // 2), "--save-every", "100"]
     for name, value in options.items():
@@ -109,9 +108,12 @@ def run(cell: Cell, seed: int, out: Path) -> None:
     if any(row["step"] == cell.steps() for row in validations(out)):
         return
     words = command(cell, seed, out) + (["--resume"] if out.exists() else [])
-    one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    with (out.parent / f"{out.name}.log").open("w") as log:
-        subprocess.run(words, env=os.environ | one, stdout=log, stderr=log, check=True)
+    log = out.parent / f"{out.name}.log"
+    code = 130 if STOPPED.is_set() else finished(words, log)[0]
+    if code in (130, -signal.SIGINT):
+        STOPPED.set()
+    if code:
+        raise SystemExit(f"{out.name} is not done ({code}): see {log}")
     print(f"{out.name}: {validations(out)[-1]['val_exact'][-1]:.1%}", flush=True)
 
 
@@ -151,8 +153,13 @@ def main() -> None:
     if not args.table:
         args.out.mkdir(parents=True, exist_ok=True)
         jobs = [(CELLS[c], s, args.out / f"{c}-seed{s}") for s in args.seeds for c in args.cells]
+        end_together()
         with ThreadPoolExecutor(args.workers) as pool:
-            list(pool.map(lambda job: run(*job), jobs))
+            try:
+                list(pool.map(lambda job: run(*job), jobs))
+            except KeyboardInterrupt:
+                STOPPED.set()
+                raise
     print(table(args.cells, args.seeds, args.out))
 
 

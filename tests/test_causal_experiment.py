@@ -1,12 +1,19 @@
-"""experiments/causal.py: parts are commands that exist, done once, each with its own words."""
+"""experiments/causal.py and what it runs: parts are commands that exist, each done once."""
 
+import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import causal
+import children
 import pytest
 from option_world import commands
+
+from trm_interp.cli.app import COMMANDS
 
 
 @pytest.fixture
@@ -31,13 +38,14 @@ def test_every_part_is_a_command_that_exists(ran: list[list[str]], tmp_path: Pat
         name: {option for parameter in command.params for option in parameter.opts}
         for name, command in commands()
     }
+    resumable = {row.name for row in COMMANDS if "resume" in row.config.__dataclass_fields__}
     assert all(part(name, tmp_path) for name in causal.PARTS)
     assert len(ran) == len(causal.PARTS)
     for (command, *words), name in zip(ran, causal.PARTS, strict=True):
         assert {word for word in words if word.startswith("--")} <= options[command], name
         assert words[words.index("--out") + 1] == str(tmp_path / name)
         assert len({"--resume", "--overwrite"} & set(words)) == 1  # both begin where nothing is
-        assert ("--resume" in options[command]) == ("--resume" in words), name
+        assert (command in resumable) == ("--resume" in words), name  # not only as a shard
         assert not {"CKPT", "AT/states", "AT/sae"} & set(words)
     circuits = next(words for words in ran if words[0] == "circuits")
     assert circuits[1:3] == [str(tmp_path / "sae"), str(tmp_path / "states")]
@@ -70,6 +78,33 @@ def test_no_part_is_begun_after_one_that_was_stopped(
 def test_a_command_is_timed_and_keeps_its_words(tmp_path: Path):
     code, took = causal.finished(["no-such-command"], tmp_path / "log")
     assert code == 2 and took > 0 and "no-such-command" in (tmp_path / "log").read_text()
+
+
+def test_what_ends_the_script_ends_its_commands(tmp_path: Path):
+    """SIGTERM reaches it alone: a command that it runs would go on."""
+    long = tmp_path / "long"
+    long.write_text(
+        "#!/bin/sh\ntrap 'echo ended; exit' INT\necho begun\nwhile :; do sleep 0.1; done"
+    )
+    long.chmod(0o755)
+    code = (
+        "import pathlib, sys, children; children.end_together(); sys.executable = './long'; "
+        "children.finished([], pathlib.Path('log'))"
+    )
+    own = {"PYTHONPATH": str(Path(children.__file__).parent)}
+    script = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | own)
+    log = tmp_path / "log"
+
+    def says(word: str) -> bool:
+        for _ in range(1000):
+            if log.exists() and word in log.read_text():
+                return True
+            time.sleep(0.02)
+        return False
+
+    assert says("begun")
+    script.terminate()
+    assert says("ended") and script.wait(20) != 0
 
 
 def test_the_estimate_by_hand(monkeypatch: pytest.MonkeyPatch):

@@ -17,11 +17,15 @@ from explore_worlds import session_of
 
 import trm_interp.explore.serving as serving
 from trm_interp.explore.app import make_app
+from trm_interp.explore.givens import board, givens
 from trm_interp.explore.serving import free_port, make_server
 from trm_interp.explore.session import Session
 from trm_interp.explore.settings import ExploreConfig
-from trm_interp.explore.web import PLOTLY, STANDS, bare_app, hold
+from trm_interp.explore.web import GIVENS, PLOTLY, STANDS, bare_app, hold
+from trm_interp.runtime.artifacts import artifact
 from trm_interp.runtime.errors import UserError
+from trm_interp.subjects.opening import read_checkpoint
+from trm_interp.tasks.registry import load_puzzles, task_named
 
 Cli = Callable[..., Any]
 
@@ -119,6 +123,14 @@ def test_no_port_is_free(monkeypatch: pytest.MonkeyPatch):
             free_port("127.0.0.1", port)
 
 
+def test_givens_need_no_torch():
+    code = "import sys; from trm_interp.explore.givens import givens; "
+    code += "from trm_interp.explore.settings import ExploreConfig; "
+    code += "print(len(givens(ExploreConfig())) > 0, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True False\n", done.stderr
+
+
 def test_sessions_need_no_dash():
     code = "import sys, trm_interp.explore.session, trm_interp.explore.script; "
     code += "print({'dash', 'flask', 'plotly'} & set(sys.modules))"
@@ -132,12 +144,19 @@ def app() -> Any:
 
 
 def test_scripts_are_served_before_the_session_is_open():
-    """The end of the page, with its first board, waits for it."""
+    """The page begins with the givens, and its end, with the board of the run, waits for it."""
     app, is_open, asked = bare_app(ExploreConfig()), Event(), Event()
     hold(app, is_open)
     client = app.server.test_client()
     page = iter(client.get("/", buffered=False).response)
-    assert b"boards.js" in (begins := next(page)) and b"explorer.first" not in begins
+    assert next(page).endswith(b"<body>\n")
+    app.server.config[GIVENS].set_result(givens(ExploreConfig()))
+    begins = next(page)
+    assert (
+        begins.startswith(b'<div id="first-board" inert><div ')
+        and begins.count(b' class="cell ') == 36
+    )
+    assert b"boards.js" in begins and b"explorer.first" not in begins
     assert client.get("/assets/boards.js").status_code == 200
     layouts: list[str] = []
 
@@ -156,6 +175,24 @@ def test_scripts_are_served_before_the_session_is_open():
     thread.join()
     assert '"moment"' in layouts[0]
     assert "runs.data" in client.get("/_dash-dependencies").text
+
+
+@pytest.mark.parametrize("name", ["trm-sudoku6", "trm-maze10", "trm-arc-small"])
+def test_the_givens_are_those_of_the_first_puzzle(name: str):
+    config = ExploreConfig(ckpt=str(artifact(name)))
+    task = read_checkpoint(config.ckpt).card["task"]
+    puzzles = load_puzzles(artifact(task_named(task).test_file), limit=1)
+    own = board(puzzles.task, puzzles.inputs[0])
+    assert givens(config) == own
+    shown = re.findall(r'class="cell ([^"]*)"[^>]*>([^<]*)<', own)
+    assert [glyph for _, glyph in shown] == puzzles.task.glyphs(puzzles.inputs[0]).tolist()
+    is_given = ["given" in signs.split() for signs, _ in shown]
+    assert is_given == (~puzzles.task.asked(puzzles.inputs[0])).tolist()
+
+
+@pytest.mark.parametrize("words", [{"ckpt": "nowhere"}, {"puzzles": Path("nowhere.txt")}])
+def test_givens_that_cannot_be_told_are_left_to_the_session(words: dict[str, Any]):
+    assert givens(ExploreConfig(**words)) == ""
 
 
 def test_plotly_comes_after_the_first_board():

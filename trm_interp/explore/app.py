@@ -26,7 +26,7 @@ from trm_interp.explore.script import Look, Near, script
 from trm_interp.explore.session import Session
 from trm_interp.explore.settings import ExploreConfig
 from trm_interp.explore.trees import Tree, data_of, query_of, tree_of
-from trm_interp.explore.web import FIRST, STANDS, bare_app
+from trm_interp.explore.web import FIRST, GIVENS, STANDS, bare_app
 from trm_interp.runtime.errors import UserError, is_out_of_memory, one_line
 
 # what figures show
@@ -52,6 +52,8 @@ def make_app(session: Session, config: ExploreConfig, bare: dash.Dash | None = N
     jobs = add_around(app, session)
     _taking_away(app, session, config, jobs)
     add_browser_callbacks(app)
+    if not app.server.config[GIVENS].done():
+        app.server.config[GIVENS].set_result("")
     app.server.config[FIRST].set_result(lambda: _first(session))
     return app
 

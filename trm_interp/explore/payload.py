@@ -6,11 +6,11 @@ that do not change with the moment are made here; the browser puts them in their
 """
 
 from base64 import b64encode
-from html import escape
 from typing import Any
 
 import numpy as np
 
+from trm_interp.explore.givens import is_deep, markup
 from trm_interp.explore.layers import Layer
 from trm_interp.explore.runs import Run
 from trm_interp.explore.session import Session
@@ -43,7 +43,7 @@ def payload(session: Session, runs: list[Run], of: str = "") -> dict[str, Any]:
     }
     return {
         "of": of,
-        "markup": markup(session, [run.node.name for run in runs]),
+        "markup": markup(task, [run.node.name for run in runs]),
         "ratio": task.grid[1] / task.grid[0],
         "columns": task.grid[1],
         "glyphs": task.glyphs(pads).tolist(),
@@ -57,39 +57,6 @@ def payload(session: Session, runs: list[Run], of: str = "") -> dict[str, Any]:
         "layers": {name: _layer(name, most) for name, most in largest.items()},
         "runs": [_of(session, run, runs[0], largest) for run in runs],
     }
-
-
-def markup(session: Session, names: list[str]) -> str:
-    """HTML of the boards of runs, still without anything in their cells."""
-    task = session.task
-    rows, columns = task.grid
-    heavy_rows, heavy_columns = task.rulings()
-    cells = []
-    for i, (row, column) in enumerate(np.ndindex(rows, columns)):
-        sides = {"heavy-top": row in heavy_rows, "heavy-left": column in heavy_columns}
-        heavy = " ".join(name for name, is_heavy in sides.items() if is_heavy)
-        cells.append(
-            f'<div class="cell" role="gridcell" tabindex="{-1 if i else 0}" data-cell="{i}" '
-            f'data-run="RUN" data-heavy="{heavy}" '
-            f'data-where="row {row + 1}, column {column + 1}"></div>'
-        )
-    board = "".join(cells)
-    return "".join(
-        f'<section class="board"><button class="title" data-run="{at}">{escape(name)}</button>'
-        f'<div class="grid" role="grid" aria-label="{escape(name)}" style="--columns: {columns}">'
-        f'{board.replace("RUN", str(at))}</div><div class="facts"></div></section>'
-        for at, name in enumerate(names)
-    )
-
-
-def is_deep(colour: str) -> bool:
-    """Whether signs on a colour, `#rrggbb` or none, have to be light.
-
-    >>> is_deep("#000000"), is_deep("#4d4d4d"), is_deep("#ff4136"), is_deep("")
-    (True, True, False, False)
-    """
-    red, green, blue = bytes.fromhex(colour[1:]) if colour else (255, 255, 255)
-    return 0.299 * red + 0.587 * green + 0.114 * blue < 90
 
 
 def jumps(session: Session) -> dict[str, Any]:

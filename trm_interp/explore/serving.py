@@ -39,6 +39,10 @@ def run(
         tell(f"port {config.port} is busy: taking {port}")
     preload_torch()
     with _no_collecting(), _door(config, port) as (server, app, is_open):
+        from trm_interp.explore.givens import givens
+        from trm_interp.explore.web import GIVENS
+
+        app.server.config[GIVENS].set_result(givens(config))
         with waiting("loading libraries"):
             from trm_interp.explore.app import make_app  # brings torch
             from trm_interp.explore.session import open_session

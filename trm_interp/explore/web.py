@@ -17,7 +17,9 @@ ASSETS = Path(__file__).parent / "assets"
 PLOTLY = "/_dash-component-suites/plotly/package_data/plotly.min.js"
 LONGEST = 10.0  # s that plotly waits for the first board; a page gives up after 30
 STANDS = "stands"  # set in flask.g by a callback that a browser asks when it draws boards
-FIRST = "FIRST_BOARD"  # in the server's settings: a promise of what makes the first board's script
+# in the server's settings: promises of a board of the givens, and of what makes the script that
+# draws the first board of the run
+GIVENS, FIRST = "GIVENS", "FIRST_BOARD"
 # of paths that are answered before a session is open
 STATIC = ("/_dash-component-suites/", "/assets/", "/_favicon.ico")
 
@@ -66,18 +68,22 @@ def _plotly_later(app: dash.Dash) -> None:
 
 
 def _board_first(app: dash.Dash) -> None:
-    """Let a page without a view in its address end with the first board.
+    """Let a page without a view in its address begin with the givens and end with the first board.
 
-    The browser reads the page's scripts while the session opens, and draws the board as soon as
-    there is one: the layout and what Dash then asks take it another second. `boards.js` draws it
-    into a place of its own, which gives way to the boards of the layout.
+    The browser draws the givens while torch is still imported, reads the page's scripts while the
+    session opens, and draws the board of the run as soon as there is one: the layout and what Dash
+    then asks take it another second. `boards.js` draws it into the place of the givens, which gives
+    way to the boards of the layout.
     """
+    puzzle: Future[str] = Future()
     promise: Future[Callable[[], str]] = Future()
-    app.server.config[FIRST] = promise
+    app.server.config[GIVENS], app.server.config[FIRST] = puzzle, promise
 
     def parts(page: str) -> Iterator[str]:
-        body, end = page.rsplit("</body>", 1)
-        yield f'{body}<div id="first-board" inert></div>\n'
+        head, rest = page.split("<body>", 1)
+        yield f"{head}<body>\n"
+        body, end = rest.rsplit("</body>", 1)
+        yield f'<div id="first-board" inert>{puzzle.result()}</div>\n{body}'
         yield f"{promise.result()()}</body>{end}"
 
     @app.server.after_request
