@@ -98,4 +98,4 @@ def test_commands_find_what_ships_from_another_folder(installed: Path, tmp_path:
 
 def test_the_script_takes_a_first_look(installed: Path, tmp_path: Path):
     out = run(installed, tmp_path, "trm-interp", "quickstart", "--limit", "8", "--record", "2")
-    assert "trm-sudoku9" in out and (tmp_path / "quickstart" / "trajectories.html").exists()
+    assert "trm-sudoku9-extreme" in out and (tmp_path / "quickstart" / "trajectories.html").exists()

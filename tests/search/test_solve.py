@@ -185,7 +185,7 @@ def test_the_checkpoint_that_ships_solves_its_puzzles(cli: Cli):
         ("", "no puzzle in it"),
         ("nowhere.txt", "nowhere.txt: no such file, and no puzzle"),
         ("." * 36, "6x6 Sudoku puzzles, but"),
-        ("." * 81, "reads 16 cells of 6 tokens: give --ckpt artifacts/trm-sudoku9"),
+        ("." * 81, "reads 16 cells of 6 tokens: give --ckpt artifacts/trm-sudoku9-extreme"),
     ],
 )
 def test_bad_puzzles_are_refused_before_anything_runs(

@@ -130,7 +130,7 @@ def test_a_checkpoint_trained_on_mazes_reads_no_sudoku(
 
 
 def test_what_ships_comes_from_the_task():
-    assert default_checkpoint().name == "trm-sudoku6" and first_look().name == "trm-sudoku9"
+    assert default_checkpoint().name == "trm-sudoku6" and first_look().name == "trm-sudoku9-extreme"
     assert first_look("sudoku6").name == first_look("sudoku").name == "trm-sudoku6"
     assert first_look("maze").name == first_look("maze10").name == "trm-maze10"
     assert first_look("arc").name == "trm-arc-small"

@@ -39,7 +39,10 @@ PRESETS = {
     "sudoku6-hard": "6x6, most of them hard for every order of search",
     "sudoku9-hard": "9x9, most of them hard for every order of search",
 }
-CHECKPOINTS = {6: ("trm-sudoku6",), 9: ("trm-sudoku-extreme", "trm-sudoku9")}
+CHECKPOINTS = {  # by side, the strongest first
+    6: ("trm-sudoku6",),
+    9: ("trm-sudoku-extreme", "trm-sudoku9-extreme", "trm-sudoku9"),
+}
 
 
 class Sudoku(Task):
