@@ -47,7 +47,7 @@ SUBJECTS = {
     "sudoku6-seed1": Model("artifacts/trm-sudoku6-seed1", 7.0, 0.4),
     "sudoku6-seed2": Model("artifacts/trm-sudoku6-seed2", 7.0, 0.4),
     "sudoku9": Model("artifacts/trm-sudoku9", 25.0, 0.3),
-    "maze10": Model("artifacts/trm-maze10", 15.5, 0.02),
+    "maze10": Model("artifacts/trm-maze10", 17.5, 0.1),
 }
 BY_ITSELF = 12.0  # seconds that a part takes beside its supervision steps: imports, fits, figures
 SCALE = 0.4  # at which all subjects take under an hour on two cores
