@@ -13,7 +13,7 @@ by the words in OUT/SUBJECT/PART.txt, and one that was stopped goes on where it 
 circuits need the parts states and sae. Then `verdicts.csv`: is early commitment causal, where does
 the answer live, are failures wrong or unfinished, is what can be read used, do ends come back from
 noise, do edges between features hold? `seconds.csv` has the seconds of a core that parts took.
-`--ship` copies small tables into FOLDER/causal-SUBJECT.
+`--ship` copies small tables and draws some figures, as PNG, into FOLDER/causal-SUBJECT.
 """
 
 import argparse
@@ -30,6 +30,7 @@ import pandas as pd
 from children import STOPPED, end_together, finished
 
 from trm_interp.analysis.estimates import with_span
+from trm_interp.figures.pictures import NoPictures, draw
 from trm_interp.report.causal import verdicts
 
 
@@ -52,6 +53,8 @@ SUBJECTS = {
 BY_ITSELF = 12.0  # seconds that a part takes beside its supervision steps: imports, fits, figures
 SCALE = 0.4  # at which all subjects take under an hour on two cores
 SMALL = 100_000  # bytes of a table that ships
+FIGURES = ("trace/trace", "trace/sealed", "spread/locality", "robustness/epsilon_50")  # that ship
+SIZE = {"width": 1000, "height": 620}  # pixels
 TWICE = {"estimates.csv", "by_rating.csv"}  # tables of figures that others have, too
 Words = Callable[[Callable[[int], int]], str]
 ON, LATE = "--ckpt CKPT", "--kind state --after 4"
@@ -146,7 +149,7 @@ def run_part(name: str, ckpt: str, out: Path, scale: float, more: list[str]) -> 
 
 
 def ship(out: Path, to: Path) -> None:
-    """The summaries and the small tables of all parts, in place of what was there of them."""
+    """The summaries, the small tables and the figures of all parts, in place of what was there."""
     for part in PARTS:
         for name in (part, FORMER.get(part, part)) if (out / part).exists() else ():
             shutil.rmtree(to / name, ignore_errors=True)
@@ -155,6 +158,28 @@ def ship(out: Path, to: Path) -> None:
             target = to / file.relative_to(out)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
+    for name in FIGURES:
+        page, target = out / f"{name}.html", to / f"{name}.png"
+        try:
+            picture = draw(figure_on(page), "png", **SIZE) if page.exists() else None
+        except NoPictures as why:
+            print(f"{target} is not drawn: {why}", flush=True)
+            return
+        if picture is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(picture)
+
+
+def figure_on(page: Path) -> str:
+    """The JSON of the figure that a page shows: the second and third argument of newPlot."""
+    rest = page.read_text(encoding="utf-8").rpartition("Plotly.newPlot(")[2]
+    given = []
+    for _ in range(3):
+        rest = rest.lstrip(", \n")
+        one, end = json.JSONDecoder().raw_decode(rest)
+        given.append(one)
+        rest = rest[end:]
+    return json.dumps({"data": given[1], "layout": given[2]})
 
 
 def run_subject(subject: str, parts: Sequence[str], args: argparse.Namespace) -> list[str]:
@@ -188,7 +213,7 @@ def settings() -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=2, help="subjects at once (default: 2)")
     parser.add_argument("--estimate", action="store_true", help="say how long it takes, and stop")
-    parser.add_argument("--ship", type=Path, help="folder for folders of small tables")
+    parser.add_argument("--ship", type=Path, help="folder for folders of small tables and figures")
     parser.add_argument("--more", default="", help="further words of every part, such as a device")
     args = parser.parse_args()
     args.only = args.only.split(",") if args.only else list(SUBJECTS)

@@ -1,5 +1,6 @@
 """experiments/causal.py and what it runs: parts are commands that exist, each done once."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,11 +8,14 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import causal
 import children
+import plotly.graph_objects as go
 import pytest
 from option_world import commands
+from plotly.io import to_html
 
 from trm_interp.cli.app import COMMANDS
 
@@ -105,6 +109,24 @@ def test_what_ends_the_script_ends_its_commands(tmp_path: Path):
     assert says("begun")
     script.terminate()
     assert says("ended") and script.wait(20) != 0
+
+
+def test_figures_that_ship_are_those_of_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    figure = go.Figure(go.Scatter(x=[1, 2], y=["a, b", "]}"]), {"title": {"text": "</i> (x)"}})
+    page = tmp_path / "out/trace/sealed.html"
+    page.parent.mkdir(parents=True)
+    page.write_text(to_html(figure, include_plotlyjs=False))
+    drawn: list[dict[str, Any]] = []
+
+    def draw(of: str, kind: str, **size: int) -> bytes:
+        drawn.append(json.loads(of))
+        return kind.encode()
+
+    monkeypatch.setattr(causal, "draw", draw)
+    causal.ship(tmp_path / "out", tmp_path / "to")
+    assert (tmp_path / "to/trace/sealed.png").read_text() == "png" and len(drawn) == 1
+    assert drawn[0]["data"] == json.loads(figure.to_json())["data"]
+    assert drawn[0]["layout"]["title"] == {"text": "</i> (x)"}
 
 
 def test_the_estimate_by_hand(monkeypatch: pytest.MonkeyPatch):
