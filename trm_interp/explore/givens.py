@@ -14,7 +14,7 @@ from trm_interp.subjects.settings import default_checkpoint
 from trm_interp.tasks.base import Task, Tokens
 from trm_interp.tasks.registry import load_puzzles, task_of_checkpoint
 
-LARGEST = 20_000_000  # bytes of a file of puzzles that is read twice
+LARGEST = 20_000_000  # bytes of a file or folder of puzzles that is read twice
 COMPUTING = "The first run is being computed …"
 
 
@@ -24,12 +24,16 @@ def givens(config: ExploreConfig) -> str:
     What is wrong with checkpoint or puzzles, the session says.
     """
     try:
-        if (file := _puzzles(config)) is None or file.stat().st_size > LARGEST:
+        if (file := _puzzles(config)) is None or _bytes(file) > LARGEST:
             return ""
         puzzles = load_puzzles(file, config.skip_bad, limit=1)
     except (UserError, OSError):
         return ""
     return board(puzzles.task, puzzles.inputs[0])
+
+
+def _bytes(path: Path) -> int:
+    return sum(one.stat().st_size for one in (path.rglob("*") if path.is_dir() else [path]))
 
 
 def _puzzles(config: ExploreConfig) -> Path | None:
