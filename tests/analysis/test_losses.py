@@ -41,6 +41,6 @@ def test_groups_by_solve_step():
     assert first_solved(solved).tolist() == [0, 2, 3, 7, -1]
     losses = np.arange(5.0)[:, None] + np.array([[0.0, 10.0]])
     table = by_solve_step(losses, first_solved(solved), seed=0)
-    at = table[table["cycle"] == 2].set_index("group")
+    at = table[table["h_cycles_done"] == 2].set_index("group")
     assert at["n"].to_dict() == {"step 1": 1, "steps 3-4": 2, "steps 5-8": 1, "never": 1}
     assert at["mean"].to_dict() == {"step 1": 10, "steps 3-4": 11.5, "steps 5-8": 13, "never": 14}
